@@ -1,0 +1,1 @@
+"""The Python client of the local API; speaks ``wire.control`` only."""

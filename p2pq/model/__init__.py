@@ -1,0 +1,1 @@
+"""What things are: immutable values (ids, jobs, settings, notices). Pure; imports nothing above."""

@@ -1,0 +1,1 @@
+"""The small program that executes tasks inside the sandbox; standard library only."""
