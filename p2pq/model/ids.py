@@ -1,7 +1,7 @@
 """Identifiers and instants: how they look in memory and how people read and type them.
 
-Ids are bytes inside and lower-case base32 outside. A clock reading is either ``Mono`` (control) or ``Wall`` (data); the type
-keeps them apart.
+Ids are bytes inside and lower-case base32 outside. A clock reading is either ``Mono`` (control) or ``Wall``
+(data); the type keeps them apart.
 """
 
 from base64 import b32decode, b32encode

@@ -1,0 +1,126 @@
+"""Everything a node can ask for. Effects are ordered; ``Record`` is a barrier before any later ``Send`` of the turn."""
+
+import msgspec
+
+from p2pq.core.records import Row
+from p2pq.model.ids import JobId, LeaseId, NodeId
+from p2pq.model.job import Limits, Resources, SandboxLevel
+from p2pq.model.notice import Notice
+from p2pq.wire.messages import CoreMessage
+from p2pq.wire.objects import BlobRef
+
+
+class _Effect(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):
+    """Base of all effects."""
+
+
+class Send(_Effect, frozen=True, kw_only=True):
+    """Say this to a linked peer. To itself: never appears (the node routes it inside the turn)."""
+
+    peer: NodeId
+    message: CoreMessage
+
+
+class Record(_Effect, frozen=True, kw_only=True):
+    """Make this durable before any later Send of this turn leaves."""
+
+    row: Row
+
+
+class Dial(_Effect, frozen=True, kw_only=True):
+    """Try to link to whoever listens there."""
+
+    address: str
+    node: NodeId | None = None
+
+
+class Hangup(_Effect, frozen=True, kw_only=True):
+    """End the link, politely."""
+
+    peer: NodeId
+    reason: str
+
+
+class Drop(_Effect, frozen=True, kw_only=True):
+    """A peer said something it must not say: count, log, ignore. ``close`` ends the link too."""
+
+    peer: NodeId
+    reason: str
+    close: bool = False
+
+
+class Start(_Effect, frozen=True, kw_only=True):
+    """As worker: run this attempt. The daemon fetches what is missing from the master, then starts.
+
+    Answered by Started, then Exited or Faulted; by Faulted alone when it cannot start.
+    """
+
+    lease: LeaseId
+    master: NodeId
+    owner: str
+    job: JobId
+    task: int
+    attempt: int
+    tasks: int
+    key: bytes
+    """The job key, opened. Kept in memory only."""
+    reply: bytes
+    """X25519 public key that the results are sealed to."""
+    body: BlobRef
+    blobs: tuple[BlobRef, ...]
+    inline: tuple[bytes, ...] = ()
+    """Ciphertext of small blobs that came with the grant."""
+    resources: Resources
+    limits: Limits
+    sandbox: SandboxLevel
+    """The level to use (already decided)."""
+    own: bool
+    """Submitted on this very node: normal priority."""
+
+
+class Fetch(_Effect, frozen=True, kw_only=True):
+    """As worker: get the blobs of a job that will probably run here next. A hint; no answer needed."""
+
+    master: NodeId
+    job: JobId
+    blobs: tuple[BlobRef, ...]
+
+
+class Kill(_Effect, frozen=True, kw_only=True):
+    """As worker: end this attempt and forget it; no result is wanted."""
+
+    lease: LeaseId
+    master: NodeId
+    reason: str
+
+
+class Release(_Effect, frozen=True, kw_only=True):
+    """As worker: the result under this lease is acknowledged (or refused); its blobs need no pin any more."""
+
+    lease: LeaseId
+    master: NodeId
+
+
+class Collect(_Effect, frozen=True, kw_only=True):
+    """As master: make these blobs durable here (inline ones first, the rest from the peer), then answer Collected."""
+
+    lease: LeaseId
+    peer: NodeId
+    blobs: tuple[BlobRef, ...]
+    inline: tuple[bytes, ...] = ()
+
+
+class Deliver(_Effect, frozen=True, kw_only=True):
+    """As master: write the settled task's results into the owner's folder; answer Delivered or DeliverFailed."""
+
+    job: JobId
+    task: int
+
+
+class Emit(_Effect, frozen=True, kw_only=True):
+    """Tell people: one log line, one counter, watchers of the job."""
+
+    notice: Notice
+
+
+Effect = Send | Record | Dial | Hangup | Drop | Start | Fetch | Kill | Release | Collect | Deliver | Emit

@@ -1,0 +1,191 @@
+"""Everything that can happen to a node. Events are values: they can be written down and fed again."""
+
+import msgspec
+
+from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
+from p2pq.model.job import Fault, Outcome, Profile
+from p2pq.wire.messages import CoreMessage
+from p2pq.wire.objects import BlobRef
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):
+    """Base of all events."""
+
+
+class Tick(_Event, frozen=True, kw_only=True):
+    """Nothing but time has passed."""
+
+
+class AddressSeen(_Event, frozen=True, kw_only=True):
+    """Somebody may listen there: a hint from mDNS, a peer, the configuration or memory."""
+
+    addresses: tuple[str, ...]
+    source: str
+    """``mdns``, ``peer``, ``config`` or ``memory``."""
+    node: NodeId | None = None
+    """Who is said to be there, where the source claims to know."""
+
+
+class LinkUp(_Event, frozen=True, kw_only=True):
+    """A mutually authenticated link to a member stands."""
+
+    peer: NodeId
+    name: str
+    owner: str
+    caps: tuple[str, ...]
+    boot: bytes
+    minor: int
+    prekey: bytes
+    address: str
+    """Where it was dialled, or where it says that it listens; remembered for the next start."""
+    dialled: bool = False
+    addresses: tuple[str, ...] = ()
+
+
+class LinkDown(_Event, frozen=True, kw_only=True):
+    """The link to that peer is gone."""
+
+    peer: NodeId
+    reason: str = ""
+
+
+class DialFailed(_Event, frozen=True, kw_only=True):
+    """Nobody of this mesh answered there. ``reason`` is a stable phrase of ``wire.session`` or the transport."""
+
+    address: str
+    reason: str
+    node: NodeId | None = None
+
+
+class Received(_Event, frozen=True, kw_only=True):
+    """A linked peer said something (decoded and within its type's bounds, otherwise unchecked)."""
+
+    peer: NodeId
+    message: CoreMessage
+
+
+class Submitted(_Event, frozen=True, kw_only=True):
+    """A job of this node: its manifest, signed by this node, with the job key and the reply secret."""
+
+    manifest: bytes
+    key: bytes
+    reply_secret: bytes
+    wall: Wall
+
+
+class CancelAsked(_Event, frozen=True, kw_only=True):
+    """The owner wants a job, or one task of it, stopped."""
+
+    job: JobId
+    task: int | None = None
+    wall: Wall
+
+
+class Started(_Event, frozen=True, kw_only=True):
+    """An attempt of ours (as worker) runs now."""
+
+    lease: LeaseId
+    master: NodeId
+
+
+class Exited(_Event, frozen=True, kw_only=True):
+    """An attempt of ours (as worker) ended and its results are sealed and durable here."""
+
+    lease: LeaseId
+    master: NodeId
+    outcome: Outcome
+    sandbox: str
+    key: bytes = b""
+    body: BlobRef | None = None
+    blobs: tuple[BlobRef, ...] = ()
+
+
+class Faulted(_Event, frozen=True, kw_only=True):
+    """An attempt of ours (as worker) failed by this node's doing: fetch, sandbox, disk. Not the task's fault."""
+
+    lease: LeaseId
+    master: NodeId
+    fault: Fault
+    detail: str = ""
+
+
+class Progressed(_Event, frozen=True, kw_only=True):
+    """A running attempt of ours (as worker) told its progress, in thousandths."""
+
+    lease: LeaseId
+    master: NodeId
+    progress: int
+
+
+class Collected(_Event, frozen=True, kw_only=True):
+    """As master: all blobs of the result under this lease are durable here."""
+
+    lease: LeaseId
+
+
+class CollectFailed(_Event, frozen=True, kw_only=True):
+    """As master: the blobs of that result could not be had now; the worker keeps them and will say so again."""
+
+    lease: LeaseId
+    reason: str
+
+
+class Delivered(_Event, frozen=True, kw_only=True):
+    """As master: the final results of a task lie in the owner's folder."""
+
+    job: JobId
+    task: int
+    wall: Wall
+
+
+class DeliverFailed(_Event, frozen=True, kw_only=True):
+    """As master: results could not be written out (full disk, folder gone); they stay in the store."""
+
+    job: JobId
+    task: int
+    reason: str
+
+
+class Offering(_Event, frozen=True, kw_only=True):
+    """What this node offers as a worker changed (start, policy, self-test, settings)."""
+
+    profile: Profile
+    own: Profile
+    """What its own jobs may use: the same machine under the rules for own work."""
+
+
+class BanAsked(_Event, frozen=True, kw_only=True):
+    """The user bans (or unbans) a node here; signed too where this node is an admin."""
+
+    node: NodeId
+    banned: bool
+    signed: bytes = b""
+
+
+class Drain(_Event, frozen=True, kw_only=True):
+    """The node is going down: hand back what is not running to its end; take nothing more."""
+
+    now: bool = False
+
+
+Event = (
+    Tick
+    | AddressSeen
+    | LinkUp
+    | LinkDown
+    | DialFailed
+    | Received
+    | Submitted
+    | CancelAsked
+    | Started
+    | Exited
+    | Faulted
+    | Progressed
+    | Collected
+    | CollectFailed
+    | Delivered
+    | DeliverFailed
+    | Offering
+    | BanAsked
+    | Drain
+)

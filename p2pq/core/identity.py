@@ -1,0 +1,26 @@
+"""Who this node is: the keys that the core signs and opens with. Loaded by the daemon, never changed."""
+
+import msgspec
+
+from p2pq.model.ids import MeshId, NodeId
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """This node's keys for one run. Secrets never appear in ``repr``."""
+
+    node: NodeId
+    secret: bytes
+    """Ed25519 seed, 32 bytes."""
+    mesh: MeshId
+    name: str
+    owner: str
+    caps: tuple[str, ...]
+    boot: bytes
+    """16 random bytes, new at every start."""
+    prekey_secret: bytes
+    """X25519 secret of this run; job keys are sealed to its public half."""
+    prekey: bytes
+
+    def __repr__(self) -> str:
+        """Name the node, not its secrets."""
+        return f"Identity({self.name!r}, owner={self.owner!r})"

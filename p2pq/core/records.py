@@ -1,0 +1,197 @@
+"""What must survive a crash: rows that the core asks to be made durable, and what the store gives back at start.
+
+The store applies the rows of a batch in order, in one transaction; ``Restored`` is the state they add up to.
+"""
+
+import msgspec
+
+from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
+from p2pq.model.job import JobState, TaskState
+from p2pq.wire.objects import ResultItem
+
+
+class _Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):
+    """Base of all rows."""
+
+
+class EpochBegun(_Row, frozen=True, kw_only=True):
+    """A new life of this master; leases of it carry this epoch."""
+
+    epoch: int
+
+
+class JobAdded(_Row, frozen=True, kw_only=True):
+    """A job was submitted here."""
+
+    job: JobId
+    manifest: bytes
+    key: bytes
+    reply_secret: bytes
+    wall: Wall
+
+
+class LeaseGranted(_Row, frozen=True, kw_only=True):
+    """Attempt ``attempt`` of a task now belongs to ``worker``; the task is running."""
+
+    lease: LeaseId
+    job: JobId
+    task: int
+    attempt: int
+    worker: NodeId
+    wall: Wall
+
+
+class LeaseEnded(_Row, frozen=True, kw_only=True):
+    """A lease is over without a result (expired, returned, lost, cancelled); the task waits again unless settled."""
+
+    lease: LeaseId
+    job: JobId
+    task: int
+    attempt: int
+    fault: str
+    detail: str = ""
+    counted: bool = True
+    """Whether it counts towards the task's fault limit (handed back unstarted does not)."""
+
+
+class AttemptEnded(_Row, frozen=True, kw_only=True):
+    """A verified, durable result came in; the lease is settled. The task waits again if ``state`` is pending."""
+
+    lease: LeaseId
+    job: JobId
+    task: int
+    worker: NodeId
+    result: ResultItem
+    state: TaskState
+    """done, failed, or pending (another attempt follows)."""
+    wall: Wall
+
+
+class TaskEnded(_Row, frozen=True, kw_only=True):
+    """A task ended without a result that decides it (cancelled, or too many worker faults)."""
+
+    job: JobId
+    task: int
+    state: TaskState
+    detail: str = ""
+    wall: Wall
+
+
+class TasksCancelled(_Row, frozen=True, kw_only=True):
+    """All tasks of a job that were not yet settled are cancelled."""
+
+    job: JobId
+    wall: Wall
+
+
+class TaskDelivered(_Row, frozen=True, kw_only=True):
+    """The task's results lie in the owner's folder."""
+
+    job: JobId
+    task: int
+
+
+class JobEnded(_Row, frozen=True, kw_only=True):
+    """No task of the job is left to run or deliver."""
+
+    job: JobId
+    state: JobState
+    wall: Wall
+
+
+class ResultKept(_Row, frozen=True, kw_only=True):
+    """As worker: a signed result that its master has not acknowledged yet."""
+
+    lease: LeaseId
+    master: NodeId
+    item: ResultItem
+
+
+class ResultReleased(_Row, frozen=True, kw_only=True):
+    """As worker: acknowledged, or no longer wanted."""
+
+    lease: LeaseId
+    master: NodeId
+
+
+class PeerSeen(_Row, frozen=True, kw_only=True):
+    """A member that was linked, and where; dialled again after a restart."""
+
+    node: NodeId
+    name: str
+    addresses: tuple[str, ...]
+
+
+class BanKept(_Row, frozen=True, kw_only=True):
+    """A ban: local where ``signed`` is empty, an admin's otherwise."""
+
+    node: NodeId
+    banned: bool
+    signed: bytes = b""
+
+
+Row = (
+    EpochBegun
+    | JobAdded
+    | LeaseGranted
+    | LeaseEnded
+    | AttemptEnded
+    | TaskEnded
+    | TasksCancelled
+    | TaskDelivered
+    | JobEnded
+    | ResultKept
+    | ResultReleased
+    | PeerSeen
+    | BanKept
+)
+
+
+class RestoredTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that is not plain pending: it has a history."""
+
+    task: int
+    state: TaskState
+    attempts: int = 0
+    """Attempts granted so far."""
+    failures: int = 0
+    """Attempts that ended by the task's own doing."""
+    faults: int = 0
+    """Attempts that ended by a worker's doing and count."""
+    detail: str = ""
+    delivered: bool = False
+
+
+class RestoredLease(msgspec.Struct, frozen=True, kw_only=True):
+    """A lease that was live when the master went down."""
+
+    lease: LeaseId
+    job: JobId
+    task: int
+    attempt: int
+    worker: NodeId
+
+
+class RestoredJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that has not ended."""
+
+    job: JobId
+    manifest: bytes
+    key: bytes
+    reply_secret: bytes
+    wall: Wall
+    tasks: tuple[RestoredTask, ...] = ()
+
+
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the core needs of its earlier lives."""
+
+    epoch: int = 0
+    """The highest epoch ever used; the new life uses one more."""
+    jobs: tuple[RestoredJob, ...] = ()
+    leases: tuple[RestoredLease, ...] = ()
+    settled: tuple[tuple[int, tuple[tuple[int, int], ...]], ...] = ()
+    """Per epoch, the half-open intervals of lease counters that were settled."""
+    kept: tuple[ResultKept, ...] = ()
+    peers: tuple[PeerSeen, ...] = ()
+    bans: tuple[BanKept, ...] = ()

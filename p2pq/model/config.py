@@ -1,0 +1,113 @@
+"""Every setting of a node, with unit, default and limits. Read by ``daemon/settings.py``.
+
+Names carry their unit. A relation between settings is asserted in ``check``. Unknown keys are refused by name.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from p2pq.errors import ConfigError
+
+Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.+-]{1,64}$")]
+Seconds = Annotated[float, Meta(gt=0, le=1e9)]
+Megabytes = Annotated[int, Meta(ge=0, le=1 << 30)]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all sections."""
+
+
+class NodeSettings(_Section, frozen=True, kw_only=True):
+    """[node]: this node's name, what it offers and where it listens."""
+
+    name: Annotated[str, Meta(max_length=64)] = ""
+    """What people see; empty: the host name. A nickname only: the key is the identity."""
+    slots: Annotated[int, Meta(ge=0, le=4096)] | None = None
+    """Cpus that tasks may use; unset: as many as the machine has."""
+    listen: Annotated[str, Meta(max_length=64)] = "0.0.0.0:0"
+    """HOST:PORT for peers; port 0 picks 9476 if it is free, else any."""
+    peers: Annotated[tuple[Annotated[str, Meta(max_length=255)], ...], Meta(max_length=64)] = ()
+    """HOST:PORT of nodes to link to besides those found."""
+    mdns: bool = True
+    """Find peers on the local network and be found."""
+    accept: bool = True
+    """Run other people's tasks (sandboxed, without network) at all."""
+    labels: dict[Label, Label] = {}
+    """What ``--need K=V`` of a job is matched against, besides os, arch, python and has."""
+    links_max: Annotated[int, Meta(ge=1, le=4096)] = 64
+    """Links to peers at most; above that the node says so."""
+
+
+class RunnerSettings(_Section, frozen=True, kw_only=True):
+    """[runner]: how tasks are run."""
+
+    python: Annotated[str, Meta(max_length=4096)] = ""
+    """The interpreter for Python jobs; empty: the one that runs the node."""
+    memory_mb: Megabytes = 0
+    """Memory limit of a task that asks for none; 0: an equal part of the machine per slot, at least 512."""
+    time_s: Annotated[int, Meta(ge=1, le=366 * 24 * 3600)] = 24 * 3600
+    """The longest a guest's task may run here, whatever it asks for."""
+    disk_mb: Megabytes = 16 * 1024
+    """The most a task may write to its scratch folder."""
+    idle_s: Seconds = 30.0
+    """An unused runner is ended after this long."""
+    grace_s: Seconds = 5.0
+    """From SIGTERM to SIGKILL."""
+
+
+class StoreSettings(_Section, frozen=True, kw_only=True):
+    """[store]: how much disk may be used."""
+
+    blobs_mb: Megabytes = 20 * 1024
+    """Quota for blobs; the least recently used that no live job needs go first."""
+    reserve_mb: Megabytes = 1024
+    """Free disk that is left alone; nothing is taken in below it."""
+    keep_jobs: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    """Finished jobs that `p2pq jobs` still lists."""
+    keep_days: Annotated[int, Meta(ge=1, le=3650)] = 30
+    """Days that finished jobs, and results kept for an absent owner, stay."""
+
+
+class ScheduleSettings(_Section, frozen=True, kw_only=True):
+    """[schedule]: leases, requests and fairness; the defaults are what the simulations check."""
+
+    lease_s: Seconds = 60.0
+    """A lease that is not renewed for this long is over."""
+    heartbeat_s: Seconds = 15.0
+    """How often a worker renews its leases."""
+    request_s: Seconds = 2.0
+    """A request that is not answered within this time has lapsed."""
+    ahead_s: Annotated[float, Meta(ge=0, le=60)] = 1.0
+    """At most this much work is leased ahead of what runs."""
+    fairness: Literal["time", "uniform"] = "time"
+    """``time``: owners share time equally; ``uniform``: a random owner per request (for comparison)."""
+    fair_scale_s: Seconds = 10.0
+    """An owner that is this much ahead is drawn e times less often."""
+    backoff_s: Seconds = 1.0
+    """First pause before a failed task is tried again on the same worker; doubles up to 60 s."""
+
+
+class Settings(_Section, frozen=True, kw_only=True):
+    """The whole configuration."""
+
+    config_version: Literal[1] = 1
+    node: NodeSettings = NodeSettings()
+    runner: RunnerSettings = RunnerSettings()
+    store: StoreSettings = StoreSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+
+
+def check(settings: Settings) -> None:
+    """Assert the relations between settings.
+
+    Raises:
+        ConfigError: naming both settings.
+    """
+    schedule = settings.schedule
+    if schedule.lease_s < 3 * schedule.heartbeat_s:
+        raise ConfigError(
+            f"schedule.lease_s ({schedule.lease_s:g}) must be at least three times "
+            f"schedule.heartbeat_s ({schedule.heartbeat_s:g}), or one lost message ends a lease"
+        )

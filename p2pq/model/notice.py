@@ -1,0 +1,184 @@
+"""Facts worth telling people. The core emits them; ``daemon/telemetry.py`` makes each one log line and one counter."""
+
+import msgspec
+
+from p2pq.model.ids import JobId, LeaseId, NodeId
+from p2pq.model.job import JobState, Outcome, TaskState
+
+
+class _Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):
+    """Base of all notices."""
+
+
+class JobQueued(_Notice, frozen=True, kw_only=True):
+    """A job was accepted and is durable."""
+
+    job: JobId
+    tasks: int
+
+
+class TaskGranted(_Notice, frozen=True, kw_only=True):
+    """As master: a worker got an attempt."""
+
+    job: JobId
+    task: int
+    attempt: int
+    lease: LeaseId
+    worker: NodeId
+
+
+class TaskProgressed(_Notice, frozen=True, kw_only=True):
+    """As master: a running task told how far it is, in thousandths."""
+
+    job: JobId
+    task: int
+    progress: int
+
+
+class AttemptLost(_Notice, frozen=True, kw_only=True):
+    """As master: an attempt ended by its worker's doing; the task waits again or is given up."""
+
+    job: JobId
+    task: int
+    attempt: int
+    worker: NodeId
+    fault: str
+    detail: str = ""
+
+
+class AttemptFailed(_Notice, frozen=True, kw_only=True):
+    """As master: an attempt ended by the task's own doing and another follows."""
+
+    job: JobId
+    task: int
+    attempt: int
+    worker: NodeId
+    outcome: Outcome
+
+
+class TaskSettled(_Notice, frozen=True, kw_only=True):
+    """As master: a task is over and its result durable."""
+
+    job: JobId
+    task: int
+    attempt: int
+    state: TaskState
+    worker: NodeId | None = None
+    outcome: Outcome | None = None
+    detail: str = ""
+
+
+class TaskResultsWritten(_Notice, frozen=True, kw_only=True):
+    """As master: a task's results lie in the owner's folder."""
+
+    job: JobId
+    task: int
+
+
+class TaskResultsStuck(_Notice, frozen=True, kw_only=True):
+    """As master: a task's results cannot be written out now; they stay in the store and are tried again."""
+
+    job: JobId
+    task: int
+    reason: str
+
+
+class JobFinished(_Notice, frozen=True, kw_only=True):
+    """Every task of the job is over and delivered."""
+
+    job: JobId
+    state: JobState
+
+
+class LeaseExpired(_Notice, frozen=True, kw_only=True):
+    """As master: a worker did not renew in time."""
+
+    lease: LeaseId
+    worker: NodeId
+    held_s: float
+
+
+class LateResult(_Notice, frozen=True, kw_only=True):
+    """As master: a result for a lease that is over; acknowledged and dropped."""
+
+    lease: LeaseId
+    worker: NodeId
+
+
+class GuestTaken(_Notice, frozen=True, kw_only=True):
+    """As worker: an attempt for somebody begins (or is fetched)."""
+
+    lease: LeaseId
+    master: NodeId
+    owner: str
+    job: JobId
+    task: int
+
+
+class GuestEnded(_Notice, frozen=True, kw_only=True):
+    """As worker: an attempt ended here."""
+
+    lease: LeaseId
+    master: NodeId
+    job: JobId
+    task: int
+    reason: str
+
+
+class PeerUp(_Notice, frozen=True, kw_only=True):
+    """A link stands."""
+
+    peer: NodeId
+    name: str
+    address: str
+
+
+class PeerDown(_Notice, frozen=True, kw_only=True):
+    """A link is gone."""
+
+    peer: NodeId
+    reason: str
+
+
+class PeerRefused(_Notice, frozen=True, kw_only=True):
+    """A node was not let in, or did not let us in; the reason is one stable phrase."""
+
+    address: str
+    reason: str
+    peer: NodeId | None = None
+
+
+class LinksFull(_Notice, frozen=True, kw_only=True):
+    """More peers than links are allowed; bridges are the way to grow."""
+
+    links_max: int
+
+
+class PeerBanned(_Notice, frozen=True, kw_only=True):
+    """A node is out (or in again)."""
+
+    peer: NodeId
+    banned: bool
+    by: str
+
+
+Notice = (
+    JobQueued
+    | TaskGranted
+    | TaskProgressed
+    | AttemptLost
+    | AttemptFailed
+    | TaskSettled
+    | TaskResultsWritten
+    | TaskResultsStuck
+    | JobFinished
+    | LeaseExpired
+    | LateResult
+    | GuestTaken
+    | GuestEnded
+    | PeerUp
+    | PeerDown
+    | PeerRefused
+    | LinksFull
+    | PeerBanned
+)

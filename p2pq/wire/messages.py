@@ -1,0 +1,265 @@
+"""What linked peers say to each other: one tagged union.
+
+Link messages travel inside authenticated records, so the sender is known; they are not signed. Unknown fields are
+ignored and a message newer than the agreed minor version is never sent (``SINCE``), so versions can mix. Tags and
+field names are never reused or retyped.
+"""
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from p2pq.model.ids import LeaseId
+from p2pq.model.job import Fault, Profile
+from p2pq.wire.objects import (
+    ITEMS_MAX,
+    Bytes16,
+    Bytes32,
+    Millis,
+    Name,
+)
+
+MINOR: Final = 1
+"""The newest minor protocol version that this code speaks."""
+
+MESSAGE_BYTES_MAX: Final = 8 << 20
+INLINE_BYTES_MAX: Final = 256 << 10
+"""Blobs of a grant or result up to this sum travel inside the message and save a round trip."""
+
+LEASES_MAX: Final = 65_536
+OWNERS_MAX: Final = 256
+Leases = Annotated[tuple[LeaseId, ...], Meta(max_length=LEASES_MAX)]
+Address = Annotated[str, Meta(min_length=3, max_length=64)]
+"""``HOST:PORT`` or ``[V6]:PORT``, numeric."""
+Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Base of all link messages."""
+
+
+class ProfileIs(_Message, frozen=True, kw_only=True, tag="pr"):
+    """Worker to master: what I can offer. First after link-up, and again whenever it changes."""
+
+    profile: Profile
+
+
+class Holding(_Message, frozen=True, kw_only=True, tag="ho"):
+    """Worker to master, once after link-up: the leases of yours that I still hold (running, waiting, or a kept result).
+
+    Whatever else the master believes this worker to hold is gone and is requeued at once.
+    """
+
+    leases: Leases = ()
+
+
+class HasWork(_Message, frozen=True, kw_only=True, tag="hw"):
+    """Master to worker: the owners I have work for. ``counter`` grows with each change of what might fit."""
+
+    counter: Count
+    owners: Annotated[tuple[Name, ...], Meta(max_length=OWNERS_MAX)] = ()
+
+
+class Request(_Message, frozen=True, kw_only=True, tag="rq"):
+    """Worker to master: I have this much room; give me tasks of ``owner``. Lapses after REQUEST_TTL_S."""
+
+    nonce: Bytes16
+    owner: Name
+    cpus: Annotated[int, Meta(ge=0, le=1 << 20)]
+    """Free cpus; 0 with ``ahead`` > 0 asks only for leases ahead."""
+    memory_mb: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
+    gpus: Annotated[int, Meta(ge=0, le=1 << 10)] = 0
+    tasks_max: Annotated[int, Meta(ge=1, le=ITEMS_MAX)] = 1
+    """At most so many attempts in all, running and ahead."""
+    ahead: Annotated[tuple[tuple[Bytes16, int], ...], Meta(max_length=64)] = ()
+    """(job, n): up to n attempts beyond the free cpus for jobs whose task length this worker has measured."""
+
+
+class Granted(_Message, frozen=True, kw_only=True, tag="gr"):
+    """Master to worker: a signed grant, the manifest if this link has not carried it yet, small blobs inline."""
+
+    grant: bytes
+    manifest: bytes = b""
+    blobs: Annotated[tuple[bytes, ...], Meta(max_length=64)] = ()
+
+
+class Nothing(_Message, frozen=True, kw_only=True, tag="no"):
+    """Master to worker: nothing of that owner fits what you asked with, as of this counter."""
+
+    nonce: Bytes16
+    owner: Name
+    counter: Count
+
+
+class ReturnItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One lease handed back: why, and one sentence for people."""
+
+    lease: LeaseId
+    fault: Fault
+    detail: Annotated[str, Meta(max_length=500)] = ""
+
+
+class Return(_Message, frozen=True, kw_only=True, tag="rt"):
+    """Worker to master: I give these leases back (unstarted, faulty, evicted, draining); grant them elsewhere."""
+
+    items: Annotated[tuple[ReturnItem, ...], Meta(max_length=ITEMS_MAX)]
+
+
+class Beat(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One held lease in a heartbeat. ``progress`` is in thousandths, -1 where the task tells none."""
+
+    lease: LeaseId
+    running: bool = True
+    progress: Annotated[int, Meta(ge=-1, le=1000)] = -1
+
+
+class Heartbeat(_Message, frozen=True, kw_only=True, tag="hb"):
+    """Worker to master: I still hold these leases of yours; all are renewed."""
+
+    beats: Annotated[tuple[Beat, ...], Meta(max_length=LEASES_MAX)]
+
+
+class Cancel(_Message, frozen=True, kw_only=True, tag="ca"):
+    """Master to worker: these leases are over; stop what runs under them and forget it."""
+
+    leases: Leases
+
+
+class ResultReady(_Message, frozen=True, kw_only=True, tag="rs"):
+    """Worker to master: a signed result; small blobs inline, the rest to be fetched."""
+
+    result: bytes
+    blobs: Annotated[tuple[bytes, ...], Meta(max_length=256)] = ()
+
+
+class Receipted(_Message, frozen=True, kw_only=True, tag="rc"):
+    """Master to worker: a signed receipt."""
+
+    receipt: bytes
+
+
+class Peers(_Message, frozen=True, kw_only=True, tag="pe"):
+    """Addresses of other nodes that the sender is linked to: hints, nothing more."""
+
+    addresses: Annotated[tuple[tuple[Bytes32, tuple[Address, ...]], ...], Meta(max_length=64)]
+
+
+class Bans(_Message, frozen=True, kw_only=True, tag="bn"):
+    """Signed bans that the sender knows; grow-only, spread by everyone."""
+
+    bans: Annotated[tuple[bytes, ...], Meta(max_length=256)]
+
+
+class Leaving(_Message, frozen=True, kw_only=True, tag="lv"):
+    """The sender ends on purpose; its leases have been handed back."""
+
+
+class Ping(_Message, frozen=True, kw_only=True, tag="pi"):
+    """Asks for a Pong with the same number; measures the round trip and keeps middle boxes awake."""
+
+    number: Count
+
+
+class Pong(_Message, frozen=True, kw_only=True, tag="po"):
+    """Answers a Ping."""
+
+    number: Count
+    wall: Millis = 0
+
+
+class RenewWant(_Message, frozen=True, kw_only=True, tag="rw"):
+    """Member to admin: my certificate ages; sign it again."""
+
+    cert: bytes
+
+
+class Renewed(_Message, frozen=True, kw_only=True, tag="rn"):
+    """Admin to member: the new chain (member certificate, admin certificate)."""
+
+    certs: Annotated[tuple[bytes, ...], Meta(max_length=2)]
+
+
+# -- data plane: handled by daemon services, never by the core ----------------------------------------------------------
+
+
+class BlobWant(_Message, frozen=True, kw_only=True, tag="bw"):
+    """Fetcher (it dialled this link) to holder: tickets to GET these blobs, please."""
+
+    req: Count
+    blobs: Annotated[tuple[Bytes32, ...], Meta(max_length=ITEMS_MAX)]
+
+
+class BlobTickets(_Message, frozen=True, kw_only=True, tag="bt"):
+    """Holder to fetcher: one ticket per blob, in order; empty where it has no such blob."""
+
+    req: Count
+    tickets: Annotated[tuple[Annotated[bytes, Meta(max_length=32)], ...], Meta(max_length=ITEMS_MAX)]
+
+
+class BlobPush(_Message, frozen=True, kw_only=True, tag="bp"):
+    """Fetcher (it was dialled) to holder: PUT these blobs to me, with these tickets."""
+
+    req: Count
+    blobs: Annotated[tuple[Bytes32, ...], Meta(max_length=ITEMS_MAX)]
+    tickets: Annotated[tuple[Bytes32, ...], Meta(max_length=ITEMS_MAX)]
+
+
+class BlobGone(_Message, frozen=True, kw_only=True, tag="bg"):
+    """Holder to fetcher, in answer to BlobPush: these blobs I do not have or could not send."""
+
+    req: Count
+    blobs: Annotated[tuple[Bytes32, ...], Meta(max_length=ITEMS_MAX)]
+
+
+class LogWant(_Message, frozen=True, kw_only=True, tag="lw"):
+    """Master to worker: send what that attempt prints from ``offset`` on, and go on until it ends or LogStop."""
+
+    req: Count
+    lease: LeaseId
+    stream: Literal["stdout", "stderr"]
+    offset: Count = 0
+
+
+class LogData(_Message, frozen=True, kw_only=True, tag="ld"):
+    """Worker to master: output, encrypted under the job key (``seal.encrypt_body``) so that bridges read nothing."""
+
+    req: Count
+    offset: Count
+    data: Annotated[bytes, Meta(max_length=128 << 10)]
+    end: bool = False
+
+
+class LogStop(_Message, frozen=True, kw_only=True, tag="ls"):
+    """Master to worker: nobody follows any more."""
+
+    req: Count
+
+
+CoreMessage = (
+    ProfileIs
+    | Holding
+    | HasWork
+    | Request
+    | Granted
+    | Nothing
+    | Return
+    | Heartbeat
+    | Cancel
+    | ResultReady
+    | Receipted
+    | Peers
+    | Bans
+    | Leaving
+)
+"""Messages that the core decides on."""
+
+ServiceMessage = (
+    Ping | Pong | RenewWant | Renewed | BlobWant | BlobTickets | BlobPush | BlobGone | LogWant | LogData | LogStop
+)
+"""Messages that the daemon's services answer; no scheduling decision hangs on them."""
+
+Message = CoreMessage | ServiceMessage
+
+SINCE: Final[dict[type, int]] = {}
+"""Message types newer than minor version 1 and the version that brought them; never sent to older peers."""

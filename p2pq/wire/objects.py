@@ -1,0 +1,173 @@
+"""Objects that cross nodes, each signed by its author over the exact bytes sent (see ``sign``).
+
+All are strict: unknown fields and non-canonical bytes are refused, there are no floats. ``v`` is the format's version.
+Instants are Wall milliseconds unless the name says otherwise.
+"""
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from p2pq.model.ids import LeaseId
+from p2pq.model.job import RETRIES_MAX, TASKS_MAX, Limits, Outcome, Resources, SandboxLevel
+
+Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Sealed = Annotated[bytes, Meta(max_length=256)]
+Millis = Annotated[int, Meta(ge=0, lt=1 << 48)]
+Name = Annotated[str, Meta(min_length=1, max_length=64)]
+TaskIndex = Annotated[int, Meta(ge=0, lt=TASKS_MAX)]
+AttemptNumber = Annotated[int, Meta(ge=1, le=1 << 20)]
+
+Capability = Literal["admin", "bridge", "submit", "work"]
+CAPABILITIES: Final[tuple[Capability, ...]] = ("admin", "bridge", "submit", "work")
+
+MANIFEST_BYTES_MAX: Final = 4 << 20
+OBJECT_BYTES_MAX: Final = 1 << 20
+BLOB_BYTES_MAX: Final = 4 << 20
+BLOBS_MAX: Final = 100_000
+ITEMS_MAX: Final = 1024
+CERT_LIFE_MS: Final = 400 * 24 * 3600 * 1000
+
+
+class BlobRef(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """A blob's name and its size in bytes (ciphertext): all that a cache needs to know."""
+
+    blob: Bytes32
+    size: Annotated[int, Meta(ge=1, le=BLOB_BYTES_MAX)]
+
+
+class Cert(msgspec.Struct, frozen=True, kw_only=True, tag="cert", forbid_unknown_fields=True):
+    """Membership: ``iss`` (the root, or an admin) says that ``sub`` is a member, as whom, and what it may do."""
+
+    v: Literal[1] = 1
+    mesh: Bytes32
+    sub: Bytes32
+    iss: Bytes32
+    """The issuer's public key: the mesh root's or an admin's node id."""
+    ser: Bytes16
+    name: Name
+    owner: Name
+    """Whose machine this is; what fair shares are counted by. Set by the inviter, never by the joiner."""
+    caps: Annotated[tuple[Capability, ...], Meta(max_length=4)]
+    """Sorted, without repeats."""
+    nbf: Millis
+    exp: Millis
+
+
+class Ban(msgspec.Struct, frozen=True, kw_only=True, tag="ban", forbid_unknown_fields=True):
+    """An admin's word that a node is out (or, with ``banned`` false, in again); the latest ``at`` per issuer counts."""
+
+    v: Literal[1] = 1
+    mesh: Bytes32
+    iss: Bytes32
+    sub: Bytes32
+    at: Millis
+    banned: bool = True
+    certs: Annotated[tuple[bytes, ...], Meta(max_length=2)] = ()
+    """The issuer's own chain, so that anyone can check its right to ban."""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag="manifest", forbid_unknown_fields=True):
+    """A job, as its master signs it once. What people wrote (paths, arguments, names) is inside the encrypted body."""
+
+    v: Literal[1] = 1
+    mesh: Bytes32
+    node: Bytes32
+    """The master: the node that signs this, grants the tasks and takes the results."""
+    owner: Name
+    job: Bytes16
+    tasks: Annotated[int, Meta(ge=1, le=TASKS_MAX)]
+    resources: Resources = Resources()
+    limits: Limits = Limits()
+    retries: Annotated[int, Meta(ge=0, le=RETRIES_MAX)] = 1
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
+    sandbox: SandboxLevel = "strict"
+    """The least isolation; ``none`` is only ever honoured on the master's own machine."""
+    only: bytes = b""
+    """Empty: any worker. 32 bytes: this worker only (``--where``)."""
+    reply: Bytes32
+    """X25519 public key that results of this job are sealed to; its secret stays with the job in the master's store."""
+    commit: Bytes32
+    """Commitment to the job key."""
+    body: BlobRef
+    """The job's body, encrypted with the job key: name, arguments, parameters, tree."""
+    blobs: Annotated[tuple[BlobRef, ...], Meta(max_length=BLOBS_MAX)] = ()
+    """Every blob of the tree, so that caches and prefetch work blind."""
+    submitted: Millis
+    expires: Millis
+
+
+class GrantItem(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """One attempt: which task, which try of it (from 1), under which lease."""
+
+    task: TaskIndex
+    attempt: AttemptNumber
+    lease: LeaseId
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True, tag="grant", forbid_unknown_fields=True):
+    """The master gives ``to`` the right to run attempts of one job, in answer to the request with this nonce."""
+
+    v: Literal[1] = 1
+    mesh: Bytes32
+    node: Bytes32
+    to: Bytes32
+    nonce: Bytes16
+    job: Bytes16
+    manifest: Bytes32
+    """Digest of the signed manifest."""
+    items: Annotated[tuple[GrantItem, ...], Meta(min_length=1, max_length=ITEMS_MAX)]
+    key: Sealed
+    """The job key, sealed to the worker's prekey, bound to the manifest's digest."""
+    expires: Millis
+
+
+class ResultItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How one attempt ended and where its output is. The body is encrypted with a key sealed to ``Manifest.reply``."""
+
+    job: Bytes16
+    task: TaskIndex
+    attempt: AttemptNumber
+    lease: LeaseId
+    outcome: Outcome
+    sandbox: SandboxLevel
+    """The isolation that was really used."""
+    key: Sealed = b""
+    """The result key, sealed to the manifest's reply key, bound to job, task, attempt and lease."""
+    body: BlobRef | None = None
+    blobs: Annotated[tuple[BlobRef, ...], Meta(max_length=BLOBS_MAX)] = ()
+    """Every blob of the results' tree and of full outputs, without the body."""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result", forbid_unknown_fields=True):
+    """A worker's word on attempts it ran; one signature serves a batch."""
+
+    v: Literal[1] = 1
+    mesh: Bytes32
+    node: Bytes32
+    """The master that granted them."""
+    by: Bytes32
+    items: Annotated[tuple[ResultItem, ...], Meta(min_length=1, max_length=ITEMS_MAX)]
+
+
+Verdict = Literal["settled", "late", "refused"]
+"""settled: this attempt counts and is durable. late: the lease is over; drop your copy. refused: it does not verify."""
+
+
+class ReceiptItem(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """What the master says of one result."""
+
+    lease: LeaseId
+    verdict: Verdict
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True, tag="receipt", forbid_unknown_fields=True):
+    """The master has the results, durably; the worker may drop its copies."""
+
+    v: Literal[1] = 1
+    mesh: Bytes32
+    node: Bytes32
+    to: Bytes32
+    items: Annotated[tuple[ReceiptItem, ...], Meta(min_length=1, max_length=ITEMS_MAX)]
