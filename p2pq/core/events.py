@@ -13,7 +13,13 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
 
 
 class Tick(_Event, frozen=True, kw_only=True):
-    """Nothing but time has passed."""
+    """Nothing but time has passed.
+
+    The core derives wall time from ``now`` and the last ``wall`` it was told (here or at construction); the driver
+    tells it again every minute and after a jump.
+    """
+
+    wall: Wall | None = None
 
 
 class AddressSeen(_Event, frozen=True, kw_only=True):
