@@ -1,6 +1,7 @@
 """Names inside a tree: what is unsafe here is refused, what is merely odd gets a warning.
 
-A path in a tree is relative, ``/``-separated UTF-8. Joined to a root it can never lead outside that root. Names that only
+A path in a tree is relative, ``/``-separated UTF-8. Joined to a root it can never lead outside that root. Names that
+only
 trouble other systems or people (control characters, look-alikes, ``con.txt``) travel, because the job may need them.
 """
 
@@ -22,11 +23,10 @@ WARNINGS_MAX: Final = 20
 _DISPLAY_CHARS_MAX: Final = 200
 
 _PLAIN = re.compile(r"[A-Za-z0-9_+=,@%~#()/-](?:[A-Za-z0-9_+=,@%~# ()./-]*[A-Za-z0-9_+=,@%~#()/-])?")
+_EDGE = re.compile(r"[. ](?:/|$)")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _BIDI = re.compile("[\u061c\u200b-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
-_UNSHOWN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]"
-)
+_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]")
 _DEVICE = re.compile(r"(?i)(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?")
 
 
@@ -118,7 +118,7 @@ def odd_names(paths: Iterable[str]) -> list[str]:
 
 def odd_name(path: str) -> str | None:  # noqa: PLR0911  one return per oddity reads best
     """Return why a safe path is odd, or None."""
-    if _PLAIN.fullmatch(path) and "./" not in path and not _device(path):
+    if _PLAIN.fullmatch(path) and not _EDGE.search(path) and not _device(path):
         return None
     if _CONTROL.search(path):
         return "holds a control character"
@@ -130,7 +130,7 @@ def odd_name(path: str) -> str | None:  # noqa: PLR0911  one return per oddity r
         return "is not in the usual Unicode form (NFC)"
     if _device(path):
         return "is a device name on Windows"
-    if any(part[-1] in ". " for part in path.split("/")):
+    if _EDGE.search(path):
         return "ends in a dot or a space"
     return None
 
