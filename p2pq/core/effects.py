@@ -66,7 +66,7 @@ class Start(_Effect, frozen=True, kw_only=True):
     """The job key, opened. Kept in memory only."""
     reply: bytes
     """X25519 public key that the results are sealed to."""
-    body: BlobRef
+    body: tuple[BlobRef, ...]
     blobs: tuple[BlobRef, ...]
     inline: tuple[bytes, ...] = ()
     """Ciphertext of small blobs that came with the grant."""

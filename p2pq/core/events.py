@@ -102,7 +102,7 @@ class Exited(_Event, frozen=True, kw_only=True):
     outcome: Outcome
     sandbox: str
     key: bytes = b""
-    body: BlobRef | None = None
+    body: tuple[BlobRef, ...] = ()
     blobs: tuple[BlobRef, ...] = ()
 
 

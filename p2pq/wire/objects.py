@@ -27,6 +27,7 @@ MANIFEST_BYTES_MAX: Final = 4 << 20
 OBJECT_BYTES_MAX: Final = 1 << 20
 BLOB_BYTES_MAX: Final = 4 << 20
 BLOBS_MAX: Final = 100_000
+BODY_PARTS_MAX: Final = 64
 ITEMS_MAX: Final = 1024
 CERT_LIFE_MS: Final = 400 * 24 * 3600 * 1000
 
@@ -91,8 +92,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag="manifest", forbid
     """X25519 public key that results of this job are sealed to; its secret stays with the job in the master's store."""
     commit: Bytes32
     """Commitment to the job key."""
-    body: BlobRef
-    """The job's body, encrypted with the job key: name, arguments, parameters, tree."""
+    body: Annotated[tuple[BlobRef, ...], Meta(min_length=1, max_length=BODY_PARTS_MAX)]
+    """The parts of the job's body, encrypted under the job key (see ``body``): name, arguments, parameters, tree."""
     blobs: Annotated[tuple[BlobRef, ...], Meta(max_length=BLOBS_MAX)] = ()
     """Every blob of the tree, so that caches and prefetch work blind."""
     submitted: Millis
@@ -136,7 +137,8 @@ class ResultItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The isolation that was really used."""
     key: Sealed = b""
     """The result key, sealed to the manifest's reply key, bound to job, task, attempt and lease."""
-    body: BlobRef | None = None
+    body: Annotated[tuple[BlobRef, ...], Meta(max_length=BODY_PARTS_MAX)] = ()
+    """The parts of the result's body (see ``body``): standard output, standard error, the results' tree."""
     blobs: Annotated[tuple[BlobRef, ...], Meta(max_length=BLOBS_MAX)] = ()
     """Every blob of the results' tree and of full outputs, without the body."""
 

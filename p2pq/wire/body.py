@@ -1,0 +1,125 @@
+"""What a job and a result say inside their encryption: the job's body, the result's body, and their blobs.
+
+A body is encoded, cut into parts, and each part is encrypted (``seal.encrypt_body``) under its own key, derived from the
+job's or result's random key and the part's number, so that one key never meets two messages.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from p2pq.errors import Reject
+from p2pq.wire import codec, prims, seal, tree
+from p2pq.wire.objects import BODY_PARTS_MAX, BlobRef
+
+PART_BYTES: Final = (4 << 20) - 4096
+"""Plain bytes in one part; leaves room for what encryption adds even where nothing compresses."""
+BODY_BYTES_MAX: Final = PART_BYTES * BODY_PARTS_MAX
+
+Text = Annotated[str, Meta(max_length=128 << 10)]
+
+
+class Axis(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One swept parameter: its name and its values, as text."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    values: Annotated[tuple[Text, ...], Meta(min_length=1)]
+
+
+class JobBody(msgspec.Struct, frozen=True, kw_only=True, tag="job", forbid_unknown_fields=True):
+    """What to run, with what, in which folder."""
+
+    v: Literal[1] = 1
+    name: Annotated[str, Meta(max_length=200)] = ""
+    main: Annotated[str, Meta(min_length=1, max_length=4096)]
+    """The file in the tree that is executed."""
+    kind: Literal["python", "shell", "command"]
+    """python: the job's interpreter runs ``main``; shell: /bin/sh does; command: ``main`` itself is executed."""
+    args: Annotated[tuple[Text, ...], Meta(max_length=4096)] = ()
+    """Arguments after ``main``; may hold ``{k}``, ``{task}``, ``{job}``."""
+    axes: Annotated[tuple[Axis, ...], Meta(max_length=32)] = ()
+    """Swept parameters; several multiply, the last one varying fastest."""
+    array: tuple[int, int, int] | None = None
+    """(first, last, step) of ``--array``; the value is ``{task}`` for people. Multiplies with the axes, slowest."""
+    config: Annotated[str, Meta(max_length=4096)] = ""
+    """A file of the tree whose path is passed as ``--config``."""
+    tree: tree.Tree
+
+
+class ResultBody(msgspec.Struct, frozen=True, kw_only=True, tag="result-body", forbid_unknown_fields=True):
+    """What an attempt left: its results folder and all it printed."""
+
+    v: Literal[1] = 1
+    tree: tree.Tree
+    """Paths are relative to ``results/``."""
+    output: tree.Tree
+    """Two files at most: ``stdout`` and ``stderr``."""
+    detail: Annotated[str, Meta(max_length=2000)] = ""
+    """One sentence on how it ended, for people."""
+    skipped: Annotated[tuple[Annotated[str, Meta(max_length=5000)], ...], Meta(max_length=100)] = ()
+    """What could not be taken along from ``results/`` and why."""
+
+
+Body = TypeVar("Body", JobBody, ResultBody)
+
+
+def encrypt(key: bytes, body: JobBody | ResultBody) -> tuple[tuple[BlobRef, ...], list[bytes]]:
+    """Return the references and the ciphertexts of a body's parts.
+
+    Args:
+        key: 32 random bytes, used for this body only.
+        body: what to encrypt.
+
+    Raises:
+        Reject: the body is larger than BODY_BYTES_MAX (too many files).
+    """
+    plain = codec.encode(body)
+    if len(plain) > BODY_BYTES_MAX:
+        raise Reject("the list of files is too large for one job")
+    blobs = [
+        seal.encrypt_body(_part_key(key, number), plain[at : at + PART_BYTES], _aad(number))
+        for number, at in enumerate(range(0, len(plain), PART_BYTES))
+    ]
+    return tuple(BlobRef(prims.blob_id(blob), len(blob)) for blob in blobs), blobs
+
+
+def decrypt(key: bytes, refs: tuple[BlobRef, ...], blobs: Mapping[bytes, bytes], type_: type[Body]) -> Body:
+    """Put a body together again; everything about it is checked, the tree included.
+
+    Args:
+        key: the job's or result's key.
+        refs: the parts in order.
+        blobs: ciphertext by blob id.
+        type_: JobBody or ResultBody.
+
+    Raises:
+        Reject: a part is missing or does not verify, or the body is not well formed.
+    """
+    parts = []
+    for number, ref in enumerate(refs):
+        blob = blobs.get(ref.blob)
+        if blob is None:
+            raise Reject("a part of the body is missing")
+        if len(blob) != ref.size or prims.blob_id(blob) != ref.blob:
+            raise Reject("a blob does not match its name")
+        parts.append(seal.decrypt_body(_part_key(key, number), blob, _aad(number), PART_BYTES))
+    body = codec.decode_strict(b"".join(parts), type_, BODY_BYTES_MAX)
+    tree.check_tree(body.tree, tree.TreeLimits())
+    if isinstance(body, ResultBody):
+        tree.check_tree(body.output, tree.TreeLimits(entries_max=2))
+    return body
+
+
+def tree_refs(folder: tree.Tree) -> tuple[BlobRef, ...]:
+    """Return the tree's blobs without repeats, in order of first use."""
+    return tuple(dict.fromkeys(BlobRef(chunk.blob, chunk.size) for chunk in folder.chunks))
+
+
+def _part_key(key: bytes, number: int) -> bytes:
+    return prims.blake2b(number.to_bytes(4, "little"), key=key, person=b"p2pq-body")
+
+
+def _aad(number: int) -> bytes:
+    return b"p2pq/1 body part" + number.to_bytes(4, "little")

@@ -1,0 +1,425 @@
+"""The local API: what the command line and the Python client say to their node over its Unix socket.
+
+A frame is 4 bytes of length (big endian, at most FRAME_BYTES_MAX) and MessagePack. The client sends ``Hello``; the node
+answers ``Welcome`` or ``Failed``. Then the client sends one request; the node answers with any number of items of that
+request's kind and ends with ``Done`` or ``Failed``. More requests may follow on the same connection, one at a time. Closing the
+connection ends a stream and nothing else.
+"""
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from p2pq.model.job import JobState, Resources, SandboxLevel, TaskState
+
+API_VERSION: Final = 1
+FRAME_BYTES_MAX: Final = 64 << 20
+TOKEN_BYTES: Final = 32
+
+Path_ = Annotated[str, Meta(min_length=1, max_length=4096)]
+JobName = Annotated[str, Meta(min_length=1, max_length=64)]
+"""A job id, or the unique beginning of one (4 characters at least)."""
+
+
+class _Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):
+    """Base of all requests and replies; the tag is the class name."""
+
+
+# -- requests --------------------------------------------------------------------------------------------------------------
+
+
+class Hello(_Said, frozen=True, kw_only=True):
+    """Who asks: the token of the node's home (``HOME/api.token``) and the client's version."""
+
+    api: int = API_VERSION
+    token: bytes
+    version: str = ""
+
+
+class Submit(_Said, frozen=True, kw_only=True):
+    """Submit a folder. Items: Note (warnings), then one JobView. Paths are absolute, on this machine."""
+
+    folder: Path_
+    args: tuple[str, ...] = ()
+    name: str = ""
+    main: str = ""
+    results: str = ""
+    """Where results go; empty: ``FOLDER/results``."""
+    exclude: tuple[str, ...] = ()
+    array: str = ""
+    """``0-99``, ``0-99:5`` or ``3,7,10-12`` as typed."""
+    sweep: tuple[str, ...] = ()
+    """``k=1,2,3`` or ``x=0:1:0.1`` as typed."""
+    config: str = ""
+    resources: Resources = Resources()
+    time_s: int = 0
+    """0: the default of 24 h."""
+    retries: int = 1
+    priority: int = 0
+    where: str = "any"
+    """``any``, ``local``, or the name or id of a node."""
+    sandbox: SandboxLevel = "strict"
+
+
+class Jobs(_Said, frozen=True, kw_only=True):
+    """List jobs, newest first. Items: JobView."""
+
+    limit: int = 100
+
+
+class Show(_Said, frozen=True, kw_only=True):
+    """One job. Item: JobView."""
+
+    job: JobName
+
+
+class Tasks(_Said, frozen=True, kw_only=True):
+    """The tasks of a job. Items: TaskView, in order."""
+
+    job: JobName
+
+
+class Watch(_Said, frozen=True, kw_only=True):
+    """Follow jobs until all have ended. Items: Change, first of all the present state of each job; Note on waiting > 10 s."""
+
+    jobs: tuple[JobName, ...]
+
+
+class Logs(_Said, frozen=True, kw_only=True):
+    """Output of a job's tasks. Items: LogChunk."""
+
+    job: JobName
+    task: int | None = None
+    stream: Literal["stdout", "stderr"] = "stdout"
+    follow: bool = False
+
+
+class Results(_Said, frozen=True, kw_only=True):
+    """Write a job's results out (again). Item: Wrote."""
+
+    job: JobName
+    to: str = ""
+    """An absolute folder; empty: where they belong."""
+
+
+class CancelJob(_Said, frozen=True, kw_only=True):
+    """Stop a job or one task of it. Item: JobView."""
+
+    job: JobName
+    task: int | None = None
+
+
+class Why(_Said, frozen=True, kw_only=True):
+    """Why a job or task is as it is. Item: Note with one sentence and one suggestion."""
+
+    job: JobName
+    task: int | None = None
+
+
+class Status(_Said, frozen=True, kw_only=True):
+    """This node. Item: StatusView."""
+
+
+class PeersList(_Said, frozen=True, kw_only=True):
+    """Peers. Items: PeerView."""
+
+
+class Members(_Said, frozen=True, kw_only=True):
+    """Members of the mesh that this node knows. Items: MemberView."""
+
+
+class Mesh(_Said, frozen=True, kw_only=True):
+    """What mesh this is. Item: MeshView."""
+
+
+class MeshInit(_Said, frozen=True, kw_only=True):
+    """Make a new mesh of which this node is the founder and admin. Item: MeshView. The node restarts its links."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class Invite(_Said, frozen=True, kw_only=True):
+    """Let others in by a one-time code. Item: InviteView."""
+
+    caps: tuple[str, ...] = ("submit", "work")
+    owner: str = ""
+    """As whom the joiner counts; empty: as this node's owner."""
+    ttl_s: int = 600
+    uses: int = 1
+
+
+class Join(_Said, frozen=True, kw_only=True):
+    """Join a mesh by code. Item: MeshView. Refused while this node's mesh has other members or live jobs."""
+
+    code: Annotated[str, Meta(min_length=8, max_length=32)]
+    at: str = ""
+    """HOST:PORT of the inviter; empty: found by mDNS."""
+
+
+class BanMember(_Said, frozen=True, kw_only=True):
+    """Put a node out, or let it in again. Item: Note."""
+
+    who: Annotated[str, Meta(min_length=1, max_length=100)]
+    banned: bool = True
+
+
+class Doctor(_Said, frozen=True, kw_only=True):
+    """What works here and what does not. Items: Finding."""
+
+
+class Stop(_Said, frozen=True, kw_only=True):
+    """End the node: hand back leases and go (``now``: kill what runs)."""
+
+    now: bool = False
+
+
+ControlRequest = (
+    Submit
+    | Jobs
+    | Show
+    | Tasks
+    | Watch
+    | Logs
+    | Results
+    | CancelJob
+    | Why
+    | Status
+    | PeersList
+    | Members
+    | Mesh
+    | MeshInit
+    | Invite
+    | Join
+    | BanMember
+    | Doctor
+    | Stop
+)
+
+# -- replies ----------------------------------------------------------------------------------------------------------------
+
+
+class Welcome(_Said, frozen=True, kw_only=True):
+    """The node answers Hello."""
+
+    id: str
+    name: str
+    version: str
+
+
+class Done(_Said, frozen=True, kw_only=True):
+    """The request is answered in full."""
+
+
+class Failed(_Said, frozen=True, kw_only=True):
+    """The request could not be done: one sentence that says what to do next, and the exit code for it."""
+
+    message: str
+    exit_code: int = 4
+    retryable: bool = False
+
+
+class Note(_Said, frozen=True, kw_only=True):
+    """One sentence for people."""
+
+    text: str
+    suggestion: str = ""
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """Tasks of a job by state."""
+
+    total: int
+    pending: int = 0
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+class JobView(_Said, frozen=True, kw_only=True, omit_defaults=False):
+    """A job as ``jobs`` and ``show`` print it. Times are RFC 3339 in UTC."""
+
+    job: str
+    name: str
+    owner: str
+    state: JobState
+    tasks: Counts
+    attempts: int
+    submitted: str
+    finished: str | None = None
+    results: str
+    folder: str = ""
+
+
+class TaskView(_Said, frozen=True, kw_only=True, omit_defaults=False):
+    """A task as ``tasks`` prints it. Seconds and bytes."""
+
+    task: int
+    state: TaskState
+    params: dict[str, str] = {}
+    node: str | None = None
+    via: tuple[str, ...] = ()
+    attempt: int = 0
+    attempts: int = 0
+    exit: int | None = None
+    signal: int | None = None
+    seconds: float | None = None
+    max_rss: int | None = None
+    reason: str | None = None
+    progress: float | None = None
+    results: str | None = None
+    """The folder of this task's results once they are written."""
+
+
+class Change(_Said, frozen=True, kw_only=True):
+    """Something changed in a watched job: its counts now, and the task that changed, if one did."""
+
+    job: JobView
+    task: TaskView | None = None
+    progress: float = 0.0
+    """Of the whole job, 0 to 1, counting the progress that running tasks tell."""
+    running_s: float = 0.0
+    """Seconds since the job was submitted."""
+    mean_task_s: float | None = None
+    ended: bool = False
+
+
+class LogChunk(_Said, frozen=True, kw_only=True):
+    """Output of one task."""
+
+    task: int
+    data: bytes
+    stream: Literal["stdout", "stderr"] = "stdout"
+
+
+class Wrote(_Said, frozen=True, kw_only=True):
+    """Results were written out."""
+
+    folder: str
+    tasks: int
+
+
+class PeerView(_Said, frozen=True, kw_only=True, omit_defaults=False):
+    """A peer as ``peers`` prints it."""
+
+    id: str
+    name: str
+    address: str
+    state: Literal["up", "connecting", "down", "untrusted", "refused"]
+    rtt_ms: float | None = None
+    slots: int | None = None
+    free: int | None = None
+    has_work: bool = False
+    mesh: str = ""
+    via: tuple[str, ...] = ()
+    owner: str = ""
+    reason: str = ""
+
+
+class MemberView(_Said, frozen=True, kw_only=True, omit_defaults=False):
+    """A member as ``members`` prints it."""
+
+    id: str
+    name: str
+    owner: str
+    caps: tuple[str, ...]
+    expires: str
+    state: Literal["self", "up", "down", "banned"]
+
+
+class MeshView(_Said, frozen=True, kw_only=True, omit_defaults=False):
+    """The mesh as ``mesh`` prints it."""
+
+    id: str
+    name: str
+    founder: bool
+    """Whether the root key lies here."""
+    caps: tuple[str, ...]
+    owner: str
+    members: int
+    solo: bool
+
+
+class InviteView(_Said, frozen=True, kw_only=True):
+    """A code, once."""
+
+    code: str
+    owner: str
+    caps: tuple[str, ...]
+    expires: str
+    uses: int
+    addresses: tuple[str, ...]
+
+
+class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether guests may run now and why."""
+
+    state: Literal["run", "off", "draining"]
+    reason: str = ""
+
+
+class RunningView(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt that runs on this node."""
+
+    job: str
+    task: int
+    owner: str
+    node: str
+    """Whose job it is: the master's name."""
+    seconds: float
+    own: bool
+
+
+class StatusView(_Said, frozen=True, kw_only=True, omit_defaults=False):
+    """This node as ``status`` prints it."""
+
+    id: str
+    name: str
+    mesh: str
+    version: str
+    address: str
+    slots: int
+    free: int
+    policy: PolicyView
+    running: tuple[RunningView, ...]
+    peers: int
+    queued: int
+    sandbox: str
+    sandbox_reason: str = ""
+    kept_results: int = 0
+    """Results of others' tasks that their owners have not yet acknowledged."""
+    owner: str = ""
+    counters: dict[str, int] = {}
+    """Notices since the start, by name: what was refused, lost, expired."""
+    disk: dict[str, Any] = {}
+    home: str = ""
+    pid: int = 0
+
+
+class Finding(_Said, frozen=True, kw_only=True, omit_defaults=False):
+    """One thing that doctor looked at."""
+
+    check: str
+    ok: bool
+    detail: str
+    suggestion: str = ""
+
+
+Reply = (
+    Welcome
+    | Done
+    | Failed
+    | Note
+    | JobView
+    | TaskView
+    | Change
+    | LogChunk
+    | Wrote
+    | PeerView
+    | MemberView
+    | MeshView
+    | InviteView
+    | StatusView
+    | Finding
+)
