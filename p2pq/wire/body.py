@@ -1,7 +1,7 @@
 """What a job and a result say inside their encryption: the job's body, the result's body, and their blobs.
 
-A body is encoded, cut into parts, and each part is encrypted (``seal.encrypt_body``) under its own key, derived from the
-job's or result's random key and the part's number, so that one key never meets two messages.
+A body is encoded, cut into parts that fit into blobs, and each part is encrypted (``seal.encrypt_body``) under the job's
+or the result's random key, bound to its number.
 """
 
 from collections.abc import Mapping
@@ -11,21 +11,16 @@ import msgspec
 from msgspec import Meta
 
 from p2pq.errors import Reject
-from p2pq.wire import codec, prims, seal, tree
+from p2pq.model.params import Axis, Range
+from p2pq.wire import codec, prims, seal
 from p2pq.wire.objects import BODY_PARTS_MAX, BlobRef
+from p2pq.wire.tree import Tree, TreeLimits, check_tree
 
 PART_BYTES: Final = (4 << 20) - 4096
 """Plain bytes in one part; leaves room for what encryption adds even where nothing compresses."""
 BODY_BYTES_MAX: Final = PART_BYTES * BODY_PARTS_MAX
 
 Text = Annotated[str, Meta(max_length=128 << 10)]
-
-
-class Axis(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One swept parameter: its name and its values, as text."""
-
-    name: Annotated[str, Meta(min_length=1, max_length=64)]
-    values: Annotated[tuple[Text, ...], Meta(min_length=1)]
 
 
 class JobBody(msgspec.Struct, frozen=True, kw_only=True, tag="job", forbid_unknown_fields=True):
@@ -41,20 +36,20 @@ class JobBody(msgspec.Struct, frozen=True, kw_only=True, tag="job", forbid_unkno
     """Arguments after ``main``; may hold ``{k}``, ``{task}``, ``{job}``."""
     axes: Annotated[tuple[Axis, ...], Meta(max_length=32)] = ()
     """Swept parameters; several multiply, the last one varying fastest."""
-    array: tuple[int, int, int] | None = None
-    """(first, last, step) of ``--array``; the value is ``{task}`` for people. Multiplies with the axes, slowest."""
+    array: Annotated[tuple[Range, ...], Meta(max_length=1024)] = ()
+    """The numbers of ``--array``. They name the tasks where nothing is swept; else they multiply, slowest."""
     config: Annotated[str, Meta(max_length=4096)] = ""
     """A file of the tree whose path is passed as ``--config``."""
-    tree: tree.Tree
+    tree: Tree
 
 
 class ResultBody(msgspec.Struct, frozen=True, kw_only=True, tag="result-body", forbid_unknown_fields=True):
     """What an attempt left: its results folder and all it printed."""
 
     v: Literal[1] = 1
-    tree: tree.Tree
+    tree: Tree
     """Paths are relative to ``results/``."""
-    output: tree.Tree
+    output: Tree
     """Two files at most: ``stdout`` and ``stderr``."""
     detail: Annotated[str, Meta(max_length=2000)] = ""
     """One sentence on how it ended, for people."""
@@ -79,7 +74,7 @@ def encrypt(key: bytes, body: JobBody | ResultBody) -> tuple[tuple[BlobRef, ...]
     if len(plain) > BODY_BYTES_MAX:
         raise Reject("the list of files is too large for one job")
     blobs = [
-        seal.encrypt_body(_part_key(key, number), plain[at : at + PART_BYTES], _aad(number))
+        seal.encrypt_body(key, plain[at : at + PART_BYTES], _aad(number))
         for number, at in enumerate(range(0, len(plain), PART_BYTES))
     ]
     return tuple(BlobRef(prims.blob_id(blob), len(blob)) for blob in blobs), blobs
@@ -104,21 +99,17 @@ def decrypt(key: bytes, refs: tuple[BlobRef, ...], blobs: Mapping[bytes, bytes],
             raise Reject("a part of the body is missing")
         if len(blob) != ref.size or prims.blob_id(blob) != ref.blob:
             raise Reject("a blob does not match its name")
-        parts.append(seal.decrypt_body(_part_key(key, number), blob, _aad(number), PART_BYTES))
-    body = codec.decode_strict(b"".join(parts), type_, BODY_BYTES_MAX)
-    tree.check_tree(body.tree, tree.TreeLimits())
+        parts.append(seal.decrypt_body(key, blob, _aad(number), size_max=PART_BYTES))
+    body = codec.decode_strict(b"".join(parts), type_, size_max=BODY_BYTES_MAX)
+    check_tree(body.tree, TreeLimits())
     if isinstance(body, ResultBody):
-        tree.check_tree(body.output, tree.TreeLimits(entries_max=2))
+        check_tree(body.output, TreeLimits(entries_max=2))
     return body
 
 
-def tree_refs(folder: tree.Tree) -> tuple[BlobRef, ...]:
+def tree_refs(folder: Tree) -> tuple[BlobRef, ...]:
     """Return the tree's blobs without repeats, in order of first use."""
     return tuple(dict.fromkeys(BlobRef(chunk.blob, chunk.size) for chunk in folder.chunks))
-
-
-def _part_key(key: bytes, number: int) -> bytes:
-    return prims.blake2b(number.to_bytes(4, "little"), key=key, person=b"p2pq-body")
 
 
 def _aad(number: int) -> bytes:

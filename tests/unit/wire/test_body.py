@@ -1,0 +1,89 @@
+"""Bodies of jobs and results: encrypted in parts, checked when opened."""
+
+import pytest
+
+from p2pq.errors import Reject
+from p2pq.model.params import Axis, Range
+from p2pq.wire import body, prims, seal
+from p2pq.wire.objects import BlobRef
+from p2pq.wire.tree import Chunk, File, Part, Tree
+
+KEY = b"k" * 32
+JOB = body.JobBody(
+    name="pi",
+    main="main.py",
+    kind="python",
+    args=("--n", "{n}"),
+    axes=(Axis("n", ("1", "2")),),
+    array=(Range(0, 9),),
+    tree=Tree(files=(File("main.py", False, 0, ()),)),
+)
+RESULT = body.ResultBody(tree=Tree(), output=Tree(files=(File("stdout", False, 0, ()),)), detail="done")
+
+
+def _store(blobs):
+    return {prims.blob_id(blob): blob for blob in blobs}
+
+
+@pytest.mark.parametrize("value", [JOB, RESULT])
+def test_what_is_encrypted_comes_back(value):
+    refs, blobs = body.encrypt(KEY, value)
+    assert [ref.size for ref in refs] == [len(blob) for blob in blobs]
+    assert body.decrypt(KEY, refs, _store(blobs), type(value)) == value
+
+
+def test_a_long_body_travels_in_parts(monkeypatch):
+    monkeypatch.setattr(body, "PART_BYTES", 50)
+    monkeypatch.setattr(body, "BODY_BYTES_MAX", 50 * 64)
+    refs, blobs = body.encrypt(KEY, JOB)
+    assert len(refs) > 1
+    assert body.decrypt(KEY, refs, _store(blobs), body.JobBody) == JOB
+    with pytest.raises(Reject):
+        body.decrypt(KEY, (refs[1], refs[0], *refs[2:]), _store(blobs), body.JobBody)
+
+
+def test_a_body_that_is_too_large_is_refused(monkeypatch):
+    monkeypatch.setattr(body, "BODY_BYTES_MAX", 10)
+    with pytest.raises(Reject, match="too large"):
+        body.encrypt(KEY, JOB)
+
+
+def test_missing_swapped_or_resized_parts_are_refused():
+    refs, blobs = body.encrypt(KEY, JOB)
+    store = _store(blobs)
+    with pytest.raises(Reject, match="missing"):
+        body.decrypt(KEY, refs, {}, body.JobBody)
+    with pytest.raises(Reject, match="name"):
+        body.decrypt(KEY, refs, {refs[0].blob: b"x" * refs[0].size}, body.JobBody)
+    with pytest.raises(Reject, match="name"):
+        body.decrypt(KEY, (BlobRef(refs[0].blob, 1),), store, body.JobBody)
+    with pytest.raises(Reject):
+        body.decrypt(b"o" * 32, refs, store, body.JobBody)
+    with pytest.raises(Reject):
+        body.decrypt(KEY, refs, store, body.ResultBody)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        body.JobBody(main="m", kind="command", tree=Tree(files=(File("../m", False, 0, ()),))),
+        body.ResultBody(tree=Tree(), output=Tree(files=tuple(File(name, False, 0, ()) for name in "abc"))),
+    ],
+)
+def test_a_hostile_tree_inside_is_refused(value):
+    refs, blobs = body.encrypt(KEY, value)
+    with pytest.raises(Reject):
+        body.decrypt(KEY, refs, _store(blobs), type(value))
+
+
+def test_the_blobs_of_a_tree_are_listed_once():
+    chunk = Chunk(b"b" * 32, b"k" * 32, 26, 10, False)
+    folder = Tree(files=(File("a", False, 10, (Part(0, 0, 10),)),), chunks=(chunk, chunk))
+    assert body.tree_refs(folder) == (BlobRef(b"b" * 32, 26),)
+
+
+def test_bodies_are_bound_to_their_part_number():
+    refs, blobs = body.encrypt(KEY, RESULT)
+    assert len(refs) == 1
+    with pytest.raises(Reject):
+        seal.decrypt_body(KEY, blobs[0], b"another place")
