@@ -1,0 +1,38 @@
+#!/bin/sh
+# What a developer runs between edits: check.sh VENV (run by `make check`). Types are checked beside the tests.
+set -eu
+
+venv=$1
+cd "$(dirname "$0")/.."
+cache=$venv/cache
+mkdir -p "$cache"
+HYPOTHESIS_STORAGE_DIRECTORY=$cache/hypothesis
+RUFF_CACHE_DIR=$cache/ruff
+MYPY_CACHE_DIR=$cache/mypy
+export HYPOTHESIS_STORAGE_DIRECTORY RUFF_CACHE_DIR MYPY_CACHE_DIR
+
+log=$(mktemp "${TMPDIR:-/tmp}/p2pq-check-XXXXXX")
+trap 'rm -f "$log"' EXIT
+"$venv/bin/mypy" >"$log" 2>&1 </dev/null &
+mypy=$!
+failed=
+
+step() {
+    echo "== $1"
+    shift
+    "$@" </dev/null || failed="$failed $1"
+}
+step "ruff check" "$venv/bin/ruff" check --quiet .
+step "ruff format" "$venv/bin/ruff" format --quiet --check .
+step "import contracts" "$venv/bin/lint-imports" --no-cache
+step "fast tests" "$venv/bin/python" -m pytest -q -n 2 -o cache_dir="$cache/pytest" \
+    -m "not slow and not e2e and not netns and not sim" tests
+echo "== mypy"
+wait "$mypy" || failed="$failed mypy"
+cat "$log"
+
+if [ -n "$failed" ]; then
+    echo "make check failed:$failed" >&2
+    exit 1
+fi
+echo "make check: all clean"

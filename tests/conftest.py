@@ -1,0 +1,99 @@
+"""What every test shares: a clean environment, tiers by folder, and a table of what ran at the end.
+
+A tier is a folder below tests/; tests marked ``sandbox`` count for that tier too, wherever they lie. A tier that was skipped
+is said, with its reason; .ci/run reads the same figures from the file named by PYTEST_TIERS_FILE and fails for a missing one.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).parent
+TIERS = ("unit", "property", "tidy", "sim", "sandbox", "netns", "e2e")
+OUTCOMES = ("passed", "failed", "skipped")
+
+hypothesis.settings.register_profile("p2pq", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("p2pq")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the developer's own node and settings out of the tests."""
+    for name in [name for name in os.environ if name.startswith("P2PQ_")]:
+        del os.environ[name]
+    if os.geteuid() == 0:
+        os.environ["P2PQ_ALLOW_ROOT"] = "1"
+    config.pluginmanager.register(TierTable(), "tiers")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark by folder, so that no slow tier leaks into the fast tests; skip what this machine cannot do, saying why."""
+    for item in items:
+        tier = tier_of(item.nodeid)
+        if tier in ("sim", "netns", "e2e"):
+            item.add_marker(tier)
+        if tier == "netns" and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs root: network namespaces"))
+        if item.get_closest_marker("sandbox") and (why := no_sandbox()):
+            item.add_marker(pytest.mark.skip(reason=why))
+
+
+def tier_of(nodeid: str) -> str:
+    """Return the tier of a test by its folder: ``tests/unit/core/test_queue.py::test_x`` is ``unit``."""
+    parts = nodeid.partition("::")[0].split("/")
+    return parts[1] if len(parts) > 2 and parts[0] == "tests" else "other"
+
+
+@cache
+def no_sandbox() -> str:
+    """Return why bubblewrap does not work here, or an empty string."""
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        return "needs bubblewrap: no bwrap on the PATH"
+    argv = [bwrap, "--unshare-all", "--ro-bind", "/", "/", "true"]
+    probe = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    return "" if probe.returncode == 0 else f"needs a working bubblewrap: {probe.stderr.strip()}"
+
+
+class TierTable:
+    """Counts outcomes by tier, prints them before the closing line and writes them where CI wants them."""
+
+    def __init__(self) -> None:
+        """Start with nothing counted."""
+        self.counts: dict[str, Counter[str]] = {tier: Counter() for tier in TIERS}
+        self.reasons: dict[str, Counter[str]] = {tier: Counter() for tier in TIERS}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count as pytest does: a test by its call, errors of set-up and teardown as failures."""
+        if report.when != "call" and report.outcome == "passed":
+            return
+        tiers = {tier_of(report.nodeid)} | ({"sandbox"} & set(report.keywords))
+        for tier in sorted(tiers & self.counts.keys()):
+            self.counts[tier][report.outcome] += 1
+            if report.outcome == "skipped" and isinstance(report.longrepr, tuple):
+                self.reasons[tier][report.longrepr[2].removeprefix("Skipped: ")] += 1
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print which tiers ran."""
+        terminalreporter.section("tiers")
+        for tier in TIERS:
+            counts = self.counts[tier]
+            said = ", ".join(f"{counts[o]} {o}" for o in OUTCOMES if counts[o]) or "not run"
+            why = "; ".join(self.reasons[tier])
+            terminalreporter.write_line(f"{tier:<9} {said}" + (f" ({why})" if why else ""))
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the figures; only the process that the user started has them all."""
+        target = os.environ.get("PYTEST_TIERS_FILE")
+        if target is None or hasattr(session.config, "workerinput"):
+            return
+        figures = {
+            tier: {**{o: self.counts[tier][o] for o in OUTCOMES}, "reasons": self.reasons[tier]} for tier in TIERS
+        }
+        Path(target).write_text(json.dumps(figures, indent=1))
