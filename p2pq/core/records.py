@@ -65,6 +65,8 @@ class AttemptEnded(_Row, frozen=True, kw_only=True):
     state: TaskState
     """done, failed, or pending (another attempt follows)."""
     wall: Wall
+    counted: bool = True
+    """Where the outcome is not ok: whether it counts as a failure (the first death of a runner does not)."""
 
 
 class TaskEnded(_Row, frozen=True, kw_only=True):
@@ -159,7 +161,11 @@ class RestoredTask(msgspec.Struct, frozen=True, kw_only=True):
     faults: int = 0
     """Attempts that ended by a worker's doing and count."""
     detail: str = ""
+    """Of the TaskEnded row, if that is how it ended."""
     delivered: bool = False
+    """Nothing is left to deliver: delivered, or it ended without a result (TaskEnded, TasksCancelled)."""
+    died: bool = False
+    """An attempt of it has killed its runner; the next time counts."""
 
 
 class RestoredLease(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,10 +187,17 @@ class RestoredJob(msgspec.Struct, frozen=True, kw_only=True):
     reply_secret: bytes
     wall: Wall
     tasks: tuple[RestoredTask, ...] = ()
+    """By index; only those that are not plain pending (or, where ``cancelled``, not plain cancelled)."""
+    cancelled: bool = False
+    """TasksCancelled was recorded: a task that is not in ``tasks`` is cancelled."""
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the core needs of its earlier lives."""
+    """Everything the core needs of its earlier lives.
+
+    In a fixed order, so that two stores can be compared: jobs as they were added, tasks by index, leases by id, settled
+    by epoch, kept by master and lease, peers by when they were last seen (the latest at the end), bans by node.
+    """
 
     epoch: int = 0
     """The highest epoch ever used; the new life uses one more."""
