@@ -1,0 +1,232 @@
+"""Who is a member, and what it may do: certificates, chains and bans.
+
+A chain is exactly root > admin > member, and nothing is transitive beyond that: only the root makes admins, an admin never
+gives a capability that it does not have, and a member signs for nobody. A chain is written leaf first, without the root,
+which everyone knows: ``(member, admin)``, or ``(admin,)`` for an admin itself.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from p2pq.errors import Reject
+from p2pq.model.ids import NodeId, Wall
+from p2pq.wire import prims, sign
+from p2pq.wire.objects import CERT_LIFE_MS, Ban, Capability, Cert
+
+CERT_BYTES_MAX: Final = 1024
+CHAIN_MAX: Final = 2
+SKEW_MS: Final = 300_000
+"""How far two clocks may be apart."""
+
+# Reasons: stable words, distinct, for ``Reject.reason``.
+MISSING: Final = "missing-certificate"
+CHAIN_LENGTH: Final = "chain-length"
+BAD_CERT: Final = "bad-certificate"
+WRONG_ROOT: Final = "wrong-mesh-root"
+NOT_ADMIN: Final = "issuer-not-admin"
+TOO_MANY_CAPS: Final = "too-many-capabilities"
+NOT_YET_VALID: Final = "certificate-not-yet-valid"
+EXPIRED: Final = "certificate-expired"
+BANNED: Final = "banned"
+ISSUER_BANNED: Final = "issuer-banned"
+BAD_BAN: Final = "bad-ban"
+
+IsBanned = Callable[[NodeId], bool]
+"""Tells whether a node is out, as far as this node knows."""
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """What a certificate says of its holder."""
+
+    node: NodeId
+    name: str
+    owner: str
+    caps: tuple[Capability, ...]
+
+
+def make_root(entropy: Callable[[int], bytes]) -> prims.SigningKey:
+    """Return a new root key: a new mesh, whose id is ``prims.mesh_id(root.public)``."""
+    return prims.SigningKey(entropy(prims.KEY_BYTES))
+
+
+def issue_admin(
+    root: prims.SigningKey, subject: Subject, *, serial: bytes, wall: Wall, life_ms: int = CERT_LIFE_MS
+) -> bytes:
+    """Return a signed admin certificate, valid from ``wall`` on.
+
+    Raises:
+        Reject: no ``admin`` among the capabilities, or a field or the life is out of range.
+    """
+    if "admin" not in subject.caps:
+        raise Reject(NOT_ADMIN)
+    cert = Cert(
+        mesh=prims.mesh_id(root.public),
+        sub=subject.node,
+        iss=root.public,
+        ser=serial,
+        name=subject.name,
+        owner=subject.owner,
+        caps=tuple(sorted(set(subject.caps))),
+        nbf=wall,
+        exp=wall + life_ms,
+    )
+    return _sign_cert(root, cert)
+
+
+def issue_member(  # noqa: PLR0913  each is a different fact
+    admin: prims.SigningKey,
+    admin_cert: bytes,
+    root: bytes,
+    subject: Subject,
+    *,
+    serial: bytes,
+    wall: Wall,
+    life_ms: int = CERT_LIFE_MS,
+) -> bytes:
+    """Return a signed member certificate, valid from ``wall`` on and no longer than the admin's own.
+
+    Raises:
+        Reject: the admin's certificate is not valid now or not this key's, the subject would get ``admin`` or a
+            capability that the admin lacks, or a field or the life is out of range.
+    """
+    issuer = verify_chain((admin_cert,), root, wall, is_banned=lambda _: False)
+    if issuer.sub != admin.public:
+        raise Reject(NOT_ADMIN)
+    cert = Cert(
+        mesh=issuer.mesh,
+        sub=subject.node,
+        iss=admin.public,
+        ser=serial,
+        name=subject.name,
+        owner=subject.owner,
+        caps=tuple(sorted(set(subject.caps))),
+        nbf=wall,
+        exp=min(wall + life_ms, issuer.exp),
+    )
+    _check_member_caps(cert, issuer)
+    return _sign_cert(admin, cert)
+
+
+def verify_chain(certs: Sequence[bytes], root: bytes, wall: Wall, is_banned: IsBanned) -> Cert:
+    """Return the leaf's certificate if the chain leads to this root, now.
+
+    Args:
+        certs: signed certificates, leaf first: ``(member, admin)`` or ``(admin,)``.
+        root: the mesh root's public key.
+        wall: the time by this node's clock; SKEW_MS is allowed either way.
+        is_banned: asked about the leaf and about its issuer.
+
+    Raises:
+        Reject: with one of this module's reasons.
+    """
+    if not certs:
+        raise Reject(MISSING)
+    if len(certs) > CHAIN_MAX:
+        raise Reject(CHAIN_LENGTH)
+    admin = _open_cert(certs[-1], NodeId(root), prims.mesh_id(root))
+    if "admin" not in admin.caps:
+        raise Reject(NOT_ADMIN)
+    leaf = admin
+    if len(certs) == CHAIN_MAX:
+        leaf = _open_cert(certs[0], NodeId(admin.sub), admin.mesh)
+        _check_member_caps(leaf, admin)
+        _check_time(leaf, wall)
+        if is_banned(NodeId(leaf.sub)):
+            raise Reject(BANNED)
+    _check_time(admin, wall)
+    if is_banned(NodeId(admin.sub)):
+        raise Reject(BANNED if leaf is admin else ISSUER_BANNED)
+    return leaf
+
+
+def issue_ban(
+    issuer: prims.SigningKey,
+    root: bytes,
+    node: NodeId,
+    *,
+    at: Wall,
+    banned: bool = True,
+    certs: tuple[bytes, ...] = (),
+) -> bytes:
+    """Return a signed ban (or its end). The root needs no certificate; an admin adds its own.
+
+    Raises:
+        Reject: a field is out of range.
+    """
+    ban = Ban(
+        mesh=prims.mesh_id(root),
+        iss=issuer.public,
+        sub=node,
+        at=at,
+        banned=banned,
+        certs=certs,
+    )
+    return sign.sign(issuer, ban)
+
+
+def open_ban(raw: bytes, root: bytes, wall: Wall) -> Ban:
+    """Return a ban if its issuer was entitled to it when it was made; it does not lapse with the issuer's certificate.
+
+    Whether the issuer has itself been banned since is for the caller to weigh.
+
+    Raises:
+        Reject: not the mesh's, not by root or an admin, dated in the future, or malformed.
+    """
+    ban = sign.open_claimed(raw, Ban, lambda claimed: claimed.iss)
+    if ban.mesh != prims.mesh_id(root):
+        raise Reject(WRONG_ROOT)
+    if ban.at > wall + SKEW_MS:
+        raise Reject(NOT_YET_VALID)
+    if ban.iss == root:
+        if ban.certs:
+            raise Reject(BAD_BAN)
+        return ban
+    issuer = verify_chain(ban.certs, root, Wall(ban.at), is_banned=lambda _: False)
+    if issuer.sub != ban.iss or "admin" not in issuer.caps:
+        raise Reject(NOT_ADMIN)
+    return ban
+
+
+def _sign_cert(key: prims.SigningKey, cert: Cert) -> bytes:
+    _check_shape(cert)
+    raw = sign.sign(key, cert)
+    if len(raw) > CERT_BYTES_MAX:
+        raise Reject(BAD_CERT)
+    return raw
+
+
+def _open_cert(raw: bytes, issuer: NodeId, mesh: bytes) -> Cert:
+    if len(raw) > CERT_BYTES_MAX:
+        raise Reject(BAD_CERT)
+    try:
+        cert = sign.open_claimed(raw, Cert, lambda claimed: claimed.iss)
+    except Reject:
+        raise Reject(BAD_CERT) from None
+    # A certificate of another mesh is sound in itself; that deserves a reason of its own.
+    if cert.mesh != mesh:
+        raise Reject(WRONG_ROOT)
+    if cert.iss != issuer:
+        raise Reject(NOT_ADMIN)
+    _check_shape(cert)
+    return cert
+
+
+def _check_shape(cert: Cert) -> None:
+    texts = cert.name.isprintable() and cert.owner.isprintable()
+    life = 0 < cert.exp - cert.nbf <= CERT_LIFE_MS
+    if not texts or not life or list(cert.caps) != sorted(set(cert.caps)):
+        raise Reject(BAD_CERT)
+
+
+def _check_member_caps(member: Cert, admin: Cert) -> None:
+    if not set(member.caps) <= set(admin.caps) - {"admin"}:
+        raise Reject(TOO_MANY_CAPS)
+
+
+def _check_time(cert: Cert, wall: Wall) -> None:
+    if wall < cert.nbf - SKEW_MS:
+        raise Reject(NOT_YET_VALID)
+    if wall > cert.exp + SKEW_MS:
+        raise Reject(EXPIRED)
