@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pq.errors import Reject
+from p2pq.model.ids import LeaseId
 from p2pq.model.params import Axis, Range
 from p2pq.wire import codec, prims, seal
 from p2pq.wire.objects import BODY_PARTS_MAX, BlobRef
@@ -105,6 +106,11 @@ def decrypt(key: bytes, refs: tuple[BlobRef, ...], blobs: Mapping[bytes, bytes],
     if isinstance(body, ResultBody):
         check_tree(body.output, TreeLimits(entries_max=2))
     return body
+
+
+def result_context(job: bytes, task: int, attempt: int, lease: LeaseId) -> bytes:
+    """Return what the key of a result is bound to when it is sealed to ``Manifest.reply``."""
+    return prims.blake2b(codec.encode((job, task, attempt, lease)), person="p2pq-result")
 
 
 def tree_refs(folder: Tree) -> tuple[BlobRef, ...]:

@@ -3,6 +3,7 @@
 import pytest
 
 from p2pq.errors import Reject
+from p2pq.model.ids import LeaseId
 from p2pq.model.params import Axis, Range
 from p2pq.wire import body, prims, seal
 from p2pq.wire.objects import BlobRef
@@ -74,6 +75,17 @@ def test_a_hostile_tree_inside_is_refused(value):
     refs, blobs = body.encrypt(KEY, value)
     with pytest.raises(Reject):
         body.decrypt(KEY, refs, _store(blobs), type(value))
+
+
+def test_a_result_key_is_bound_to_one_attempt():
+    contexts = {
+        body.result_context(job, task, attempt, LeaseId(1, counter))
+        for job in (b"a" * 16, b"b" * 16)
+        for task in (0, 1)
+        for attempt in (1, 2)
+        for counter in (0, 1)
+    }
+    assert len(contexts) == 16
 
 
 def test_the_blobs_of_a_tree_are_listed_once():
