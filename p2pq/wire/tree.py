@@ -8,7 +8,7 @@ second message: it is either random or a keyed hash of the very bytes that are e
 Everything here is hostile until ``decode_tree`` or ``open_chunk`` returns; the one exception that they raise is Reject.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Annotated, Final, Literal
 
 import lz4.block
@@ -16,7 +16,6 @@ import msgspec
 from msgspec import Meta
 
 from p2pq.errors import Reject
-from p2pq.model.ids import BlobId
 from p2pq.wire import codec, names, prims
 
 CHUNK: Final = 4 << 20
@@ -167,23 +166,6 @@ def decode_tree(data: bytes, limits: TreeLimits) -> Tree:
     return tree
 
 
-def seal_tree(tree: Tree, key_of: KeyOf) -> list[tuple[Chunk, bytes]]:
-    """Encode a tree and seal it as chunks, so that a tree of any size travels as blobs."""
-    data = encode_tree(tree)
-    return [seal_chunk(data[at : at + PLAIN_MAX], key_of) for at in range(0, len(data), PLAIN_MAX)]
-
-
-def open_tree(chunks: Sequence[Chunk], read_blob: Callable[[Chunk], bytes], limits: TreeLimits) -> Tree:
-    """Put a sealed tree together again and check it.
-
-    Raises:
-        Reject: see ``open_chunk`` and ``decode_tree``.
-    """
-    if sum(chunk.length for chunk in chunks) > TREE_BYTES_MAX:
-        raise Reject("a tree is too long")
-    return decode_tree(b"".join(open_chunk(chunk, read_blob(chunk)) for chunk in chunks), limits)
-
-
 def check_tree(tree: Tree, limits: TreeLimits) -> None:
     """Refuse everything that a hostile tree could do to the one who unpacks it.
 
@@ -256,8 +238,3 @@ def _check_file(file: File, chunks: tuple[Chunk, ...]) -> None:
             raise Reject("a part lies outside its chunk")
     if sum(part.length for part in file.parts) != file.size:
         raise Reject("a file's parts do not add up")
-
-
-def blobs_of(chunks: Iterable[Chunk]) -> list[tuple[BlobId, int]]:
-    """Return the (name, size) of each blob once, in order: what a manifest lists in clear."""
-    return list({BlobId(chunk.blob): chunk.size for chunk in chunks}.items())

@@ -74,9 +74,7 @@ def test_common_paths_get_no_warning(path):
     assert names.odd_names([path]) == []
 
 
-@pytest.mark.parametrize(
-    ("first", "twin"), [("Readme", "README"), ("\u00e9", "e\u0301"), ("stra\u00dfe", "STRASSE")]
-)
+@pytest.mark.parametrize(("first", "twin"), [("Readme", "README"), ("\u00e9", "e\u0301"), ("stra\u00dfe", "STRASSE")])
 def test_twins_get_a_warning(first, twin):
     assert len(names.odd_names([first, twin])) == 1
     assert names.odd_names([first, "other"]) == []
