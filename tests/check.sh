@@ -18,9 +18,10 @@ mypy=$!
 failed=
 
 step() {
-    echo "== $1"
+    name=$1
     shift
-    "$@" </dev/null || failed="$failed $1"
+    echo "== $name"
+    "$@" </dev/null || failed="$failed${failed:+, }$name"
 }
 step "ruff check" "$venv/bin/ruff" check --quiet .
 step "ruff format" "$venv/bin/ruff" format --quiet --check .
@@ -28,11 +29,11 @@ step "import contracts" "$venv/bin/lint-imports" --no-cache
 step "fast tests" "$venv/bin/python" -m pytest -q -n 2 -o cache_dir="$cache/pytest" \
     -m "not slow and not e2e and not netns and not sim" tests
 echo "== mypy"
-wait "$mypy" || failed="$failed mypy"
+wait "$mypy" || failed="$failed${failed:+, }mypy"
 cat "$log"
 
 if [ -n "$failed" ]; then
-    echo "make check failed:$failed" >&2
+    echo "make check failed: $failed" >&2
     exit 1
 fi
 echo "make check: all clean"
