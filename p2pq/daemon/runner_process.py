@@ -1,0 +1,430 @@
+"""One runner process: its start, its messages (never trusted), its certain end.
+
+Use it from the event loop's own thread only: the kernel ties ``PR_SET_PDEATHSIG``, by which a sandbox dies with the daemon,
+to the thread that started it.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal, NewType
+
+import msgspec
+import psutil
+from msgspec import Meta
+
+from p2pq.daemon import limits, sandbox
+from p2pq.errors import SandboxError
+from p2pq.runner import main as runner_main
+
+FRAME_BYTES_MAX: Final = 2048
+PENDING_MAX: Final = 8
+"""A runner never has more messages under way than one task makes; more is flooding."""
+
+READY_S: Final = 20.0
+STDERR_BYTES_MAX: Final = 4096
+OOM_ADJUST: Final = "800"
+"""When the machine runs out of memory, the kernel takes tasks first."""
+
+RUNNER_FILE: Final = Path(runner_main.__file__)
+MARK: Final = "P2PQ_RUNNER"
+"""Names the runner in the environment of tasks at level ``none``, to find what outlived a runner that was killed."""
+
+Level = Literal["strict", "none"]
+RunnerToken = NewType("RunnerToken", str)
+
+_Count = Annotated[int, Meta(ge=0, le=2**53)]
+_Pid = Annotated[int, Meta(ge=1, le=2**22)]
+_Seconds = Annotated[float, Meta(ge=0.0, le=1e9)]
+
+
+class _FromRunner(msgspec.Struct, frozen=True, tag_field="op", forbid_unknown_fields=True):
+    """What a runner may say."""
+
+
+class Ready(_FromRunner, frozen=True, tag="ready"):
+    """The runner serves."""
+
+    pid: _Pid
+
+
+class Started(_FromRunner, frozen=True, tag="started"):
+    """The task runs; ``pid`` counts in the sandbox's own namespace."""
+
+    id: _Count
+    pid: _Pid
+
+
+class Failed(_FromRunner, frozen=True, tag="failed"):
+    """The command could not be executed."""
+
+    id: _Count
+    errno: Annotated[int, Meta(ge=0, le=4095)]
+
+
+class Exited(_FromRunner, frozen=True, tag="exited"):
+    """The task's first process ended."""
+
+    id: _Count
+    exit: Annotated[int, Meta(ge=0, le=255)] | None
+    signal: Annotated[int, Meta(ge=1, le=64)] | None
+    seconds: _Seconds
+    max_rss: _Count
+    utime: _Seconds
+    stime: _Seconds
+
+
+class Clean(_FromRunner, frozen=True, tag="clean"):
+    """Nothing of the task is left."""
+
+    id: _Count
+
+
+class Dirty(_FromRunner, frozen=True, tag="dirty"):
+    """Something of the task is left: the sandbox must go."""
+
+    id: _Count
+    why: Annotated[str, Meta(max_length=runner_main.TEXT_CHARS_MAX)]
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """The runner ended or broke the protocol (not a message: the daemon's own finding)."""
+
+    why: str
+
+
+class Wake(msgspec.Struct, frozen=True):
+    """Someone wants the attempt to end (not a message: the daemon's own)."""
+
+
+FromRunner = Ready | Started | Failed | Exited | Clean | Dirty
+Heard = FromRunner | Gone | Wake
+_decode: Final = msgspec.json.Decoder(FromRunner).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """The folders of one runner, private to the daemon but for ``job``."""
+
+    root: Path
+
+    @property
+    def job(self) -> Path:
+        """What a task sees as its folder."""
+        return self.root / "job"
+
+    @property
+    def temporary(self) -> Path:
+        """TMPDIR at level ``none``; a strict sandbox has its own."""
+        return self.root / "tmp"
+
+    @property
+    def output(self) -> Path:
+        """Where standard output and error are kept, out of the task's sight."""
+        return self.root / "out"
+
+    def create(self) -> None:
+        """Make the folders, for the owner only."""
+        for folder in (self.root, self.job, self.temporary, self.output):
+            folder.mkdir(mode=0o700, parents=folder == self.root)
+
+    def empty(self) -> None:
+        """Delete what a task left; no process of it may be alive."""
+        for folder in (self.job, self.temporary, self.output):
+            runner_main.empty_folder(str(folder))
+
+    def remove(self) -> None:
+        """Delete the folders and all in them."""
+        runner_main.empty_folder(str(self.root))
+        self.root.rmdir()
+
+
+class RunnerProcess:
+    """A runner from start to certain death."""
+
+    def __init__(self, level: Level, python: sandbox.JobPython, scratch: Scratch, token: RunnerToken) -> None:
+        """Start the process; it is usable after ``ready``.
+
+        Raises:
+            SandboxError: the program or bubblewrap could not be started.
+        """
+        self.level = level
+        self.scratch = scratch
+        self.token = token
+        self.heard: asyncio.Queue[Heard] = asyncio.Queue()
+        self.broken = False
+        """It must not be used again."""
+
+        self._loop = asyncio.get_running_loop()
+        self.dead: asyncio.Future[None] = self._loop.create_future()
+        """Done when no process of the runner is alive any more."""
+
+        self._buffer = bytearray()
+        self._inner_pid = 0
+        self._inner_fd = -1
+        self._info_fd = -1
+        self._control, theirs = socket.socketpair()
+        self._stderr_fd, their_stderr = os.pipe()
+        try:
+            self._process = self._spawn(python, theirs.fileno(), their_stderr)
+        except BaseException:
+            self._control.close()
+            os.close(self._stderr_fd)
+            self._close_fd("_info_fd")
+            raise
+        finally:
+            theirs.close()
+            os.close(their_stderr)
+        os.set_blocking(self._stderr_fd, False)
+        self._control.setblocking(False)
+        self._process_fd = os.pidfd_open(self._process.pid)
+        self._loop.add_reader(self._process_fd, self._on_end)
+        self._loop.add_reader(self._control, self._on_readable)
+
+    def _spawn(self, python: sandbox.JobPython, control: int, stderr: int) -> subprocess.Popen[bytes]:
+        inside = [str(python.executable), "-I", "-S", "-B"]
+        tail = [str(control), self.level, OOM_ADJUST]
+        command = sandbox.StrictCommand(argv=[*inside, str(RUNNER_FILE), *tail], fds=())
+        keep = [control]
+        if self.level == "strict":
+            bwrap = sandbox.find_bwrap()
+            if bwrap is None:
+                raise SandboxError("bubblewrap (bwrap) is not installed")
+            command = sandbox.strict_command(
+                bwrap,
+                python,
+                self.scratch.job,
+                [*inside, sandbox.RUNNER_PATH, *tail],
+                [(RUNNER_FILE, sandbox.RUNNER_PATH)],
+            )
+            self._info_fd, theirs = os.pipe()
+            command.argv[1:1] = ["--info-fd", str(theirs)]
+            command.fds += (theirs,)
+        try:
+            return subprocess.Popen(
+                command.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                cwd="/",
+                env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+                pass_fds=[*keep, *command.fds],
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise SandboxError(f"could not start {command.argv[0]}: {error.strerror}") from error
+        finally:
+            command.close()
+
+    @property
+    def pid(self) -> int:
+        """The runner's own process id as this host counts; 0 before ``ready``."""
+        return self._inner_pid
+
+    async def ready(self) -> None:
+        """Wait until the runner serves.
+
+        Raises:
+            SandboxError: it ended or was silent; the message holds what bubblewrap or Python said.
+        """
+        if self._inner_pid:
+            return
+        try:
+            async with asyncio.timeout(READY_S):
+                heard = await self.heard.get()
+        except TimeoutError:
+            heard = Gone(f"no answer within {READY_S:.0f} s")
+        if not isinstance(heard, Ready):
+            self.kill()
+            await self.wait_dead()
+            said = self._said() or (heard.why if isinstance(heard, Gone) else "a wrong first message")
+            raise SandboxError(f"the {self.level} sandbox did not start: {said}")
+        if self.level == "none":
+            self._inner_pid = self._process.pid
+            return
+        info = json.loads(os.read(self._info_fd, 4096))
+        pid = int(info["child-pid"])
+        self._inner_fd = os.pidfd_open(pid)
+        self._inner_pid = pid
+        if not limits.children(self._process.pid):
+            self.kill()
+            await self.wait_dead()
+            raise SandboxError("this user cannot see its own processes in /proc (hidepid?)")
+
+    def _said(self) -> str:
+        """Return the end of what the process wrote to standard error, on one printable line."""
+        try:
+            said = os.read(self._stderr_fd, STDERR_BYTES_MAX).decode(errors="replace")
+        except (BlockingIOError, OSError):
+            return ""
+        line = (said.strip().splitlines() or [""])[-1]
+        return "".join(char if char.isprintable() else "?" for char in line)[:300]
+
+    def setup(self, rlimits: Mapping[str, int], keep: list[list[str]], *, idle_priority: bool) -> None:
+        """Set what holds for all tasks of this runner. Call once, after ``ready``."""
+        if idle_priority:
+            self._lower()
+        self.send(
+            {
+                "op": "setup",
+                "rlimits": dict(rlimits),
+                "keep": keep,
+                "autogroup": idle_priority and _autogroup(),
+            }
+        )
+
+    def _lower(self) -> None:
+        """Let everyone else go first: the scheduler's idle class, the lowest nice, the idle class for disks."""
+        os.setpriority(os.PRIO_PROCESS, self._inner_pid, 19)
+        os.sched_setscheduler(self._inner_pid, os.SCHED_IDLE, os.sched_param(0))
+        with contextlib.suppress(psutil.Error, OSError):  # some kernels have no I/O classes
+            psutil.Process(self._inner_pid).ionice(psutil.IOPRIO_CLASS_IDLE)
+
+    def pin(self, cpus: frozenset[int]) -> None:
+        """Let the next task use these processors only."""
+        with contextlib.suppress(ProcessLookupError):  # it died: heard as Gone
+            os.sched_setaffinity(self._inner_pid, cpus)
+
+    def send(self, message: dict[str, object], fds: tuple[int, ...] = ()) -> None:
+        """Send one frame; a runner that does not read is broken, and is heard of as ``Gone``."""
+        body = json.dumps(message, separators=(",", ":")).encode()
+        frame = len(body).to_bytes(4, "big") + body
+        try:
+            # The buffer holds far more than a frame between two tasks; only a hostile runner leaves it full.
+            sent = socket.send_fds(self._control, [frame], fds)
+            if sent == len(frame):
+                return
+            self._control.setblocking(True)
+            self._control.settimeout(1.0)
+            self._control.sendall(frame[sent:])
+            self._control.setblocking(False)
+        except OSError as error:
+            self._fail(f"it does not read: {error}")
+
+    def _on_readable(self) -> None:
+        try:
+            data = self._control.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._fail("it closed its socket")
+            return
+        self._buffer += data
+        while len(self._buffer) >= 4:  # noqa: PLR2004
+            size = int.from_bytes(self._buffer[:4], "big")
+            if size > FRAME_BYTES_MAX:
+                self._fail("it sent an oversized message")
+                return
+            if len(self._buffer) < 4 + size:
+                return
+            body = bytes(self._buffer[4 : 4 + size])
+            del self._buffer[: 4 + size]
+            try:
+                message = _decode(body)
+            except msgspec.MsgspecError:
+                self._fail("it sent a malformed message")
+                return
+            if self.heard.qsize() >= PENDING_MAX:
+                self._fail("it flooded the daemon with messages")
+                return
+            self.heard.put_nowait(message)
+
+    def _fail(self, why: str) -> None:
+        """Note that this runner is lost, tell the attempt, and end it."""
+        if not self.broken:
+            self.heard.put_nowait(Gone(why))
+            self.kill()
+
+    def kill(self) -> None:
+        """End everything of this runner now; ``dead`` tells when that is done."""
+        self.broken = True
+        self._loop.remove_reader(self._control)
+        if self.level == "none" and self._process.returncode is None:
+            kill_below(self._process.pid)
+        if self._inner_fd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._inner_fd, signal.SIGKILL)
+        self._process.kill()
+
+    def _on_end(self) -> None:
+        """Reap the process; in strict, its end is that of bubblewrap's outer process."""
+        self._loop.remove_reader(self._process_fd)
+        self._process.wait()
+        if not self.broken:
+            self._fail("it ended")
+        self._loop.remove_reader(self._control)
+        if self._inner_fd >= 0:
+            # Process 1 is gone only when all others of its namespace are.
+            self._loop.add_reader(self._inner_fd, self._on_inner_end)
+        else:
+            self._finish()
+
+    def _on_inner_end(self) -> None:
+        self._loop.remove_reader(self._inner_fd)
+        self._finish()
+
+    def _finish(self) -> None:
+        if self.level == "none":
+            kill_marked(self.token)
+        self._control.close()
+        os.close(self._process_fd)
+        self._close_fd("_inner_fd")
+        self._close_fd("_info_fd")
+        self._close_fd("_stderr_fd")
+        if not self.dead.done():
+            self.dead.set_result(None)
+
+    async def wait_dead(self) -> None:
+        """Wait for the end, however often the waiting is cancelled."""
+        await asyncio.shield(self.dead)
+
+    def _close_fd(self, name: str) -> None:
+        fd: int = getattr(self, name)
+        if fd >= 0:
+            os.close(fd)
+            setattr(self, name, -1)
+
+
+def _autogroup() -> bool:
+    """Whether this kernel groups processes by session, so that nice alone does not reach across sessions."""
+    try:
+        return Path("/proc/sys/kernel/sched_autogroup_enabled").read_text().strip() == "1"
+    except OSError:
+        return False
+
+
+def kill_below(pid: int) -> None:
+    """Kill all processes below one, again until none is new."""
+    killed: set[int] = set()
+    while fresh := set(limits.tree(pid, 100_000)[1:]) - killed:
+        for child in fresh:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(child, signal.SIGKILL)
+        killed |= fresh
+
+
+def kill_marked(token: RunnerToken) -> None:
+    """Kill the processes whose environment names this runner: what a task orphaned by killing its runner."""
+    mark = f"{MARK}={token}".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(entry.name), signal.SIGKILL)
+            except OSError:
+                continue  # another user's, or it ended
+
+
+def purge(folder: Path) -> None:
+    """Delete the scratch folders that an earlier daemon left."""
+    if folder.is_dir():
+        runner_main.empty_folder(str(folder))

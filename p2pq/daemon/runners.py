@@ -1,0 +1,398 @@
+"""The pool of runners: starts, reuses and ends them, and runs one task attempt from scratch folder to collected results.
+
+A runner is used for one job only, and for one task at a time. Faults of this machine raise (`SandboxError`,
+`StorageError`) and never count against the task; everything that the task itself brought about is an `Outcome`.
+"""
+
+import asyncio
+import errno
+import os
+import secrets
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+from p2pq.daemon import limits, sandbox
+from p2pq.daemon.attempt import Attempt, KillReason, Outcome, Reason, Stop
+from p2pq.daemon.limits import Limits
+from p2pq.daemon.runner_process import (
+    MARK,
+    Level,
+    RunnerProcess,
+    RunnerToken,
+    Scratch,
+    Wake,
+    purge,
+)
+from p2pq.errors import DiskFullError, SandboxError, StorageError
+
+__all__ = ["KillReason", "Level", "Limits", "Outcome", "Reason", "RunnerPool", "TaskLaunch"]
+
+GRACE_S: Final = 5.0
+IDLE_S: Final = 5.0
+IDLE_MAX: Final = 32
+RUNNERS_MAX: Final = 256
+
+T = TypeVar("T")
+_Key = tuple[bytes, Level, Limits, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLaunch(Generic[T]):
+    """Everything needed to run one attempt.
+
+    ``populate`` and ``collect`` run in worker threads; what they raise ends the attempt as a fault of this machine. The
+    output files, which lie outside the sandbox, live until ``collect`` returns.
+    """
+
+    lease: str
+    job: bytes
+    level: Level
+    argv: tuple[str, ...]
+    """In ``strict`` paths are those inside: the task's folder is ``/job``, the job's Python lies where it does outside."""
+
+    env: Mapping[str, str]
+    """Added to the level's own PATH, HOME, LANG and TMPDIR."""
+
+    limits: Limits
+    populate: Callable[[Path], None]
+    collect: Callable[[Path, Outcome], T]
+    cwd: str | None = None
+    """Level ``none`` only: where to run; default the scratch folder."""
+
+    idle_priority: bool = False
+    on_started: Callable[[Path, Path], None] | None = None
+    """Called on the event loop with the paths of standard output and error, to be tailed."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """A lease that is being run, as ``kill`` finds it."""
+
+    runner: RunnerProcess
+    launched: bool = False
+    stop: Stop | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Idle:
+    runner: RunnerProcess
+    timer: asyncio.TimerHandle
+
+
+class RunnerPool:
+    """Runs attempts. Use it from the event loop's own thread only."""
+
+    def __init__(
+        self,
+        scratch: Path,
+        python: sandbox.JobPython,
+        *,
+        grace_s: float = GRACE_S,
+        idle_s: float = IDLE_S,
+        runners_max: int = RUNNERS_MAX,
+    ) -> None:
+        """Keep scratch folders below ``scratch``, which belongs to this pool alone."""
+        self.python = python
+        self._scratch = scratch
+        self._grace_s = grace_s
+        self._idle_s = idle_s
+        self._runners_max = runners_max
+        self._count = 0
+        self._running: dict[str, _Run] = {}
+        self._busy: set[RunnerProcess] = set()
+        self._idle: dict[_Key, list[_Idle]] = {}
+        self._alive: dict[RunnerProcess, _Key] = {}
+        self._pinned: Counter[int] = Counter()
+        self._removals: set[asyncio.Future[None]] = set()
+        self._closing = False
+
+    async def start(self) -> None:
+        """Make the scratch folder and delete what an earlier daemon left in it.
+
+        Raises:
+            StorageError: the folder cannot be made or emptied.
+        """
+        await _in_thread(self._prepare_scratch)
+
+    def _prepare_scratch(self) -> None:
+        try:
+            self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+            purge(self._scratch)
+        except OSError as error:
+            raise StorageError(f"cannot empty {self._scratch}: {error.strerror}") from error
+
+    async def run(self, launch: TaskLaunch[T]) -> tuple[Outcome, T]:
+        """Run one attempt to its end and return what ``collect`` made of it.
+
+        Cancelling kills the attempt; nothing of it is left when this raises.
+
+        Raises:
+            SandboxError: no runner could be started.
+            StorageError: the scratch folder could not be filled or emptied, or the disk is too full.
+        """
+        if self._closing:
+            raise SandboxError("the node is stopping")
+        if launch.lease in self._running:
+            raise ValueError(f"lease {launch.lease} runs already")
+        runner = self._take(launch)
+        run = _Run(runner)
+        self._running[launch.lease] = run
+        self._busy.add(runner)
+        try:
+            outcome = await self._attempt(launch, run)
+            if runner.broken:
+                await runner.wait_dead()
+            return outcome, await _in_thread(lambda: self._collect(launch, runner, outcome))
+        except BaseException:
+            runner.kill()
+            raise
+        finally:
+            del self._running[launch.lease]
+            self._busy.discard(runner)
+            if runner.broken:
+                await runner.wait_dead()
+                self._remove(runner)
+            else:
+                self._rest(runner)
+
+    async def kill(self, lease: str, reason: KillReason, detail: str = "", grace_s: float | None = None) -> None:
+        """Ask a task to end (SIGTERM), then make it (SIGKILL after the grace). Unknown leases are ignored.
+
+        Returns at once; ``run`` returns when it is done.
+        """
+        run = self._running.get(lease)
+        if run is None or run.stop is not None:
+            return
+        grace = self._grace_s if grace_s is None else grace_s
+        run.stop = Stop(reason, detail or "it was cancelled", grace)
+        if run.launched:
+            run.runner.heard.put_nowait(Wake())
+
+    def end_job(self, job: bytes) -> None:
+        """End the idle runners of a job that has no more tasks for this node."""
+        for idle in [item for key, items in self._idle.items() if key[0] == job for item in items]:
+            self._end_idle(idle.runner)
+
+    async def close(self) -> None:
+        """Kill everything and wait until nothing is left."""
+        self._closing = True
+        runners = list(self._alive)
+        for runner in runners:
+            self._forget_idle(runner)
+            runner.kill()
+        for runner in runners:
+            await runner.wait_dead()
+            if runner not in self._busy:
+                self._remove(runner)
+        while self._removals:
+            await asyncio.wait(self._removals)
+
+    # -- runners
+
+    def _take(self, launch: TaskLaunch[T]) -> RunnerProcess:
+        """Return an idle runner of this job, or start one in a new scratch folder."""
+        key: _Key = (launch.job, launch.level, launch.limits, launch.idle_priority)
+        for idle in reversed(self._idle.get(key, [])):
+            if not idle.runner.broken:
+                self._forget_idle(idle.runner)
+                return idle.runner
+        if len(self._alive) >= self._runners_max:
+            oldest = next((items[0] for items in self._idle.values()), None)
+            if oldest is None:
+                raise SandboxError(f"{self._runners_max} runners are busy already")
+            self._end_idle(oldest.runner)
+        self._count += 1
+        token = RunnerToken(secrets.token_hex(8))
+        scratch = Scratch(self._scratch / f"{self._count}-{token[:6]}")
+        try:
+            scratch.create()
+            runner = RunnerProcess(launch.level, self.python, scratch, token)
+        except OSError as error:
+            raise _storage_error(error, self._scratch) from error
+        except SandboxError:
+            scratch.remove()
+            raise
+        self._alive[runner] = key
+        runner.dead.add_done_callback(lambda _: self._remove_unused(runner))
+        return runner
+
+    def _rest(self, runner: RunnerProcess) -> None:
+        """Keep a clean runner for the next task of its job, for a while."""
+        if self._closing or sum(map(len, self._idle.values())) >= IDLE_MAX:
+            runner.kill()
+            return
+        timer = asyncio.get_running_loop().call_later(self._idle_s, self._end_idle, runner)
+        self._idle.setdefault(self._alive[runner], []).append(_Idle(runner, timer))
+
+    def _forget_idle(self, runner: RunnerProcess) -> None:
+        key = self._alive[runner]
+        left = []
+        for idle in self._idle.pop(key, []):
+            if idle.runner is runner:
+                idle.timer.cancel()
+            else:
+                left.append(idle)
+        if left:
+            self._idle[key] = left
+
+    def _end_idle(self, runner: RunnerProcess) -> None:
+        """End a runner that nobody uses; its folder goes when it is dead."""
+        self._forget_idle(runner)
+        runner.kill()
+
+    def _remove_unused(self, runner: RunnerProcess) -> None:
+        if runner not in self._busy:  # else ``run`` still needs the folder, and removes it itself
+            self._remove(runner)
+
+    def _remove(self, runner: RunnerProcess) -> None:
+        """Delete the scratch folder of a dead runner, in a worker thread."""
+        if runner not in self._alive:
+            return
+        self._forget_idle(runner)
+        del self._alive[runner]
+        removal = asyncio.get_running_loop().run_in_executor(None, runner.scratch.remove)
+        self._removals.add(removal)
+        removal.add_done_callback(self._removals.discard)
+
+    # -- one attempt
+
+    async def _attempt(self, launch: TaskLaunch[T], run: _Run) -> Outcome:
+        """Fill the folder, launch the task and follow it until its runner is clean or lost."""
+        runner = run.runner
+        loop = asyncio.get_running_loop()
+        files: list[int] = []
+        pins: list[int] = []
+        try:
+            await _in_thread(lambda: self._fill(launch, runner.scratch, files))
+            if not runner.pid:
+                await runner.ready()
+                runner.setup(
+                    launch.limits.rlimits(launch.level),
+                    sandbox.mounts_below_scratch(self.python),
+                    idle_priority=launch.idle_priority,
+                )
+            self._count += 1
+            if launch.level == "strict":
+                pins = self._pin(launch.limits.cpus, runner)
+            if run.stop is None:
+                runner.send(self._order(launch, runner), (files[0], files[1]))
+            attempt = Attempt(runner, self._count, launch.limits, self._grace_s, loop.time())
+            attempt.on_started = launch.on_started
+            run.launched = True
+            if run.stop is not None:
+                attempt.never_started(run.stop)
+            await self._follow(run, attempt)
+            return attempt.outcome(loop.time())
+        finally:
+            for fd in files:
+                os.close(fd)
+            self._pinned.subtract(pins)
+
+    def _fill(self, launch: TaskLaunch[T], scratch: Scratch, files: list[int]) -> None:
+        """Fill the scratch folder and open the output files (in a worker thread)."""
+        try:
+            if limits.free_bytes(scratch.root) < limits.FREE_BYTES_MIN:
+                least = limits.size_text(limits.FREE_BYTES_MIN)
+                raise DiskFullError(f"less than {least} is free in {self._scratch}")
+            launch.populate(scratch.job)
+            for name in ("stdout", "stderr"):
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+                files.append(os.open(scratch.output / name, flags, 0o600))
+        except OSError as error:
+            raise _storage_error(error, scratch.root) from error
+
+    def _pin(self, cpus: int, runner: RunnerProcess) -> list[int]:
+        """Give a task as many processors as it asked for, the least used ones."""
+        usable = os.sched_getaffinity(0)
+        chosen = sorted(usable, key=lambda cpu: (self._pinned[cpu], cpu))[:cpus]
+        runner.pin(frozenset(chosen))
+        self._pinned.update(chosen)
+        return chosen
+
+    def _order(self, launch: TaskLaunch[T], runner: RunnerProcess) -> dict[str, object]:
+        """Return the message that launches the task."""
+        if launch.level == "strict":
+            env = sandbox.base_environment(self.python) | dict(launch.env)
+            cwd = sandbox.JOB_FOLDER
+        else:
+            env = {
+                "PATH": f"{self.python.bin}:/usr/local/bin:/usr/bin:/bin",
+                "HOME": str(runner.scratch.job),
+                "LANG": "C.UTF-8",
+                "TMPDIR": str(runner.scratch.temporary),
+            }
+            env |= dict(launch.env) | {MARK: runner.token}
+            cwd = launch.cwd or str(runner.scratch.job)
+        argv = list(launch.argv)
+        return {
+            "op": "run",
+            "kind": "command",
+            "id": self._count,
+            "argv": argv,
+            "env": env,
+            "cwd": cwd,
+        }
+
+    async def _follow(self, run: _Run, attempt: Attempt) -> None:
+        """Drive the attempt by what the runner says and by the clock."""
+        loop = asyncio.get_running_loop()
+        walk: asyncio.Future[limits.Breach | None] | None = None
+        try:
+            while not attempt.done:
+                try:
+                    async with asyncio.timeout_at(attempt.deadline):
+                        attempt.hear(await run.runner.heard.get(), loop.time())
+                except TimeoutError:
+                    pass  # the tick below does what is due
+                now = loop.time()
+                if run.stop is not None:
+                    attempt.stop(run.stop, now)
+                attempt.tick(now)
+                if walk is not None and walk.done():
+                    attempt.walked(walk.result(), now)
+                    walk = None
+                elif walk is None and attempt.walk_due(now):
+                    walk = loop.run_in_executor(None, attempt.watch.walk)
+        finally:
+            if walk is not None:
+                await _settled(walk)
+
+    def _collect(self, launch: TaskLaunch[T], runner: RunnerProcess, outcome: Outcome) -> T:
+        """Collect the results, then empty the folder for the next task (in a worker thread)."""
+        try:
+            result = launch.collect(runner.scratch.job, outcome)
+            if not runner.broken:
+                runner.scratch.empty()
+        except OSError as error:
+            raise _storage_error(error, runner.scratch.root) from error
+        return result
+
+
+def _storage_error(error: OSError, folder: Path) -> StorageError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(f"the disk that holds {folder} is full")
+    return StorageError(f"the scratch folder {folder} failed: {error.strerror or error}")
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Run ``work`` in a worker thread; when cancelled, wait for it first, since it cannot be stopped."""
+    future = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await _settled(future)
+        raise
+
+
+async def _settled(future: "asyncio.Future[T]") -> None:
+    """Wait until a thread's work is over, whatever came of it and however often this is cancelled."""
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            continue  # the caller raises its own
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,346 @@
+"""The program that runs tasks inside a sandbox: standard library only, one file, few imports.
+
+It is started once per job and slot, talks to the daemon over one inherited socket and runs one task after another. In
+``strict`` it is process 1 of its PID namespace. It holds no secret and the daemon believes nothing of what it says beyond
+the outcome of its own job's tasks, because a task may have taken it over.
+
+Frames, both ways: four bytes of length, big-endian, then a JSON object with ``op``.
+
+From the daemon: ``setup`` (resource limits; first and once) · ``run`` (with two file descriptors, for standard output and
+error) · ``signal`` (to the task's process group) · ``kill`` (everything). To the daemon: ``ready`` · ``started`` ·
+``failed`` (could not be executed) · ``exited`` · ``clean`` or ``dirty`` (after each task, when nothing of it is left or
+something is).
+"""
+
+import _socket
+import ctypes
+import errno
+import json
+import os
+import resource
+import select
+import signal
+import stat
+import sys
+import time
+
+TYPE_CHECKING = False  # importing typing for real would cost 2 ms at every start
+if TYPE_CHECKING:
+    from typing import Any
+
+HEAD_BYTES = 4
+OUTPUTS = 2  # standard output and error
+FRAME_BYTES_MAX = 4 << 20
+TEXT_CHARS_MAX = 200
+PR_SET_DUMPABLE = 4
+PR_SET_CHILD_SUBREAPER = 36
+FLATTEN = ".p2pq-flatten-"
+NAME_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # a task chose that very name
+
+# What the interpreter or this program changed; a task starts with the defaults.
+SIGNALS_RESET = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)
+
+
+class Runner:
+    """Runs the tasks of one job, one at a time, until the daemon closes the socket."""
+
+    def __init__(self, control: _socket.socket, level: str) -> None:
+        """Take the control socket; ``level`` is ``strict`` or ``none``."""
+        self.control = control
+        self.strict = level == "strict"
+        self.task_id = 0
+        self.pid = 0
+        self.started = 0.0
+        self.keep: list[list[str]] = []
+        self.autogroup = False
+
+    def serve(self, wake_fd: int) -> None:
+        """Handle frames and ended children until the socket closes; then leave nothing behind."""
+        poll = select.poll()
+        poll.register(self.control, select.POLLIN)
+        poll.register(wake_fd, select.POLLIN)
+        try:
+            self.send(op="ready", pid=os.getpid())
+            while True:
+                ready = {fd for fd, _ in poll.poll()}
+                if wake_fd in ready:
+                    os.read(wake_fd, 4096)
+                    self.reap()
+                if self.control.fileno() in ready:
+                    self.handle(*self.receive())
+        except (EOFError, ConnectionError):
+            self.kill_everything()
+
+    def receive(self) -> "tuple[dict[str, Any], list[int]]":
+        """Read one frame and the descriptors that came with it; EOFError when the daemon is gone."""
+        head, ancillary, _, _ = self.control.recvmsg(
+            HEAD_BYTES, _socket.CMSG_SPACE(8), _socket.MSG_CMSG_CLOEXEC | _socket.MSG_WAITALL
+        )
+        fds = []
+        for _, _, data in ancillary:
+            fds += [int.from_bytes(data[i : i + 4], sys.byteorder) for i in range(0, len(data) - 3, 4)]
+        size = int.from_bytes(head, "big")
+        if len(head) != HEAD_BYTES or size > FRAME_BYTES_MAX:
+            raise EOFError
+        body = b""
+        while len(body) < size:
+            part = self.control.recv(size - len(body), _socket.MSG_WAITALL)
+            if not part:
+                raise EOFError
+            body += part
+        return json.loads(body), fds
+
+    def send(self, **fields: object) -> None:
+        """Send one frame."""
+        body = json.dumps(fields, separators=(",", ":")).encode()
+        self.control.sendall(len(body).to_bytes(HEAD_BYTES, "big") + body)
+
+    def handle(self, message: "dict[str, Any]", fds: list[int]) -> None:
+        """Do what one frame asks."""
+        try:
+            op = message["op"]
+            if op == "run" and len(fds) == OUTPUTS and not self.pid:
+                self.run(message, fds[0], fds[1])
+            elif op == "signal" and message["id"] == self.task_id and self.pid:
+                os.killpg(self.pid, message["signal"])
+            elif op == "kill" and message["id"] == self.task_id and self.pid:
+                self.kill_task()
+            elif op == "setup":
+                self.setup(message)
+        except ProcessLookupError:
+            pass  # it ended by itself; the child's end is reported as usual
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def setup(self, message: "dict[str, Any]") -> None:
+        """Apply the resource limits, which every task inherits and none can raise."""
+        for name, value in message["rlimits"].items():
+            which = getattr(resource, name)
+            hard = resource.getrlimit(which)[1]
+            capped = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(which, (capped, capped))
+        self.keep = message["keep"]
+        self.autogroup = message["autogroup"]
+
+    def run(self, message: "dict[str, Any]", out: int, err: int) -> None:
+        """Start one task in a session of its own and say so."""
+        self.task_id = message["id"]
+        argv, env = message["argv"], message["env"]
+        try:
+            os.chdir(message["cwd"])
+            os.environ["PATH"] = env.get("PATH", os.defpath)  # posix_spawnp looks there
+            self.started = time.monotonic()
+            pid = os.posix_spawnp(
+                argv[0],
+                argv,
+                env,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, out, 1),
+                    (os.POSIX_SPAWN_DUP2, err, 2),
+                ],
+                setsid=True,
+                setsigmask=(),
+                setsigdef=SIGNALS_RESET,
+            )
+        except (OSError, ValueError) as error:
+            os.chdir("/")
+            self.send(op="failed", id=self.task_id, errno=getattr(error, "errno", 0) or 0)
+            self.finish()
+            return
+        os.chdir("/")
+        self.pid = pid
+        if self.autogroup:
+            self.lower_session(pid)
+        self.send(op="started", id=self.task_id, pid=pid)
+
+    def lower_session(self, pid: int) -> None:
+        """Lower the whole session against others: under autogroup, nice alone only counts inside one."""
+        try:
+            with open(f"/proc/{pid}/autogroup", "w") as file:
+                file.write("19")
+        except OSError:
+            return  # the task ended already, or the kernel limits the rate; nice still holds inside
+
+    def reap(self) -> None:
+        """Collect every child that ended; when the task itself did, report it and clean up."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.pid:
+                seconds = time.monotonic() - self.started
+                self.pid = 0
+                code = os.waitstatus_to_exitcode(status)
+                self.send(
+                    op="exited",
+                    id=self.task_id,
+                    exit=code if code >= 0 else None,
+                    signal=-code if code < 0 else None,
+                    seconds=seconds,
+                    max_rss=usage.ru_maxrss * 1024,
+                    utime=usage.ru_utime,
+                    stime=usage.ru_stime,
+                )
+                self.finish()
+                return
+
+    def finish(self) -> None:
+        """Leave nothing of the task: no process, nothing in /tmp and /dev/shm. Then say so."""
+        try:
+            self.kill_everything()
+            if self.strict:
+                for root in ("/tmp", "/dev/shm"):  # noqa: S108  the sandbox's own, emptied here
+                    empty_folder(root, keep_below(root, self.keep))
+        except OSError as error:
+            self.send(op="dirty", id=self.task_id, why=str(error)[:TEXT_CHARS_MAX])
+        else:
+            self.send(op="clean", id=self.task_id)
+
+    def kill_task(self) -> None:
+        """Kill all but this process; the task's end is then reaped and reported as any other."""
+        if self.strict:
+            os.kill(-1, signal.SIGKILL)
+        else:
+            kill_descendants()
+
+    def kill_everything(self) -> None:
+        """Kill and reap until there is no child left; whatever was orphaned is a child by now."""
+        while True:
+            try:
+                if os.waitpid(-1, os.WNOHANG)[0]:
+                    continue
+            except ChildProcessError:
+                return
+            if self.strict:
+                os.kill(-1, signal.SIGKILL)
+            else:
+                kill_descendants()
+            os.waitpid(-1, 0)
+
+
+def kill_descendants() -> None:
+    """Kill every process below this one. A subreaper keeps them all, however they forked."""
+    parents = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    # The command name may hold spaces and brackets; the fields follow the last one.
+                    parents[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
+            except OSError:
+                continue  # it ended meanwhile
+    me = os.getpid()
+    for pid in parents:
+        above = pid
+        while above in parents and above != me:
+            above = parents[above]
+        if above == me and pid != me:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue  # it ended meanwhile
+
+
+def keep_below(root: str, keep: list[list[str]]) -> list[list[str]]:
+    """Return the mount points below ``root`` as lists of names relative to it."""
+    parts = root.strip("/").split("/")
+    return [path[len(parts) :] for path in keep if path[: len(parts)] == parts]
+
+
+def empty_folder(root: str, keep: list[list[str]] | tuple[()] = ()) -> None:
+    """Delete all that is in a folder, whatever a task left: deep, unreadable or huge trees.
+
+    Call it only when no process that could change the folder is alive. It follows no symbolic link, needs two file
+    descriptors however deep the tree is, and leaves what ``keep`` names (mount points, as lists of names below the
+    root) and the folders above it.
+
+    Raises:
+        OSError: something could not be deleted.
+    """
+    if stat.S_ISDIR(os.lstat(root).st_mode):
+        os.chmod(root, stat.S_IRWXU)  # a task may have closed it even to its owner
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        _empty(fd, [path for path in keep if path])
+    finally:
+        os.close(fd)
+
+
+def _empty(root_fd: int, keep: list[list[str]]) -> None:
+    """Empty the folder behind ``root_fd``: folders with content give their subfolders to the root first."""
+    kept = {path[0] for path in keep}
+    number = 0
+    while names := [name for name in os.listdir(root_fd) if name not in kept]:
+        for name in names:
+            if not _remove(root_fd, name):
+                number = _flatten(root_fd, name, number)
+                os.rmdir(name, dir_fd=root_fd)
+    for name in kept:
+        below = [path[1:] for path in keep if path[0] == name]
+        if [] in below:
+            continue  # the mount point itself
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root_fd)
+        try:
+            _empty(fd, below)
+        finally:
+            os.close(fd)
+
+
+def _remove(fd: int, name: str) -> bool:
+    """Delete a file or an empty folder; False, and the folder made accessible, where it holds something."""
+    if not stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+        os.unlink(name, dir_fd=fd)
+        return True
+    try:
+        os.rmdir(name, dir_fd=fd)
+    except OSError:
+        os.chmod(name, stat.S_IRWXU, dir_fd=fd)
+        return False
+    return True
+
+
+def _flatten(root_fd: int, name: str, number: int) -> int:
+    """Empty one folder by deleting its files and moving its full subfolders up into the root."""
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root_fd)
+    try:
+        for child in os.listdir(fd):
+            while not _remove(fd, child):
+                number += 1
+                try:
+                    os.rename(child, f"{FLATTEN}{number}", src_dir_fd=fd, dst_dir_fd=root_fd)
+                    break
+                except OSError as error:
+                    if error.errno not in NAME_TAKEN:
+                        raise
+    finally:
+        os.close(fd)
+    return number
+
+
+def main() -> None:
+    """Start serving on the descriptor given as first argument; the level is the second."""
+    fd, level, oom = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    with open("/proc/self/oom_score_adj", "w") as file:  # before this process stops being dumpable
+        file.write(oom)
+    libc = ctypes.CDLL(None, use_errno=True)
+    # Not dumpable: no task may read this process, trace it or take its socket.
+    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) or (level == "none" and libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)):
+        raise OSError(ctypes.get_errno(), "prctl")
+    os.set_inheritable(fd, False)
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    os.set_blocking(wake_read, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # process 1 is immune to what it does not handle
+    os.umask(0o022)
+    Runner(_socket.socket(fileno=fd), level).serve(wake_read)
+
+
+if __name__ == "__main__":
+    main()
