@@ -1,5 +1,6 @@
 """A submitted folder: what cannot travel is said in one sentence; what can is packed."""
-# ruff: noqa: PTH  names and descriptors as the operating system has them
+# Names and descriptors as the operating system has them, not as pathlib sees them.
+# ruff: noqa: PTH118, PTH123
 
 import os
 import socket
