@@ -15,6 +15,7 @@ from typing import Final, Self
 import platformdirs
 
 from p2pq.errors import ConfigError, RefusedError, StorageError
+from p2pq.model.ids import MeshId, short
 from p2pq.wire.control import TOKEN_BYTES
 
 SOCKET_PATH_BYTES_MAX: Final = 100
@@ -103,7 +104,7 @@ class Home:
 
     @property
     def mesh(self) -> Path:
-        """The folder with ``mesh.state`` and, at the founder, ``root.key``."""
+        """The folder with ``mesh.state`` and, at the founder, the root's key."""
         return self.path / "mesh"
 
     @property
@@ -111,10 +112,9 @@ class Home:
         """Name, root key, certificates and mesh keys of the mesh that this node is in."""
         return self.mesh / "mesh.state"
 
-    @property
-    def root_key(self) -> Path:
-        """The mesh root's Ed25519 seed; only at the founder."""
-        return self.mesh / "root.key"
+    def root_key(self, mesh: MeshId) -> Path:
+        """The Ed25519 seed of that mesh's root, only at its founder. Named by mesh: a new one never replaces an old one."""
+        return self.mesh / f"root-{short(mesh)}.key"
 
     @property
     def config(self) -> Path:

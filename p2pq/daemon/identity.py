@@ -1,0 +1,434 @@
+"""Who this node is: its key, the mesh that it is in, and what it may sign for others.
+
+A node that starts for the first time founds a mesh of its own, so one machine works with no set-up. All that changes here is
+written to the home before it counts.
+"""
+
+import getpass
+import os
+import platform
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from p2pq.core.identity import Identity
+from p2pq.daemon.home import Home, read_private, write_private
+from p2pq.errors import ConfigError, RefusedError, Reject, StorageError
+from p2pq.model.ids import MeshId, NodeId, Wall, short
+from p2pq.wire import codec, prims, session, sign, trust
+from p2pq.wire.objects import CAPABILITIES, Bytes32, Capability, Cert, Name
+
+Entropy = Callable[[int], bytes]
+
+SERIAL_BYTES: Final = 16
+BOOT_BYTES: Final = 16
+PSKS_KEPT: Final = session.PSKS_MAX
+STATE_BYTES_MAX: Final = 64 << 10
+NAME_CHARS_MAX: Final = 64
+RENEW_FROM: Final = 2 / 3
+"""A certificate is renewed from this part of its life on."""
+
+
+class MeshState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the home keeps of the mesh. Holds the mesh keys, so it never appears in a log."""
+
+    v: Literal[1] = 1
+    name: Name
+    root: Bytes32
+    """The root's public key; the mesh id is its hash."""
+    certs: Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=trust.CHAIN_MAX)]
+    """This node's chain, leaf first."""
+    psks: Annotated[tuple[Bytes32, ...], Meta(min_length=1, max_length=PSKS_KEPT)]
+    """Mesh keys, newest first."""
+    issued: Annotated[int, Meta(ge=0)] = 0
+    """How many members this node has let in."""
+
+    def __repr__(self) -> str:
+        """Name the mesh, not its keys."""
+        return f"MeshState({self.name!r})"
+
+
+class NodeKeys:
+    """This node's keys for one run of the daemon, and its place in the mesh, which may change while it runs."""
+
+    def __init__(self, home: Home, key: prims.SigningKey, state: MeshState, entropy: Entropy) -> None:
+        """Take what was loaded; draw what is new at every start: boot id, link static key and prekey."""
+        self._home = home
+        self._entropy = entropy
+        self.key = key
+        self.state = state
+        self.cert = trust_open(state)
+        """This node's own certificate."""
+        self.boot = entropy(BOOT_BYTES)
+        self.static = entropy(prims.KEY_BYTES)
+        self.prekey_secret = entropy(prims.KEY_BYTES)
+        self.prekey = prims.x25519_public(self.prekey_secret)
+
+    def __repr__(self) -> str:
+        """Name the node, not its secrets."""
+        return f"NodeKeys({short(self.node)}, mesh={self.state.name!r})"
+
+    @property
+    def node(self) -> NodeId:
+        """This node's id."""
+        return self.key.public
+
+    @property
+    def mesh(self) -> MeshId:
+        """The id of the mesh."""
+        return prims.mesh_id(self.state.root)
+
+    @property
+    def psk(self) -> bytes:
+        """The newest mesh key."""
+        return self.state.psks[0]
+
+    @property
+    def founder(self) -> bool:
+        """Whether the mesh root's key lies here."""
+        return self._home.root_key(self.mesh).exists()
+
+    @property
+    def solo(self) -> bool:
+        """Whether this mesh has never had another member."""
+        return self.founder and self.state.issued == 0
+
+    @property
+    def admin(self) -> bool:
+        """Whether this node may let others in."""
+        return "admin" in self.cert.caps
+
+    def core_identity(self) -> Identity:
+        """Return what the core signs and opens with."""
+        cert = self.cert
+        return Identity(
+            node=self.node,
+            secret=self.key.seed,
+            mesh=self.mesh,
+            name=cert.name,
+            owner=cert.owner,
+            caps=cert.caps,
+            boot=self.boot,
+            prekey_secret=self.prekey_secret,
+            prekey=self.prekey,
+        )
+
+    def local(self, addresses: tuple[str, ...], software: str) -> session.Local:
+        """Return what links say of this node."""
+        return session.Local(
+            key=self.key,
+            static=self.static,
+            boot=self.boot,
+            prekey=self.prekey,
+            certs=self.state.certs,
+            addresses=addresses,
+            software=software,
+        )
+
+    def known_mesh(self, is_banned: trust.IsBanned) -> session.Mesh:
+        """Return what links check peers by."""
+        return session.Mesh(root=self.state.root, psks=self.state.psks, is_banned=is_banned)
+
+    # -- the mesh changes -------------------------------------------------------------------------------------------------
+
+    def found(self, name: str, wall: Wall) -> None:
+        """Found a new mesh and leave the old one; its root key is kept if it has other members.
+
+        Raises:
+            ConfigError: the name is not usable.
+            StorageError: the home cannot be written.
+        """
+        cert, old, was_solo = self.cert, self.mesh, self.solo
+        state = _fresh_state(self._home, self.key, (name, cert.name, cert.owner), wall, self._entropy)
+        self._keep(state)
+        if was_solo:
+            self._home.root_key(old).unlink(missing_ok=True)
+
+    def adopt(self, *, name: str, root: bytes, certs: tuple[bytes, ...], psks: tuple[bytes, ...], wall: Wall) -> None:
+        """Become a member of another mesh: what a join ends with. The solo mesh is gone after this.
+
+        Raises:
+            RefusedError: this node's mesh has other members.
+            Reject: the chain is not this node's or not valid, or a field is out of range.
+            StorageError: the home cannot be written.
+        """
+        self.check_may_join()
+        leaf = trust.verify_chain(certs, root, wall, is_banned=lambda _: False)
+        if leaf.sub != self.node:
+            raise Reject(session.NOT_HOLDER)
+        old = self.mesh
+        self._keep(MeshState(name=name, root=root, certs=certs, psks=psks[:PSKS_KEPT]))
+        if old != self.mesh:
+            self._home.root_key(old).unlink(missing_ok=True)
+
+    def check_may_join(self) -> None:
+        """Check that joining would abandon nobody.
+
+        Raises:
+            RefusedError: this node's mesh has other members.
+        """
+        if not self.solo:
+            raise RefusedError(
+                f"this node is in mesh {self.state.name!r}, which has other members; "
+                "join from another --home, or leave that mesh with `p2pq mesh init NAME` first"
+            )
+
+    # -- signing for others -----------------------------------------------------------------------------------------------
+
+    def issue(self, subject: trust.Subject, wall: Wall) -> tuple[bytes, ...]:
+        """Return the chain of a new member, signed by this node.
+
+        Raises:
+            RefusedError: this node is not an admin.
+            Reject: the subject would get what this node may not give, or a field is out of range.
+            StorageError: the home cannot be written.
+        """
+        if not self.admin:
+            raise RefusedError("this node is not an admin of its mesh; invite from the one that founded it")
+        if "admin" in subject.caps:
+            if not self.founder:
+                raise RefusedError("only the founder of a mesh can make admins; invite from there")
+            root = _load_root(self._home, self.mesh)
+            chain: tuple[bytes, ...] = (
+                trust.issue_admin(root, subject, serial=self._entropy(SERIAL_BYTES), wall=wall),
+            )
+        else:
+            chain = self._member_chain(subject, wall)
+        self._keep(msgspec.structs.replace(self.state, issued=self.state.issued + 1))
+        return chain
+
+    def sign_ban(self, node: NodeId, wall: Wall, *, banned: bool) -> bytes:
+        """Return this admin's signed ban (or its end); empty where this node is no admin: then it holds here only.
+
+        Raises:
+            RefusedError: a node cannot ban itself.
+        """
+        if node == self.node:
+            raise RefusedError("a node cannot ban itself; stop it with `p2pq stop`")
+        if not self.admin:
+            return b""
+        return trust.issue_ban(self.key, self.state.root, node, at=wall, banned=banned, certs=self.state.certs)
+
+    # -- renewal ----------------------------------------------------------------------------------------------------------
+
+    def renewal_due(self, wall: Wall) -> bool:
+        """Tell whether this node should ask an admin for a new certificate."""
+        return len(self.state.certs) == trust.CHAIN_MAX and _aged(self.cert, wall)
+
+    def renew(self, peer: NodeId, raw: bytes, wall: Wall) -> tuple[bytes, ...]:
+        """Return a new chain for a linked member: the same node, name, owner and capabilities, a new life.
+
+        Raises:
+            Reject: this node is no admin, or that is not the peer's own sound certificate issued by this node.
+        """
+        if not self.admin or len(self.state.certs) != 1:
+            raise Reject(trust.NOT_ADMIN)
+        old = trust.verify_chain((raw, *self.state.certs), self.state.root, wall, is_banned=lambda _: False)
+        if old.sub != peer:
+            raise Reject(session.NOT_HOLDER)
+        subject = trust.Subject(node=peer, name=old.name, owner=old.owner, caps=old.caps)
+        return self._member_chain(subject, wall)
+
+    def renewed(self, certs: tuple[bytes, ...], wall: Wall) -> bool:
+        """Keep a renewed chain; return whether it is better than the one at hand.
+
+        Raises:
+            Reject: it is not valid, not this node's, or says something else of this node than the old one.
+            StorageError: the home cannot be written.
+        """
+        old = self.cert
+        new = trust.verify_chain(certs, self.state.root, wall, is_banned=lambda _: False)
+        if (new.sub, new.name, new.owner, new.caps) != (old.sub, old.name, old.owner, old.caps):
+            raise Reject(session.NOT_HOLDER)
+        if new.exp <= old.exp:
+            return False
+        self._keep(msgspec.structs.replace(self.state, certs=certs))
+        return True
+
+    def refresh(self, root: prims.SigningKey, name: str, wall: Wall) -> None:
+        """As founder: issue this node's own certificate anew, under this name.
+
+        Raises:
+            StorageError: the home cannot be written.
+        """
+        fresh = _founder_cert(root, self.node, (name, self.cert.owner), self._entropy(SERIAL_BYTES), wall)
+        self._keep(msgspec.structs.replace(self.state, certs=(fresh,)))
+
+    def _member_chain(self, subject: trust.Subject, wall: Wall) -> tuple[bytes, ...]:
+        own = self.state.certs[-1]
+        serial = self._entropy(SERIAL_BYTES)
+        cert = trust.issue_member(self.key, own, self.state.root, subject, serial=serial, wall=wall)
+        return (cert, own)
+
+    def _keep(self, state: MeshState) -> None:
+        _write(self._home.mesh_state, codec.encode(state))
+        self.cert = trust_open(state)
+        self.state = state
+
+
+def load_or_create(home: Home, name: str, wall: Wall, entropy: Entropy, *, owner: str = "") -> NodeKeys:
+    """Load this node's keys, or make them at the first start, together with a mesh of its own.
+
+    Args:
+        home: an opened home.
+        name: the node's name for people; empty: the host name.
+        wall: the time by this machine's clock.
+        entropy: ``os.urandom`` outside of tests.
+        owner: as whom this machine counts in a mesh that it founds; empty: the login name.
+
+    Raises:
+        ConfigError: a file is damaged, or this machine's clock cannot be right, or the membership has expired.
+        StorageError: the home cannot be written.
+    """
+    key = _load_key(home, entropy)
+    called = (usable_name(name or platform.node()), usable_name(owner or login_name()))
+    if not home.mesh_state.exists():
+        state = _fresh_state(home, key, (called[0], *called), wall, entropy)
+        _write(home.mesh_state, codec.encode(state))
+        return NodeKeys(home, key, state, entropy)
+    state = _load_state(home)
+    keys = NodeKeys(home, key, state, entropy)
+    if keys.founder:
+        return _refresh_founder(home, keys, called[0], wall)
+    _check_own_chain(home, keys, wall)
+    return keys
+
+
+def trust_open(state: MeshState) -> Cert:
+    """Return this node's own certificate at a time when it was valid; the clock is checked at load.
+
+    Raises:
+        Reject: the chain does not hold even then.
+    """
+    return trust.verify_chain(state.certs, state.root, _middle(state.certs[0]), is_banned=lambda _: False)
+
+
+def usable_name(text: str) -> str:
+    """Return a text as a name for certificates: printable, 1 to 64 characters."""
+    clean = "".join(char for char in text if char.isprintable()).strip()[:NAME_CHARS_MAX]
+    return clean or "node"
+
+
+def login_name() -> str:
+    """Return the name of the user that runs this, or its number where it has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no such user in the system's database
+        return f"uid-{os.getuid()}"
+
+
+def _load_key(home: Home, entropy: Entropy) -> prims.SigningKey:
+    if not home.identity_key.exists():
+        if home.mesh_state.exists():
+            # The mesh's certificates name the old key; a new one would be nobody there.
+            raise ConfigError(
+                f"{home.identity_key}: missing, but this node was in a mesh; put the file back from a backup, "
+                f"or delete {home.mesh} too and join again as a new node"
+            )
+        _write(home.identity_key, entropy(prims.KEY_BYTES))
+    seed = read_private(home.identity_key)
+    if len(seed) != prims.KEY_BYTES:
+        raise ConfigError(f"{home.identity_key}: damaged (not {prims.KEY_BYTES} bytes); put it back from a backup")
+    return prims.SigningKey(seed)
+
+
+def _load_root(home: Home, mesh: MeshId) -> prims.SigningKey:
+    path = home.root_key(mesh)
+    seed = read_private(path)
+    if len(seed) != prims.KEY_BYTES or prims.mesh_id(prims.SigningKey(seed).public) != mesh:
+        raise ConfigError(f"{path}: damaged, not the root key of this mesh; put it back from a backup")
+    return prims.SigningKey(seed)
+
+
+def _load_state(home: Home) -> MeshState:
+    raw = read_private(home.mesh_state, size_max=STATE_BYTES_MAX)
+    try:
+        state = codec.decode_strict(raw, MeshState, size_max=STATE_BYTES_MAX)
+        trust_open(state)
+    except Reject as error:
+        raise ConfigError(f"{home.mesh_state}: damaged ({error.reason}); put it back from a backup") from error
+    return state
+
+
+def _fresh_state(
+    home: Home, key: prims.SigningKey, called: tuple[str, str, str], wall: Wall, entropy: Entropy
+) -> MeshState:
+    """Make a root and a mesh of one; ``called`` names mesh, node and owner. The root key is durable when this returns."""
+    mesh_name, name, owner = called
+    if usable_name(mesh_name) != mesh_name:
+        raise ConfigError("a mesh's name has 1 to 64 printable characters")
+    root = trust.make_root(entropy)
+    mesh = prims.mesh_id(root.public)
+    cert = _founder_cert(root, key.public, (name, owner), entropy(SERIAL_BYTES), wall)
+    _write(home.root_key(mesh), root.seed)
+    return MeshState(name=mesh_name, root=root.public, certs=(cert,), psks=(entropy(prims.KEY_BYTES),))
+
+
+def _founder_cert(root: prims.SigningKey, node: NodeId, called: tuple[str, str], serial: bytes, wall: Wall) -> bytes:
+    caps: tuple[Capability, ...] = CAPABILITIES
+    subject = trust.Subject(node=node, name=called[0], owner=called[1], caps=caps)
+    return trust.issue_admin(root, subject, serial=serial, wall=wall)
+
+
+def _refresh_founder(home: Home, keys: NodeKeys, name: str, wall: Wall) -> NodeKeys:
+    """Issue the founder's own certificate anew where it has aged, is not valid by this clock, or the name has changed."""
+    root = _load_root(home, keys.mesh)
+    cert = keys.cert
+    if cert.sub != keys.node:
+        raise _other_key(home)
+    valid = cert.nbf - trust.SKEW_MS <= wall and not _aged(cert, wall)
+    if not valid or cert.name != name:
+        keys.refresh(root, name, wall)
+    return keys
+
+
+def _check_own_chain(home: Home, keys: NodeKeys, wall: Wall) -> None:
+    cert = keys.cert
+    if cert.sub != keys.node:
+        raise _other_key(home)
+    try:
+        trust.verify_chain(keys.state.certs, keys.state.root, wall, is_banned=lambda _: False)
+    except Reject as error:
+        now = _date(wall)
+        if error.reason == trust.NOT_YET_VALID:
+            raise ConfigError(
+                f"this machine's clock says {now}, but this node's certificate begins {_date(cert.nbf)}; set the clock"
+            ) from error
+        raise ConfigError(
+            f"this node's certificate ended {_date(cert.exp)} and this machine's clock says {now}; "
+            f"set the clock if it is wrong, else delete {home.mesh} and join again"
+        ) from error
+
+
+def _other_key(home: Home) -> ConfigError:
+    return ConfigError(
+        f"{home.identity_key} is not the key that {home.mesh_state} was made for; "
+        f"put the right one back, or delete {home.mesh} and join again"
+    )
+
+
+def _aged(cert: Cert, wall: Wall) -> bool:
+    return wall >= cert.nbf + (cert.exp - cert.nbf) * RENEW_FROM
+
+
+def _middle(raw: bytes) -> Wall:
+    """Return an instant at which the leaf was certainly valid, by its own word."""
+    cert = sign.open_claimed(raw, Cert, lambda claimed: claimed.iss)
+    return Wall((cert.nbf + cert.exp) // 2)
+
+
+def _date(wall: int) -> str:
+    return datetime.fromtimestamp(wall / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_private(path, data)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: {error.strerror}; nothing was changed; free some space or mend the folder"
+        ) from error
