@@ -1,0 +1,258 @@
+"""What the store can tell people: jobs, their tasks and attempts, ended ones included.
+
+Read through a connection of its own, which sees what is committed. Every query is small and bounded, so that the event
+loop may ask directly; whoever wants a million tasks asks page by page.
+"""
+
+import sqlite3
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from p2pq.daemon import sqlite
+from p2pq.model.ids import JOB_ID_BYTES, JobId, LeaseId, NodeId, Wall, to_text
+from p2pq.model.job import JobState, Outcome, TaskState
+from p2pq.wire.objects import ResultItem
+
+PAGE_MAX: Final = 10_000
+"""Rows that one query gives at most."""
+FIND_MAX: Final = 16
+ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
+JOB_ID_BITS: Final = JOB_ID_BYTES * 8
+
+
+class JobExtra(msgspec.Struct, frozen=True, kw_only=True):
+    """What people see of a job and the core does not need."""
+
+    name: str = ""
+    folder: str = ""
+    """The submitted folder, absolute."""
+    results: str = ""
+    """Where its results go, absolute."""
+    argv: tuple[str, ...] = ()
+    axes: bytes = b""
+    """The sweep, as ``daemon.jobs`` encodes it."""
+    tasks: int = 0
+    """How many tasks there are."""
+
+
+class JobRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as the store knows it. Plain pending tasks (or plain cancelled ones) have no row and are not counted."""
+
+    job: JobId
+    submitted: Wall
+    extra: JobExtra | None = None
+    state: JobState | None = None
+    """How it ended; None while it lives."""
+    ended: Wall | None = None
+    cancelled: bool = False
+    """The whole job was cancelled: a task that was not settled by then is cancelled."""
+    attempts: int = 0
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+
+
+class JobSecret(msgspec.Struct, frozen=True, kw_only=True):
+    """What it takes to grant a job's tasks and to read its results. Its keys never appear in ``repr``."""
+
+    job: JobId
+    manifest: bytes
+    key: bytes
+    reply_secret: bytes
+
+    def __repr__(self) -> str:
+        """Name the job, not its secrets."""
+        return f"JobSecret({to_text(self.job)})"
+
+
+class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt: live where neither ``fault`` nor ``outcome`` is there."""
+
+    task: int
+    attempt: int
+    lease: LeaseId
+    worker: NodeId
+    granted: Wall
+    ended: Wall | None = None
+    """When its result came; None without one."""
+    fault: str | None = None
+    detail: str = ""
+    outcome: Outcome | None = None
+
+
+class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A task with a history, and its latest attempt if it had one."""
+
+    task: int
+    state: TaskState
+    attempts: int
+    failures: int
+    faults: int
+    detail: str
+    delivered: bool
+    ended: Wall | None
+    last: AttemptRow | None
+
+
+_JOBS: Final = """
+SELECT jobs.job, submitted, extra, jobs.state, jobs.ended, cancelled,
+    coalesce(jobs.attempts, (SELECT sum(tasks.attempts) FROM tasks WHERE tasks.n = jobs.n), 0),
+    CASE WHEN jobs.state IS NULL THEN (SELECT count(*) FROM leases WHERE leases.n = jobs.n) ELSE 0 END,
+    coalesce(done, (SELECT sum(tasks.state = 'done') FROM tasks WHERE tasks.n = jobs.n), 0),
+    coalesce(failed, (SELECT sum(tasks.state = 'failed') FROM tasks WHERE tasks.n = jobs.n), 0)
+FROM jobs LEFT JOIN extras USING (job) WHERE NOT pruned
+"""
+_ATTEMPT: Final = "a.task, a.attempt, a.epoch, a.counter, a.worker, a.granted, a.ended, a.fault, a.detail, a.outcome"
+_EXTRA: Final = msgspec.msgpack.Decoder(JobExtra)
+_OUTCOME: Final = msgspec.msgpack.Decoder(Outcome)
+_RESULT: Final = msgspec.msgpack.Decoder(ResultItem)
+
+
+def encode_extra(extra: JobExtra) -> bytes:
+    """Return the bytes that the store keeps."""
+    return msgspec.msgpack.encode(extra)
+
+
+class History:
+    """Queries over committed rows; for one thread. What does not exist is None or an empty tuple.
+
+    Every query may raise StorageError, if the disk fails.
+    """
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        """Use a connection that nobody writes with; ``path`` is only for messages."""
+        self._reader = db
+        self._path = path
+
+    def _rows(self, sql: str, *args: object) -> list[tuple[Any, ...]]:
+        try:
+            return self._reader.execute(sql, args).fetchall()
+        except sqlite3.Error as error:
+            raise sqlite.storage_error(error, self._path) from error
+
+    def job_rows(self, limit: int) -> tuple[JobRow, ...]:
+        """Return the latest jobs, the newest first."""
+        found = self._rows(f"{_JOBS} ORDER BY jobs.n DESC LIMIT ?", _page(limit))
+        return tuple(_job_row(row) for row in found)
+
+    def job(self, job: JobId) -> JobRow | None:
+        """Return one job."""
+        found = self._rows(f"{_JOBS} AND jobs.job = ?", job)
+        return _job_row(found[0]) if found else None
+
+    def find_jobs(self, prefix: str) -> tuple[JobId, ...]:
+        """Return the jobs whose id, as text, begins with ``prefix``; a few at most, in order of id."""
+        text = prefix.lower().replace("-", "").replace(" ", "")
+        digits = [ALPHABET.find(char) for char in text]
+        if not digits or -1 in digits or len(digits) * 5 > JOB_ID_BITS + 4:
+            return ()
+        number = 0
+        for digit in digits:
+            number = number << 5 | digit
+        spare = JOB_ID_BITS - len(digits) * 5
+        low = number << spare if spare >= 0 else number >> -spare
+        high = low + (1 << spare) - 1 if spare >= 0 else low
+        found = self._rows(
+            "SELECT job FROM jobs WHERE job BETWEEN ? AND ? AND NOT pruned ORDER BY job LIMIT ?",
+            low.to_bytes(JOB_ID_BYTES, "big"),
+            high.to_bytes(JOB_ID_BYTES, "big"),
+            FIND_MAX,
+        )
+        return tuple(JobId(job) for (job,) in found if to_text(job).startswith(text))
+
+    def secret(self, job: JobId) -> JobSecret | None:
+        """Return a job's manifest and keys."""
+        found = self._rows("SELECT manifest, key, reply_secret FROM jobs WHERE job = ? AND NOT pruned", job)
+        if not found:
+            return None
+        manifest, key, reply_secret = found[0]
+        return JobSecret(job=job, manifest=manifest, key=key, reply_secret=reply_secret)
+
+    def tasks(self, job: JobId, *, start: int = 0, limit: int = PAGE_MAX) -> tuple[TaskRow, ...]:
+        """Return the tasks with a history from index ``start`` on, in order; PAGE_MAX at most."""
+        found = self._rows(
+            "SELECT t.task, t.state, t.attempts, t.failures, t.faults, t.detail, t.delivered, t.ended, "  # noqa: S608
+            f"{_ATTEMPT} FROM tasks AS t LEFT JOIN attempts AS a "
+            "ON a.n = t.n AND a.task = t.task AND a.attempt = t.attempts "
+            "WHERE t.n = (SELECT n FROM jobs WHERE job = ? AND NOT pruned) AND t.task >= ? ORDER BY t.task LIMIT ?",
+            job,
+            start,
+            _page(limit),
+        )
+        return tuple(_task_row(row) for row in found)
+
+    def attempts(self, job: JobId, task: int | None = None, *, limit: int = PAGE_MAX) -> tuple[AttemptRow, ...]:
+        """Return the attempts of a job or of one task, by task and number; PAGE_MAX at most."""
+        found = self._rows(
+            f"SELECT {_ATTEMPT} FROM attempts AS a WHERE a.n = (SELECT n FROM jobs WHERE job = ? AND NOT pruned) "  # noqa: S608
+            "AND (? IS NULL OR a.task = ?) ORDER BY a.task, a.attempt LIMIT ?",
+            job,
+            task,
+            task,
+            _page(limit),
+        )
+        return tuple(_attempt_row(row) for row in found)
+
+    def result(self, job: JobId, task: int, attempt: int | None = None) -> ResultItem | None:
+        """Return the result that came of an attempt (the latest that has one), settled or not."""
+        found = self._rows(
+            "SELECT result FROM attempts WHERE n = (SELECT n FROM jobs WHERE job = ? AND NOT pruned) AND task = ? "
+            "AND (? IS NULL OR attempt = ?) AND result IS NOT NULL ORDER BY attempt DESC LIMIT 1",
+            job,
+            task,
+            attempt,
+            attempt,
+        )
+        return _RESULT.decode(found[0][0]) if found else None
+
+
+def _page(limit: int) -> int:
+    return max(0, min(limit, PAGE_MAX))
+
+
+def _job_row(row: tuple[Any, ...]) -> JobRow:
+    job, submitted, extra, state, ended, cancelled, attempts, running, done, failed = row
+    return JobRow(
+        job=job,
+        submitted=submitted,
+        extra=None if extra is None else _EXTRA.decode(extra),
+        state=state,
+        ended=ended,
+        cancelled=bool(cancelled),
+        attempts=attempts,
+        running=running,
+        done=done,
+        failed=failed,
+    )
+
+
+def _task_row(row: tuple[Any, ...]) -> TaskRow:
+    task, state, attempts, failures, faults, detail, delivered, ended, *last = row
+    return TaskRow(
+        task=task,
+        state=state,
+        attempts=attempts,
+        failures=failures,
+        faults=faults,
+        detail=detail,
+        delivered=bool(delivered),
+        ended=ended,
+        last=None if last[0] is None else _attempt_row(tuple(last)),
+    )
+
+
+def _attempt_row(row: tuple[Any, ...]) -> AttemptRow:
+    task, attempt, epoch, counter, worker, granted, ended, fault, detail, outcome = row
+    return AttemptRow(
+        task=task,
+        attempt=attempt,
+        lease=LeaseId(epoch, counter),
+        worker=worker,
+        granted=granted,
+        ended=ended,
+        fault=fault,
+        detail=detail,
+        outcome=None if outcome is None else _OUTCOME.decode(outcome),
+    )

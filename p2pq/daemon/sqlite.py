@@ -1,0 +1,81 @@
+"""How we talk to SQLite: connections with our settings, and its errors as ours."""
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from p2pq.errors import DiskFullError, StorageError, StoreDamagedError
+
+CACHE_KIB: Final = 8 * 1024
+CHECKPOINT_PAGES: Final = 2_000
+JOURNAL_BYTES_MAX: Final = 64 << 20
+BUSY_MS: Final = 2_000
+
+_DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_FORMAT)
+_PASSING: Final = (
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+)
+
+
+class StoreUnavailableError(StorageError):
+    """The store cannot be written now; nothing was lost. It is tried again."""
+
+    retryable = True
+
+
+def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
+    """Open an existing database; the caller sees to it that one thread at a time uses the connection.
+
+    Raises:
+        sqlite3.Error: it cannot be opened.
+    """
+    mode = "ro" if readonly else "rw"
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+    )
+    try:
+        for pragma in (
+            f"cache_size = -{CACHE_KIB}",
+            f"busy_timeout = {BUSY_MS}",
+            f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+            f"journal_size_limit = {JOURNAL_BYTES_MAX}",
+            "temp_store = MEMORY",
+            "trusted_schema = OFF",
+        ):
+            db.execute(f"PRAGMA {pragma}")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def storage_error(error: sqlite3.Error, path: Path) -> StorageError:
+    """Return what an error of SQLite means here: a full disk, a store that is damaged, or one that fails for now.
+
+    Only ``retryable`` ones may pass by themselves.
+    """
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return DiskFullError(f"{path}: the disk is full; nothing was lost. Free some space: the node tries again")
+    if code in _PASSING:
+        return StoreUnavailableError(
+            f"{path}: the store cannot be used now ({error}); nothing was lost. "
+            "Check the disk and the folder's permissions: the node tries again"
+        )
+    if code in _DAMAGED:
+        return damaged(path, str(error))
+    return StorageError(f"{path}: the store failed ({error}); nothing was changed. Please report this")
+
+
+def damaged(path: Path, detail: str) -> StoreDamagedError:
+    """Return the error for a store that must not be used."""
+    return StoreDamagedError(
+        f"{path}: the store is damaged ({detail}) and was left as it is; put it back from a backup, "
+        f"or move it and its -wal and -shm files away to start with an empty one"
+    )

@@ -1,0 +1,419 @@
+"""What the store's database looks like, how a row of the core changes it, and what it gives back at start.
+
+Used by one connection in one thread (``store``). Queries for people are in ``history``. Ended jobs stay for those
+queries until they are pruned; the core never sees them again.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Final, assert_never
+
+import msgspec
+
+from p2pq.core.intervals import IntervalSet
+from p2pq.core.records import (
+    AttemptEnded,
+    BanKept,
+    EpochBegun,
+    JobAdded,
+    JobEnded,
+    LeaseEnded,
+    LeaseGranted,
+    PeerSeen,
+    Restored,
+    RestoredJob,
+    RestoredLease,
+    RestoredTask,
+    ResultKept,
+    ResultReleased,
+    Row,
+    TaskDelivered,
+    TaskEnded,
+    TasksCancelled,
+)
+from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
+from p2pq.wire.objects import ResultItem
+
+FORMAT: Final = 1
+"""The format of the database (``PRAGMA user_version``). A node refuses a newer one and migrates an older one."""
+APPLICATION: Final = 0x70327071
+"""``p2pq``: tells our database from any other."""
+PEERS_MAX: Final = 1024
+"""Peers that are remembered over a restart; those not seen for longest go first."""
+CHUNK_ROWS: Final = 5_000
+"""Rows of a pruned job that are deleted in one transaction, so that commits never wait for long."""
+
+SCHEMA: Final = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE jobs (
+    n INTEGER PRIMARY KEY,
+    job BLOB NOT NULL UNIQUE,
+    manifest BLOB NOT NULL,
+    key BLOB NOT NULL,
+    reply_secret BLOB NOT NULL,
+    submitted INTEGER NOT NULL,
+    cancelled INTEGER NOT NULL DEFAULT 0,
+    state TEXT,
+    ended INTEGER,
+    attempts INTEGER,
+    done INTEGER,
+    failed INTEGER,
+    pruned INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX jobs_ended ON jobs (ended) WHERE state IS NOT NULL;
+CREATE INDEX jobs_live ON jobs (n) WHERE state IS NULL;
+CREATE TABLE extras (job BLOB PRIMARY KEY, extra BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE tasks (
+    n INTEGER NOT NULL,
+    task INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    failures INTEGER NOT NULL DEFAULT 0,
+    faults INTEGER NOT NULL DEFAULT 0,
+    detail TEXT NOT NULL DEFAULT '',
+    delivered INTEGER NOT NULL DEFAULT 0,
+    died INTEGER NOT NULL DEFAULT 0,
+    ended INTEGER,
+    PRIMARY KEY (n, task)
+) WITHOUT ROWID;
+CREATE TABLE attempts (
+    n INTEGER NOT NULL,
+    task INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    counter INTEGER NOT NULL,
+    worker BLOB NOT NULL,
+    granted INTEGER NOT NULL,
+    ended INTEGER,
+    fault TEXT,
+    detail TEXT NOT NULL DEFAULT '',
+    outcome BLOB,
+    result BLOB,
+    UNIQUE (n, task, attempt)
+);
+CREATE TABLE leases (
+    epoch INTEGER NOT NULL,
+    counter INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    task INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    worker BLOB NOT NULL,
+    PRIMARY KEY (epoch, counter)
+) WITHOUT ROWID;
+CREATE TABLE settled (
+    epoch INTEGER NOT NULL,
+    start INTEGER NOT NULL,
+    stop INTEGER NOT NULL,
+    PRIMARY KEY (epoch, start)
+) WITHOUT ROWID;
+CREATE TABLE kept (
+    master BLOB NOT NULL,
+    epoch INTEGER NOT NULL,
+    counter INTEGER NOT NULL,
+    item BLOB NOT NULL,
+    since INTEGER NOT NULL,
+    UNIQUE (master, epoch, counter)
+);
+CREATE TABLE peers (
+    seen INTEGER PRIMARY KEY,
+    node BLOB NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    addresses BLOB NOT NULL
+);
+CREATE TABLE bans (node BLOB PRIMARY KEY, banned INTEGER NOT NULL, signed BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+
+class ExtraKept(msgspec.Struct, frozen=True, kw_only=True):
+    """What people see of a job and the core does not need; encoded by ``history``. Written ahead of its JobAdded."""
+
+    job: JobId
+    extra: bytes
+
+
+class Tables:
+    """Applies rows inside a transaction that the caller begins and ends. Call ``reload`` after a rollback."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        """Use a connection whose database has the schema."""
+        self._db = db
+        self._numbers: dict[bytes, int] = {}
+        self._settled: dict[int, IntervalSet] = {}
+        self._touched: dict[int, None] = {}
+        self.reload()
+
+    def reload(self) -> None:
+        """Forget what is remembered of the database and read it again."""
+        self._numbers = dict(self._db.execute("SELECT job, n FROM jobs WHERE state IS NULL"))
+        self._settled = {}
+        for epoch, start, stop in self._db.execute("SELECT epoch, start, stop FROM settled"):
+            self._settled.setdefault(epoch, IntervalSet()).add(start, stop)
+        self._touched = {}
+
+    def apply(self, row: Row | ExtraKept, wall: Wall) -> None:  # noqa: C901, PLR0912  one arm per row
+        """Change the database as the row says; rows of a job that has ended change nothing but leases.
+
+        Args:
+            row: what to remember.
+            wall: the present time, by which kept results age.
+
+        Raises:
+            sqlite3.Error: the database failed; the transaction is to be rolled back.
+        """
+        run = self._db.execute
+        match row:
+            case EpochBegun():
+                run(
+                    "INSERT INTO meta VALUES ('epoch', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)",
+                    (row.epoch,),
+                )
+            case JobAdded():
+                added = run(
+                    "INSERT INTO jobs (job, manifest, key, reply_secret, submitted) VALUES (?, ?, ?, ?, ?) RETURNING n",
+                    (row.job, row.manifest, row.key, row.reply_secret, row.wall),
+                )
+                (self._numbers[row.job],) = added.fetchone()
+            case LeaseGranted():
+                self._granted(row)
+            case LeaseEnded():
+                self._lease_ended(row)
+            case AttemptEnded():
+                self._attempt_ended(row)
+            case TaskEnded():
+                self._task_ended(row)
+            case TasksCancelled():
+                number = self._numbers.get(row.job)
+                run("UPDATE jobs SET cancelled = 1 WHERE n = ?", (number,))
+                run(
+                    "UPDATE tasks SET state = 'cancelled', delivered = 1, ended = ? "
+                    "WHERE n = ? AND state IN ('pending', 'running')",
+                    (row.wall, number),
+                )
+            case TaskDelivered():
+                run("UPDATE tasks SET delivered = 1 WHERE n = ? AND task = ?", (self._numbers.get(row.job), row.task))
+            case JobEnded():
+                self._job_ended(row)
+            case ResultKept():
+                item = msgspec.msgpack.encode(row.item)
+                run("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?)", (row.master, *_key(row.lease), item, wall))
+            case ResultReleased():
+                run("DELETE FROM kept WHERE master = ? AND epoch = ? AND counter = ?", (row.master, *_key(row.lease)))
+            case PeerSeen():
+                # Replacing gives a new, highest rowid: the order in which peers were last seen.
+                addresses = msgspec.msgpack.encode(row.addresses)
+                run(
+                    "INSERT OR REPLACE INTO peers (node, name, addresses) VALUES (?, ?, ?)",
+                    (row.node, row.name, addresses),
+                )
+            case BanKept():
+                run("INSERT OR REPLACE INTO bans VALUES (?, ?, ?)", (row.node, row.banned, row.signed))
+            case ExtraKept():
+                run("INSERT OR REPLACE INTO extras VALUES (?, ?)", (row.job, row.extra))
+            case _:
+                assert_never(row)
+
+    def finish(self) -> None:
+        """Write what ``apply`` only remembered; call it before the transaction is committed."""
+        for epoch in self._touched:
+            wanted = dict(self._settled[epoch].intervals())
+            found = dict(self._db.execute("SELECT start, stop FROM settled WHERE epoch = ?", (epoch,)))
+            gone = [(epoch, start) for start in found.keys() - wanted.keys()]
+            changed = [(epoch, start, stop) for start, stop in wanted.items() if found.get(start) != stop]
+            self._db.executemany("DELETE FROM settled WHERE epoch = ? AND start = ?", gone)
+            self._db.executemany("INSERT OR REPLACE INTO settled VALUES (?, ?, ?)", changed)
+        self._touched = {}
+
+    def prune(self, *, keep_jobs: int, ended_before: Wall) -> bool:
+        """Delete a piece of what is kept no longer; call it in a transaction of its own until it returns False.
+
+        Args:
+            keep_jobs: so many ended jobs stay, the latest.
+            ended_before: jobs that ended earlier than this go.
+        """
+        run = self._db.execute
+        run(
+            "UPDATE jobs SET pruned = 1 WHERE state IS NOT NULL AND NOT pruned AND (ended < ? OR n NOT IN "
+            "(SELECT n FROM jobs WHERE state IS NOT NULL ORDER BY ended DESC, n DESC LIMIT ?))",
+            (ended_before, keep_jobs),
+        )
+        victim = run("SELECT n, job FROM jobs WHERE pruned ORDER BY n LIMIT 1").fetchone()
+        if victim is None:
+            return False
+        number, job = victim
+        gone = run(
+            "DELETE FROM attempts WHERE rowid IN (SELECT rowid FROM attempts WHERE n = ? LIMIT ?)", (number, CHUNK_ROWS)
+        ).rowcount
+        gone += run(
+            "DELETE FROM tasks WHERE n = ? AND task IN (SELECT task FROM tasks WHERE n = ? LIMIT ?)",
+            (number, number, CHUNK_ROWS),
+        ).rowcount
+        if gone == 0:
+            run("DELETE FROM extras WHERE job = ?", (job,))
+            run("DELETE FROM jobs WHERE n = ?", (number,))
+        return True
+
+    def restore(self) -> Restored:
+        """Return what the core needs of its earlier lives.
+
+        Raises:
+            msgspec.MsgspecError: a value does not decode: the database is damaged.
+        """
+        run = self._db.execute
+        (epoch,) = run("SELECT coalesce(max(value), 0) FROM meta WHERE key = 'epoch'").fetchone()
+        return Restored(
+            epoch=epoch,
+            jobs=tuple(self._restored_jobs()),
+            leases=tuple(
+                RestoredLease(lease=LeaseId(e, c), job=JobId(job), task=task, attempt=attempt, worker=NodeId(worker))
+                for e, c, job, task, attempt, worker in run(
+                    "SELECT epoch, counter, job, task, attempt, worker FROM leases JOIN jobs USING (n) ORDER BY epoch, counter"
+                )
+            ),
+            settled=tuple((e, found.intervals()) for e, found in sorted(self._settled.items())),
+            kept=tuple(
+                ResultKept(
+                    lease=LeaseId(e, c), master=NodeId(master), item=msgspec.msgpack.decode(item, type=ResultItem)
+                )
+                for master, e, c, item in run(
+                    "SELECT master, epoch, counter, item FROM kept ORDER BY master, epoch, counter"
+                )
+            ),
+            peers=tuple(
+                PeerSeen(node=NodeId(node), name=name, addresses=msgspec.msgpack.decode(found, type=tuple[str, ...]))
+                for node, name, found in run("SELECT node, name, addresses FROM peers ORDER BY seen")
+            ),
+            bans=tuple(
+                BanKept(node=NodeId(node), banned=bool(banned), signed=signed)
+                for node, banned, signed in run("SELECT node, banned, signed FROM bans ORDER BY node")
+            ),
+        )
+
+    def forget_old(self, *, kept_before: Wall) -> None:
+        """At start, before ``restore``: drop kept results that are too old, peers beyond PEERS_MAX, extras without a job."""
+        self._db.execute("DELETE FROM kept WHERE since < ?", (kept_before,))
+        self._db.execute(
+            "DELETE FROM peers WHERE seen NOT IN (SELECT seen FROM peers ORDER BY seen DESC LIMIT ?)", (PEERS_MAX,)
+        )
+        self._db.execute("DELETE FROM extras WHERE job NOT IN (SELECT job FROM jobs)")
+
+    # Jobs that have ended have no number here, and no row of a table has the number NULL.
+
+    def _granted(self, row: LeaseGranted) -> None:
+        number = self._numbers.get(row.job)
+        if number is None:
+            return
+        epoch, counter = _key(row.lease)
+        self._db.execute(
+            "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?)", (epoch, counter, number, row.task, row.attempt, row.worker)
+        )
+        self._db.execute(
+            "INSERT INTO tasks (n, task, state, attempts) VALUES (?, ?, 'running', ?) ON CONFLICT "
+            "DO UPDATE SET state = 'running', attempts = excluded.attempts",
+            (number, row.task, row.attempt),
+        )
+        self._db.execute(
+            "INSERT INTO attempts (n, task, attempt, epoch, counter, worker, granted) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (number, row.task, row.attempt, epoch, counter, row.worker, row.wall),
+        )
+
+    def _lease_ended(self, row: LeaseEnded) -> None:
+        number = self._numbers.get(row.job)
+        self._db.execute("DELETE FROM leases WHERE epoch = ? AND counter = ?", _key(row.lease))
+        self._db.execute(
+            "UPDATE tasks SET faults = faults + ?, state = CASE state WHEN 'running' THEN 'pending' ELSE state END "
+            "WHERE n = ? AND task = ?",
+            (row.counted, number, row.task),
+        )
+        self._db.execute(
+            "UPDATE attempts SET fault = ?, detail = ? WHERE n = ? AND task = ? AND attempt = ?",
+            (row.fault, row.detail, number, row.task, row.attempt),
+        )
+
+    def _attempt_ended(self, row: AttemptEnded) -> None:
+        number = self._numbers.get(row.job)
+        outcome = row.result.outcome
+        epoch, counter = _key(row.lease)
+        self._db.execute("DELETE FROM leases WHERE epoch = ? AND counter = ?", (epoch, counter))
+        self._settled.setdefault(epoch, IntervalSet()).add(counter)
+        self._touched[epoch] = None
+        self._db.execute(
+            "UPDATE tasks SET state = ?, failures = failures + ?, died = died OR ?, ended = ? WHERE n = ? AND task = ?",
+            (
+                row.state,
+                not outcome.ok and row.counted,
+                outcome.reason == "runner-died",
+                None if row.state == "pending" else row.wall,
+                number,
+                row.task,
+            ),
+        )
+        self._db.execute(
+            "UPDATE attempts SET ended = ?, outcome = ?, result = ? WHERE n = ? AND task = ? AND attempt = ?",
+            (
+                row.wall,
+                msgspec.msgpack.encode(outcome),
+                msgspec.msgpack.encode(row.result),
+                number,
+                row.task,
+                row.result.attempt,
+            ),
+        )
+
+    def _task_ended(self, row: TaskEnded) -> None:
+        number = self._numbers.get(row.job)
+        if number is None:
+            return
+        self._db.execute(
+            "INSERT INTO tasks (n, task, state, detail, delivered, ended) VALUES (?, ?, ?, ?, 1, ?) ON CONFLICT "
+            "DO UPDATE SET state = excluded.state, detail = excluded.detail, delivered = 1, ended = excluded.ended",
+            (number, row.task, row.state, row.detail, row.wall),
+        )
+
+    def _job_ended(self, row: JobEnded) -> None:
+        number = self._numbers.get(row.job)
+        # Counted once, so that listing ended jobs never reads their tasks.
+        attempts, done, failed = self._db.execute(
+            "SELECT coalesce(sum(attempts), 0), coalesce(sum(state = 'done'), 0), coalesce(sum(state = 'failed'), 0) "
+            "FROM tasks WHERE n = ?",
+            (number,),
+        ).fetchone()
+        self._db.execute(
+            "UPDATE jobs SET state = ?, ended = ?, attempts = ?, done = ?, failed = ? WHERE n = ?",
+            (row.state, row.wall, attempts, done, failed, number),
+        )
+        self._numbers.pop(row.job, None)
+
+    def _restored_jobs(self) -> Iterator[RestoredJob]:
+        jobs = self._db.execute(
+            "SELECT n, job, manifest, key, reply_secret, submitted, cancelled FROM jobs WHERE state IS NULL ORDER BY n"
+        )
+        for number, job, manifest, key, reply_secret, submitted, cancelled in jobs.fetchall():
+            tasks = self._db.execute(
+                "SELECT task, state, attempts, failures, faults, detail, delivered, died FROM tasks WHERE n = ? ORDER BY task",
+                (number,),
+            )
+            yield RestoredJob(
+                job=JobId(job),
+                manifest=manifest,
+                key=key,
+                reply_secret=reply_secret,
+                wall=Wall(submitted),
+                cancelled=bool(cancelled),
+                tasks=tuple(
+                    RestoredTask(
+                        task=task,
+                        state=state,
+                        attempts=attempts,
+                        failures=failures,
+                        faults=faults,
+                        detail=detail,
+                        delivered=bool(delivered),
+                        died=bool(died),
+                    )
+                    for task, state, attempts, failures, faults, detail, delivered, died in tasks
+                ),
+            )
+
+
+def _key(lease: LeaseId) -> tuple[int, int]:
+    return lease.epoch, lease.counter

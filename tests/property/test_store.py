@@ -1,0 +1,202 @@
+"""The store adds rows up to what the reference, ``core.ledger.Ledger``, adds them up to, whenever it is closed and opened."""
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2pq.core import records
+from p2pq.core.ledger import Ledger
+from p2pq.core.records import Restored, Row
+from p2pq.daemon.store import Store
+from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
+from p2pq.model.job import Outcome
+from p2pq.wire.objects import BlobRef, ResultItem
+
+JOBS = [JobId(bytes([n]) * 16) for n in range(3)]
+NODES = [NodeId(bytes([n]) * 32) for n in range(4)]
+OUTCOMES = [Outcome(reason="ok"), Outcome(reason="exit", exit=3), Outcome(reason="runner-died")]
+
+numbers = st.integers(0, 3)
+nodes = st.sampled_from(NODES)
+walls = st.integers(0, 1 << 40).map(Wall)
+bits = st.booleans()
+
+
+class Life:
+    """What a core that writes rows knows, as far as rows follow from each other: draws the next one that may come."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.counter = 0
+        self.live: dict[JobId, dict[int, str]] = {}
+        self.attempts: dict[tuple[JobId, int], int] = {}
+        self.leases: dict[LeaseId, tuple[JobId, int, int]] = {}
+        self.kept: list[tuple[NodeId, LeaseId]] = []
+
+    def draw(self, data: st.DataObject) -> list[Row]:
+        choices = [self.begin, self.peer, self.ban, self.keep]
+        choices += [self.add] if len(self.attempts.keys() | self.live.keys()) == 0 or self.unused() else []
+        choices += [self.grant, self.grant, self.end_task, self.deliver, self.cancel, self.end_job] if self.live else []
+        choices += [self.lose, self.settle, self.settle] if self.leases else []
+        choices += [self.release] if self.kept else []
+        return data.draw(st.sampled_from(choices))(data)
+
+    def unused(self) -> list[JobId]:
+        used = self.live.keys() | {job for job, _ in self.attempts}
+        return [job for job in JOBS if job not in used]
+
+    def begin(self, data: st.DataObject) -> list[Row]:
+        self.epoch += data.draw(st.integers(1, 3))
+        self.counter = 0
+        return [records.EpochBegun(epoch=self.epoch)]
+
+    def add(self, data: st.DataObject) -> list[Row]:
+        job = self.unused()[0]
+        self.live[job] = {}
+        self.attempts[job, -1] = 0
+        manifest = data.draw(st.binary(max_size=8))
+        return [
+            records.JobAdded(job=job, manifest=manifest, key=b"k", reply_secret=b"s", wall=data.draw(walls)),
+        ]
+
+    def grant(self, data: st.DataObject) -> list[Row]:
+        job, task = data.draw(st.sampled_from(list(self.live))), data.draw(numbers)
+        if self.live[job].get(task, "pending") != "pending":
+            return []
+        self.counter += data.draw(st.integers(1, 2))
+        lease = LeaseId(self.epoch, self.counter)
+        attempt = self.attempts[job, task] = self.attempts.get((job, task), 0) + 1
+        self.live[job][task] = "running"
+        self.leases[lease] = (job, task, attempt)
+        worker, wall = data.draw(nodes), data.draw(walls)
+        return [records.LeaseGranted(lease=lease, job=job, task=task, attempt=attempt, worker=worker, wall=wall)]
+
+    def lose(self, data: st.DataObject) -> list[Row]:
+        lease = data.draw(st.sampled_from(list(self.leases)))
+        job, task, attempt = self.leases.pop(lease)
+        if job in self.live:
+            self.live[job][task] = "pending"
+        counted = data.draw(bits)
+        return [records.LeaseEnded(lease=lease, job=job, task=task, attempt=attempt, fault="lost", counted=counted)]
+
+    def settle(self, data: st.DataObject) -> list[Row]:
+        lease = data.draw(st.sampled_from(list(self.leases)))
+        job, task, attempt = self.leases.pop(lease)
+        outcome = data.draw(st.sampled_from(OUTCOMES))
+        state = "done" if outcome.ok else data.draw(st.sampled_from(["failed", "pending"]))
+        if job in self.live:
+            self.live[job][task] = state
+        result = ResultItem(job=job, task=task, attempt=attempt, lease=lease, outcome=outcome, sandbox="strict")
+        return [
+            records.AttemptEnded(
+                lease=lease,
+                job=job,
+                task=task,
+                worker=data.draw(nodes),
+                result=result,
+                state=state,  # type: ignore[arg-type]
+                wall=data.draw(walls),
+                counted=data.draw(bits),
+            )
+        ]
+
+    def end_task(self, data: st.DataObject) -> list[Row]:
+        job, task = data.draw(st.sampled_from(list(self.live))), data.draw(numbers)
+        if self.live[job].get(task, "pending") != "pending":
+            return []
+        state = data.draw(st.sampled_from(["failed", "cancelled"]))
+        self.live[job][task] = state
+        detail = data.draw(st.text(max_size=5))
+        return [
+            records.TaskEnded(job=job, task=task, state=state, detail=detail, wall=data.draw(walls))  # type: ignore[arg-type]
+        ]
+
+    def deliver(self, data: st.DataObject) -> list[Row]:
+        job = data.draw(st.sampled_from(list(self.live)))
+        over = [task for task, state in self.live[job].items() if state in {"done", "failed"}]
+        return [records.TaskDelivered(job=job, task=data.draw(st.sampled_from(over)))] if over else []
+
+    def cancel(self, data: st.DataObject) -> list[Row]:
+        """The leases of a job end before what is left of it is cancelled."""
+        job = data.draw(st.sampled_from(list(self.live)))
+        rows = self._end_leases(job)
+        self.live[job] = {task: state for task, state in self.live[job].items() if state in {"done", "failed"}}
+        self.live[job].update(dict.fromkeys(set(range(4)) - self.live[job].keys(), "cancelled"))
+        return [*rows, records.TasksCancelled(job=job, wall=data.draw(walls))]
+
+    def end_job(self, data: st.DataObject) -> list[Row]:
+        job = data.draw(st.sampled_from(list(self.live)))
+        rows = self._end_leases(job)
+        del self.live[job]
+        state = data.draw(st.sampled_from(["done", "failed", "cancelled"]))
+        return [*rows, records.JobEnded(job=job, state=state, wall=data.draw(walls))]  # type: ignore[arg-type]
+
+    def _end_leases(self, job: JobId) -> list[Row]:
+        ended = {lease: held for lease, held in self.leases.items() if held[0] == job}
+        for lease in ended:
+            del self.leases[lease]
+        return [
+            records.LeaseEnded(lease=lease, job=job, task=task, attempt=attempt, fault="cancelled", counted=False)
+            for lease, (_, task, attempt) in ended.items()
+        ]
+
+    def keep(self, data: st.DataObject) -> list[Row]:
+        lease, master = LeaseId(data.draw(numbers), data.draw(numbers)), data.draw(nodes)
+        self.kept.append((master, lease))
+        blobs = (BlobRef(b"b" * 32, 5),)
+        item = ResultItem(
+            job=JOBS[0], task=0, attempt=1, lease=lease, outcome=OUTCOMES[0], sandbox="none", key=b"k", body=blobs
+        )
+        return [records.ResultKept(lease=lease, master=master, item=item)]
+
+    def release(self, data: st.DataObject) -> list[Row]:
+        master, lease = data.draw(st.sampled_from(self.kept))
+        return [records.ResultReleased(lease=lease, master=master)]
+
+    def peer(self, data: st.DataObject) -> list[Row]:
+        addresses = data.draw(st.sampled_from([(), ("10.0.0.1:9476",), ("10.0.0.1:1", "[fe80::1]:2")]))
+        return [records.PeerSeen(node=data.draw(nodes), name=data.draw(st.text(max_size=3)), addresses=addresses)]
+
+    def ban(self, data: st.DataObject) -> list[Row]:
+        return [records.BanKept(node=data.draw(nodes), banned=data.draw(bits), signed=data.draw(st.binary(max_size=3)))]
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_the_store_agrees_with_the_ledger(data: st.DataObject) -> None:
+    life, ledger = Life(), Ledger()
+    batches: list[list[Row]] = []
+    for _ in range(data.draw(st.integers(1, 30), label="batches")):
+        batch = [row for _ in range(data.draw(st.integers(0, 6))) for row in life.draw(data)]
+        batches.append(batch)
+    restarts = data.draw(st.sets(st.integers(0, len(batches))), label="restarts before")
+
+    async def run() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "store.sqlite"
+            store, restored = open_store(path)
+            assert restored == Restored()
+            for number, batch in enumerate(batches):
+                if number in restarts:
+                    await store.close()
+                    store, restored = open_store(path)
+                    assert restored == ledger.restored()
+                waiter = store.commit(batch, full=number % 2 == 0)
+                for row in batch:
+                    ledger.apply(row)
+            await waiter
+            await store.close()
+            store, restored = open_store(path)
+            await store.close()
+            assert restored == ledger.restored()
+
+    asyncio.run(run())
+
+
+def open_store(path: Path) -> tuple[Store, Restored]:
+    store, restored = Store.open(path, lambda: Wall(0))
+    store.start()
+    return store, restored
