@@ -1,1 +1,1 @@
-"""The Python client of the local API; speaks ``wire.control`` only."""
+"""The Python side of the local API: speaks ``wire.control`` and nothing else."""

@@ -1,0 +1,188 @@
+"""What commands share: finding the node, starting it, saying things, printing JSON."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import msgspec
+
+from p2pq.client.connection import Connection
+from p2pq.daemon.home import Home, default_path, socket_path
+from p2pq.errors import NodeUnreachableError, RefusedError, UsageError
+
+
+def home_of(ctx: click.Context) -> Home:
+    """Return the home that this command is about, untouched."""
+    chosen: Path | None = ctx.find_root().obj
+    return Home(chosen if chosen is not None else default_path())
+
+
+def refuse_root() -> None:
+    """Refuse to go on as root unless the user said so.
+
+    Raises:
+        RefusedError: root without P2PQ_ALLOW_ROOT=1.
+    """
+    if os.geteuid() == 0 and os.environ.get("P2PQ_ALLOW_ROOT") != "1":
+        raise RefusedError("p2pq does not run as root; use an ordinary user, or set P2PQ_ALLOW_ROOT=1 if you mean it")
+
+
+def connect(ctx: click.Context, *, start: bool = False) -> Connection:
+    """Connect to the node of this home, starting one first where that is wanted and none runs.
+
+    Raises:
+        NodeUnreachableError: there is none, or it could not be started.
+    """
+    refuse_root()
+    home = home_of(ctx)
+    try:
+        return _open(home)
+    except NodeUnreachableError:
+        if not start:
+            raise
+    from p2pq.client.starter import start_node  # noqa: PLC0415  seldom needed
+
+    start_node(home.path)
+    note("started a node in the background; `p2pq stop` ends it")
+    return _open(home)
+
+
+def _open(home: Home) -> Connection:
+    try:
+        token = home.api_token.read_bytes()
+    except FileNotFoundError as error:
+        raise NodeUnreachableError(f"no node has run in {home.path}; start one with `p2pq start`") from error
+    except OSError as error:
+        raise NodeUnreachableError(f"{home.api_token}: {error.strerror}; check P2PQ_HOME and whose it is") from error
+    return Connection(socket_path(home.path), token)
+
+
+def note(text: str) -> None:
+    """Say something on stderr."""
+    click.echo(f"p2pq: {text}", err=True)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document on a line of its own, with p2pq's field names."""
+    click.echo(json.dumps(plain(value), ensure_ascii=False))
+
+
+def plain(value: object) -> Any:  # noqa: ANN401  JSON is untyped
+    """Return a value as JSON's types, without the tags that the local API uses."""
+    built = msgspec.to_builtins(value)
+    return _untagged(built)
+
+
+def _untagged(built: Any) -> Any:  # noqa: ANN401
+    if isinstance(built, dict):
+        return {key: _untagged(item) for key, item in built.items() if key != "type"}
+    if isinstance(built, list | tuple):
+        return [_untagged(item) for item in built]
+    return built
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[int] = ()) -> None:
+    """Print rows under a head: rich on a terminal, plain columns divided by two blanks otherwise."""
+    lines = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    right = set(right)
+    if sys.stdout.isatty():
+        from rich.console import Console  # noqa: PLC0415  slow to import
+        from rich.table import Table  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        grid = Table(box=None, header_style="bold", pad_edge=False)
+        for number, title in enumerate(head):
+            grid.add_column(title, justify="right" if number in right else "left")
+        for line in lines:
+            grid.add_row(*(Text(cell) for cell in line))
+        Console().print(grid)
+        return
+    widths = [max(len(row[number]) for row in [list(head), *lines]) for number in range(len(head))]
+    for row in [list(head), *lines]:
+        cells = [
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def pairs(rows: Iterable[tuple[str, object]]) -> None:
+    """Print names and values below one another."""
+    shown = [(name, str(value)) for name, value in rows if value not in (None, "")]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        click.echo(f"{name.ljust(width)}  {value}")
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as people say them: ``0.3 s``, ``12 s``, ``3:05``, ``2:03:04``, ``3 days, 1:00:00``."""
+    if seconds is None:
+        return ""
+    if seconds < 10:  # noqa: PLR2004
+        return f"{seconds:.1f} s"
+    if seconds < 100:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    text = str(timedelta(seconds=round(seconds)))
+    return text[2:].lstrip("0") if text.startswith("0:") else text
+
+
+def size(count: int | None) -> str:
+    """Return bytes as people say them: ``12 MiB``."""
+    if count is None:
+        return ""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:  # noqa: PLR2004
+            return f"{value:.0f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def parse_seconds(text: str) -> int:
+    """Parse ``90``, ``90s``, ``15m``, ``2h``, ``1d``, ``1h30m`` or ``HH:MM:SS``.
+
+    Raises:
+        UsageError: it is none of these, or not above zero.
+    """
+    import re  # noqa: PLC0415  cheap, but not needed for --help
+
+    clock = re.fullmatch(r"(?:(\d+):)?(\d+):(\d\d)", text)
+    units = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text)
+    seconds = 0
+    if clock:
+        hours, minutes, rest = (int(part or 0) for part in clock.groups())
+        seconds = hours * 3600 + minutes * 60 + rest
+    elif units:
+        days, hours, minutes, rest = (int(part or 0) for part in units.groups())
+        seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
+    if seconds <= 0:
+        raise UsageError(f"{text!r} is not a duration; write it like 90, 15m, 2h, 1d or 01:30:00")
+    return seconds
+
+
+def parse_megabytes(text: str) -> int:
+    """Parse ``512``, ``512M``, ``4G``, ``4GiB`` into mebibytes.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    import re  # noqa: PLC0415
+
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise UsageError(f"{text!r} is not a size; write it like 512M or 4G")
+    factor = {"": 1.0, "k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}[match.group(2).lower()]
+    megabytes = round(float(match.group(1)) * factor)
+    if megabytes < 1:
+        raise UsageError(f"{text!r} is less than a mebibyte; write it like 512M or 4G")
+    return megabytes
+
+
+def fail(message: str) -> NoReturn:
+    """End with a usage error."""
+    raise UsageError(message)

@@ -1,0 +1,354 @@
+"""Commands about jobs: submit, jobs, show, tasks, logs, wait, results, cancel, why."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from p2pq.cli.common import (
+    connect,
+    duration,
+    note,
+    pairs,
+    parse_megabytes,
+    parse_seconds,
+    plain,
+    print_json,
+    size,
+    table,
+)
+from p2pq.client.connection import Connection
+from p2pq.errors import UsageError
+from p2pq.model.job import Resources
+from p2pq.wire import control
+from p2pq.wire.control import Change, JobView, LogChunk, Note, TaskView, Wrote
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_TIMED_OUT: Final = 5
+EXIT_INTERRUPTED: Final = 130
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _split(text: str) -> tuple[str, int | None]:
+    """Split ``JOB.TASK``."""
+    job, dot, task = text.partition(".")
+    if not dot:
+        return job, None
+    if not task.isdecimal():
+        raise UsageError(f"{text!r} is not JOB or JOB.TASK; the task is a number, see `p2pq tasks {job}`")
+    return job, int(task)
+
+
+def _need(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip() or not value.strip():
+        raise UsageError(f"--need {text!r} is not K=V; write it like --need os=linux or --need has=numpy")
+    return key.strip(), value.strip()
+
+
+@click.command("submit", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+@click.option("--name", default="", help="What to call the job (default: the folder's name).")
+@click.option("--main", default="", metavar="FILE", help="What to run, where main.py and its kin do not say.")
+@click.option("--detach", "-d", is_flag=True, help="Print the job id alone and return.")
+@click.option("--results", metavar="DIR", default="", help="Where results go (default: FOLDER/results).")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out, besides .p2pqignore and .gitignore.")
+@click.option("--array", default="", metavar="RANGE", help="One task per number: 0-99, 0-99:5 or 3,7,10-12.")
+@click.option("--sweep", multiple=True, metavar="K=VALUES", help="One task per value: k=1,2,3 or x=0:1:0.1.")
+@click.option("--config", default="", metavar="FILE", help="A file that travels along and is passed as --config.")
+@click.option("--cpus", default=1, type=click.IntRange(1, 4096), help="Cpus per task (default 1).")
+@click.option("--memory", default="", metavar="SIZE", help="Memory per task, such as 512M or 4G.")
+@click.option("--gpus", default=0, type=click.IntRange(0, 64), help="Gpus per task.")
+@click.option("--need", multiple=True, metavar="K=V", help="Only on machines with that label, such as has=numpy.")
+@click.option(
+    "--time", "time_limit", default="", metavar="TIME", help="Longest run of a task, such as 30m (default 24h)."
+)
+@click.option(
+    "--retries", default=1, type=click.IntRange(0, 1000), help="Further attempts after a failure (default 1)."
+)
+@click.option("--priority", default=0, type=click.IntRange(-100, 100), help="Among your own jobs; higher first.")
+@click.option("--where", default="any", metavar="any|local|NAME", help="Any machine, this one, or that one.")
+@click.option(
+    "--sandbox", type=click.Choice(["strict", "none"]), default="strict", help="none: only with --where local."
+)
+@click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
+@click.pass_context
+def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **options: Any) -> int:  # noqa: ANN401
+    """Send FOLDER to idle machines, run its main there, and bring results/ back.
+
+    Runs main.py, else the only main_*.py, else main.sh, else an executable main. What a task writes under results/ lands
+    in FOLDER/results (one task) or FOLDER/results/TASK. ARGs may hold {k} of a sweep, {task} and {job}. Options of p2pq come
+    before FOLDER; everything after it goes to the program.
+    """
+    if options["sandbox"] == "none" and options["where"] != "local":
+        raise UsageError("--sandbox none is for this machine only; add --where local")
+    request = control.Submit(
+        folder=str(folder.absolute()),
+        args=tuple(args),
+        name=options["name"],
+        main=options["main"],
+        results=str(Path(options["results"]).absolute()) if options["results"] else "",
+        exclude=tuple(options["exclude"]),
+        array=options["array"],
+        sweep=tuple(options["sweep"]),
+        config=str(Path(options["config"]).absolute()) if options["config"] else "",
+        resources=Resources(
+            cpus=options["cpus"],
+            memory_mb=parse_megabytes(options["memory"]) if options["memory"] else 0,
+            gpus=options["gpus"],
+            needs=tuple(_need(text) for text in options["need"]),
+        ),
+        time_s=parse_seconds(options["time_limit"]) if options["time_limit"] else 0,
+        retries=options["retries"],
+        priority=options["priority"],
+        where=options["where"],
+        sandbox=options["sandbox"],
+    )
+    with connect(ctx, start=True) as node:
+        job: JobView | None = None
+        for reply in node.ask(request):
+            match reply:
+                case Note(text=text):
+                    note(text)
+                case JobView():
+                    job = reply
+                case _:
+                    pass
+        if job is None:
+            raise UsageError("the node took the folder but named no job; are both of one version?")
+        if options["detach"]:
+            click.echo(job.job)
+            return EXIT_OK
+        return _follow(node, [job.job], quiet=options["quiet"])
+
+
+def _follow(node: Connection, jobs: Sequence[str], *, quiet: bool, timeout_s: float | None = None) -> int:
+    """Watch jobs to their end with a progress bar; return the exit code."""
+    from p2pq.cli.progress import Progress, WaitOver  # noqa: PLC0415  not every command waits
+
+    last: dict[str, JobView] = {}
+    progress = Progress(quiet=quiet, timeout_s=timeout_s)
+    try:
+        with progress:
+            for reply in node.ask(control.Watch(jobs=tuple(jobs))):
+                match reply:
+                    case Note():
+                        progress.say(reply.text + (f" {reply.suggestion}" if reply.suggestion else ""))
+                    case Change():
+                        last[reply.job.job] = reply.job
+                        progress.show(reply)
+                    case _:
+                        pass
+    except KeyboardInterrupt:
+        first = last[next(iter(last))].job if last else jobs[0]
+        note(f"the job goes on; `p2pq wait {first}` comes back to it, `p2pq cancel {first}` stops it")
+        return EXIT_INTERRUPTED
+    except WaitOver:
+        note(f"not finished after {duration(timeout_s)}; the job goes on, see `p2pq show {jobs[0]}`")
+        return EXIT_TIMED_OUT
+    for view in last.values():
+        _say_end(view, quiet=quiet)
+    return EXIT_OK if all(view.state == "done" for view in last.values()) else EXIT_FAILED
+
+
+def _say_end(view: JobView, *, quiet: bool) -> None:
+    counts = view.tasks
+    if view.state == "done":
+        if not quiet:
+            click.echo(f"{view.name}: {counts.done} of {counts.total} done; results in {view.results}", err=True)
+        return
+    parts = [f"{counts.failed} failed"] * bool(counts.failed) + [f"{counts.cancelled} cancelled"] * bool(
+        counts.cancelled
+    )
+    note(f"{view.name}: {', '.join(parts) or view.state} of {counts.total}; see `p2pq tasks {view.job}`")
+
+
+@click.command("jobs")
+@click.option("--limit", default=100, type=click.IntRange(1, 100_000), help="At most so many (default 100).")
+@_JSON
+@click.pass_context
+def jobs_command(ctx: click.Context, limit: int, as_json: bool) -> None:
+    """List your jobs, newest first."""
+    with connect(ctx) as node:
+        views = node.all(control.Jobs(limit=limit), JobView)
+    if as_json:
+        print_json(views)
+        return
+    if not views:
+        click.echo("no jobs yet; `p2pq submit FOLDER` sends one")
+        return
+    table(
+        ("JOB", "NAME", "STATE", "DONE", "FAILED", "TASKS", "SUBMITTED", "RESULTS"),
+        [
+            (v.job[:8], v.name, v.state, v.tasks.done, v.tasks.failed, v.tasks.total, v.submitted, v.results)
+            for v in views
+        ],
+        right=(3, 4, 5),
+    )
+
+
+@click.command("show")
+@click.argument("job")
+@_JSON
+@click.pass_context
+def show_command(ctx: click.Context, job: str, as_json: bool) -> None:
+    """Show one JOB (its id, or the beginning of it)."""
+    with connect(ctx) as node:
+        view = node.one(control.Show(job=job), JobView)
+    if as_json:
+        print_json(view)
+        return
+    counts = plain(view.tasks)
+    total = counts.pop("total")
+    pairs(
+        [
+            ("job", view.job),
+            ("name", view.name),
+            ("owner", view.owner),
+            ("state", view.state),
+            ("tasks", f"{total} ({', '.join(f'{count} {state}' for state, count in counts.items() if count)})"),
+            ("attempts", view.attempts),
+            ("submitted", view.submitted),
+            ("finished", view.finished),
+            ("folder", view.folder),
+            ("results", view.results),
+        ]
+    )
+
+
+@click.command("tasks")
+@click.argument("job")
+@_JSON
+@click.pass_context
+def tasks_command(ctx: click.Context, job: str, as_json: bool) -> None:
+    """List the tasks of a JOB."""
+    with connect(ctx) as node:
+        views = node.all(control.Tasks(job=job), TaskView)
+    if as_json:
+        print_json(views)
+        return
+    table(
+        ("TASK", "STATE", "NODE", "TRY", "EXIT", "TIME", "MEMORY", "PARAMS", "REASON"),
+        [
+            (
+                v.task,
+                v.state if v.progress is None or v.state != "running" else f"{v.state} {v.progress:.0%}",
+                " < ".join(filter(None, (v.node, *v.via))),
+                v.attempts or None,
+                v.exit if v.signal is None else f"signal {v.signal}",
+                duration(v.seconds),
+                size(v.max_rss),
+                " ".join(f"{key}={value}" for key, value in v.params.items()),
+                v.reason if v.reason not in (None, "ok", "exit") else None,
+            )
+            for v in views
+        ],
+        right=(0, 3, 4, 5, 6),
+    )
+
+
+@click.command("logs")
+@click.argument("job_task", metavar="JOB[.TASK]")
+@click.option("--follow", "-f", is_flag=True, help="Go on as the task prints, until it ends.")
+@click.option("--stderr", is_flag=True, help="Standard error instead of standard output.")
+@click.option("--raw", is_flag=True, help="Leave control characters in (colours, but also worse).")
+@_JSON
+@click.pass_context
+def logs_command(ctx: click.Context, job_task: str, follow: bool, stderr: bool, raw: bool, as_json: bool) -> int:
+    """Print what a job, or one task of it, printed."""
+    job, task = _split(job_task)
+    request = control.Logs(job=job, task=task, stream="stderr" if stderr else "stdout", follow=follow)
+    try:
+        with connect(ctx) as node:
+            for reply in node.ask(request):
+                if isinstance(reply, LogChunk):
+                    _print_log(reply, raw=raw, as_json=as_json)
+                elif isinstance(reply, Note):
+                    note(reply.text)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return EXIT_OK
+
+
+def _print_log(chunk: LogChunk, *, raw: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({"task": chunk.task, "stream": chunk.stream, "text": chunk.data.decode(errors="replace")})
+    elif raw or not sys.stdout.isatty():
+        sys.stdout.buffer.write(chunk.data)
+    else:
+        from p2pq.wire.names import display  # noqa: PLC0415
+
+        lines = chunk.data.decode(errors="replace").split("\n")
+        sys.stdout.write("\n".join("\t".join(display(cell) for cell in line.split("\t")) for line in lines))
+    sys.stdout.flush()
+
+
+@click.command("wait")
+@click.argument("jobs", nargs=-1, required=True)
+@click.option("--timeout", default="", metavar="TIME", help="Give up waiting after this long (exit 5); jobs go on.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
+@_JSON
+@click.pass_context
+def wait_command(ctx: click.Context, jobs: tuple[str, ...], timeout: str, quiet: bool, as_json: bool) -> int:
+    """Wait until JOBS have ended; exit 0 if every task succeeded."""
+    timeout_s = float(parse_seconds(timeout)) if timeout else None
+    with connect(ctx) as node:
+        code = _follow(node, jobs, quiet=quiet or as_json, timeout_s=timeout_s)
+    if as_json:
+        with connect(ctx) as node:
+            print_json([node.one(control.Show(job=job), JobView) for job in jobs])
+    return code
+
+
+@click.command("results")
+@click.argument("job")
+@click.option("--to", default="", metavar="DIR", help="Write them there (default: where they belong).")
+@_JSON
+@click.pass_context
+def results_command(ctx: click.Context, job: str, to: str, as_json: bool) -> None:
+    """Write the results of a JOB out again."""
+    with connect(ctx) as node:
+        wrote = node.one(control.Results(job=job, to=str(Path(to).absolute()) if to else ""), Wrote)
+    if as_json:
+        print_json(wrote)
+    else:
+        click.echo(f"{wrote.tasks} {'task' if wrote.tasks == 1 else 'tasks'} in {wrote.folder}")
+
+
+@click.command("cancel")
+@click.argument("job_task", metavar="JOB[.TASK]")
+@_JSON
+@click.pass_context
+def cancel_command(ctx: click.Context, job_task: str, as_json: bool) -> None:
+    """Stop a job, or one task of it."""
+    job, task = _split(job_task)
+    with connect(ctx) as node:
+        view = node.one(control.CancelJob(job=job, task=task), JobView)
+    if as_json:
+        print_json(view)
+    else:
+        click.echo(f"{view.name}: {view.tasks.cancelled} of {view.tasks.total} cancelled")
+
+
+@click.command("why")
+@click.argument("job_task", metavar="JOB[.TASK]")
+@_JSON
+@click.pass_context
+def why_command(ctx: click.Context, job_task: str, as_json: bool) -> None:
+    """Say in one sentence why a job or task is as it is, and what to do."""
+    job, task = _split(job_task)
+    with connect(ctx) as node:
+        answer = node.one(control.Why(job=job, task=task), Note)
+    if as_json:
+        print_json({"why": answer.text, "suggestion": answer.suggestion})
+    else:
+        click.echo(answer.text)
+        if answer.suggestion:
+            click.echo(answer.suggestion)

@@ -1,0 +1,135 @@
+"""The command ``p2pq``: options that every command knows, lazily loaded commands, errors as one sentence.
+
+The table below holds each command's name, where it is, and its one line of help, so that ``p2pq --help`` imports nothing
+else and answers at once.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from p2pq import __version__
+from p2pq.errors import P2PQError
+
+COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
+    "Jobs": {
+        "submit": ("jobs", "Send a folder to idle machines and bring results/ back."),
+        "jobs": ("jobs", "List your jobs, newest first."),
+        "show": ("jobs", "Show one job."),
+        "tasks": ("jobs", "List the tasks of a job: state, node, exit code, time, memory."),
+        "logs": ("jobs", "Print what a job or one task printed, live with --follow."),
+        "wait": ("jobs", "Wait until jobs have ended."),
+        "results": ("jobs", "Write a job's results out again."),
+        "cancel": ("jobs", "Stop a job or one task of it."),
+        "why": ("jobs", "Say in one sentence why a job or task is as it is."),
+    },
+    "Node": {
+        "node": ("nodes", "Run a node in the foreground."),
+        "start": ("nodes", "Start a node in the background."),
+        "stop": ("nodes", "Stop the node; leases are handed back."),
+        "status": ("nodes", "Show this node: mesh, peers, slots, what runs here and for whom."),
+        "peers": ("nodes", "List the other nodes that this one sees."),
+        "doctor": ("nodes", "Check what works, what does not, and say the one thing to do about it."),
+        "config": ("nodes", "Show every setting and where it comes from."),
+        "completion": ("nodes", "Print the completion script for bash, zsh or fish."),
+    },
+    "Mesh": {
+        "mesh": ("meshes", "Show this node's mesh, or found a new one."),
+        "members": ("meshes", "List who is in the mesh."),
+        "invite": ("meshes", "Print a one-time code that lets another machine in."),
+        "join": ("meshes", "Join a mesh by a code."),
+        "ban": ("meshes", "Put a node out, at once."),
+        "unban": ("meshes", "Let a banned node in again."),
+    },
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        del ctx
+        return [name for section in COMMANDS.values() for name in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        del ctx
+        for section in COMMANDS.values():
+            if cmd_name in section:
+                module = importlib.import_module(f"p2pq.cli.{section[cmd_name][0]}")
+                command: click.Command = getattr(module, f"{cmd_name}_command")
+                return command
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by section, without importing them."""
+        del ctx
+        for title, section in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, line) for name, (_, line) in section.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; suggest the nearest one where there is none of that name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib  # noqa: PLC0415  only after a typo
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            hint = f" Did you mean `p2pq {near[0]}`?" if near else " See `p2pq --help`."
+            raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx) from error
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The node's folder (default: P2PQ_HOME, else your data folder). Several homes are several nodes.",
+)
+@click.version_option(__version__, prog_name="p2pq")
+@click.pass_context
+def cli(ctx: click.Context, home: Path | None) -> None:
+    """Send a folder to idle machines, get results/ back. No server, no accounts, no shared disk.
+
+    \b
+    p2pq node                 on every machine
+    p2pq submit mysim/        on yours
+    """  # noqa: D301  click's mark for verbatim text
+    ctx.obj = home
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line; the process ends with the exit code of cli.md."""
+    try:
+        code: Any = cli.main(args=list(args) if args is not None else None, prog_name="p2pq", standalone_mode=False)
+        sys.stdout.flush()
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else "p2pq"
+        _say(f"{error.format_message()} (see `{command} --help`)")
+        code = 2
+    except click.ClickException as error:
+        _say(error.format_message())
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except P2PQError as error:
+        _say(str(error))
+        failed = getattr(error, "failed", None)
+        code = failed.exit_code if failed is not None else error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has had enough; nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(message: str) -> None:
+    print(f"p2pq: {message}", file=sys.stderr)  # noqa: T201  the one place where errors are said

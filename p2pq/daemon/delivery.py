@@ -1,0 +1,87 @@
+"""Results into the owner's folder: complete or not at all, never over something else, the same if done twice. Blocking."""
+
+import errno
+import filecmp
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.unpack import rotate_results, unpack
+from p2pq.errors import DiskFullError, StorageError
+from p2pq.wire import body as bodies
+from p2pq.wire import seal
+from p2pq.wire.body import ResultBody
+from p2pq.wire.objects import ResultItem
+from p2pq.wire.tree import Tree
+
+STAGING_PREFIX: Final = ".p2pq-"
+"""Half-written results; such names are never submitted and are swept away by the next delivery."""
+
+
+def open_result(item: ResultItem, reply_secret: bytes, blobs: BlobStore) -> ResultBody:
+    """Decrypt what an attempt left.
+
+    Raises:
+        Reject: it is not what its worker signed.
+        StorageError: a blob is not here any more.
+    """
+    context = bodies.result_context(item.job, item.task, item.attempt, item.lease)
+    key = seal.open_seal(reply_secret, item.key, context)
+    return bodies.decrypt(key, item.body, {ref.blob: blobs.get(ref.blob) for ref in item.body}, ResultBody)
+
+
+def target(results: Path, *, tasks: int, number: int) -> Path:
+    """Return where a task's results belong: ``results`` itself for a job of one task, else a folder of its number."""
+    return results if tasks == 1 else results / str(number)
+
+
+def write(tree: Tree, blobs: BlobStore, destination: Path) -> None:
+    """Write a tree as the folder ``destination``, which appears complete, with a rename.
+
+    Something else of that name is moved aside to ``NAME.~N~``. If the very same content is there already (a delivery
+    before a crash), nothing happens.
+
+    Raises:
+        Reject: a blob is not what the tree says.
+        StorageError: it cannot be written; nothing half-written stays under ``destination``.
+    """
+    parent = destination.parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=parent))
+        try:
+            folder = staging / "folder"
+            folder.mkdir(mode=0o777)
+            unpack(tree, lambda chunk: blobs.get(chunk.blob), folder)
+            _put_in_place(folder, destination)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        kind = DiskFullError if error.errno in {errno.ENOSPC, errno.EDQUOT} else StorageError
+        raise kind(
+            f"{error.filename or destination}: {error.strerror}; make room or mend it, it is tried again"
+        ) from error
+
+
+def _put_in_place(folder: Path, destination: Path) -> None:
+    if os.path.lexists(destination):
+        if same(folder, destination):
+            return
+        rotate_results(destination.parent, destination.name)
+    folder.rename(destination)
+
+
+def same(one: Path, other: Path) -> bool:
+    """Tell whether two folders hold the same names and content."""
+    if not other.is_dir() or other.is_symlink():
+        return False
+    compared = filecmp.dircmp(one, other, ignore=[], hide=[])
+    if compared.left_only or compared.right_only or compared.common_funny:
+        return False
+    _, differ, failed = filecmp.cmpfiles(one, other, compared.common_files, shallow=False)
+    if differ or failed:
+        return False
+    return all(same(one / name, other / name) for name in compared.common_dirs)

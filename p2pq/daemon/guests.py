@@ -1,0 +1,382 @@
+"""As worker: bring what an attempt needs, run it, seal what it left, and say how it ended.
+
+The core decides what starts and stops; this performs ``Start``, ``Kill``, ``Fetch`` and ``Release`` and answers with
+``Started``, ``Exited``, ``Faulted`` and ``Progressed``.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from p2pq.core.effects import Fetch, Kill, Release, Start
+from p2pq.core.events import Event, Exited, Faulted, Progressed, Started
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.limits import Limits
+from p2pq.daemon.runners import Outcome as RunOutcome
+from p2pq.daemon.runners import RunnerPool, TaskLaunch
+from p2pq.daemon.sandbox import JOB_FOLDER, JobPython
+from p2pq.daemon.transfer import Transfers
+from p2pq.daemon.unpack import collect, unpack
+from p2pq.errors import LinkError, Reject, SandboxError, StorageError
+from p2pq.model.config import RunnerSettings
+from p2pq.model.ids import LeaseId, NodeId, short, to_text
+from p2pq.model.job import Fault, Outcome, Reason
+from p2pq.model.params import expand, task_number, task_params
+from p2pq.wire import body as bodies
+from p2pq.wire import prims, seal
+from p2pq.wire.body import JobBody, ResultBody
+from p2pq.wire.objects import BlobRef
+from p2pq.wire.tree import Tree, TreeLimits
+
+log = logging.getLogger(__name__)
+
+BODIES_MAX: Final = 64
+"""Opened job bodies kept in memory."""
+PARAMS_FILE: Final = ".p2pq/params.json"
+PROGRESS_FILE: Final = "results/.progress"
+PROGRESS_POLL_S: Final = 1.0
+THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+"""Told how many cpus the task asked for, so that libraries do not start a thread per cpu of the machine."""
+
+Key = tuple[NodeId, LeaseId]
+Post = Callable[[Event], None]
+
+
+@dataclass(slots=True)
+class Guest:
+    """One attempt between Start and its end."""
+
+    start: Start
+    task: "asyncio.Task[None] | None" = None
+    began: float = 0.0
+    """Monotonic seconds at which it began to run; 0 while it is being fetched."""
+    root: Path | None = None
+    stdout: Path | None = None
+    stderr: Path | None = None
+    cancelled: bool = False
+    progress: int = -1
+
+
+class Guests:
+    """The attempts that run here. Use it from the event loop's thread only."""
+
+    def __init__(  # noqa: PLR0913  the daemon's parts, each used here
+        self,
+        *,
+        node: NodeId,
+        name: str,
+        blobs: BlobStore,
+        transfers: Transfers,
+        pool: RunnerPool,
+        settings: RunnerSettings,
+        memory_mb: int,
+        tasks: asyncio.TaskGroup,
+        post: Post,
+    ) -> None:
+        """Take the parts; ``memory_mb`` is the limit of a task that asks for none."""
+        self._node = node
+        self._name = name
+        self._blobs = blobs
+        self._transfers = transfers
+        self._pool = pool
+        self._settings = settings
+        self._memory_mb = memory_mb
+        self._tasks = tasks
+        self._post = post
+        self._guests: dict[Key, Guest] = {}
+        self._bodies: OrderedDict[bytes, JobBody] = OrderedDict()
+        self._prefetching: dict[bytes, asyncio.Task[None]] = {}
+
+    # ------------------------------------------------------------------ effects
+
+    def start(self, effect: Start) -> None:
+        """Perform ``Start``."""
+        key = (effect.master, effect.lease)
+        guest = Guest(effect)
+        self._guests[key] = guest
+        guest.task = self._tasks.create_task(self._run(key, guest), name=f"task {effect.lease}")
+
+    def kill(self, effect: Kill) -> None:
+        """Perform ``Kill``: nobody wants a result; nothing is said when it is over."""
+        guest = self._guests.get((effect.master, effect.lease))
+        if guest is None:
+            self._unpin(effect.master, effect.lease)
+        elif guest.task is not None:
+            guest.cancelled = True
+            guest.task.cancel()
+
+    def fetch(self, effect: Fetch) -> None:
+        """Perform ``Fetch``: bring blobs that will probably be needed, one job at a time."""
+        missing = self._missing(effect.blobs)
+        if missing and effect.job not in self._prefetching:
+            task = self._tasks.create_task(self._prefetch(effect.master, effect.job, missing), name="prefetch")
+            self._prefetching[effect.job] = task
+            task.add_done_callback(lambda _: self._prefetching.pop(effect.job, None))
+
+    def release(self, effect: Release) -> None:
+        """Perform ``Release``: the master has the result."""
+        self._unpin(effect.master, effect.lease)
+
+    def guests(self) -> dict[Key, Guest]:
+        """Return what runs here now; read only."""
+        return self._guests
+
+    def find(self, lease: LeaseId, master: NodeId) -> Guest | None:
+        """Return the attempt under a lease, if it runs here."""
+        return self._guests.get((master, lease))
+
+    # ------------------------------------------------------------------ one attempt
+
+    async def _prefetch(self, master: NodeId, job: bytes, missing: list[tuple[bytes, int]]) -> None:
+        try:
+            await self._transfers.fetch(master, missing)
+        except (LinkError, StorageError) as error:
+            log.debug("blobs.prefetch-failed job=%s reason=%s", short(job), error)
+
+    async def _run(self, key: Key, guest: Guest) -> None:
+        start = guest.start
+        progress: asyncio.Task[None] | None = None
+        try:
+            job = await self._open(start)
+            self._post(Started(lease=start.lease, master=start.master))
+            guest.began = time.monotonic()
+            progress = self._tasks.create_task(self._watch_progress(guest), name="progress")
+            event: Event = await self._execute(guest, job)
+        except asyncio.CancelledError:
+            if not guest.cancelled:
+                raise
+            self._unpin(start.master, start.lease)
+            return
+        except (SandboxError, StorageError, LinkError, Reject) as error:
+            self._unpin(start.master, start.lease)
+            event = Faulted(lease=start.lease, master=start.master, fault=_fault(error), detail=str(error)[:500])
+        finally:
+            if progress is not None:
+                progress.cancel()
+            del self._guests[key]
+        self._post(event)
+
+    async def _open(self, start: Start) -> JobBody:
+        """Bring every blob of the job here and open its body.
+
+        Raises:
+            LinkError, StorageError: a blob cannot be had.
+            Reject: the body is not what the manifest promised.
+        """
+        refs = (*start.body, *start.blobs)
+        self._blobs.pin(self._pin_tag(start.master, start.lease), [ref.blob for ref in refs])
+        for ciphertext in start.inline:
+            blob = prims.blob_id(ciphertext)
+            if any(ref.blob == blob for ref in refs) and not self._blobs.has(blob):
+                self._blobs.put(blob, ciphertext)
+        job = self._bodies.get(start.job)
+        missing = self._missing(refs)
+        if missing:
+            await self._transfers.fetch(start.master, missing)
+        if job is None:
+            job = await asyncio.to_thread(self._decrypt, start)
+            self._bodies[start.job] = job
+            while len(self._bodies) > BODIES_MAX:
+                self._bodies.popitem(last=False)
+        else:
+            self._bodies.move_to_end(start.job)
+        return job
+
+    def _decrypt(self, start: Start) -> JobBody:
+        parts = {ref.blob: self._blobs.get(ref.blob) for ref in start.body}
+        return bodies.decrypt(start.key, start.body, parts, JobBody)
+
+    async def _execute(self, guest: Guest, job: JobBody) -> Event:
+        start = guest.start
+        env: dict[str, str] = {}
+        wall = int(time.time() * 1000)
+
+        def populate(folder: Path) -> None:
+            unpack(job.tree, lambda chunk: self._blobs.get(chunk.blob), folder)
+            (folder / "results").mkdir(exist_ok=True)
+            (folder / PARAMS_FILE).parent.mkdir(exist_ok=True)
+            (folder / PARAMS_FILE).write_text(json.dumps(params), encoding="utf-8")
+            # Only now is it known where a task without a sandbox will run.
+            env.update(self._environment(start, number, JOB_FOLDER if strict else str(folder)))
+            guest.root = folder
+
+        strict = start.sandbox == "strict"
+        params = task_params(job.array, job.axes, start.task)
+        number = task_number(job.array, job.axes, start.task)
+        if job.config:
+            params["config"] = job.config
+        launch = TaskLaunch(
+            lease=f"{short(start.master)}-{start.lease}",
+            job=start.job,
+            level="strict" if strict else "none",
+            argv=command(job, params, self._pool.python, job_id=to_text(start.job), number=number),
+            env=env,
+            limits=self._limits(start),
+            populate=populate,
+            collect=lambda folder, outcome: self._seal(start, folder, outcome),
+            idle_priority=not start.own,
+            on_started=lambda stdout, stderr: _remember(guest, stdout, stderr),
+        )
+        outcome, sealed = await self._pool.run(launch)
+        return Exited(
+            lease=start.lease,
+            master=start.master,
+            outcome=Outcome(
+                reason=_REASONS[outcome.reason],
+                exit=outcome.exit,
+                signal=outcome.signal,
+                run_ms=round(outcome.seconds * 1000),
+                cpu_ms=round(outcome.cpu_s * 1000),
+                max_rss=outcome.max_rss,
+                started=wall,
+            ),
+            sandbox=start.sandbox,
+            key=sealed.key,
+            body=sealed.body,
+            blobs=sealed.blobs,
+        )
+
+    def _environment(self, start: Start, number: int, root: str) -> dict[str, str]:
+        cpus = str(start.resources.cpus)
+        return {
+            "P2PQ_JOB": to_text(start.job),
+            "P2PQ_TASK": str(number),
+            "P2PQ_TASKS": str(start.tasks),
+            "P2PQ_ATTEMPT": str(start.attempt),
+            "P2PQ_RESULTS": f"{root}/results",
+            "P2PQ_CPUS": cpus,
+            "P2PQ_PARAMS": f"{root}/{PARAMS_FILE}",
+            "P2PQ_NODE": self._name,
+            "PYTHONUNBUFFERED": "1",  # or live logs would come in blocks of 8 KiB
+            **dict.fromkeys(THREAD_VARIABLES, cpus),
+        }
+
+    def _limits(self, start: Start) -> Limits:
+        memory_mb = start.resources.memory_mb or self._memory_mb
+        time_s = start.limits.time_s if start.own else min(start.limits.time_s, self._settings.time_s)
+        return Limits(
+            cpus=start.resources.cpus,
+            memory_bytes=memory_mb << 20 if memory_mb else None,
+            wall_s=float(time_s),
+            disk_bytes=min(start.limits.disk_mb, self._settings.disk_mb) << 20,
+            processes=start.limits.processes,
+            output_bytes=start.limits.output_mb << 20,
+        )
+
+    def _seal(self, start: Start, folder: Path, outcome: RunOutcome) -> "Sealed":
+        """Pack, encrypt and make durable what an attempt left (in a worker thread; nothing of it runs any more)."""
+        (folder / PROGRESS_FILE).unlink(missing_ok=True)
+        limits = TreeLimits(bytes_max=self._limits(start).disk_bytes)
+        tree, skipped = collect(folder / "results", limits, self._blobs.put, _random_key)
+        output, _ = collect(outcome.stdout.parent, TreeLimits(), self._blobs.put, _random_key)
+        output = Tree(
+            files=tuple(file for file in output.files if file.path in {"stdout", "stderr"}), chunks=output.chunks
+        )
+        key = os.urandom(32)
+        refs, parts = bodies.encrypt(key, ResultBody(tree=tree, output=output, detail=outcome.detail, skipped=skipped))
+        for ref, part in zip(refs, parts, strict=True):
+            self._blobs.put(ref.blob, part)
+        blobs = tuple(dict.fromkeys((*bodies.tree_refs(tree), *bodies.tree_refs(output))))
+        self._blobs.pin(self._pin_tag(start.master, start.lease), [ref.blob for ref in (*refs, *blobs)])
+        self._blobs.sync()
+        context = bodies.result_context(start.job, start.task, start.attempt, start.lease)
+        return Sealed(seal.seal(start.reply, key, context, os.urandom), refs, blobs)
+
+    async def _watch_progress(self, guest: Guest) -> None:
+        """Tell the progress that a task writes to ``results/.progress``; hostile text is ignored."""
+        start = guest.start
+        while True:
+            await asyncio.sleep(PROGRESS_POLL_S)
+            if guest.root is not None:
+                progress = read_progress(guest.root / PROGRESS_FILE)
+                if progress is not None and progress != guest.progress:
+                    guest.progress = progress
+                    self._post(Progressed(lease=start.lease, master=start.master, progress=progress))
+
+    # ------------------------------------------------------------------ blobs
+
+    def _missing(self, refs: Iterable[BlobRef]) -> list[tuple[bytes, int]]:
+        return [(ref.blob, ref.size) for ref in dict.fromkeys(refs) if not self._blobs.has(ref.blob)]
+
+    def _unpin(self, master: NodeId, lease: LeaseId) -> None:
+        self._blobs.unpin(self._pin_tag(master, lease))
+
+    @staticmethod
+    def _pin_tag(master: NodeId, lease: LeaseId) -> str:
+        return f"lease {to_text(master)} {lease}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What an attempt left, encrypted and durable here."""
+
+    key: bytes
+    body: tuple[BlobRef, ...]
+    blobs: tuple[BlobRef, ...]
+
+
+_REASONS: Final[dict[str, Reason]] = {
+    "ok": "ok",
+    "exit": "exit",
+    "signal": "signal",
+    "time-limit": "time-limit",
+    "memory-limit": "memory-limit",
+    "disk-limit": "disk-limit",
+    "output-limit": "output-limit",
+    "cancelled": "cancelled",
+    "sandbox": "runner-died",
+}
+
+
+def command(job: JobBody, params: dict[str, str], python: JobPython, *, job_id: str, number: int) -> tuple[str, ...]:
+    """Return the argument vector of one task."""
+    arguments = expand(job.args, params, job=job_id, task=number, swept=job.axes)
+    if job.config and not any("{config}" in arg for arg in job.args):
+        arguments += ["--config", job.config]
+    match job.kind:
+        case "python":
+            return (str(python.executable), job.main, *arguments)
+        case "shell":
+            return ("/bin/sh", job.main, *arguments)
+        case "command":
+            return (f"./{job.main}", *arguments)
+
+
+def read_progress(path: Path) -> int | None:
+    """Return the progress in thousandths that a task wrote, or None where there is no number from 0 to 1."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        value = float(os.read(descriptor, 64))
+    except (OSError, ValueError):
+        return None
+    finally:
+        os.close(descriptor)
+    return round(value * 1000) if 0 <= value <= 1 else None
+
+
+def _remember(guest: Guest, stdout: Path, stderr: Path) -> None:
+    guest.stdout, guest.stderr = stdout, stderr
+
+
+def _random_key(_inner: bytes) -> bytes:
+    return os.urandom(32)
+
+
+def _fault(error: Exception) -> Fault:
+    match error:
+        case SandboxError():
+            return "sandbox"
+        case StorageError():
+            return "disk"
+        case _:
+            return "fetch"

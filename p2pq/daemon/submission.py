@@ -1,0 +1,206 @@
+"""From a folder and options to a signed manifest and blobs: what ``p2pq submit`` asks for. Blocking; runs in a thread."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from p2pq.daemon import folders
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.history import JobExtra
+from p2pq.errors import Reject, UsageError
+from p2pq.model.ids import JobId, MeshId, NodeId
+from p2pq.model.job import TIME_DEFAULT_S, Limits
+from p2pq.model.params import Axis, Range, count_tasks, parse_array, parse_sweep
+from p2pq.wire import body as bodies
+from p2pq.wire import names, prims, seal, sign
+from p2pq.wire.body import JobBody
+from p2pq.wire.control import Submit
+from p2pq.wire.objects import BLOBS_MAX, Manifest
+from p2pq.wire.tree import File, Part, Tree, convergent
+
+JOB_LIFE_MS: Final = 366 * 24 * 3600 * 1000
+"""A job that nobody ran for a year is given up."""
+_CHUNK_KEYS: Final = "p2pq-chunks"
+
+
+class Sweep(msgspec.Struct, frozen=True, array_like=True):
+    """What names and parametrises a job's tasks; kept for people beside the job."""
+
+    array: tuple[Range, ...] = ()
+    axes: tuple[Axis, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who submits: the keys and names that go into a manifest."""
+
+    node: NodeId
+    secret: bytes
+    mesh: MeshId
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job, ready to be queued; its blobs are durable and pinned under its id."""
+
+    job: JobId
+    manifest: bytes
+    key: bytes
+    reply_secret: bytes
+    extra: JobExtra
+    warnings: tuple[str, ...]
+
+
+def prepare(request: Submit, author: Author, blobs: BlobStore, *, only: bytes, now_ms: int) -> Prepared:
+    """Look through the folder, pack it, and sign the job's manifest.
+
+    Args:
+        request: as the client sent it; nothing of it is believed.
+        author: this node.
+        blobs: takes the folder's content.
+        only: the node that may run it, or empty.
+        now_ms: wall time.
+
+    Raises:
+        UsageError: the folder or an option is not usable; nothing was queued.
+        StorageError: the blobs cannot be kept.
+    """
+    folder = Path(request.folder)
+    sweep = Sweep(
+        parse_array(request.array) if request.array else (), tuple(parse_sweep(text) for text in request.sweep)
+    )
+    tasks = count_tasks(sweep.array, sweep.axes)
+    found = folders.scan(folder, request.exclude)
+    paths = {entry.path for entry in found.entries if entry.kind == "file"}
+    main = folders.find_main(folder, request.main or None)
+    if main not in paths:
+        raise UsageError(f"{names.display(main)} is what the job runs, but --exclude or an ignore file leaves it out")
+    kind = _kind(folder, main)
+    job = JobId(os.urandom(16))
+    secret = prims.derive(author.secret, b"", _CHUNK_KEYS)
+    config = ""
+
+    def sink(blob: bytes, ciphertext: bytes) -> None:
+        blobs.add(blob, ciphertext, pin=job)
+
+    try:
+        tree = folders.pack(folder, found, sink, convergent(secret))
+        if request.config:
+            config, tree = _with_config(tree, folder, Path(request.config), sink, secret)
+        name = request.name or folder.resolve().name or "job"
+        key = os.urandom(32)
+        body = JobBody(
+            name=name[:200],
+            main=main,
+            kind=kind,
+            args=request.args,
+            axes=sweep.axes,
+            array=sweep.array,
+            config=config,
+            tree=tree,
+        )
+        refs, parts = bodies.encrypt(key, body)
+        for ref, part in zip(refs, parts, strict=True):
+            sink(ref.blob, part)
+        tree_refs = bodies.tree_refs(tree)
+        if len(tree_refs) > BLOBS_MAX:
+            raise UsageError(f"{names.display(str(folder))} is too large for one job; --exclude what it does not need")
+        reply_secret = os.urandom(32)
+        manifest = Manifest(
+            mesh=author.mesh,
+            node=author.node,
+            owner=author.owner,
+            job=job,
+            tasks=tasks,
+            resources=request.resources,
+            limits=Limits(time_s=request.time_s or TIME_DEFAULT_S),
+            retries=request.retries,
+            priority=request.priority,
+            sandbox=request.sandbox,
+            only=only,
+            reply=prims.x25519_public(reply_secret),
+            commit=seal.commitment(key),
+            body=refs,
+            blobs=tree_refs,
+            submitted=now_ms,
+            expires=now_ms + JOB_LIFE_MS,
+        )
+        raw = sign.sign(prims.SigningKey(author.secret), manifest)
+        blobs.sync()
+    except Reject as error:
+        blobs.unpin(job)
+        raise UsageError(f"{names.display(str(folder))} cannot be submitted: {error.reason}") from error
+    except BaseException:
+        blobs.unpin(job)
+        raise
+    extra = JobExtra(
+        name=name,
+        folder=str(folder),
+        results=request.results or str(folder / "results"),
+        argv=(main, *request.args),
+        axes=msgspec.msgpack.encode(sweep),
+        tasks=tasks,
+    )
+    return Prepared(job, raw, key, reply_secret, extra, found.warnings)
+
+
+def open_sweep(extra: JobExtra | None) -> Sweep:
+    """Return what names a job's tasks, from what was kept of it."""
+    return msgspec.msgpack.decode(extra.axes, type=Sweep) if extra is not None and extra.axes else Sweep()
+
+
+def _kind(folder: Path, main: str) -> Literal["python", "shell", "command"]:
+    if main.endswith(".py"):
+        return "python"
+    if os.access(folder / main, os.X_OK):
+        return "command"
+    if main.endswith(".sh"):
+        return "shell"
+    raise UsageError(f"{names.display(main)} is neither Python nor executable; run `chmod +x` on it")
+
+
+def _with_config(
+    tree: Tree, folder: Path, config: Path, sink: Callable[[bytes, bytes], None], secret: bytes
+) -> tuple[str, Tree]:
+    """Return the config file's path in the tree, and a tree that holds it."""
+    if not config.is_file():
+        raise UsageError(f"--config {names.display(str(config))} is not a file")
+    inside = config.resolve().is_relative_to(folder.resolve())
+    path = config.resolve().relative_to(folder.resolve()).as_posix() if inside else config.name
+    if any(file.path == path for file in tree.files):
+        if inside:
+            return path, tree
+        raise UsageError(f"--config: the folder has a {names.display(path)} of its own; rename one of the two")
+    with tempfile.TemporaryDirectory() as staging:
+        staged = Path(staging) / path
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(config, staged)
+        extra = folders.pack(Path(staging), folders.scan(Path(staging)), sink, convergent(secret))
+    return path, merge(tree, extra)
+
+
+def merge(first: Tree, second: Tree) -> Tree:
+    """Return one tree with the files of both, which have no path in common."""
+    shift = len(first.chunks)
+    moved = tuple(
+        File(
+            file.path,
+            file.executable,
+            file.size,
+            tuple(Part(part.chunk + shift, part.offset, part.length) for part in file.parts),
+        )
+        for file in second.files
+    )
+    return Tree(
+        files=tuple(sorted((*first.files, *moved), key=lambda file: file.path)),
+        dirs=first.dirs,
+        links=first.links,
+        chunks=(*first.chunks, *second.chunks),
+    )
