@@ -34,8 +34,8 @@ if [ ! -w "$folder" ]; then
     folder=$copy/pi
 fi
 
-echo "\$ p2pq submit $folder --sweep seed=0,1,2,3,4,5,6,7"
-"$venv/bin/p2pq" submit "$folder" --sweep seed=0,1,2,3,4,5,6,7 </dev/null
+echo "\$ p2pq submit --sweep seed=0,1,2,3,4,5,6,7 $folder"
+"$venv/bin/p2pq" submit --sweep seed=0,1,2,3,4,5,6,7 "$folder" </dev/null
 echo "\$ python3 $folder/mean.py"
 "$venv/bin/python" "$folder/mean.py"
 echo "The results lie in $folder/results/ (one folder per task)"
