@@ -1,0 +1,331 @@
+"""Blobs on disk: verified, bounded, pinned, durable when asked."""
+
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from p2pq.daemon import blobstore
+from p2pq.daemon.blobstore import BlobMissingError, BlobStore
+from p2pq.errors import DiskFullError, Reject, StorageError
+from p2pq.model.ids import to_text
+from p2pq.wire import prims
+from p2pq.wire.tree import CHUNK
+
+QUOTA = 1000
+
+
+def blob_of(data: bytes) -> bytes:
+    return prims.blob_id(data)
+
+
+def data_of(number: int, size: int = 100) -> bytes:
+    return bytes([number]) * size
+
+
+@pytest.fixture
+def store(tmp_path):
+    return BlobStore(tmp_path / "blobs", quota_bytes=QUOTA, reserve_bytes=0)
+
+
+def put(store, number, size=100, **options):
+    data = data_of(number, size)
+    store.put(blob_of(data), data, **options)
+    return blob_of(data)
+
+
+def reopened(tmp_path, quota=QUOTA):
+    return BlobStore(tmp_path / "blobs", quota_bytes=quota, reserve_bytes=0)
+
+
+def test_what_is_put_comes_back(store, tmp_path):
+    blob = put(store, 1)
+    assert store.has(blob)
+    assert store.get(blob) == data_of(1)
+    name = to_text(blob)
+    assert store.path(blob) == tmp_path / "blobs" / name[:2] / name
+    assert (store.used_bytes, len(store)) == (100, 1)
+    assert store.path(blob).stat().st_mode & 0o777 == 0o600
+
+
+def test_the_same_blob_counts_once(store):
+    put(store, 1)
+    put(store, 1)
+    assert (store.used_bytes, len(store)) == (100, 1)
+
+
+@pytest.mark.parametrize("data", [b"other", b"", bytes(CHUNK + 1)])
+def test_bytes_that_do_not_match_their_name_are_refused(store, data):
+    name = blob_of(data) if len(data) > CHUNK else blob_of(b"x")
+    with pytest.raises(Reject, match="does not match"):
+        store.put(name, data)
+    assert len(store) == 0
+    assert store.used_bytes == 0
+
+
+def test_missing_blob(store):
+    for ask in (store.get, store.path):
+        with pytest.raises(BlobMissingError):
+            ask(bytes(32))
+    assert not store.has(bytes(32))
+
+
+def test_least_recently_used_goes_first(store):
+    blobs = [put(store, number) for number in range(10)]
+    assert store.get(blobs[0])
+    store.path(blobs[1])
+    put(store, 2)  # putting again is using
+    put(store, 10, 300)
+    assert [store.has(blob) for blob in blobs] == [True] * 3 + [False] * 3 + [True] * 4
+    assert store.used_bytes == QUOTA
+
+
+def test_pinned_blobs_stay(store):
+    blobs = [put(store, number) for number in range(10)]
+    store.pin("job", blobs[:9])
+    put(store, 10)
+    assert not store.has(blobs[9])
+    assert all(map(store.has, blobs[:9]))
+    store.pin("other", [blob_of(data_of(10))])
+    with pytest.raises(DiskFullError, match="blobs_mb"):
+        put(store, 11)
+    assert store.used_bytes == QUOTA
+    assert store.get(blobs[0]) == data_of(0)
+
+
+def test_pins_count_per_tag(store):
+    blob = put(store, 1)
+    store.pin("a", [blob, blob])
+    store.pin("a", [blob])
+    store.pin("b", [blob])
+    store.unpin("a")
+    store.unpin("a")
+    store.unpin("nobody")
+    put(store, 2, 900)
+    assert store.has(blob)
+    store.unpin("b")
+    put(store, 3, 1000)
+    assert not store.has(blob)
+
+
+def test_blobs_may_be_pinned_before_they_come(store):
+    blob = blob_of(data_of(1))
+    store.pin("job", [blob])
+    put(store, 1)
+    put(store, 2, 900)
+    assert store.has(blob)
+    store.unpin("job")
+    put(store, 3, 1000)
+    assert not store.has(blob)
+
+
+def test_put_pins_at_once(store):
+    blob = put(store, 1, pin="job")
+    put(store, 2, 900)
+    with pytest.raises(DiskFullError):
+        put(store, 3, 950)
+    assert store.has(blob)
+
+
+def test_unpinning_what_never_came(store):
+    store.pin("job", [bytes(32)])
+    store.unpin("job")
+    assert len(store) == 0
+
+
+def test_discard_spares_the_pinned(store):
+    first, second = put(store, 1), put(store, 2, pin="job")
+    store.discard([first, second, bytes(32)])
+    assert (store.has(first), store.has(second)) == (False, True)
+    assert store.used_bytes == 100
+
+
+def test_blobs_and_order_of_use_survive_a_restart(store, tmp_path):
+    blobs = [put(store, number) for number in range(10)]
+    for age, blob in enumerate(reversed(blobs)):
+        os.utime(store.path(blob), (1000, 1000 + age))
+    again = reopened(tmp_path)
+    assert (again.used_bytes, len(again)) == (1000, 10)
+    assert again.get(blobs[9]) == data_of(9)  # the oldest, but just used
+    put(again, 10)
+    assert not again.has(blobs[8])
+    assert again.has(blobs[9])
+    assert reopened(tmp_path).get(blobs[9]) == data_of(9)
+
+
+def test_a_lower_quota_counts_from_the_next_blob_on(store, tmp_path):
+    for number in range(10):
+        put(store, number)
+    again = reopened(tmp_path, quota=300)
+    put(again, 10)
+    assert again.used_bytes == 300
+
+
+@pytest.mark.parametrize("ask", ["get", "path"])
+def test_damage_of_an_earlier_run_is_found(store, tmp_path, ask):
+    blob = put(store, 1)
+    store.path(blob).write_bytes(b"garbage")
+    again = reopened(tmp_path)
+    assert again.has(blob)
+    with pytest.raises(BlobMissingError, match="damaged"):
+        getattr(again, ask)(blob)
+    assert not again.has(blob)
+    assert again.used_bytes == 0
+    put(again, 1)
+    assert again.get(blob) == data_of(1)
+
+
+def test_path_of_a_sound_blob_of_an_earlier_run(store, tmp_path):
+    blob = put(store, 1)
+    again = reopened(tmp_path)
+    assert again.path(blob).read_bytes() == data_of(1)
+    assert again.path(blob).read_bytes() == data_of(1)
+
+
+def test_leftovers_are_forgotten(store, tmp_path):
+    blob = put(store, 1)
+    store.path(blob).write_bytes(b"")
+    (tmp_path / "blobs/tmp/7").write_bytes(b"half")
+    (tmp_path / "blobs/aa").mkdir(exist_ok=True)
+    (tmp_path / "blobs/aa/README").write_bytes(b"not ours")
+    again = reopened(tmp_path)
+    assert len(again) == 0
+    assert not (tmp_path / "blobs/tmp/7").exists()
+    assert (tmp_path / "blobs/aa/README").exists()
+
+
+def test_a_blob_that_someone_deleted(store):
+    blob = put(store, 1, pin="job")
+    store.path(blob).unlink()
+    with pytest.raises(BlobMissingError):
+        store.get(blob)
+    assert not store.has(blob)
+    assert store.used_bytes == 0
+
+
+def test_a_blob_that_cannot_be_read(store, monkeypatch):
+    blob = put(store, 1)
+
+    def broken(_path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(blobstore.Path, "read_bytes", broken)
+    with pytest.raises(StorageError, match="Input/output error"):
+        store.get(blob)
+    assert store.has(blob)
+
+
+def test_a_folder_that_cannot_be_used(tmp_path):
+    (tmp_path / "blobs").write_bytes(b"")
+    with pytest.raises(StorageError, match="cannot be used"):
+        BlobStore(tmp_path / "blobs", quota_bytes=1, reserve_bytes=0)
+
+
+class Disk(NamedTuple):
+    f_blocks: int
+    f_frsize: int
+    f_bavail: int
+
+
+def test_reserve_of_free_disk(tmp_path, monkeypatch):
+    disk = {"free": 1000}
+    monkeypatch.setattr(blobstore.os, "statvfs", lambda _: Disk(4000, 1, disk["free"]))
+    store = BlobStore(tmp_path / "blobs", quota_bytes=10**9, reserve_bytes=500)
+    blob = put(store, 1, 500)
+    disk["free"] = 500
+    with pytest.raises(DiskFullError, match="reserve_mb"):
+        put(store, 2)  # even without the first one
+    assert not store.has(blob)
+    share = BlobStore(tmp_path / "share", quota_bytes=10**9, reserve_bytes=1)
+    disk["free"] = 299
+    with pytest.raises(DiskFullError):
+        put(share, 1)
+    disk["free"] = 300
+    put(share, 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(errno.ENOSPC, DiskFullError), (errno.EDQUOT, DiskFullError), (errno.EIO, StorageError)],
+)
+def test_disk_that_fails_while_writing(store, tmp_path, monkeypatch, code, kind):
+    real = os.write
+    broken = True
+
+    def write(descriptor, data):
+        if broken:
+            raise OSError(code, os.strerror(code))
+        return real(descriptor, data[:7])  # short writes go on
+
+    monkeypatch.setattr(blobstore.os, "write", write)
+    with pytest.raises(kind) as caught:
+        put(store, 1)
+    assert type(caught.value) is kind
+    assert store.used_bytes == 0
+    assert list((tmp_path / "blobs/tmp").iterdir()) == []
+    broken = False
+    assert store.get(put(store, 1)) == data_of(1)
+
+
+def test_sync_reaches_files_and_folders(store, monkeypatch):
+    synced = []
+    real = os.fsync
+
+    def fsync(descriptor):
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real(descriptor)
+
+    monkeypatch.setattr(blobstore.os, "fsync", fsync)
+    first, second = put(store, 1), put(store, 2)
+    store.sync([first, bytes(32)])
+    path = store.path(first)
+    assert synced == [str(path), str(path.parent), str(path.parent.parent)]
+    synced.clear()
+    store.sync()
+    assert synced[0] == str(store.path(second))
+    synced.clear()
+    store.sync()
+    store.sync([first])
+    assert synced == []
+
+
+def test_sync_of_what_was_evicted(store):
+    blob = put(store, 1)
+    store.path(blob).unlink()
+    store.sync()
+
+
+def test_failed_sync_forgets_what_it_could_not_keep(store, monkeypatch):
+    """After a failed fsync the kernel may say that all is well the next time."""
+    blob = put(store, 1, pin="job")
+
+    def broken(_descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(blobstore.os, "fsync", broken)
+        with pytest.raises(StorageError, match="Input/output error"):
+            store.sync()
+    assert not store.has(blob)
+    store.sync()
+
+
+def test_threads_may_share_a_store(tmp_path):
+    store = BlobStore(tmp_path / "blobs", quota_bytes=50_000, reserve_bytes=0)
+
+    def work(_thread):
+        for number in range(200):
+            data = data_of(number % 100, 1000)
+            store.put(blob_of(data), data)
+            with suppress(BlobMissingError):  # evicted by another thread
+                assert store.get(blob_of(data)) == data
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    files = [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
+    assert store.used_bytes == sum(path.stat().st_size for path in files) == len(store) * 1000
+    assert store.used_bytes <= 50_000
