@@ -1,0 +1,256 @@
+"""What a master remembers of its jobs and tasks, and which task may be granted next.
+
+A pending task is in exactly one of three places: the job's ``pending`` (anybody may have it), ``shy`` (anybody but the
+worker that it failed on), or resting (nobody yet; the queue keeps until when). Tasks without a history are not
+stored at all, so a job of a million tasks costs as much as a job of one.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from typing import Final
+
+from p2pq.core.intervals import IntervalSet
+from p2pq.core.placement import Ask, JobSnapshot
+from p2pq.core.records import RestoredTask
+from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
+from p2pq.model.job import JobState, Outcome, TaskState
+from p2pq.wire.objects import Manifest
+
+OVER: Final[tuple[TaskState, ...]] = ("done", "failed", "cancelled")
+
+
+class Task:
+    """A task with a history."""
+
+    __slots__ = (
+        "attempts", "avoid", "delivered", "detail", "died", "failures", "faults", "lease", "outcome", "rests", "returns",
+        "state", "stuck", "worker",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.state: TaskState = "pending"
+        self.attempts = 0
+        """Granted so far; the latest attempt has this number."""
+        self.failures = 0
+        self.faults = 0
+        self.returns = 0
+        """How often it came back without a result, in this life of the master."""
+        self.rests = 0
+        """Pauses so far, in this life of the master; the next one is twice as long."""
+        self.died = False
+        self.detail = ""
+        self.delivered = False
+        self.stuck = 0
+        """Deliveries that failed in a row."""
+        self.lease: LeaseId | None = None
+        self.worker: NodeId | None = None
+        self.outcome: Outcome | None = None
+        self.avoid: NodeId | None = None
+        """The worker that it failed on last, while that matters."""
+
+
+class Job:
+    """A job that has not ended."""
+
+    def __init__(self, manifest: Manifest, raw: bytes, digest: bytes, key: bytes, serial: int, wall: Wall) -> None:
+        """Hold a new job: all its tasks are pending."""
+        self.id = JobId(manifest.job)
+        self.manifest = manifest
+        self.raw = raw
+        self.digest = digest
+        self.key = key
+        self.wall = wall
+        self.rank = (-manifest.priority, serial)
+        """Lower is served first."""
+        self.ask = Ask(resources=manifest.resources, sandbox=manifest.sandbox, only=manifest.only)
+        self.tasks: dict[int, Task] = {}
+        self.pending = IntervalSet([(0, manifest.tasks)])
+        self.shy: dict[NodeId, IntervalSet] = {}
+        self.resting = 0
+        self.running = 0
+        self.over: dict[TaskState, int] = dict.fromkeys(OVER, 0)
+        self.undelivered = 0
+        self.cancelled = False
+        """As a whole: a task without a history is cancelled then."""
+        self.able: tuple[int, tuple[NodeId, ...]] = (-1, ())
+        """Up to two linked workers that could run it, and as of which change of the workers that is."""
+
+    def task(self, index: int) -> Task:
+        """Return the task's history, beginning one if there is none."""
+        task = self.tasks.get(index)
+        if task is None:
+            task = self.tasks[index] = Task()
+        return task
+
+    @property
+    def grantable(self) -> int:
+        """How many tasks somebody may have now."""
+        return len(self.pending) + sum(len(tasks) for tasks in self.shy.values())
+
+    def hide(self, index: int, worker: NodeId) -> None:
+        """Let anybody but ``worker`` have a pending task."""
+        self.shy.setdefault(worker, IntervalSet()).add(index)
+
+    def unrest(self, index: int, worker: NodeId) -> bool:
+        """Take out a task that rests or avoids ``worker``; return whether it was the latter."""
+        tasks = self.shy.get(worker)
+        if tasks is None or index not in tasks:
+            self.resting -= 1
+            return False
+        tasks.remove(index)
+        if not tasks:
+            del self.shy[worker]
+        return True
+
+    def take(self, worker: NodeId, limit: int) -> list[int]:
+        """Remove and return tasks that ``worker`` may have: retried ones first, at most ``limit``."""
+        taken: list[int] = []
+        for avoided in list(self.shy):
+            if len(taken) == limit:
+                break
+            if avoided != worker:
+                tasks = self.shy[avoided]
+                taken += tasks.take(limit - len(taken))
+                if not tasks:
+                    del self.shy[avoided]
+        return taken + self.pending.take(limit - len(taken))
+
+    def may_take(self, worker: NodeId) -> bool:
+        """Whether there is a task that ``worker`` may have."""
+        return bool(self.pending) or len(self.shy) > (worker in self.shy)
+
+    def state_of(self, index: int) -> TaskState:
+        """Return the state of any task."""
+        task = self.tasks.get(index)
+        if task is None:
+            return "cancelled" if self.cancelled else "pending"
+        return task.state
+
+    def settle(self, index: int, state: TaskState, *, deliver: bool) -> Task:
+        """A task is over; ``deliver`` tells whether its results are still to be written out."""
+        task = self.task(index)
+        task.state = state
+        task.lease = None
+        task.avoid = None
+        task.delivered = not deliver
+        self.over[state] += 1
+        self.undelivered += deliver
+        return task
+
+    def cancel(self) -> None:
+        """All tasks that wait or run are cancelled; their leases and pauses have been ended."""
+        self.cancelled = True
+        for task in self.tasks.values():
+            if task.state not in OVER:
+                task.state = "cancelled"
+                task.lease = None
+                task.avoid = None
+                task.delivered = True
+        self.over["cancelled"] += self.unsettled
+        self.pending.clear()
+        self.shy.clear()
+        self.resting = 0
+
+    def restore(self, old: RestoredTask) -> None:
+        """Take up a task's history; what ran waits until its lease is taken up too."""
+        task = self.task(old.task)
+        task.attempts = old.attempts
+        task.failures = old.failures
+        task.faults = old.faults
+        task.died = old.died
+        task.detail = old.detail
+        if old.state not in OVER:
+            assert not self.cancelled, "a task of a cancelled job waits"
+            return
+        if self.cancelled:
+            self.over["cancelled"] -= 1  # it had been counted among those without a history
+        self.pending.remove(old.task)
+        self.settle(old.task, old.state, deliver=not old.delivered)
+
+    def to_deliver(self) -> list[int]:
+        """Return the tasks whose results do not lie in the owner's folder yet."""
+        return [index for index, task in self.tasks.items() if task.state in OVER and not task.delivered]
+
+    @property
+    def unsettled(self) -> int:
+        """How many tasks are not over."""
+        return self.manifest.tasks - sum(self.over.values())
+
+    @property
+    def ended(self) -> bool:
+        """No task is left to run or to deliver."""
+        return not self.undelivered and not self.unsettled
+
+    @property
+    def state(self) -> JobState:
+        """How the job stands; what it will have been once it has ended."""
+        if self.unsettled:
+            return "running" if self.running or self.tasks else "queued"
+        if self.over["cancelled"]:
+            return "cancelled"
+        return "failed" if self.over["failed"] else "done"
+
+    def snapshot(self) -> JobSnapshot:
+        """Return a value for readers."""
+        return JobSnapshot(
+            job=self.id,
+            owner=self.manifest.owner,
+            state=self.state,
+            tasks=self.manifest.tasks,
+            pending=self.unsettled - self.running,
+            running=self.running,
+            done=self.over["done"],
+            failed=self.over["failed"],
+            cancelled=self.over["cancelled"],
+            undelivered=self.undelivered,
+            priority=self.manifest.priority,
+            ask=self.ask,
+            submitted=self.wall,
+        )
+
+    def check(self) -> None:
+        """Assert that every task is in one place and that the counts are right."""
+        self.pending.check()
+        count = len(self.pending) + self.resting
+        for tasks in self.shy.values():
+            tasks.check()
+            assert tasks, "an empty set of shy tasks was kept"
+            assert all(index not in self.pending for index in tasks), "a task is in two places"
+            count += len(tasks)
+        states = [task.state for task in self.tasks.values()]
+        plain = self.manifest.tasks - len(self.tasks) if self.cancelled else 0
+        assert self.running == states.count("running"), "the count of running tasks is wrong"
+        for state in OVER:
+            assert self.over[state] == states.count(state) + (plain if state == "cancelled" else 0), "a count is wrong"
+        assert count + self.running + sum(self.over.values()) == self.manifest.tasks, "a task was lost or is twice"
+        waiting = sum(task.state in OVER and not task.delivered for task in self.tasks.values())
+        assert self.undelivered == waiting, "the count of undelivered results is wrong"
+        for index, task in self.tasks.items():
+            assert (task.lease is not None) == (task.state == "running"), "running means: under a lease"
+            assert task.state == "pending" or index not in self.pending, "a task that is not pending may be granted"
+
+
+class Line:
+    """The jobs of one owner that have tasks to grant, in the order in which they are served."""
+
+    def __init__(self) -> None:
+        self._jobs: list[tuple[tuple[int, int], JobId]] = []
+
+    def __iter__(self) -> Iterator[JobId]:
+        """Yield the jobs in order."""
+        return (job for _, job in self._jobs)
+
+    def __len__(self) -> int:
+        """Return how many jobs have tasks to grant."""
+        return len(self._jobs)
+
+    def update(self, job: Job) -> None:
+        """Let a job stand in line if and only if it has tasks to grant."""
+        entry = (job.rank, job.id)
+        at = bisect_left(self._jobs, entry)
+        stands = at < len(self._jobs) and self._jobs[at] == entry
+        wants = bool(job.pending or job.shy)
+        if wants and not stands:
+            insort(self._jobs, entry)
+        elif stands and not wants:
+            del self._jobs[at]

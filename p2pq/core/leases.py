@@ -1,0 +1,170 @@
+"""The right to run one attempt: granted, renewed, settled or over. One table per master.
+
+A lease lives until it is settled (its result is in), ended (returned, lost, cancelled) or due. It is renewed by
+heartbeats, but never beyond what the task's time limit allows, so nobody holds one for ever. While its result is being
+collected it cannot become due.
+"""
+
+from typing import Final, Literal
+
+from p2pq.core.deadlines import Deadlines
+from p2pq.core.intervals import IntervalSet
+from p2pq.model.ids import JobId, LeaseId, Mono, NodeId
+from p2pq.wire.objects import ResultItem
+
+WAIT_S: Final = 4 * 3600.0
+"""How long an attempt may be held before it starts: waiting ahead, fetching blobs."""
+GRACE_S: Final = 300.0
+"""What an attempt may take beyond its time limit: sealing, and having its results collected."""
+
+Standing = Literal["live", "over", "unknown"]
+
+
+class Lease:
+    """A live lease. Only ``Leases`` changes it."""
+
+    __slots__ = (
+        "attempt",
+        "collecting",
+        "granted",
+        "id",
+        "job",
+        "progress",
+        "running",
+        "task",
+        "time_s",
+        "until",
+        "worker",
+    )
+
+    def __init__(self, lease: LeaseId, job: JobId, task: int, attempt: int, worker: NodeId) -> None:
+        self.id = lease
+        self.job = job
+        self.task = task
+        self.attempt = attempt
+        self.worker = worker
+        self.granted = Mono(0.0)
+        self.time_s = 0.0
+        self.until = Mono(0.0)
+        """It cannot be renewed beyond this instant."""
+        self.running = False
+        self.progress = -1
+        self.collecting: ResultItem | None = None
+
+
+class Leases:
+    """All leases of one master: the live ones by id and by worker, and what was settled per epoch."""
+
+    def __init__(
+        self, epoch: int, lease_s: float, settled: tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
+    ) -> None:
+        """Start a life: ``epoch`` is higher than any before; ``settled`` holds intervals of counters per epoch."""
+        self.epoch = epoch
+        self._lease_s = lease_s
+        self._next = 0
+        self._live: dict[LeaseId, Lease] = {}
+        self._held: dict[NodeId, dict[LeaseId, None]] = {}
+        self._due: Deadlines[LeaseId] = Deadlines()
+        self._settled = {number: IntervalSet(intervals) for number, intervals in settled}
+
+    def __len__(self) -> int:
+        """Return how many leases are live."""
+        return len(self._live)
+
+    @property
+    def deadline(self) -> Mono | None:
+        """When the next lease may be due."""
+        return self._due.next
+
+    @property
+    def mark(self) -> LeaseId:
+        """The lease that will be granted next; every lease so far is smaller."""
+        return LeaseId(self.epoch, self._next)
+
+    def new_id(self) -> LeaseId:
+        """Return a lease id that was never used."""
+        lease = self.mark
+        self._next += 1
+        return lease
+
+    def add(self, lease: Lease, now: Mono, time_s: float) -> None:
+        """Let a lease live from ``now``; the task may run for ``time_s`` seconds once it has started."""
+        lease.granted = now
+        lease.time_s = time_s
+        lease.until = Mono(now + WAIT_S + time_s + GRACE_S)
+        self._live[lease.id] = lease
+        self._held.setdefault(lease.worker, {})[lease.id] = None
+        self._due.set(lease.id, Mono(now + self._lease_s))
+
+    def get(self, lease: LeaseId) -> Lease | None:
+        """Return the lease if it is live."""
+        return self._live.get(lease)
+
+    def standing(self, lease: LeaseId) -> Standing:
+        """Tell whether a lease is live, was once granted, or was never granted by this master."""
+        if lease in self._live:
+            return "live"
+        return "over" if lease.counter >= 0 <= lease.epoch and lease < self.mark else "unknown"
+
+    def held(self, worker: NodeId) -> list[Lease]:
+        """Return the live leases of a worker, oldest first."""
+        return [self._live[lease] for lease in self._held.get(worker, ())]
+
+    def count(self, worker: NodeId) -> int:
+        """Return how many live leases a worker holds."""
+        return len(self._held.get(worker, ()))
+
+    def renew(self, lease: Lease, now: Mono, *, running: bool) -> None:
+        """The worker still holds it; ``running`` starts the clock of its time limit, once."""
+        if running and not lease.running:
+            lease.running = True
+            lease.until = Mono(now + lease.time_s + GRACE_S)
+        if lease.collecting is None:
+            self._due.set(lease.id, min(Mono(now + self._lease_s), lease.until))
+
+    def collect(self, lease: Lease, item: ResultItem) -> None:
+        """Its result is being fetched; it is not due until that has succeeded or failed."""
+        lease.collecting = item
+        self._due.cancel(lease.id)
+
+    def collect_failed(self, lease: Lease, now: Mono) -> None:
+        """The result could not be had; the lease goes on, within its bounds."""
+        lease.collecting = None
+        self.renew(lease, now, running=lease.running)
+
+    def pop_due(self, now: Mono) -> Lease | None:
+        """End and return the first lease that is due at ``now``, or None."""
+        lease = self._due.pop(now)
+        return None if lease is None else self.end(self._live[lease])
+
+    def settle(self, lease: Lease) -> None:
+        """Its result counts: end it and remember that, for good."""
+        settled = self._settled.setdefault(lease.id.epoch, IntervalSet())
+        assert lease.id.counter not in settled, "a lease was settled twice"
+        settled.add(lease.id.counter)
+        self.end(lease)
+
+    def end(self, lease: Lease) -> Lease:
+        """End it without a result."""
+        del self._live[lease.id]
+        held = self._held[lease.worker]
+        del held[lease.id]
+        if not held:
+            del self._held[lease.worker]
+        self._due.cancel(lease.id)
+        return lease
+
+    def settled(self) -> tuple[tuple[int, tuple[tuple[int, int], ...]], ...]:
+        """Return, per epoch, the intervals of settled counters."""
+        return tuple((epoch, done.intervals()) for epoch, done in sorted(self._settled.items()))
+
+    def check(self) -> None:
+        """Assert that the indexes agree, that nothing live is settled, and that what is not collected will end."""
+        held = {lease: worker for worker, leases in self._held.items() for lease in leases}
+        assert held == {lease.id: lease.worker for lease in self._live.values()}, "the index by worker is wrong"
+        for lease in self._live.values():
+            assert lease.id < self.mark, "a lease is live before it was granted"
+            assert lease.id.counter not in self._settled.get(lease.id.epoch, ()), "a settled lease is live"
+            assert (lease.id in self._due) == (lease.collecting is None), "a lease would never end"
+        assert len(self._due) <= len(self._live), "a dead lease is due"
+        self._due.check()

@@ -1,0 +1,162 @@
+"""What rows add up to: the reference for every store.
+
+The simulator's disk is a Ledger; the tests of the SQLite store compare it with one. It applies rows in order and
+gives back ``Restored``. It does not judge: rows come from the core.
+"""
+
+from typing import Final, assert_never
+
+from p2pq.core import records
+from p2pq.core.intervals import IntervalSet
+from p2pq.model.ids import JobId, LeaseId, NodeId
+from p2pq.model.job import TaskState
+
+PEERS_MAX: Final = 1024
+"""Peers that are remembered; the one not seen for longest goes first."""
+
+
+class _Task:
+    __slots__ = ("attempts", "delivered", "detail", "died", "failures", "faults", "state")
+
+    def __init__(self) -> None:
+        self.state: TaskState = "pending"
+        self.attempts = 0
+        self.failures = 0
+        self.faults = 0
+        self.detail = ""
+        self.delivered = False
+        self.died = False
+
+
+class _Job:
+    __slots__ = ("cancelled", "row", "tasks")
+
+    def __init__(self, row: records.JobAdded) -> None:
+        self.row = row
+        self.tasks: dict[int, _Task] = {}
+        self.cancelled = False
+
+    def task(self, index: int) -> _Task:
+        task = self.tasks.get(index)
+        if task is None:
+            task = self.tasks[index] = _Task()
+        return task
+
+
+class Ledger:
+    """Durable state in memory: rows in, ``Restored`` out."""
+
+    def __init__(self) -> None:
+        self._epoch = 0
+        self._jobs: dict[JobId, _Job] = {}
+        self._leases: dict[LeaseId, records.RestoredLease] = {}
+        self._settled: dict[int, IntervalSet] = {}
+        self._kept: dict[tuple[NodeId, LeaseId], records.ResultKept] = {}
+        self._peers: dict[NodeId, records.PeerSeen] = {}
+        self._bans: dict[NodeId, records.BanKept] = {}
+
+    def apply(self, row: records.Row) -> None:  # noqa: C901, PLR0912  one arm per row is the clearest there is
+        """Take one row in.
+
+        Rows of a job that has ended do nothing.
+        """
+        match row:
+            case records.EpochBegun():
+                self._epoch = row.epoch
+            case records.JobAdded():
+                self._jobs[row.job] = _Job(row)
+            case records.LeaseGranted():
+                self._granted(row)
+            case records.LeaseEnded():
+                self._lease_ended(row)
+            case records.AttemptEnded():
+                self._attempt_ended(row)
+            case records.TaskEnded():
+                if job := self._jobs.get(row.job):
+                    task = job.task(row.task)
+                    task.state, task.detail, task.delivered = row.state, row.detail, True
+            case records.TasksCancelled():
+                if job := self._jobs.get(row.job):
+                    job.cancelled = True
+                    for task in job.tasks.values():
+                        if task.state in {"pending", "running"}:
+                            task.state, task.delivered = "cancelled", True
+            case records.TaskDelivered():
+                if job := self._jobs.get(row.job):
+                    job.task(row.task).delivered = True
+            case records.JobEnded():
+                self._jobs.pop(row.job, None)
+            case records.ResultKept():
+                self._kept[row.master, row.lease] = row
+            case records.ResultReleased():
+                self._kept.pop((row.master, row.lease), None)
+            case records.PeerSeen():
+                self._peers.pop(row.node, None)
+                self._peers[row.node] = row
+                if len(self._peers) > PEERS_MAX:
+                    del self._peers[next(iter(self._peers))]
+            case records.BanKept():
+                self._bans[row.node] = row
+            case _:
+                assert_never(row)
+
+    def _granted(self, row: records.LeaseGranted) -> None:
+        if job := self._jobs.get(row.job):
+            task = job.task(row.task)
+            task.state, task.attempts = "running", row.attempt
+            self._leases[row.lease] = records.RestoredLease(
+                lease=row.lease, job=row.job, task=row.task, attempt=row.attempt, worker=row.worker
+            )
+
+    def _lease_ended(self, row: records.LeaseEnded) -> None:
+        self._leases.pop(row.lease, None)
+        if job := self._jobs.get(row.job):
+            task = job.task(row.task)
+            task.state = "pending"
+            task.faults += row.counted
+
+    def _attempt_ended(self, row: records.AttemptEnded) -> None:
+        self._leases.pop(row.lease, None)
+        self._settled.setdefault(row.lease.epoch, IntervalSet()).add(row.lease.counter)
+        if job := self._jobs.get(row.job):
+            task = job.task(row.task)
+            task.state = row.state
+            task.failures += row.counted and not row.result.outcome.ok
+            task.died = task.died or row.result.outcome.reason == "runner-died"
+
+    def restored(self) -> records.Restored:
+        """Return what a node that starts now is given."""
+        return records.Restored(
+            epoch=self._epoch,
+            jobs=tuple(_restored_job(job) for job in self._jobs.values()),
+            leases=tuple(lease for _, lease in sorted(self._leases.items())),
+            settled=tuple((epoch, done.intervals()) for epoch, done in sorted(self._settled.items())),
+            kept=tuple(row for _, row in sorted(self._kept.items())),
+            peers=tuple(self._peers.values()),
+            bans=tuple(row for _, row in sorted(self._bans.items())),
+        )
+
+
+def _restored_job(job: _Job) -> records.RestoredJob:
+    row = job.row
+    return records.RestoredJob(
+        job=row.job,
+        manifest=row.manifest,
+        key=row.key,
+        reply_secret=row.reply_secret,
+        wall=row.wall,
+        cancelled=job.cancelled,
+        tasks=tuple(
+            records.RestoredTask(
+                task=index,
+                state=task.state,
+                attempts=task.attempts,
+                failures=task.failures,
+                faults=task.faults,
+                detail=task.detail,
+                delivered=task.delivered,
+                died=task.died,
+            )
+            for index, task in sorted(job.tasks.items())
+        ),
+    )

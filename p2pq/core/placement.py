@@ -1,0 +1,240 @@
+"""Where a task may run, and one sentence on why it does not run yet. Pure functions of what the master knows."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall, short
+from p2pq.model.job import JobState, Outcome, Profile, Resources, SandboxLevel, TaskState, missing_needs
+from p2pq.wire.messages import Request
+
+_RANK: Final[dict[SandboxLevel, int]] = {"none": 0, "basic": 1, "strict": 2}
+_NAMED_MAX: Final = 3
+"""Workers that a sentence names; the others are counted."""
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """What any task of a job asks of the worker it runs on."""
+
+    resources: Resources
+    sandbox: SandboxLevel
+    only: bytes
+    """Empty, or the one node that may run it."""
+
+
+class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A linked worker, as its master knows it."""
+
+    node: NodeId
+    name: str
+    profile: Profile
+    own: bool
+    """It is the master's own machine."""
+    leaving: bool
+    request: Request | None
+    """The last one; None until it has asked."""
+    leases: int
+    """Attempts of this master that it holds."""
+    cpus: int
+    """Cpus that those attempts use."""
+
+
+class TaskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A task, as its master knows it."""
+
+    task: int
+    state: TaskState
+    attempts: int = 0
+    """Granted so far; the running or last one has this number."""
+    worker: NodeId | None = None
+    """Who runs it, or ran it last (not known of lives before a restart)."""
+    lease: LeaseId | None = None
+    started: bool = False
+    """The worker says that it runs (rather than waits for a slot or for blobs)."""
+    since: Mono | None = None
+    """When the live lease was granted."""
+    progress: int = -1
+    """In thousandths; -1 where the task tells none."""
+    outcome: Outcome | None = None
+    """Of the last attempt that ended by the task's own doing."""
+    failures: int = 0
+    faults: int = 0
+    detail: str = ""
+    """What ended the last attempt that ended by its worker's doing, or the task."""
+    not_before: Mono | None = None
+    """It rests after a failed attempt until then."""
+    delivered: bool = False
+
+
+class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that has not ended, as its master knows it."""
+
+    job: JobId
+    owner: str
+    state: JobState
+    tasks: int
+    pending: int
+    running: int
+    done: int
+    failed: int
+    cancelled: int
+    undelivered: int
+    """Tasks that are over but whose results do not lie in the owner's folder yet."""
+    priority: int
+    ask: Ask
+    submitted: Wall
+
+
+def barrier(ask: Ask, profile: Profile, node: NodeId, *, own: bool) -> str | None:
+    """Return what keeps a worker from ever running such a task, as a clause, or None if nothing does.
+
+    Args:
+        ask: what the task asks for.
+        profile: what the worker offers at most.
+        node: the worker.
+        own: whether it is the master's own machine, where the isolation is the user's own choice.
+    """
+    wants = ask.resources
+    if ask.only and ask.only != node:
+        return "is not the node that the job is pinned to"
+    if not own and not profile.accepts:
+        return f"takes no guests ({profile.reason})" if profile.reason else "takes no guests"
+    # A job that asks for no isolation asks so for its own machine; anybody else's is kept strict.
+    level: SandboxLevel = "strict" if ask.sandbox == "none" else ask.sandbox
+    if not own and _RANK[profile.sandbox] < _RANK[level]:
+        return f"proved no {level} sandbox" + (f" ({profile.reason})" if profile.reason else "")
+    if missing := missing_needs(wants, profile):
+        return f"lacks {', '.join(missing)}"
+    for have, want, what in (
+        (profile.slots, wants.cpus, "cpus"),
+        (profile.memory_mb, wants.memory_mb, "MiB of memory"),
+        (profile.gpus, wants.gpus, "gpus"),
+    ):
+        if want > have:
+            return f"has {have} {what}"
+    return None
+
+
+def room(resources: Resources, request: Request) -> int:
+    """Return how many such tasks fit into what a request offers at once."""
+    fits = request.cpus // resources.cpus
+    if resources.memory_mb:
+        fits = min(fits, request.memory_mb // resources.memory_mb)
+    if resources.gpus:
+        fits = min(fits, request.gpus // resources.gpus)
+    return min(fits, request.tasks_max)
+
+
+def why(job: JobSnapshot, task: TaskSnapshot | None, now: Mono, workers: Sequence[WorkerSnapshot]) -> str:
+    """Say in one sentence where a job or one of its tasks stands, and what to do about it where one can.
+
+    Args:
+        job: the job.
+        task: one task of it, or None for the job as a whole.
+        now: to tell how long.
+        workers: the linked workers, the own machine among them if it works.
+    """
+    if task is not None and task.state != "pending":
+        return _why_not_pending(task, now, workers)
+    if task is None and not job.pending:
+        if job.running:
+            return f"all {job.running} unfinished tasks are running; nothing waits."
+        if job.undelivered:
+            return (
+                f"{job.undelivered} results wait to be written to the results folder; check its disk and permissions."
+            )
+        return "every task is over; nothing waits."
+    if task is not None and task.not_before is not None and task.not_before > now:
+        last = _last(task)
+        return f"waiting {task.not_before - now:.0f} s before the next attempt: {last}; it is tried again by itself."
+    return _why_waiting(job.ask, workers)
+
+
+def _why_not_pending(task: TaskSnapshot, now: Mono, workers: Sequence[WorkerSnapshot]) -> str:
+    where = f" on {_name(task.worker, workers)}" if task.worker else ""
+    if task.state == "running":
+        since = f" since {now - task.since:.0f} s" if task.since is not None else ""
+        verb = "running" if task.started else "being prepared (fetching files or waiting for a slot)"
+        return f"{verb}{where}{since}, attempt {task.attempts}; nothing to do but wait."
+    if task.state == "cancelled":
+        return "cancelled; submit the job again to run it."
+    tail = "" if task.delivered else ", its results still to be written to the results folder"
+    if task.state == "done":
+        return f"done{where}{tail}; nothing to do."
+    return f"failed{where} after {task.attempts} attempts{tail}: {_last(task)}; its results hold what it printed."
+
+
+def _why_waiting(ask: Ask, workers: Sequence[WorkerSnapshot]) -> str:
+    workers = [worker for worker in workers if not worker.leaving]
+    if ask.only:
+        workers = [worker for worker in workers if worker.node == ask.only]
+        if not workers:
+            return f"pinned to node {short(ask.only)}, which is not linked; start it, or submit without --where."
+    elif not workers:
+        return "no worker is linked; start p2pq on another machine and join it to this mesh, or see `p2pq doctor`."
+    barriers = [(w, barrier(ask, w.profile, w.node, own=w.own)) for w in workers]
+    able = [worker for worker, clause in barriers if clause is None]
+    if not able:
+        return _why_nobody(ask, barriers)
+    full = [worker for worker in able if worker.profile.slots - worker.cpus < ask.resources.cpus]
+    if len(full) == len(able):
+        return f"{_names(full)} {_verb(full, 'is', 'are')} busy with tasks of this node; it starts when one ends."
+    free = [worker for worker in able if worker not in full]
+    if all(worker.request is None for worker in free):
+        return f"{_names(free)} {_verb(free, 'has', 'have')} not asked for work yet; if this lasts, see `p2pq status`."
+    return f"{_names(free)} {_verb(free, 'serves', 'serve')} others now; it starts when its owner's turn comes."
+
+
+def _why_nobody(ask: Ask, barriers: Sequence[tuple[WorkerSnapshot, str | None]]) -> str:
+    """Say why no linked worker may run it: the one lack that all share, or who lacks what."""
+    wants = ask.resources
+    profiles = [worker.profile for worker, _ in barriers]
+    for needed in wants.needs:
+        if all(needed not in profile.labels for profile in profiles):
+            label = f"{needed[0]}={needed[1]}"
+            who = _listed([worker.name for worker, _ in barriers])
+            return f"needs {label}, which nobody has ({who}); label a node so, or submit without --need {label}."
+    shortages: tuple[tuple[int, Callable[[Profile], int], str, str], ...] = (
+        (wants.cpus, lambda profile: profile.slots, "cpus", "--cpus"),
+        (wants.memory_mb, lambda profile: profile.memory_mb, "MiB of memory", "--memory"),
+        (wants.gpus, lambda profile: profile.gpus, "gpus", "--gpus"),
+    )
+    for want, offered, what, option in shortages:
+        most = max(offered(profile) for profile in profiles)
+        if want > most:
+            return f"needs {want} {what}, but no worker offers more than {most}; submit with a lower {option}."
+    clauses = _listed([f"{worker.name} {clause}" for worker, clause in barriers])
+    return f"no worker may run it: {clauses}; see `p2pq doctor` there."
+
+
+def _last(task: TaskSnapshot) -> str:
+    if task.detail:
+        return task.detail
+    outcome = task.outcome
+    if outcome is None:
+        return "the last attempt did not succeed"
+    match outcome.reason:
+        case "exit":
+            return f"exit code {outcome.exit}"
+        case "signal":
+            return f"killed by signal {outcome.signal}"
+        case _:
+            return outcome.reason
+
+
+def _name(node: NodeId, workers: Sequence[WorkerSnapshot]) -> str:
+    return next((worker.name for worker in workers if worker.node == node), short(node))
+
+
+def _names(workers: Sequence[WorkerSnapshot]) -> str:
+    return _listed([worker.name for worker in workers])
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = len(words) - _NAMED_MAX
+    return ", ".join(words[:_NAMED_MAX]) + (f" and {more} more" if more > 0 else "")
+
+
+def _verb(workers: Sequence[WorkerSnapshot], one: str, many: str) -> str:
+    return one if len(workers) == 1 else many

@@ -1,0 +1,446 @@
+"""The master: jobs in, grants out, results in, exactly one of which settles each task.
+
+Workers pull: a request is answered by one grant (of one job) or by Nothing. Results are accepted by lease only, which is
+what makes duplicates, late results and forgotten attempts harmless.
+"""
+
+from typing import Final, assert_never
+
+from p2pq.core import effects as fx
+from p2pq.core import events as ev
+from p2pq.core import records
+from p2pq.core.announcer import Announcer
+from p2pq.core.book import Book
+from p2pq.core.clock import WallClock
+from p2pq.core.identity import Identity
+from p2pq.core.jobs import Job
+from p2pq.core.leases import Lease
+from p2pq.core.placement import JobSnapshot, TaskSnapshot, WorkerSnapshot, barrier, room, why
+from p2pq.errors import Reject
+from p2pq.model import notice
+from p2pq.model.config import ScheduleSettings
+from p2pq.model.ids import BlobId, JobId, LeaseId, Mono, NodeId, Wall
+from p2pq.model.job import Profile
+from p2pq.wire import messages as msg
+from p2pq.wire import prims, seal, sign
+from p2pq.wire.objects import Grant, Manifest, Receipt, ReceiptItem, Result, ResultItem, Verdict
+
+MANIFESTS_MAX: Final = 256
+"""Jobs per link whose manifest is known to have been sent; beyond it the longest unused is sent again."""
+
+
+class _Worker:
+    """A linked peer."""
+
+    __slots__ = ("leaving", "link", "mark", "profile", "request", "sent")
+
+    def __init__(self, link: ev.LinkUp, mark: LeaseId) -> None:
+        self.link = link
+        self.mark = mark
+        """Leases from here on were granted over this very link, so its Holding says nothing of them."""
+        self.profile = Profile()
+        self.request: msg.Request | None = None
+        self.sent: dict[JobId, bytes] = {}
+        """Jobs whose manifest this link has carried, least recently used first, with the job key sealed to it."""
+        self.leaving = False
+
+    @property
+    def works(self) -> bool:
+        return "work" in self.link.caps
+
+
+class Queue:
+    """The jobs of this node and the leases on their tasks."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        settings: ScheduleSettings,
+        restored: records.Restored,
+        entropy: seal.Entropy,
+        now: Mono,
+        wall: Wall,
+    ) -> None:
+        """Begin a life with a new epoch; what was live is live again. The first ``handle`` says so to the store.
+
+        Raises:
+            Reject: a restored manifest is not this node's: the store belongs to another key.
+        """
+        self._identity = identity
+        self._signer = prims.SigningKey(identity.secret)
+        self._lease_ms = round(settings.lease_s * 1000)
+        self._entropy = entropy
+        self._clock = WallClock(now, wall)
+        self._began = now
+        self._workers: dict[NodeId, _Worker] = {}
+        self._workers_version = 0
+        self._announcer = Announcer(identity.node)
+        self._book = Book(identity.node, settings, restored, self._clock, self._other_is_able, now)
+        self._out = self._book.out
+
+    # -- the machine ----------------------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> Mono | None:
+        """When to call ``handle`` at the latest."""
+        if self._out:
+            return self._began
+        instants = (self._book.deadline, self._announcer.deadline)
+        return min((at for at in instants if at is not None), default=None)
+
+    def handle(self, event: ev.Event, now: Mono) -> list[fx.Effect]:
+        """Fire what is due, take the event in, and return what is to be done."""
+        self._revoke(self._book.fire(now))
+        match event:
+            case ev.Tick():
+                if event.wall is not None:
+                    self._clock.rebase(now, event.wall)
+            case ev.LinkUp():
+                self._link_up(event)
+            case ev.LinkDown():
+                self._link_down(event.peer)
+            case ev.Received():
+                self._received(event.peer, event.message, now)
+            case ev.Submitted() | ev.CancelAsked() | ev.Delivered() | ev.DeliverFailed():
+                self._asked(event, now)
+            case ev.Collected():
+                self._collected(event.lease, now)
+            case ev.CollectFailed():
+                lease = self._book.leases.get(event.lease)
+                if lease is not None and lease.collecting is not None:
+                    self._book.leases.collect_failed(lease, now)
+            case (
+                ev.AddressSeen()
+                | ev.DialFailed()
+                | ev.Started()
+                | ev.Exited()
+                | ev.Faulted()
+                | ev.Progressed()
+                | ev.Offering()
+                | ev.BanAsked()
+                | ev.Drain()
+            ):
+                pass  # for the worker and the membership
+            case _:
+                assert_never(event)
+        self._announce(now)
+        effects = self._out.copy()
+        self._out.clear()
+        return effects
+
+    def _asked(self, event: ev.Submitted | ev.CancelAsked | ev.Delivered | ev.DeliverFailed, now: Mono) -> None:
+        """What this very node asks or reports of its own jobs."""
+        match event:
+            case ev.Submitted():
+                manifest = sign.open_signed(event.manifest, Manifest, self._identity.node)
+                row = records.JobAdded(
+                    job=JobId(manifest.job),
+                    manifest=event.manifest,
+                    key=event.key,
+                    reply_secret=event.reply_secret,
+                    wall=event.wall,
+                )
+                self._book.add(row, manifest)
+            case ev.CancelAsked():
+                self._revoke(self._book.cancel(event.job, event.task, event.wall, now))
+            case ev.Delivered():
+                self._book.delivered(event.job, event.task, now)
+            case ev.DeliverFailed():
+                self._book.deliver_failed(event.job, event.task, event.reason, now)
+            case _:
+                assert_never(event)
+
+    def _announce(self, now: Mono) -> None:
+        book = self._book
+        tasks = book.grantable(self._announcer.sleepers) if book.grew else 0
+        self._tell(self._announcer.update(book.owners(), tasks, now, grew=book.grew))
+        book.grew = False
+
+    def _revoke(self, leases: list[Lease]) -> None:
+        """Tell the workers of leases that are over to stop; one that is not linked hears it when it links up."""
+        by_worker: dict[NodeId, list[LeaseId]] = {}
+        for lease in leases:
+            by_worker.setdefault(lease.worker, []).append(lease.id)
+        for worker, over in by_worker.items():
+            if worker in self._workers:
+                self._send(worker, msg.Cancel(leases=tuple(over)))
+
+    # -- links ----------------------------------------------------------------------------------------------------------
+
+    def _link_up(self, link: ev.LinkUp) -> None:
+        worker = self._workers[link.peer] = _Worker(link, self._book.leases.mark)
+        self._workers_version += 1
+        if worker.works:
+            self._announcer.join(link.peer)
+            self._tell(self._announcer.wake(link.peer))
+
+    def _link_down(self, peer: NodeId) -> None:
+        # Its leases run on until they expire: a cable pulled for half a minute costs nothing.
+        self._workers.pop(peer, None)
+        self._workers_version += 1
+        self._announcer.leave(peer)
+
+    def _received(self, peer: NodeId, message: msg.CoreMessage, now: Mono) -> None:
+        worker = self._workers.get(peer)
+        if worker is None:
+            self._drop(peer, "not linked")
+            return
+        match message:
+            case msg.ProfileIs():
+                worker.profile = message.profile
+                self._workers_version += 1
+                if worker.works:
+                    self._tell(self._announcer.wake(peer))
+            case msg.Holding():
+                self._holding(worker, message.leases, now)
+            case msg.Request():
+                self._request(worker, message, now)
+            case msg.Return():
+                self._returned(worker, message.items, now)
+            case msg.Heartbeat():
+                self._heartbeat(peer, message.beats, now)
+            case msg.ResultReady():
+                self._result_ready(peer, message)
+            case msg.Leaving():
+                worker.leaving = True
+                self._workers_version += 1
+            case (
+                msg.HasWork()
+                | msg.Granted()
+                | msg.Nothing()
+                | msg.Cancel()
+                | msg.Receipted()
+                | msg.Peers()
+                | msg.Bans()
+            ):
+                pass  # for the worker and the membership
+            case _:
+                assert_never(message)
+
+    def _holding(self, worker: _Worker, named: tuple[LeaseId, ...], now: Mono) -> None:
+        peer = worker.link.peer
+        holds = frozenset(named)
+        for lease in self._book.leases.held(peer):
+            # A result that is being collected may already be here whole; that decides, not the worker's memory.
+            if lease.id < worker.mark and lease.id not in holds and lease.collecting is None:
+                self._book.lose(lease, "lost", "the worker no longer holds it", now)
+        self._heartbeat(peer, tuple(msg.Beat(lease, running=False) for lease in named), now)
+
+    def _heartbeat(self, peer: NodeId, beats: tuple[msg.Beat, ...], now: Mono) -> None:
+        over: list[LeaseId] = []
+        strangers = 0
+        for beat in beats:
+            lease = self._book.leases.get(beat.lease)
+            if lease is not None and lease.worker == peer:
+                self._book.leases.renew(lease, now, running=beat.running)
+                if beat.progress not in {-1, lease.progress}:
+                    lease.progress = beat.progress
+                    progressed = notice.TaskProgressed(job=lease.job, task=lease.task, progress=beat.progress)
+                    self._out.append(fx.Emit(notice=progressed))
+            elif lease is None and self._book.leases.standing(beat.lease) == "over":
+                over.append(beat.lease)
+            else:
+                strangers += 1
+        if over:
+            self._send(peer, msg.Cancel(leases=tuple(over)))
+        if strangers:
+            self._drop(peer, "lease was never granted to it")
+
+    # -- granting -------------------------------------------------------------------------------------------------------
+
+    def _request(self, worker: _Worker, request: msg.Request, now: Mono) -> None:
+        peer = worker.link.peer
+        if not worker.works:
+            self._drop(peer, "no work capability")
+            return
+        if worker.request is not None and worker.request.nonce == request.nonce:
+            self._drop(peer, "repeated request")
+            return
+        worker.request = request
+        ahead = dict(request.ahead)
+        held_max = msg.LEASES_MAX - self._book.leases.count(peer)
+        for job_id in self._book.lines.get(request.owner, ()):
+            job = self._book.jobs[job_id]
+            if not self._able(job, worker):
+                continue
+            limit = room(job.ask.resources, request) + max(0, ahead.get(job_id, 0))
+            limit = min(limit, request.tasks_max, held_max)
+            if limit > 0 and job.may_take(peer):
+                self._grant(job, worker, request.nonce, limit, now)
+                return
+        self._announcer.slept(peer)
+        self._send(peer, msg.Nothing(nonce=request.nonce, owner=request.owner, counter=self._announcer.counter))
+
+    def _able(self, job: Job, worker: _Worker) -> bool:
+        peer = worker.link.peer
+        return (
+            worker.works
+            and not worker.leaving
+            and barrier(job.ask, worker.profile, peer, own=peer == self._identity.node) is None
+        )
+
+    def _other_is_able(self, job: Job, worker: NodeId) -> bool:
+        version, able = job.able
+        if version != self._workers_version:
+            # Two are enough to tell for any worker whether there is another.
+            candidates = (peer for peer, candidate in self._workers.items() if self._able(job, candidate))
+            able = tuple(peer for _, peer in zip(range(2), candidates, strict=False))
+            job.able = (self._workers_version, able)
+        return any(peer != worker for peer in able)
+
+    def _grant(self, job: Job, worker: _Worker, nonce: bytes, limit: int, now: Mono) -> None:
+        peer = worker.link.peer
+        known = job.id in worker.sent
+        try:
+            key = worker.sent.pop(job.id) if known else self._seal(job, worker)
+        except Reject as reject:
+            self._drop(peer, f"prekey: {reject.reason}", close=True)
+            return
+        worker.sent[job.id] = key
+        if len(worker.sent) > MANIFESTS_MAX:
+            del worker.sent[next(iter(worker.sent))]
+        grant = Grant(
+            mesh=self._identity.mesh,
+            node=self._identity.node,
+            to=peer,
+            nonce=nonce,
+            job=job.id,
+            manifest=job.digest,
+            items=self._book.grant(job, peer, limit, now),
+            key=key,
+            expires=self._clock.at(now) + self._lease_ms,
+        )
+        manifest = b"" if known else job.raw
+        self._send(peer, msg.Granted(grant=sign.sign(self._signer, grant), manifest=manifest))
+
+    def _seal(self, job: Job, worker: _Worker) -> bytes:
+        return seal.seal(worker.link.prekey, job.key, job.digest, self._entropy)
+
+    # -- what comes back ------------------------------------------------------------------------------------------------
+
+    def _returned(self, worker: _Worker, items: tuple[msg.ReturnItem, ...], now: Mono) -> None:
+        peer = worker.link.peer
+        strangers = 0
+        for item in items:
+            lease = self._book.leases.get(item.lease)
+            if lease is not None and lease.worker == peer:
+                if item.fault == "no-manifest":
+                    worker.sent.pop(lease.job, None)
+                if lease.collecting is None:  # else its result is on the way, and that decides
+                    self._book.lose(lease, item.fault, item.detail, now)
+            elif lease is not None or self._book.leases.standing(item.lease) == "unknown":
+                strangers += 1
+        if strangers:
+            self._drop(peer, "lease was never granted to it")
+
+    def _result_ready(self, peer: NodeId, ready: msg.ResultReady) -> None:
+        try:
+            result = sign.open_signed(ready.result, Result, peer)
+        except Reject as reject:
+            self._drop(peer, f"result: {reject.reason}")
+            return
+        if (result.mesh, result.node, result.by) != (self._identity.mesh, self._identity.node, peer):
+            self._drop(peer, "result: for somebody else")
+            return
+        late: list[LeaseId] = []
+        inline = {prims.blob_id(blob): blob for blob in ready.blobs}
+        for item in result.items:
+            lease = self._book.leases.get(item.lease)
+            if lease is not None:
+                self._collect(peer, lease, item, inline)
+            elif self._book.leases.standing(item.lease) == "over":
+                late.append(item.lease)
+                self._out.append(fx.Emit(notice=notice.LateResult(lease=item.lease, worker=peer)))
+            else:
+                self._drop(peer, "result: lease was never granted")
+        if late:
+            self._receipt(peer, late, "late")
+
+    def _collect(self, peer: NodeId, lease: Lease, item: ResultItem, inline: dict[BlobId, bytes]) -> None:
+        if (lease.worker, lease.job, lease.task, lease.attempt) != (peer, item.job, item.task, item.attempt):
+            self._drop(peer, "result: not of that lease")
+        elif lease.collecting is None:
+            self._book.leases.collect(lease, item)
+            blobs = (*item.body, *item.blobs)
+            names = [BlobId(ref.blob) for ref in blobs]
+            came = tuple(inline[name] for name in names if name in inline)
+            self._out.append(fx.Collect(lease=lease.id, peer=peer, blobs=blobs, inline=came))
+
+    def _collected(self, lease_id: LeaseId, now: Mono) -> None:
+        lease = self._book.leases.get(lease_id)
+        if lease is None or lease.collecting is None:
+            return  # it was cancelled meanwhile
+        self._book.settle(lease, now)
+        if lease.worker in self._workers:
+            self._receipt(lease.worker, [lease.id], "settled")
+
+    def _receipt(self, peer: NodeId, leases: list[LeaseId], verdict: Verdict) -> None:
+        receipt = Receipt(
+            mesh=self._identity.mesh,
+            node=self._identity.node,
+            to=peer,
+            items=tuple(ReceiptItem(lease, verdict) for lease in leases),
+        )
+        self._send(peer, msg.Receipted(receipt=sign.sign(self._signer, receipt)))
+
+    # -- helpers --------------------------------------------------------------------------------------------------------
+
+    def _send(self, peer: NodeId, message: msg.CoreMessage) -> None:
+        self._out.append(fx.Send(peer=peer, message=message))
+
+    def _tell(self, told: list[tuple[NodeId, msg.HasWork]]) -> None:
+        self._out += [fx.Send(peer=peer, message=message) for peer, message in told]
+
+    def _drop(self, peer: NodeId, reason: str, *, close: bool = False) -> None:
+        self._out.append(fx.Drop(peer=peer, reason=reason, close=close))
+
+    # -- for readers ----------------------------------------------------------------------------------------------------
+
+    def jobs(self) -> list[JobSnapshot]:
+        """Return the jobs that have not ended, in the order in which they came."""
+        return [job.snapshot() for job in self._book.jobs.values()]
+
+    def job(self, job_id: JobId) -> JobSnapshot | None:
+        """Return one job, or None if there is none or it has ended."""
+        job = self._book.jobs.get(job_id)
+        return None if job is None else job.snapshot()
+
+    def tasks(self, job_id: JobId, start: int = 0, limit: int = 100_000) -> list[TaskSnapshot]:
+        """Return the job's tasks from ``start`` on, at most ``limit``; none for a job that is not open."""
+        job = self._book.jobs.get(job_id)
+        if job is None:
+            return []
+        stop = min(job.manifest.tasks, start + limit)
+        return [self._book.task_snapshot(job, index) for index in range(start, stop)]
+
+    def workers(self) -> list[WorkerSnapshot]:
+        """Return the linked peers that may work."""
+        return [
+            WorkerSnapshot(
+                node=peer,
+                name=worker.link.name,
+                profile=worker.profile,
+                own=peer == self._identity.node,
+                leaving=worker.leaving,
+                request=worker.request,
+                leases=self._book.leases.count(peer),
+                cpus=sum(self._book.jobs[lease.job].ask.resources.cpus for lease in self._book.leases.held(peer)),
+            )
+            for peer, worker in self._workers.items()
+            if worker.works
+        ]
+
+    def why(self, job_id: JobId, index: int | None, now: Mono) -> str | None:
+        """Say in one sentence where an open job (or one task of it) stands; None if there is no such job or task."""
+        job = self._book.jobs.get(job_id)
+        if job is None or (index is not None and not 0 <= index < job.manifest.tasks):
+            return None
+        task = None if index is None else self._book.task_snapshot(job, index)
+        return why(job.snapshot(), task, now, self.workers())
+
+    def check(self) -> None:
+        """Assert the invariants; they hold between any two calls of ``handle``."""
+        self._book.check()
+        self._announcer.check()
+        for worker in self._workers.values():
+            assert len(worker.sent) <= MANIFESTS_MAX, "a link remembers too many manifests"
