@@ -1,0 +1,90 @@
+"""What dialling needs of HTTP: a client that follows nobody anywhere, and stable words for what went wrong."""
+
+import errno
+from types import SimpleNamespace
+from typing import Final
+
+import aiohttp
+
+# Reasons of DialFailed besides those of wire.session.
+NO_ANSWER: Final = "no-answer"
+CONNECTION_REFUSED: Final = "connection-refused"
+UNREACHABLE: Final = "unreachable"
+UNKNOWN_HOST: Final = "unknown-host"
+TURNED_AWAY: Final = "turned-away"
+NOT_P2PQ: Final = "not-p2pq"
+VERSION: Final = "version"
+ALREADY: Final = "already-linked"
+FULL: Final = "links-full"
+BAD_ADDRESS: Final = "bad-address"
+
+SENTENCES: Final[dict[str, str]] = {
+    NO_ANSWER: "Nothing answered in time: the machine is off, or a firewall drops the port.",
+    CONNECTION_REFUSED: "The machine is there, but no node listens on that port.",
+    UNREACHABLE: "There is no route to that address: check the network.",
+    UNKNOWN_HOST: "That host name is not known: check its spelling, or use an IP address.",
+    TURNED_AWAY: "It closed the connection: too many attempts at once; it will be tried again.",
+    NOT_P2PQ: "Something else than a p2pq node listens there.",
+    VERSION: "It speaks another major version of the protocol: upgrade the older of the two.",
+    ALREADY: "There is a link to this node already.",
+    FULL: "It has as many links as it allows (node.links_max).",
+    BAD_ADDRESS: "That is not HOST:PORT.",
+}
+"""What each reason means."""
+
+UPGRADE_REQUIRED: Final = 426
+"""HTTP's word for a path of another protocol version."""
+
+_ERRNOS: Final = {
+    errno.ECONNREFUSED: CONNECTION_REFUSED,
+    errno.ECONNRESET: TURNED_AWAY,
+    errno.EPIPE: TURNED_AWAY,
+    errno.ECONNABORTED: TURNED_AWAY,
+    errno.ETIMEDOUT: NO_ANSWER,
+}
+
+
+class Redirected(aiohttp.ClientError):
+    """A server tried to send us elsewhere."""
+
+
+async def _no_redirect(
+    _session: aiohttp.ClientSession, _context: SimpleNamespace, _params: aiohttp.TraceRequestRedirectParams
+) -> None:
+    raise Redirected
+
+
+def make_session(connect_s: float) -> aiohttp.ClientSession:
+    """Return an HTTP client for peers: no proxies, no cookies, no redirects, bounded headers, no bodies inflated."""
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(_no_redirect)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=10),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        auto_decompress=False,
+        max_line_size=1024,
+        max_field_size=2048,
+        trace_configs=[trace],
+        skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept"),
+    )
+
+
+def dial_reason(error: BaseException) -> str:
+    """Return the stable word for a failure to connect."""
+    match error:
+        case aiohttp.WSServerHandshakeError():
+            return VERSION if error.status == UPGRADE_REQUIRED else NOT_P2PQ
+        case aiohttp.ServerDisconnectedError():
+            return TURNED_AWAY
+        case aiohttp.ClientConnectorDNSError():
+            return UNKNOWN_HOST
+        case TimeoutError():
+            return NO_ANSWER
+        case OSError():
+            return _ERRNOS.get(error.errno or 0, UNREACHABLE)
+        case ValueError():  # InvalidURL is one too
+            return BAD_ADDRESS
+        case _:
+            return NOT_P2PQ

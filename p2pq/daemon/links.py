@@ -1,0 +1,542 @@
+"""Links to peers: who is let in, who is dialled, which of two links to one peer stays.
+
+All of it ends in events for the core: LinkUp, LinkDown, DialFailed, Received. A responder's first record is a Ping; the
+initiator takes the link for established when that has come, for until then it may still be refused.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Final, get_args
+
+import aiohttp
+from aiohttp import web
+
+from p2pq.core.events import DialFailed, Event, LinkDown, LinkUp, Received
+from p2pq.daemon import gate, link, netinfo
+from p2pq.daemon.dialing import ALREADY, FULL, UPGRADE_REQUIRED, dial_reason, make_session
+from p2pq.daemon.gate import Gate, GateLimits
+from p2pq.daemon.identity import NodeKeys
+from p2pq.daemon.link import Link, LinkLimits
+from p2pq.errors import LinkError, Reject
+from p2pq.model.ids import NodeId, Wall
+from p2pq.model.notice import Notice, PeerRefused
+from p2pq.wire import session, trust
+from p2pq.wire.messages import CoreMessage, Message, Ping, Pong, Renewed, RenewWant, ServiceMessage
+from p2pq.wire.session import HandshakeRefused, PeerInfo
+
+LINK_PATH: Final = "/p2pq/1/link"
+SIMULTANEOUS_S: Final = 10.0
+"""Two nodes that dial each other do it within this time."""
+BOOTS_KEPT: Final = 8
+PEERS_KEPT: Final = 1024
+NOTES_KEPT: Final = 1024
+NOTE_EVERY_S: Final = 1.0
+RENEW_CHECK_S: Final = 3600.0
+
+_CORE: Final = frozenset(get_args(CoreMessage))
+
+
+class Links:
+    """All links of a node. Built inside the running loop; ``start`` opens the door."""
+
+    def __init__(  # noqa: PLR0913  each is a different fact
+        self,
+        keys: NodeKeys,
+        group: asyncio.TaskGroup,
+        *,
+        post: Callable[[Event], None],
+        service: Callable[[NodeId, ServiceMessage], None],
+        notice: Callable[[Notice], None],
+        wall: Callable[[], Wall],
+        is_banned: trust.IsBanned = lambda _: False,
+        on_duplicate_key: Callable[[str], None] = lambda _: None,
+        listen: str = "0.0.0.0:0",
+        links_max: int = 64,
+        software: str = "",
+        limits: LinkLimits | None = None,
+        gate_limits: GateLimits | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """Prepare everything; nothing is opened yet.
+
+        Args:
+            keys: who this node is.
+            group: owns the tasks of all links.
+            post: takes events for the core.
+            service: takes messages that a daemon service answers (all but Ping, Pong and renewals).
+            notice: takes facts for people: PeerRefused, at most one per second for one peer and reason.
+            wall: reads the clock.
+            is_banned: whether a node is out, as far as the core knows.
+            on_duplicate_key: told a sentence when another node uses this node's key.
+            listen: HOST:PORT; port 0 takes 9476 if it is free, else any.
+            links_max: peers at most.
+            software: name and version, told to members.
+            limits: of each link.
+            gate_limits: of the door.
+            entropy: fresh random bytes.
+        """
+        self._keys, self._group, self._post, self._service = keys, group, post, service
+        self._notice, self._wall, self._is_banned = notice, wall, is_banned
+        self._on_duplicate_key = on_duplicate_key
+        self._listen, self._links_max, self._software = listen, links_max, software
+        self._limits = limits or LinkLimits()
+        self._entropy = entropy
+        self._loop = asyncio.get_running_loop()
+        self._gate = Gate(gate_limits or GateLimits(), refused=self._refuse, known=self._is_linked_ip)
+        self._app = web.Application(middlewares=[_no_browsers], client_max_size=4096)
+        self._app.router.add_get("/p2pq/{version}/link", self._answer)
+        # Nothing of what strangers send belongs in the log; what matters is counted here.
+        logger = logging.getLogger("p2pq.http")
+        logger.propagate = False
+        logger.addHandler(logging.NullHandler())
+        self._runner = web.AppRunner(
+            self._app,
+            handle_signals=False,
+            access_log=None,
+            logger=logger,
+            max_line_size=1024,
+            max_field_size=2048,
+            max_headers=24,
+            keepalive_timeout=75,
+            lingering_time=0,
+            shutdown_timeout=self._limits.close_s,
+        )
+        self._links: dict[NodeId, Link] = {}
+        self._dialling: set[NodeId] = set()
+        """Peers that have got our message 3 and have not answered yet."""
+        self._boots: OrderedDict[NodeId, list[bytes]] = OrderedDict()
+        self._notes: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener: socket.socket | None = None
+        self._closing = False
+        self.http = make_session(self._limits.handshake_s)
+        """For services that fetch from peers over plain HTTP."""
+        self.counters: Counter[str] = Counter()
+        """What was refused or lost, by reason."""
+        self.addresses: tuple[str, ...] = ()
+        """Where this node says that it listens; set anew when interfaces change."""
+
+    # -- the door ---------------------------------------------------------------------------------------------------------
+
+    def add_routes(self, routes: Iterable[web.AbstractRouteDef]) -> None:
+        """Add HTTP routes of a service for peers. Call before ``start``; handlers call ``admit`` once they trust a request."""
+        self._app.router.add_routes(routes)
+
+    async def start(self) -> None:
+        """Open the door.
+
+        Raises:
+            ConfigError: the port is in use, or ``listen`` is not an address of this machine.
+        """
+        self._listener = gate.bind(self._listen)
+        self.addresses = netinfo.listening(gate.parse_listen(self._listen)[0], self.port)
+        await self._runner.setup()
+        server = self._runner.server
+        if server is None:
+            raise LinkError("the peer server did not start")
+        self._spawn(self._gate.serve(self._listener, server), "gate")
+        self._spawn(self._look_after(), "links")
+
+    async def close(self, reason: str = link.LEAVING) -> None:
+        """Say BYE to everyone and close the door. Takes at most a second or two."""
+        self._closing = True
+        running = list(self._tasks)
+        for peer in list(self._links):
+            self.hangup(peer, reason)
+        ending = [task for task in running if task.get_name().startswith("link")]
+        if ending:
+            await asyncio.wait(ending, timeout=2 * self._limits.close_s)
+        self._gate.close()
+        for task in running:
+            task.cancel()
+        if self._listener is not None:
+            self._listener.close()
+        await self._runner.cleanup()
+        await self.http.close()
+
+    @property
+    def port(self) -> int:
+        """The port that peers dial."""
+        if self._listener is None:
+            raise LinkError("not listening yet")
+        return int(self._listener.getsockname()[1])
+
+    def admit(self, request: web.BaseRequest) -> None:
+        """Tell the gate that this connection has proved its right to be here (a ticket, a join code)."""
+        self._gate.admit(request.transport)
+
+    # -- what the driver and the services use -----------------------------------------------------------------------------
+
+    def send(self, peer: NodeId, message: Message) -> None:
+        """Say something to a linked peer; does nothing where there is no link (the core hears LinkDown)."""
+        if found := self._links.get(peer):
+            found.send(message)
+            if found.reason and not found.open:
+                self._down(found)
+
+    def dial(self, address: str, node: NodeId | None = None) -> None:
+        """Try to link to whoever listens there; ends in LinkUp or DialFailed."""
+        if not self._closing:
+            self._spawn(self._dial(address, node), "link dial")
+
+    def hangup(self, peer: NodeId, reason: str) -> None:
+        """End a link politely."""
+        if found := self._links.get(peer):
+            found.close(reason)
+            self._down(found)
+
+    def is_up(self, peer: NodeId) -> bool:
+        """Whether a link to that peer stands."""
+        return peer in self._links
+
+    def peers(self) -> tuple[NodeId, ...]:
+        """All linked peers."""
+        return tuple(self._links)
+
+    def info(self, peer: NodeId) -> PeerInfo | None:
+        """Who that is, if linked."""
+        found = self._links.get(peer)
+        return found.info if found else None
+
+    def rtt(self, peer: NodeId) -> float | None:
+        """Seconds of the last round trip, if linked and measured."""
+        found = self._links.get(peer)
+        return found.rtt if found else None
+
+    def link_dialled(self, peer: NodeId) -> bool:
+        """Whether this node dialled that link: then it is this node that can reach the peer by HTTP."""
+        found = self._links.get(peer)
+        return found.dialled if found else False
+
+    def address(self, peer: NodeId) -> str:
+        """Where that link was dialled, or where the peer says that it listens; empty if not known."""
+        found = self._links.get(peer)
+        return found.address if found else ""
+
+    def remote_ip(self, peer: NodeId) -> str:
+        """The IP address at the other end; empty if not linked."""
+        found = self._links.get(peer)
+        return found.remote_ip if found else ""
+
+    def pending(self, peer: NodeId) -> int:
+        """Bytes that wait to be sent to that peer; senders of bulk (logs) hold back above some MiB."""
+        found = self._links.get(peer)
+        return found.pending_bytes if found else 0
+
+    # -- being dialled ----------------------------------------------------------------------------------------------------
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if request.match_info["version"] != "1":
+            return web.Response(status=UPGRADE_REQUIRED, text="p2pq/1\n")
+        stream = web.WebSocketResponse(
+            compress=False,
+            autoping=False,
+            timeout=self._limits.close_s,
+            max_msg_size=session.RECORD_BYTES_MAX,
+            writer_limit=256 << 10,
+        )
+        if not stream.can_prepare(request).ok:
+            return web.Response(status=400, text="not a WebSocket\n")
+        await stream.prepare(request)
+        ip = request.remote or ""
+        responder = session.Responder(self._local(), self._mesh(), self._entropy)
+        try:
+            accepted = await self._receive_hello(stream, responder, ip)
+        except HandshakeRefused as refusal:
+            self._refuse(ip, refusal.reason, responder.peer.node if responder.peer else None)
+            for record in refusal.farewell:
+                await _try_send(stream, record)
+            await stream.close()
+            return stream
+        self._gate.admit(request.transport)
+        self._establish(accepted)
+        accepted.send(Ping(number=0))
+        task = asyncio.current_task()
+        if task is not None:
+            task.set_name("link accepted")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        await self._carry(accepted)
+        return stream
+
+    async def _receive_hello(self, stream: web.WebSocketResponse, responder: session.Responder, ip: str) -> Link:
+        await _try_send(stream, responder.receive(await _handshake_message(stream, responder), self._wall()))
+        responder.receive(await _handshake_message(stream, responder), self._wall())
+        info, channel = responder.peer, responder.channel
+        if info is None or channel is None:
+            raise responder.closed()
+        address = _dialable(info, ip)
+        limits = self._limits
+        accepted = Link(stream, channel, info, dialled=False, address=address, remote_ip=ip, limits=limits)
+        if reason := self._why_not(info):
+            raise HandshakeRefused(reason, reason, accepted.last_words(reason))
+        return accepted
+
+    def _why_not(self, info: PeerInfo) -> str | None:
+        """Return why a member that dialled us gets no link, or None."""
+        if self._closing:
+            return link.LEAVING
+        if info.boot in self._boots.get(info.node, ())[:-1]:
+            # A life of this node that another one has replaced: two of them take turns.
+            return session.DUPLICATE_KEY
+        smaller = self._keys.node < info.node
+        if info.node in self._dialling and smaller:
+            return ALREADY
+        existing = self._links.get(info.node)
+        if existing is None:
+            return FULL if len(self._links) >= self._links_max else None
+        young = self._loop.time() - existing.up_at < SIMULTANEOUS_S
+        if existing.dialled and smaller and young and existing.info.boot == info.boot:
+            return ALREADY
+        return None  # who dials has no link to us any more: the new one replaces the old
+
+    # -- dialling ---------------------------------------------------------------------------------------------------------
+
+    async def _dial(self, address: str, node: NodeId | None) -> None:
+        try:
+            dialled, first = await self._connect(address)
+        except HandshakeRefused as refusal:
+            reason = refusal.reason
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            reason = dial_reason(error)
+        else:
+            self._establish(dialled)
+            dialled.ping()
+            for message in first:
+                self._deliver(dialled, message)
+            await self._carry(dialled)
+            return
+        self.counters[reason] += 1
+        if reason == session.DUPLICATE_KEY:
+            self._duplicate(address)
+        self._post(DialFailed(address=address, reason=reason, node=node))
+
+    async def _connect(self, address: str) -> tuple[Link, list[Message]]:
+        """Dial, shake hands, and wait for the responder's first record."""
+        async with asyncio.timeout(self._limits.handshake_s):
+            stream = await self.http.ws_connect(
+                f"http://{address}{LINK_PATH}",
+                compress=0,
+                autoping=False,
+                timeout=aiohttp.ClientWSTimeout(ws_close=self._limits.close_s),
+                max_msg_size=session.RECORD_BYTES_MAX,
+            )
+            try:
+                return await self._introduce(stream, address)
+            except BaseException:
+                link.cut(stream)
+                await stream.close()
+                raise
+
+    async def _introduce(self, stream: aiohttp.ClientWebSocketResponse, address: str) -> tuple[Link, list[Message]]:
+        initiator = session.Initiator(self._local(), self._mesh(), self._entropy)
+        await stream.send_bytes(initiator.start())
+        answer = initiator.receive(await _handshake_message(stream, initiator), self._wall())
+        info, channel = initiator.peer, initiator.channel
+        if info is None or channel is None:
+            raise initiator.closed()
+        self._check_new(info)
+        self._dialling.add(info.node)
+        try:
+            await stream.send_bytes(answer)
+            ip = str((stream.get_extra_info("peername") or ("",))[0])
+            dialled = Link(stream, channel, info, dialled=True, address=address, remote_ip=ip, limits=self._limits)
+            return dialled, dialled.first(await _handshake_message(stream, initiator))
+        finally:
+            self._dialling.discard(info.node)
+
+    def _check_new(self, info: PeerInfo) -> None:
+        """Stop before message 3 where a link to that peer exists or is about to: the responder never hears of this one.
+
+        Raises:
+            HandshakeRefused: there is such a link.
+        """
+        existing = self._links.get(info.node)
+        if info.node in self._dialling or (existing and existing.info.boot == info.boot):
+            raise HandshakeRefused(ALREADY, "There is a link to this node already.")
+
+    # -- links ------------------------------------------------------------------------------------------------------------
+
+    def _establish(self, new: Link) -> None:
+        if old := self._links.get(new.peer):
+            old.close(link.REPLACED)
+            self._down(old)
+        self._links[new.peer] = new
+        boots = self._boots.setdefault(new.peer, [])
+        if new.info.boot not in boots:
+            boots.append(new.info.boot)
+            del boots[:-BOOTS_KEPT]
+        self._boots.move_to_end(new.peer)
+        if len(self._boots) > PEERS_KEPT:
+            self._boots.popitem(last=False)
+        info = new.info
+        self._post(
+            LinkUp(
+                peer=info.node,
+                name=info.name,
+                owner=info.owner,
+                caps=info.caps,
+                boot=info.boot,
+                minor=info.minor,
+                prekey=info.prekey,
+                address=new.address,
+                dialled=new.dialled,
+                addresses=netinfo.hints(info.addresses, new.remote_ip),
+            )
+        )
+        self._ask_renewal(new)
+
+    async def _carry(self, carried: Link) -> None:
+        try:
+            await carried.run(lambda message: self._deliver(carried, message))
+        finally:
+            self._down(carried)
+
+    def _down(self, ended: Link) -> None:
+        """Tell, once, that a link is gone."""
+        if self._links.get(ended.peer) is not ended:
+            return
+        del self._links[ended.peer]
+        reason = ended.reason or link.CUT
+        if ended.farewell:
+            reason = f"{link.BYE}: {ended.farewell}"
+        self.counters[ended.reason or link.CUT] += 1
+        self._post(LinkDown(peer=ended.peer, reason=reason))
+
+    def _deliver(self, heard: Link, message: Message) -> None:
+        if type(message) in _CORE:
+            self._post(Received(peer=heard.peer, message=message))  # type: ignore[arg-type]  # checked by type
+            return
+        match message:
+            case Ping():
+                heard.send(Pong(number=message.number, wall=self._wall()))
+            case Pong():
+                if message.number == heard.ping_number:
+                    heard.rtt = self._loop.time() - heard.pinged_at
+            case RenewWant():
+                self._renew(heard, message)
+            case Renewed():
+                self._keep_renewed(heard, message)
+            case _:
+                self._service(heard.peer, message)  # type: ignore[arg-type]  # all that is left
+
+    async def _look_after(self) -> None:
+        """Ping, and end links that bring or take nothing."""
+        limits = self._limits
+        asked = self._loop.time()
+        while True:
+            await asyncio.sleep(limits.keep_s)
+            now = self._loop.time()
+            for each in list(self._links.values()):
+                if each.writing_since is not None and now - each.writing_since > limits.write_s:
+                    self._abort(each, link.SLOW)
+                elif now - each.heard_at > limits.silence_s:
+                    self._abort(each, link.SILENT)
+                elif now - each.pinged_at >= limits.ping_s:
+                    each.ping()
+            if now - asked > RENEW_CHECK_S:
+                asked = now
+                for each in list(self._links.values()):
+                    self._ask_renewal(each)
+
+    def _abort(self, ended: Link, reason: str) -> None:
+        ended.abort(reason)
+        self._down(ended)
+
+    # -- renewal ----------------------------------------------------------------------------------------------------------
+
+    def _ask_renewal(self, asked: Link) -> None:
+        if asked.peer == self._keys.cert.iss and self._keys.renewal_due(self._wall()):
+            asked.send(RenewWant(cert=self._keys.state.certs[0]))
+
+    def _renew(self, heard: Link, message: RenewWant) -> None:
+        try:
+            heard.send(Renewed(certs=self._keys.renew(heard.peer, message.cert, self._wall())))
+        except Reject as error:
+            self.counters[error.reason] += 1
+
+    def _keep_renewed(self, heard: Link, message: Renewed) -> None:
+        try:
+            self._keys.renewed(message.certs, self._wall())
+        except Reject as error:
+            self._refuse(heard.remote_ip, error.reason, heard.peer)
+
+    # -- small things -----------------------------------------------------------------------------------------------------
+
+    def _local(self) -> session.Local:
+        return self._keys.local(self.addresses, self._software)
+
+    def _mesh(self) -> session.Mesh:
+        return self._keys.known_mesh(self._is_banned)
+
+    def _is_linked_ip(self, ip: str) -> bool:
+        return any(each.remote_ip == ip for each in self._links.values())
+
+    def _refuse(self, ip: str, reason: str, peer: NodeId | None = None) -> None:
+        """Count; say it at most once a second for one source and reason."""
+        self.counters[reason] += 1
+        if reason == session.DUPLICATE_KEY and peer is None:
+            self._duplicate(ip)
+        now = self._loop.time()
+        key = (ip, reason)
+        if now - self._notes.get(key, -NOTE_EVERY_S) < NOTE_EVERY_S:
+            return
+        self._notes[key] = now
+        self._notes.move_to_end(key)
+        if len(self._notes) > NOTES_KEPT:
+            self._notes.popitem(last=False)
+        self._notice(PeerRefused(address=ip, reason=reason, peer=peer))
+
+    def _duplicate(self, address: str) -> None:
+        self._on_duplicate_key(
+            f"the node at {address} uses this node's key: this home was copied. "
+            "Stop one of the two, delete identity.key and mesh/ in its home, start it again and let it join"
+        )
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = self._group.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+@web.middleware
+async def _no_browsers(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Refuse what a web page sends: peers have no Origin."""
+    if "Origin" in request.headers:
+        return web.Response(status=403, text="not for browsers\n")
+    return await handler(request)
+
+
+async def _handshake_message(stream: link.Stream, side: session.Initiator | session.Responder) -> bytes:
+    """Return the next handshake message.
+
+    Raises:
+        HandshakeRefused: the connection ended, or brought something else.
+    """
+    got = await stream.receive()
+    if got.type is not aiohttp.WSMsgType.BINARY:
+        raise side.closed()
+    return bytes(got.data)
+
+
+async def _try_send(stream: link.Stream, data: bytes) -> None:
+    """Send to one who may have gone; then the next receive says so."""
+    try:
+        await stream.send_bytes(data)
+    except (ConnectionError, aiohttp.ClientError, RuntimeError):
+        return
+
+
+def _dialable(info: PeerInfo, ip: str) -> str:
+    """Return where a peer that dialled us can probably be dialled: its port at the address that we see."""
+    said = netinfo.hints(info.addresses, ip)
+    for address in said:
+        if netinfo.host_of(address) == ip:
+            return address
+    return netinfo.join(ip, netinfo.port_of(said[0])) if said and ip else ""
