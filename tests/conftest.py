@@ -1,6 +1,6 @@
 """What every test shares: a clean environment, tiers by folder, and a table of what ran at the end.
 
-A tier is a folder below tests/; tests marked ``sandbox`` count for that tier too, wherever they lie. A tier that was skipped
+A tier is a folder below tests/; tests marked ``sandbox`` count for that tier wherever they lie. A tier that was skipped
 is said, with its reason; .ci/run reads the same figures from the file named by PYTEST_TIERS_FILE and fails for a missing one.
 """
 
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by folder, so that no slow tier leaks into the fast tests; skip what this machine cannot do, saying why."""
     for item in items:
         tier = tier_of(item.nodeid)
-        if tier in ("sim", "netns", "e2e"):
+        if tier in ("sim", "sandbox", "netns", "e2e"):
             item.add_marker(tier)
         if tier == "netns" and os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs root: network namespaces"))
