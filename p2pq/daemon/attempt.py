@@ -83,7 +83,13 @@ class Attempt:
         self._begun = now
         self.stdout = runner.scratch.output / "stdout"
         self.stderr = runner.scratch.output / "stderr"
-        self.watch = Watch(limits, runner.pid, runner.scratch.job, (self.stdout, self.stderr))
+        self.watch = Watch(
+            limits,
+            runner.pid,
+            runner.scratch.job,
+            (self.stdout, self.stderr),
+            runner.in_memory,
+        )
         self.on_started: Callable[[Path, Path], None] | None = None
         self.done = False
         self._started = False

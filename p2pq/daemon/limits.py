@@ -8,6 +8,7 @@ tree: bounded, and without following links.
 import os
 import stat
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -179,6 +180,12 @@ def folder_bytes(root: Path, stop_above: int) -> int | None:
     return total
 
 
+def held_bytes(fd: int) -> int:
+    """Return what the file system behind a descriptor holds, with something for each of its files."""
+    info = os.fstatvfs(fd)
+    return (info.f_blocks - info.f_bfree) * info.f_frsize + (info.f_files - info.f_ffree) * ENTRY_BYTES
+
+
 def free_bytes(path: Path) -> int:
     """Return the free space, for an ordinary user, of the file system that holds ``path``."""
     info = os.statvfs(path)
@@ -188,8 +195,16 @@ def free_bytes(path: Path) -> int:
 class Watch:
     """Looks at one running task. ``look`` is cheap (1 ms); ``walk`` reads the scratch folder (in a thread)."""
 
-    def __init__(self, limits: Limits, pid: int, scratch: Path, outputs: tuple[Path, ...]) -> None:
-        """Watch the tree below ``pid``, which is the runner and counts as one process more."""
+    def __init__(
+        self,
+        limits: Limits,
+        pid: int,
+        scratch: Path,
+        outputs: tuple[Path, ...],
+        in_memory: Sequence[int] = (),
+    ) -> None:
+        """Watch the tree below ``pid`` (the runner, which is not counted) and the folders that lie in memory."""
+        self._in_memory = in_memory
         self._limits = limits
         self._pid = pid
         self._scratch = scratch
@@ -214,9 +229,10 @@ class Watch:
             return Breach("memory-limit", f"it started more than {limits.processes} processes")
         headroom = limits.output_bytes - written
         if limits.memory_bytes is not None:
-            used = resident_bytes(pids)
+            files = sum(map(held_bytes, self._in_memory))
+            used = files + resident_bytes(pids)
             if used > limits.memory_bytes:
-                used = proportional_bytes(pids)
+                used = files + proportional_bytes(pids)
             if used > limits.memory_bytes:
                 return Breach(
                     "memory-limit",

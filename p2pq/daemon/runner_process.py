@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ FRAME_BYTES_MAX: Final = 2048
 PENDING_MAX: Final = 8
 """A runner never has more messages under way than one task makes; more is flooding."""
 
+IN_MEMORY: Final = len(runner_main.IN_MEMORY)
 READY_S: Final = 20.0
 STDERR_BYTES_MAX: Final = 4096
 OOM_ADJUST: Final = "800"
@@ -51,8 +53,6 @@ class _FromRunner(msgspec.Struct, frozen=True, tag_field="op", forbid_unknown_fi
 
 class Ready(_FromRunner, frozen=True, tag="ready"):
     """The runner serves."""
-
-    pid: _Pid
 
 
 class Started(_FromRunner, frozen=True, tag="started"):
@@ -165,6 +165,9 @@ class RunnerProcess:
         self._loop = asyncio.get_running_loop()
         self.dead: asyncio.Future[None] = self._loop.create_future()
         """Done when no process of the runner is alive any more."""
+
+        self.in_memory: list[int] = []
+        """The sandbox's /tmp and /dev/shm, to count what they hold."""
 
         self._buffer = bytearray()
         self._inner_pid = 0
@@ -310,11 +313,12 @@ class RunnerProcess:
 
     def _on_readable(self) -> None:
         try:
-            data = self._control.recv(65536)
+            data, rights, _, _ = self._control.recvmsg(65536, socket.CMSG_SPACE(2 * 4), socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
+            data, rights = b"", []
+        self._take_descriptors(rights)
         if not data:
             self._fail("it closed its socket")
             return
@@ -337,6 +341,15 @@ class RunnerProcess:
                 self._fail("it flooded the daemon with messages")
                 return
             self.heard.put_nowait(message)
+
+    def _take_descriptors(self, rights: list[tuple[int, int, bytes]]) -> None:
+        """Keep those that come with the greeting, before any task ran; close all others."""
+        for _, _, data in rights:
+            for (fd,) in struct.iter_unpack("i", data):
+                if self.level == "strict" and not self._inner_pid and len(self.in_memory) < IN_MEMORY:
+                    self.in_memory.append(fd)
+                else:
+                    os.close(fd)
 
     def _fail(self, why: str) -> None:
         """Note that this runner is lost, tell the attempt, and end it."""
@@ -376,6 +389,8 @@ class RunnerProcess:
         if self.level == "none":
             kill_marked(self.token)
         self._control.close()
+        while self.in_memory:
+            os.close(self.in_memory.pop())
         os.close(self._process_fd)
         self._close_fd("_inner_fd")
         self._close_fd("_info_fd")

@@ -21,6 +21,7 @@ import resource
 import select
 import signal
 import stat
+import struct
 import sys
 import time
 
@@ -32,6 +33,7 @@ HEAD_BYTES = 4
 OUTPUTS = 2  # standard output and error
 FRAME_BYTES_MAX = 4 << 20
 TEXT_CHARS_MAX = 200
+IN_MEMORY = ("/tmp", "/dev/shm")  # noqa: S108  the sandbox's own, emptied after each task
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 FLATTEN = ".p2pq-flatten-"
@@ -60,7 +62,7 @@ class Runner:
         poll.register(self.control, select.POLLIN)
         poll.register(wake_fd, select.POLLIN)
         try:
-            self.send(op="ready", pid=os.getpid())
+            self.greet()
             while True:
                 ready = {fd for fd, _ in poll.poll()}
                 if wake_fd in ready:
@@ -70,6 +72,15 @@ class Runner:
                     self.handle(*self.receive())
         except (EOFError, ConnectionError):
             self.kill_everything()
+
+    def greet(self) -> None:
+        """Say that it serves; in strict, with /tmp and /dev/shm, so that the daemon can count what they hold."""
+        body = b'{"op":"ready"}'
+        fds = [os.open(root, os.O_PATH) for root in IN_MEMORY] if self.strict else []
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
+        self.control.sendmsg([len(body).to_bytes(HEAD_BYTES, "big") + body], rights if fds else [])
+        for fd in fds:
+            os.close(fd)
 
     def receive(self) -> "tuple[dict[str, Any], list[int]]":
         """Read one frame and the descriptors that came with it; EOFError when the daemon is gone."""
@@ -194,7 +205,7 @@ class Runner:
         try:
             self.kill_everything()
             if self.strict:
-                for root in ("/tmp", "/dev/shm"):  # noqa: S108  the sandbox's own, emptied here
+                for root in IN_MEMORY:
                     empty_folder(root, keep_below(root, self.keep))
         except OSError as error:
             self.send(op="dirty", id=self.task_id, why=str(error)[:TEXT_CHARS_MAX])

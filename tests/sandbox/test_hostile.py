@@ -1,0 +1,247 @@
+"""Hostile programs run from inside the strict sandbox (security.md H59 to H65)."""
+
+import asyncio
+import dataclasses
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2pq.daemon import limits as limits_module
+from p2pq.daemon.runners import Limits
+
+Run = Callable[..., Awaitable[Any]]
+REPOSITORY = Path(__file__).parents[2]
+
+pytestmark = [
+    pytest.mark.sandbox,
+    pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap (bwrap) is not installed"),
+]
+
+LIMITS = Limits(
+    cpus=1,
+    memory_bytes=512 << 20,
+    wall_s=60.0,
+    disk_bytes=512 << 20,
+    processes=64,
+    output_bytes=16 << 20,
+)
+
+
+def limited(**changes: object) -> Limits:
+    return dataclasses.replace(LIMITS, **changes)
+
+
+async def test_h59_h60_nothing_of_the_host_is_reached(run: Run, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as tcp,
+        socket.socket(socket.AF_UNIX) as unix,
+        socket.socket(socket.AF_UNIX) as abstract,
+    ):
+        os.chdir(tmp_path)
+        unix.bind("s")  # a short name: the folder's own may be too long
+        unix.listen()
+        abstract.bind(f"\0p2pq-test-{os.getpid()}")
+        abstract.listen()
+        asked = {
+            "paths": [
+                *(str(secret), str(tmp_path), "/etc/shadow", "/run", "/var", "/home", "/sys", "/mnt"),
+                *(str(Path.home() / name) for name in (".ssh", ".bashrc", ".profile", ".cache")),
+                *(
+                    "../out",
+                    "../../",
+                    "/proc/kcore",
+                    "/proc/1/root/etc/shadow",
+                ),
+            ],
+            "unix": [str(tmp_path / "s"), f"\0p2pq-test-{os.getpid()}", "/run/dbus/system_bus_socket"],
+            "inet": [
+                ("SOCK_STREAM", "127.0.0.1", tcp.getsockname()[1]),
+                ("SOCK_STREAM", "169.254.169.254", 80),
+                ("SOCK_DGRAM", "224.0.0.251", 5353),
+                ("SOCK_DGRAM", "192.168.1.1", 53),
+                ("SOCK_STREAM", "::1", tcp.getsockname()[1]),
+            ],
+        }
+        ran = await run("reach", json.dumps(asked))
+    assert ran.outcome.reason == "ok", ran
+    # ".." of /job is the sandbox's own root.
+    assert json.loads(ran.stdout) in ([], ["../../"])
+
+
+async def test_a_task_sees_only_what_it_was_given(run: Run) -> None:
+    ran = await run("listing", idle_priority=True)
+    seen = json.loads(ran.stdout)
+    assert seen["job"] == ["main.py"]
+    assert seen["tmp"] == seen["shm"] == []
+    assert seen["processes"][0] == 1
+    assert len(seen["processes"]) == 2
+    assert set(seen["environment"]) <= {"HOME", "LANG", "LC_CTYPE", "PATH", "PWD", "TMPDIR"}
+    assert seen["fds"] == [0, 1, 2, 3]
+    assert (seen["nice"], seen["policy"], seen["cpus"]) == (19, os.SCHED_IDLE, 1)
+
+
+async def test_h61_fork_bomb_stops_at_the_limit(run: Run) -> None:
+    ran = await run("fork_bomb", "500", limits=limited(wall_s=1.0))
+    if os.getuid() == 0:
+        # The kernel exempts root from RLIMIT_NPROC; the watch ends the task instead.
+        assert ran.outcome.reason == "memory-limit"
+        assert "more than 64 processes" in ran.outcome.detail
+    else:
+        assert ran.outcome.reason == "time-limit"
+        assert int(ran.stdout) < 64
+    assert (await run(("/bin/true",))).outcome.reason == "ok"
+
+
+@pytest.mark.parametrize("who", ["alone", "child"])
+async def test_h61_memory_bomb_is_killed(run: Run, who: str) -> None:
+    ran = await run("memory_bomb", who, limits=limited(memory_bytes=200 << 20))
+    assert ran.outcome.reason == "memory-limit", ran
+    assert "the limit is 200 MiB" in ran.outcome.detail
+    assert ran.outcome.max_rss < 2 << 30
+
+
+async def test_h61_folders_in_memory_count_and_are_bounded(run: Run) -> None:
+    roomy = limited(memory_bytes=2 << 30, disk_bytes=100 << 20)
+    ran = await run("fill", "/", "/dev", "/etc", "/usr", "/proc", "/tmp", "/dev/shm", limits=roomy)
+    took = json.loads(ran.stdout)
+    assert took.pop("/tmp") <= 256 << 20
+    assert 0 < took.pop("/dev/shm") <= 64 << 20
+    assert set(took.values()) == {0}, took
+    ran = await run(
+        ("/bin/sh", "-c", "head -c 150M /dev/zero > /tmp/x; sleep 60"),
+        limits=limited(memory_bytes=100 << 20),
+    )
+    assert ran.outcome.reason == "memory-limit"
+
+
+async def test_h61_disk_is_bounded(run: Run) -> None:
+    small = limited(disk_bytes=20 << 20)
+    ran = await run("fill", "/job", limits=small)
+    assert json.loads(ran.stdout)["/job"] <= 20 << 20  # one file: the kernel stops it
+    many = "i=0; while :; do i=$((i+1)); head -c 2M /dev/zero > f$i; done"
+    ran = await run(("/bin/sh", "-c", many), limits=small)
+    assert ran.outcome.reason == "disk-limit", ran.outcome
+    assert "more than 20 MiB" in ran.outcome.detail
+
+
+async def test_h62_a_survivor_does_not_reach_the_next_task(run: Run) -> None:
+    first = await run("survivor")
+    assert first.outcome.reason == "ok"
+    second = await run("listing")
+    assert json.loads(second.stdout)["job"] == ["main.py"]
+    assert len(json.loads(second.stdout)["processes"]) == 2
+
+
+async def test_h63_the_runner_cannot_be_attacked(run: Run) -> None:
+    ran = await run("attack_runner")
+    assert ran.outcome.reason == "ok", ran
+    # Root owns what is not dumpable, and may list (not read or open) it.
+    assert set(json.loads(ran.stdout)) <= ({"fd", "ns"} if os.getuid() == 0 else set())
+    assert (await run("listing")).outcome.reason == "ok"
+
+
+async def test_h63_the_kernel_refuses(run: Run) -> None:
+    ran = await run("kernel")
+    answers = json.loads(ran.stdout)
+    nosys = {"clone3", "io_uring_setup", "fsopen", "memfd_create", "x32"}
+    families = {"netlink", "packet", "vsock", "alg"}
+    if os.getuid() == 0:
+        del answers["/proc/1/oom_score_adj"]  # root owns what is not dumpable; harmless
+    for name, answer in answers.items():
+        expected = (
+            {"ENOSYS"}
+            if name in nosys
+            else {"EAFNOSUPPORT"}
+            if name in families
+            else {"EPERM", "EACCES", "EROFS", "ENOENT", "ValueError"}
+        )
+        assert answer in expected, (name, answer)
+
+
+@pytest.mark.parametrize("how", ["ignore", "stop", "close"])
+async def test_h64_a_stubborn_task_ends_at_its_time_limit(run: Run, how: str) -> None:
+    ran = await run("stubborn", how, limits=limited(wall_s=0.3))
+    assert ran.outcome.reason == "time-limit"
+    assert ran.outcome.detail == "it ran longer than its limit of 0.3 s"
+    assert ran.outcome.signal == (signal.SIGTERM if how != "ignore" else signal.SIGKILL)
+    assert ran.outcome.seconds < 5
+    assert "begun" in ran.files
+
+
+async def test_h64_a_flood_of_output_is_stopped(run: Run) -> None:
+    ran = await run("flood", limits=limited(output_bytes=1 << 20))
+    assert ran.outcome.reason in ("output-limit", "disk-limit"), ran.outcome
+    assert ran.outcome.stdout.parent.name == "out"
+
+
+async def test_litter_is_deleted(run: Run) -> None:
+    ran = await run("litter", limits=limited(processes=8))
+    assert ran.outcome.reason == "ok", ran
+    ran = await run("listing", limits=limited(processes=8))
+    seen = json.loads(ran.stdout)
+    assert (seen["job"], seen["tmp"], seen["shm"]) == (["main.py"], [], [])
+
+
+async def test_h65_nothing_survives_a_killed_daemon(tmp_path: Path) -> None:
+    mark = f"9{os.getpid()}{tmp_path.name[-1]}7"
+    program = f"""
+import asyncio, sys
+from pathlib import Path
+from p2pq.daemon import sandbox
+from p2pq.daemon.runners import Limits, TaskLaunch
+
+async def main(level):
+    scratch = Path(sys.argv[1])
+    python = sandbox.resolve_python(None, user_home=Path.home(), p2pq_home=scratch)
+    pool = RunnerPool(scratch, python)
+    await pool.start()
+    launch = TaskLaunch(
+        lease="1", job=b"j", level=level, env={{}}, populate=lambda _: None, collect=lambda *_: None,
+        argv=("/bin/sh", "-c", "trap '' TERM HUP; setsid sleep {mark} & sleep {mark} & echo; wait"),
+        limits=Limits(1, None, 600, 1 << 30, 64, 1 << 20), on_started=lambda out, _: poll(out),
+    )
+    def poll(out):
+        if out.stat().st_size:
+            print("started", flush=True)
+        else:
+            asyncio.get_running_loop().call_later(0.01, poll, out)
+    await pool.run(launch)
+
+asyncio.run(main(sys.argv[2]))
+"""
+    for level in ("strict", "none"):
+        daemon = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-c", program, str(tmp_path / level), level),
+            stdout=asyncio.subprocess.PIPE,
+            cwd=REPOSITORY,
+        )
+        assert daemon.stdout is not None
+        assert await daemon.stdout.readline() == b"started\n"
+        pids = [pid for pid in limits_module.tree(daemon.pid, 1000) if mark.encode() in command_line(pid)]
+        assert len(pids) >= 3
+        fds = [os.pidfd_open(pid) for pid in pids]
+        daemon.kill()
+        await daemon.wait()
+        for fd in fds:
+            ended = select.select([fd], [], [], 10)[0]
+            os.close(fd)
+            assert ended, f"a process of the task outlived the daemon at level {level}"
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
