@@ -20,6 +20,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     prekey_secret: bytes
     """X25519 secret of this run; job keys are sealed to its public half."""
     prekey: bytes
+    root: bytes = b""
+    """Public key of the mesh root, 32 bytes; without it signed bans cannot be checked and are refused."""
 
     def __repr__(self) -> str:
         """Name the node, not its secrets."""

@@ -1,0 +1,348 @@
+"""Whom a worker asks for work: who has some, who was asked and has not answered, who had nothing that fits.
+
+No polling: a master that had nothing is asked again when it says that something changed, or when there is more room
+here than it was asked with.
+"""
+
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Final, Literal
+
+import msgspec
+
+from p2pq.core.deadlines import Deadlines
+from p2pq.core.fairness import Fairness, Means
+from p2pq.core.slots import Key, Room
+from p2pq.model.config import ScheduleSettings
+from p2pq.model.ids import JobId, Mono, NodeId
+from p2pq.wire.messages import HasWork, Nothing, Request
+from p2pq.wire.objects import ITEMS_MAX
+
+AHEAD_MAX: Final = 64
+"""Attempts per slot that may wait for it at most."""
+SHORT_JOBS_MAX: Final = 64
+"""Jobs per master whose length is known to be short; beyond it the one that ended here longest ago is forgotten."""
+DRAWS_MAX: Final = 64
+"""Draws per turn; a worker with more free cpus gives away several at a draw."""
+QUIET_MAX_S: Final = 60.0
+"""The longest that a master is left alone after it, or this node for it, failed again and again."""
+_NONCE_BYTES: Final = 16
+
+Timer = (
+    tuple[Literal["request"], bytes]
+    | tuple[Literal["quiet"], NodeId]
+    | tuple[Literal["beat"], NodeId]
+    | tuple[Literal["progress"], NodeId]
+    | tuple[Literal["resend"], NodeId]
+    | tuple[Literal["ahead"], Key]
+)
+"""What a deadline of the worker is for, and whom or what it concerns."""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """An outstanding request."""
+
+    nonce: bytes
+    master: NodeId
+    owner: str
+    own: bool
+    room: Room
+    tasks_max: int
+    ahead: bool
+    counter: int
+    """What the master had announced when it was asked."""
+
+
+class _Sleep(msgspec.Struct, frozen=True):
+    counter: int
+    room: Room
+
+
+class _Offer(msgspec.Struct):
+    """What one linked master has."""
+
+    counter: int = -1
+    owners: tuple[str, ...] = ()
+    asleep: dict[str, _Sleep] = msgspec.field(default_factory=dict)
+    short: dict[JobId, str] = msgspec.field(default_factory=dict)
+    strikes: int = 0
+    quiet: bool = False
+    full: bool = False
+
+
+class Asking:
+    """The offers of linked masters and this worker's requests to them."""
+
+    def __init__(  # noqa: PLR0913, PLR0917  each is a different thing to share
+        self,
+        me: NodeId,
+        schedule: ScheduleSettings,
+        fairness: Fairness,
+        means: Means,
+        deadlines: Deadlines[Timer],
+        rng: Random,
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        """Know nobody yet. ``fairness``, ``means`` and ``deadlines`` are the worker's own."""
+        self._me = me
+        self._schedule = schedule
+        self._fairness = fairness
+        self._means = means
+        self._deadlines = deadlines
+        self._rng = rng
+        self._entropy = entropy
+        self._offers: dict[NodeId, _Offer] = {}
+        self._asked: dict[bytes, Asked] = {}
+        self._out = {False: Room(), True: Room()}
+        """The room that outstanding requests speak for."""
+
+    def linked(self, master: NodeId) -> None:
+        """Begin with this master, from nothing."""
+        self._offers[master] = _Offer()
+
+    def gone(self, master: NodeId) -> None:
+        """Forget a master and what it was asked."""
+        self._offers.pop(master, None)
+        self._deadlines.cancel(("quiet", master))
+        for asked in [asked for asked in self._asked.values() if asked.master == master]:
+            self._close(asked)
+
+    def stop(self) -> None:
+        """Forget every request; answers to them will come late."""
+        for asked in list(self._asked.values()):
+            self._close(asked)
+
+    def has_work(self, master: NodeId, message: HasWork) -> None:
+        """Take in what a master announces; older news than the latest are ignored."""
+        offer = self._offers[master]
+        if message.counter <= offer.counter:
+            return
+        offer.counter = message.counter
+        offer.owners = tuple(dict.fromkeys(message.owners))
+        offer.asleep = {owner: sleep for owner, sleep in offer.asleep.items() if owner in offer.owners}
+
+    def has_any(self, master: NodeId) -> bool:
+        """Tell whether a master announced work."""
+        offer = self._offers.get(master)
+        return offer is not None and bool(offer.owners)
+
+    def nothing(self, master: NodeId, message: Nothing) -> None:
+        """Take in that a master had nothing that fits; an answer to no request is ignored."""
+        asked = self.answer(master, message.nonce)
+        if asked is None:
+            return
+        self._offers[master].strikes = 0
+        self._sleep(asked, max(message.counter, asked.counter))
+
+    def answer(self, master: NodeId, nonce: bytes) -> Asked | None:
+        """Close and return the request that this master answers; None if there is none (any more)."""
+        asked = self._asked.get(nonce)
+        if asked is None or asked.master != master:
+            return None
+        self._close(asked)
+        return asked
+
+    def useless(self, asked: Asked) -> None:
+        """Treat an answer that could not be used as nothing, so that it is not asked for at once again."""
+        offer = self._offers.get(asked.master)
+        if offer is not None:
+            self._sleep(asked, offer.counter)
+
+    def lapse(self, nonce: bytes, now: Mono) -> None:
+        """Give up on a request; the master is left alone for a moment."""
+        asked = self._asked[nonce]
+        self._close(asked)
+        self.strike(asked.master, now)
+
+    def strike(self, master: NodeId, now: Mono) -> None:
+        """Leave a master alone for a while, longer each time: it does not answer, or its tasks cannot start here."""
+        offer = self._offers.get(master)
+        if offer is None or offer.quiet:
+            return
+        offer.quiet = True
+        pause_s = min(QUIET_MAX_S, self._schedule.backoff_s * 2**offer.strikes)
+        offer.strikes = min(offer.strikes + 1, 16)
+        self._deadlines.set(("quiet", master), Mono(now + pause_s))
+
+    def unquiet(self, master: NodeId) -> None:
+        """End the pause after a strike."""
+        self._offers[master].quiet = False
+
+    def set_full(self, master: NodeId, *, full: bool) -> None:
+        """Ask a master that does not acknowledge results for nothing more, or ask it again."""
+        offer = self._offers.get(master)
+        if offer is not None:
+            offer.full = full
+
+    def ended(self, master: NodeId, job: JobId, owner: str, took_s: float) -> None:
+        """Learn how long an attempt of a job took; leases ahead are asked for where jobs are short."""
+        self._means.learn(job, took_s)
+        self._means.learn(owner, took_s)
+        offer = self._offers.get(master)
+        if offer is None:
+            return
+        offer.strikes = 0
+        offer.short.pop(job, None)
+        if self.mean_s(job, owner) <= self._schedule.ahead_s:
+            offer.short[job] = owner
+            if len(offer.short) > SHORT_JOBS_MAX:
+                del offer.short[next(iter(offer.short))]
+
+    def grown(self, master: NodeId, job: JobId) -> None:
+        """Stop taking a job for short until an attempt of it proves it again."""
+        offer = self._offers.get(master)
+        if offer is not None:
+            offer.short.pop(job, None)
+
+    def mean_s(self, job: JobId, owner: str) -> float:
+        """Return the expected length of an attempt: the job's mean here, else the owner's, else the draw's scale."""
+        for key in (job, owner):
+            mean_s = self._means.get(key)
+            if mean_s is not None:
+                return mean_s
+        return self._schedule.fair_scale_s
+
+    def plan(self, free: Room, slots: int, waiting_s: float, now: Mono, *, own: bool) -> list[tuple[NodeId, Request]]:
+        """Return what to ask whom now.
+
+        Args:
+            free: the room that nothing runs in.
+            slots: how many cpus there are in all.
+            waiting_s: expected slot-seconds of what waits for a slot already.
+            now: the instant of the turn.
+            own: for own work, or for guests.
+        """
+        free = free.minus(self._out[own]).floored()
+        ahead_s = self._schedule.ahead_s * slots - waiting_s
+        if any(asked.ahead and asked.own == own for asked in self._asked.values()) or 2 * waiting_s > ahead_s:
+            ahead_s = 0.0
+        offers = self._eligible(free, own=own)
+        if not offers or (free.cpus == 0 and ahead_s <= 0):
+            return []
+        requests = []
+        room = free
+        for (owner, master), cpus in self._draws(offers, free.cpus, now, own=own).items():
+            # The last cpus get what is left, so that nothing is lost by rounding.
+            share = room.memory_mb * cpus // room.cpus if room.cpus else 0
+            part = Room(cpus, share, room.gpus if cpus else 0)
+            room = room.minus(part)
+            ahead = self._ahead(master, owner, ahead_s, slots)
+            if ahead:
+                ahead_s = 0.0
+            if cpus or ahead:
+                requests.append((master, self._request(master, owner, part, ahead, now, own=own)))
+        return requests
+
+    def _eligible(self, free: Room, *, own: bool) -> dict[str, list[NodeId]]:
+        offers: dict[str, list[NodeId]] = {}
+        for master, offer in self._offers.items():
+            if (master == self._me) is not own or offer.quiet or offer.full:
+                continue
+            for owner in offer.owners:
+                sleep = offer.asleep.get(owner)
+                if sleep is None or offer.counter > sleep.counter or not sleep.room.holds(free):
+                    offers.setdefault(owner, []).append(master)
+        return offers
+
+    def _draws(
+        self, offers: Mapping[str, list[NodeId]], cpus: int, now: Mono, *, own: bool
+    ) -> dict[tuple[str, NodeId], int]:
+        """Draw an owner, then a master of it, for each free cpu; for none, once: whom to ask for leases ahead."""
+        owners = tuple(offers)
+        drawn: dict[tuple[str, NodeId], int] = {}
+        chunk = cpus if own or len(owners) == 1 else -(-cpus // DRAWS_MAX)
+        tentative: list[tuple[str, int]] = []
+        while True:
+            take = min(chunk, cpus)
+            owner = owners[0] if own else self._fairness.draw(owners, now, self._rng)
+            masters = offers[owner]
+            master = masters[self._rng.randrange(len(masters))] if len(masters) > 1 else masters[0]
+            drawn[owner, master] = drawn.get((owner, master), 0) + take
+            cpus -= take
+            if cpus <= 0:
+                break
+            key = ("draw", len(tentative))
+            self._fairness.charge(key, owner, take, self._expected_s(owner))
+            tentative.append(key)
+        for key in tentative:
+            self._fairness.free(key, now)
+        return drawn
+
+    def _expected_s(self, owner: str) -> float:
+        mean_s = self._means.get(owner)
+        return self._schedule.fair_scale_s if mean_s is None else mean_s
+
+    def _ahead(self, master: NodeId, owner: str, room_s: float, slots: int) -> tuple[tuple[bytes, int], ...]:
+        """Split the work that may wait over the short jobs of that owner, the latest first."""
+        ahead: list[tuple[bytes, int]] = []
+        for job, whose in reversed(self._offers[master].short.items()):
+            mean_s = self._means.get(job)
+            if whose != owner or mean_s is None:
+                continue
+            count = min(AHEAD_MAX * slots, ITEMS_MAX // 2, int(room_s / max(mean_s, 1e-3)))
+            if count > 0:
+                ahead.append((job, count))
+        return tuple(ahead)
+
+    def _request(
+        self, master: NodeId, owner: str, room: Room, ahead: tuple[tuple[bytes, int], ...], now: Mono, *, own: bool
+    ) -> Request:
+        nonce = self._entropy(_NONCE_BYTES)
+        most = max((count for _, count in ahead), default=0)
+        asked = Asked(
+            nonce=nonce,
+            master=master,
+            owner=owner,
+            own=own,
+            room=room,
+            tasks_max=min(ITEMS_MAX, room.cpus + most),
+            ahead=bool(ahead),
+            counter=self._offers[master].counter,
+        )
+        assert nonce not in self._asked, "a nonce was drawn twice"
+        self._asked[nonce] = asked
+        self._out[own] = self._out[own].plus(room)
+        self._deadlines.set(("request", nonce), Mono(now + self._schedule.request_s))
+        if not own:
+            self._fairness.charge(nonce, owner, room.cpus, self._expected_s(owner))
+        return Request(
+            nonce=nonce,
+            owner=owner,
+            cpus=room.cpus,
+            memory_mb=room.memory_mb,
+            gpus=room.gpus,
+            tasks_max=asked.tasks_max,
+            ahead=ahead,
+        )
+
+    def _close(self, asked: Asked) -> None:
+        del self._asked[asked.nonce]
+        self._out[asked.own] = self._out[asked.own].minus(asked.room)
+        self._deadlines.cancel(("request", asked.nonce))
+        if not asked.own:
+            self._fairness.free(asked.nonce, Mono(0.0))
+
+    def _sleep(self, asked: Asked, counter: int) -> None:
+        asleep = self._offers[asked.master].asleep
+        room = asked.room
+        before = asleep.get(asked.owner)
+        if before is not None and before.counter >= counter:
+            room = Room(
+                max(room.cpus, before.room.cpus),
+                max(room.memory_mb, before.room.memory_mb),
+                max(room.gpus, before.room.gpus),
+            )
+            counter = before.counter
+        if asked.owner in self._offers[asked.master].owners:
+            asleep[asked.owner] = _Sleep(counter, room)
+
+    def check(self) -> None:
+        """Assert that requests, their deadlines and the room they speak for agree."""
+        for own in (False, True):
+            out = Room()
+            for asked in self._asked.values():
+                assert asked.master in self._offers, "a request to nobody"
+                assert ("request", asked.nonce) in self._deadlines, "a request that never lapses"
+                if asked.own is own:
+                    out = out.plus(asked.room)
+            assert out == self._out[own], "the room asked for is not that of the requests"

@@ -1,0 +1,97 @@
+"""Is this grant what it must be? Everything a worker checks before it runs what somebody sent."""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from p2pq.core.identity import Identity
+from p2pq.errors import Reject
+from p2pq.model.ids import Mono, NodeId, Wall
+from p2pq.model.job import Fault
+from p2pq.wire import seal, sign, trust
+from p2pq.wire.messages import Granted
+from p2pq.wire.objects import Grant, Manifest
+
+MANIFESTS_MAX: Final = 1024
+"""Manifests kept per linked master; the one used longest ago goes first and is sent again when needed."""
+
+
+class Declined(msgspec.Struct, frozen=True):
+    """A genuine grant that this worker cannot use: it is handed back."""
+
+    fault: Fault
+    detail: str
+
+
+class Master(msgspec.Struct):
+    """What a worker knows of a linked node that may grant."""
+
+    node: NodeId
+    owner: str
+    caps: tuple[str, ...]
+    manifests: dict[bytes, Manifest] = msgspec.field(default_factory=dict)
+    """By digest, the least recently used first."""
+
+
+def open_grant(message: Granted, master: Master, identity: Identity) -> Grant:
+    """Return the grant if it is that master's word to this node.
+
+    Raises:
+        Reject: it is not, or that member may not give work.
+    """
+    grant = sign.open_signed(message.grant, Grant, master.node)
+    if (grant.mesh, grant.node, grant.to) != (identity.mesh, master.node, identity.node):
+        raise Reject("grant: not between these two nodes")
+    if "submit" not in master.caps:
+        raise Reject("grant: the peer may not give work")
+    if len({item.lease for item in grant.items}) < len(grant.items):
+        raise Reject("grant: a lease twice")
+    return grant
+
+
+def manifest_of(grant: Grant, message: Granted, master: Master, identity: Identity, wall: Wall) -> Manifest | Declined:
+    """Return the manifest of the granted job: from the message, or as this link carried it before.
+
+    Raises:
+        Reject: the manifest is not that master's word on that job, or claims another owner.
+    """
+    if message.manifest:
+        _learn(grant, message.manifest, master, identity)
+    manifest = master.manifests.pop(grant.manifest, None)
+    if manifest is None:
+        return Declined("no-manifest", "")
+    master.manifests[grant.manifest] = manifest
+    if manifest.job != grant.job or any(item.task >= manifest.tasks for item in grant.items):
+        raise Reject("grant: not of that manifest")
+    if wall > manifest.expires + trust.SKEW_MS:
+        return Declined("refused", "the job has expired (or a clock is wrong)")
+    return manifest
+
+
+def _learn(grant: Grant, raw: bytes, master: Master, identity: Identity) -> None:
+    if sign.digest(raw) != grant.manifest:
+        raise Reject("grant: another manifest")
+    manifest = sign.open_signed(raw, Manifest, master.node)
+    if (manifest.mesh, manifest.node) != (identity.mesh, master.node):
+        raise Reject("manifest: not of this master")
+    # The certificate says whose machine it is; fair shares are counted by that.
+    if manifest.owner != master.owner:
+        raise Reject("manifest: another owner")
+    master.manifests[grant.manifest] = manifest
+    if len(master.manifests) > MANIFESTS_MAX:
+        del master.manifests[next(iter(master.manifests))]
+
+
+def open_key(grant: Grant, manifest: Manifest, identity: Identity) -> bytes | Declined:
+    """Return the job key, if it was sealed to this run of this node and is the one that the manifest commits to."""
+    try:
+        key = seal.open_seal(identity.prekey_secret, grant.key, grant.manifest)
+        seal.check_commitment(key, manifest.commit)
+    except Reject as reject:
+        return Declined("refused", f"the job key: {reject.reason}")
+    return key
+
+
+Clock = Callable[[Mono], Wall]
+"""Wall time at an instant."""

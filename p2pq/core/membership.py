@@ -1,0 +1,358 @@
+"""Who is linked, whom to dial, who is out. Discovery finds addresses; membership believes only authenticated links."""
+
+from collections.abc import Callable
+from random import Random
+from typing import Final, Literal, assert_never
+
+import msgspec
+
+from p2pq.core import events as ev
+from p2pq.core.addresses import Addresses
+from p2pq.core.effects import Dial, Drop, Effect, Emit, Hangup, Record, Send
+from p2pq.core.identity import Identity
+from p2pq.core.records import BanKept, PeerSeen, Restored
+from p2pq.errors import Reject
+from p2pq.model.ids import Mono, NodeId, Wall
+from p2pq.model.notice import LinksFull, PeerBanned, PeerDown, PeerRefused, PeerUp
+from p2pq.wire import messages as msg
+from p2pq.wire import session, trust
+from p2pq.wire.objects import Ban
+
+REMEMBERED_MAX: Final = 1024
+"""Peers remembered; beyond it the one seen longest ago is not dialled after the next start."""
+BANS_MAX: Final = 4096
+"""Signed bans known, one per issuer and node; further ones are dropped."""
+TOLD_MAX: Final = 64
+"""Peers named to a new one."""
+PLACES_MAX: Final = 8
+"""Addresses told or remembered of a peer."""
+_BANS_PER_MESSAGE: Final = 256
+
+State = Literal["up", "connecting", "down", "refused"]
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that this one knows of."""
+
+    id: NodeId | None
+    """None where nobody has been authenticated at that address yet."""
+    name: str = ""
+    owner: str = ""
+    address: str = ""
+    state: State
+    reason: str = ""
+    boot: bytes = b""
+    caps: tuple[str, ...] = ()
+
+
+class Membership:
+    """Links, addresses, bans."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        restored: Restored,
+        links_max: int,
+        rng: Random,
+        now: Mono,
+        wall: Callable[[Mono], Wall],
+    ) -> None:
+        """Take up remembered peers, who are dialled at once, and bans.
+
+        Raises:
+            Reject: a restored ban does not verify: the store belongs to another mesh.
+        """
+        self._identity = identity
+        self._links_max = links_max
+        self._wall = wall
+        self._links: dict[NodeId, ev.LinkUp] = {}
+        self._remembered: dict[NodeId, PeerSeen] = {}
+        self._addresses = Addresses(rng)
+        self._local: dict[NodeId, bool] = {}
+        self._signed: dict[tuple[bytes, NodeId], tuple[int, bool, bytes]] = {}
+        self._full = False
+        self._leaving: dict[NodeId, None] = {}
+        for row in restored.bans:
+            if row.signed:
+                ban = trust.open_ban(row.signed, identity.root, wall(now))
+                self._signed[ban.iss, NodeId(ban.sub)] = (ban.at, ban.banned, row.signed)
+            else:
+                self._local[row.node] = row.banned
+        for seen in restored.peers[-REMEMBERED_MAX:]:
+            self._remembered[seen.node] = seen
+            wanted = seen.node != identity.node and not self.banned(seen.node)
+            self._addresses.add(seen.addresses[:PLACES_MAX], seen.node, now, kept=True, dial=wanted)
+
+    @property
+    def deadline(self) -> Mono | None:
+        """When a dial is due or given up."""
+        return None if self._full else self._addresses.deadline
+
+    def linked(self, peer: NodeId) -> bool:
+        """Tell whether a link to that node stands."""
+        return peer in self._links
+
+    def link(self, peer: NodeId) -> ev.LinkUp | None:
+        """Return what that node said at link-up, if it is linked."""
+        return self._links.get(peer)
+
+    def banned(self, node: NodeId) -> bool:
+        """Tell whether a node is out: by this user's word, or by the latest word of any admin."""
+        if self._local.get(node, False):
+            return True
+        return any(banned for (_, sub), (_, banned, _) in self._signed.items() if sub == node)
+
+    def peers(self) -> tuple[Peer, ...]:
+        """Return everyone linked, then remembered, then mere addresses."""
+        peers = [
+            Peer(
+                id=link.peer,
+                name=link.name,
+                owner=link.owner,
+                address=link.address,
+                state="up",
+                boot=link.boot,
+                caps=link.caps,
+            )
+            for link in self._links.values()
+        ]
+        shown = dict.fromkeys(self._links)
+        for place in self._addresses:
+            if place.node == self._identity.node or (place.node is not None and place.node in shown):
+                continue
+            if place.node is not None:
+                shown[place.node] = None
+            peers.append(self._absent(place.node, place.address))
+        return tuple(peers)
+
+    def _absent(self, node: NodeId | None, address: str) -> Peer:
+        seen = None if node is None else self._remembered.get(node)
+        places = (address,) if node is None else self._addresses.of(node)
+        state: State = "down"
+        reason = ""
+        for each in places:
+            place = self._addresses.get(each)
+            if place is not None and place.reason:
+                state, reason = ("refused" if refusal(place.reason) else "down"), place.reason
+                break
+        if node is not None and self.banned(node):
+            state, reason = "refused", trust.BANNED
+        elif any(self._addresses.flying(each) for each in places):
+            state = "connecting"
+        return Peer(id=node, name="" if seen is None else seen.name, address=address, state=state, reason=reason)
+
+    def handle(self, event: ev.Event, now: Mono) -> list[Effect]:
+        """Take in the event, then dial whom it is time to dial."""
+        out: list[Effect] = []
+        match event:
+            case ev.AddressSeen(addresses=addresses, source=source, node=node):
+                self._hint(addresses, node, now, kept=source in {"config", "memory"})
+            case ev.LinkUp():
+                self._link_up(event, now, out)
+            case ev.LinkDown(peer=peer, reason=reason):
+                self._link_down(peer, reason, now, out)
+            case ev.DialFailed():
+                self._dial_failed(event, now, out)
+            case ev.Received(peer=peer, message=message):
+                if peer not in self._links:
+                    out.append(Drop(peer=peer, reason="not linked"))
+                else:
+                    self._receive(peer, message, now, out)
+            case ev.BanAsked(node=node, banned=banned, signed=signed):
+                self._ban_asked(node, signed, now, out, banned=banned)
+            case ev.Drain(now=True):
+                out.extend(Send(peer=peer, message=msg.Leaving()) for peer in self._links)
+            case (
+                ev.Tick()
+                | ev.Submitted()
+                | ev.CancelAsked()
+                | ev.Started()
+                | ev.Exited()
+                | ev.Faulted()
+                | ev.Progressed()
+                | ev.Collected()
+                | ev.CollectFailed()
+                | ev.Delivered()
+                | ev.DeliverFailed()
+                | ev.Offering()
+                | ev.Drain()
+            ):
+                pass
+            case _:
+                assert_never(event)
+        self._dial(now, out)
+        return out
+
+    def _receive(self, peer: NodeId, message: msg.CoreMessage, now: Mono, out: list[Effect]) -> None:
+        match message:
+            case msg.Peers(addresses=told):
+                for node, addresses in told:
+                    self._hint(addresses, NodeId(node), now, kept=False)
+            case msg.Bans(bans=bans):
+                for raw in bans:
+                    self._ban_heard(peer, raw, now, out)
+            case msg.Leaving():
+                self._leaving[peer] = None
+            case (
+                msg.ProfileIs()
+                | msg.Holding()
+                | msg.HasWork()
+                | msg.Request()
+                | msg.Granted()
+                | msg.Nothing()
+                | msg.Return()
+                | msg.Heartbeat()
+                | msg.Cancel()
+                | msg.ResultReady()
+                | msg.Receipted()
+            ):
+                pass
+            case _:
+                assert_never(message)
+
+    # -- links --------------------------------------------------------------------------------------------------------
+
+    def _hint(self, addresses: tuple[str, ...], node: NodeId | None, now: Mono, *, kept: bool) -> None:
+        if node == self._identity.node:
+            return
+        wanted = node is None or not (node in self._links or self.banned(node))
+        self._addresses.add(addresses[: 2 * PLACES_MAX], node, now, kept=kept, dial=wanted)
+
+    def _link_up(self, event: ev.LinkUp, now: Mono, out: list[Effect]) -> None:
+        peer = event.peer
+        if event.dialled:
+            self._addresses.arrived(event.address, peer)
+        if self.banned(peer):
+            out.append(Hangup(peer=peer, reason=trust.BANNED))
+            out.append(Emit(notice=PeerRefused(address=event.address, reason=trust.BANNED, peer=peer)))
+            return
+        if peer not in self._links and len(self._links) >= self._links_max:
+            out.append(Hangup(peer=peer, reason="links-full"))
+            self._say_full(out)
+            return
+        self._links[peer] = event
+        places = tuple(dict.fromkeys(place for place in (event.address, *event.addresses) if place))[:PLACES_MAX]
+        self._addresses.add(places, peer, now, kept=True, dial=False)
+        self._addresses.rest(peer)
+        self._remember(PeerSeen(node=peer, name=event.name, addresses=places), out)
+        out.append(Emit(notice=PeerUp(peer=peer, name=event.name, address=event.address)))
+        told = tuple(
+            (other, others) for other in self._links if other != peer and (others := self._remembered[other].addresses)
+        )[-TOLD_MAX:]
+        if told:
+            out.append(Send(peer=peer, message=msg.Peers(addresses=told)))
+        bans = tuple(raw for _, _, raw in self._signed.values())
+        self._tell_bans(peer, bans, out)
+
+    def _say_full(self, out: list[Effect]) -> None:
+        if not self._full:
+            self._full = True
+            out.append(Emit(notice=LinksFull(links_max=self._links_max)))
+
+    def _remember(self, seen: PeerSeen, out: list[Effect]) -> None:
+        self._remembered.pop(seen.node, None)
+        self._remembered[seen.node] = seen
+        if len(self._remembered) > REMEMBERED_MAX:
+            oldest = next(node for node in self._remembered if node not in self._links)
+            del self._remembered[oldest]
+        out.append(Record(row=seen))
+
+    def _link_down(self, peer: NodeId, reason: str, now: Mono, out: list[Effect]) -> None:
+        if self._links.pop(peer, None) is None:
+            return
+        self._full = False
+        out.append(Emit(notice=PeerDown(peer=peer, reason=reason)))
+        left = peer in self._leaving
+        self._leaving.pop(peer, None)
+        # Who said goodbye dials us when it is back; discovery and its own memory see to that.
+        if not left and not self.banned(peer):
+            self._addresses.retry(peer, now)
+
+    def _dial_failed(self, event: ev.DialFailed, now: Mono, out: list[Effect]) -> None:
+        before = self._addresses.get(event.address)
+        reason = "" if before is None else before.reason
+        wanted = event.node is None or not (event.node in self._links or self.banned(event.node))
+        place = self._addresses.failed(event.address, event.reason, now, dial=wanted)
+        if place is not None and refusal(event.reason) and event.reason != reason:
+            out.append(Emit(notice=PeerRefused(address=event.address, reason=event.reason, peer=event.node)))
+        if event.reason == "self":
+            self._addresses.forget(event.address)
+
+    def _dial(self, now: Mono, out: list[Effect]) -> None:
+        while (at := self._addresses.deadline) is not None and at <= now:
+            if len(self._links) >= self._links_max:
+                self._say_full(out)
+                return
+            place = self._addresses.next(now)
+            if place is None:
+                continue
+            if place.node is not None and place.node in self._links:
+                self._addresses.arrived(place.address, place.node)
+            else:
+                out.append(Dial(address=place.address, node=place.node))
+
+    # -- bans ---------------------------------------------------------------------------------------------------------
+
+    def _ban_asked(self, node: NodeId, signed: bytes, now: Mono, out: list[Effect], *, banned: bool) -> None:
+        before = self.banned(node)
+        self._local[node] = banned
+        out.append(Record(row=BanKept(node=node, banned=banned)))
+        if signed:
+            self._ban_heard(self._identity.node, signed, now, out, asked=True)
+        if self.banned(node) != before:
+            self._apply(node, self._identity.name, now, out)
+
+    def _ban_heard(self, peer: NodeId, raw: bytes, now: Mono, out: list[Effect], *, asked: bool = False) -> None:
+        if any(raw == known for _, _, known in self._signed.values()):
+            return
+        try:
+            ban = trust.open_ban(raw, self._identity.root, self._wall(now))
+        except Reject as reject:
+            out.append(Drop(peer=peer, reason=f"ban: {reject.reason}"))
+            return
+        node = NodeId(ban.sub)
+        known = self._signed.get((ban.iss, node))
+        if known is None and len(self._signed) >= BANS_MAX:
+            out.append(Drop(peer=peer, reason="ban: too many"))
+            return
+        if known is not None and known[0] >= ban.at:
+            return
+        before = self.banned(node)
+        self._signed[ban.iss, node] = (ban.at, ban.banned, raw)
+        out.append(Record(row=BanKept(node=node, banned=ban.banned, signed=raw)))
+        for other in self._links:
+            if other != peer:
+                self._tell_bans(other, (raw,), out)
+        if not asked and self.banned(node) != before:
+            self._apply(node, self._issuer(ban), now, out)
+
+    def _issuer(self, ban: Ban) -> str:
+        link = self._links.get(NodeId(ban.iss))
+        return "an admin" if link is None else link.name
+
+    def _apply(self, node: NodeId, by: str, now: Mono, out: list[Effect]) -> None:
+        banned = self.banned(node)
+        out.append(Emit(notice=PeerBanned(peer=node, banned=banned, by=by)))
+        if not banned:
+            self._addresses.retry(node, now)
+            return
+        self._addresses.rest(node)
+        if node in self._links:
+            out.append(Hangup(peer=node, reason=trust.BANNED))
+
+    def _tell_bans(self, peer: NodeId, bans: tuple[bytes, ...], out: list[Effect]) -> None:
+        for first in range(0, len(bans), _BANS_PER_MESSAGE):
+            out.append(Send(peer=peer, message=msg.Bans(bans=bans[first : first + _BANS_PER_MESSAGE])))  # noqa: PERF401
+
+    def check(self) -> None:
+        """Assert the bounds, and that nobody is linked who is out for good."""
+        self._addresses.check()
+        assert len(self._links) <= self._links_max, "too many links"
+        assert len(self._remembered) <= REMEMBERED_MAX + len(self._links), "too many peers remembered"
+        assert self._identity.node not in self._links, "linked to itself"
+        assert all(peer in self._remembered for peer in self._links), "linked, but not remembered"
+
+
+def refusal(reason: str) -> bool:
+    """Tell whether a dial failed because somebody refused, rather than because nobody answered."""
+    return reason in session.SENTENCES or reason.startswith("by-peer:")

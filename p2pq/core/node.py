@@ -1,0 +1,292 @@
+"""One node: membership, master and worker in one machine. They meet only here.
+
+A node treats itself as one more linked peer: what its master says to its own worker, and back, is delivered inside the
+same turn, in order, and never leaves.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import Final, assert_never
+
+import msgspec
+
+from p2pq.core import events as ev
+from p2pq.core.clock import WallClock
+from p2pq.core.effects import Drop, Effect, Send
+from p2pq.core.identity import Identity
+from p2pq.core.membership import Membership, State
+from p2pq.core.placement import JobSnapshot, TaskSnapshot
+from p2pq.core.queue import Queue
+from p2pq.core.records import Restored
+from p2pq.core.worker import Guest, Worker
+from p2pq.model.config import ScheduleSettings
+from p2pq.model.ids import JobId, Mono, NodeId, Wall
+from p2pq.model.job import Profile
+from p2pq.wire import messages as msg
+
+LINKS_MAX: Final = 64
+"""Links to peers where nothing else is set."""
+
+
+class PeerView(msgspec.Struct, frozen=True, kw_only=True):
+    """Another node, for people."""
+
+    id: NodeId | None
+    """None where nobody has been authenticated at that address yet."""
+    name: str
+    owner: str
+    address: str
+    state: State
+    reason: str
+    """Why it is down or refused, as a stable phrase."""
+    slots: int
+    """Cpus that it offers to this node's jobs."""
+    free: int
+    """Of those, the ones that tasks of this node do not use."""
+    has_work: bool
+    """Whether it has announced work."""
+    profile: Profile | None
+    """What it said that it offers; None where it is not linked or does not work."""
+    boot: bytes
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What this node does as a worker, for people."""
+
+    known: bool
+    """Whether the sensors have spoken yet."""
+    accepts: bool
+    reason: str
+    draining: bool
+    slots: int
+    free: int
+    kept: int
+    """Results that wait for their master's receipt."""
+
+
+class Node:
+    """Everything that this node decides."""
+
+    def __init__(  # noqa: PLR0913  what the world gives is exactly this much
+        self,
+        identity: Identity,
+        settings: ScheduleSettings,
+        restored: Restored,
+        rng: Random,
+        entropy: Callable[[int], bytes],
+        *,
+        now: Mono,
+        wall: Wall,
+        links_max: int = LINKS_MAX,
+    ) -> None:
+        """Begin a life. The first ``handle`` is due at once: it says what the restored state asks for.
+
+        Args:
+            identity: who this node is.
+            settings: leases, requests and fairness.
+            restored: what the store gave back.
+            rng: for draws and jitter; two nodes must not share one.
+            entropy: for keys and nonces.
+            now: the present.
+            wall: the wall clock at ``now``; ``Tick(wall=...)`` corrects it.
+            links_max: links to peers at most.
+
+        Raises:
+            Reject: the restored state belongs to another key or mesh.
+        """
+        self._me = identity.node
+        self._clock = WallClock(now, wall)
+        self._membership = Membership(identity, restored, links_max, rng, now, self._clock.at)
+        self._queue = Queue(identity, settings, restored, entropy, now, wall)
+        self._worker = Worker(identity, settings, restored, rng, entropy, self._clock.at)
+        self._began: Mono | None = now
+        # The own machine works for its own user whatever its certificate lets it do for others.
+        self._self_link = ev.LinkUp(
+            peer=identity.node,
+            name=identity.name,
+            owner=identity.owner,
+            caps=tuple(sorted({*identity.caps, "submit", "work"})),
+            boot=identity.boot,
+            minor=msg.MINOR,
+            prekey=identity.prekey,
+            address="",
+        )
+
+    @property
+    def deadline(self) -> Mono | None:
+        """When to call ``handle`` at the latest; None: not before something happens."""
+        if self._began is not None:
+            return self._began
+        instants = (self._membership.deadline, self._queue.deadline, self._worker.deadline)
+        return min((at for at in instants if at is not None), default=None)
+
+    def handle(self, event: ev.Event, now: Mono) -> list[Effect]:
+        """Fire what is due, take the event in, settle what this node says to itself; return what is to be done, in order."""
+        turn = _Turn(self._me)
+        if self._began is not None:
+            self._began = None
+            turn.take(self._queue.handle(self._self_link, now))
+            turn.take(self._worker.handle(self._self_link, now))
+        if isinstance(event, ev.Tick) and event.wall is not None:
+            self._clock.rebase(now, event.wall)
+        self._fire(turn, now)
+        self._route(turn, event, now)
+        while turn.said:
+            self._deliver(turn, self._me, turn.said.popleft(), now)
+        return turn.out
+
+    def _fire(self, turn: "_Turn", now: Mono) -> None:
+        for machine in (self._membership, self._queue, self._worker):
+            if (at := machine.deadline) is not None and at <= now:
+                turn.take(machine.handle(ev.Tick(), now))
+
+    def _route(self, turn: "_Turn", event: ev.Event, now: Mono) -> None:  # noqa: PLR0912  one arm per event
+        match event:
+            case ev.Tick():
+                turn.take(self._queue.handle(event, now))
+            case ev.AddressSeen() | ev.DialFailed() | ev.BanAsked():
+                turn.take(self._membership.handle(event, now))
+            case ev.LinkUp():
+                turn.take(self._membership.handle(event, now))
+                if self._membership.link(event.peer) is event:
+                    # The worker's Holding must come before anything else it says, so both begin now.
+                    turn.take(self._queue.handle(event, now))
+                    turn.take(self._worker.handle(event, now))
+            case ev.LinkDown():
+                if self._membership.linked(event.peer):
+                    turn.take(self._membership.handle(event, now))
+                    turn.take(self._queue.handle(event, now))
+                    turn.take(self._worker.handle(event, now))
+            case ev.Received(peer=peer, message=message):
+                if self._membership.linked(peer):
+                    self._deliver(turn, peer, message, now)
+                else:
+                    turn.take([Drop(peer=peer, reason="not linked")])
+            case (
+                ev.Submitted()
+                | ev.CancelAsked()
+                | ev.Collected()
+                | ev.CollectFailed()
+                | ev.Delivered()
+                | ev.DeliverFailed()
+            ):
+                turn.take(self._queue.handle(event, now))
+            case ev.Started() | ev.Exited() | ev.Faulted() | ev.Progressed() | ev.Offering():
+                turn.take(self._worker.handle(event, now))
+            case ev.Drain():
+                turn.take(self._worker.handle(event, now))
+                turn.take(self._membership.handle(event, now))
+            case _:
+                assert_never(event)
+
+    def _deliver(self, turn: "_Turn", peer: NodeId, message: msg.CoreMessage, now: Mono) -> None:
+        event = ev.Received(peer=peer, message=message)
+        match message:
+            case msg.ProfileIs() | msg.Holding() | msg.Request() | msg.Return() | msg.Heartbeat() | msg.ResultReady():
+                turn.take(self._queue.handle(event, now))
+            case msg.HasWork() | msg.Granted() | msg.Nothing() | msg.Cancel() | msg.Receipted():
+                turn.take(self._worker.handle(event, now))
+            case msg.Peers() | msg.Bans():
+                turn.take(self._membership.handle(event, now))
+            case msg.Leaving():
+                turn.take(self._membership.handle(event, now))
+                turn.take(self._queue.handle(event, now))
+            case _:
+                assert_never(message)
+
+    # -- for readers --------------------------------------------------------------------------------------------------
+
+    def peers(self, now: Mono) -> tuple[PeerView, ...]:  # noqa: ARG002  every reader says when it reads
+        """Return every other node known, the linked ones first."""
+        workers = {worker.node: worker for worker in self._queue.workers()}
+        views = []
+        for peer in self._membership.peers():
+            worker = None if peer.id is None else workers.get(peer.id)
+            slots = 0 if worker is None else worker.profile.slots
+            views.append(
+                PeerView(
+                    id=peer.id,
+                    name=peer.name,
+                    owner=peer.owner,
+                    address=peer.address,
+                    state=peer.state,
+                    reason=peer.reason,
+                    slots=slots,
+                    free=0 if worker is None else max(0, slots - worker.cpus),
+                    has_work=peer.id is not None and self._worker.has_work(peer.id),
+                    profile=None if worker is None else worker.profile,
+                    boot=peer.boot,
+                )
+            )
+        return tuple(views)
+
+    def guests(self, now: Mono) -> tuple[Guest, ...]:
+        """Return the attempts held here, own ones too."""
+        return self._worker.guests(now)
+
+    def policy(self) -> Policy:
+        """Return what this node does as a worker."""
+        offering = self._worker.offering
+        return Policy(
+            known=offering is not None,
+            accepts=offering is not None and offering.profile.accepts and not self._worker.draining,
+            reason="" if offering is None else offering.profile.reason,
+            draining=self._worker.draining,
+            slots=0 if offering is None else offering.profile.slots,
+            free=self._worker.free_slots(),
+            kept=self._worker.kept(),
+        )
+
+    @property
+    def busy(self) -> bool:
+        """Whether this node, as a worker, holds any lease."""
+        return self._worker.busy
+
+    def linked(self, peer: NodeId) -> bool:
+        """Tell whether a link to that node stands."""
+        return self._membership.linked(peer)
+
+    def banned(self, node: NodeId) -> bool:
+        """Tell whether a node is out, as far as this one knows."""
+        return self._membership.banned(node)
+
+    def jobs(self) -> list[JobSnapshot]:
+        """Return the jobs submitted here that have not ended."""
+        return self._queue.jobs()
+
+    def job(self, job: JobId) -> JobSnapshot | None:
+        """Return one of them; None if there is none or it has ended."""
+        return self._queue.job(job)
+
+    def tasks(self, job: JobId, start: int = 0, limit: int = 100_000) -> list[TaskSnapshot]:
+        """Return a job's tasks from ``start`` on, at most ``limit``."""
+        return self._queue.tasks(job, start, limit)
+
+    def why(self, job: JobId, task: int | None, now: Mono) -> str | None:
+        """Return one sentence on why a job, or one task of it, waits; None if there is no such job or task here."""
+        return self._queue.why(job, task, now)
+
+    def check(self) -> None:
+        """Assert the invariants of all machines."""
+        self._membership.check()
+        self._queue.check()
+        self._worker.check()
+
+
+class _Turn:
+    """The effects of one turn; what the node says to itself is set aside for delivery."""
+
+    __slots__ = ("_me", "out", "said")
+
+    def __init__(self, me: NodeId) -> None:
+        self._me = me
+        self.out: list[Effect] = []
+        self.said: deque[msg.CoreMessage] = deque()
+
+    def take(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Send) and effect.peer == self._me:
+                self.said.append(effect.message)
+            else:
+                self.out.append(effect)

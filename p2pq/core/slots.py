@@ -1,0 +1,180 @@
+"""The room a worker has and the attempts that take it: what is granted, what waits, what runs.
+
+Own work and guests have rooms of their own: own tasks start at once beside running guests.
+"""
+
+from collections.abc import Iterator
+from typing import Final, Literal
+
+import msgspec
+
+from p2pq.model.ids import LeaseId, Mono, NodeId
+from p2pq.model.job import Profile, Resources, SandboxLevel, missing_needs
+from p2pq.wire.objects import Manifest
+
+Key = tuple[NodeId, LeaseId]
+"""Lease ids are unique per master only."""
+
+_RANK: Final[dict[SandboxLevel, int]] = {"none": 0, "basic": 1, "strict": 2}
+
+
+class Room(msgspec.Struct, frozen=True):
+    """Cpus, mebibytes and gpus, free or taken."""
+
+    cpus: int = 0
+    memory_mb: int = 0
+    gpus: int = 0
+
+    def plus(self, other: "Room") -> "Room":
+        """Return both together."""
+        return Room(self.cpus + other.cpus, self.memory_mb + other.memory_mb, self.gpus + other.gpus)
+
+    def minus(self, other: "Room") -> "Room":
+        """Return what is left without ``other``; below zero where an offer shrank under what runs."""
+        return Room(self.cpus - other.cpus, self.memory_mb - other.memory_mb, self.gpus - other.gpus)
+
+    def holds(self, other: "Room") -> bool:
+        """Tell whether ``other`` fits in."""
+        return self.cpus >= other.cpus and self.memory_mb >= other.memory_mb and self.gpus >= other.gpus
+
+    def floored(self) -> "Room":
+        """Return the same with nothing below zero."""
+        return Room(max(0, self.cpus), max(0, self.memory_mb), max(0, self.gpus))
+
+
+def offered(profile: Profile) -> Room:
+    """Return all the room of an offer."""
+    return Room(profile.slots, profile.memory_mb, profile.gpus)
+
+
+def asked(resources: Resources) -> Room:
+    """Return the room that one task takes."""
+    return Room(resources.cpus, resources.memory_mb, resources.gpus)
+
+
+def level(manifest: Manifest, profile: Profile, *, own: bool) -> SandboxLevel | None:
+    """Return the isolation to run a job at, or None where it must not run here.
+
+    Guests get the level that was proved here, if it is at least what they ask for; ``none`` is never accepted from others
+    and counts as ``strict``. Own tasks get what they ask for, or ``none`` where that is not proved.
+    """
+    wanted = manifest.sandbox
+    if own:
+        return wanted if _RANK[profile.sandbox] >= _RANK[wanted] else "none"
+    if wanted == "none":
+        wanted = "strict"
+    return profile.sandbox if _RANK[profile.sandbox] >= _RANK[wanted] else None
+
+
+def refusal(manifest: Manifest, profile: Profile, me: NodeId, *, own: bool) -> str:
+    """Return why a job cannot run here, in a few words; empty where it can."""
+    if not own and not profile.accepts:
+        return profile.reason or "guests are not accepted"
+    if manifest.only not in (b"", me):
+        return "meant for another node"
+    if level(manifest, profile, own=own) is None:
+        return "its isolation is not proved here"
+    missing = missing_needs(manifest.resources, profile)
+    if missing:
+        return f"lacks {missing[0]}"
+    return "" if offered(profile).holds(asked(manifest.resources)) else "larger than what is offered"
+
+
+class Attempt(msgspec.Struct, kw_only=True):
+    """One attempt that this worker holds the lease of."""
+
+    master: NodeId
+    lease: LeaseId
+    manifest: Manifest
+    task: int
+    attempt: int
+    key: bytes
+    own: bool
+    sandbox: SandboxLevel
+    inline: tuple[bytes, ...] = ()
+    state: Literal["waiting", "starting", "running"] = "waiting"
+    since: Mono | None = None
+    """When it took its slot."""
+    progress: int = -1
+    told: int = -1
+    """The progress that the master knows."""
+
+
+class Slots:
+    """Every attempt held, and the room that those with a slot take."""
+
+    def __init__(self) -> None:
+        """Start with no offer and nothing held."""
+        self._held: dict[NodeId, dict[LeaseId, Attempt]] = {}
+        self._waiting: dict[bool, dict[Key, Attempt]] = {False: {}, True: {}}
+        self._taken = {False: Room(), True: Room()}
+        self.room = {False: Room(), True: Room()}
+        """What is offered: to guests (False) and to own work (True)."""
+
+    def __len__(self) -> int:
+        return sum(len(held) for held in self._held.values())
+
+    def __iter__(self) -> Iterator[Attempt]:
+        """Go through all attempts, master by master."""
+        for held in self._held.values():
+            yield from held.values()
+
+    def get(self, master: NodeId, lease: LeaseId) -> Attempt | None:
+        """Return the attempt under that lease, if it is held."""
+        return self._held.get(master, {}).get(lease)
+
+    def of(self, master: NodeId) -> tuple[Attempt, ...]:
+        """Return the attempts that this master granted, oldest first."""
+        return tuple(self._held.get(master, {}).values())
+
+    def waiting(self, *, own: bool) -> tuple[Attempt, ...]:
+        """Return what waits for a slot, in order."""
+        return tuple(self._waiting[own].values())
+
+    def free(self, *, own: bool) -> Room:
+        """Return the room that nothing takes."""
+        return self.room[own].minus(self._taken[own])
+
+    def add(self, attempt: Attempt) -> None:
+        """Hold another attempt; it waits."""
+        held = self._held.setdefault(attempt.master, {})
+        assert attempt.lease not in held, "held twice"
+        held[attempt.lease] = attempt
+        self._waiting[attempt.own][attempt.master, attempt.lease] = attempt
+
+    def next(self, *, own: bool) -> Attempt | None:
+        """Return the first that waits, if its room is free. In order: a wide one is not overtaken for ever."""
+        first = next(iter(self._waiting[own].values()), None)
+        if first is None or not self.free(own=own).holds(asked(first.manifest.resources)):
+            return None
+        return first
+
+    def start(self, attempt: Attempt, now: Mono) -> None:
+        """Give a waiting attempt its slot."""
+        del self._waiting[attempt.own][attempt.master, attempt.lease]
+        self._taken[attempt.own] = self._taken[attempt.own].plus(asked(attempt.manifest.resources))
+        attempt.state = "starting"
+        attempt.since = now
+
+    def remove(self, attempt: Attempt) -> None:
+        """Hold it no longer; its slot is free."""
+        held = self._held[attempt.master]
+        del held[attempt.lease]
+        if not held:
+            del self._held[attempt.master]
+        if attempt.state == "waiting":
+            del self._waiting[attempt.own][attempt.master, attempt.lease]
+        else:
+            self._taken[attempt.own] = self._taken[attempt.own].minus(asked(attempt.manifest.resources))
+
+    def check(self) -> None:
+        """Assert that the sums are those of what is held."""
+        for own in (False, True):
+            taken = Room()
+            for attempt in self:
+                if attempt.own is own and attempt.state != "waiting":
+                    taken = taken.plus(asked(attempt.manifest.resources))
+            assert taken == self._taken[own], "the room taken is not that of what runs"
+            for (master, lease), attempt in self._waiting[own].items():
+                assert self.get(master, lease) is attempt, "something waits that is not held"
+                assert attempt.state == "waiting", "something waits that has a slot"
