@@ -25,8 +25,9 @@ BODY_BYTES_MAX: Final = 64 << 20
 BODY_OVERHEAD_BYTES: Final = prims.XNONCE_BYTES + prims.TAG_BYTES + HEADER.size
 
 _ZERO_NONCE: Final = bytes(prims.XNONCE_BYTES)
-_STORED: Final = 0
-_LZ4: Final = 1
+STORED: Final = 0
+LZ4: Final = 1
+"""How bytes are packed, here and in frames."""
 
 
 def seal(to: bytes, plaintext: bytes, context: bytes, entropy: Entropy) -> bytes:
@@ -103,9 +104,9 @@ def encrypt_body(key: bytes, plaintext: bytes, aad: bytes, *, size_max: int = BO
         raise Reject("too long")
     packed = lz4.block.compress(plaintext, store_size=False)
     if len(packed) < len(plaintext):
-        framed = HEADER.pack(_LZ4, len(plaintext)) + packed
+        framed = HEADER.pack(LZ4, len(plaintext)) + packed
     else:
-        framed = HEADER.pack(_STORED, len(plaintext)) + plaintext
+        framed = HEADER.pack(STORED, len(plaintext)) + plaintext
     bound = len(aad).to_bytes(8, "little") + aad + framed
     nonce = prims.derive(key, bound, "p2pq-nonce", size=prims.XNONCE_BYTES)
     return nonce + prims.xchacha_encrypt(_body_key(key), nonce, framed, aad)
@@ -143,9 +144,9 @@ def expand(how: int, packed: bytes, size: int) -> bytes:
     Raises:
         Reject: unknown method, corrupt, or not exactly ``size`` bytes.
     """
-    if how == _STORED:
+    if how == STORED:
         plaintext = packed
-    elif how == _LZ4:
+    elif how == LZ4:
         try:
             plaintext = lz4.block.decompress(packed, uncompressed_size=size)
         except (lz4.block.LZ4BlockError, OverflowError, MemoryError):
