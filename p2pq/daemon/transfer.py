@@ -1,0 +1,471 @@
+"""Blobs between linked nodes: tickets over the link, bytes over plain HTTP.
+
+The side that dialled the link speaks HTTP, so that a node which nobody can dial takes and gives as well: a fetcher
+that dialled
+asks for tickets (BlobWant, BlobTickets) and GETs; a fetcher that was dialled hands out tickets (BlobPush) and the
+other side PUTs.
+A ticket is 32 random bytes, good for one request of one blob from one address for TICKET_S; it dies with the link
+that it was
+given over. URLs name no blob, bytes are ciphertext, and each blob is checked against its name on arrival.
+"""
+
+import asyncio
+import ipaddress
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+import aiohttp
+from aiohttp import web
+
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.errors import LinkError, Reject, StorageError
+from p2pq.model.ids import NodeId, short
+from p2pq.wire.messages import BlobGone, BlobPush, BlobTickets, BlobWant, Message
+from p2pq.wire.tree import CHUNK
+
+TICKET_S: Final = 30.0
+"""A ticket must be used within this time."""
+ANSWER_S: Final = 10.0
+"""How long a peer may take to answer BlobWant."""
+BODY_S: Final = 120.0
+"""How long one blob may take: 4 MiB at 35 kB/s."""
+PARALLEL: Final = 4
+"""Requests at once to one peer, over all fetches."""
+BATCH_BLOBS: Final = 64
+BATCH_BYTES: Final = 16 << 20
+"""Tickets are asked for in batches of this size, so that few go stale on a slow link."""
+TICKETS_MAX: Final = 1024
+"""Live tickets for GETs per peer; an honest fetcher uses PARALLEL batches at once."""
+PUSHES_MAX: Final = 2 * PARALLEL
+"""BlobPush messages served at once per peer."""
+BODIES_MAX: Final = 16
+"""PUT bodies in memory at once."""
+PAUSES_S: Final = (0.2, 1.0, 0.0)
+"""Pauses after rounds that brought nothing; after the last one a fetch gives up."""
+PATH: Final = "/p2pq/1/blob/"
+_TOKEN_BYTES: Final = 32
+_PIECE: Final = 256 << 10
+
+T = TypeVar("T")
+BlobMessage = BlobWant | BlobTickets | BlobPush | BlobGone
+
+
+class TransferError(LinkError):
+    """Blobs could not be fetched from that peer; what arrived is kept, and another try asks only for the rest."""
+
+
+Arrival = asyncio.Future[StorageError | None]
+"""Done when a blob that was to be PUT here has come or will not; the error where this node could not keep it."""
+
+
+@dataclass(slots=True)
+class _Ticket:
+    """The right to one GET (``arrived`` unset) or one PUT."""
+
+    peer: NodeId
+    blob: bytes
+    size: int
+    expires: float
+    arrived: "Arrival | None" = None
+    used: bool = False
+
+
+@dataclass(slots=True)
+class _Link:
+    """What is under way with one linked peer."""
+
+    dialled: bool
+    host: str
+    url: str
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARALLEL))
+    answers: "dict[int, asyncio.Future[tuple[bytes, ...]]]" = field(default_factory=dict)
+    """BlobWants of ours that wait for BlobTickets."""
+    pushes: dict[int, list[bytes]] = field(default_factory=dict)
+    """BlobPushes of ours: tokens by request, in the order of the blobs."""
+    tokens: dict[bytes, None] = field(default_factory=dict)
+    """Tickets for GETs that this peer holds."""
+    tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
+    """BlobPushes of theirs that are being served."""
+
+
+def http_session() -> aiohttp.ClientSession:
+    """Return a client session fit for ``Transfers``: no cookies, no proxies, no decompression, few connections per peer."""
+    return aiohttp.ClientSession(
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        connector=aiohttp.TCPConnector(limit=64, limit_per_host=2 * PARALLEL),
+        timeout=aiohttp.ClientTimeout(total=BODY_S, connect=ANSWER_S),
+        trust_env=False,
+        read_bufsize=1 << 20,
+    )
+
+
+class Transfers:
+    """Fetches and serves blobs. Use it from the event loop's thread only."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        session: aiohttp.ClientSession,
+        send: Callable[[NodeId, Message], None],
+        *,
+        tasks: asyncio.TaskGroup,
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            store: where blobs come from and go to.
+            session: from ``http_session``; closed by the caller.
+            send: queues a message on the link to a peer; may raise LinkError.
+            tasks: owns the tasks that push blobs.
+            clock: monotonic seconds.
+            entropy: ``n -> n`` random bytes.
+        """
+        self._store = store
+        self._session = session
+        self._send = send
+        self._tasks = tasks
+        self._clock = clock
+        self._entropy = entropy
+        self._links: dict[NodeId, _Link] = {}
+        self._tickets: dict[bytes, _Ticket] = {}
+        self._flights: dict[bytes, asyncio.Future[None]] = {}
+        self._bodies = asyncio.Semaphore(BODIES_MAX)
+        self._req = 0
+
+    # ------------------------------------------------------------------ links
+
+    def link_up(self, peer: NodeId, dialled: bool, address: str) -> None:
+        """A link is up.
+
+        Args:
+            peer: to whom.
+            dialled: whether this node dialled it.
+            address: ``HOST:PORT`` or ``[V6]:PORT``, numeric: where it was dialled, or where it came from.
+        """
+        if peer in self._links:
+            self.link_down(peer)
+        host = _normal(address.rpartition(":")[0].strip("[]"))
+        self._links[peer] = _Link(dialled=dialled, host=host, url=f"http://{address}{PATH}")
+
+    def link_down(self, peer: NodeId) -> None:
+        """A link is down: its tickets die, its requests fail at once."""
+        link = self._links.pop(peer, None)
+        if link is None:
+            return
+        for answer in link.answers.values():
+            _resolve(answer, ())
+        for tokens in link.pushes.values():
+            for token in tokens:
+                self._end(token)
+        for token in link.tokens:
+            self._tickets.pop(token, None)
+        for task in link.tasks:
+            task.cancel()
+
+    def on_message(self, peer: NodeId, message: BlobMessage) -> None:
+        """Take a message of the data plane from a linked peer.
+
+        Raises:
+            Reject: it contradicts itself.
+        """
+        link = self._links.get(peer)
+        if link is None:
+            return  # it raced with the end of the link
+        match message:
+            case BlobWant(req=req, blobs=blobs):
+                self._say(peer, BlobTickets(req=req, tickets=tuple(self._issue(peer, link, blob) for blob in blobs)))
+            case BlobTickets(req=req, tickets=tickets):
+                answer = link.answers.get(req)
+                if answer is not None:
+                    _resolve(answer, tickets)
+            case BlobPush():
+                self._serve_push(peer, link, message)
+            case BlobGone(req=req, blobs=blobs):
+                gone = set(blobs)
+                for token in link.pushes.get(req, ()):
+                    ticket = self._tickets.get(token)
+                    if ticket is not None and ticket.blob in gone and not ticket.used:
+                        self._end(token)
+
+    # ------------------------------------------------------------------ fetching
+
+    async def fetch(self, peer: NodeId, blobs: Sequence[tuple[bytes, int]]) -> None:
+        """Bring blobs here from a linked peer; return when all are in the store (not yet synced).
+
+        Blobs that another call is fetching are waited for, not fetched twice. Pin them before, or a full store may
+        evict
+        the first while the last arrive.
+
+        Args:
+            peer: who has them.
+            blobs: names and sizes in bytes of ciphertext.
+
+        Raises:
+            TransferError: some are still missing after len(PAUSES_S) rounds without progress, or there is no link.
+            StorageError: they cannot be stored.
+        """
+        wanted = dict(blobs)
+        idle = 0
+        while missing := {blob: size for blob, size in wanted.items() if not self._store.has(blob)}:
+            if idle == len(PAUSES_S) or peer not in self._links or max(missing.values()) > CHUNK:
+                raise TransferError(f"{len(missing)} of {len(wanted)} blobs could not be fetched from {short(peer)}")
+            own = {blob: size for blob, size in missing.items() if blob not in self._flights}
+            if not own:
+                await asyncio.wait({self._flights[blob] for blob in missing})
+                continue
+            await self._fly(peer, own)
+            if any(self._store.has(blob) for blob in own):
+                idle = 0
+                continue
+            await asyncio.sleep(PAUSES_S[idle])
+            idle += 1
+
+    async def _fly(self, peer: NodeId, own: dict[bytes, int]) -> None:
+        """Try once to get blobs that nobody else is getting."""
+        landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._flights.update(dict.fromkeys(own, landed))
+        batches = deque(_batches(own))
+        failures: list[StorageError] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(PARALLEL, len(batches))):
+                    group.create_task(self._fetch_batches(peer, batches, failures))
+        finally:
+            for blob in own:
+                del self._flights[blob]
+            landed.set_result(None)
+        if failures:
+            raise failures[0]
+
+    async def _fetch_batches(
+        self, peer: NodeId, batches: deque[dict[bytes, int]], failures: list[StorageError]
+    ) -> None:
+        while batches and not failures and (link := self._links.get(peer)):
+            batch = batches.popleft()
+            async with link.slots:
+                try:
+                    if link.dialled:
+                        await self._pull(peer, link, batch)
+                    else:
+                        await self._await_push(peer, link, batch)
+                except StorageError as error:
+                    failures.append(error)
+
+    async def _pull(self, peer: NodeId, link: _Link, batch: dict[bytes, int]) -> None:
+        self._req = req = self._req + 1
+        answer = link.answers[req] = asyncio.get_running_loop().create_future()
+        try:
+            if not self._say(peer, BlobWant(req=req, blobs=tuple(batch))):
+                return
+            async with asyncio.timeout(ANSWER_S):
+                tickets = await answer
+        except TimeoutError:
+            return
+        finally:
+            del link.answers[req]
+        for (blob, size), token in zip(batch.items(), tickets, strict=False):
+            if token:
+                await self._get(f"{link.url}{token.hex()}", blob, size)
+
+    async def _get(self, url: str, blob: bytes, size: int) -> None:
+        """GET one blob; a failure of the peer or the network leaves it missing."""
+        try:
+            async with self._session.get(
+                url, allow_redirects=False, headers={"Accept-Encoding": "identity"}
+            ) as response:
+                if response.status != web.HTTPOk.status_code or response.content_length != size:
+                    return
+                data = await response.content.readexactly(size)
+            await asyncio.to_thread(self._store.put, blob, data)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, asyncio.IncompleteReadError, Reject):
+            return
+
+    async def _await_push(self, peer: NodeId, link: _Link, batch: dict[bytes, int]) -> None:
+        self._req = req = self._req + 1
+        loop = asyncio.get_running_loop()
+        arrivals: list[Arrival] = []
+        tokens: list[bytes] = []
+        link.pushes[req] = tokens
+        for blob, size in batch.items():
+            arrived: Arrival = loop.create_future()
+            token = self._new_ticket(peer, blob, size, arrived)
+            tokens.append(token)
+            arrivals.append(arrived)
+        stale = loop.call_later(TICKET_S, self._expire, tokens)
+        try:
+            if self._say(peer, BlobPush(req=req, blobs=tuple(batch), tickets=tuple(tokens))):
+                # Every future ends: by its PUT, by BlobGone, with the link, or unused after TICKET_S.
+                await asyncio.wait(arrivals)
+        finally:
+            stale.cancel()
+            del link.pushes[req]
+            for token in tokens:
+                self._end(token)
+        for arrived in arrivals:
+            error = arrived.result()
+            if error is not None:
+                raise error
+
+    # ------------------------------------------------------------------ serving
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes for the server that peers reach."""
+        path = PATH + "{token:[0-9a-f]{64}}"
+        return [web.get(path, self._on_get, allow_head=False), web.put(path, self._on_put)]
+
+    async def _on_get(self, request: web.Request) -> web.StreamResponse:
+        _, ticket = self._admit(request)
+        if ticket is None or ticket.arrived is not None:
+            raise web.HTTPNotFound
+        try:
+            path = await asyncio.to_thread(self._store.path, ticket.blob)
+        except StorageError as error:
+            raise web.HTTPNotFound from error
+        return web.FileResponse(path)
+
+    async def _on_put(self, request: web.Request) -> web.StreamResponse:
+        token, ticket = self._admit(request)
+        if ticket is None or ticket.arrived is None:
+            raise web.HTTPNotFound
+        try:
+            if request.content_length != ticket.size or "Content-Encoding" in request.headers:
+                raise web.HTTPBadRequest
+            async with asyncio.timeout(BODY_S), self._bodies:
+                data = await request.content.readexactly(ticket.size)
+            await asyncio.to_thread(self._store.put, ticket.blob, data)
+        except (TimeoutError, asyncio.IncompleteReadError, Reject) as error:
+            raise web.HTTPBadRequest from error
+        except StorageError as error:
+            self._end(token, error)
+            raise web.HTTPInsufficientStorage from error
+        finally:
+            self._end(token)
+        return web.Response(status=web.HTTPNoContent.status_code)
+
+    def _admit(self, request: web.Request) -> tuple[bytes, _Ticket | None]:
+        """Use up the ticket that a request shows, if it is good from where the request comes."""
+        if "Origin" in request.headers:
+            raise web.HTTPForbidden  # a web page has no business here
+        token = bytes.fromhex(request.match_info["token"])
+        ticket = self._tickets.get(token)
+        if ticket is None or ticket.used or ticket.expires <= self._clock():
+            return token, None
+        link = self._links[ticket.peer]
+        if _normal(request.remote or "") != link.host:
+            return token, None  # kept: whoever overheard it must not be able to spoil it
+        ticket.used = True
+        if ticket.arrived is None:
+            del self._tickets[token]
+            del link.tokens[token]
+        return token, ticket
+
+    def _issue(self, peer: NodeId, link: _Link, blob: bytes) -> bytes:
+        """Return a ticket to GET a blob, empty where that cannot be."""
+        now = self._clock()
+        for token in list(link.tokens):
+            if self._tickets[token].expires > now:
+                break
+            del self._tickets[token], link.tokens[token]
+        if len(link.tokens) >= TICKETS_MAX or not self._store.has(blob):
+            return b""
+        token = self._new_ticket(peer, blob, 0, None)
+        link.tokens[token] = None
+        return token
+
+    def _new_ticket(self, peer: NodeId, blob: bytes, size: int, arrived: Arrival | None) -> bytes:
+        token = self._entropy(_TOKEN_BYTES)
+        self._tickets[token] = _Ticket(peer, blob, size, self._clock() + TICKET_S, arrived)
+        return token
+
+    def _expire(self, tokens: list[bytes]) -> None:
+        for token in tokens:
+            ticket = self._tickets.get(token)
+            if ticket is not None and not ticket.used:
+                self._end(token)
+
+    def _end(self, token: bytes, error: StorageError | None = None) -> None:
+        """Forget a ticket for a PUT and wake who waits for it."""
+        ticket = self._tickets.pop(token, None)
+        if ticket is not None and ticket.arrived is not None:
+            _resolve(ticket.arrived, error)
+
+    # ------------------------------------------------------------------ pushing
+
+    def _serve_push(self, peer: NodeId, link: _Link, push: BlobPush) -> None:
+        if len(push.blobs) != len(push.tickets):
+            raise Reject("a push has not one ticket per blob")
+        if not link.dialled or len(link.tasks) >= PUSHES_MAX:
+            self._say(peer, BlobGone(req=push.req, blobs=push.blobs))
+            return
+        task = self._tasks.create_task(self._push(peer, link, push), name=f"push to {short(peer)}")
+        link.tasks.add(task)
+        task.add_done_callback(link.tasks.discard)
+
+    async def _push(self, peer: NodeId, link: _Link, push: BlobPush) -> None:
+        gone = [
+            blob
+            for blob, token in zip(push.blobs, push.tickets, strict=True)
+            if not await self._put(f"{link.url}{token.hex()}", blob)
+        ]
+        if gone:
+            self._say(peer, BlobGone(req=push.req, blobs=tuple(gone)))
+
+    async def _put(self, url: str, blob: bytes) -> bool:
+        """PUT one blob; return whether it was taken."""
+        try:
+            data = await asyncio.to_thread(self._store.get, blob)
+            headers = {"Content-Length": str(len(data)), "Content-Type": "application/octet-stream"}
+            async with self._session.put(url, data=_pieces(data), headers=headers, allow_redirects=False) as response:
+                return response.status == web.HTTPNoContent.status_code
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, StorageError):
+            return False
+
+    def _say(self, peer: NodeId, message: BlobMessage) -> bool:
+        """Send, or return False where the link is gone: its end is told by ``link_down``."""
+        with suppress(LinkError):
+            self._send(peer, message)
+            return True
+        return False
+
+
+def _batches(blobs: dict[bytes, int]) -> Iterator[dict[bytes, int]]:
+    """Cut into batches of at most BATCH_BLOBS and BATCH_BYTES, small enough to keep PARALLEL fetchers busy."""
+    most = min(BATCH_BLOBS, -(-len(blobs) // PARALLEL))
+    batch: dict[bytes, int] = {}
+    total = 0
+    for blob, size in blobs.items():
+        if batch and (len(batch) == most or total + size > BATCH_BYTES):
+            yield batch
+            batch, total = {}, 0
+        batch[blob] = size
+        total += size
+    if batch:
+        yield batch
+
+
+async def _pieces(data: bytes) -> AsyncIterator[memoryview]:
+    view = memoryview(data)
+    for at in range(0, len(data), _PIECE):
+        yield view[at : at + _PIECE]
+
+
+def _resolve(future: "asyncio.Future[T]", value: T) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _normal(host: str) -> str:
+    """Return an address in one spelling: no scope, no IPv4 dressed up as IPv6; empty for what is no address."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return ""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)

@@ -1,0 +1,607 @@
+"""Blobs between two nodes over real sockets: whoever dialled speaks HTTP, either side can fetch."""
+
+import asyncio
+import os
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from p2pq.daemon import transfer
+from p2pq.daemon.blobstore import BlobMissingError, BlobStore
+from p2pq.daemon.transfer import TransferError, Transfers, http_session
+from p2pq.errors import DiskFullError, LinkError, Reject
+from p2pq.model.ids import NodeId
+from p2pq.wire import prims
+from p2pq.wire.messages import BlobGone, BlobPush, BlobTickets, BlobWant
+from p2pq.wire.tree import CHUNK
+
+DIALLER = NodeId(b"d" * 32)
+DIALLED = NodeId(b"l" * 32)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+class Host:
+    """One node's data plane: a store, a server, a client, and what it said."""
+
+    def __init__(self, node, folder, session, tasks, clock):
+        self.node = node
+        self.store = BlobStore(folder, quota_bytes=1 << 30, reserve_bytes=0)
+        self.session = session
+        self.said = []
+        self.pushes = asyncio.Queue()
+        self.other = None
+        self.filter = lambda message: message
+        self.transfers = Transfers(self.store, session, self.send, tasks=tasks, clock=clock)
+
+    def send(self, peer, message):
+        assert peer == self.other.node
+        message = self.filter(message)
+        if message is not None:
+            self.said.append(message)
+            if type(message) is BlobPush:
+                self.pushes.put_nowait(message)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self.other.transfers.on_message, self.node, message)
+
+    def fill(self, *datas):
+        for data in datas:
+            self.store.put(prims.blob_id(data), data)
+        return [(prims.blob_id(data), len(data)) for data in datas]
+
+    def said_of(self, kind):
+        return [message for message in self.said if type(message) is kind]
+
+
+@asynccontextmanager
+async def two_hosts(tmp_path):
+    clock = Clock()
+    async with http_session() as first, http_session() as second, asyncio.TaskGroup() as tasks:
+        dialler = Host(DIALLER, tmp_path / "dialler", first, tasks, clock)
+        dialled = Host(DIALLED, tmp_path / "dialled", second, tasks, clock)
+        dialler.other, dialled.other = dialled, dialler
+        app = web.Application()
+        app.add_routes(dialled.transfers.routes())
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        dialled.url = f"http://{host}:{port}"
+        dialled.clock = clock
+        dialler.transfers.link_up(DIALLED, True, f"{host}:{port}")
+        dialled.transfers.link_up(DIALLER, False, "127.0.0.1:9")
+        try:
+            yield dialler, dialled
+        finally:
+            dialler.transfers.link_down(DIALLED)
+            dialled.transfers.link_down(DIALLER)
+            await runner.cleanup()
+
+
+@pytest.fixture
+async def hosts(tmp_path):
+    async with two_hosts(tmp_path) as pair:
+        yield pair
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(transfer, "PAUSES_S", (0.0, 0.0, 0.0))
+
+
+def datas(count=20, size=1000):
+    return [os.urandom(size + number) for number in range(count)]
+
+
+@pytest.fixture(params=["dialler fetches", "dialled fetches"])
+def sides(request, hosts):
+    """(fetcher, holder), both ways round."""
+    return hosts if request.param == "dialler fetches" else hosts[::-1]
+
+
+# -- both directions ----------------------------------------------------------------------------------------------------
+
+
+async def test_blobs_arrive(sides):
+    fetcher, holder = sides
+    all_data = [*datas(), os.urandom(CHUNK), b"x"]
+    await fetcher.transfers.fetch(holder.node, holder.fill(*all_data))
+    assert all(fetcher.store.get(prims.blob_id(data)) == data for data in all_data)
+
+
+async def test_what_is_here_is_not_asked_for(sides):
+    fetcher, holder = sides
+    wanted = holder.fill(*datas())
+    fetcher.fill(*(holder.store.get(blob) for blob, _ in wanted))
+    await fetcher.transfers.fetch(holder.node, wanted)
+    assert fetcher.said == []
+    await fetcher.transfers.fetch(holder.node, [])
+
+
+async def test_single_flight(sides):
+    fetcher, holder = sides
+    wanted = holder.fill(*datas(8))
+    async with asyncio.TaskGroup() as group:
+        for _ in range(5):
+            group.create_task(fetcher.transfers.fetch(holder.node, wanted))
+        group.create_task(fetcher.transfers.fetch(holder.node, wanted[:3]))
+    asked = [blob for message in fetcher.said for blob in getattr(message, "blobs", ())]
+    assert sorted(asked) == sorted(blob for blob, _ in wanted)
+
+
+async def test_overlapping_fetches_share(sides):
+    fetcher, holder = sides
+    wanted = holder.fill(*datas(9))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fetcher.transfers.fetch(holder.node, wanted[:6]))
+        group.create_task(fetcher.transfers.fetch(holder.node, wanted[3:]))
+    asked = [blob for message in fetcher.said for blob in getattr(message, "blobs", ())]
+    assert sorted(asked) == sorted(blob for blob, _ in wanted)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_missing_blobs_fail_typed_and_the_rest_stays(sides):
+    fetcher, holder = sides
+    wanted = holder.fill(*datas(6))
+    missing = (prims.blob_id(b"nobody has this"), 15)
+    with pytest.raises(TransferError, match="1 of 7 blobs"):
+        await fetcher.transfers.fetch(holder.node, [*wanted, missing])
+    assert all(fetcher.store.has(blob) for blob, _ in wanted)
+    fetcher.said.clear()
+    holder.fill(b"nobody has this")
+    await fetcher.transfers.fetch(holder.node, [*wanted, missing])
+    (asked,) = fetcher.said
+    assert asked.blobs == (missing[0],)  # resumed: only the rest
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("size", [999, 1001, CHUNK + 1])
+async def test_wrong_size_is_not_taken(sides, size):
+    fetcher, holder = sides
+    ((blob, _),) = holder.fill(os.urandom(1000))
+    with pytest.raises(TransferError):
+        await fetcher.transfers.fetch(holder.node, [(blob, size)])
+    assert not fetcher.store.has(blob)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_hostile_holder_sends_other_bytes(sides):
+    fetcher, holder = sides
+    ((blob, size),) = holder.fill(os.urandom(1000))
+    holder.store.path(blob).write_bytes(os.urandom(1000))
+    with pytest.raises(TransferError):
+        await fetcher.transfers.fetch(holder.node, [(blob, size)])
+    assert len(fetcher.store) == 0
+
+
+async def test_full_disk_is_told_as_such(sides, monkeypatch):
+    fetcher, holder = sides
+    wanted = holder.fill(*datas(5))
+
+    def full(*_args, **_options):
+        raise DiskFullError("the disk is full")
+
+    monkeypatch.setattr(fetcher.store, "put", full)
+    with pytest.raises(DiskFullError):
+        await fetcher.transfers.fetch(holder.node, wanted)
+
+
+async def test_no_link(hosts):
+    dialler, _ = hosts
+    with pytest.raises(TransferError, match="1 of 1"):
+        await dialler.transfers.fetch(NodeId(bytes(32)), [(bytes(32), 1)])
+
+
+async def test_link_that_ends_ends_the_fetch(sides):
+    fetcher, holder = sides
+    wanted = holder.fill(*datas())
+    asked = asyncio.Event()
+
+    def drop(message):
+        asked.set()
+        return None if type(message) in (BlobWant, BlobPush) else message
+
+    fetcher.filter = drop
+    task = asyncio.get_running_loop().create_task(fetcher.transfers.fetch(holder.node, wanted))
+    await asked.wait()
+    fetcher.transfers.link_down(holder.node)
+    with pytest.raises(TransferError):
+        await task
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_link_that_cannot_send(sides):
+    fetcher, holder = sides
+    wanted = holder.fill(*datas(2))
+
+    def broken(_message):
+        raise LinkError("the outbox is full")
+
+    fetcher.filter = broken
+    with pytest.raises(TransferError):
+        await fetcher.transfers.fetch(holder.node, wanted)
+
+
+async def test_cancelled_fetch_leaves_nothing_behind(sides):
+    fetcher, holder = sides
+    wanted = holder.fill(*datas())
+    asked = asyncio.Event()
+
+    def drop(message):
+        asked.set()
+        return None if type(message) in (BlobWant, BlobPush) else message
+
+    fetcher.filter = drop
+    task = asyncio.get_running_loop().create_task(fetcher.transfers.fetch(holder.node, wanted))
+    await asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert fetcher.transfers._tickets == {}
+    assert fetcher.transfers._flights == {}
+    fetcher.filter = lambda message: message
+    await fetcher.transfers.fetch(holder.node, wanted)
+    assert all(fetcher.store.has(blob) for blob, _ in wanted)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_peer_that_never_answers(sides, monkeypatch):
+    fetcher, holder = sides
+    wanted = holder.fill(*datas(3))
+    monkeypatch.setattr(transfer, "ANSWER_S", 0.01)
+    monkeypatch.setattr(transfer, "TICKET_S", 0.01)
+    fetcher.filter = lambda _message: None
+    with pytest.raises(TransferError):
+        await fetcher.transfers.fetch(holder.node, wanted)
+    assert fetcher.transfers._tickets == {}
+
+
+async def test_nothing_is_left_after_a_fetch(sides):
+    fetcher, holder = sides
+    await fetcher.transfers.fetch(holder.node, holder.fill(*datas()))
+    for host in sides:
+        assert host.transfers._tickets == {}
+        assert host.transfers._flights == {}
+        (link,) = host.transfers._links.values()
+        assert (link.answers, link.pushes, link.tokens) == ({}, {}, {})
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_dialled_address_where_nobody_listens(sides):
+    fetcher, holder = sides
+    dialler, dialled = (fetcher, holder) if fetcher.node == DIALLER else (holder, fetcher)
+    wanted = holder.fill(*datas(2))
+    dialler.transfers.link_up(dialled.node, True, "127.0.0.1:1")
+    with pytest.raises(TransferError):
+        await fetcher.transfers.fetch(holder.node, wanted)
+
+
+# -- tickets ------------------------------------------------------------------------------------------------------------
+
+
+async def get_ticket(_dialler, dialled, data=b"payload"):
+    """Let the dialler ask for one blob, and return the URL of its ticket."""
+    ((blob, _),) = dialled.fill(data)
+    dialled.transfers.on_message(DIALLER, BlobWant(req=7, blobs=(blob,)))
+    (token,) = dialled.said_of(BlobTickets)[-1].tickets
+    return f"{dialled.url}{transfer.PATH}{token.hex()}"
+
+
+async def put_ticket(dialler, dialled, data=b"payload"):
+    """Let the dialled side ask for one blob, and return (the URL of its ticket, the running fetch)."""
+    dialler.transfers.link_down(DIALLED)  # it shall not push by itself
+    fetch = dialled.transfers.fetch(DIALLER, [(prims.blob_id(data), len(data))])
+    task = asyncio.get_running_loop().create_task(fetch)
+    (token,) = (await dialled.pushes.get()).tickets
+    return f"{dialled.url}{transfer.PATH}{token.hex()}", task
+
+
+async def status(session, method, url, **options):
+    async with session.request(method, url, **options) as response:
+        return response.status, await response.read()
+
+
+async def test_ticket_is_good_once(hosts):
+    dialler, _ = hosts
+    url = await get_ticket(*hosts)
+    assert await status(dialler.session, "GET", url) == (200, b"payload")
+    assert (await status(dialler.session, "GET", url))[0] == 404
+
+
+async def test_url_names_no_blob_and_answer_no_path(hosts):
+    dialler, _ = hosts
+    url = await get_ticket(*hosts)
+    assert prims.blob_id(b"payload").hex() not in url
+    async with dialler.session.get(url) as response:
+        assert "Content-Disposition" not in response.headers
+
+
+async def test_ticket_grows_stale(hosts):
+    dialler, dialled = hosts
+    url = await get_ticket(*hosts)
+    dialled.clock.now += transfer.TICKET_S
+    assert (await status(dialler.session, "GET", url))[0] == 404
+
+
+async def test_stale_tickets_are_forgotten(hosts):
+    _, dialled = hosts
+    await get_ticket(*hosts)
+    dialled.clock.now += transfer.TICKET_S
+    await get_ticket(*hosts)
+    assert len(dialled.transfers._tickets) == 1
+
+
+async def test_ticket_dies_with_its_link(hosts):
+    dialler, dialled = hosts
+    url = await get_ticket(*hosts)
+    dialled.transfers.link_up(DIALLER, False, "127.0.0.1:9")  # a new link to the same peer
+    assert (await status(dialler.session, "GET", url))[0] == 404
+    assert dialled.transfers._tickets == {}
+
+
+async def test_ticket_is_bound_to_the_address_and_survives_who_overheard_it(hosts):
+    dialler, dialled = hosts
+    dialled.transfers.link_up(DIALLER, False, "127.0.0.2:9")
+    url = await get_ticket(*hosts)
+    assert (await status(dialler.session, "GET", url))[0] == 404
+    connector = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))
+    async with aiohttp.ClientSession(connector=connector) as other:
+        assert await status(other, "GET", url) == (200, b"payload")
+
+
+@pytest.mark.parametrize("address", ["[::ffff:127.0.0.1]:9", "[::ffff:7f00:1]:9"])
+async def test_addresses_are_compared_in_one_spelling(hosts, address):
+    dialler, dialled = hosts
+    dialled.transfers.link_up(DIALLER, False, address)
+    assert (await status(dialler.session, "GET", await get_ticket(*hosts)))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("fe80::1%eth0", "fe80::1"), ("::1", "::1"), ("0::1", "::1"), ("10.0.0.1", "10.0.0.1"), ("name", ""), ("", "")],
+)
+def test_spelling(text, address):
+    assert transfer._normal(text) == address
+
+
+@pytest.mark.parametrize("origin", ["null", "http://127.0.0.1", ""])
+async def test_web_pages_are_refused(hosts, origin):
+    dialler, _ = hosts
+    url = await get_ticket(*hosts)
+    assert (await status(dialler.session, "GET", url, headers={"Origin": origin}))[0] == 403
+    assert (await status(dialler.session, "PUT", url, headers={"Origin": origin}, data=b"x"))[0] == 403
+    assert (await status(dialler.session, "GET", url))[0] == 200
+
+
+@pytest.mark.parametrize("token", ["", "00", "0" * 64, "g" * 64, "A" * 64, "../" * 10, "0" * 65])
+async def test_other_urls_are_not_found(hosts, token):
+    dialler, dialled = hosts
+    for method in ("GET", "PUT"):
+        url = f"{dialled.url}{transfer.PATH}{token}"
+        assert (await status(dialler.session, method, url))[0] == 404
+
+
+async def test_other_methods_are_refused(hosts):
+    dialler, _ = hosts
+    url = await get_ticket(*hosts)
+    for method in ("HEAD", "POST", "DELETE", "PATCH", "OPTIONS"):
+        assert (await status(dialler.session, method, url))[0] == 405
+    assert (await status(dialler.session, "GET", url))[0] == 200
+
+
+async def test_tickets_are_for_one_method(hosts):
+    dialler, dialled = hosts
+    url = await get_ticket(*hosts)
+    assert (await status(dialler.session, "PUT", url, data=b"payload"))[0] == 404
+    url, task = await put_ticket(*hosts, data=b"other payload")
+    assert (await status(dialler.session, "GET", url))[0] == 404
+    dialled.transfers.link_down(DIALLER)
+    with pytest.raises(TransferError):
+        await task
+
+
+async def test_evicted_between_ticket_and_request(hosts):
+    dialler, dialled = hosts
+    url = await get_ticket(*hosts)
+    dialled.store.discard([prims.blob_id(b"payload")])
+    assert (await status(dialler.session, "GET", url))[0] == 404
+
+
+async def test_no_more_tickets_than_the_limit(hosts, monkeypatch):
+    _, dialled = hosts
+    monkeypatch.setattr(transfer, "TICKETS_MAX", 3)
+    blobs = [blob for blob, _ in dialled.fill(*datas(5))]
+    dialled.transfers.on_message(DIALLER, BlobWant(req=1, blobs=tuple(blobs)))
+    (answer,) = dialled.said_of(BlobTickets)
+    assert [len(ticket) for ticket in answer.tickets] == [32, 32, 32, 0, 0]
+    assert len(set(answer.tickets)) == 4
+
+
+# -- PUT ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_put_by_hand(hosts):
+    dialler, dialled = hosts
+    url, task = await put_ticket(*hosts)
+    assert (await status(dialler.session, "PUT", url, data=b"payload"))[0] == 204
+    await task
+    assert dialled.store.get(prims.blob_id(b"payload")) == b"payload"
+    assert (await status(dialler.session, "PUT", url, data=b"payload"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("data", "headers"),
+    [
+        (b"payloaD", {}),
+        (b"payload more", {}),
+        (b"pay", {}),
+        (b"", {}),
+        (b"payload", {"Content-Encoding": "deflate"}),
+    ],
+)
+@pytest.mark.usefixtures("impatient")
+async def test_put_of_something_else(hosts, data, headers):
+    dialler, dialled = hosts
+    url, task = await put_ticket(*hosts)
+    answer = await status(dialler.session, "PUT", url, data=data, headers=headers)
+    assert answer[0] == 400
+    dialled.transfers.link_down(DIALLER)
+    with pytest.raises(TransferError):
+        await task
+    assert len(dialled.store) == 0
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_put_without_a_length(hosts):
+    dialler, dialled = hosts
+    url, task = await put_ticket(*hosts)
+
+    async def endless():
+        yield b"payload"
+
+    assert (await status(dialler.session, "PUT", url, data=endless()))[0] == 400
+    dialled.transfers.link_down(DIALLER)
+    with pytest.raises(TransferError):
+        await task
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_put_that_stalls_or_breaks_off(hosts, monkeypatch):
+    _, dialled = hosts
+    monkeypatch.setattr(transfer, "BODY_S", 0.05)
+    url, task = await put_ticket(*hosts)
+    host, port = dialled.url.removeprefix("http://").split(":")
+    path = url.removeprefix(dialled.url)
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\npay".encode())
+    assert b" 400 " in await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    token = (await dialled.pushes.get()).tickets[0].hex()
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"PUT {transfer.PATH}{token} HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\npay".encode())
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    dialled.transfers.link_down(DIALLER)
+    with pytest.raises(TransferError):
+        await task
+    assert len(dialled.store) == 0
+
+
+# -- messages -----------------------------------------------------------------------------------------------------------
+
+
+async def test_messages_of_strangers_and_late_answers_are_ignored(hosts):
+    dialler, _ = hosts
+    stranger = NodeId(b"s" * 32)
+    for message in (
+        BlobWant(req=1, blobs=(bytes(32),)),
+        BlobPush(req=1, blobs=(), tickets=()),
+        BlobGone(req=1, blobs=(bytes(32),)),
+    ):
+        dialler.transfers.on_message(stranger, message)
+    dialler.transfers.on_message(DIALLED, BlobTickets(req=99, tickets=(bytes(32),)))
+    dialler.transfers.on_message(DIALLED, BlobGone(req=99, blobs=(bytes(32),)))
+    assert dialler.said == []
+    dialler.transfers.link_down(stranger)
+
+
+async def test_push_that_contradicts_itself(hosts):
+    dialler, _ = hosts
+    with pytest.raises(Reject):
+        dialler.transfers.on_message(DIALLED, BlobPush(req=1, blobs=(bytes(32),), tickets=()))
+
+
+async def test_push_to_a_side_that_did_not_dial(hosts):
+    _, dialled = hosts
+    dialled.transfers.on_message(DIALLER, BlobPush(req=1, blobs=(bytes(32),), tickets=(bytes(32),)))
+    assert dialled.said == [BlobGone(req=1, blobs=(bytes(32),))]
+
+
+async def test_too_many_pushes_at_once(hosts):
+    dialler, _ = hosts
+    push = BlobPush(req=1, blobs=(bytes(32),), tickets=(bytes(32),))
+    for _ in range(transfer.PUSHES_MAX):
+        dialler.transfers.on_message(DIALLED, push)
+    assert dialler.said == []
+    dialler.transfers.on_message(DIALLED, push)
+    assert dialler.said == [BlobGone(req=1, blobs=push.blobs)]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("tickets", [(), (b"",), (b"short",), (bytes(32),), (bytes(32),) * 5])
+async def test_hostile_tickets(hosts, tickets):
+    dialler, dialled = hosts
+    dialled.filter = lambda message: BlobTickets(req=message.req, tickets=tickets)
+    with pytest.raises(TransferError):
+        await dialler.transfers.fetch(DIALLED, dialled.fill(os.urandom(100)))
+
+
+async def serve(handler):
+    """A hostile holder's HTTP server."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    return runner
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("kind", ["redirect", "encoded", "short", "error"])
+async def test_hostile_holders_server(hosts, kind):
+    dialler, dialled = hosts
+    data = os.urandom(100)
+    followed = []
+
+    async def handler(request):
+        if "elsewhere" in request.path:
+            followed.append(request.path)
+            return web.Response(body=data)
+        if kind == "redirect":
+            raise web.HTTPFound("/elsewhere")
+        if kind == "encoded":
+            return web.Response(body=data[:99], headers={"Content-Encoding": "gzip"})
+        if kind == "short":
+            response = web.StreamResponse(headers={"Content-Length": "100"})
+            await response.prepare(request)
+            await response.write(data[:50])
+            request.transport.close()
+            return response
+        raise web.HTTPInternalServerError
+
+    runner = await serve(handler)
+    host, port = runner.addresses[0][:2]
+    dialler.transfers.link_up(DIALLED, True, f"{host}:{port}")
+    wanted = dialled.fill(data)
+    with pytest.raises(TransferError):
+        await dialler.transfers.fetch(DIALLED, wanted)
+    await runner.cleanup()
+    assert followed == []
+
+
+async def test_a_damaged_blob_of_the_holder_is_missing(hosts):
+    dialler, dialled = hosts
+    with pytest.raises(BlobMissingError):
+        dialled.store.get(bytes(32))
+    assert not await dialler.transfers._put(f"{dialled.url}/", bytes(32))
+
+
+def test_batches():
+    small = {bytes([n]): 10 for n in range(10)}
+    assert [len(batch) for batch in transfer._batches(small)] == [3, 3, 3, 1]
+    large = {bytes([n]): CHUNK for n in range(40)}
+    assert [len(batch) for batch in transfer._batches(large)] == [4] * 10
+    many = {bytes([n, m]): 1 for n in range(100) for m in range(10)}
+    assert max(len(batch) for batch in transfer._batches(many)) == transfer.BATCH_BLOBS
+    assert sum(len(batch) for batch in transfer._batches(many)) == 1000
+    assert list(transfer._batches({})) == []
