@@ -40,8 +40,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(tier)
         if tier == "netns" and os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs root: network namespaces"))
-        if item.get_closest_marker("sandbox") and (why := no_sandbox()):
-            item.add_marker(pytest.mark.skip(reason=why))
+        if item.get_closest_marker("sandbox"):
+            item.user_properties.append(("tier", "sandbox"))
+            if why := no_sandbox():
+                item.add_marker(pytest.mark.skip(reason=why))
 
 
 def tier_of(nodeid: str) -> str:
@@ -73,7 +75,7 @@ class TierTable:
         """Count as pytest does: a test by its call, errors of set-up and teardown as failures."""
         if report.when != "call" and report.outcome == "passed":
             return
-        tiers = {tier_of(report.nodeid)} | ({"sandbox"} & set(report.keywords))
+        tiers = {tier_of(report.nodeid)} | {value for name, value in report.user_properties if name == "tier"}
         for tier in sorted(tiers & self.counts.keys()):
             self.counts[tier][report.outcome] += 1
             if report.outcome == "skipped" and isinstance(report.longrepr, tuple):
