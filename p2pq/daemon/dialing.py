@@ -71,7 +71,7 @@ def make_session(connect_s: float) -> aiohttp.ClientSession:
     )
 
 
-def dial_reason(error: BaseException) -> str:
+def dial_reason(error: BaseException) -> str:  # noqa: PLR0911  one line for each kind
     """Return the stable word for a failure to connect."""
     match error:
         case aiohttp.WSServerHandshakeError():

@@ -29,6 +29,8 @@ from p2pq.wire.messages import CoreMessage, Message, Ping, Pong, Renewed, RenewW
 from p2pq.wire.session import HandshakeRefused, PeerInfo
 
 LINK_PATH: Final = "/p2pq/1/link"
+WS_MESSAGE_MAX: Final = session.RECORD_BYTES_MAX + 1
+"""aiohttp refuses messages of this length or more."""
 SIMULTANEOUS_S: Final = 10.0
 """Two nodes that dial each other do it within this time."""
 BOOTS_KEPT: Final = 8
@@ -147,7 +149,7 @@ class Links:
         running = list(self._tasks)
         for peer in list(self._links):
             self.hangup(peer, reason)
-        ending = [task for task in running if task.get_name().startswith("link")]
+        ending = [task for task in running if task.get_name().startswith("link ")]
         if ending:
             await asyncio.wait(ending, timeout=2 * self._limits.close_s)
         self._gate.close()
@@ -236,7 +238,7 @@ class Links:
             compress=False,
             autoping=False,
             timeout=self._limits.close_s,
-            max_msg_size=session.RECORD_BYTES_MAX,
+            max_msg_size=WS_MESSAGE_MAX,
             writer_limit=256 << 10,
         )
         if not stream.can_prepare(request).ok:
@@ -323,7 +325,7 @@ class Links:
                 compress=0,
                 autoping=False,
                 timeout=aiohttp.ClientWSTimeout(ws_close=self._limits.close_s),
-                max_msg_size=session.RECORD_BYTES_MAX,
+                max_msg_size=WS_MESSAGE_MAX,
             )
             try:
                 return await self._introduce(stream, address)

@@ -1,0 +1,487 @@
+import asyncio
+import errno
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from p2pq.core.events import DialFailed, LinkDown, LinkUp, Received
+from p2pq.daemon import dialing, link
+from p2pq.daemon.gate import GateLimits
+from p2pq.daemon.link import LinkLimits
+from p2pq.errors import ConfigError
+from p2pq.model.ids import Wall
+from p2pq.model.notice import PeerRefused
+from p2pq.wire import session, trust
+from p2pq.wire.messages import BlobGone, Granted, HasWork, Leaving, Renewed, RenewWant
+from p2pq.wire.objects import CERT_LIFE_MS
+from tests.unit.daemon.linkkit import Node, keys_at, members, node, running, wall
+
+DAY_MS = 24 * 3600 * 1000
+
+
+async def link_up(one: Node, two: Node) -> tuple[LinkUp, LinkUp]:
+    one.links.dial(two.address)
+    return await one.event(LinkUp), await two.event(LinkUp)
+
+
+async def refused(dialler: Node, address: str) -> str:
+    dialler.links.dial(address)
+    failed = await dialler.event(DialFailed)
+    assert failed.address == address
+    return failed.reason
+
+
+# -- the good case ----------------------------------------------------------------------------------------------------------
+
+
+async def test_members_link_and_talk(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    async with running(node(a), node(b)) as (one, two):
+        up, other = await link_up(one, two)
+        assert (up.peer, up.name, up.owner, up.caps, up.dialled) == (b.node, "n1", "bob", ("submit", "work"), True)
+        assert (other.peer, other.name, other.dialled, other.boot) == (a.node, "n0", False, a.boot)
+        assert up.address == two.address
+        assert other.address == one.address
+        assert up.prekey == b.prekey
+        one.links.send(b.node, HasWork(counter=1, owners=("ann",)))
+        one.links.send(b.node, BlobGone(req=3, blobs=()))
+        one.links.send(b.node, Leaving())
+        assert await two.event(Received) == Received(peer=a.node, message=HasWork(counter=1, owners=("ann",)))
+        assert await two.event(Received) == Received(peer=a.node, message=Leaving())
+        assert two.services.get_nowait() == (a.node, BlobGone(req=3, blobs=()))
+        assert one.links.is_up(b.node)
+        assert one.links.link_dialled(b.node)
+        assert not two.links.link_dialled(a.node)
+        assert two.links.remote_ip(a.node) == "127.0.0.1"
+        assert one.links.peers() == (b.node,)
+        info = one.links.info(b.node)
+        assert info is not None
+        assert info.node == b.node
+        one.links.hangup(b.node, "enough")
+        assert await one.event(LinkDown) == LinkDown(peer=b.node, reason="enough")
+        assert await two.event(LinkDown) == LinkDown(peer=a.node, reason="bye: enough")
+        assert not one.links.is_up(b.node)
+        one.links.send(b.node, Leaving())
+        assert one.links.info(b.node) is None
+        assert one.links.rtt(b.node) is None
+        assert one.links.remote_ip(b.node) == one.links.address(b.node) == ""
+        assert one.links.pending(b.node) == 0
+
+
+async def test_large_and_many_messages_arrive_in_order(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    async with running(node(a), node(b)) as (one, two):
+        await link_up(one, two)
+        blobs = (os.urandom(3 << 20), os.urandom(3 << 20), b"x" * 100_000)
+        one.links.send(b.node, Granted(grant=b"g", blobs=blobs))
+        assert one.links.pending(b.node) > 6 << 20
+        for counter in range(500):
+            one.links.send(b.node, HasWork(counter=counter))
+        got = await two.event(Received)
+        assert isinstance(got.message, Granted)
+        assert got.message.blobs == blobs
+        for counter in range(500):
+            assert (await two.event(Received)).message == HasWork(counter=counter)
+        assert one.links.pending(b.node) == 0
+
+
+async def test_the_round_trip_is_measured(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    async with running(node(a), node(b)) as (one, two):
+        await link_up(one, two)
+        one.links.send(b.node, Leaving())
+        await two.event(Received)
+        two.links.send(a.node, Leaving())
+        await one.event(Received)
+        for links, peer in ((one.links, b.node), (two.links, a.node)):
+            rtt = links.rtt(peer)
+            assert rtt is not None
+            assert 0 < rtt < 2
+
+
+async def test_small_messages_do_not_wait(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    async with running(node(a), node(b)) as (one, two):
+        await link_up(one, two)
+        for links, peer in ((one.links, b.node), (two.links, a.node)):
+            sock = links._links[peer]._stream.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_leaving_says_so(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    async with running(node(b)) as (two,):
+        async with running(node(a)) as (one,):
+            await link_up(one, two)
+        assert (await two.event(LinkDown)).reason == "bye: leaving"
+        one.links.dial(two.address)  # a closed node dials nobody
+        assert one.events.get_nowait() == LinkDown(peer=b.node, reason="leaving")
+        assert one.events.empty()
+
+
+# -- two links to one peer --------------------------------------------------------------------------------------------------
+
+
+async def test_simultaneous_dials_leave_one_link(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    async with running(node(a), node(b)) as nodes:
+        one, two = sorted(nodes, key=lambda n: n.id)
+        one.links.dial(two.address)
+        two.links.dial(one.address)
+        seen: list[tuple[type, bool]] = []
+        while len(seen) < 3:
+            for each in (one, two):
+                while not each.events.empty():
+                    event = each.events.get_nowait()
+                    assert isinstance(event, LinkUp) or event.reason == dialing.ALREADY
+                    seen.append((type(event), each is one))
+            await asyncio.sleep(0)
+        assert sorted(kind.__name__ for kind, _ in seen) == ["DialFailed", "LinkUp", "LinkUp"]
+        assert one.links.link_dialled(two.id) != two.links.link_dialled(one.id)
+        one.links.send(two.id, HasWork(counter=7))
+        assert (await two.event(Received)).message == HasWork(counter=7)
+
+
+async def test_a_second_dial_is_given_up_before_the_peer_hears_of_it(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    async with running(node(a), node(b)) as (one, two):
+        await link_up(one, two)
+        assert await refused(one, two.address) == dialing.ALREADY
+        assert await refused(two, one.address) == dialing.ALREADY
+        assert one.links.is_up(b.node)
+        assert two.events.empty()
+        assert one.events.empty()
+
+
+async def test_a_restarted_peer_replaces_its_old_link(tmp_path: Path) -> None:
+    a, _ = members(tmp_path, 2)
+    async with running(node(a)) as (one,), running(node(keys_at(tmp_path / "n1", "n1"))) as (two,):
+        old, _ = await link_up(one, two)
+        async with running(node(keys_at(tmp_path / "n1", "n1"))) as (again,):
+            one.links.dial(again.address)
+            assert await one.event(LinkDown) == LinkDown(peer=two.id, reason=link.REPLACED)
+            new = await one.event(LinkUp)
+            assert new.peer == old.peer
+            assert new.boot != old.boot
+
+
+async def test_who_dials_again_has_lost_its_link(tmp_path: Path) -> None:
+    """A link whose other end vanished without a word gives way to a new one at once."""
+    a, b = members(tmp_path, 2)
+    async with running(node(a), node(b)) as (one, two):
+        await link_up(one, two)
+        two.links._links.clear()  # as if the peer had given up on it; nothing crosses the wire
+        two.links.dial(one.address)
+        if one.id < two.id:  # the smaller id stands by a young link that it dialled itself
+            assert (await two.event(DialFailed)).reason == dialing.ALREADY
+            one.links._links[two.id].up_at -= 60
+            two.links.dial(one.address)
+        await two.event(LinkUp)
+        assert (await one.event(LinkDown)).reason == link.REPLACED
+        await one.event(LinkUp)
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_another_mesh(tmp_path: Path) -> None:
+    async with running(node(keys_at(tmp_path / "a")), node(keys_at(tmp_path / "b"))) as (one, two):
+        assert await refused(one, two.address) == session.REFUSED_EARLY
+        notice = two.notices.get_nowait()
+        assert notice == PeerRefused(address="127.0.0.1", reason=session.WRONG_MESH)
+        assert two.events.empty()
+
+
+async def test_self(tmp_path: Path) -> None:
+    async with running(node(keys_at(tmp_path / "a"))) as (one,):
+        assert await refused(one, one.address) == session.SELF
+        assert one.duplicates.empty()
+
+
+async def test_a_copied_home_is_told_of(tmp_path: Path) -> None:
+    one_keys, two_keys = keys_at(tmp_path / "a"), keys_at(tmp_path / "a")
+    async with running(node(one_keys), node(two_keys)) as (one, two):
+        assert await refused(one, two.address) == session.DUPLICATE_KEY
+        assert "this home was copied" in one.duplicates.get_nowait()
+
+
+async def test_two_copies_that_take_turns_at_a_third_node(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    copy = keys_at(tmp_path / "n1", "n1")
+    async with running(node(a), node(b), node(copy)) as (hub, one, two):
+        for copied in (one, two):
+            copied.links.dial(hub.address)
+            await copied.event(LinkUp)
+        await one.event(LinkDown)
+        assert await refused(one, hub.address) == session.DUPLICATE_KEY
+        assert "this home was copied" in one.duplicates.get_nowait()
+        assert hub.links.is_up(b.node)
+        assert PeerRefused(address="127.0.0.1", reason=session.DUPLICATE_KEY, peer=b.node) == hub.notices.get_nowait()
+
+
+@pytest.mark.parametrize("banning", ["dialler", "dialled"])
+async def test_the_banned(tmp_path: Path, banning: str) -> None:
+    a, b = members(tmp_path, 2)
+    options = {"is_banned": lambda who: who in (a.node, b.node)}
+    async with running(
+        node(a, **(options if banning == "dialler" else {})),
+        node(b, **(options if banning == "dialled" else {})),
+    ) as (one, two):
+        assert await refused(one, two.address) == trust.BANNED
+        assert one.events.empty()
+        assert two.events.empty()
+
+
+@pytest.mark.parametrize(
+    ("off", "reason"),
+    [
+        (3600_000, None),
+        (-3600_000, trust.NOT_YET_VALID),
+        (2 * CERT_LIFE_MS, trust.EXPIRED),
+        (-DAY_MS, trust.NOT_YET_VALID),
+    ],
+)
+@pytest.mark.parametrize("whose", ["dialler", "dialled"])
+async def test_clocks_that_differ(tmp_path: Path, off: int, reason: str | None, whose: str) -> None:
+    a, b = members(tmp_path, 2)
+    wrong = {"wall": lambda: Wall(wall() + off)}
+    async with running(
+        node(a, **(wrong if whose == "dialler" else {})), node(b, **(wrong if whose == "dialled" else {}))
+    ) as (one, two):
+        if reason is None:
+            await link_up(one, two)
+        else:
+            assert await refused(one, two.address) == reason
+
+
+async def test_more_peers_than_links(tmp_path: Path) -> None:
+    a, b, c = members(tmp_path, 3)
+    async with running(node(a, links_max=1), node(b), node(c)) as (hub, one, two):
+        await link_up(one, hub)
+        assert await refused(two, hub.address) == dialing.FULL
+
+
+async def test_nobody_there(tmp_path: Path) -> None:
+    async with running(node(keys_at(tmp_path / "a"))) as (one,):
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{sock.getsockname()[1]}"
+            assert await refused(one, address) == dialing.CONNECTION_REFUSED
+        assert await refused(one, "1.2.3.4:port") == dialing.BAD_ADDRESS
+        assert one.links.counters[dialing.CONNECTION_REFUSED] == 1
+
+
+async def test_nobody_answers(tmp_path: Path) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        async with running(node(keys_at(tmp_path / "a"), limits=LinkLimits(handshake_s=0.05, close_s=0.05))) as (one,):
+            assert await refused(one, f"127.0.0.1:{sock.getsockname()[1]}") == dialing.NO_ANSWER
+
+
+async def serve(handler: Any) -> tuple[web.AppRunner, str]:
+    app = web.Application()
+    app.router.add_get("/{path:.*}", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    return runner, "{}:{}".format(*runner.addresses[0])
+
+
+async def test_other_servers(tmp_path: Path) -> None:
+    visits: list[str] = []
+
+    async def other(request: web.Request) -> web.StreamResponse:
+        visits.append(request.path)
+        if request.app["how"] == "redirect":
+            raise web.HTTPFound("/elsewhere")
+        return web.Response(status=request.app["how"])
+
+    async with running(node(keys_at(tmp_path / "a"))) as (one,):
+        runner, address = await serve(other)
+        try:
+            for how, reason in ((200, dialing.NOT_P2PQ), (426, dialing.VERSION), ("redirect", dialing.NOT_P2PQ)):
+                runner.app._state["how"] = how
+                assert await refused(one, address) == reason
+        finally:
+            await runner.cleanup()
+    assert visits == ["/p2pq/1/link"] * 3
+
+
+async def test_a_server_that_upgrades_and_leaves(tmp_path: Path) -> None:
+    async def leave(request: web.Request) -> web.StreamResponse:
+        stream = web.WebSocketResponse()
+        await stream.prepare(request)
+        await stream.close()
+        return stream
+
+    async with running(node(keys_at(tmp_path / "a"))) as (one,):
+        runner, address = await serve(leave)
+        try:
+            assert await refused(one, address) == session.REFUSED_EARLY
+        finally:
+            await runner.cleanup()
+
+
+def test_failures_have_one_word_each() -> None:
+    for error, reason in (
+        (TimeoutError(), dialing.NO_ANSWER),
+        (OSError(errno.EHOSTUNREACH, "x"), dialing.UNREACHABLE),
+        (OSError(errno.ETIMEDOUT, "x"), dialing.NO_ANSWER),
+        (ConnectionResetError(errno.ECONNRESET, "x"), dialing.TURNED_AWAY),
+        (aiohttp.ServerDisconnectedError(), dialing.TURNED_AWAY),
+        (aiohttp.InvalidURL("x"), dialing.BAD_ADDRESS),
+        (aiohttp.ClientPayloadError(), dialing.NOT_P2PQ),
+    ):
+        assert dialing.dial_reason(error) == reason
+        assert dialing.SENTENCES[reason].endswith(".")
+
+
+# -- links that die ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_silent_link_ends(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    quick = LinkLimits(keep_s=0.02, silence_s=0.1, ping_s=1000, close_s=0.05)
+    slow = LinkLimits(ping_s=1000, close_s=0.05)
+    async with running(node(a, limits=quick), node(b, limits=slow)) as (one, two):
+        await link_up(one, two)
+        assert (await one.event(LinkDown)).reason == link.SILENT
+        assert (await two.event(LinkDown)).reason == link.CUT
+
+
+async def test_pings_keep_a_link_alive(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    quick = LinkLimits(keep_s=0.01, silence_s=0.3, ping_s=0.02, close_s=0.05)
+    async with running(node(a, limits=quick), node(b, limits=LinkLimits(close_s=0.05))) as (one, two):
+        await link_up(one, two)
+        carried = one.links._links[b.node]
+        async with asyncio.timeout(5):
+            while carried.ping_number < 30:
+                one.links.send(b.node, HasWork(counter=1))
+                await two.event(Received)
+        assert one.links.is_up(b.node)
+
+
+async def test_a_peer_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    limits = LinkLimits(outbox_bytes=1 << 20, close_s=0.05)
+    async with running(node(a, limits=limits), node(b)) as (one, two):
+        await link_up(one, two)
+        one.links.send(b.node, Granted(grant=os.urandom(2 << 20)))
+        assert (await one.event(LinkDown)).reason == link.SLOW
+        assert (await two.event(LinkDown)).reason == link.CUT
+
+
+async def test_a_stuck_write_ends_the_link(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    quick = LinkLimits(keep_s=0.02, write_s=0.1, close_s=0.05)
+    async with running(node(a, limits=quick), node(b)) as (one, two):
+        await link_up(one, two)
+        blocked = one.links._links[b.node]
+
+        async def never(_data: bytes) -> None:
+            await asyncio.Event().wait()
+
+        blocked._stream.send_bytes = never  # type: ignore[method-assign]
+        one.links.send(b.node, Leaving())
+        assert (await one.event(LinkDown)).reason == link.SLOW
+        await two.event(LinkDown)
+
+
+async def test_messages_that_nobody_can_read(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    async with running(node(a), node(b)) as (one, two):
+        await link_up(one, two)
+        sender = one.links._links[b.node]
+        for counter in range(link.MALFORMED_MAX):
+            assert two.events.empty()
+            sender._outbox.append(b"\x00\x01\x00\x00\x00\x01\x00\x00\x00\xc1")
+            sender.send(HasWork(counter=counter))
+            if counter < link.MALFORMED_MAX - 1:
+                assert (await two.event(Received)).message == HasWork(counter=counter)
+        assert (await two.event(LinkDown)).reason == link.BROKE_PROTOCOL
+        assert (await one.event(LinkDown)).reason == link.CUT
+
+
+# -- renewal ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_aging_certificate_is_renewed_at_link_up(tmp_path: Path) -> None:
+    _, b = members(tmp_path, 2)
+    late = Wall(wall() + CERT_LIFE_MS * 3 // 4)
+    a = keys_at(tmp_path / "n0", "n0", late)  # the founder renews its own at a start
+    async with running(node(a, wall=lambda: late), node(b, wall=lambda: late)) as (one, two):
+        before = b.cert
+        await link_up(one, two)
+        async with asyncio.timeout(5):
+            while b.cert == before:
+                one.links.send(b.node, HasWork(counter=1))
+                await two.event(Received)
+    assert b.cert.exp > late + CERT_LIFE_MS // 2
+
+
+async def test_renewal_is_no_way_to_get_more(tmp_path: Path) -> None:
+    a, b, c = members(tmp_path, 3)
+    async with running(node(a), node(b)) as (one, two):
+        await link_up(one, two)
+        two.links.send(a.node, RenewWant(cert=c.state.certs[0]))
+        two.links.send(a.node, HasWork(counter=1))
+        await one.event(Received)
+        assert one.links.counters[session.NOT_HOLDER] == 1
+        one.links.send(b.node, Renewed(certs=c.state.certs))
+        one.links.send(b.node, HasWork(counter=1))
+        await two.event(Received)
+        assert two.notices.get_nowait() == PeerRefused(address="127.0.0.1", reason=session.NOT_HOLDER, peer=a.node)
+    assert b.cert.sub == b.node
+
+
+# -- the door ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_port_in_use_is_named_with_the_remedy(tmp_path: Path) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        port = sock.getsockname()[1]
+        with pytest.raises(ExceptionGroup) as caught:
+            async with running(node(keys_at(tmp_path / "a"), listen=f"127.0.0.1:{port}")):
+                pass
+    error = caught.value.exceptions[0]
+    assert isinstance(error, ConfigError)
+    assert str(port) in str(error)
+    assert "--listen 127.0.0.1:PORT" in str(error)
+
+
+async def test_routes_of_services(tmp_path: Path) -> None:
+    a = keys_at(tmp_path / "a")
+
+    async with asyncio.TaskGroup() as group:
+        one = Node(a, group, gate_limits=GateLimits(deadline_s=0.1, source_burst=100))
+
+        async def hold(request: web.Request) -> web.StreamResponse:
+            one.links.admit(request)
+            await released.wait()
+            return web.Response(text="ok")
+
+        released = asyncio.Event()
+        one.links.add_routes([web.get("/p2pq/1/thing", hold)])
+        await one.links.start()
+        try:
+            async with aiohttp.ClientSession() as client:
+                url = f"http://{one.address}/p2pq/1/thing"
+                async with client.get(url, headers={"Origin": "http://evil.example"}) as answer:
+                    assert answer.status == 403
+                async with client.get(f"http://{one.address}/nothing") as answer:
+                    assert answer.status == 404
+                asyncio.get_running_loop().call_later(0.3, released.set)
+                async with client.get(url) as answer:  # admitted: outlives the gate's deadline
+                    assert await answer.text() == "ok"
+        finally:
+            await one.links.close()
