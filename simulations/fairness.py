@@ -95,23 +95,24 @@ class Worker:
         batch: tuple[int, str, int] | None = None
         while now < seconds:
             if batch is None:
-                batch = self._grant(now, running=False)
+                batch = self._grant(now, 1)
                 now += ROUND_TRIP_S
+                continue
             key, name, count = batch
             # The next grant is asked for while the last one runs, as core.worker does where lengths allow it.
             now = self._run(key, name, count, now, seconds)
-            batch = self._grant(now, running=True)
+            batch = self._grant(now, 0)
 
-    def _grant(self, now: float, *, running: bool) -> tuple[int, str, int] | None:
+    def _grant(self, now: float, free: int) -> tuple[int, str, int] | None:
         names = self._names
         if self._comings:
             names = tuple(name for name in names if self._owners[name].present(now))
         name = self._fairness.draw(names, Mono(now), self._rng)
         mean_s = self._means.get(name)
         ahead = 0 if not mean_s else min(AHEAD_MAX, int(self._ahead_s / mean_s))
-        if running and not ahead:
+        count = free + ahead
+        if not count:
             return None
-        count = ahead if running else 1 + ahead
         self._key += 1
         self._fairness.charge(self._key, name, 1, count * (self._prior_s if mean_s is None else mean_s))
         return self._key, name, count

@@ -1,14 +1,14 @@
 """Is this grant what it must be? Everything a worker checks before it runs what somebody sent."""
 
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
 from p2pq.core.identity import Identity
+from p2pq.core.slots import refusal
 from p2pq.errors import Reject
-from p2pq.model.ids import Mono, NodeId, Wall
-from p2pq.model.job import Fault
+from p2pq.model.ids import NodeId, Wall
+from p2pq.model.job import Fault, Profile
 from p2pq.wire import seal, sign, trust
 from p2pq.wire.messages import Granted
 from p2pq.wire.objects import Grant, Manifest
@@ -93,5 +93,11 @@ def open_key(grant: Grant, manifest: Manifest, identity: Identity) -> bytes | De
     return key
 
 
-Clock = Callable[[Mono], Wall]
-"""Wall time at an instant."""
+def admit(
+    grant: Grant, manifest: Manifest, profile: Profile, identity: Identity, wall: Wall, *, own: bool
+) -> Manifest | Declined:
+    """Tell whether a genuine grant may run here now: return the manifest, or why not."""
+    if wall > grant.expires + trust.SKEW_MS:
+        return Declined("late", "the grant has expired (or a clock is wrong)")
+    reason = refusal(manifest, profile, identity.node, own=own)
+    return Declined("refused", reason) if reason else manifest

@@ -19,7 +19,8 @@ from p2pq.core.membership import Membership, State
 from p2pq.core.placement import JobSnapshot, TaskSnapshot
 from p2pq.core.queue import Queue
 from p2pq.core.records import Restored
-from p2pq.core.worker import Guest, Worker
+from p2pq.core.slots import Guest
+from p2pq.core.worker import Worker
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, Mono, NodeId, Wall
 from p2pq.model.job import Profile

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from p2pq.model.ids import LeaseId, Mono, NodeId
+from p2pq.model.ids import JobId, LeaseId, Mono, NodeId
 from p2pq.model.job import Profile, Resources, SandboxLevel, missing_needs
 from p2pq.wire.objects import Manifest
 
@@ -100,6 +100,22 @@ class Attempt(msgspec.Struct, kw_only=True):
     """The progress that the master knows."""
 
 
+class Guest(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt held here, for people."""
+
+    lease: LeaseId
+    master: NodeId
+    owner: str
+    job: JobId
+    task: int
+    attempt: int
+    state: str
+    own: bool
+    since_s: float
+    """Seconds since it took its slot; 0 while it waits."""
+    progress: int
+
+
 class Slots:
     """Every attempt held, and the room that those with a slot take."""
 
@@ -166,6 +182,24 @@ class Slots:
             del self._waiting[attempt.own][attempt.master, attempt.lease]
         else:
             self._taken[attempt.own] = self._taken[attempt.own].minus(asked(attempt.manifest.resources))
+
+    def guests(self, now: Mono) -> tuple[Guest, ...]:
+        """Return everything held, for people."""
+        return tuple(
+            Guest(
+                lease=attempt.lease,
+                master=attempt.master,
+                owner=attempt.manifest.owner,
+                job=JobId(attempt.manifest.job),
+                task=attempt.task,
+                attempt=attempt.attempt,
+                state=attempt.state,
+                own=attempt.own,
+                since_s=0.0 if attempt.since is None else now - attempt.since,
+                progress=attempt.progress,
+            )
+            for attempt in self
+        )
 
     def check(self) -> None:
         """Assert that the sums are those of what is held."""

@@ -1,0 +1,188 @@
+"""What a worker tells its masters of the leases it holds: that it still does, how far they are, what came of them.
+
+Nothing said here is lost with a link: leases handed back and results are said again after the next link-up.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from p2pq.core.asking import Asking, Timer
+from p2pq.core.deadlines import Deadlines
+from p2pq.core.effects import Drop, Effect, Record, Release, Send
+from p2pq.core.events import LinkUp, Offering
+from p2pq.core.grants import Master
+from p2pq.core.identity import Identity
+from p2pq.core.kept import RESEND_S, Kept
+from p2pq.core.records import ResultKept, ResultReleased
+from p2pq.core.slots import Attempt, Slots
+from p2pq.errors import Reject
+from p2pq.model.config import ScheduleSettings
+from p2pq.model.ids import LeaseId, Mono, NodeId
+from p2pq.wire import sign
+from p2pq.wire.messages import LEASES_MAX, Beat, Heartbeat, Holding, ProfileIs, Return, ReturnItem
+from p2pq.wire.objects import ITEMS_MAX, Receipt, ResultItem
+
+PROGRESS_S: Final = 1.0
+"""Progress is told at most this often per master."""
+RENEW_GRACE_S: Final = 120.0
+"""Beyond its time limit, an attempt's lease is renewed for this long: fetching, stopping and packing take time."""
+
+
+class Reports:
+    """The voice of a worker towards its masters. Shares the worker's slots and deadlines; keeps the results."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        schedule: ScheduleSettings,
+        kept: Iterable[ResultKept],
+        slots: Slots,
+        asking: Asking,
+        deadlines: Deadlines[Timer],
+    ) -> None:
+        """Take up the results that an earlier life kept; nobody is linked yet."""
+        self._identity = identity
+        self._schedule = schedule
+        self._slots = slots
+        self._asking = asking
+        self._deadlines = deadlines
+        self._kept = Kept(identity, kept)
+        self._returning: dict[NodeId, dict[LeaseId, ReturnItem]] = {}
+        """Handed back while their master was not linked."""
+        self.masters: dict[NodeId, Master] = {}
+        """Every linked node; those with the capability ``submit`` may give work."""
+
+    def __len__(self) -> int:
+        """Return how many results wait for their master's receipt."""
+        return len(self._kept)
+
+    def known(self, master: NodeId, lease: LeaseId) -> bool:
+        """Tell whether a lease is held here in any form."""
+        return self._slots.get(master, lease) is not None or self._kept.has(master, lease)
+
+    def link_up(
+        self, event: LinkUp, offering: Offering | None, now: Mono, out: list[Effect], *, draining: bool
+    ) -> None:
+        """Begin with a linked node: first what is held of it, then what is offered, then what it missed."""
+        peer = event.peer
+        self.masters[peer] = Master(peer, event.owner, event.caps)
+        returning = self._returning.pop(peer, {})
+        kept = self._kept.leases(peer)
+        leases = (*(attempt.lease for attempt in self._slots.of(peer)), *returning, *kept)
+        if "submit" not in event.caps and not leases:
+            return
+        out.append(Send(peer=peer, message=Holding(leases=leases[:LEASES_MAX])))
+        self.profile(peer, offering, out, draining=draining)
+        self.hand_back(peer, returning.values(), out)
+        self._kept.linked(peer, now)
+        self._send_kept(peer, kept, now, out)
+        if leases:
+            self.renew(peer, now)
+
+    def link_down(self, peer: NodeId) -> None:
+        """Say nothing to that node until it is linked again."""
+        self.masters.pop(peer, None)
+        self._deadlines.cancel(("beat", peer))
+        self._deadlines.cancel(("progress", peer))
+        self._deadlines.cancel(("resend", peer))
+
+    def profile(self, peer: NodeId, offering: Offering | None, out: list[Effect], *, draining: bool) -> None:
+        """Tell a node that may give work what is offered to it."""
+        if offering is None or "submit" not in self.masters[peer].caps:
+            return
+        profile = offering.own if peer == self._identity.node else offering.profile
+        if draining:
+            profile = msgspec.structs.replace(profile, accepts=False, reason="the node is going down")
+        out.append(Send(peer=peer, message=ProfileIs(profile=profile)))
+
+    def hand_back(self, master: NodeId, items: Iterable[ReturnItem], out: list[Effect]) -> None:
+        """Say that leases are handed back, now or after the next link-up."""
+        items = tuple(items)
+        if master not in self.masters:
+            self._returning.setdefault(master, {}).update({item.lease: item for item in items})
+            return
+        parts = (items[first : first + ITEMS_MAX] for first in range(0, len(items), ITEMS_MAX))
+        out.extend(Send(peer=master, message=Return(items=part)) for part in parts)
+
+    # -- results ------------------------------------------------------------------------------------------------------
+
+    def result(self, master: NodeId, item: ResultItem, now: Mono, out: list[Effect]) -> None:
+        """Keep a result and say it, now or after the next link-up."""
+        self._kept.keep(master, item, now)
+        self._asking.set_full(master, full=self._kept.full(master))
+        out.append(Record(row=ResultKept(lease=item.lease, master=master, item=item)))
+        if master in self.masters:
+            self._send_kept(master, (item.lease,), now, out)
+
+    def release(self, master: NodeId, lease: LeaseId, out: list[Effect]) -> None:
+        """Forget a result, if one is kept under that lease."""
+        if self._kept.release(master, lease):
+            self._asking.set_full(master, full=self._kept.full(master))
+            out.append(Record(row=ResultReleased(lease=lease, master=master)))
+            out.append(Release(lease=lease, master=master))
+
+    def receipted(self, master: NodeId, raw: bytes, out: list[Effect]) -> None:
+        """Take in a receipt: whatever the verdict, the results in it are no longer wanted here."""
+        try:
+            receipt = sign.open_signed(raw, Receipt, master)
+        except Reject as reject:
+            out.append(Drop(peer=master, reason=f"receipt: {reject.reason}", close=True))
+            return
+        if (receipt.mesh, receipt.node, receipt.to) != (self._identity.mesh, master, self._identity.node):
+            out.append(Drop(peer=master, reason="receipt: not between these two nodes", close=True))
+            return
+        for item in receipt.items:
+            self.release(master, item.lease, out)
+
+    def resend(self, master: NodeId, now: Mono, out: list[Effect]) -> None:
+        """Say again what has waited too long for a receipt."""
+        self._send_kept(master, self._kept.due(master, now), now, out)
+
+    def _send_kept(self, master: NodeId, leases: Iterable[LeaseId], now: Mono, out: list[Effect]) -> None:
+        out.extend(Send(peer=master, message=message) for message in self._kept.messages(master, leases))
+        if ("resend", master) not in self._deadlines and self._kept.leases(master):
+            self._deadlines.set(("resend", master), Mono(now + RESEND_S))
+
+    # -- heartbeats ---------------------------------------------------------------------------------------------------
+
+    def renew(self, master: NodeId, now: Mono) -> None:
+        """See to it that a lease just taken is renewed from now on."""
+        if ("beat", master) not in self._deadlines:
+            self._deadlines.set(("beat", master), Mono(now + self._schedule.heartbeat_s))
+
+    def heartbeat(self, master: NodeId, now: Mono, out: list[Effect]) -> None:
+        """Renew every lease of that master that may still be renewed; the beat ends when nothing is held."""
+        attempts = self._slots.of(master)
+        beats = [
+            _beat(attempt)
+            for attempt in attempts
+            if attempt.since is None or now < attempt.since + attempt.manifest.limits.time_s + RENEW_GRACE_S
+        ]
+        beats += [Beat(lease, running=False) for lease in self._kept.renewed(master, now)]
+        parts = (tuple(beats[first : first + LEASES_MAX]) for first in range(0, len(beats), LEASES_MAX))
+        out.extend(Send(peer=master, message=Heartbeat(beats=part)) for part in parts)
+        if attempts or beats:
+            self._deadlines.set(("beat", master), Mono(now + self._schedule.heartbeat_s))
+
+    def progress(self, master: NodeId, now: Mono, out: list[Effect]) -> None:
+        """Tell progress that is news, at most once per PROGRESS_S."""
+        if master not in self.masters or ("progress", master) in self._deadlines:
+            return
+        beats = tuple(_beat(attempt) for attempt in self._slots.of(master) if attempt.progress != attempt.told)
+        if beats:
+            out.append(Send(peer=master, message=Heartbeat(beats=beats)))
+            self._deadlines.set(("progress", master), Mono(now + PROGRESS_S))
+
+    def check(self) -> None:
+        """Assert that what is held of linked masters is renewed, and that kept results will be said again."""
+        self._kept.check()
+        for master in self.masters:
+            assert not self._slots.of(master) or ("beat", master) in self._deadlines, "a lease that nobody renews"
+            assert not self._kept.leases(master) or ("resend", master) in self._deadlines, "a result that is not said"
+
+
+def _beat(attempt: Attempt) -> Beat:
+    attempt.told = attempt.progress
+    return Beat(attempt.lease, attempt.state != "waiting", attempt.progress)
