@@ -52,6 +52,8 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     running: int = 0
     done: int = 0
     failed: int = 0
+    cancelled_tasks: int = 0
+    """Tasks that were cancelled one by one."""
 
 
 class JobSecret(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +103,8 @@ SELECT jobs.job, submitted, extra, jobs.state, jobs.ended, cancelled,
     coalesce(jobs.attempts, (SELECT sum(tasks.attempts) FROM tasks WHERE tasks.n = jobs.n), 0),
     CASE WHEN jobs.state IS NULL THEN (SELECT count(*) FROM leases WHERE leases.n = jobs.n) ELSE 0 END,
     coalesce(done, (SELECT sum(tasks.state = 'done') FROM tasks WHERE tasks.n = jobs.n), 0),
-    coalesce(failed, (SELECT sum(tasks.state = 'failed') FROM tasks WHERE tasks.n = jobs.n), 0)
+    coalesce(failed, (SELECT sum(tasks.state = 'failed') FROM tasks WHERE tasks.n = jobs.n), 0),
+    coalesce((SELECT sum(tasks.state = 'cancelled') FROM tasks WHERE tasks.n = jobs.n), 0)
 FROM jobs LEFT JOIN extras USING (job) WHERE NOT pruned
 """
 _ATTEMPT: Final = "a.task, a.attempt, a.epoch, a.counter, a.worker, a.granted, a.ended, a.fault, a.detail, a.outcome"
@@ -136,6 +139,18 @@ class History:
         """Return the latest jobs, the newest first."""
         found = self._rows(f"{_JOBS} ORDER BY jobs.n DESC LIMIT ?", _page(limit))
         return tuple(_job_row(row) for row in found)
+
+    def live_jobs(self) -> tuple[JobRow, ...]:
+        """Return the jobs that have not ended, the newest first; PAGE_MAX at most."""
+        found = self._rows(f"{_JOBS} AND jobs.state IS NULL ORDER BY jobs.n DESC LIMIT ?", PAGE_MAX)
+        return tuple(_job_row(row) for row in found)
+
+    def running_tasks(self, job: JobId) -> tuple[int, ...]:
+        """Return the tasks of a job that are under a lease, in order; PAGE_MAX at most."""
+        found = self._rows(
+            "SELECT task FROM leases WHERE n = (SELECT n FROM jobs WHERE job = ?) ORDER BY task LIMIT ?", job, PAGE_MAX
+        )
+        return tuple(task for (task,) in found)
 
     def job(self, job: JobId) -> JobRow | None:
         """Return one job."""
@@ -213,7 +228,7 @@ def _page(limit: int) -> int:
 
 
 def _job_row(row: tuple[Any, ...]) -> JobRow:
-    job, submitted, extra, state, ended, cancelled, attempts, running, done, failed = row
+    job, submitted, extra, state, ended, cancelled, attempts, running, done, failed, cancelled_tasks = row
     return JobRow(
         job=job,
         submitted=submitted,
@@ -225,6 +240,7 @@ def _job_row(row: tuple[Any, ...]) -> JobRow:
         running=running,
         done=done,
         failed=failed,
+        cancelled_tasks=cancelled_tasks,
     )
 
 

@@ -1,0 +1,59 @@
+"""What ``doctor`` can look at without a node."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Final
+
+from p2pq.daemon.home import Home
+from p2pq.errors import P2PQError
+from p2pq.wire.control import Finding
+
+FREE_BYTES_MIN: Final = 2 << 30
+
+
+def without_node(home: Home) -> list[Finding]:
+    """Return what was found about this machine and this home."""
+    return [_python(), _home(home), _bubblewrap(), _disk(home.path)]
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding(check="python", ok=True, detail=f"{version} at {sys.executable}")
+
+
+def _home(home: Home) -> Finding:
+    if not home.path.exists():
+        return Finding(check="home", ok=True, detail=f"{home.path} is made at the first start")
+    try:
+        Home.open(home.path, create=False)
+    except P2PQError as error:
+        return Finding(check="home", ok=False, detail=str(error), suggestion="mend it as the sentence says")
+    return Finding(check="home", ok=True, detail=f"{home.path} is private")
+
+
+def _bubblewrap() -> Finding:
+    found = shutil.which("bwrap", path=os.environ.get("PATH", "") + ":/usr/bin:/bin")
+    if found is None:
+        return Finding(
+            check="bubblewrap",
+            ok=False,
+            detail="it is not installed, so other people's tasks are refused here and own tasks run without a sandbox",
+            suggestion="install it, for instance: sudo apt install bubblewrap",
+        )
+    return Finding(check="bubblewrap", ok=True, detail=found)
+
+
+def _disk(path: Path) -> Finding:
+    while not path.exists():
+        path = path.parent
+    free = shutil.disk_usage(path).free
+    if free < FREE_BYTES_MIN:
+        return Finding(
+            check="disk",
+            ok=False,
+            detail=f"only {free >> 20} MiB are free at {path}",
+            suggestion="free some space, or move P2PQ_HOME to a larger disk",
+        )
+    return Finding(check="disk", ok=True, detail=f"{free >> 30} GiB free at {path}")

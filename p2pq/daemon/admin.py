@@ -1,0 +1,350 @@
+"""The local API's requests about the node and its mesh: status, peers, members, invite, join, ban, doctor, stop."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from p2pq import __version__
+from p2pq.core.events import BanAsked, Event
+from p2pq.core.node import Node
+from p2pq.core.node import PeerView as CorePeer
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.discovery import Discovery
+from p2pq.daemon.home import Home
+from p2pq.daemon.identity import NodeKeys
+from p2pq.daemon.joining import Joining
+from p2pq.daemon.links import Links
+from p2pq.daemon.scheduler import Scheduler
+from p2pq.daemon.selftest import IsolationReport
+from p2pq.daemon.store import Store
+from p2pq.daemon.views import rfc3339
+from p2pq.errors import RefusedError
+from p2pq.model.ids import Mono, Wall, short, to_text
+from p2pq.wire import control
+from p2pq.wire.control import Finding, InviteView, MemberView, MeshView, Note, PeerView, PolicyView, Reply, RunningView
+
+Send = Callable[[Reply], Awaitable[None]]
+
+SKEW_MS_MAX: Final = 5_000
+CERT_SOON_MS: Final = 30 * 24 * 3600 * 1000
+
+
+@dataclass(slots=True)
+class Parts:
+    """The running node's parts, as the requests need them."""
+
+    home: Home
+    keys: NodeKeys
+    node: Node
+    links: Links
+    discovery: Discovery | None
+    joining: Joining
+    scheduler: Scheduler
+    store: Store
+    blobs: BlobStore
+    counters: Counter[str]
+    mono: Callable[[], Mono]
+    post_durable: Callable[[Event], Awaitable[object]]
+    restart: Callable[[], Awaitable[None]]
+    stop: Callable[[bool], None]
+    isolation: IsolationReport | None = None
+    """What the self-test proved; None until it has run."""
+    duplicate: str = ""
+    """A sentence, if another node with this node's key was met."""
+
+
+class Admin:
+    """Answers requests about the node. Use it from the event loop's thread only."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Take the parts."""
+        self._p = parts
+
+    # ------------------------------------------------------------------ looking
+
+    async def status(self, _request: control.Status, send: Send) -> None:
+        """Answer ``Status``."""
+        p = self._p
+        policy = p.node.policy()
+        state: Literal["run", "off", "draining"] = "run" if policy.accepts else "off"
+        now = p.mono()
+        running = tuple(
+            RunningView(
+                job=to_text(guest.job),
+                task=guest.task,
+                owner=guest.owner,
+                node=p.scheduler.name_of(guest.master),
+                seconds=round(guest.since_s, 1),
+                own=guest.own,
+            )
+            for guest in p.node.guests(now)
+            if guest.since_s
+        )
+        isolation = p.isolation
+        await send(
+            control.StatusView(
+                id=to_text(p.keys.node),
+                name=p.keys.cert.name,
+                mesh=p.keys.state.name,
+                version=__version__,
+                address=next(iter(p.links.addresses), f"127.0.0.1:{p.links.port}"),
+                slots=policy.slots,
+                free=policy.free,
+                policy=PolicyView(state="draining" if policy.draining else state, reason=policy.reason),
+                running=running,
+                peers=len(p.links.peers()),
+                queued=sum(job.pending for job in p.node.jobs()),
+                sandbox="unknown" if isolation is None else isolation.level,
+                sandbox_reason="" if isolation is None or isolation.level == "strict" else isolation.reason,
+                kept_results=policy.kept,
+                owner=p.keys.cert.owner,
+                counters={**p.counters, **{f"link.{key}": count for key, count in p.links.counters.items()}},
+                disk={"blobs_bytes": p.blobs.used_bytes, "blobs": len(p.blobs)},
+                home=str(p.home.path),
+                pid=os.getpid(),
+            )
+        )
+
+    async def peers(self, _request: control.PeersList, send: Send) -> None:
+        """Answer ``PeersList``."""
+        for peer in self._p.node.peers(self._p.mono()):
+            await send(self._peer(peer))
+
+    def _peer(self, peer: CorePeer) -> PeerView:
+        p = self._p
+        rtt = None if peer.id is None else p.links.rtt(peer.id)
+        return PeerView(
+            id="" if peer.id is None else to_text(peer.id),
+            name=peer.name or ("" if peer.id is None else p.scheduler.name_of(peer.id)),
+            address=peer.address,
+            state=peer.state,
+            rtt_ms=None if rtt is None else round(rtt * 1000, 3),
+            slots=peer.slots if peer.state == "up" else None,
+            free=peer.free if peer.state == "up" else None,
+            has_work=peer.has_work,
+            mesh=p.keys.state.name if peer.state == "up" else "",
+            owner=peer.owner,
+            reason=peer.reason or ("" if peer.profile is None else peer.profile.reason),
+        )
+
+    async def members(self, _request: control.Members, send: Send) -> None:
+        """Answer ``Members``: this node and everyone it has met."""
+        p = self._p
+        cert = p.keys.cert
+        await send(
+            MemberView(
+                id=to_text(cert.sub),
+                name=cert.name,
+                owner=cert.owner,
+                caps=cert.caps,
+                expires=rfc3339(cert.exp),
+                state="self",
+            )
+        )
+        for peer in p.node.peers(p.mono()):
+            if peer.id is None:
+                continue
+            info = p.links.info(peer.id)
+            state: Literal["up", "down", "banned"] = "up" if info is not None else "down"
+            await send(
+                MemberView(
+                    id=to_text(peer.id),
+                    name=peer.name,
+                    owner=peer.owner,
+                    caps=() if info is None else tuple(info.caps),
+                    expires="" if info is None else rfc3339(info.cert_expires),
+                    state="banned" if p.node.banned(peer.id) else state,
+                )
+            )
+
+    async def mesh(self, _request: control.Mesh, send: Send) -> None:
+        """Answer ``Mesh``."""
+        await send(self._mesh_view())
+
+    def _mesh_view(self) -> MeshView:
+        keys = self._p.keys
+        known = sum(peer.id is not None for peer in self._p.node.peers(self._p.mono()))
+        return MeshView(
+            id=to_text(keys.mesh),
+            name=keys.state.name,
+            founder=keys.founder,
+            caps=keys.cert.caps,
+            owner=keys.cert.owner,
+            members=known + 1,
+            solo=keys.solo,
+        )
+
+    # ------------------------------------------------------------------ changing
+
+    async def mesh_init(self, request: control.MeshInit, send: Send) -> None:
+        """Answer ``MeshInit``: a new mesh; the node begins anew in it."""
+        self._refuse_live_jobs("founding another mesh")
+        self._p.keys.found(request.name, _wall())
+        await self._p.restart()
+        await send(self._mesh_view())
+
+    async def invite(self, request: control.Invite, send: Send) -> None:
+        """Answer ``Invite``."""
+        p = self._p
+        caps = tuple(sorted(set(request.caps)))
+        invite = p.joining.invite(
+            caps=caps, owner=request.owner or p.keys.cert.owner, ttl_s=request.ttl_s, uses=request.uses
+        )
+        await send(
+            InviteView(
+                code=invite.code,
+                owner=invite.owner,
+                caps=invite.caps,
+                expires=rfc3339(_wall() + request.ttl_s * 1000),
+                uses=request.uses,
+                addresses=p.links.addresses,
+            )
+        )
+
+    async def join(self, request: control.Join, send: Send) -> None:
+        """Answer ``Join``: by code, into another mesh; the node begins anew in it."""
+        self._p.keys.check_may_join()
+        self._refuse_live_jobs("joining another mesh")
+        await self._p.joining.join(request.code, request.at)
+        await self._p.restart()
+        await send(self._mesh_view())
+
+    def _refuse_live_jobs(self, what: str) -> None:
+        live = self._p.store.live_jobs()
+        if live:
+            raise RefusedError(
+                f"{len(live)} jobs of this node have not ended, and {what} would strand them; "
+                "wait for them or cancel them (`p2pq jobs`), then try again"
+            )
+        kept = self._p.node.policy().kept
+        if kept:
+            raise RefusedError(
+                f"{kept} results of others' tasks wait here for their owners; try again when they have them"
+            )
+
+    async def ban(self, request: control.BanMember, send: Send) -> None:
+        """Answer ``BanMember``."""
+        p = self._p
+        node = p.scheduler.resolve_node(request.who)
+        signed = p.keys.sign_ban(node, _wall(), banned=request.banned)
+        await p.post_durable(BanAsked(node=node, banned=request.banned, signed=signed))
+        name = f"{p.scheduler.name_of(node)} ({short(node)})"
+        reach = "here and, as you are an admin, on every node that hears of it" if signed else "on this node"
+        verb = "is banned" if request.banned else "is no longer banned"
+        await send(Note(text=f"{name} {verb} {reach}."))
+
+    async def stop(self, request: control.Stop, send: Send) -> None:
+        """Answer ``Stop``: the node goes down after the answer."""
+        del send
+        self._p.stop(request.now)
+
+    # ------------------------------------------------------------------ doctor
+
+    async def doctor(self, _request: control.Doctor, send: Send) -> None:
+        """Answer ``Doctor``."""
+        for finding in (
+            self._sandbox(),
+            self._store_finding(),
+            self._clock(),
+            self._certificate(),
+            self._listening(),
+            self._mdns(),
+            *self._peer_findings(),
+        ):
+            await send(finding)
+
+    def _sandbox(self) -> Finding:
+        report = self._p.isolation
+        if report is None:
+            return Finding(check="sandbox", ok=True, detail="the self-test is still running")
+        return Finding(check="sandbox", ok=report.level == "strict", detail=report.reason, suggestion=report.suggestion)
+
+    def _store_finding(self) -> Finding:
+        trouble = self._p.store.trouble
+        if trouble is not None:
+            return Finding(check="store", ok=False, detail=str(trouble), suggestion="mend the disk; nothing is lost")
+        return Finding(check="store", ok=True, detail="everything acknowledged is on disk")
+
+    def _clock(self) -> Finding:
+        p = self._p
+        skews = {peer: info.wall_skew_ms for peer in p.links.peers() if (info := p.links.info(peer)) is not None}
+        off = [
+            f"{p.scheduler.name_of(peer)} by {skew / 1000:+.0f} s"
+            for peer, skew in skews.items()
+            if abs(skew) > SKEW_MS_MAX
+        ]
+        if off:
+            return Finding(
+                check="clock",
+                ok=False,
+                detail=f"this clock and that of {', '.join(off[:3])} differ",
+                suggestion="turn on time synchronisation: timedatectl set-ntp true",
+            )
+        return Finding(
+            check="clock", ok=True, detail=f"agrees with {len(skews)} linked nodes" if skews else "not compared"
+        )
+
+    def _certificate(self) -> Finding:
+        expires = self._p.keys.cert.exp
+        soon = expires - _wall() < CERT_SOON_MS
+        return Finding(
+            check="membership",
+            ok=not soon and not self._p.duplicate,
+            detail=self._p.duplicate or f"of mesh {self._p.keys.state.name!r} until {rfc3339(expires)}",
+            suggestion="let this node meet the admin that invited it; it renews by itself" if soon else "",
+        )
+
+    def _listening(self) -> Finding:
+        addresses = self._p.links.addresses
+        if not addresses:
+            return Finding(
+                check="network",
+                ok=True,
+                detail=f"port {self._p.links.port} on this machine only: no address that others can reach",
+                suggestion="connect the machine to a network, or use --listen HOST:PORT",
+            )
+        return Finding(
+            check="network",
+            ok=True,
+            detail=f"peers can connect to {', '.join(addresses[:4])}",
+            suggestion=f"a firewall must let TCP port {self._p.links.port} in, and UDP 5353 for finding each other",
+        )
+
+    def _mdns(self) -> Finding:
+        discovery = self._p.discovery
+        if discovery is None:
+            return Finding(check="discovery", ok=True, detail="off (--no-mdns); only --peer and remembered peers")
+        return Finding(
+            check="discovery",
+            ok=not discovery.trouble,
+            detail=discovery.trouble or f"looking on {', '.join(discovery.interfaces) or 'no interface'}",
+            suggestion="use --peer HOST:PORT where multicast does not get through" if discovery.trouble else "",
+        )
+
+    def _peer_findings(self) -> list[Finding]:
+        p = self._p
+        peers = p.node.peers(p.mono())
+        found = []
+        for peer in peers:
+            called = peer.name or peer.address
+            if peer.state == "refused":
+                found.append(Finding(check="peer", ok=False, detail=f"{called}: {peer.reason}"))
+            elif peer.state in {"down", "connecting"} and peer.reason:
+                found.append(
+                    Finding(
+                        check="peer",
+                        ok=True,
+                        detail=f"{called} is not linked: {peer.reason}",
+                        suggestion="if it runs, its firewall may refuse the port" if "time" in peer.reason else "",
+                    )
+                )
+        up = sum(peer.state == "up" for peer in peers)
+        found.insert(0, Finding(check="peers", ok=True, detail=f"{up} linked"))
+        return found
+
+
+def _wall() -> Wall:
+    return Wall(int(time.time() * 1000))

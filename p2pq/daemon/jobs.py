@@ -1,0 +1,478 @@
+"""As master, beside the core: take submissions in, bring results home, tell people how their jobs are.
+
+Performs ``Collect`` and ``Deliver``; answers the local API's requests about jobs. What is shown comes from the store, so it
+is durable; what only the running core knows (progress, why) is added on top.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from p2pq.core.effects import Collect, Deliver
+from p2pq.core.events import CancelAsked, Collected, CollectFailed, Delivered, DeliverFailed, Event, Submitted
+from p2pq.daemon import delivery, submission
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.history import PAGE_MAX, JobExtra, JobRow, TaskRow
+from p2pq.daemon.scheduler import Scheduler
+from p2pq.daemon.store import Store
+from p2pq.daemon.transfer import Transfers
+from p2pq.daemon.unpack import rotate_results
+from p2pq.daemon.views import job_view, task_view
+from p2pq.errors import LinkError, NotFoundError, RefusedError, Reject, StorageError, UsageError
+from p2pq.model import notice as facts
+from p2pq.model.ids import JobId, Wall, short, to_text
+from p2pq.model.params import task_index, task_number
+from p2pq.wire import control, prims, sign
+from p2pq.wire.control import Change, JobView, Note, Reply, TaskView, Wrote
+from p2pq.wire.objects import Manifest
+
+log = logging.getLogger(__name__)
+
+Send = Callable[[Reply], Awaitable[None]]
+
+PREFIX_CHARS_MIN: Final = 4
+WATCHERS_MAX: Final = 256
+WATCH_QUEUE_MAX: Final = 10_000
+WATCH_PERIOD_S: Final = 0.1
+"""Changes of a watched job are told at most this often, except for its end and for failures."""
+WAIT_WHY_S: Final = 10.0
+"""A job that nobody took within this time says why."""
+TASKS_SHOWN_MAX: Final = 1_000_000
+DELIVERIES_MAX: Final = 4
+"""Results written out at the same time."""
+
+
+class Watcher:
+    """One client that follows jobs."""
+
+    def __init__(self, jobs: frozenset[bytes]) -> None:
+        """Follow these jobs."""
+        self.jobs = jobs
+        self.queue: asyncio.Queue[tuple[bytes, int | None, bool]] = asyncio.Queue(WATCH_QUEUE_MAX)
+
+    def tell(self, job: bytes, task: int | None, *, ended: bool) -> None:
+        """Queue a change; a slow reader only loses details, since each change carries the whole count."""
+        if self.queue.full():
+            self.queue.get_nowait()
+        self.queue.put_nowait((job, task, ended))
+
+
+class Jobs:
+    """The jobs of this node. Use it from the event loop's thread only."""
+
+    def __init__(  # noqa: PLR0913  the daemon's parts, each used here
+        self,
+        *,
+        author: submission.Author,
+        store: Store,
+        blobs: BlobStore,
+        transfers: Transfers,
+        scheduler: Scheduler,
+        tasks: asyncio.TaskGroup,
+        post: Callable[[Event], None],
+        post_durable: Callable[[Event], Awaitable[None]],
+    ) -> None:
+        """Take the parts."""
+        self._author = author
+        self._store = store
+        self._blobs = blobs
+        self._transfers = transfers
+        self._scheduler = scheduler
+        self._tasks = tasks
+        self._post = post
+        self._post_durable = post_durable
+        self._watchers: dict[Watcher, None] = {}
+        self._deliveries = asyncio.Semaphore(DELIVERIES_MAX)
+        self._submitting: set[str] = set()
+
+    def pin_live(self) -> None:
+        """After a start: hold the blobs that live jobs need."""
+        for row in self._store.live_jobs():
+            secret = self._store.secret(row.job)
+            if secret is not None:
+                manifest = sign.open_signed(secret.manifest, Manifest, self._author.node)
+                self._blobs.pin(row.job, [ref.blob for ref in (*manifest.body, *manifest.blobs)])
+
+    # ------------------------------------------------------------------ effects
+
+    def collect(self, effect: Collect) -> None:
+        """Perform ``Collect``."""
+        self._tasks.create_task(self._collect(effect), name=f"collect {effect.lease}")
+
+    async def _collect(self, effect: Collect) -> None:
+        tag = ("result", effect.lease)
+        wanted = {ref.blob for ref in effect.blobs}
+        self._blobs.pin(tag, wanted)
+        try:
+            await asyncio.to_thread(self._keep_inline, effect, wanted)
+            missing = [(ref.blob, ref.size) for ref in effect.blobs if not self._blobs.has(ref.blob)]
+            if missing:
+                await self._transfers.fetch(effect.peer, missing)
+            await asyncio.to_thread(self._blobs.sync, wanted)
+        except (LinkError, StorageError, Reject) as error:
+            self._blobs.unpin(tag)
+            self._post(CollectFailed(lease=effect.lease, reason=str(error)[:500]))
+            return
+        self._post(Collected(lease=effect.lease))
+
+    def _keep_inline(self, effect: Collect, wanted: set[bytes]) -> None:
+        for ciphertext in effect.inline:
+            blob = prims.blob_id(ciphertext)
+            if blob in wanted:
+                self._blobs.add(blob, ciphertext)
+
+    def deliver(self, effect: Deliver) -> None:
+        """Perform ``Deliver``."""
+        self._tasks.create_task(self._deliver(effect), name=f"deliver {short(effect.job)}")
+
+    async def _deliver(self, effect: Deliver) -> None:
+        async with self._deliveries:
+            try:
+                await asyncio.to_thread(self._write_out, effect.job, effect.task, None)
+            except (StorageError, Reject, OSError) as error:
+                self._post(DeliverFailed(job=effect.job, task=effect.task, reason=str(error)[:500]))
+                return
+        item = self._store.result(effect.job, effect.task)
+        if item is not None:
+            self._blobs.unpin(("result", item.lease))
+        self._post(Delivered(job=effect.job, task=effect.task, wall=_now()))
+
+    def _write_out(self, job: JobId, task: int, to: Path | None) -> Path:
+        """Write one task's results into the owner's folder, or below ``to``."""
+        row, secret, item = self._store.job(job), self._store.secret(job), self._store.result(job, task)
+        if row is None or row.extra is None or secret is None or item is None:
+            raise StorageError("the store has no such result")
+        body = delivery.open_result(item, secret.reply_secret, self._blobs)
+        number = self._number(row.extra, task)
+        folder = delivery.target(to or Path(row.extra.results), tasks=row.extra.tasks, number=number)
+        delivery.write(body.tree, self._blobs, folder)
+        return folder
+
+    @staticmethod
+    def _number(extra: JobExtra, task: int) -> int:
+        sweep = submission.open_sweep(extra)
+        return task_number(sweep.array, sweep.axes, task)
+
+    # ------------------------------------------------------------------ notices
+
+    def notice(self, notice: facts.Notice) -> None:
+        """Tell watchers what the core said of their jobs."""
+        match notice:
+            case facts.TaskSettled(job=job, task=task, state=state):
+                self._tell(job, task if state == "failed" else None, ended=False)
+            case facts.TaskGranted(job=job) | facts.TaskProgressed(job=job) | facts.AttemptLost(job=job):
+                self._tell(job, None, ended=False)
+            case facts.AttemptFailed(job=job) | facts.TaskResultsWritten(job=job):
+                self._tell(job, None, ended=False)
+            case facts.TaskResultsStuck(job=job, task=task):
+                self._tell(job, task, ended=False)
+            case facts.JobFinished(job=job):
+                self._blobs.unpin(job)
+                self._tell(job, None, ended=True)
+            case _:
+                pass
+
+    def _tell(self, job: bytes, task: int | None, *, ended: bool) -> None:
+        for watcher in self._watchers:
+            if job in watcher.jobs:
+                watcher.tell(job, task, ended=ended)
+
+    # ------------------------------------------------------------------ requests
+
+    async def submit(self, request: control.Submit, send: Send) -> None:
+        """Answer ``Submit``."""
+        only = self._only(request)
+        if request.sandbox == "none" and only != self._author.node:
+            raise UsageError("--sandbox none is for this machine only; add --where local")
+        results = _results_folder(request)
+        self._check_free(results)
+        self._submitting.add(results)
+        try:
+            prepared = await asyncio.to_thread(
+                submission.prepare, request, self._author, self._blobs, only=only, now_ms=_now()
+            )
+            for warning in prepared.warnings:
+                await send(Note(text=warning))
+            try:
+                moved = await asyncio.to_thread(_rotate, Path(results))
+                self._store.keep_extra(prepared.job, prepared.extra)
+                await self._post_durable(
+                    Submitted(
+                        manifest=prepared.manifest, key=prepared.key, reply_secret=prepared.reply_secret, wall=_now()
+                    )
+                )
+            except BaseException:
+                self._blobs.unpin(prepared.job)
+                raise
+        finally:
+            self._submitting.discard(results)
+        if moved is not None:
+            await send(Note(text=f"the earlier results are in {moved}"))
+        await send(self._view(self._row(prepared.job)))
+
+    def _only(self, request: control.Submit) -> bytes:
+        if request.where == "any":
+            return b""
+        if request.where == "local":
+            return self._author.node
+        return self._scheduler.resolve_node(request.where)
+
+    def _check_free(self, results: str) -> None:
+        if results in self._submitting:
+            raise RefusedError(f"another job is being submitted with results in {results}; wait, or use --results DIR")
+        for row in self._store.live_jobs():
+            if row.extra is not None and os.path.normpath(row.extra.results) == results:
+                raise RefusedError(
+                    f"job {to_text(row.job)[:8]} still returns results to {results}; "
+                    "wait for it, cancel it, or use --results DIR"
+                )
+
+    async def jobs(self, request: control.Jobs, send: Send) -> None:
+        """Answer ``Jobs``."""
+        for row in self._store.job_rows(request.limit):
+            await send(self._view(row))
+
+    async def show(self, request: control.Show, send: Send) -> None:
+        """Answer ``Show``."""
+        await send(self._view(self._find(request.job)))
+
+    async def tasks(self, request: control.Tasks, send: Send) -> None:
+        """Answer ``Tasks``: every task in order, those without a history too."""
+        row = self._find(request.job)
+        extra = row.extra or JobExtra()
+        index = 0
+        while index < min(extra.tasks, TASKS_SHOWN_MAX):
+            page = {task.task: task for task in self._store.tasks(row.job, start=index)}
+            # A full page ends at its last task; a shorter one means that the rest has no history.
+            end = max(page) + 1 if len(page) >= PAGE_MAX else extra.tasks
+            for task in range(index, end):
+                await send(self._task(row, task, page.get(task)))
+            index = end
+
+    async def watch(self, request: control.Watch, send: Send) -> None:
+        """Answer ``Watch``: until all jobs have ended."""
+        jobs = [JobId(self._find(name).job) for name in request.jobs]
+        if len(self._watchers) >= WATCHERS_MAX:
+            raise RefusedError(f"{WATCHERS_MAX} clients follow jobs already; end some of them")
+        watcher = Watcher(frozenset(jobs))
+        self._watchers[watcher] = None
+        try:
+            await self._follow(watcher, jobs, send)
+        finally:
+            del self._watchers[watcher]
+
+    async def _follow(self, watcher: Watcher, jobs: list[JobId], send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        live: dict[JobId, float] = {}
+        for job in dict.fromkeys(jobs):
+            change = self._change(job)
+            await send(change)
+            if not change.ended:
+                live[job] = loop.time() + WAIT_WHY_S
+        told = loop.time()
+        while live:
+            pending: set[JobId] = set()
+            timeout_at = min((at for at in live.values() if at), default=None)
+            try:
+                async with asyncio.timeout_at(timeout_at or None):
+                    job_bytes, task, _ = await watcher.queue.get()
+                pending.add(JobId(job_bytes))
+                if task is not None:
+                    await send(self._change(JobId(job_bytes), task))
+            except TimeoutError:
+                for job, at in live.items():
+                    if at and at <= loop.time():
+                        live[job] = 0.0
+                        await self._say_why_waiting(job, send)
+                continue
+            wait = told + WATCH_PERIOD_S - loop.time()
+            if wait > 0 and not self._any_ended(watcher, pending):
+                await self._gather(watcher, pending, wait, send)
+            told = loop.time()
+            for job in pending & live.keys():
+                change = self._change(job)
+                await send(change)
+                if change.ended:
+                    del live[job]
+
+    def _any_ended(self, watcher: Watcher, pending: set[JobId]) -> bool:
+        del watcher
+        return any(self._row(job).state is not None for job in pending)
+
+    async def _gather(self, watcher: Watcher, pending: set[JobId], wait: float, send: Send) -> None:
+        """Take further changes for a moment, so that a thousand short tasks are not a thousand messages."""
+        try:
+            async with asyncio.timeout(wait):
+                while True:
+                    job, task, ended = await watcher.queue.get()
+                    pending.add(JobId(job))
+                    if task is not None:
+                        await send(self._change(JobId(job), task))
+                    if ended:
+                        return
+        except TimeoutError:
+            return
+
+    async def _say_why_waiting(self, job: JobId, send: Send) -> None:
+        row = self._row(job)
+        if row.state is None and not row.attempts:
+            why = self._scheduler.why(job, None)
+            if why is not None:
+                await send(Note(text=f"still waiting: {why}"))
+
+    def _change(self, job: JobId, task: int | None = None) -> Change:
+        row = self._row(job)
+        view = self._view(row)
+        counts = view.tasks
+        over = counts.done + counts.failed + counts.cancelled
+        part = 0.0
+        if counts.running and counts.running <= 1000:  # noqa: PLR2004  beyond that it does not show
+            for index in self._store.running_tasks(job):
+                snapshot = self._scheduler.task(job, index)
+                part += max(0, snapshot.progress) / 1000 if snapshot is not None else 0.0
+        shown = None
+        if task is not None:
+            rows = self._store.tasks(job, start=task, limit=1)
+            shown = self._task(row, task, rows[0] if rows and rows[0].task == task else None)
+        return Change(
+            job=view,
+            task=shown,
+            progress=(over + part) / max(1, counts.total),
+            running_s=max(0.0, (_now() - row.submitted) / 1000),
+            ended=row.state is not None,
+        )
+
+    async def results(self, request: control.Results, send: Send) -> None:
+        """Answer ``Results``."""
+        row = self._find(request.job)
+        extra = row.extra or JobExtra()
+        to = Path(request.to) if request.to else None
+        if to is not None and to.exists() and (not to.is_dir() or any(to.iterdir())):
+            raise RefusedError(f"{to} exists and is not an empty folder; name another with --to DIR")
+        written = 0
+        if to is not None and extra.tasks > 1:
+            to.mkdir(parents=True, exist_ok=True)
+        start = 0
+        while page := self._store.tasks(row.job, start=start):
+            for task in page:
+                if task.state in {"done", "failed"} and self._store.result(row.job, task.task) is not None:
+                    await asyncio.to_thread(self._write_out, row.job, task.task, to)
+                    written += 1
+            start = page[-1].task + 1
+        if not written:
+            raise RefusedError(
+                f"job {to_text(row.job)[:8]} has no results yet; see `p2pq tasks {to_text(row.job)[:8]}`"
+            )
+        await send(Wrote(folder=str(to or extra.results), tasks=written))
+
+    async def cancel(self, request: control.CancelJob, send: Send) -> None:
+        """Answer ``CancelJob``."""
+        row = self._find(request.job)
+        index = None if request.task is None else self._index(row, request.task)
+        if row.state is None:
+            await self._post_durable(CancelAsked(job=row.job, task=index, wall=_now()))
+        await send(self._view(self._row(row.job)))
+
+    async def why(self, request: control.Why, send: Send) -> None:
+        """Answer ``Why``."""
+        row = self._find(request.job)
+        index = None if request.task is None else self._index(row, request.task)
+        found = self._scheduler.why(row.job, index) if row.state is None else None
+        await send(Note(text=found) if found else self._why_over(row, index))
+
+    def _why_over(self, row: JobRow, index: int | None) -> Note:
+        """Say what became of a job or task that the core has let go of."""
+        view = self._view(row)
+        counts, name = view.tasks, view.job[:8]
+        if index is not None:
+            found = self._store.tasks(row.job, start=index, limit=1)
+            task = self._task(row, index, found[0] if found and found[0].task == index else None)
+            detail = f" ({task.reason})" if task.reason else ""
+            where = f" on {task.node}" if task.node else ""
+            hint = f"see `p2pq logs {name}.{task.task} --stderr`" if task.state == "failed" else ""
+            return Note(text=f"Task {task.task} is {task.state}{where}{detail}.", suggestion=hint)
+        hint = f"see `p2pq tasks {name}`" if counts.failed else ""
+        return Note(
+            text=f"The job is {view.state}: {counts.done} done, {counts.failed} failed, "
+            f"{counts.cancelled} cancelled of {counts.total}.",
+            suggestion=hint,
+        )
+
+    # ------------------------------------------------------------------ finding and showing
+
+    def watcher(self, job: JobId) -> Watcher:
+        """Return a watcher of one job that is told of changes until ``unwatch``."""
+        watcher = Watcher(frozenset({job}))
+        self._watchers[watcher] = None
+        return watcher
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """Tell this watcher nothing more."""
+        self._watchers.pop(watcher, None)
+
+    def find(self, name: str) -> JobRow:
+        """Return the job of that id or beginning of one.
+
+        Raises:
+            NotFoundError: there is none, or more than one.
+        """
+        return self._find(name)
+
+    def index(self, row: JobRow, number: int) -> int:
+        """Return the index of the task that people call ``number``. Raises NotFoundError."""
+        return self._index(row, number)
+
+    def _find(self, name: str) -> JobRow:
+        if len(name) < PREFIX_CHARS_MIN:
+            raise NotFoundError(f"{name!r} is too short; give at least {PREFIX_CHARS_MIN} characters of the job's id")
+        found = self._store.find_jobs(name)
+        if not found:
+            raise NotFoundError(f"there is no job {name!r} here; see `p2pq jobs`")
+        if len(found) > 1:
+            raise NotFoundError(f"{name!r} could be {len(found)} jobs; give more of the id, see `p2pq jobs`")
+        return self._row(found[0])
+
+    def _row(self, job: JobId) -> JobRow:
+        row = self._store.job(job)
+        if row is None:
+            raise NotFoundError(f"job {to_text(job)[:8]} is not here any more")
+        return row
+
+    def _index(self, row: JobRow, number: int) -> int:
+        sweep = submission.open_sweep(row.extra)
+        index = task_index(sweep.array, sweep.axes, number)
+        if index is None or row.extra is None or index >= row.extra.tasks:
+            raise NotFoundError(f"the job has no task {number}; see `p2pq tasks {to_text(row.job)[:8]}`")
+        return index
+
+    def _view(self, row: JobRow) -> JobView:
+        return job_view(row, self._author.owner)
+
+    def _task(self, row: JobRow, index: int, task: TaskRow | None) -> TaskView:
+        extra = row.extra or JobExtra()
+        live = self._scheduler.task(row.job, index) if row.state is None else None
+        return task_view(
+            task,
+            index,
+            submission.open_sweep(extra),
+            extra,
+            self._scheduler.name_of,
+            live,
+            cancelled=row.cancelled,
+        )
+
+
+def _results_folder(request: control.Submit) -> str:
+    return os.path.normpath(request.results or f"{request.folder}/results")
+
+
+def _rotate(results: Path) -> Path | None:
+    return rotate_results(results.parent, results.name) if os.path.lexists(results) else None
+
+
+def _now() -> Wall:
+    return Wall(int(time.time() * 1000))

@@ -1,0 +1,293 @@
+"""What tasks print: live from where they run, and from their results once they have ended.
+
+As worker, ``LogWant`` is answered by ``LogData`` until the attempt ends. As master, the local API's ``Logs`` is answered from
+this machine, from a worker, or from the store. On the way output is encrypted under the job's key, so that whoever carries it
+reads nothing.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Final, Literal
+
+from p2pq.core.placement import TaskSnapshot
+from p2pq.daemon import delivery
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.guests import Guest, Guests
+from p2pq.daemon.history import JobRow
+from p2pq.daemon.jobs import Jobs
+from p2pq.daemon.scheduler import Scheduler
+from p2pq.daemon.store import Store
+from p2pq.daemon.submission import open_sweep
+from p2pq.errors import NotFoundError, RefusedError, Reject, StorageError
+from p2pq.model.ids import LeaseId, NodeId
+from p2pq.model.params import task_number
+from p2pq.wire import codec, control, seal
+from p2pq.wire.control import LogChunk, Note, Reply
+from p2pq.wire.messages import LogData, LogStop, LogWant, Message
+from p2pq.wire.tree import File, Tree, open_chunk
+
+CHUNK_BYTES: Final = 64 << 10
+TAIL_POLL_S: Final = 0.2
+"""A file that a task writes tells nobody; this often it is looked at while somebody follows."""
+STREAMS_MAX: Final = 64
+"""Streams per peer, and tasks of a job followed at once."""
+QUEUE_MAX: Final = 64
+SILENCE_S: Final = 10.0
+"""A worker that says nothing for this long is asked again, or its result has come."""
+
+Stream = Literal["stdout", "stderr"]
+Send = Callable[[Reply], Awaitable[None]]
+
+
+def aad(lease: LeaseId, stream: Stream, offset: int) -> bytes:
+    """Return what a piece of output is bound to."""
+    return b"p2pq/1 log" + codec.encode((lease, stream, offset))
+
+
+class Logs:
+    """Live and stored output, as worker and as master. Use it from the event loop's thread only."""
+
+    def __init__(  # noqa: PLR0913  the daemon's parts, each used here
+        self,
+        *,
+        node: NodeId,
+        guests: Guests,
+        jobs: Jobs,
+        store: Store,
+        blobs: BlobStore,
+        scheduler: Scheduler,
+        tasks: asyncio.TaskGroup,
+        say: Callable[[NodeId, Message], None],
+    ) -> None:
+        """Take the parts; ``say`` sends to a linked peer."""
+        self._node = node
+        self._guests = guests
+        self._jobs = jobs
+        self._store = store
+        self._blobs = blobs
+        self._scheduler = scheduler
+        self._tasks = tasks
+        self._say = say
+        self._serving: dict[tuple[NodeId, int], asyncio.Task[None]] = {}
+        self._asked: dict[int, tuple[NodeId, asyncio.Queue[LogData]]] = {}
+        self._number = 0
+
+    # ------------------------------------------------------------------ as worker
+
+    def on_message(self, peer: NodeId, message: LogWant | LogData | LogStop) -> None:
+        """Take a peer's message about logs."""
+        match message:
+            case LogWant():
+                self._serve(peer, message)
+            case LogStop(req=req):
+                task = self._serving.get((peer, req))
+                if task is not None:
+                    task.cancel()
+            case LogData(req=req):
+                asked = self._asked.get(req)
+                if asked is not None and asked[0] == peer and not asked[1].full():
+                    asked[1].put_nowait(message)
+
+    def link_down(self, peer: NodeId) -> None:
+        """Stop serving a peer that is gone."""
+        for (other, _), task in list(self._serving.items()):
+            if other == peer:
+                task.cancel()
+
+    def _serve(self, peer: NodeId, want: LogWant) -> None:
+        key = (peer, want.req)
+        guest = self._guests.find(want.lease, peer)
+        full = sum(other == peer for other, _ in self._serving) >= STREAMS_MAX
+        if guest is None or full or key in self._serving:
+            self._say(peer, LogData(req=want.req, offset=want.offset, data=b"", end=True))
+            return
+        task = self._tasks.create_task(self._tail(peer, want, guest), name="log stream")
+        self._serving[key] = task
+        task.add_done_callback(lambda _: self._serving.pop(key, None))
+
+    async def _tail(self, peer: NodeId, want: LogWant, guest: Guest) -> None:
+        offset = want.offset
+        async for data in self._local(guest, want.stream, offset):
+            sealed = seal.encrypt_body(guest.start.key, data, aad(want.lease, want.stream, offset))
+            self._say(peer, LogData(req=want.req, offset=offset, data=sealed))
+            offset += len(data)
+        self._say(peer, LogData(req=want.req, offset=offset, data=b"", end=True))
+
+    async def _local(self, guest: Guest, stream: Stream, offset: int) -> AsyncIterator[bytes]:
+        """Yield what an attempt here prints, from ``offset`` until it ends."""
+        descriptor = -1
+        try:
+            while True:
+                ended = self._guests.find(guest.start.lease, guest.start.master) is not guest
+                path = guest.stdout if stream == "stdout" else guest.stderr
+                if descriptor < 0 and path is not None:
+                    descriptor = _open(path)
+                if descriptor >= 0:
+                    while data := os.pread(descriptor, CHUNK_BYTES, offset):
+                        offset += len(data)
+                        yield data
+                if ended:
+                    return
+                await asyncio.sleep(TAIL_POLL_S)
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    # ------------------------------------------------------------------ as master
+
+    async def logs(self, request: control.Logs, send: Send) -> None:
+        """Answer ``Logs``."""
+        row = self._jobs.find(request.job)
+        total = row.extra.tasks if row.extra is not None else 0
+        if request.task is not None:
+            indexes = [self._jobs.index(row, request.task)]
+        elif request.follow and total > STREAMS_MAX:
+            raise RefusedError(f"the job has {total} tasks; follow one of them: p2pq logs {request.job}.TASK --follow")
+        else:
+            indexes = list(range(total))
+        if not request.follow:
+            for index in indexes:
+                await self._now(row, index, request, send, alone=len(indexes) == 1)
+            return
+        async with asyncio.TaskGroup() as group:
+            for index in indexes:
+                group.create_task(self._follow(row, index, request.stream, send), name="follow")
+
+    async def _now(self, row: JobRow, index: int, request: control.Logs, send: Send, *, alone: bool) -> None:
+        """Send what there is now."""
+        if await self._stored(row, index, request.stream, 0, send):
+            return
+        live = self._live(row, index)
+        if live is not None:
+            await self._stream(row, index, live, request.stream, 0, send, follow=False)
+        elif alone:
+            raise NotFoundError(f"the task has printed nothing yet: it has not run; see `p2pq why {request.job}`")
+
+    async def _follow(self, row: JobRow, index: int, stream: Stream, send: Send) -> None:
+        """Send output until the task is over, through all its attempts."""
+        watcher = self._jobs.watcher(row.job)
+        try:
+            lease: LeaseId | None = None
+            offset = 0
+            while True:
+                live = self._live(row, index)
+                if live is not None and live.lease is not None:
+                    if lease is not None and live.lease != lease:
+                        await send(Note(text=f"attempt {live.attempts} begins"))
+                        offset = 0
+                    lease = live.lease
+                    offset = await self._stream(row, index, live, stream, offset, send, follow=True)
+                if self._over(row, index):
+                    await self._stored(row, index, stream, offset, send)
+                    return
+                try:
+                    async with asyncio.timeout(1.0):
+                        await watcher.queue.get()
+                except TimeoutError:
+                    continue
+        finally:
+            self._jobs.unwatch(watcher)
+
+    def _live(self, row: JobRow, index: int) -> TaskSnapshot | None:
+        snapshot = self._scheduler.task(row.job, index)
+        return snapshot if snapshot is not None and snapshot.state == "running" else None
+
+    def _over(self, row: JobRow, index: int) -> bool:
+        now = self._store.job(row.job)
+        found = self._store.tasks(row.job, start=index, limit=1)
+        settled = bool(found) and found[0].task == index and found[0].state in {"done", "failed", "cancelled"}
+        return settled or now is None or now.state is not None or now.cancelled
+
+    async def _stream(  # noqa: PLR0913  what to read, how far, and to whom
+        self, row: JobRow, index: int, live: TaskSnapshot, stream: Stream, offset: int, send: Send, *, follow: bool
+    ) -> int:
+        """Send a running attempt's output from ``offset``; return how far it came."""
+        number = _number(row, index)
+        if live.lease is None or live.worker is None:
+            return offset
+        if live.worker == self._node:
+            guest = self._guests.find(live.lease, self._node)
+            source = self._local(guest, stream, offset) if guest is not None and follow else None
+            if guest is not None and not follow:
+                path = guest.stdout if stream == "stdout" else guest.stderr
+                data = await asyncio.to_thread(path.read_bytes) if path is not None else b""
+                await send(LogChunk(task=number, data=data[-CHUNK_BYTES * 16 :], stream=stream))
+        else:
+            secret = self._store.secret(row.job)
+            key = secret.key if secret is not None else b""
+            source = self._remote(live.worker, live.lease, key, stream, offset, follow=follow)
+        if source is not None:
+            async for data in source:
+                offset += len(data)
+                await send(LogChunk(task=number, data=data, stream=stream))
+        return offset
+
+    async def _remote(
+        self, worker: NodeId, lease: LeaseId, key: bytes, stream: Stream, offset: int, *, follow: bool
+    ) -> AsyncIterator[bytes]:
+        """Yield what an attempt elsewhere prints."""
+        self._number += 1
+        req = self._number
+        queue: asyncio.Queue[LogData] = asyncio.Queue(QUEUE_MAX)
+        self._asked[req] = (worker, queue)
+        try:
+            self._say(worker, LogWant(req=req, lease=lease, stream=stream, offset=offset))
+            while True:
+                try:
+                    async with asyncio.timeout(SILENCE_S if follow else 2 * TAIL_POLL_S):
+                        message = await queue.get()
+                except TimeoutError:
+                    return
+                if message.end:
+                    return
+                if message.offset != offset:
+                    return  # something was lost on the way; the caller asks again from where it is
+                try:
+                    data = seal.decrypt_body(key, message.data, aad(lease, stream, offset), size_max=CHUNK_BYTES)
+                except Reject:
+                    return
+                offset += len(data)
+                yield data
+        finally:
+            del self._asked[req]
+            self._say(worker, LogStop(req=req))
+
+    async def _stored(self, row: JobRow, index: int, stream: Stream, offset: int, send: Send) -> bool:
+        """Send the output of the last attempt that ended, from ``offset``; return whether there was one."""
+        item, secret = self._store.result(row.job, index), self._store.secret(row.job)
+        if item is None or secret is None or (self._live(row, index) is not None):
+            return False
+        try:
+            body = await asyncio.to_thread(delivery.open_result, item, secret.reply_secret, self._blobs)
+            for file in body.output.files:
+                if file.path == stream:
+                    await self._send_file(body.output, file, offset, _number(row, index), stream, send)
+        except (StorageError, Reject) as error:
+            raise NotFoundError(f"the output is not here any more ({error}); it made room for newer jobs") from error
+        return True
+
+    async def _send_file(self, tree: Tree, file: File, offset: int, number: int, stream: Stream, send: Send) -> None:
+        at = 0
+        for part in file.parts:
+            if at + part.length > offset:
+                chunk = tree.chunks[part.chunk]
+                plain = await asyncio.to_thread(open_chunk, chunk, self._blobs.get(chunk.blob))
+                piece = plain[part.offset : part.offset + part.length][max(0, offset - at) :]
+                for begin in range(0, len(piece), CHUNK_BYTES):
+                    data = piece[begin : begin + CHUNK_BYTES]
+                    await send(LogChunk(task=number, data=data, stream=stream))
+            at += part.length
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+
+
+def _number(row: JobRow, index: int) -> int:
+    sweep = open_sweep(row.extra)
+    return task_number(sweep.array, sweep.axes, index)

@@ -1,0 +1,58 @@
+"""What the local API may ask of the running core: questions only."""
+
+from collections.abc import Callable
+
+from p2pq.core.node import Node
+from p2pq.core.placement import TaskSnapshot
+from p2pq.errors import RefusedError
+from p2pq.model.ids import JobId, Mono, NodeId, short, to_text
+
+ID_PREFIX_CHARS_MIN = 4
+
+
+class Scheduler:
+    """Reads the core's snapshots; names nodes as people do."""
+
+    def __init__(self, node: Node, *, me: NodeId, name: str, mono: Callable[[], Mono]) -> None:
+        """Read that core; ``mono`` is the clock that it runs on."""
+        self._node = node
+        self._me = me
+        self._name = name
+        self._mono = mono
+        self._names: dict[NodeId, str] = {}
+
+    def task(self, job: JobId, task: int) -> TaskSnapshot | None:
+        """Return a task of a live job."""
+        found = self._node.tasks(job, task, 1) if self._node.job(job) is not None else []
+        return found[0] if found else None
+
+    def why(self, job: JobId, task: int | None) -> str | None:
+        """Return one sentence about a live job or one of its tasks, or None."""
+        return self._node.why(job, task, self._mono())
+
+    def remember(self, node: NodeId, name: str) -> None:
+        """Learn what a node is called."""
+        self._names[node] = name
+
+    def name_of(self, node: NodeId) -> str:
+        """Return what people call a node; the beginning of its id where nobody said."""
+        if node == self._me:
+            return self._name
+        return self._names.get(node) or short(node)
+
+    def resolve_node(self, text: str) -> NodeId:
+        """Return the one node of that name, or whose id begins so.
+
+        Raises:
+            RefusedError: none is known, or more than one.
+        """
+        known = {**self._names, self._me: self._name}
+        wanted = text.lower().replace("-", "")
+        found = [node for node, name in known.items() if name == text]
+        if not found and len(wanted) >= ID_PREFIX_CHARS_MIN:
+            found = [node for node in known if to_text(node).startswith(wanted)]
+        if not found:
+            raise RefusedError(f"no node called {text!r} is known here; see `p2pq peers`")
+        if len(found) > 1:
+            raise RefusedError(f"{text!r} could be {len(found)} nodes; use the id, see `p2pq peers`")
+        return found[0]

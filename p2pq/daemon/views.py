@@ -1,0 +1,86 @@
+"""Jobs and tasks as people see them: what the store knows, with what only the running core knows on top."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from p2pq.core.placement import TaskSnapshot
+from p2pq.daemon.delivery import target
+from p2pq.daemon.history import JobExtra, JobRow, TaskRow
+from p2pq.daemon.submission import Sweep
+from p2pq.model.ids import NodeId, to_text
+from p2pq.model.params import task_number, task_params
+from p2pq.wire.control import Counts, JobView, TaskView
+
+
+def rfc3339(wall_ms: int) -> str:
+    """Return an instant in UTC, to the second."""
+    return datetime.fromtimestamp(wall_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def job_view(row: JobRow, owner: str) -> JobView:
+    """Return a job as ``jobs`` and ``show`` print it."""
+    extra = row.extra or JobExtra()
+    over = row.done + row.failed
+    left = max(0, extra.tasks - over - row.running)
+    cancelled = left if row.cancelled else min(left, row.cancelled_tasks)
+    return JobView(
+        job=to_text(row.job),
+        name=extra.name,
+        owner=owner,
+        state=row.state or ("running" if row.attempts else "queued"),
+        tasks=Counts(
+            total=extra.tasks,
+            pending=left - cancelled,
+            running=row.running,
+            done=row.done,
+            failed=row.failed,
+            cancelled=cancelled,
+        ),
+        attempts=row.attempts,
+        submitted=rfc3339(row.submitted),
+        finished=None if row.ended is None else rfc3339(row.ended),
+        results=extra.results,
+        folder=extra.folder,
+    )
+
+
+def task_view(  # noqa: PLR0913  each is a source of its own
+    row: TaskRow | None,
+    index: int,
+    sweep: Sweep,
+    extra: JobExtra,
+    name_of: Callable[[NodeId], str],
+    live: TaskSnapshot | None = None,
+    *,
+    cancelled: bool = False,
+) -> TaskView:
+    """Return a task as ``tasks`` prints it; ``row`` is None for one that has no history."""
+    number = task_number(sweep.array, sweep.axes, index)
+    params = task_params(sweep.array, sweep.axes, index)
+    if row is None:
+        return TaskView(task=number, state="cancelled" if cancelled else "pending", params=params)
+    last = row.last
+    outcome = None if last is None else last.outcome
+    state = "cancelled" if cancelled and row.state in {"pending", "running"} else row.state
+    reason = row.detail or (None if outcome is None else outcome.reason)
+    if reason is None and last is not None and last.fault and state != "running":
+        reason = f"{last.fault}: {last.detail}" if last.detail else last.fault
+    results: Path | None = None
+    if row.delivered and outcome is not None:
+        results = target(Path(extra.results), tasks=extra.tasks, number=number)
+    return TaskView(
+        task=number,
+        state=state,
+        params=params,
+        node=None if last is None else name_of(last.worker),
+        attempt=0 if last is None else last.attempt,
+        attempts=row.attempts,
+        exit=None if outcome is None else outcome.exit,
+        signal=None if outcome is None else outcome.signal,
+        seconds=None if outcome is None else outcome.run_ms / 1000,
+        max_rss=None if outcome is None else outcome.max_rss,
+        reason=reason,
+        progress=None if live is None or live.progress < 0 else live.progress / 1000,
+        results=None if results is None else str(results),
+    )
