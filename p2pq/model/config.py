@@ -89,6 +89,15 @@ class ScheduleSettings(_Section, frozen=True, kw_only=True):
     """First pause before a failed task is tried again on the same worker; doubles up to 60 s."""
 
 
+class LogSettings(_Section, frozen=True, kw_only=True):
+    """[log]: what the node writes to standard error and to ``HOME/node.log``."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important lines that are written."""
+    json: bool = False
+    """One JSON object a line instead of text."""
+
+
 class Settings(_Section, frozen=True, kw_only=True):
     """The whole configuration."""
 
@@ -97,6 +106,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     runner: RunnerSettings = RunnerSettings()
     store: StoreSettings = StoreSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    log: LogSettings = LogSettings()
 
 
 def check(settings: Settings) -> None:

@@ -1,0 +1,144 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2pq.daemon.settings import Entry, load, variable
+from p2pq.errors import ConfigError
+from p2pq.model.config import NodeSettings, Settings
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+
+
+def write(home: Path, text: str) -> Path:
+    path = home / "config.toml"
+    path.write_text(text)
+    return path
+
+
+def origin(home: Path, key: str, env: dict[str, str], overrides: dict[str, Any]) -> tuple[object, str]:
+    entries = {entry.key: entry for entry in load(home, env, overrides).entries}
+    return entries[key].value, entries[key].origin
+
+
+def test_without_anything_the_defaults_hold(tmp_path: Path) -> None:
+    effective = load(tmp_path, {})
+    assert effective.settings == Settings()
+    assert {entry.origin for entry in effective.entries} == {"default"}
+    assert effective.entries[0] == Entry(key="node.name", value="", origin="default")
+    assert len({entry.key for entry in effective.entries}) == len(effective.entries) > 20
+
+
+def test_later_layers_win_and_say_so(tmp_path: Path) -> None:
+    assert origin(tmp_path, "node.slots", {}, {}) == (None, "default")
+    path = write(tmp_path, "[node]\nslots = 1\n[runner]\nidle_s = 9")
+    assert origin(tmp_path, "node.slots", {}, {}) == (1, str(path))
+    env = {"P2PQ_NODE_SLOTS": "2"}
+    assert origin(tmp_path, "node.slots", env, {}) == (2, "P2PQ_NODE_SLOTS")
+    assert origin(tmp_path, "node.slots", env, {"node.slots": None}) == (2, "P2PQ_NODE_SLOTS")
+    assert origin(tmp_path, "node.slots", env, {"node.slots": 3}) == (3, "option")
+    assert origin(tmp_path, "runner.idle_s", env, {"node.slots": 3}) == (9.0, str(path))
+
+
+def test_every_kind_of_value_can_come_from_the_environment(tmp_path: Path) -> None:
+    env = {
+        "P2PQ_NODE_NAME": "7",
+        "P2PQ_NODE_PEERS": "10.0.0.1:9476, host:2,",
+        "P2PQ_NODE_MDNS": "no",
+        "P2PQ_NODE_ACCEPT": "TRUE",
+        "P2PQ_NODE_LABELS": "pool = rack,disk=ssd",
+        "P2PQ_SCHEDULE_AHEAD_S": "0.5",
+        "P2PQ_SCHEDULE_FAIRNESS": "uniform",
+        "P2PQ_LOG_JSON": "1",
+    }
+    settings = load(tmp_path, env).settings
+    assert settings.node == NodeSettings(
+        name="7", peers=("10.0.0.1:9476", "host:2"), mdns=False, labels={"pool": "rack", "disk": "ssd"}
+    )
+    assert (settings.schedule.ahead_s, settings.schedule.fairness, settings.log.json) == (0.5, "uniform", True)
+
+
+def test_every_setting_has_a_variable(tmp_path: Path) -> None:
+    keys = [entry.key for entry in load(tmp_path, {}).entries]
+    names = [variable(key) for key in keys]
+    assert len(set(names)) == len(names)
+    for key, name in zip(keys, names, strict=True):
+        try:
+            value, where = origin(tmp_path, key, {name: "1"}, {})
+        except ConfigError as error:
+            assert name in str(error) or "schedule." in str(error)  # noqa: PT017  "1" is not of every type
+        else:
+            assert (where, value) != ("default", None)
+
+
+def test_other_variables_are_none_of_our_business(tmp_path: Path) -> None:
+    env = {"P2PQ_HOME": "x", "P2PQ_NODE": "n", "P2PQ_TASK": "1", "P2PQ_ALLOW_ROOT": "1", "NODE_SLOTS": "x"}
+    assert load(tmp_path, env).settings == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[node]\nnam = 'x'", "unknown field `nam` at $.node, did you mean `name`? (HOME/config.toml)"),
+        ("[nod]\n", "unknown field `nod` at $, did you mean `node`? (HOME/config.toml)"),
+        ("zzz = 1\n", "unknown field `zzz` at $ (HOME/config.toml)"),
+        ("[node]\nslots = 'many'", "expected `int | null`, got `str` at $.node.slots (HOME/config.toml)"),
+        ("[node]\nslots = -1", "expected `int` >= 0 at $.node.slots (HOME/config.toml)"),
+        ("node = 3", "expected `object`, got `int` at $.node (HOME/config.toml)"),
+        ("config_version = 2", "invalid enum value 2 at $.config_version (HOME/config.toml)"),
+        ("[node.labels]\n'a b' = 'c'", "matching regex '^[A-Za-z0-9_.+-]{1,64}$' at $.node.labels (HOME/config.toml)"),
+        ("[node\n", "HOME/config.toml: not TOML: Expected ']' at the end of a table declaration (at line 1, column 6)"),
+        ("[schedule]\nlease_s = 5", "schedule.lease_s (5) must be at least three times schedule.heartbeat_s (15)"),
+    ],
+)
+def test_a_mistake_in_the_file_names_file_key_and_what_was_expected(tmp_path: Path, text: str, message: str) -> None:
+    write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, {})
+    assert message in str(caught.value).replace(str(tmp_path), "HOME")
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({"P2PQ_NODE_SLOT": "3"}, "unknown setting P2PQ_NODE_SLOT, did you mean `P2PQ_NODE_SLOTS`? (environment)"),
+        ({"P2PQ_NODE_SLOTS": "many"}, "expected `int | null`, got `str` at P2PQ_NODE_SLOTS (environment)"),
+        ({"P2PQ_NODE_MDNS": "maybe"}, "expected `bool`, got `str` at P2PQ_NODE_MDNS (environment)"),
+        ({"P2PQ_NODE_LABELS": "pool"}, "expected k=v,k=v at P2PQ_NODE_LABELS (environment)"),
+        ({"P2PQ_SCHEDULE_HEARTBEAT_S": "40"}, "schedule.lease_s (60) must be at least three times"),
+    ],
+)
+def test_a_mistake_in_the_environment_names_the_variable(tmp_path: Path, env: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, env)
+    assert message in str(caught.value)
+
+
+def test_a_mistake_in_an_option_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown setting node\.nam, did you mean `node\.name`\? \(option\)"):
+        load(tmp_path, {}, {"node.nam": "x"})
+    with pytest.raises(ConfigError, match=r"got `str` at node\.slots \(option\)"):
+        load(tmp_path, {}, {"node.slots": "3"})
+
+
+def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.mkdir()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path, {})
+    path.rmdir()
+    path.write_bytes(b"[node]\nname = '\xff'")
+    with pytest.raises(ConfigError, match="not UTF-8 text"):
+        load(tmp_path, {})
+    path.write_bytes(b"#" * (1 << 20) + b"#")
+    with pytest.raises(ConfigError, match="far too long"):
+        load(tmp_path, {})
+    path.write_text("a = " + "[" * 5000)
+    with pytest.raises(ConfigError, match="not TOML"):
+        load(tmp_path, {})
+
+
+@pytest.mark.parametrize("name", ["workstation", "server"])
+def test_the_examples_load(tmp_path: Path, name: str) -> None:
+    write(tmp_path, (CONFIGS / f"{name}.toml").read_text())
+    assert load(tmp_path, {}).settings != Settings()
