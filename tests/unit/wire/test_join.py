@@ -176,6 +176,12 @@ def test_hostile_points_are_refused_by_both(spake):
     assert refusal(lambda: server().receive(b"4T" + ours, WALL)).reason == join.BAD_MESSAGE
 
 
+def test_a_point_with_bytes_after_it_is_refused():
+    joiner, inviter = client(), server()
+    (spake,) = inviter.receive(joiner.start()[0], WALL)
+    assert refusal(lambda: joiner.receive(spake + b"\0", WALL)).reason == join.BAD_MESSAGE
+
+
 def test_a_reflected_message_is_refused():
     joiner = client()
     first = joiner.start()[0]
@@ -272,8 +278,7 @@ def test_one_request_per_connection():
 
 def test_two_requests_in_one_record():
     joiner, inviter = client(), server()
-    double = frames.encode(b"one")[0] + frames.encode(b"two")[0]
-    joiner._send = lambda channel, _value: [channel.encrypt(double)]
+    joiner._send = lambda channel, value: [channel.encrypt(frames.encode(codec.encode(value))[0] * 2)]
     assert refusal(lambda: up_to_request(joiner, inviter)).reason == join.BAD_MESSAGE
 
 

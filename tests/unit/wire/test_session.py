@@ -159,6 +159,13 @@ def test_first_messages_of_another_length_are_refused(length):
     assert refusal(lambda: gate.receive(first, WALL)).reason == session.WRONG_MESH
 
 
+def test_a_first_message_that_members_made_too_long_is_refused():
+    by_hand = noise.HandshakeState("initiator", session.prologue(MESH), PSK, s=secret("s"), e=secret("e"))
+    gate = session.Responder(local(BOB, "bob"), mesh(), entropy())
+    first = by_hand.write(bytes(session.MESSAGE_BYTES_MAX))
+    assert refusal(lambda: gate.receive(first, WALL)).reason == session.WRONG_MESH
+
+
 def test_the_mesh_is_the_root_not_the_key():
     other = session.Responder(local(BOB, "bob"), mesh(root=OTHER_ROOT), entropy())
     assert dial(responder=other).reason == session.WRONG_MESH
@@ -389,6 +396,12 @@ def test_anything_but_the_next_record_ends_the_link(attack):
         ours.decrypt(*before or [last])
     with pytest.raises(Reject, match="after a failure"):
         ours.decrypt(two)
+
+
+def test_records_have_a_longest_length_even_if_authentic():
+    ours, theirs = channels()
+    with pytest.raises(Reject, match="too long"):
+        ours.decrypt(theirs._sending.cipher.encrypt(b"", bytes(frames.PIECE_BYTES_MAX + 1)))
 
 
 @pytest.mark.parametrize(("limit", "value"), [("REKEY_RECORDS", 3), ("REKEY_BYTES", 100)])

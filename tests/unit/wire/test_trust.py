@@ -106,6 +106,20 @@ def test_an_expired_admin_takes_its_members_along():
     assert reason_of((forever, short), wall=WALL + 2 * DAY_MS) == trust.EXPIRED
 
 
+def test_a_members_own_time_counts_too():
+    short = (issue(life_ms=DAY_MS), admin_cert())
+    assert cert_of(short).exp == WALL + DAY_MS
+    assert reason_of(short, wall=WALL + 2 * DAY_MS) == trust.EXPIRED
+    later = (issue(wall=WALL + DAY_MS), admin_cert())
+    assert reason_of(later) == trust.NOT_YET_VALID
+
+
+def test_long_certificates_are_not_looked_at(monkeypatch):
+    certs = member_certs()
+    monkeypatch.setattr(trust, "CERT_BYTES_MAX", len(certs[0]) - 1)
+    assert reason_of(certs) == trust.BAD_CERT
+
+
 def test_bans():
     """H7."""
     certs = member_certs()
