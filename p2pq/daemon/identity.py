@@ -115,6 +115,7 @@ class NodeKeys:
             boot=self.boot,
             prekey_secret=self.prekey_secret,
             prekey=self.prekey,
+            root=self.state.root,
         )
 
     def local(self, addresses: tuple[str, ...], software: str) -> session.Local:

@@ -18,7 +18,16 @@ from p2pq.errors import Reject
 from p2pq.model.ids import NodeId
 from p2pq.wire import codec, frames
 from p2pq.wire.messages import MESSAGE_BYTES_MAX, SINCE, Message, Ping
-from p2pq.wire.session import LEFT, NOT_AUTHENTIC, Channel, HandshakeRefused, PeerInfo, refused
+from p2pq.wire.session import (
+    DUPLICATE_KEY,
+    LEFT,
+    NOT_AUTHENTIC,
+    SENTENCES,
+    Channel,
+    HandshakeRefused,
+    PeerInfo,
+    refused,
+)
 
 # Why a link ended; a peer's own farewell is quoted after BYE.
 BYE: Final = "bye"
@@ -153,7 +162,9 @@ class Link:
         except Reject:
             raise refused(NOT_AUTHENTIC) from None
         if self.farewell is not None:
-            reason = self.farewell if WORD.fullmatch(self.farewell) else LEFT
+            word = self.farewell if WORD.fullmatch(self.farewell) else LEFT
+            # session's sentences are about the peer; here the peer says it of us
+            reason = f"by-peer:{word}" if word in SENTENCES and word not in (DUPLICATE_KEY, LEFT) else word
             raise HandshakeRefused(reason, reason)
         return messages
 

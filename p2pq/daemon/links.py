@@ -17,7 +17,7 @@ from aiohttp import web
 
 from p2pq.core.events import DialFailed, Event, LinkDown, LinkUp, Received
 from p2pq.daemon import gate, link, netinfo
-from p2pq.daemon.dialing import ALREADY, FULL, UPGRADE_REQUIRED, dial_reason, make_session
+from p2pq.daemon.dialing import ALREADY, FULL, SENTENCES, UPGRADE_REQUIRED, dial_reason, make_session
 from p2pq.daemon.gate import Gate, GateLimits
 from p2pq.daemon.identity import NodeKeys
 from p2pq.daemon.link import Link, LinkLimits
@@ -39,7 +39,18 @@ NOTES_KEPT: Final = 1024
 NOTE_EVERY_S: Final = 1.0
 RENEW_CHECK_S: Final = 3600.0
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 _CORE: Final = frozenset(get_args(CoreMessage))
+
+
+class AlreadyLinked(HandshakeRefused):
+    """Who answered is linked already, by another address or the other way round."""
+
+    def __init__(self, node: NodeId) -> None:
+        """Keep who it is: the core then knows that the address leads nowhere new."""
+        super().__init__(ALREADY, SENTENCES[ALREADY])
+        self.node = node
 
 
 class Links:
@@ -89,7 +100,7 @@ class Links:
         self._entropy = entropy
         self._loop = asyncio.get_running_loop()
         self._gate = Gate(gate_limits or GateLimits(), refused=self._refuse, known=self._is_linked_ip)
-        self._app = web.Application(middlewares=[_no_browsers], client_max_size=4096)
+        self._app = web.Application(middlewares=[_no_browsers, self._admit_members], client_max_size=4096)
         self._app.router.add_get("/p2pq/{version}/link", self._answer)
         # Nothing of what strangers send belongs in the log; what matters is counted here.
         logger = logging.getLogger("p2pq.http")
@@ -229,6 +240,13 @@ class Links:
         found = self._links.get(peer)
         return found.pending_bytes if found else 0
 
+    @web.middleware
+    async def _admit_members(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Give requests from where a member is linked the time they need; each route checks its ticket itself."""
+        if self._is_linked_ip(netinfo.plain_ip(request.remote or "")):
+            self._gate.admit(request.transport)
+        return await handler(request)
+
     # -- being dialled ----------------------------------------------------------------------------------------------------
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -244,7 +262,7 @@ class Links:
         if not stream.can_prepare(request).ok:
             return web.Response(status=400, text="not a WebSocket\n")
         await stream.prepare(request)
-        ip = request.remote or ""
+        ip = netinfo.plain_ip(request.remote or "")
         responder = session.Responder(self._local(), self._mesh(), self._entropy)
         try:
             accepted = await self._receive_hello(stream, responder, ip)
@@ -303,6 +321,7 @@ class Links:
             dialled, first = await self._connect(address)
         except HandshakeRefused as refusal:
             reason = refusal.reason
+            node = refusal.node if isinstance(refusal, AlreadyLinked) else node
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             reason = dial_reason(error)
         else:
@@ -345,7 +364,7 @@ class Links:
         self._dialling.add(info.node)
         try:
             await stream.send_bytes(answer)
-            ip = str((stream.get_extra_info("peername") or ("",))[0])
+            ip = netinfo.plain_ip(str((stream.get_extra_info("peername") or ("",))[0]))
             dialled = Link(stream, channel, info, dialled=True, address=address, remote_ip=ip, limits=self._limits)
             return dialled, dialled.first(await _handshake_message(stream, initiator))
         finally:
@@ -359,7 +378,7 @@ class Links:
         """
         existing = self._links.get(info.node)
         if info.node in self._dialling or (existing and existing.info.boot == info.boot):
-            raise HandshakeRefused(ALREADY, "There is a link to this node already.")
+            raise AlreadyLinked(info.node)
 
     # -- links ------------------------------------------------------------------------------------------------------------
 
@@ -506,9 +525,7 @@ class Links:
 
 
 @web.middleware
-async def _no_browsers(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _no_browsers(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse what a web page sends: peers have no Origin."""
     if "Origin" in request.headers:
         return web.Response(status=403, text="not for browsers\n")

@@ -109,6 +109,14 @@ def join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def plain_ip(text: str) -> str:
+    """Return an IP address as peers write it: no scope, and IPv4 as IPv4 even where a socket says ``::ffff:``."""
+    ip = _ip(text.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return "" if ip is None else str(ip)
+
+
 def host_of(address: str) -> str:
     """Return the host of ``HOST:PORT``, without brackets."""
     return address.rpartition(":")[0].removeprefix("[").removesuffix("]")

@@ -232,7 +232,7 @@ async def test_the_banned(tmp_path: Path, banning: str) -> None:
         node(a, **(options if banning == "dialler" else {})),
         node(b, **(options if banning == "dialled" else {})),
     ) as (one, two):
-        assert await refused(one, two.address) == trust.BANNED
+        assert await refused(one, two.address) == ("by-peer:" if banning == "dialled" else "") + trust.BANNED
         assert one.events.empty()
         assert two.events.empty()
 
@@ -256,7 +256,7 @@ async def test_clocks_that_differ(tmp_path: Path, off: int, reason: str | None, 
         if reason is None:
             await link_up(one, two)
         else:
-            assert await refused(one, two.address) == reason
+            assert (await refused(one, two.address)).removeprefix("by-peer:") == reason
 
 
 async def test_more_peers_than_links(tmp_path: Path) -> None:
