@@ -83,6 +83,10 @@ class BlobStore:
         """Return whether a blob is here (one of an earlier run may still prove damaged)."""
         return blob in self._loose or blob in self._pinned
 
+    def size(self, blob: bytes) -> int:
+        """Return a blob's size in bytes, 0 if it is not here."""
+        return self._loose.get(blob) or self._pinned.get(blob, 0)
+
     def put(self, blob: bytes, ciphertext: bytes, *, pin: Hashable | None = None) -> None:
         """Check bytes from anywhere against their name and keep them.
 

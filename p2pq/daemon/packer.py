@@ -24,9 +24,9 @@ Sink = Callable[[BlobId, bytes], None]
 
 SMALL: Final = 256 << 10
 """Files below this many bytes are grouped."""
-PACK_MIN: Final = 256 << 10
+PACK_MIN: Final = 768 << 10
 """A pack smaller than this is not closed by a path's hash."""
-PACK_MAX: Final = 2 << 20
+PACK_MAX: Final = 3 << 20
 """A pack is closed before it grows past this."""
 _BOUNDARY_MASK: Final = 0x0F
 THREADS: Final = 2

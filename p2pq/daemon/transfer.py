@@ -47,6 +47,8 @@ BODIES_MAX: Final = 16
 PAUSES_S: Final = (0.2, 1.0, 0.0)
 """Pauses after rounds that brought nothing; after the last one a fetch gives up."""
 PATH: Final = "/p2pq/1/blob/"
+SENDFILE_BYTES: Final = 512 << 10
+"""Smaller blobs are read and written: opening a file for sendfile costs more than it saves."""
 _TOKEN_BYTES: Final = 32
 _PIECE: Final = 256 << 10
 
@@ -325,10 +327,11 @@ class Transfers:
         if ticket is None or ticket.arrived is not None:
             raise web.HTTPNotFound
         try:
-            path = await asyncio.to_thread(self._store.path, ticket.blob)
+            if self._store.size(ticket.blob) < SENDFILE_BYTES:
+                return web.Response(body=await asyncio.to_thread(self._store.get, ticket.blob))
+            return web.FileResponse(await asyncio.to_thread(self._store.path, ticket.blob))
         except StorageError as error:
             raise web.HTTPNotFound from error
-        return web.FileResponse(path)
 
     async def _on_put(self, request: web.Request) -> web.StreamResponse:
         token, ticket = self._admit(request)
@@ -369,10 +372,8 @@ class Transfers:
     def _issue(self, peer: NodeId, link: _Link, blob: bytes) -> bytes:
         """Return a ticket to GET a blob, empty where that cannot be."""
         now = self._clock()
-        for token in list(link.tokens):
-            if self._tickets[token].expires > now:
-                break
-            del self._tickets[token], link.tokens[token]
+        while link.tokens and self._tickets[oldest := next(iter(link.tokens))].expires <= now:
+            del self._tickets[oldest], link.tokens[oldest]
         if len(link.tokens) >= TICKETS_MAX or not self._store.has(blob):
             return b""
         token = self._new_ticket(peer, blob, 0, None)

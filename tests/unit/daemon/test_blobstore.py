@@ -49,6 +49,9 @@ def test_what_is_put_comes_back(store, tmp_path):
     name = to_text(blob)
     assert store.path(blob) == tmp_path / "blobs" / name[:2] / name
     assert (store.used_bytes, len(store)) == (100, 1)
+    assert (store.size(blob), store.size(bytes(32))) == (100, 0)
+    store.pin("job", [blob])
+    assert store.size(blob) == 100
     assert store.path(blob).stat().st_mode & 0o777 == 0o600
 
 

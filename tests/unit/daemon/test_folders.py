@@ -238,7 +238,8 @@ def test_content_that_equals_other_content_compressed(tmp_path):
     assert content(found, blobs) == {"a": plain, "b": inner}
 
 
-def test_one_changed_file_sends_one_pack_again(tmp_path):
+def test_one_changed_file_sends_one_pack_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(packer, "PACK_MIN", 256 << 10)
     for number in range(300):
         fill(tmp_path, **{f"f{number:03}": os.urandom(10_000)})
     before, _ = packed(tmp_path)

@@ -112,7 +112,7 @@ def sides(request, hosts):
 
 async def test_blobs_arrive(sides):
     fetcher, holder = sides
-    all_data = [*datas(), os.urandom(CHUNK), b"x"]
+    all_data = [*datas(), os.urandom(transfer.SENDFILE_BYTES), os.urandom(CHUNK), b"x"]
     await fetcher.transfers.fetch(holder.node, holder.fill(*all_data))
     assert all(fetcher.store.get(prims.blob_id(data)) == data for data in all_data)
 
