@@ -5,9 +5,10 @@ Ids are bytes inside and lower-case base32 outside. A clock reading is either ``
 """
 
 from base64 import b32decode, b32encode
-from typing import NewType
+from typing import Annotated, NewType
 
 import msgspec
+from msgspec import Meta
 
 from p2pq.errors import Reject
 
@@ -40,8 +41,8 @@ SHORT_CHARS = 8
 class LeaseId(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
     """The time-limited right to run one attempt; unique per master. A higher epoch outdates lower ones."""
 
-    epoch: int
-    counter: int
+    epoch: Annotated[int, Meta(ge=0, lt=1 << 53)]
+    counter: Annotated[int, Meta(ge=0, lt=1 << 53)]
 
     def __str__(self) -> str:
         """Return ``epoch.counter``."""

@@ -72,7 +72,7 @@ class Request(_Message, frozen=True, kw_only=True, tag="rq"):
     gpus: Annotated[int, Meta(ge=0, le=1 << 10)] = 0
     tasks_max: Annotated[int, Meta(ge=1, le=ITEMS_MAX)] = 1
     """At most so many attempts in all, running and ahead."""
-    ahead: Annotated[tuple[tuple[Bytes16, int], ...], Meta(max_length=64)] = ()
+    ahead: Annotated[tuple[tuple[Bytes16, Count], ...], Meta(max_length=64)] = ()
     """(job, n): up to n attempts beyond the free cpus for jobs whose task length this worker has measured."""
 
 
@@ -142,7 +142,9 @@ class Receipted(_Message, frozen=True, kw_only=True, tag="rc"):
 class Peers(_Message, frozen=True, kw_only=True, tag="pe"):
     """Addresses of other nodes that the sender is linked to: hints, nothing more."""
 
-    addresses: Annotated[tuple[tuple[Bytes32, tuple[Address, ...]], ...], Meta(max_length=64)]
+    addresses: Annotated[
+        tuple[tuple[Bytes32, Annotated[tuple[Address, ...], Meta(max_length=16)]], ...], Meta(max_length=64)
+    ]
 
 
 class Bans(_Message, frozen=True, kw_only=True, tag="bn"):

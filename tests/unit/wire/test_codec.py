@@ -7,7 +7,7 @@ import pytest
 from msgspec import Meta
 
 from p2pq.errors import Reject
-from p2pq.wire import codec
+from p2pq.wire import codec, join, messages, objects, session
 
 
 class Thing(msgspec.Struct, frozen=True, tag="thing", forbid_unknown_fields=True, omit_defaults=True):
@@ -116,3 +116,41 @@ def test_lenient_ignores_what_it_does_not_know():
 def test_what_has_no_encoding_is_rejected(value):
     with pytest.raises(Reject, match="not encodable"):
         codec.encode(value)
+
+
+def unbounded(found, path, seen):
+    """List the numbers, texts and lists in a type that have no bound of their own."""
+    inspect = msgspec.inspect
+    match found:
+        case inspect.StructType(cls=cls, fields=fields):
+            if cls not in seen:
+                seen.add(cls)
+                for field in fields:
+                    yield from unbounded(field.type, f"{cls.__name__}.{field.name}", seen)
+            return
+        case inspect.IntType(ge=low, lt=high, le=top) if low is None or (high is None and top is None):
+            yield path
+        case inspect.StrType(max_length=None) | inspect.VarTupleType(max_length=None):
+            yield path
+        case inspect.ListType() | inspect.DictType() | inspect.FloatType() | inspect.AnyType():
+            yield path
+    for part in ("item_type", "types", "item_types"):
+        inner = getattr(found, part, ())
+        for one in inner if isinstance(inner, tuple) else (inner,):
+            yield from unbounded(one, path, seen)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        messages.Message,
+        session.Hello,
+        join.JoinRequest | join.JoinAnswer | join.JoinRefusal,
+        *(getattr(objects, name) for name in ("Cert", "Ban", "Manifest", "Grant", "Result", "Receipt")),
+    ],
+)
+def test_everything_that_crosses_the_wire_is_bounded(kind):
+    """A number beyond 2^53 would break the store and other languages; a list without end, the memory."""
+    assert list(unbounded(msgspec.inspect.type_info(kind), "", set())) == []
+    bad = unbounded(msgspec.inspect.type_info(dict[str, int] | list[str] | float), "x", set())
+    assert list(bad) == ["x"] * 4
