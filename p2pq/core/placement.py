@@ -154,7 +154,7 @@ def why(job: JobSnapshot, task: TaskSnapshot | None, now: Mono, workers: Sequenc
 def _why_not_pending(task: TaskSnapshot, now: Mono, workers: Sequence[WorkerSnapshot]) -> str:
     where = f" on {_name(task.worker, workers)}" if task.worker else ""
     if task.state == "running":
-        since = f" since {now - task.since:.0f} s" if task.since is not None else ""
+        since = f" for {now - task.since:.0f} s" if task.since is not None else ""
         verb = "running" if task.started else "being prepared (fetching files or waiting for a slot)"
         return f"{verb}{where}{since}, attempt {task.attempts}; nothing to do but wait."
     if task.state == "cancelled":

@@ -413,6 +413,11 @@ class Queue:
         stop = min(job.manifest.tasks, start + limit)
         return [self._book.task_snapshot(job, index) for index in range(start, stop)]
 
+    def task_of(self, lease: LeaseId) -> tuple[JobId, int] | None:
+        """Return the job and task that a live lease is for."""
+        live = self._book.leases.get(lease)
+        return None if live is None else (live.job, live.task)
+
     def workers(self) -> list[WorkerSnapshot]:
         """Return the linked peers that may work."""
         return [

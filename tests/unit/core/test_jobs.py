@@ -1,0 +1,132 @@
+import pytest
+
+from p2pq.core.intervals import IntervalSet
+from p2pq.core.jobs import Job, Line
+from p2pq.core.records import RestoredTask
+from p2pq.model.ids import LeaseId, NodeId
+from tests.unit.core.mesh import ALICE, BOB, WALL, manifest
+
+
+def job(number: int = 1, serial: int = 1, **fields: object) -> Job:
+    return Job(manifest(number, **fields), b"raw", b"digest", b"key", serial, WALL)
+
+
+def test_a_million_tasks_are_one_interval() -> None:
+    big = job(tasks=1_000_000)
+    assert big.grantable == 1_000_000
+    assert big.take(ALICE.node, 3) == [0, 1, 2]
+    assert big.pending.intervals() == ((3, 1_000_000),)
+    assert big.tasks == {}
+
+
+def test_retried_tasks_go_first_and_not_to_the_worker_they_failed_on() -> None:
+    work = job(tasks=9)
+    work.pending.remove(3, 9)
+    work.hide(5, ALICE.node)
+    work.hide(6, BOB.node)
+    work.hide(7, BOB.node)
+    assert work.grantable == 6
+    assert work.take(ALICE.node, 0) == []
+    assert work.take(ALICE.node, 1) == [6]
+    assert work.take(ALICE.node, 9) == [7, 0, 1, 2]
+    assert not work.may_take(ALICE.node)
+    assert work.may_take(BOB.node)
+    assert work.take(BOB.node, 9) == [5]
+    assert not work.may_take(BOB.node)
+
+
+def test_unrest_tells_whether_the_task_was_shy() -> None:
+    work = job(tasks=4)
+    work.take(ALICE.node, 4)
+    work.hide(0, ALICE.node)
+    work.hide(1, ALICE.node)
+    work.resting = 2
+    assert work.unrest(0, ALICE.node)
+    assert not work.unrest(2, ALICE.node)
+    assert work.unrest(1, ALICE.node)
+    assert not work.unrest(3, ALICE.node)
+    assert (work.shy, work.resting) == ({}, 0)
+
+
+def test_states_of_a_job() -> None:
+    work = job(tasks=3)
+    assert work.state == "queued"
+    assert work.state_of(2) == "pending"
+    work.take(ALICE.node, 2)
+    work.settle(0, "done", deliver=True)
+    assert work.state == "running"
+    work.settle(1, "failed", deliver=False)
+    work.take(ALICE.node, 1)
+    work.settle(2, "done", deliver=False)
+    assert (work.state, work.ended, work.to_deliver()) == ("failed", False, [0])
+    work.check()
+    work.tasks[0].delivered = True
+    work.undelivered = 0
+    assert work.ended
+    work.check()
+
+
+def test_cancelling_keeps_what_is_over() -> None:
+    work = job(tasks=5)
+    work.take(ALICE.node, 2)
+    work.settle(0, "done", deliver=True)
+    work.task(1).avoid = ALICE.node
+    work.hide(1, ALICE.node)
+    work.cancel()
+    assert [work.state_of(index) for index in range(5)] == ["done", *["cancelled"] * 4]
+    assert (work.grantable, work.unsettled, work.state, work.ended) == (0, 0, "cancelled", False)
+    work.check()
+
+
+def test_restoring() -> None:
+    work = job(tasks=4)
+    work.restore(RestoredTask(task=2, state="pending", attempts=3, failures=1, faults=1, died=True, detail="x"))
+    work.restore(RestoredTask(task=1, state="failed", attempts=1, failures=1))
+    assert (work.grantable, work.undelivered) == (3, 1)
+    task = work.tasks[2]
+    assert (task.attempts, task.failures, task.faults, task.died, task.detail) == (3, 1, 1, True, "x")
+    work.check()
+
+
+def test_restoring_a_cancelled_job() -> None:
+    work = job(tasks=4)
+    work.cancel()
+    work.restore(RestoredTask(task=1, state="done", attempts=1))
+    work.restore(RestoredTask(task=2, state="cancelled", delivered=True))
+    assert (work.over, work.undelivered) == ({"done": 1, "failed": 0, "cancelled": 3}, 1)
+    work.check()
+    with pytest.raises(AssertionError, match="a task of a cancelled job waits"):
+        work.restore(RestoredTask(task=3, state="pending"))
+
+
+@pytest.mark.parametrize(
+    ("breakage", "says"),
+    [
+        ("self.resting = 1", "a task was lost or is twice"),
+        ("self.running = 1", "the count of running tasks is wrong"),
+        ("self.over['done'] = 1", "a count is wrong"),
+        ("self.undelivered = 1", "the count of undelivered results is wrong"),
+        ("self.shy[b'w'] = IntervalSet()", "an empty set"),
+        ("self.hide(0, b'w')", "a task is in two places"),
+        ("self.task(0).lease = LEASE", "running means: under a lease"),
+    ],
+)
+def test_check_finds_what_is_wrong(breakage: str, says: str) -> None:
+    work = job(tasks=3)
+    work.check()
+    exec(breakage, {"self": work, "IntervalSet": IntervalSet, "LEASE": LeaseId(1, 0)})
+    with pytest.raises(AssertionError, match=says):
+        work.check()
+
+
+def test_a_line_serves_by_priority_then_first_in_first_out() -> None:
+    line = Line()
+    jobs = [job(1, 1), job(2, 2, priority=5), job(3, 3), job(4, 4, priority=-1)]
+    for work in reversed(jobs):
+        line.update(work)
+        line.update(work)
+    assert list(line) == [jobs[1].id, jobs[0].id, jobs[2].id, jobs[3].id]
+    jobs[0].take(NodeId(b"w"), 1)
+    line.update(jobs[0])
+    line.update(jobs[0])
+    assert (list(line), len(line)) == ([jobs[1].id, jobs[2].id, jobs[3].id], 3)

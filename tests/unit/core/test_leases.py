@@ -1,0 +1,93 @@
+import pytest
+
+from p2pq.core.leases import GRACE_S, WAIT_S, Lease, Leases
+from p2pq.model.ids import LeaseId, Mono
+from tests.unit.core.mesh import ALICE, BOB, GrantItem, job_id, result_item
+
+TIME_S = 100.0
+
+
+def table() -> Leases:
+    return Leases(3, 60.0, ((1, ((0, 5),)),))
+
+
+def granted(leases: Leases, now: float = 0.0, worker: bytes = ALICE.node) -> Lease:
+    lease = Lease(leases.new_id(), job_id(), 0, 1, worker)
+    leases.add(lease, Mono(now), TIME_S)
+    leases.check()
+    return lease
+
+
+def item(lease: Lease) -> object:
+    return result_item(GrantItem(lease.task, lease.attempt, lease.id))
+
+
+def test_a_lease_that_is_not_renewed_is_due() -> None:
+    leases = table()
+    first, second = granted(leases), granted(leases, 1.0, BOB.node)
+    assert [lease.id for lease in leases.held(ALICE.node)] == [LeaseId(3, 0)]
+    leases.renew(second, Mono(30.0), running=False)
+    assert leases.deadline == 60.0
+    assert leases.pop_due(Mono(59.9)) is None
+    assert leases.pop_due(Mono(60.0)) is first
+    assert leases.pop_due(Mono(60.0)) is None
+    assert leases.deadline == 90.0
+    assert (leases.count(ALICE.node), leases.count(BOB.node), len(leases)) == (0, 1, 1)
+    leases.check()
+
+
+def test_standing() -> None:
+    leases = table()
+    live, over = granted(leases), granted(leases)
+    leases.end(over)
+    assert leases.get(live.id) is live
+    known = {lease: leases.standing(lease) for lease in (live.id, over.id, LeaseId(1, 99), LeaseId(0, 0))}
+    assert known == {live.id: "live", over.id: "over", LeaseId(1, 99): "over", LeaseId(0, 0): "over"}
+    for lease in (LeaseId(3, 2), LeaseId(4, 0), LeaseId(-1, 0), LeaseId(1, -1)):
+        assert leases.standing(lease) == "unknown"
+    assert leases.mark == LeaseId(3, 2)
+
+
+def test_nobody_holds_a_lease_for_ever() -> None:
+    leases = table()
+    lease = granted(leases)
+    assert lease.until == WAIT_S + TIME_S + GRACE_S
+    leases.renew(lease, Mono(10.0), running=True)
+    assert lease.until == 10.0 + TIME_S + GRACE_S
+    leases.renew(lease, Mono(20.0), running=True)
+    assert lease.until == 10.0 + TIME_S + GRACE_S
+    leases.renew(lease, Mono(400.0), running=True)
+    assert leases.deadline == lease.until == 410.0
+
+
+def test_collecting_stops_the_clock_and_failure_starts_it_again() -> None:
+    leases = table()
+    lease = granted(leases)
+    leases.collect(lease, item(lease))
+    leases.check()
+    leases.renew(lease, Mono(50.0), running=True)
+    assert leases.deadline is None
+    leases.collect_failed(lease, Mono(300.0))
+    assert lease.collecting is None
+    assert leases.deadline == 360.0
+    leases.collect(lease, item(lease))
+    leases.collect_failed(lease, Mono(500.0))
+    assert leases.pop_due(Mono(500.0)) is lease
+
+
+def test_what_is_settled_is_remembered() -> None:
+    leases = table()
+    lease = granted(leases)
+    granted(leases)
+    leases.settle(lease)
+    assert leases.standing(lease.id) == "over"
+    assert leases.settled() == ((1, ((0, 5),)), (3, ((0, 1),)))
+    leases.check()
+
+
+def test_settling_twice_is_a_bug() -> None:
+    leases = table()
+    lease = granted(leases)
+    leases.settle(lease)
+    with pytest.raises(AssertionError, match="settled twice"):
+        leases.settle(lease)

@@ -1,0 +1,146 @@
+from p2pq.core import records as r
+from p2pq.core.ledger import PEERS_MAX, Ledger
+from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
+from p2pq.model.job import Outcome
+from tests.unit.core.mesh import BAD, OK, GrantItem, job_id, result_item
+
+JOB = job_id()
+W = NodeId(b"w" * 32)
+AT = Wall(5)
+DIED = Outcome(reason="runner-died")
+
+
+def added(job: JobId = JOB) -> r.JobAdded:
+    return r.JobAdded(job=job, manifest=b"m", key=b"k", reply_secret=b"r", wall=AT)
+
+
+def granted(counter: int, task: int = 0, attempt: int = 1) -> r.LeaseGranted:
+    return r.LeaseGranted(lease=LeaseId(1, counter), job=JOB, task=task, attempt=attempt, worker=W, wall=AT)
+
+
+def lost(counter: int, *, task: int = 0, counted: bool = True) -> r.LeaseEnded:
+    return r.LeaseEnded(lease=LeaseId(1, counter), job=JOB, task=task, attempt=1, fault="disk", counted=counted)
+
+
+def ended(counter: int, state: str, outcome: Outcome = OK, *, task: int = 0, counted: bool = True) -> r.AttemptEnded:
+    item = result_item(GrantItem(task, 1, LeaseId(1, counter)), outcome)
+    return r.AttemptEnded(
+        lease=item.lease, job=JOB, task=task, worker=W, result=item, state=state, wall=AT, counted=counted
+    )
+
+
+def total(*rows: r.Row) -> r.Restored:
+    ledger = Ledger()
+    for row in rows:
+        ledger.apply(row)
+    return ledger.restored()
+
+
+def job(*tasks: r.RestoredTask, cancelled: bool = False) -> r.RestoredJob:
+    return r.RestoredJob(job=JOB, manifest=b"m", key=b"k", reply_secret=b"r", wall=AT, tasks=tasks, cancelled=cancelled)
+
+
+def test_nothing_is_nothing() -> None:
+    assert total() == r.Restored()
+
+
+def test_a_live_lease() -> None:
+    live = r.RestoredLease(lease=LeaseId(1, 0), job=JOB, task=4, attempt=2, worker=W)
+    assert total(r.EpochBegun(epoch=1), added(), granted(0, 4, 2)) == r.Restored(
+        epoch=1, jobs=(job(r.RestoredTask(task=4, state="running", attempts=2)),), leases=(live,)
+    )
+
+
+def test_leases_that_end_without_a_result_count_or_not() -> None:
+    rows = (added(), granted(0), lost(0), granted(1, attempt=2), lost(1, counted=False))
+    assert total(*rows) == r.Restored(jobs=(job(r.RestoredTask(task=0, state="pending", attempts=2, faults=1)),))
+
+
+def test_results_settle_their_lease_and_maybe_their_task() -> None:
+    rows = (
+        added(),
+        granted(0),
+        ended(0, "pending", DIED, counted=False),
+        granted(1, attempt=2),
+        ended(1, "pending", BAD),
+        granted(3, attempt=3),
+        ended(3, "done"),
+        granted(2, 1),
+        ended(2, "failed", BAD, task=1),
+        r.TaskDelivered(job=JOB, task=1),
+    )
+    assert total(*rows) == r.Restored(
+        jobs=(
+            job(
+                r.RestoredTask(task=0, state="done", attempts=3, failures=1, died=True),
+                r.RestoredTask(task=1, state="failed", attempts=1, failures=1, delivered=True),
+            ),
+        ),
+        settled=((1, ((0, 4),)),),
+    )
+
+
+def test_a_task_that_ends_without_a_result_has_nothing_to_deliver() -> None:
+    row = r.TaskEnded(job=JOB, task=2, state="failed", detail="given up", wall=AT)
+    assert total(added(), row) == r.Restored(
+        jobs=(job(r.RestoredTask(task=2, state="failed", detail="given up", delivered=True)),)
+    )
+
+
+def test_cancelling_a_job_leaves_what_was_over() -> None:
+    rows = (added(), granted(0), ended(0, "done"), granted(1, 1), lost(1, task=1, counted=False))
+    assert total(*rows, r.TasksCancelled(job=JOB, wall=AT)) == r.Restored(
+        jobs=(
+            job(
+                r.RestoredTask(task=0, state="done", attempts=1),
+                r.RestoredTask(task=1, state="cancelled", attempts=1, delivered=True),
+                cancelled=True,
+            ),
+        ),
+        settled=((1, ((0, 1),)),),
+    )
+
+
+def test_an_ended_job_is_gone_and_later_rows_of_it_do_nothing() -> None:
+    other = job_id(2)
+    rows = (
+        added(other),
+        added(),
+        r.JobEnded(job=JOB, state="done", wall=AT),
+        granted(0),
+        lost(1),
+        ended(2, "done"),
+        r.TaskEnded(job=JOB, task=0, state="failed", wall=AT),
+        r.TasksCancelled(job=JOB, wall=AT),
+        r.TaskDelivered(job=JOB, task=0),
+        r.JobEnded(job=JOB, state="done", wall=AT),
+    )
+    kept = r.RestoredJob(job=other, manifest=b"m", key=b"k", reply_secret=b"r", wall=AT)
+    assert total(*rows) == r.Restored(jobs=(kept,), settled=((1, ((2, 3),)),))
+
+
+def test_what_a_worker_and_a_member_remember() -> None:
+    def kept(counter: int) -> r.ResultKept:
+        return r.ResultKept(lease=LeaseId(1, counter), master=W, item=result_item(GrantItem(0, 1, LeaseId(1, counter))))
+
+    def seen(name: str) -> r.PeerSeen:
+        return r.PeerSeen(node=NodeId(name.encode()), name=name, addresses=())
+
+    ban = r.BanKept(node=NodeId(b"z"), banned=True)
+    unban = r.BanKept(node=NodeId(b"a"), banned=False)
+    rows = (
+        kept(2),
+        kept(1),
+        r.ResultReleased(lease=LeaseId(1, 9), master=W),
+        kept(3),
+        r.ResultReleased(lease=LeaseId(1, 3), master=W),
+        seen("p"),
+        seen("q"),
+        seen("p"),
+        ban,
+        r.BanKept(node=NodeId(b"a"), banned=True),
+        unban,
+    )
+    assert total(*rows) == r.Restored(kept=(kept(1), kept(2)), peers=(seen("q"), seen("p")), bans=(unban, ban))
+    many = total(*(seen(f"{number:05}") for number in range(PEERS_MAX + 2)))
+    assert [peer.name for peer in many.peers] == [f"{number:05}" for number in range(2, PEERS_MAX + 2)]

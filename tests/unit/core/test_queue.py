@@ -1,0 +1,426 @@
+"""Who asks, who is told, and what hostile peers get; whole effect lists."""
+
+import msgspec
+import pytest
+
+from p2pq.core import effects as fx
+from p2pq.core import events as ev
+from p2pq.core import queue as queue_module
+from p2pq.core import records as r
+from p2pq.core.placement import WorkerSnapshot
+from p2pq.errors import Reject
+from p2pq.model import notice as n
+from p2pq.model.ids import LeaseId, Wall
+from p2pq.model.job import Profile, Resources
+from p2pq.wire import messages as msg
+from p2pq.wire import prims, sign
+from p2pq.wire.objects import BlobRef, Manifest
+from tests.unit.core.mesh import (
+    ALICE,
+    BAD,
+    BOB,
+    IDENTITY,
+    MASTER,
+    OWNER,
+    PROFILE,
+    WALL,
+    Bench,
+    GrantItem,
+    Member,
+    grant,
+    granted,
+    job_id,
+    ready,
+    receipt,
+    result_item,
+    submitted,
+)
+
+JOB = job_id()
+
+
+def lease(counter: int) -> LeaseId:
+    return LeaseId(1, counter)
+
+
+def drop(member: Member, reason: str, *, close: bool = False) -> fx.Drop:
+    return fx.Drop(peer=member.node, reason=reason, close=close)
+
+
+def has_work(member: Member, counter: int, owners: tuple[str, ...] = (OWNER,)) -> fx.Send:
+    return fx.Send(peer=member.node, message=msg.HasWork(counter=counter, owners=owners))
+
+
+def nothing(member: Member, nonce: int, counter: int, owner: str = OWNER) -> fx.Send:
+    message = msg.Nothing(nonce=nonce.to_bytes(16, "big"), owner=owner, counter=counter)
+    return fx.Send(peer=member.node, message=message)
+
+
+def leased(member: Member, item: GrantItem, number: int = 1) -> list[fx.Effect]:
+    row = r.LeaseGranted(
+        lease=item.lease, job=job_id(number), task=item.task, attempt=item.attempt, worker=member.node, wall=WALL
+    )
+    told = n.TaskGranted(job=job_id(number), task=item.task, attempt=item.attempt, lease=item.lease, worker=member.node)
+    return [fx.Record(row=row), fx.Emit(notice=told)]
+
+
+def bench(*members: Member) -> Bench:
+    fresh = Bench()
+    fresh.tick()
+    for member in members:
+        fresh.join(member)
+    return fresh
+
+
+def test_a_life_begins_with_a_higher_epoch() -> None:
+    fresh = Bench()
+    assert fresh.queue.deadline == 0.0
+    assert fresh.tick() == [fx.Record(row=r.EpochBegun(epoch=1))]
+    assert fresh.queue.deadline is None
+    fresh.boot()
+    assert fresh.tick() == [fx.Record(row=r.EpochBegun(epoch=2))]
+
+
+def test_a_store_of_another_node_is_refused() -> None:
+    fresh = Bench()
+    raw = sign.sign(ALICE.signer, sign.open_signed(submitted().manifest, Manifest, MASTER.node))
+    fresh.disk.apply(r.JobAdded(job=JOB, manifest=raw, key=b"", reply_secret=b"", wall=WALL))
+    with pytest.raises(Reject, match="bad signature"):
+        fresh.boot()
+
+
+def test_a_job_is_durable_and_announced() -> None:
+    busy = bench(ALICE, BOB)
+    busy.do(Member("idler").link_up(caps=("submit",)))
+    job = submitted(tasks=3)
+    added = r.JobAdded(job=JOB, manifest=job.manifest, key=job.key, reply_secret=job.reply_secret, wall=WALL)
+    assert busy.do(job) == [
+        fx.Record(row=added),
+        fx.Emit(notice=n.JobQueued(job=JOB, tasks=3)),
+        has_work(ALICE, 1),
+        has_work(BOB, 1),
+    ]
+
+
+def test_a_request_is_answered_by_one_grant_and_the_rest_by_nothing() -> None:
+    busy = bench(ALICE, BOB)
+    job = submitted(tasks=3)
+    busy.do(job)
+    items = (GrantItem(0, 1, lease(0)), GrantItem(1, 1, lease(1)))
+    assert busy.ask(ALICE, tasks_max=2) == [
+        *leased(ALICE, items[0]),
+        *leased(ALICE, items[1]),
+        grant(ALICE, job, 1, items),
+    ]
+    last = (GrantItem(2, 1, lease(2)),)
+    assert busy.ask(ALICE) == [
+        *leased(ALICE, last[0]),
+        grant(ALICE, job, 2, last, sent=True),
+        has_work(ALICE, 2, ()),
+        has_work(BOB, 2, ()),
+    ]
+    assert busy.ask(BOB) == [nothing(BOB, 3, 2)]
+    assert busy.ask(BOB, owner="zoe") == [nothing(BOB, 4, 2, "zoe")]
+    assert granted([grant(ALICE, job, 2, last)]) == list(last)
+
+
+def test_room_and_leases_ahead() -> None:
+    busy = bench(ALICE)
+    busy.do(submitted(tasks=1000))
+    assert len(busy.leases(ALICE, cpus=2, tasks_max=9)) == 2
+    assert len(busy.leases(ALICE, cpus=2, tasks_max=9, ahead=((JOB, 3),))) == 5
+    assert len(busy.leases(ALICE, cpus=0, tasks_max=9, ahead=((JOB, 30),))) == 9
+    assert busy.leases(ALICE, cpus=0, tasks_max=9, ahead=((job_id(2), 30),)) == []
+    assert len(busy.leases(ALICE, cpus=2, tasks_max=9, ahead=((JOB, -99),))) == 2
+
+
+def test_jobs_go_by_priority_and_a_job_that_does_not_fit_is_passed_over() -> None:
+    busy = bench(ALICE)
+    busy.do(submitted(1))
+    busy.do(submitted(2, priority=9, resources=Resources(cpus=3)))
+    busy.do(submitted(3, priority=5, resources=Resources(gpus=1)))
+    (first,) = busy.leases(ALICE, cpus=2)
+    assert busy.queue.task_of(first.lease) == (job_id(1), 0)
+    (second,) = busy.leases(ALICE, cpus=4)
+    assert busy.queue.task_of(second.lease) == (job_id(2), 0)
+    assert busy.leases(ALICE) == []
+    assert busy.queue.task_of(lease(9)) is None
+
+
+def test_a_worker_that_can_do_more_is_told() -> None:
+    busy = bench()
+    busy.do(submitted(resources=Resources(gpus=1)))
+    assert busy.do(ALICE.link_up()) == [has_work(ALICE, 2)]
+    assert busy.says(ALICE, msg.ProfileIs(profile=PROFILE)) == [has_work(ALICE, 3)]
+    assert busy.ask(ALICE) == [nothing(ALICE, 1, 3)]
+    more = msgspec.structs.replace(PROFILE, gpus=1)
+    assert busy.says(ALICE, msg.ProfileIs(profile=more)) == [has_work(ALICE, 4)]
+    assert len(busy.leases(ALICE, gpus=1)) == 1
+
+
+def test_peers_that_do_not_work_get_nothing() -> None:
+    idler = bench()
+    idler.do(ALICE.link_up(caps=("submit",)))
+    idler.says(ALICE, msg.ProfileIs(profile=PROFILE))
+    idler.do(submitted())
+    assert idler.ask(ALICE) == [drop(ALICE, "no work capability")]
+    assert idler.queue.workers() == []
+    assert idler.queue.why(JOB, None, idler.now).startswith("no worker is linked")
+
+
+def test_what_must_not_be_said_is_dropped() -> None:
+    busy = bench(ALICE)
+    assert busy.says(BOB, busy.request()) == [drop(BOB, "not linked")]
+    busy.do(submitted(tasks=2))
+    (item,) = busy.leases(ALICE, tasks_max=1)
+    repeated = busy.request()
+    assert len(granted(busy.says(ALICE, repeated))) == 1
+    assert busy.says(ALICE, repeated) == [drop(ALICE, "repeated request")]
+    busy.join(BOB)
+    stranger = [drop(BOB, "lease was never granted to it")]
+    foreign = (item.lease, lease(99), LeaseId(9, 0))
+    assert busy.says(BOB, msg.Heartbeat(beats=tuple(msg.Beat(one) for one in foreign))) == stranger
+    assert busy.says(BOB, msg.Holding(leases=foreign)) == stranger
+    assert busy.says(BOB, msg.Return(items=tuple(msg.ReturnItem(one, "late") for one in foreign))) == stranger
+    assert busy.queue.tasks(JOB)[0].state == "running"
+
+
+def test_a_worker_without_a_usable_key_is_cut_off_and_costs_no_task() -> None:
+    busy = bench()
+    busy.do(ALICE.link_up(prekey=bytes(32)))
+    busy.says(ALICE, msg.ProfileIs(profile=PROFILE))
+    busy.do(submitted())
+    assert busy.ask(ALICE) == [drop(ALICE, "prekey: low-order point", close=True)]
+    assert busy.queue.job(JOB).pending == 1
+
+
+def test_messages_and_events_for_others_are_left_alone() -> None:
+    quiet = bench(ALICE)
+    for message in (
+        msg.HasWork(counter=1),
+        msg.Granted(grant=b""),
+        msg.Nothing(nonce=bytes(16), owner="x", counter=0),
+        msg.Cancel(leases=()),
+        msg.Receipted(receipt=b""),
+        msg.Peers(addresses=()),
+        msg.Bans(bans=()),
+    ):
+        assert quiet.says(ALICE, message) == []
+    for event in (
+        ev.AddressSeen(addresses=(), source="mdns"),
+        ev.DialFailed(address="x", reason="y"),
+        ev.Started(lease=lease(0), master=ALICE.node),
+        ev.Exited(lease=lease(0), master=ALICE.node, outcome=BAD, sandbox="strict"),
+        ev.Faulted(lease=lease(0), master=ALICE.node, fault="disk"),
+        ev.Progressed(lease=lease(0), master=ALICE.node, progress=1),
+        ev.Offering(profile=PROFILE, own=PROFILE),
+        ev.BanAsked(node=ALICE.node, banned=True),
+        ev.Drain(),
+        ev.Collected(lease=lease(0)),
+        ev.CollectFailed(lease=lease(0), reason="gone"),
+        ev.LinkDown(peer=BOB.node),
+    ):
+        assert quiet.do(event) == []
+
+
+def test_heartbeats_renew_and_tell_progress() -> None:
+    busy = bench(ALICE)
+    busy.do(submitted(tasks=2))
+    first, second = busy.leases(ALICE)
+    progressed = fx.Emit(notice=n.TaskProgressed(job=JOB, task=0, progress=500))
+    beats = (msg.Beat(first.lease, True, 500), msg.Beat(second.lease, False))
+    assert busy.says(ALICE, msg.Heartbeat(beats=beats), after=20.0) == [progressed]
+    assert busy.says(ALICE, msg.Heartbeat(beats=beats), after=20.0) == []
+    assert busy.queue.deadline == 100.0
+    shown = busy.queue.tasks(JOB)
+    assert [(task.started, task.progress, task.since, task.worker) for task in shown] == [
+        (True, 500, 0.0, ALICE.node),
+        (False, -1, 0.0, ALICE.node),
+    ]
+
+
+def test_leases_that_are_over_are_cancelled_again() -> None:
+    busy = bench(ALICE)
+    busy.do(submitted(tasks=2))
+    first, second = busy.leases(ALICE)
+    busy.do(ev.CancelAsked(job=JOB, task=0, wall=WALL))
+    stop = [fx.Send(peer=ALICE.node, message=msg.Cancel(leases=(first.lease,)))]
+    both = (first.lease, second.lease)
+    assert busy.says(ALICE, msg.Heartbeat(beats=tuple(msg.Beat(one) for one in both))) == stop
+    assert busy.says(ALICE, msg.Holding(leases=both)) == stop
+
+
+def test_a_cable_pulled_costs_nothing_and_a_restarted_worker_loses_its_leases_at_once() -> None:
+    busy = bench(ALICE)
+    busy.do(submitted(tasks=3))
+    kept, gone, collecting = busy.leases(ALICE)
+    busy.says(ALICE, ready(ALICE, result_item(collecting)))
+    assert busy.do(ev.LinkDown(peer=ALICE.node)) == []
+    assert busy.do(ALICE.link_up(), after=30.0) == []
+    detail = "the worker no longer holds it"
+    row = r.LeaseEnded(lease=gone.lease, job=JOB, task=1, attempt=1, fault="lost", detail=detail)
+    told = n.AttemptLost(job=JOB, task=1, attempt=1, worker=ALICE.node, fault="lost", detail=detail)
+    holding = msg.Holding(leases=(kept.lease,))
+    assert busy.says(ALICE, holding) == [fx.Record(row=row), fx.Emit(notice=told), has_work(ALICE, 3)]
+    assert busy.queue.deadline == 90.0
+    busy.says(ALICE, msg.ProfileIs(profile=PROFILE))
+    (again,) = busy.leases(ALICE)
+    # The same words again, late: they say nothing of a lease that was granted over this very link.
+    assert busy.says(ALICE, holding) == []
+    assert busy.queue.task_of(again.lease) == (JOB, 1)
+
+
+def test_a_worker_that_has_no_manifest_gets_it_again() -> None:
+    busy = bench(ALICE)
+    job = submitted(tasks=2)
+    busy.do(job)
+    (item,) = busy.leases(ALICE, tasks_max=1)
+    busy.says(ALICE, msg.Return(items=(msg.ReturnItem(item.lease, "no-manifest"),)))
+    busy.says(ALICE, msg.Return(items=(msg.ReturnItem(item.lease, "no-manifest"),)))
+    items = (GrantItem(0, 2, lease(1)), GrantItem(1, 1, lease(2)))
+    assert busy.ask(ALICE)[-2] == grant(ALICE, job, 2, items)
+
+
+def test_links_forget_the_manifests_used_longest_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "MANIFESTS_MAX", 2)
+    busy = bench(ALICE)
+    for number in (1, 2, 3):
+        busy.do(submitted(number, tasks=3))
+    sent = []
+    for number in (1, 2, 1, 3, 1, 2):
+        effects = busy.ask(ALICE, cpus=0, ahead=((job_id(number), 1),))
+        message = next(e.message for e in effects if isinstance(e, fx.Send) and isinstance(e.message, msg.Granted))
+        sent.append((number, bool(message.manifest)))
+    assert sent == [(1, True), (2, True), (1, False), (3, True), (1, False), (2, True)]
+
+
+def test_results_count_by_lease_only() -> None:
+    busy = bench(ALICE, BOB)
+    busy.do(submitted(tasks=3))
+    first, second = busy.leases(ALICE, tasks_max=2)
+    not_of_it = drop(ALICE, "result: not of that lease")
+    for wrong in (
+        result_item(first, job=job_id(2)),
+        result_item(first, task=1),
+        result_item(first, attempt=2),
+        result_item(first, lease=second.lease),
+    ):
+        assert busy.says(ALICE, ready(ALICE, wrong)) == [not_of_it]
+    assert busy.says(BOB, ready(BOB, result_item(first))) == [drop(BOB, "result: not of that lease")]
+    unknown = result_item(first, lease=lease(50))
+    assert busy.says(ALICE, ready(ALICE, unknown)) == [drop(ALICE, "result: lease was never granted")]
+    assert busy.queue.job(JOB).done == 0
+
+
+def test_results_that_do_not_verify_are_dropped() -> None:
+    busy = bench(ALICE, BOB)
+    busy.do(submitted())
+    (item,) = busy.leases(ALICE)
+    result = result_item(item)
+    assert busy.says(ALICE, ready(BOB, result)) == [drop(ALICE, "result: bad signature")]
+    for lie in ({"by": BOB.node}, {"node": BOB.node}, {"mesh": bytes(32)}):
+        assert busy.says(ALICE, ready(ALICE, result, **lie)) == [drop(ALICE, "result: for somebody else")]
+
+
+def test_blobs_that_came_along_go_with_the_attempt_that_names_them() -> None:
+    busy = bench(ALICE)
+    busy.do(submitted(tasks=2))
+    first, second = busy.leases(ALICE)
+    blobs = (b"one", b"two", b"nobody's")
+    refs = [BlobRef(prims.blob_id(blob), len(blob)) for blob in blobs]
+    far = BlobRef(b"f" * 32, 1)
+    items = (result_item(first, body=(refs[0],), blobs=(far,)), result_item(second, blobs=(refs[1],)))
+    message = ready(ALICE, *items, blobs=blobs)
+    assert busy.says(ALICE, message) == [
+        fx.Collect(lease=first.lease, peer=ALICE.node, blobs=(refs[0], far), inline=(b"one",)),
+        fx.Collect(lease=second.lease, peer=ALICE.node, blobs=(refs[1],), inline=(b"two",)),
+    ]
+    assert busy.says(ALICE, message) == []  # being collected already
+
+
+def test_a_result_that_cannot_be_had_now_keeps_its_lease() -> None:
+    busy = bench(ALICE)
+    busy.do(submitted())
+    (item,) = busy.leases(ALICE)
+    collect = fx.Collect(lease=item.lease, peer=ALICE.node, blobs=())
+    assert busy.says(ALICE, ready(ALICE, result_item(item))) == [collect]
+    assert busy.queue.deadline is None
+    returned = msg.Return(items=(msg.ReturnItem(item.lease, "draining"),))
+    assert busy.says(ALICE, returned) == []
+    assert busy.do(ev.CollectFailed(lease=item.lease, reason="gone"), after=100.0) == []
+    assert busy.do(ev.CollectFailed(lease=item.lease, reason="gone")) == []
+    assert busy.do(ev.Collected(lease=item.lease)) == []
+    assert busy.queue.deadline == 160.0
+    assert busy.says(ALICE, ready(ALICE, result_item(item))) == [collect]
+
+
+def test_late_results_are_acknowledged_and_change_nothing() -> None:
+    busy = bench(ALICE)
+    busy.do(submitted(tasks=2))
+    settled, other = busy.leases(ALICE)
+    busy.finish(ALICE, settled, BAD)
+    busy.do(ev.CancelAsked(job=JOB, task=1, wall=WALL))
+    before = busy.disk.restored()
+    assert busy.says(ALICE, ready(ALICE, result_item(settled), result_item(other))) == [
+        fx.Emit(notice=n.LateResult(lease=settled.lease, worker=ALICE.node)),
+        fx.Emit(notice=n.LateResult(lease=other.lease, worker=ALICE.node)),
+        receipt(ALICE, "late", settled.lease, other.lease),
+    ]
+    assert busy.disk.restored() == before
+
+
+def test_the_clock_may_be_set_anew() -> None:
+    busy = bench(ALICE)
+    busy.do(ev.Tick(wall=Wall(1_000_000)), after=5.0)
+    busy.do(submitted())
+    (row, *_) = busy.ask(ALICE)
+    assert row.row.wall == 1_000_000
+    assert busy.queue.why(JOB, 0, busy.now) == (
+        "being prepared (fetching files or waiting for a slot) on alice for 0 s, attempt 1; nothing to do but wait."
+    )
+
+
+def test_what_readers_see() -> None:
+    busy = bench(ALICE)
+    assert busy.queue.workers() == [
+        WorkerSnapshot(
+            node=ALICE.node, name="alice", profile=PROFILE, own=False, leaving=False, request=None, leases=0, cpus=0
+        )
+    ]
+    busy.do(submitted(tasks=1_000_000, resources=Resources(cpus=2), priority=3))
+    busy.ask(ALICE)
+    (worker,) = busy.queue.workers()
+    assert (worker.leases, worker.cpus, worker.request) == (2, 4, msg.Request(**request_of(1)))
+    (job,) = busy.queue.jobs()
+    assert job == busy.queue.job(JOB)
+    assert (job.state, job.pending, job.running, job.priority, job.owner) == ("running", 999_998, 2, 3, OWNER)
+    assert [task.task for task in busy.queue.tasks(JOB, 1, 2)] == [1, 2]
+    assert len(busy.queue.tasks(JOB, 999_999)) == 1
+    assert busy.queue.why(JOB, None, busy.now) == "alice is busy with tasks of this node; it starts when one ends."
+    for missing in (-1, 1_000_000):
+        assert busy.queue.why(JOB, missing, busy.now) is None
+    other = job_id(2)
+    assert (busy.queue.job(other), busy.queue.tasks(other), busy.queue.why(other, None, busy.now)) == (None, [], None)
+
+
+def request_of(number: int) -> dict[str, object]:
+    return {"nonce": number.to_bytes(16, "big"), "owner": OWNER, "cpus": 4, "memory_mb": 4096, "tasks_max": 4}
+
+
+def test_the_own_machine_works_under_its_own_rules() -> None:
+    alone = bench()
+    me = Member("master")
+    assert me.node == IDENTITY.node
+    alone.join(me, Profile(slots=1, sandbox="none", accepts=False, reason="no bubblewrap"))
+    alone.do(submitted(sandbox="none"))
+    assert len(alone.leases(me)) == 1
+    assert alone.queue.workers()[0].own
+
+
+def test_a_worker_may_not_hoard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(msg, "LEASES_MAX", 3)
+    busy = bench(ALICE)
+    busy.do(submitted(tasks=9))
+    assert len(busy.leases(ALICE, tasks_max=2)) == 2
+    assert len(busy.leases(ALICE)) == 1
+    assert busy.leases(ALICE) == []
