@@ -1,0 +1,115 @@
+"""Results into the owner's folder."""
+
+import errno
+import os
+
+import pytest
+
+from p2pq.daemon import delivery
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.unpack import collect
+from p2pq.errors import DiskFullError, Reject, StorageError
+from p2pq.model.ids import LeaseId
+from p2pq.model.job import Outcome
+from p2pq.wire import body, prims, seal
+from p2pq.wire.body import ResultBody
+from p2pq.wire.objects import ResultItem
+from p2pq.wire.tree import Tree, TreeLimits
+
+REPLY = b"r" * 32
+LEASE = LeaseId(1, 2)
+
+
+@pytest.fixture
+def blobs(tmp_path):
+    return BlobStore(tmp_path / "blobs", quota_bytes=1 << 30, reserve_bytes=0)
+
+
+@pytest.fixture
+def tree(tmp_path, blobs):
+    source = tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    (source / "a.txt").write_text("alpha")
+    (source / "sub/b.bin").write_bytes(os.urandom(1000))
+    found, _ = collect(source, TreeLimits(), blobs.put, lambda _: os.urandom(32))
+    return found
+
+
+def result(blobs, tree, **changes):
+    key = b"k" * 32
+    refs, parts = body.encrypt(key, ResultBody(tree=tree, output=Tree()))
+    for ref, part in zip(refs, parts, strict=True):
+        blobs.put(ref.blob, part)
+    item = {"job": b"j" * 16, "task": 3, "attempt": 1, "lease": LEASE}
+    context = body.result_context(item["job"], item["task"], item["attempt"], item["lease"])
+    wrapped = seal.seal(prims.x25519_public(REPLY), key, context, os.urandom)
+    return ResultItem(**{**item, **changes}, outcome=Outcome(reason="ok"), sandbox="strict", key=wrapped, body=refs)
+
+
+def test_a_result_opens_with_the_jobs_reply_secret_only(blobs, tree):
+    assert delivery.open_result(result(blobs, tree), REPLY, blobs).tree == tree
+    with pytest.raises(Reject):
+        delivery.open_result(result(blobs, tree), b"x" * 32, blobs)
+
+
+@pytest.mark.parametrize("change", [{"task": 4}, {"attempt": 2}, {"lease": LeaseId(1, 3)}, {"job": b"x" * 16}])
+def test_a_result_of_another_attempt_does_not_open(blobs, tree, change):
+    with pytest.raises(Reject):
+        delivery.open_result(result(blobs, tree, **change), REPLY, blobs)
+
+
+def test_one_task_goes_into_results_itself_and_many_below(tmp_path):
+    assert delivery.target(tmp_path, tasks=1, number=0) == tmp_path
+    assert delivery.target(tmp_path, tasks=2, number=7) == tmp_path / "7"
+
+
+def test_results_appear_complete_and_twice_is_once(tmp_path, blobs, tree):
+    target = tmp_path / "job/results/7"
+    delivery.write(tree, blobs, target)
+    delivery.write(tree, blobs, target)
+    assert (target / "a.txt").read_text() == "alpha"
+    assert sorted(path.name for path in target.parent.iterdir()) == ["7"]
+
+
+@pytest.mark.parametrize("spoil", ["content", "more", "file", "link"])
+def test_something_else_in_its_place_is_moved_aside(tmp_path, blobs, tree, spoil):
+    target = tmp_path / "results"
+    match spoil:
+        case "content":
+            delivery.write(tree, blobs, target)
+            (target / "sub/b.bin").write_text("mine")
+        case "more":
+            delivery.write(tree, blobs, target)
+            (target / "sub/mine.txt").write_text("mine")
+        case "file":
+            target.write_text("mine")
+        case "link":
+            target.symlink_to(tmp_path)
+    delivery.write(tree, blobs, target)
+    assert (target / "a.txt").read_text() == "alpha"
+    assert not target.is_symlink()
+    assert os.path.lexists(tmp_path / "results.~1~")
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_nothing_half_written_stays(tmp_path, blobs, tree):
+    (tmp_path / "blocked").write_text("a file")
+    with pytest.raises(StorageError, match="blocked"):
+        delivery.write(tree, blobs, tmp_path / "blocked/results")
+
+
+def test_a_full_disk_is_told_apart(tmp_path, blobs, tree, monkeypatch):
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr(delivery.tempfile, "mkdtemp", full)
+    with pytest.raises(DiskFullError, match="make room"):
+        delivery.write(tree, blobs, tmp_path / "results")
+
+
+def test_a_missing_blob_leaves_nothing_behind(tmp_path, blobs, tree):
+    for path in (tmp_path / "blobs").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    with pytest.raises(StorageError):
+        delivery.write(tree, blobs, tmp_path / "out/results")
+    assert list((tmp_path / "out").iterdir()) == []

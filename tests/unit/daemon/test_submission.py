@@ -1,0 +1,145 @@
+"""From a folder and options to a signed manifest and blobs."""
+
+import os
+
+import pytest
+
+from p2pq.daemon import submission
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.errors import UsageError
+from p2pq.model.ids import MeshId
+from p2pq.model.job import Resources
+from p2pq.model.params import Axis, Range
+from p2pq.wire import body, prims, seal, sign
+from p2pq.wire.body import JobBody
+from p2pq.wire.control import Submit
+from p2pq.wire.objects import Manifest
+from p2pq.wire.tree import open_chunk
+
+KEY = prims.SigningKey(b"s" * 32)
+AUTHOR = submission.Author(KEY.public, KEY.seed, MeshId(b"m" * 32), "alice")
+
+
+@pytest.fixture
+def blobs(tmp_path):
+    return BlobStore(tmp_path / "blobs", quota_bytes=1 << 30, reserve_bytes=0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "mysim"
+    path.mkdir()
+    (path / "main.py").write_text("print('hello')\n")
+    return path
+
+
+def prepare(folder, blobs, **options):
+    return submission.prepare(Submit(folder=str(folder), **options), AUTHOR, blobs, only=b"", now_ms=1_000)
+
+
+def opened(prepared, blobs):
+    manifest = sign.open_signed(prepared.manifest, Manifest, AUTHOR.node)
+    parts = {ref.blob: blobs.get(ref.blob) for ref in manifest.body}
+    return manifest, body.decrypt(prepared.key, manifest.body, parts, JobBody)
+
+
+def test_a_folder_becomes_a_signed_manifest_whose_blobs_are_here(folder, blobs):
+    prepared = prepare(folder, blobs, args=("--n", "3"), resources=Resources(cpus=2), retries=3, time_s=60)
+    manifest, job = opened(prepared, blobs)
+    assert (manifest.owner, manifest.job, manifest.tasks) == ("alice", prepared.job, 1)
+    assert (manifest.resources.cpus, manifest.retries, manifest.limits.time_s) == (2, 3, 60)
+    assert manifest.commit == seal.commitment(prepared.key)
+    assert manifest.reply == prims.x25519_public(prepared.reply_secret)
+    assert (job.main, job.kind, job.args, job.name) == ("main.py", "python", ("--n", "3"), "mysim")
+    chunk = job.tree.chunks[0]
+    assert b"hello" in open_chunk(chunk, blobs.get(chunk.blob))
+    assert prepared.extra.results == str(folder / "results")
+    assert submission.open_sweep(prepared.extra) == submission.Sweep()
+    assert submission.open_sweep(None) == submission.Sweep()
+
+
+def test_nothing_people_wrote_is_in_clear(folder, blobs):
+    (folder / "data-secretname.csv").write_text("secretcontent")
+    prepared = prepare(folder, blobs, args=("secretarg",), name="secretjob")
+    everything = prepared.manifest + b"".join(path.read_bytes() for path in blobs._folder.rglob("*") if path.is_file())
+    for secret in (b"secretname", b"secretcontent", b"secretarg", b"secretjob", b"main.py"):
+        assert secret not in everything
+
+
+def test_a_resubmitted_folder_adds_only_its_body(folder, blobs):
+    (folder / "big.bin").write_bytes(os.urandom(1 << 20))
+    prepare(folder, blobs)
+    before = blobs.used_bytes
+    prepare(folder, blobs)
+    assert blobs.used_bytes - before < 4096
+
+
+def test_arrays_and_sweeps_multiply(folder, blobs):
+    prepared = prepare(folder, blobs, array="1-3", sweep=("k=a,b",))
+    manifest, job = opened(prepared, blobs)
+    assert manifest.tasks == prepared.extra.tasks == 6
+    assert (job.array, job.axes) == ((Range(1, 3),), (Axis("k", ("a", "b")),))
+    assert submission.open_sweep(prepared.extra) == submission.Sweep(job.array, job.axes)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "kind"), [("main.sh", 0o644, "shell"), ("main.sh", 0o755, "command"), ("main", 0o755, "command")]
+)
+def test_the_kind_follows_from_the_main(tmp_path, blobs, name, mode, kind):
+    folder = tmp_path / "job"
+    folder.mkdir()
+    (folder / name).write_text("#!/bin/sh\n")
+    (folder / name).chmod(mode)
+    assert opened(prepare(folder, blobs), blobs)[1].kind == kind
+
+
+def test_a_config_inside_the_folder_is_named_where_it_is(folder, blobs):
+    (folder / "conf").mkdir()
+    (folder / "conf/a.toml").write_text("x = 1")
+    assert opened(prepare(folder, blobs, config=str(folder / "conf/a.toml")), blobs)[1].config == "conf/a.toml"
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_config_that_would_not_travel_is_added(folder, blobs, tmp_path, inside):
+    config = (folder if inside else tmp_path) / "a.toml"
+    config.write_text("x = 1")
+    _, job = opened(prepare(folder, blobs, config=str(config), exclude=("*.toml",)), blobs)
+    assert job.config == "a.toml"
+    found = {file.path: file for file in job.tree.files}
+    part = found["a.toml"].parts[0]
+    chunk = job.tree.chunks[part.chunk]
+    assert open_chunk(chunk, blobs.get(chunk.blob))[part.offset :][: part.length] == b"x = 1"
+    assert found["main.py"].size == len("print('hello')\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda folder: {"config": str(folder / "none.toml")}, "not a file"),
+        (lambda folder: {"exclude": ("main.py", "!other")}, "no file|leaves it out"),
+        (lambda folder: {"main": "data.txt"}, "chmod"),
+        (lambda folder: {"main": "gone.py"}, "no file"),
+        (lambda folder: {"array": "9-1"}, "--array"),
+        (lambda folder: {"sweep": ("k",)}, "--sweep"),
+        (lambda folder: {"folder": str(folder / "gone")}, "does not exist"),
+    ],
+)
+def test_what_is_not_usable_is_refused_in_one_sentence_and_holds_nothing(folder, blobs, change, said):
+    (folder / "data.txt").write_text("data")
+    options = {"folder": str(folder), **change(folder)}
+    with pytest.raises(UsageError, match=said):
+        submission.prepare(Submit(**options), AUTHOR, blobs, only=b"", now_ms=0)
+    assert not blobs._tags
+
+
+def test_a_foreign_config_of_a_taken_name_is_refused(folder, blobs, tmp_path):
+    (folder / "a.toml").write_text("inner")
+    (tmp_path / "a.toml").write_text("outer")
+    with pytest.raises(UsageError, match="rename"):
+        prepare(folder, blobs, config=str(tmp_path / "a.toml"))
+
+
+def test_a_main_that_is_ignored_is_refused(folder, blobs):
+    (folder / "other.txt").write_text("x")
+    with pytest.raises(UsageError, match="leaves it out"):
+        prepare(folder, blobs, exclude=("main.py",))
