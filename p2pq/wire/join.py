@@ -248,6 +248,8 @@ class JoinClient(_Side):
             raw = self._take(self._channel, message)
             if raw is None:
                 return []
+            if self.answer is not None:
+                raise _refused(BAD_MESSAGE)
             self.cert = self._check(raw, wall)
             return [self._channel.encrypt(frames.encode_bye())]
         if self._handshake is None:

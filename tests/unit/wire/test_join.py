@@ -276,6 +276,15 @@ def test_one_request_per_connection():
     assert refusal(lambda: inviter.receive(second[0], WALL)).reason == join.BAD_MESSAGE
 
 
+def test_one_answer_per_connection():
+    joiner, inviter = client(), server()
+    up_to_request(joiner, inviter)
+    deliver(inviter.answer(answer()), joiner)
+    again = inviter.answer(answer(mesh_name="other"))
+    assert refusal(lambda: deliver(again, joiner)).reason == join.BAD_MESSAGE
+    assert joiner.answer.mesh_name == "lab"
+
+
 def test_two_requests_in_one_record():
     joiner, inviter = client(), server()
     joiner._send = lambda channel, value: [channel.encrypt(frames.encode(codec.encode(value))[0] * 2)]
