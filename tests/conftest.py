@@ -42,6 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs root: network namespaces"))
         if item.get_closest_marker("sandbox"):
             item.user_properties.append(("tier", "sandbox"))
+            item.add_marker(pytest.mark.xdist_group("sandbox"))  # bombs of one test would disturb another
             if why := no_sandbox():
                 item.add_marker(pytest.mark.skip(reason=why))
 
