@@ -75,7 +75,7 @@ class IntervalSet:
         stop = start + 1 if stop is None else stop
         low = bisect_right(self._stops, start)
         high = bisect_left(self._starts, stop)
-        if low >= high:
+        if start >= stop or low >= high:
             return
         left, right = self._starts[low], self._stops[high - 1]
         self._replace(low, high, [(a, b) for a, b in ((left, start), (stop, right)) if a < b])

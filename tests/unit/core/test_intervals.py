@@ -24,6 +24,7 @@ def test_removing_splits() -> None:
     numbers.remove(5, 7)
     numbers.remove(5, 7)
     numbers.remove(11)
+    numbers.remove(1, 1)
     assert numbers.intervals() == ((0, 3), (4, 5), (7, 10))
     numbers.remove(2, 8)
     assert numbers.intervals() == ((0, 2), (8, 10))
