@@ -83,10 +83,9 @@ class Packer:
             OSError: it cannot be read.
         """
         before = os.fstat(descriptor)
-        if before.st_size < SMALL:
-            parts = self._add_small(path, descriptor, before)
-        else:
-            parts = self._add_large(descriptor, before)
+        parts = (
+            self._add_small(path, descriptor, before) if before.st_size < SMALL else self._add_large(descriptor, before)
+        )
         executable = bool(before.st_mode & stat.S_IXUSR)
         self._files.append((path, executable, before.st_size, parts))
         return before.st_size

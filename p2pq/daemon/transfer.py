@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 
 import aiohttp
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.errors import LinkError, Reject, StorageError
@@ -92,6 +93,17 @@ class _Link:
     """Tickets for GETs that this peer holds."""
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     """BlobPushes of theirs that are being served."""
+
+
+class _BlobFile(web.FileResponse):
+    """A file that is sent within BODY_S, or the connection is cut: a peer that does not read must not hold it."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        try:
+            async with asyncio.timeout(BODY_S):
+                return await super().prepare(request)
+        except TimeoutError as error:
+            raise ConnectionResetError("the peer reads too slowly") from error
 
 
 def http_session() -> aiohttp.ClientSession:
@@ -329,7 +341,7 @@ class Transfers:
         try:
             if self._store.size(ticket.blob) < SENDFILE_BYTES:
                 return web.Response(body=await asyncio.to_thread(self._store.get, ticket.blob))
-            return web.FileResponse(await asyncio.to_thread(self._store.path, ticket.blob))
+            return _BlobFile(await asyncio.to_thread(self._store.path, ticket.blob))
         except StorageError as error:
             raise web.HTTPNotFound from error
 
@@ -343,7 +355,7 @@ class Transfers:
             async with asyncio.timeout(BODY_S), self._bodies:
                 data = await request.content.readexactly(ticket.size)
             await asyncio.to_thread(self._store.put, ticket.blob, data)
-        except (TimeoutError, asyncio.IncompleteReadError, Reject) as error:
+        except (OSError, asyncio.IncompleteReadError, Reject) as error:  # a time-out is an OSError
             raise web.HTTPBadRequest from error
         except StorageError as error:
             self._end(token, error)

@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from contextlib import asynccontextmanager
+import socket
+from contextlib import asynccontextmanager, suppress
 
 import aiohttp
 import pytest
@@ -413,6 +414,40 @@ async def test_evicted_between_ticket_and_request(hosts):
     url = await get_ticket(*hosts)
     dialled.store.discard([prims.blob_id(b"payload")])
     assert (await status(dialler.session, "GET", url))[0] == 404
+
+
+async def test_a_reader_that_does_not_read_is_cut_off(hosts, monkeypatch):
+    _, dialled = hosts
+    monkeypatch.setattr(transfer, "BODY_S", 0.1)
+    cut = asyncio.Event()
+    real = transfer._BlobFile.prepare
+
+    async def prepare(self, request):
+        try:
+            return await real(self, request)
+        except ConnectionResetError:
+            cut.set()
+            raise
+
+    monkeypatch.setattr(transfer._BlobFile, "prepare", prepare)
+    url = await get_ticket(*hosts, data=os.urandom(CHUNK))
+    host, port = dialled.url.removeprefix("http://").split(":")
+    with socket.socket() as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        silent.connect((host, int(port)))
+        silent.sendall(f"GET {url.removeprefix(dialled.url)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await cut.wait()
+        silent.settimeout(5)
+        received = await asyncio.to_thread(read_all, silent)
+    assert received < CHUNK
+
+
+def read_all(connection):
+    received = 0
+    with suppress(ConnectionResetError):
+        while data := connection.recv(1 << 20):
+            received += len(data)
+    return received
 
 
 async def test_no_more_tickets_than_the_limit(hosts, monkeypatch):
