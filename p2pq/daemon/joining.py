@@ -151,6 +151,7 @@ class Invitations:
             ended.timer.cancel()
         if ended in self._open:
             self._open.remove(ended)
+            ended.guesses.release()  # whoever waits for a guess hears, one after the other, that it is over
             self._show_slot(self._open[-1].code.slot if self._open else "")
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
