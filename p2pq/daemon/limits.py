@@ -80,11 +80,11 @@ class Breach:
 def size_text(count: int) -> str:
     """Return a size for people, in binary units."""
     value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:  # noqa: PLR2004
-            return f"{value:.3g} {unit}"
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:  # noqa: PLR2004
         value /= 1024
-    return f"{value:.4g} TiB"
+        del units[0]
+    return f"{value:.1f}".removesuffix(".0") + f" {units[0]}"
 
 
 def children(pid: int) -> list[int]:

@@ -170,6 +170,7 @@ class RunnerProcess:
         """The sandbox's /tmp and /dev/shm, to count what they hold."""
 
         self._buffer = bytearray()
+        self._last_words = ""
         self._inner_pid = 0
         self._inner_fd = -1
         self._info_fd = -1
@@ -247,7 +248,7 @@ class RunnerProcess:
         if not isinstance(heard, Ready):
             self.kill()
             await self.wait_dead()
-            said = self._said() or (heard.why if isinstance(heard, Gone) else "a wrong first message")
+            said = self._last_words or (heard.why if isinstance(heard, Gone) else "a wrong first message")
             raise SandboxError(f"the {self.level} sandbox did not start: {said}")
         if self.level == "none":
             self._inner_pid = self._process.pid
@@ -360,12 +361,26 @@ class RunnerProcess:
     def kill(self) -> None:
         """End everything of this runner now; ``dead`` tells when that is done."""
         self.broken = True
+        if self.dead.done():
+            return
         self._loop.remove_reader(self._control)
-        if self.level == "none" and self._process.returncode is None:
-            kill_below(self._process.pid)
+        if self.level == "strict" and not self._inner_pid:
+            # bubblewrap killed between its fork and its PR_SET_PDEATHSIG leaves a child that waits for ever (seen). It is
+            # through within milliseconds; the runner then finds no daemon and ends.
+            self._control.shutdown(socket.SHUT_RDWR)
+            self._loop.call_later(READY_S, self._force)
+        else:
+            self._force()
+
+    def _force(self) -> None:
+        """Kill the process tree from the inside out."""
+        if self.dead.done():
+            return
         if self._inner_fd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._inner_fd, signal.SIGKILL)
+        elif self._process.returncode is None:
+            kill_below(self._process.pid)
         self._process.kill()
 
     def _on_end(self) -> None:
@@ -394,9 +409,10 @@ class RunnerProcess:
         os.close(self._process_fd)
         self._close_fd("_inner_fd")
         self._close_fd("_info_fd")
+        self._last_words = self._said()
         self._close_fd("_stderr_fd")
-        if not self.dead.done():
-            self.dead.set_result(None)
+        self.heard.put_nowait(Gone("it ended"))
+        self.dead.set_result(None)
 
     async def wait_dead(self) -> None:
         """Wait for the end, however often the waiting is cancelled."""
@@ -440,6 +456,15 @@ def kill_marked(token: RunnerToken) -> None:
 
 
 def purge(folder: Path) -> None:
-    """Delete the scratch folders that an earlier daemon left."""
+    """Kill sandboxes that an earlier daemon left half started, and delete its scratch folders."""
+    mark = f"{folder}/".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                argv = (entry / "cmdline").read_bytes().split(b"\0")
+                if argv[0].endswith(b"bwrap") and any(arg.startswith(mark) for arg in argv):
+                    os.kill(int(entry.name), signal.SIGKILL)
+            except OSError:
+                continue  # another user's, or it ended
     if folder.is_dir():
         runner_main.empty_folder(str(folder))

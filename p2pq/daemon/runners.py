@@ -5,6 +5,7 @@ A runner is used for one job only, and for one task at a time. Faults of this ma
 """
 
 import asyncio
+import contextlib
 import errno
 import os
 import secrets
@@ -19,6 +20,7 @@ from p2pq.daemon.attempt import Attempt, KillReason, Outcome, Reason, Stop
 from p2pq.daemon.limits import Limits
 from p2pq.daemon.runner_process import (
     MARK,
+    Heard,
     Level,
     RunnerProcess,
     RunnerToken,
@@ -179,6 +181,8 @@ class RunnerPool:
     async def close(self) -> None:
         """Kill everything and wait until nothing is left."""
         self._closing = True
+        for run in self._running.values():
+            run.stop = run.stop or Stop("cancelled", "the node is stopping", 0.0)
         runners = list(self._alive)
         for runner in runners:
             self._forget_idle(runner)
@@ -342,14 +346,14 @@ class RunnerPool:
         walk: asyncio.Future[limits.Breach | None] | None = None
         try:
             while not attempt.done:
-                try:
+                heard: Heard = Wake()  # when the time is up, the tick below does what is due
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(attempt.deadline):
-                        attempt.hear(await run.runner.heard.get(), loop.time())
-                except TimeoutError:
-                    pass  # the tick below does what is due
+                        heard = await run.runner.heard.get()
                 now = loop.time()
                 if run.stop is not None:
                     attempt.stop(run.stop, now)
+                attempt.hear(heard, now)
                 attempt.tick(now)
                 if walk is not None and walk.done():
                     attempt.walked(walk.result(), now)

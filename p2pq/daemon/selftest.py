@@ -153,7 +153,7 @@ def judge(stdout: str, stderr: str, nonce: str, settings: Mapping[str, str]) -> 
     try:
         findings = json.loads(stdout)
         complete = findings.pop("nonce") == nonce and len(findings) == FINDINGS
-    except (ValueError, AttributeError, KeyError):
+    except (ValueError, AttributeError, KeyError, TypeError):
         return explain(stderr, settings)
     escaped = [f"{found}" for found in findings.values() if found is not None]
     if not complete or escaped:

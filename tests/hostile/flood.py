@@ -1,5 +1,4 @@
 """Writes to standard output and error as fast as it can, for ever."""
-# ruff: noqa: PTH, SIM105, PERF401  plain system calls, as an attacker writes them
 
 import os
 

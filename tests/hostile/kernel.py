@@ -1,5 +1,4 @@
 """Makes system calls that open attack surface, raw; prints the error of each."""
-# ruff: noqa: PTH, SIM105, PERF401  plain system calls, as an attacker writes them
 
 import ctypes
 import errno

@@ -1,5 +1,6 @@
 """Leaves a tree that is hard to delete: deep, unreadable, with many files and names that a cleaner might use."""
-# ruff: noqa: PTH, SIM105, PERF401  plain system calls, as an attacker writes them
+# Plain system calls, as an attacker writes them.
+# ruff: noqa: PTH101, PTH102, PTH103, PTH112, PTH118, PTH123, PTH211
 
 import os
 
@@ -13,7 +14,7 @@ for root in ("/job", "/tmp", "/dev/shm") if os.path.isdir("/job") and os.getpid(
             pass
     os.symlink("/", "root")
     os.mkfifo("fifo")
-    for _ in range(1500):
+    for _ in range(200):
         os.mkdir("d" * 100)
         os.symlink("/etc", "etc")
         os.chdir("d" * 100)

@@ -1,5 +1,4 @@
 """Takes memory in steps and keeps it, alone or in a child, at most 2 GiB."""
-# ruff: noqa: PTH, SIM105, PERF401  plain system calls, as an attacker writes them
 
 import os
 import sys

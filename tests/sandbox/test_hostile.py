@@ -199,7 +199,7 @@ async def test_h65_nothing_survives_a_killed_daemon(tmp_path: Path) -> None:
 import asyncio, sys
 from pathlib import Path
 from p2pq.daemon import sandbox
-from p2pq.daemon.runners import Limits, TaskLaunch
+from p2pq.daemon.runners import Limits, RunnerPool, TaskLaunch
 
 async def main(level):
     scratch = Path(sys.argv[1])

@@ -1,0 +1,140 @@
+"""Counting what a task uses, and the verdicts."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from p2pq.daemon import limits
+from p2pq.daemon.limits import Breach, Limits, Watch
+
+LIMITS = Limits(
+    cpus=2,
+    memory_bytes=1 << 30,
+    wall_s=10.0,
+    disk_bytes=1 << 20,
+    processes=8,
+    output_bytes=1000,
+)
+
+
+def watch(tmp_path: Path, pid: int = 0, **changes: object) -> Watch:
+    (tmp_path / "job").mkdir(exist_ok=True)
+    chosen = dataclasses.replace(LIMITS, **changes)
+    return Watch(chosen, pid or os.getpid(), tmp_path / "job", (tmp_path / "out",))
+
+
+def test_resource_limits_are_stricter_in_a_sandbox() -> None:
+    none, strict = LIMITS.rlimits("none"), LIMITS.rlimits("strict")
+    assert none == {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 1 << 20, "RLIMIT_CPU": 80}
+    assert none.items() <= strict.items()
+    assert strict["RLIMIT_NPROC"] == 8
+    assert "RLIMIT_AS" not in strict  # memory is counted, not reserved
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (200 << 20, "200 MiB"), (3 << 40, "3 TiB")],
+)
+def test_size_text(count: int, text: str) -> None:
+    assert limits.size_text(count) == text
+
+
+def test_tree_finds_grandchildren_of_all_threads() -> None:
+    code = (
+        "import threading, subprocess as s;"
+        "threading.Thread(target=lambda: s.run(['sh', '-c', 'echo; read x; true'])).start()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        process.stdout.readline()
+        found = limits.tree(process.pid, 100)
+        assert found[0] == process.pid
+        assert len(found) == 2
+        assert limits.tree(process.pid, 1) == [process.pid]
+        assert limits.resident_bytes(found) > limits.resident_bytes(found[1:]) > 0
+        assert 0 < limits.proportional_bytes(found) <= limits.resident_bytes(found)
+        process.stdin.write(b"\n")
+    assert limits.tree(process.pid, 100) == [process.pid]  # gone: nothing below it
+    assert limits.resident_bytes([process.pid]) == 0
+    assert limits.proportional_bytes([process.pid]) == 0
+
+
+def test_folder_bytes_counts_blocks_and_names_and_follows_nothing(tmp_path: Path) -> None:
+    assert limits.folder_bytes(tmp_path / "missing", 1) == 0
+    root = tmp_path / "root"
+    (root / "a" / "b").mkdir(parents=True)
+    (root / "a" / "b" / "data").write_bytes(os.urandom(100_000))
+    with (root / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    (tmp_path / "big").write_bytes(os.urandom(1_000_000))
+    (root / "link").symlink_to(tmp_path)
+    used = limits.folder_bytes(root, 1 << 40)
+    assert used is not None
+    assert 100_000 < used < 200_000
+    assert limits.folder_bytes(root, 10) > 10
+    (root / "a").chmod(0)
+    assert limits.folder_bytes(root, 1 << 40) is not None
+    (root / "a").chmod(0o700)
+
+
+def test_folder_bytes_gives_up_on_deep_nesting(tmp_path: Path) -> None:
+    deep = tmp_path
+    for _ in range(limits.DEPTH_MAX):
+        deep /= "d"
+    deep.mkdir(parents=True)
+    assert limits.folder_bytes(tmp_path, 1 << 40) is None
+    found = Watch(dataclasses.replace(LIMITS, disk_bytes=1 << 40), os.getpid(), tmp_path, ()).walk()
+    assert found == Breach("disk-limit", "its folders are nested deeper than 256 levels")
+
+
+def test_held_bytes_counts_files_and_bytes(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_PATH)
+    try:
+        assert limits.held_bytes(fd) > 0
+    finally:
+        os.close(fd)
+    assert limits.free_bytes(tmp_path) > 0
+
+
+def test_output_is_limited(tmp_path: Path) -> None:
+    looking = watch(tmp_path)
+    assert looking.look() is None  # no output file yet
+    (tmp_path / "out").write_bytes(b"x" * 1001)
+    found = looking.look()
+    assert found is not None
+    assert found.reason == "output-limit"
+
+
+def test_memory_and_processes_are_limited(tmp_path: Path) -> None:
+    with subprocess.Popen(["sh", "-c", "read x"], stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert watch(tmp_path).look() is None
+        found = watch(tmp_path, memory_bytes=1000).look()
+        assert found is not None
+        assert (found.reason, "the limit is 1000 B" in found.detail) == ("memory-limit", True)
+        found = watch(tmp_path, processes=0).look()
+        assert found == Breach("memory-limit", "it started more than 0 processes")
+        assert watch(tmp_path, memory_bytes=None).look() is None
+        process.stdin.close()
+
+
+def test_pace_follows_the_headroom(tmp_path: Path) -> None:
+    near = watch(tmp_path)
+    near.look()
+    assert near.next_look_s == limits.POLL_S_MIN  # little output is left
+    far = watch(tmp_path, output_bytes=1 << 40, memory_bytes=1 << 40)
+    far.look()
+    assert far.next_look_s == limits.POLL_S_MAX
+
+
+def test_disk_is_limited(tmp_path: Path) -> None:
+    looking = watch(tmp_path)
+    assert looking.walk() is None
+    assert looking.next_walk_s >= limits.DISK_POLL_S_MIN
+    (tmp_path / "job" / "x").write_bytes(os.urandom(2 << 20))
+    assert looking.walk() == Breach("disk-limit", "it holds more than 1 MiB on disk")
