@@ -1,5 +1,6 @@
 """The local API's requests about the node and its mesh: status, peers, members, invite, join, ban, doctor, stop."""
 
+import logging
 import os
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.discovery import Discovery
 from p2pq.daemon.home import Home
 from p2pq.daemon.identity import NodeKeys
-from p2pq.daemon.joining import Joining
+from p2pq.daemon.joining import Invitations, join_mesh
 from p2pq.daemon.links import Links
 from p2pq.daemon.scheduler import Scheduler
 from p2pq.daemon.selftest import IsolationReport
@@ -25,6 +26,8 @@ from p2pq.errors import RefusedError
 from p2pq.model.ids import Mono, Wall, short, to_text
 from p2pq.wire import control
 from p2pq.wire.control import Finding, InviteView, MemberView, MeshView, Note, PeerView, PolicyView, Reply, RunningView
+
+log = logging.getLogger(__name__)
 
 Send = Callable[[Reply], Awaitable[None]]
 
@@ -41,14 +44,15 @@ class Parts:
     node: Node
     links: Links
     discovery: Discovery | None
-    joining: Joining
+    invitations: Invitations
     scheduler: Scheduler
     store: Store
     blobs: BlobStore
     counters: Counter[str]
     mono: Callable[[], Mono]
     post_durable: Callable[[Event], Awaitable[object]]
-    restart: Callable[[], Awaitable[None]]
+    restart: Callable[[tuple[str, ...], tuple[bytes, ...]], Awaitable[None]]
+    """Begin anew in the mesh that the keys now name, with these addresses to try and these bans."""
     stop: Callable[[bool], None]
     isolation: IsolationReport | None = None
     """What the self-test proved; None until it has run."""
@@ -183,22 +187,20 @@ class Admin:
         """Answer ``MeshInit``: a new mesh; the node begins anew in it."""
         self._refuse_live_jobs("founding another mesh")
         self._p.keys.found(request.name, _wall())
-        await self._p.restart()
+        await self._p.restart((), ())
         await send(self._mesh_view())
 
     async def invite(self, request: control.Invite, send: Send) -> None:
         """Answer ``Invite``."""
         p = self._p
         caps = tuple(sorted(set(request.caps)))
-        invite = p.joining.invite(
-            caps=caps, owner=request.owner or p.keys.cert.owner, ttl_s=request.ttl_s, uses=request.uses
-        )
+        invitation = p.invitations.invite(caps, request.owner, request.ttl_s, request.uses)
         await send(
             InviteView(
-                code=invite.code,
-                owner=invite.owner,
-                caps=invite.caps,
-                expires=rfc3339(_wall() + request.ttl_s * 1000),
+                code=invitation.code.text,
+                owner=invitation.owner,
+                caps=invitation.caps,
+                expires=rfc3339(invitation.expires),
                 uses=request.uses,
                 addresses=p.links.addresses,
             )
@@ -206,10 +208,21 @@ class Admin:
 
     async def join(self, request: control.Join, send: Send) -> None:
         """Answer ``Join``: by code, into another mesh; the node begins anew in it."""
-        self._p.keys.check_may_join()
+        p = self._p
+        p.keys.check_may_join()
         self._refuse_live_jobs("joining another mesh")
-        await self._p.joining.join(request.code, request.at)
-        await self._p.restart()
+        joined = await join_mesh(
+            p.keys,
+            p.links.http,
+            request.code,
+            at=request.at,
+            find=_nobody if p.discovery is None else p.discovery.find_inviter,
+            wall=_wall,
+            entropy=os.urandom,
+            software=f"p2pq {__version__}",
+        )
+        log.info("mesh.joined", extra={"fields": {"mesh": joined.mesh, "as": joined.owner}})
+        await p.restart((joined.inviter, *joined.peers), joined.bans)
         await send(self._mesh_view())
 
     def _refuse_live_jobs(self, what: str) -> None:
@@ -319,9 +332,9 @@ class Admin:
             return Finding(check="discovery", ok=True, detail="off (--no-mdns); only --peer and remembered peers")
         return Finding(
             check="discovery",
-            ok=not discovery.trouble,
-            detail=discovery.trouble or f"looking on {', '.join(discovery.interfaces) or 'no interface'}",
-            suggestion="use --peer HOST:PORT where multicast does not get through" if discovery.trouble else "",
+            ok=not discovery.problem,
+            detail=discovery.problem or "looking for peers by mDNS, and seen by them",
+            suggestion="use --peer HOST:PORT where multicast does not get through" if discovery.problem else "",
         )
 
     def _peer_findings(self) -> list[Finding]:
@@ -344,6 +357,10 @@ class Admin:
         up = sum(peer.state == "up" for peer in peers)
         found.insert(0, Finding(check="peers", ok=True, detail=f"{up} linked"))
         return found
+
+
+async def _nobody(_slot: str, _timeout_s: float) -> tuple[str, ...]:
+    return ()
 
 
 def _wall() -> Wall:
