@@ -1,35 +1,29 @@
 """Blobs between linked nodes: tickets over the link, bytes over plain HTTP.
 
-The side that dialled the link speaks HTTP, so that a node which nobody can dial takes and gives as well: a fetcher
-that dialled
-asks for tickets (BlobWant, BlobTickets) and GETs; a fetcher that was dialled hands out tickets (BlobPush) and the
-other side PUTs.
-A ticket is 32 random bytes, good for one request of one blob from one address for TICKET_S; it dies with the link
-that it was
-given over. URLs name no blob, bytes are ciphertext, and each blob is checked against its name on arrival.
+The side that dialled the link speaks HTTP, so that a node which nobody can dial takes and gives as well: a fetcher that
+dialled asks for tickets (BlobWant, BlobTickets) and GETs; a fetcher that was dialled hands out tickets (BlobPush) and
+the other side PUTs. Bytes are ciphertext, and each blob is checked against its name on arrival.
 """
 
 import asyncio
-import ipaddress
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 import aiohttp
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.tickets import TICKET_S, Arrival, Ticket, Tickets, normal, resolve
 from p2pq.errors import LinkError, Reject, StorageError
 from p2pq.model.ids import NodeId, short
 from p2pq.wire.messages import BlobGone, BlobPush, BlobTickets, BlobWant, Message
 from p2pq.wire.tree import CHUNK
 
-TICKET_S: Final = 30.0
-"""A ticket must be used within this time."""
 ANSWER_S: Final = 10.0
 """How long a peer may take to answer BlobWant."""
 BODY_S: Final = 120.0
@@ -39,8 +33,6 @@ PARALLEL: Final = 4
 BATCH_BLOBS: Final = 64
 BATCH_BYTES: Final = 16 << 20
 """Tickets are asked for in batches of this size, so that few go stale on a slow link."""
-TICKETS_MAX: Final = 1024
-"""Live tickets for GETs per peer; an honest fetcher uses PARALLEL batches at once."""
 PUSHES_MAX: Final = 2 * PARALLEL
 """BlobPush messages served at once per peer."""
 BODIES_MAX: Final = 16
@@ -50,31 +42,13 @@ PAUSES_S: Final = (0.2, 1.0, 0.0)
 PATH: Final = "/p2pq/1/blob/"
 SENDFILE_BYTES: Final = 512 << 10
 """Smaller blobs are read and written: opening a file for sendfile costs more than it saves."""
-_TOKEN_BYTES: Final = 32
 _PIECE: Final = 256 << 10
 
-T = TypeVar("T")
 BlobMessage = BlobWant | BlobTickets | BlobPush | BlobGone
 
 
 class TransferError(LinkError):
     """Blobs could not be fetched from that peer; what arrived is kept, and another try asks only for the rest."""
-
-
-Arrival = asyncio.Future[StorageError | None]
-"""Done when a blob that was to be PUT here has come or will not; the error where this node could not keep it."""
-
-
-@dataclass(slots=True)
-class _Ticket:
-    """The right to one GET (``arrived`` unset) or one PUT."""
-
-    peer: NodeId
-    blob: bytes
-    size: int
-    expires: float
-    arrived: "Arrival | None" = None
-    used: bool = False
 
 
 @dataclass(slots=True)
@@ -87,10 +61,8 @@ class _Link:
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARALLEL))
     answers: "dict[int, asyncio.Future[tuple[bytes, ...]]]" = field(default_factory=dict)
     """BlobWants of ours that wait for BlobTickets."""
-    pushes: dict[int, list[bytes]] = field(default_factory=dict)
-    """BlobPushes of ours: tokens by request, in the order of the blobs."""
-    tokens: dict[bytes, None] = field(default_factory=dict)
-    """Tickets for GETs that this peer holds."""
+    pushes: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
+    """BlobPushes of ours: by request, ticket -> blob."""
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     """BlobPushes of theirs that are being served."""
 
@@ -145,10 +117,8 @@ class Transfers:
         self._session = session
         self._send = send
         self._tasks = tasks
-        self._clock = clock
-        self._entropy = entropy
+        self._tickets = Tickets(clock, entropy)
         self._links: dict[NodeId, _Link] = {}
-        self._tickets: dict[bytes, _Ticket] = {}
         self._flights: dict[bytes, asyncio.Future[None]] = {}
         self._bodies = asyncio.Semaphore(BODIES_MAX)
         self._req = 0
@@ -165,7 +135,7 @@ class Transfers:
         """
         if peer in self._links:
             self.link_down(peer)
-        host = _normal(address.rpartition(":")[0].strip("[]"))
+        host = normal(address.rpartition(":")[0].strip("[]"))
         self._links[peer] = _Link(dialled=dialled, host=host, url=f"http://{address}{PATH}")
 
     def link_down(self, peer: NodeId) -> None:
@@ -174,12 +144,8 @@ class Transfers:
         if link is None:
             return
         for answer in link.answers.values():
-            _resolve(answer, ())
-        for tokens in link.pushes.values():
-            for token in tokens:
-                self._end(token)
-        for token in link.tokens:
-            self._tickets.pop(token, None)
+            resolve(answer, ())
+        self._tickets.drop(peer)
         for task in link.tasks:
             task.cancel()
 
@@ -194,19 +160,18 @@ class Transfers:
             return  # it raced with the end of the link
         match message:
             case BlobWant(req=req, blobs=blobs):
-                self._say(peer, BlobTickets(req=req, tickets=tuple(self._issue(peer, link, blob) for blob in blobs)))
+                self._say(peer, BlobTickets(req=req, tickets=tuple(self._ticket(peer, link, blob) for blob in blobs)))
             case BlobTickets(req=req, tickets=tickets):
                 answer = link.answers.get(req)
                 if answer is not None:
-                    _resolve(answer, tickets)
+                    resolve(answer, tickets)
             case BlobPush():
                 self._serve_push(peer, link, message)
             case BlobGone(req=req, blobs=blobs):
                 gone = set(blobs)
-                for token in link.pushes.get(req, ()):
-                    ticket = self._tickets.get(token)
-                    if ticket is not None and ticket.blob in gone and not ticket.used:
-                        self._end(token)
+                for token, blob in link.pushes.get(req, {}).items():
+                    if blob in gone:
+                        self._tickets.revoke(token)
 
     # ------------------------------------------------------------------ fetching
 
@@ -304,15 +269,11 @@ class Transfers:
     async def _await_push(self, peer: NodeId, link: _Link, batch: dict[bytes, int]) -> None:
         self._req = req = self._req + 1
         loop = asyncio.get_running_loop()
-        arrivals: list[Arrival] = []
-        tokens: list[bytes] = []
-        link.pushes[req] = tokens
-        for blob, size in batch.items():
-            arrived: Arrival = loop.create_future()
-            token = self._new_ticket(peer, blob, size, arrived)
-            tokens.append(token)
-            arrivals.append(arrived)
-        stale = loop.call_later(TICKET_S, self._expire, tokens)
+        pairs = [self._tickets.to_put(peer, link.host, blob, size) for blob, size in batch.items()]
+        tokens = [token for token, _ in pairs]
+        link.pushes[req] = dict(zip(tokens, batch, strict=True))
+        arrivals: list[Arrival] = [arrived for _, arrived in pairs]
+        stale = loop.call_later(TICKET_S, self._revoke, tokens)
         try:
             if self._say(peer, BlobPush(req=req, blobs=tuple(batch), tickets=tuple(tokens))):
                 # Every future ends: by its PUT, by BlobGone, with the link, or unused after TICKET_S.
@@ -321,7 +282,7 @@ class Transfers:
             stale.cancel()
             del link.pushes[req]
             for token in tokens:
-                self._end(token)
+                self._tickets.end(token)
         for arrived in arrivals:
             error = arrived.result()
             if error is not None:
@@ -335,9 +296,7 @@ class Transfers:
         return [web.get(path, self._on_get, allow_head=False), web.put(path, self._on_put)]
 
     async def _on_get(self, request: web.Request) -> web.StreamResponse:
-        _, ticket = self._admit(request)
-        if ticket is None or ticket.arrived is not None:
-            raise web.HTTPNotFound
+        _, ticket = self._admit(request, put=False)
         try:
             if self._store.size(ticket.blob) < SENDFILE_BYTES:
                 return web.Response(body=await asyncio.to_thread(self._store.get, ticket.blob))
@@ -346,9 +305,7 @@ class Transfers:
             raise web.HTTPNotFound from error
 
     async def _on_put(self, request: web.Request) -> web.StreamResponse:
-        token, ticket = self._admit(request)
-        if ticket is None or ticket.arrived is None:
-            raise web.HTTPNotFound
+        token, ticket = self._admit(request, put=True)
         try:
             if request.content_length != ticket.size or "Content-Encoding" in request.headers:
                 raise web.HTTPBadRequest
@@ -358,56 +315,28 @@ class Transfers:
         except (OSError, asyncio.IncompleteReadError, Reject) as error:  # a time-out is an OSError
             raise web.HTTPBadRequest from error
         except StorageError as error:
-            self._end(token, error)
+            self._tickets.end(token, error)
             raise web.HTTPInsufficientStorage from error
         finally:
-            self._end(token)
+            self._tickets.end(token)
         return web.Response(status=web.HTTPNoContent.status_code)
 
-    def _admit(self, request: web.Request) -> tuple[bytes, _Ticket | None]:
-        """Use up the ticket that a request shows, if it is good from where the request comes."""
+    def _admit(self, request: web.Request, *, put: bool) -> tuple[bytes, Ticket]:
+        """Use up the ticket that a request shows, or refuse the request."""
         if "Origin" in request.headers:
             raise web.HTTPForbidden  # a web page has no business here
         token = bytes.fromhex(request.match_info["token"])
-        ticket = self._tickets.get(token)
-        if ticket is None or ticket.used or ticket.expires <= self._clock():
-            return token, None
-        link = self._links[ticket.peer]
-        if _normal(request.remote or "") != link.host:
-            return token, None  # kept: whoever overheard it must not be able to spoil it
-        ticket.used = True
-        if ticket.arrived is None:
-            del self._tickets[token]
-            del link.tokens[token]
+        ticket = self._tickets.admit(token, request.remote or "", put=put)
+        if ticket is None:
+            raise web.HTTPNotFound
         return token, ticket
 
-    def _issue(self, peer: NodeId, link: _Link, blob: bytes) -> bytes:
-        """Return a ticket to GET a blob, empty where that cannot be."""
-        now = self._clock()
-        while link.tokens and self._tickets[oldest := next(iter(link.tokens))].expires <= now:
-            del self._tickets[oldest], link.tokens[oldest]
-        if len(link.tokens) >= TICKETS_MAX or not self._store.has(blob):
-            return b""
-        token = self._new_ticket(peer, blob, 0, None)
-        link.tokens[token] = None
-        return token
+    def _ticket(self, peer: NodeId, link: _Link, blob: bytes) -> bytes:
+        return self._tickets.to_get(peer, link.host, blob) if self._store.has(blob) else b""
 
-    def _new_ticket(self, peer: NodeId, blob: bytes, size: int, arrived: Arrival | None) -> bytes:
-        token = self._entropy(_TOKEN_BYTES)
-        self._tickets[token] = _Ticket(peer, blob, size, self._clock() + TICKET_S, arrived)
-        return token
-
-    def _expire(self, tokens: list[bytes]) -> None:
+    def _revoke(self, tokens: list[bytes]) -> None:
         for token in tokens:
-            ticket = self._tickets.get(token)
-            if ticket is not None and not ticket.used:
-                self._end(token)
-
-    def _end(self, token: bytes, error: StorageError | None = None) -> None:
-        """Forget a ticket for a PUT and wake who waits for it."""
-        ticket = self._tickets.pop(token, None)
-        if ticket is not None and ticket.arrived is not None:
-            _resolve(ticket.arrived, error)
+            self._tickets.revoke(token)
 
     # ------------------------------------------------------------------ pushing
 
@@ -467,18 +396,3 @@ async def _pieces(data: bytes) -> AsyncIterator[memoryview]:
     view = memoryview(data)
     for at in range(0, len(data), _PIECE):
         yield view[at : at + _PIECE]
-
-
-def _resolve(future: "asyncio.Future[T]", value: T) -> None:
-    if not future.done():
-        future.set_result(value)
-
-
-def _normal(host: str) -> str:
-    """Return an address in one spelling: no scope, no IPv4 dressed up as IPv6; empty for what is no address."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return ""
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)

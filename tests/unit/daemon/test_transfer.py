@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from p2pq.daemon import transfer
+from p2pq.daemon import tickets, transfer
 from p2pq.daemon.blobstore import BlobMissingError, BlobStore
 from p2pq.daemon.transfer import TransferError, Transfers, http_session
 from p2pq.errors import DiskFullError, LinkError, Reject
@@ -246,7 +246,7 @@ async def test_cancelled_fetch_leaves_nothing_behind(sides):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert fetcher.transfers._tickets == {}
+    assert len(fetcher.transfers._tickets) == 0
     assert fetcher.transfers._flights == {}
     fetcher.filter = lambda message: message
     await fetcher.transfers.fetch(holder.node, wanted)
@@ -262,17 +262,17 @@ async def test_peer_that_never_answers(sides, monkeypatch):
     fetcher.filter = lambda _message: None
     with pytest.raises(TransferError):
         await fetcher.transfers.fetch(holder.node, wanted)
-    assert fetcher.transfers._tickets == {}
+    assert len(fetcher.transfers._tickets) == 0
 
 
 async def test_nothing_is_left_after_a_fetch(sides):
     fetcher, holder = sides
     await fetcher.transfers.fetch(holder.node, holder.fill(*datas()))
     for host in sides:
-        assert host.transfers._tickets == {}
+        assert len(host.transfers._tickets) == 0
         assert host.transfers._flights == {}
         (link,) = host.transfers._links.values()
-        assert (link.answers, link.pushes, link.tokens) == ({}, {}, {})
+        assert (link.answers, link.pushes) == ({}, {})
 
 
 @pytest.mark.usefixtures("impatient")
@@ -345,7 +345,7 @@ async def test_ticket_dies_with_its_link(hosts):
     url = await get_ticket(*hosts)
     dialled.transfers.link_up(DIALLER, False, "127.0.0.1:9")  # a new link to the same peer
     assert (await status(dialler.session, "GET", url))[0] == 404
-    assert dialled.transfers._tickets == {}
+    assert len(dialled.transfers._tickets) == 0
 
 
 async def test_ticket_is_bound_to_the_address_and_survives_who_overheard_it(hosts):
@@ -363,14 +363,6 @@ async def test_addresses_are_compared_in_one_spelling(hosts, address):
     dialler, dialled = hosts
     dialled.transfers.link_up(DIALLER, False, address)
     assert (await status(dialler.session, "GET", await get_ticket(*hosts)))[0] == 200
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [("fe80::1%eth0", "fe80::1"), ("::1", "::1"), ("0::1", "::1"), ("10.0.0.1", "10.0.0.1"), ("name", ""), ("", "")],
-)
-def test_spelling(text, address):
-    assert transfer._normal(text) == address
 
 
 @pytest.mark.parametrize("origin", ["null", "http://127.0.0.1", ""])
@@ -399,14 +391,13 @@ async def test_other_methods_are_refused(hosts):
 
 
 async def test_tickets_are_for_one_method(hosts):
-    dialler, dialled = hosts
+    dialler, _ = hosts
     url = await get_ticket(*hosts)
     assert (await status(dialler.session, "PUT", url, data=b"payload"))[0] == 404
     url, task = await put_ticket(*hosts, data=b"other payload")
     assert (await status(dialler.session, "GET", url))[0] == 404
-    dialled.transfers.link_down(DIALLER)
-    with pytest.raises(TransferError):
-        await task
+    assert (await status(dialler.session, "PUT", url, data=b"other payload"))[0] == 204  # not spoilt
+    await task
 
 
 async def test_evicted_between_ticket_and_request(hosts):
@@ -452,7 +443,7 @@ def read_all(connection):
 
 async def test_no_more_tickets_than_the_limit(hosts, monkeypatch):
     _, dialled = hosts
-    monkeypatch.setattr(transfer, "TICKETS_MAX", 3)
+    monkeypatch.setattr(tickets, "TICKETS_MAX", 3)
     blobs = [blob for blob, _ in dialled.fill(*datas(5))]
     dialled.transfers.on_message(DIALLER, BlobWant(req=1, blobs=tuple(blobs)))
     (answer,) = dialled.said_of(BlobTickets)
