@@ -6,10 +6,14 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from p2pq.model.config import Settings
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(
@@ -117,3 +121,48 @@ def test_the_package_names_its_command_licence_and_python():
     assert project["license"] == "MIT"
     assert (ROOT / "LICENSE").read_text().startswith("MIT License")
     assert project["requires-python"] == ">=3.11"
+
+
+FAKE_COMMAND = """#!/bin/sh
+echo "$* root=$P2PQ_ALLOW_ROOT" >>"{log}"
+echo "$P2PQ_HOME" >>"{homes}"
+cp "$P2PQ_HOME/config.toml" "{log}.toml"
+case $1 in submit)
+    for folder; do :; done
+    mkdir -p "$folder/results/0"
+    echo '{{"points": 4, "inside": 3}}' >"$folder/results/0/pi.json"
+    exit {code} ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_demo_shows_the_results_stops_its_node_and_leaves_nothing_else(tmp_path, code):
+    """With a stand-in for p2pq, so that it shows what the script does and not what a node does."""
+    for name in ("pi/main.py", "pi/mean.py", "demo.sh"):
+        (tmp_path / "examples" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "examples" / name).write_text((ROOT / "examples" / name).read_text())
+    binaries = tmp_path / "venv" / "bin"
+    binaries.mkdir(parents=True)
+    (binaries / "python").symlink_to(sys.executable)
+    log, homes, scratch = tmp_path / "log", tmp_path / "homes", tmp_path / "scratch"
+    scratch.mkdir()
+    (binaries / "p2pq").write_text(FAKE_COMMAND.format(log=log, homes=homes, code=code))
+    (binaries / "p2pq").chmod(0o755)
+
+    done = run(["sh", tmp_path / "examples" / "demo.sh", tmp_path / "venv"], env={**os.environ, "TMPDIR": str(scratch)})
+
+    assert done.returncode == code, done.stderr
+    folder = tmp_path / "examples" / "pi"
+    assert log.read_text().splitlines() == [
+        f"submit --sweep seed=0,1,2,3,4,5,6,7 {folder} root=1",
+        "stop root=1",
+    ]
+    if code == 0:
+        assert "pi is about 3.000000 (1 tasks, 4 points)" in done.stdout
+        assert done.stdout.splitlines()[-1] == f"The results lie in {folder}/results/ (one folder per task)"
+    assert {Path(home).parent.parent for home in homes.read_text().split()} == {scratch}
+    assert list(scratch.iterdir()) == [], "the temporary home goes"
+    settings = msgspec.convert(tomllib.loads(Path(f"{log}.toml").read_text()), Settings)
+    assert not settings.node.mdns
+    assert settings.node.listen == "127.0.0.1:0"
