@@ -144,9 +144,7 @@ class Asking:
 
     def useless(self, asked: Asked) -> None:
         """Treat an answer that could not be used as nothing, so that it is not asked for at once again."""
-        offer = self._offers.get(asked.master)
-        if offer is not None:
-            self._sleep(asked, offer.counter)
+        self._sleep(asked, self._offers[asked.master].counter)
 
     def lapse(self, nonce: bytes, now: Mono) -> None:
         """Give up on a request; the master is left alone for a moment."""
@@ -214,7 +212,7 @@ class Asking:
         """
         free = free.minus(self._out[own]).floored()
         ahead_s = self._schedule.ahead_s * slots - waiting_s
-        if any(asked.ahead and asked.own == own for asked in self._asked.values()) or 2 * waiting_s > ahead_s:
+        if any(asked.ahead and asked.own == own for asked in self._asked.values()) or waiting_s > ahead_s:
             ahead_s = 0.0
         offers = self._eligible(free, own=own)
         if not offers or (free.cpus == 0 and ahead_s <= 0):
@@ -276,12 +274,9 @@ class Asking:
         """Split the work that may wait over the short jobs of that owner, the latest first."""
         ahead: list[tuple[bytes, int]] = []
         for job, whose in reversed(self._offers[master].short.items()):
-            mean_s = self._means.get(job)
-            if whose != owner or mean_s is None:
-                continue
-            count = min(AHEAD_MAX * slots, ITEMS_MAX // 2, int(room_s / max(mean_s, 1e-3)))
-            if count > 0:
-                ahead.append((job, count))
+            mean_s = max(1e-3, self.mean_s(job, owner))
+            if whose == owner and room_s >= mean_s:
+                ahead.append((job, min(AHEAD_MAX * slots, ITEMS_MAX // 2, int(room_s / mean_s))))
         return tuple(ahead)
 
     def _request(
@@ -333,8 +328,7 @@ class Asking:
                 max(room.gpus, before.room.gpus),
             )
             counter = before.counter
-        if asked.owner in self._offers[asked.master].owners:
-            asleep[asked.owner] = _Sleep(counter, room)
+        asleep[asked.owner] = _Sleep(counter, room)
 
     def check(self) -> None:
         """Assert that requests, their deadlines and the room they speak for agree."""

@@ -14,7 +14,9 @@ from p2pq.wire.messages import Granted
 from p2pq.wire.objects import Grant, Manifest
 
 MANIFESTS_MAX: Final = 1024
-"""Manifests kept per linked master; the one used longest ago goes first and is sent again when needed."""
+MANIFEST_BYTES_SUM_MAX: Final = 64 << 20
+"""Manifests kept per linked master, and their bytes in all; the one used longest ago goes first and is sent again when
+needed."""
 
 
 class Declined(msgspec.Struct, frozen=True):
@@ -32,6 +34,16 @@ class Master(msgspec.Struct):
     caps: tuple[str, ...]
     manifests: dict[bytes, Manifest] = msgspec.field(default_factory=dict)
     """By digest, the least recently used first."""
+    sizes: dict[bytes, int] = msgspec.field(default_factory=dict)
+    """Their lengths as they came, in bytes."""
+
+    def keep(self, digest: bytes, manifest: Manifest, size: int) -> None:
+        """Keep a manifest; the least recently used ones go where there are too many or too long ones."""
+        self.manifests[digest] = manifest
+        self.sizes[digest] = size
+        while len(self.manifests) > MANIFESTS_MAX or sum(self.sizes.values()) > MANIFEST_BYTES_SUM_MAX:
+            oldest = next(iter(self.manifests))
+            del self.manifests[oldest], self.sizes[oldest]
 
 
 def open_grant(message: Granted, master: Master, identity: Identity) -> Grant:
@@ -78,9 +90,7 @@ def _learn(grant: Grant, raw: bytes, master: Master, identity: Identity) -> None
     # The certificate says whose machine it is; fair shares are counted by that.
     if manifest.owner != master.owner:
         raise Reject("manifest: another owner")
-    master.manifests[grant.manifest] = manifest
-    if len(master.manifests) > MANIFESTS_MAX:
-        del master.manifests[next(iter(master.manifests))]
+    master.keep(grant.manifest, manifest, len(raw))
 
 
 def open_key(grant: Grant, manifest: Manifest, identity: Identity) -> bytes | Declined:

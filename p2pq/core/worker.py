@@ -223,7 +223,9 @@ class Worker:
             verdict = grants.admit(grant, verdict, self._profile(own=asked.own), self._identity, wall, own=asked.own)
         if isinstance(verdict, grants.Declined):
             self._decline(master, grant, verdict, out)
-            if verdict.fault != "no-manifest":
+            if verdict.fault == "no-manifest":
+                self._asking.strike(master.node, now)
+            else:
                 self._asking.useless(asked)
             return
         self._accept(verdict, grant, message, asked, now, out)
@@ -242,9 +244,10 @@ class Worker:
         known = any(attempt.manifest.job == grant.job for attempt in self._slots.of(master.node))
         mean_s = self._asking.mean_s(JobId(grant.job), manifest.owner)
         inline = message.blobs
-        for item in grant.items:
-            if self._reports.known(master.node, item.lease):
-                continue
+        fresh = [item for item in grant.items if not self._reports.known(master.node, item.lease)]
+        if not fresh:
+            self._asking.useless(asked)
+        for item in fresh:
             attempt = Attempt(
                 master=master.node,
                 lease=item.lease,

@@ -1,0 +1,150 @@
+"""Whom to ask, in the cases that a whole worker seldom meets; the rest is tested through it."""
+
+from random import Random
+
+from p2pq.core import asking as module
+from p2pq.core.asking import AHEAD_MAX, SHORT_JOBS_MAX, Asking, Timer
+from p2pq.core.deadlines import Deadlines
+from p2pq.core.fairness import Fairness, Means
+from p2pq.core.slots import Room
+from p2pq.model.config import ScheduleSettings
+from p2pq.model.ids import Mono
+from p2pq.wire.messages import HasWork, Nothing, Request
+from tests.unit.core.workerkit import ANN, BOB, ME, job_id, nonce
+
+ROOM = Room(4, 100, 0)
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.numbers = 0
+        self.deadlines: Deadlines[Timer] = Deadlines()
+        self.asking = Asking(
+            ME.node, ScheduleSettings(), Fairness(10.0), Means(), self.deadlines, Random(1), self.entropy
+        )
+        self.asking.linked(ANN.node)
+
+    def entropy(self, size: int) -> bytes:
+        self.numbers += 1
+        return self.numbers.to_bytes(size, "big")
+
+    def announce(self, counter: int, *owners: str) -> None:
+        self.asking.has_work(ANN.node, HasWork(counter=counter, owners=owners))
+
+    def plan(self, free: Room = ROOM, *, slots: int = 4, waiting_s: float = 0.0) -> list[Request]:
+        requests = self.asking.plan(free, slots, waiting_s, Mono(0.0), own=False)
+        self.asking.check()
+        return [request for _, request in requests]
+
+    def nothing(self, number: int, counter: int) -> None:
+        self.asking.nothing(ANN.node, Nothing(nonce=nonce(number), owner="ann", counter=counter))
+
+
+def test_an_answer_to_no_request_is_ignored():
+    bench = Bench()
+    bench.announce(1, "ann")
+    bench.plan()
+    bench.nothing(9, 1)
+    bench.asking.linked(BOB.node)
+    assert bench.asking.answer(BOB.node, nonce(1)) is None
+    assert bench.asking.answer(ANN.node, nonce(1)) is not None
+
+
+def test_old_news_is_ignored():
+    bench = Bench()
+    bench.announce(2, "ann")
+    bench.announce(1)
+    assert bench.asking.has_any(ANN.node)
+    bench.announce(3)
+    assert not bench.asking.has_any(ANN.node)
+    assert not bench.asking.has_any(BOB.node)
+
+
+def test_the_largest_room_asked_with_counts():
+    bench = Bench()
+    bench.announce(1, "ann")
+    bench.plan(Room(1, 100, 0))
+    bench.plan(Room(4, 100, 0))
+    bench.nothing(2, 1)
+    bench.nothing(1, 1)
+    # The second answer, to a smaller request, does not make the first forgotten.
+    assert bench.plan(Room(3, 100, 0)) == []
+    assert [request.cpus for request in bench.plan(Room(4, 101, 0))] == [4]
+
+
+def test_leases_ahead_are_of_the_owner_that_was_drawn():
+    bench = Bench()
+    bench.announce(1, "ann", "bob")
+    bench.asking.ended(ANN.node, job_id(1), "ann", 0.5)
+    bench.asking.ended(ANN.node, job_id(2), "bob", 0.25)
+    requests = bench.plan(slots=1)
+    first = requests[0]
+    ahead = {"ann": ((job_id(1), 2),), "bob": ((job_id(2), 4),)}
+    assert first.ahead == ahead[first.owner]
+    # One of them at a time asks for leases ahead.
+    assert [request.ahead for request in requests[1:]] == [()] * (len(requests) - 1)
+
+
+def test_without_a_free_cpu_only_short_jobs_are_asked_for():
+    bench = Bench()
+    bench.announce(1, "ann")
+    assert bench.plan(Room(0, 0, 0)) == []
+    bench.asking.ended(ANN.node, job_id(1), "ann", 0.001)
+    assert bench.plan(Room(0, 0, 0), waiting_s=2.5) == []
+    (request,) = bench.plan(Room(0, 0, 0), slots=1)
+    assert (request.cpus, request.ahead) == (0, ((job_id(1), AHEAD_MAX),))
+    assert bench.plan(Room(0, 0, 0), slots=1) == []
+
+
+def test_what_no_longer_fits_into_the_wait_is_not_asked_for():
+    bench = Bench()
+    bench.announce(1, "ann")
+    bench.asking.ended(ANN.node, job_id(1), "ann", 0.9)
+    assert [request.ahead for request in bench.plan(slots=1, waiting_s=0.2)] == [()]
+
+
+def test_short_jobs_are_bounded_and_long_ones_leave(monkeypatch):
+    monkeypatch.setattr(module, "SHORT_JOBS_MAX", 2)
+    assert SHORT_JOBS_MAX == 64
+    bench = Bench()
+    bench.announce(1, "ann")
+    for number in (1, 2, 3):
+        bench.asking.ended(ANN.node, job_id(number), "ann", 0.5)
+    assert [job for job, _ in bench.plan(slots=1)[0].ahead] == [job_id(3), job_id(2)]
+    bench.asking.stop()
+    bench.asking.ended(ANN.node, job_id(3), "ann", 100.0)
+    bench.asking.grown(ANN.node, job_id(2))
+    assert bench.plan(slots=1)[0].ahead == ()
+
+
+def test_masters_that_are_gone_are_not_spoken_of():
+    bench = Bench()
+    bench.asking.gone(BOB.node)
+    bench.asking.ended(BOB.node, job_id(1), "bob", 0.1)
+    bench.asking.grown(BOB.node, job_id(1))
+    bench.asking.strike(BOB.node, Mono(0.0))
+    bench.asking.set_full(BOB.node, full=True)
+    assert len(bench.deadlines) == 0
+    assert bench.asking.mean_s(job_id(9), "bob") == 0.1
+    assert bench.asking.mean_s(job_id(9), "cat") == 10.0
+
+
+def test_a_master_with_too_many_unacknowledged_results_is_not_asked():
+    bench = Bench()
+    bench.announce(1, "ann")
+    bench.asking.set_full(ANN.node, full=True)
+    assert bench.plan() == []
+    bench.asking.set_full(ANN.node, full=False)
+    assert len(bench.plan()) == 1
+
+
+def test_pauses_double_up_to_a_minute():
+    bench = Bench()
+    pauses = []
+    for _ in range(9):
+        bench.asking.strike(ANN.node, Mono(0.0))
+        bench.asking.strike(ANN.node, Mono(0.0))
+        pauses.append(bench.deadlines.get(("quiet", ANN.node)))
+        bench.deadlines.cancel(("quiet", ANN.node))
+        bench.asking.unquiet(ANN.node)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]

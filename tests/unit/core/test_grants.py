@@ -1,0 +1,56 @@
+"""The manifests of a master are kept within bounds; the checks of a grant are tested through the worker."""
+
+import msgspec
+import pytest
+
+from p2pq.core import grants
+from p2pq.core.grants import Declined, Master, admit, manifest_of, open_grant
+from p2pq.errors import Reject
+from p2pq.model.ids import Wall
+from p2pq.wire import sign
+from p2pq.wire.objects import Grant
+from tests.unit.core.workerkit import ANN, IDENTITY, PROFILE, WALL, granted, item, manifest
+
+
+def master() -> Master:
+    return Master(ANN.node, "ann", ("submit",))
+
+
+def learn(known: Master, number: int, *, sent: bool = False):
+    job = manifest(number=number)
+    message = granted((item(1),), of=job, sent=sent)
+    grant = sign.open_signed(message.grant, Grant, ANN.node)
+    return manifest_of(grant, message, known, IDENTITY, WALL)
+
+
+def test_the_least_recently_used_manifest_goes_first(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(grants, "MANIFESTS_MAX", 2)
+    known = master()
+    learn(known, 1)
+    learn(known, 2)
+    assert learn(known, 1, sent=True) == manifest(number=1)
+    learn(known, 3)
+    assert learn(known, 2, sent=True) == Declined("no-manifest", "")
+    assert learn(known, 1, sent=True) == manifest(number=1)
+    assert known.manifests.keys() == known.sizes.keys()
+
+
+def test_long_manifests_are_bounded_in_sum(monkeypatch: pytest.MonkeyPatch):
+    known = master()
+    learn(known, 1)
+    monkeypatch.setattr(grants, "MANIFEST_BYTES_SUM_MAX", 3 * next(iter(known.sizes.values())) // 2)
+    learn(known, 2)
+    assert learn(known, 1, sent=True) == Declined("no-manifest", "")
+
+
+def test_who_may_not_give_work_is_refused():
+    known = msgspec.structs.replace(master(), caps=("work",))
+    with pytest.raises(Reject, match="may not give work"):
+        open_grant(granted((item(1),)), known, IDENTITY)
+
+
+@pytest.mark.parametrize(("late_ms", "ok"), [(360_000, True), (360_001, False)])
+def test_two_clocks_may_differ_by_five_minutes(late_ms, ok):
+    grant = sign.open_signed(granted((item(1),)).grant, Grant, ANN.node)
+    verdict = admit(grant, manifest(), PROFILE, IDENTITY, Wall(WALL + late_ms), own=False)
+    assert (verdict == manifest()) is ok

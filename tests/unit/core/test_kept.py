@@ -1,0 +1,65 @@
+"""Results wait here until their master has them."""
+
+import pytest
+
+from p2pq.core import kept
+from p2pq.core.kept import BATCH_MAX, RENEW_S, RESEND_S, Kept
+from p2pq.core.records import ResultKept
+from p2pq.model.ids import LeaseId, Mono
+from p2pq.wire.objects import BlobRef
+from tests.unit.core.workerkit import ANN, BOB, IDENTITY, item, ready, result_item
+
+
+def book(count: int, now: float | None = 0.0, **fields) -> Kept:
+    """Return a book that keeps so many results of ANN."""
+    results = Kept(IDENTITY, ())
+    for number in range(count):
+        results.keep(ANN.node, result_item(item(number), **fields), None if now is None else Mono(now))
+    results.check()
+    return results
+
+
+def test_a_result_is_kept_until_it_is_released():
+    results = book(1)
+    assert results.has(ANN.node, LeaseId(1, 0))
+    assert not results.has(BOB.node, LeaseId(1, 0))
+    assert results.release(ANN.node, LeaseId(1, 0))
+    assert not results.release(ANN.node, LeaseId(1, 0))
+    assert len(results) == 0
+    results.check()
+
+
+def test_results_of_an_earlier_life_count_from_the_first_link_on():
+    row = ResultKept(lease=LeaseId(1, 3), master=ANN.node, item=result_item(item(3)))
+    results = Kept(IDENTITY, (row,))
+    assert results.leases(ANN.node) == (LeaseId(1, 3),)
+    assert results.renewed(ANN.node, Mono(0.0)) == ()
+    assert results.due(ANN.node, Mono(1e9)) == ()
+    results.linked(ANN.node, Mono(100.0))
+    results.linked(ANN.node, Mono(5000.0))
+    assert results.renewed(ANN.node, Mono(100.0 + RENEW_S - 1)) == (LeaseId(1, 3),)
+    assert results.renewed(ANN.node, Mono(100.0 + RENEW_S)) == ()
+    assert results.due(ANN.node, Mono(100.0 + RESEND_S - 1)) == ()
+    assert results.due(ANN.node, Mono(100.0 + RESEND_S)) == (LeaseId(1, 3),)
+
+
+def test_one_signature_serves_a_batch():
+    results = book(BATCH_MAX + 1)
+    items = [result_item(item(number)) for number in range(BATCH_MAX + 1)]
+    sent = results.messages(ANN.node, results.leases(ANN.node))
+    assert sent == [ready(*items[:BATCH_MAX]).message, ready(items[-1]).message]
+    assert results.messages(ANN.node, ()) == []
+
+
+def test_a_batch_names_not_too_many_blobs(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kept, "_BLOBS_MAX", 3)
+    blobs = (BlobRef(b"b" * 32, 1), BlobRef(b"c" * 32, 1))
+    results = book(3, blobs=blobs)
+    assert len(results.messages(ANN.node, results.leases(ANN.node))) == 3
+
+
+def test_a_master_that_acknowledges_nothing_is_full(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kept, "KEPT_MAX", 2)
+    assert not book(1).full(ANN.node)
+    assert book(2).full(ANN.node)
+    assert not book(2).full(BOB.node)

@@ -1,0 +1,326 @@
+"""Who is linked, whom to dial, who is out."""
+
+from random import Random
+
+import msgspec
+import pytest
+
+from p2pq.core import effects as fx
+from p2pq.core import events as ev
+from p2pq.core import membership
+from p2pq.core.membership import Membership, Peer, refusal
+from p2pq.core.records import BanKept, PeerSeen, Restored
+from p2pq.errors import Reject
+from p2pq.model.ids import Mono, NodeId, Wall
+from p2pq.model.notice import LinksFull, PeerBanned, PeerDown, PeerRefused, PeerUp
+from p2pq.wire import messages as msg
+from p2pq.wire import prims, trust
+from tests.unit.core.workerkit import ANN, BOB, IDENTITY, ME, WALL, Member, entropy, send
+
+CAT = Member("cat")
+ROOT = trust.make_root(entropy)
+MINE = msgspec.structs.replace(IDENTITY, root=ROOT.public, mesh=prims.mesh_id(ROOT.public))
+HOME = "192.0.2.1:9476"
+AWAY = "192.0.2.2:9476"
+
+
+def ban(node: NodeId, at: int = WALL, *, banned: bool = True, issuer: prims.SigningKey = ROOT, certs=()) -> bytes:
+    return trust.issue_ban(issuer, ROOT.public, node, at=Wall(at), banned=banned, certs=certs)
+
+
+def admin(member: Member) -> bytes:
+    subject = trust.Subject(node=member.node, name=member.name, owner=member.name, caps=("admin",))
+    return trust.issue_admin(ROOT, subject, serial=bytes(16), wall=WALL)
+
+
+class Middle(Random):
+    """Jitters by nothing: three quarters of every pause."""
+
+    def random(self) -> float:
+        return 0.5
+
+
+class Bench:
+    def __init__(self, restored: Restored | None = None, links_max: int = 8) -> None:
+        self.now = Mono(0.0)
+        self.members = Membership(
+            MINE, Restored() if restored is None else restored, links_max, Middle(), self.now, lambda _now: WALL
+        )
+
+    def do(self, event: ev.Event, *, after: float = 0.0) -> list[fx.Effect]:
+        self.now = Mono(self.now + after)
+        effects = self.members.handle(event, self.now)
+        self.members.check()
+        assert self.members.deadline is None or self.members.deadline > self.now
+        return effects
+
+    def tick(self, after: float = 0.0) -> list[fx.Effect]:
+        return self.do(ev.Tick(), after=after)
+
+    def says(self, message: msg.CoreMessage, member: Member = ANN) -> list[fx.Effect]:
+        return self.do(ev.Received(peer=member.node, message=message))
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def seen(member: Member, *addresses: str) -> fx.Record:
+    return fx.Record(row=PeerSeen(node=member.node, name=member.name, addresses=addresses or (HOME,)))
+
+
+def up(member: Member, address: str = HOME) -> fx.Emit:
+    return fx.Emit(notice=PeerUp(peer=member.node, name=member.name, address=address))
+
+
+# -- links ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_link_is_remembered_and_told(bench: Bench) -> None:
+    assert bench.do(ANN.link(addresses=(AWAY,))) == [seen(ANN, HOME, AWAY), up(ANN)]
+    assert bench.members.linked(ANN.node)
+    assert bench.members.link(ANN.node) == ANN.link(addresses=(AWAY,))
+    assert bench.do(BOB.link(address="")) == [
+        fx.Record(row=PeerSeen(node=BOB.node, name="bob", addresses=())),
+        up(BOB, ""),
+        send(msg.Peers(addresses=((ANN.node, (HOME, AWAY)),)), BOB),
+    ]
+
+
+def test_a_link_that_breaks_is_dialled_again(bench: Bench) -> None:
+    bench.do(ANN.link())
+    assert bench.do(ev.LinkDown(peer=ANN.node, reason="reset")) == [
+        fx.Emit(notice=PeerDown(peer=ANN.node, reason="reset"))
+    ]
+    assert bench.do(ev.LinkDown(peer=ANN.node)) == []
+    assert bench.tick(after=0.75) == [fx.Dial(address=HOME, node=ANN.node)]
+    bench.do(ANN.link(dialled=True))
+    assert bench.members.deadline is None
+
+
+def test_who_said_goodbye_is_not_dialled(bench: Bench) -> None:
+    bench.do(ANN.link())
+    assert bench.says(msg.Leaving()) == []
+    bench.do(ev.LinkDown(peer=ANN.node))
+    assert bench.members.deadline is None
+
+
+def test_links_are_bounded_and_it_is_said_once() -> None:
+    bench = Bench(links_max=1)
+    bench.do(ANN.link())
+    hangup = fx.Hangup(peer=BOB.node, reason="links-full")
+    assert bench.do(BOB.link()) == [hangup, fx.Emit(notice=LinksFull(links_max=1))]
+    assert bench.do(BOB.link()) == [hangup]
+    assert bench.do(ev.AddressSeen(addresses=(AWAY,), source="mdns", node=BOB.node)) == []
+    bench.do(ANN.link(dialled=True))
+    assert bench.do(ev.LinkDown(peer=ANN.node)) == [
+        fx.Emit(notice=PeerDown(peer=ANN.node, reason="")),
+        fx.Dial(address=AWAY, node=BOB.node),
+    ]
+
+
+def test_who_is_not_linked_is_not_heard(bench: Bench) -> None:
+    assert bench.says(msg.Leaving()) == [fx.Drop(peer=ANN.node, reason="not linked")]
+
+
+def test_what_concerns_others_is_ignored(bench: Bench) -> None:
+    bench.do(ANN.link())
+    assert bench.says(msg.Holding()) == []
+    assert bench.do(ev.Drain()) == []
+    assert bench.do(ev.Drain(now=True)) == [send(msg.Leaving())]
+
+
+def test_memory_is_bounded_and_those_linked_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "REMEMBERED_MAX", 1)
+    bench = Bench()
+    bench.do(ANN.link())
+    bench.do(ev.LinkDown(peer=ANN.node))
+    bench.do(BOB.link(address=AWAY))
+    names = [peer.name for peer in bench.members.peers()]
+    assert names == ["bob", ""]
+
+
+# -- addresses -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_hint_is_dialled(bench: Bench) -> None:
+    assert bench.do(ev.AddressSeen(addresses=(HOME,), source="mdns", node=ANN.node)) == [
+        fx.Dial(address=HOME, node=ANN.node)
+    ]
+
+
+def test_hints_about_this_node_or_one_that_is_linked_are_not_dialled(bench: Bench) -> None:
+    bench.do(ANN.link())
+    assert bench.do(ev.AddressSeen(addresses=(AWAY,), source="mdns", node=ME.node)) == []
+    assert bench.do(ev.AddressSeen(addresses=(AWAY,), source="mdns", node=ANN.node)) == []
+    assert bench.members.deadline is None
+
+
+def test_peers_tell_of_peers(bench: Bench) -> None:
+    bench.do(ANN.link())
+    assert bench.says(msg.Peers(addresses=((BOB.node, (AWAY,)), (ME.node, (HOME,))))) == [
+        fx.Dial(address=AWAY, node=BOB.node)
+    ]
+
+
+def test_remembered_peers_are_dialled_at_once() -> None:
+    restored = Restored(peers=(seen(ANN).row, PeerSeen(node=ME.node, name="me", addresses=(AWAY,))))
+    assert Bench(restored).tick() == [fx.Dial(address=HOME, node=ANN.node)]
+
+
+def test_other_addresses_of_somebody_linked_are_not_dialled(bench: Bench) -> None:
+    bench.do(ev.AddressSeen(addresses=(HOME, AWAY), source="config"))
+    bench.do(ANN.link(address=HOME, addresses=(AWAY,), dialled=True))
+    assert bench.tick(after=1.0) == []
+
+
+def test_a_dial_that_was_given_up_is_not_repeated_once_linked(bench: Bench) -> None:
+    bench.do(ev.AddressSeen(addresses=(HOME,), source="config", node=ANN.node))
+    bench.do(ANN.link(address=AWAY))
+    assert bench.tick(after=30.0) == []
+    assert bench.tick(after=10.0) == []
+    assert bench.members.deadline is None
+
+
+def test_a_refusal_is_told_once(bench: Bench) -> None:
+    bench.do(ev.AddressSeen(addresses=(HOME,), source="config"))
+    refused = fx.Emit(notice=PeerRefused(address=HOME, reason="wrong-mesh-key"))
+    failed = ev.DialFailed(address=HOME, reason="wrong-mesh-key")
+    assert bench.do(failed) == [refused]
+    assert bench.tick(after=1.0) == [fx.Dial(address=HOME)]
+    assert bench.do(failed) == []
+    assert bench.do(ev.DialFailed(address=HOME, reason="connection refused")) == []
+    assert bench.do(ev.DialFailed(address=AWAY, reason="wrong-mesh-key", node=ANN.node)) == []
+
+
+def test_this_very_node_is_never_dialled_again(bench: Bench) -> None:
+    bench.do(ev.AddressSeen(addresses=(HOME,), source="config"))
+    bench.do(ev.DialFailed(address=HOME, reason="self"))
+    assert bench.members.deadline is None
+    assert bench.members.peers() == ()
+
+
+def test_what_counts_as_a_refusal() -> None:
+    assert refusal(trust.BANNED)
+    assert refusal("by-peer:wrong-mesh-key")
+    assert not refusal("connection refused")
+
+
+# -- bans ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_ban_of_the_user_ends_the_link_and_keeps_the_node_out(bench: Bench) -> None:
+    bench.do(ANN.link())
+    assert bench.do(ev.BanAsked(node=ANN.node, banned=True)) == [
+        fx.Record(row=BanKept(node=ANN.node, banned=True)),
+        fx.Emit(notice=PeerBanned(peer=ANN.node, banned=True, by="me")),
+        fx.Hangup(peer=ANN.node, reason="banned"),
+    ]
+    assert bench.do(ev.BanAsked(node=ANN.node, banned=True)) == [fx.Record(row=BanKept(node=ANN.node, banned=True))]
+    bench.do(ev.LinkDown(peer=ANN.node))
+    assert bench.members.deadline is None
+    assert bench.do(ANN.link()) == [
+        fx.Hangup(peer=ANN.node, reason="banned"),
+        fx.Emit(notice=PeerRefused(address=HOME, reason="banned", peer=ANN.node)),
+    ]
+    assert not bench.members.linked(ANN.node)
+    assert bench.do(ev.AddressSeen(addresses=(HOME,), source="mdns", node=ANN.node)) == []
+    assert bench.do(ev.DialFailed(address=HOME, reason="timeout", node=ANN.node)) == []
+    assert bench.do(ev.BanAsked(node=ANN.node, banned=False))[1] == fx.Emit(
+        notice=PeerBanned(peer=ANN.node, banned=False, by="me")
+    )
+    assert bench.tick(after=0.75) == [fx.Dial(address=HOME, node=ANN.node)]
+
+
+def test_a_signed_ban_is_believed_kept_and_passed_on(bench: Bench) -> None:
+    bench.do(ANN.link())
+    bench.do(BOB.link(address=AWAY))
+    raw = ban(BOB.node)
+    assert bench.says(msg.Bans(bans=(raw,))) == [
+        fx.Record(row=BanKept(node=BOB.node, banned=True, signed=raw)),
+        send(msg.Bans(bans=(raw,)), BOB),
+        fx.Emit(notice=PeerBanned(peer=BOB.node, banned=True, by="an admin")),
+        fx.Hangup(peer=BOB.node, reason="banned"),
+    ]
+    assert bench.says(msg.Bans(bans=(raw,))) == []
+    assert bench.members.banned(BOB.node)
+    assert bench.do(CAT.link())[-1] == send(msg.Bans(bans=(raw,)), CAT)
+
+
+def test_the_latest_word_of_each_admin_counts(bench: Bench) -> None:
+    bench.do(ANN.link())
+    bench.says(msg.Bans(bans=(ban(BOB.node, WALL),)))
+    assert bench.says(msg.Bans(bans=(ban(BOB.node, WALL - 1, banned=False),))) == []
+    assert bench.members.banned(BOB.node)
+    by_ann = ban(BOB.node, issuer=ANN.signer, certs=(admin(ANN),))
+    assert len(bench.says(msg.Bans(bans=(by_ann,)))) == 1
+    bench.says(msg.Bans(bans=(ban(BOB.node, WALL + 1, banned=False),)))
+    assert bench.members.banned(BOB.node)
+    free = ban(BOB.node, WALL + 1, banned=False, issuer=ANN.signer, certs=(admin(ANN),))
+    assert bench.says(msg.Bans(bans=(free,)))[-1] == fx.Emit(notice=PeerBanned(peer=BOB.node, banned=False, by="ann"))
+
+
+def test_an_admin_asks_with_its_signature(bench: Bench) -> None:
+    bench.do(ANN.link())
+    raw = ban(BOB.node)
+    assert bench.do(ev.BanAsked(node=BOB.node, banned=True, signed=raw)) == [
+        fx.Record(row=BanKept(node=BOB.node, banned=True)),
+        fx.Record(row=BanKept(node=BOB.node, banned=True, signed=raw)),
+        send(msg.Bans(bans=(raw,))),
+        fx.Emit(notice=PeerBanned(peer=BOB.node, banned=True, by="me")),
+    ]
+
+
+def test_a_forged_ban_is_dropped(bench: Bench) -> None:
+    bench.do(ANN.link())
+    assert bench.says(msg.Bans(bans=(ban(BOB.node, issuer=CAT.signer),))) == [
+        fx.Drop(peer=ANN.node, reason="ban: missing-certificate")
+    ]
+    assert bench.says(msg.Bans(bans=(b"garbage",))) == [fx.Drop(peer=ANN.node, reason="ban: malformed")]
+    assert not bench.members.banned(BOB.node)
+
+
+def test_bans_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "BANS_MAX", 1)
+    bench.do(ANN.link())
+    bench.says(msg.Bans(bans=(ban(BOB.node),)))
+    assert bench.says(msg.Bans(bans=(ban(CAT.node),))) == [fx.Drop(peer=ANN.node, reason="ban: too many")]
+
+
+def test_bans_survive_a_restart() -> None:
+    raw = ban(BOB.node)
+    rows = (BanKept(node=BOB.node, banned=True, signed=raw), BanKept(node=ANN.node, banned=True))
+    bench = Bench(Restored(bans=rows, peers=(seen(ANN).row,)))
+    assert bench.members.banned(BOB.node)
+    assert bench.members.banned(ANN.node)
+    assert bench.tick() == []
+    with pytest.raises(Reject):
+        Bench(Restored(bans=(BanKept(node=BOB.node, banned=True, signed=b"x"),)))
+
+
+# -- for people ----------------------------------------------------------------------------------------------------------
+
+
+def test_peers_are_shown_with_their_state(bench: Bench) -> None:
+    bench.do(ANN.link())
+    bench.do(BOB.link(address=AWAY))
+    bench.do(ev.LinkDown(peer=BOB.node))
+    other = "192.0.2.3:9476"
+    bench.do(ev.AddressSeen(addresses=(other,), source="config"))
+    linked = Peer(
+        id=ANN.node, name="ann", owner="ann", address=HOME, state="up", boot=bytes(16), caps=("submit", "work")
+    )
+    down = Peer(id=BOB.node, name="bob", address=AWAY, state="down")
+    assert bench.members.peers() == (linked, down, Peer(id=None, address=other, state="connecting"))
+    bench.do(ev.DialFailed(address=other, reason="wrong-mesh-key"))
+    bench.tick(after=0.75)
+    bench.do(ev.DialFailed(address=AWAY, reason="timeout", node=BOB.node))
+    bench.do(ev.DialFailed(address=other, reason="wrong-mesh-key"))
+    assert bench.members.peers() == (
+        linked,
+        msgspec.structs.replace(down, reason="timeout"),
+        Peer(id=None, address=other, state="refused", reason="wrong-mesh-key"),
+    )
+    bench.do(ev.BanAsked(node=BOB.node, banned=True))
+    assert bench.members.peers()[1] == msgspec.structs.replace(down, state="refused", reason="banned")

@@ -1,0 +1,93 @@
+"""Room, who takes it, and at which isolation."""
+
+import msgspec
+import pytest
+
+from p2pq.core.slots import Attempt, Room, Slots, asked, level, offered, refusal
+from p2pq.model.ids import LeaseId, Mono
+from p2pq.model.job import Profile, Resources
+from tests.unit.core.workerkit import ANN, BOB, ME, PROFILE, manifest
+
+WIDE = Resources(cpus=2, memory_mb=100, gpus=1)
+
+
+NARROW = Resources()
+
+
+def attempt(counter: int, resources: Resources = NARROW, *, own: bool = False) -> Attempt:
+    return Attempt(
+        master=ANN.node,
+        lease=LeaseId(1, counter),
+        manifest=manifest(resources=resources),
+        task=0,
+        attempt=1,
+        key=b"",
+        own=own,
+        sandbox="strict",
+    )
+
+
+def test_room_adds_up():
+    assert Room(1, 2, 3).plus(Room(4, 5, 6)) == Room(5, 7, 9)
+    assert Room(1, 2, 3).minus(Room(4, 5, 6)).floored() == Room(0, 0, 0)
+    assert offered(PROFILE) == Room(2, 4096, 1)
+    assert asked(WIDE) == Room(2, 100, 1)
+
+
+@pytest.mark.parametrize("other", [Room(3, 0, 0), Room(0, 3, 0), Room(0, 0, 3)])
+def test_room_holds_what_fits_in_every_respect(other):
+    assert Room(2, 2, 2).holds(Room(2, 2, 2))
+    assert not Room(2, 2, 2).holds(other)
+
+
+@pytest.mark.parametrize(
+    ("proved", "wanted", "guest", "own"),
+    [
+        ("strict", "strict", "strict", "strict"),
+        ("strict", "basic", "strict", "basic"),
+        ("strict", "none", "strict", "none"),
+        ("basic", "strict", None, "none"),
+        ("basic", "basic", "basic", "basic"),
+        ("basic", "none", None, "none"),
+        ("none", "strict", None, "none"),
+        ("none", "basic", None, "none"),
+        ("none", "none", None, "none"),
+    ],
+)
+def test_guests_get_what_is_proved_and_own_tasks_what_they_ask_for(proved, wanted, guest, own):
+    profile = Profile(sandbox=proved, accepts=True)
+    assert level(manifest(sandbox=wanted), profile, own=False) == guest
+    assert level(manifest(sandbox=wanted), profile, own=True) == own
+
+
+def test_a_refusal_says_why():
+    closed = msgspec.structs.replace(PROFILE, accepts=False)
+    assert refusal(manifest(), closed, ME.node, own=False) == "guests are not accepted"
+    assert refusal(manifest(), closed, ME.node, own=True) == ""
+    assert refusal(manifest(only=BOB.node), PROFILE, ME.node, own=False) == "meant for another node"
+    assert refusal(manifest(only=ME.node), PROFILE, ME.node, own=False) == ""
+
+
+def test_attempts_start_in_order_as_room_frees():
+    slots = Slots()
+    slots.room = {False: Room(2, 100, 1), True: Room(1, 0, 0)}
+    first, wide, last, own = attempt(1), attempt(2, WIDE), attempt(3), attempt(4, own=True)
+    for each in (first, wide, last, own):
+        slots.add(each)
+    assert slots.next(own=False) is first
+    slots.start(first, Mono(1.0))
+    slots.check()
+    assert slots.next(own=False) is None
+    assert slots.next(own=True) is own
+    slots.remove(first)
+    assert slots.next(own=False) is wide
+    slots.start(wide, Mono(2.0))
+    assert slots.free(own=False) == Room(0, 0, 0)
+    slots.remove(wide)
+    slots.remove(last)
+    assert slots.next(own=False) is None
+    assert [each.lease for each in slots] == [own.lease]
+    assert slots.of(BOB.node) == ()
+    slots.remove(own)
+    assert len(slots) == 0
+    slots.check()
