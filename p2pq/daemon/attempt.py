@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, assert_never
 
-from p2pq.daemon.limits import Breach, Limits, Watch
+from p2pq.daemon.limits import Breach, Limits, Watch, size_text
 from p2pq.daemon.runner_process import (
     Clean,
     Dirty,
@@ -92,6 +92,7 @@ class Attempt:
         )
         self.on_started: Callable[[Path, Path], None] | None = None
         self.done = False
+        self._oom_kills = runner.group.oom_kills() if runner.group is not None else 0
         self._started = False
         self._ended: Exited | Failed | None = None
         self._stop: Stop | None = None
@@ -196,6 +197,7 @@ class Attempt:
                 self._kill_at = None
                 self._answer_by = now + ANSWER_S
             case Clean():
+                self._runner.occupied = False
                 self.done = True
             case Dirty():
                 self._runner.kill()
@@ -241,15 +243,27 @@ class Attempt:
     def _verdict(self, code: int | None, number: int | None) -> tuple[Reason, str]:
         if self._stop is not None:
             return self._stop.reason, self._stop.detail
+        if code != 0 and self._out_of_memory():
+            limit = size_text(self._limits.memory_bytes or 0)
+            return "memory-limit", f"it used more memory than its limit of {limit}"
         if self._lost is not None:
             return "sandbox", self._lost
         if isinstance(self._ended, Failed):
             return "exit", f"the command could not be executed: {os.strerror(self._ended.errno)}"
-        if number == signal.SIGXFSZ:
-            return "disk-limit", "one of its files grew beyond its limit"
-        if number is not None:
-            return "signal", f"it was killed by {_signal_name(number)}"
-        return ("exit" if code else "ok"), f"it exited with status {code}"
+        return _by_signal(number) or ("exit" if code else "ok", f"it exited with status {code}")
+
+    def _out_of_memory(self) -> bool:
+        """Whether the kernel killed something of the task for passing its group's limit."""
+        group = self._runner.group
+        return group is not None and group.oom_kills() > self._oom_kills
+
+
+def _by_signal(number: int | None) -> tuple[Reason, str] | None:
+    if number is None:
+        return None
+    if number == signal.SIGXFSZ:
+        return "disk-limit", "one of its files grew beyond its limit"
+    return "signal", f"it was killed by {_signal_name(number)}"
 
 
 def _signal_name(number: int) -> str:

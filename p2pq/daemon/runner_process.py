@@ -8,8 +8,10 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
+import stat
 import struct
 import subprocess
 from collections.abc import Mapping
@@ -22,6 +24,7 @@ import psutil
 from msgspec import Meta
 
 from p2pq.daemon import limits, sandbox
+from p2pq.daemon.cgroups import Group
 from p2pq.errors import SandboxError
 from p2pq.runner import main as runner_main
 
@@ -31,6 +34,7 @@ PENDING_MAX: Final = 8
 
 IN_MEMORY: Final = len(runner_main.IN_MEMORY)
 READY_S: Final = 20.0
+MARKED_ROUNDS_MAX: Final = 20
 STDERR_BYTES_MAX: Final = 4096
 OOM_ADJUST: Final = "800"
 """When the machine runs out of memory, the kernel takes tasks first."""
@@ -135,6 +139,11 @@ class Scratch:
         for folder in (self.root, self.job, self.temporary, self.output):
             folder.mkdir(mode=0o700, parents=folder == self.root)
 
+    def open_up(self) -> None:
+        """Make the task's folder accessible, or its results would look like a fault of this machine."""
+        if stat.S_ISDIR(self.job.lstat().st_mode):
+            self.job.chmod(0o700)
+
     def empty(self) -> None:
         """Delete what a task left; no process of it may be alive."""
         for folder in (self.job, self.temporary, self.output):
@@ -161,6 +170,12 @@ class RunnerProcess:
         self.heard: asyncio.Queue[Heard] = asyncio.Queue()
         self.broken = False
         """It must not be used again."""
+
+        self.group: Group | None = None
+        """Its control group, where this daemon has been delegated one."""
+
+        self.occupied = False
+        """Something of a task may be alive; from its launch until the runner is clean."""
 
         self._loop = asyncio.get_running_loop()
         self.dead: asyncio.Future[None] = self._loop.create_future()
@@ -401,8 +416,10 @@ class RunnerProcess:
         self._finish()
 
     def _finish(self) -> None:
-        if self.level == "none":
+        if self.level == "none" and self.occupied:
             kill_marked(self.token)
+        if self.group is not None:
+            self.group.remove()
         self._control.close()
         while self.in_memory:
             os.close(self.in_memory.pop())
@@ -444,15 +461,28 @@ def kill_below(pid: int) -> None:
 
 
 def kill_marked(token: RunnerToken) -> None:
-    """Kill the processes whose environment names this runner: what a task orphaned by killing its runner."""
+    """Kill the processes whose environment names this runner: what a task orphaned by killing its runner.
+
+    Returns when they are dead, or after some seconds where one cannot die.
+    """
     mark = f"{MARK}={token}".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(entry.name), signal.SIGKILL)
-            except OSError:
-                continue  # another user's, or it ended
+    for _ in range(MARKED_ROUNDS_MAX):
+        found = False
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if mark not in (entry / "environ").read_bytes().split(b"\0"):
+                        continue
+                    found = True
+                    fd = os.pidfd_open(int(entry.name))
+                except OSError:
+                    continue  # another user's, or it ended
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+                select.select([fd], [], [], 0.05)
+                os.close(fd)
+        if not found:
+            return
 
 
 def purge(folder: Path) -> None:

@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
 from p2pq.daemon import limits, sandbox
 from p2pq.daemon.attempt import Attempt, KillReason, Outcome, Reason, Stop
+from p2pq.daemon.cgroups import Cgroups
 from p2pq.daemon.limits import Limits
 from p2pq.daemon.runner_process import (
     MARK,
@@ -110,6 +111,12 @@ class RunnerPool:
         self._pinned: Counter[int] = Counter()
         self._removals: set[asyncio.Future[None]] = set()
         self._closing = False
+        self._cgroups: Cgroups | None = None
+
+    @property
+    def memory_control(self) -> Literal["cgroup", "polling"]:
+        """How memory limits are enforced here; known after ``start``."""
+        return "polling" if self._cgroups is None else "cgroup"
 
     async def start(self) -> None:
         """Make the scratch folder and delete what an earlier daemon left in it.
@@ -118,6 +125,7 @@ class RunnerPool:
             StorageError: the folder cannot be made or emptied.
         """
         await _in_thread(self._prepare_scratch)
+        self._cgroups = Cgroups.open()
 
     def _prepare_scratch(self) -> None:
         try:
@@ -214,11 +222,12 @@ class RunnerPool:
         try:
             scratch.create()
             runner = RunnerProcess(launch.level, self.python, scratch, token)
-        except OSError as error:
+        except (OSError, SandboxError) as error:
+            if scratch.root.is_dir():
+                scratch.remove()
+            if isinstance(error, SandboxError):
+                raise
             raise _storage_error(error, self._scratch) from error
-        except SandboxError:
-            scratch.remove()
-            raise
         self._alive[runner] = key
         runner.dead.add_done_callback(lambda _: self._remove_unused(runner))
         return runner
@@ -273,6 +282,7 @@ class RunnerPool:
             await _in_thread(lambda: self._fill(launch, runner.scratch, files))
             if not runner.pid:
                 await runner.ready()
+                self._confine(launch.limits, runner)
                 runner.setup(
                     launch.limits.rlimits(launch.level),
                     sandbox.mounts_below_scratch(self.python),
@@ -282,6 +292,7 @@ class RunnerPool:
             if launch.level == "strict":
                 pins = self._pin(launch.limits.cpus, runner)
             if run.stop is None:
+                runner.occupied = True
                 runner.send(self._order(launch, runner), (files[0], files[1]))
             attempt = Attempt(runner, self._count, launch.limits, self._grace_s, loop.time())
             attempt.on_started = launch.on_started
@@ -294,6 +305,16 @@ class RunnerPool:
             for fd in files:
                 os.close(fd)
             self._pinned.subtract(pins)
+
+    def _confine(self, chosen: Limits, runner: RunnerProcess) -> None:
+        """Put a runner that has not run anything yet into a control group of its own, where there are any."""
+        if self._cgroups is None:
+            return
+        try:
+            runner.group = self._cgroups.create(runner.token, chosen.memory_bytes, chosen.processes)
+            runner.group.add(runner.pid)
+        except OSError as error:
+            raise SandboxError(f"the control group could not be made: {error.strerror}") from error
 
     def _fill(self, launch: TaskLaunch[T], scratch: Scratch, files: list[int]) -> None:
         """Fill the scratch folder and open the output files (in a worker thread)."""
@@ -367,6 +388,7 @@ class RunnerPool:
     def _collect(self, launch: TaskLaunch[T], runner: RunnerProcess, outcome: Outcome) -> T:
         """Collect the results, then empty the folder for the next task (in a worker thread)."""
         try:
+            runner.scratch.open_up()
             result = launch.collect(runner.scratch.job, outcome)
             if not runner.broken:
                 runner.scratch.empty()

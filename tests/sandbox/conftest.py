@@ -1,5 +1,6 @@
 """A pool, and a short way to run one program in it."""
 
+import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -37,7 +38,7 @@ def collect(folder: Path, outcome: Outcome) -> Ran:
     files = {
         path.name: path.read_text(errors="replace")
         for path in folder.iterdir()
-        if path.is_file() and path.stat().st_size < 1 << 20
+        if path.is_file() and os.access(path, os.R_OK) and path.stat().st_size < 1 << 20
     }
     with outcome.stdout.open("rb") as out, outcome.stderr.open("rb") as err:
         return Ran(

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from p2pq.daemon import limits as limits_module
-from p2pq.daemon import runner_process
+from p2pq.daemon import runner_process, sandbox
+from p2pq.daemon.cgroups import Cgroups
 from p2pq.daemon.runners import Limits, RunnerPool, TaskLaunch
 from p2pq.errors import DiskFullError, SandboxError, StorageError
 
@@ -75,7 +76,8 @@ async def test_tasks_of_a_job_share_a_runner_and_nothing_else(run: Run, pool: Ru
     for _ in range(3):
         ran = await run("listing", level=level)
         assert json.loads(ran.stdout)["job"] == ["main.py"]
-        assert json.loads(ran.stdout)["tmp"] == []
+        mounts = sandbox.mounts_below_scratch(pool.python) if level == "strict" else []
+        assert json.loads(ran.stdout)["tmp"] == sorted({path[1] for path in mounts})
         await run(("/bin/sh", "-c", 'touch left; touch "$TMPDIR/left"'), level=level)
     assert len(pool._alive) == 1
     await run(("/bin/true",), level=level, job=b"other")
@@ -215,6 +217,30 @@ async def test_limits_hold_at_none(run: Run) -> None:
     assert (await run("flood", level="none", limits=small)).outcome.reason == "output-limit"
     small = dataclasses.replace(LIMITS, processes=10)
     assert (await run("fork_bomb", "40", level="none", limits=small)).outcome.reason == "memory-limit"
+
+
+async def test_a_control_group_bounds_the_runner_and_explains_the_end(
+    pool: RunnerPool, run: Run, tmp_path: Path
+) -> None:
+    assert pool.memory_control in ("cgroup", "polling")
+    (tmp_path / "group").mkdir()
+    pool._cgroups = Cgroups(tmp_path / "group")
+    assert pool.memory_control == "cgroup"
+
+    def kernel_kills(_: Path, __: Path) -> None:
+        (runner,) = pool._alive
+        (made,) = (tmp_path / "group").iterdir()
+        assert (made / "cgroup.procs").read_text() == str(runner.pid)
+        (made / "memory.events").write_text("oom_kill 1\n")
+
+    ran = await run(("/bin/sh", "-c", "kill -9 $$"), level="none", on_started=kernel_kills)
+    assert ran.outcome.reason == "memory-limit"
+    assert ran.outcome.detail == "it used more memory than its limit of 512 MiB"
+    ran = await run(("/bin/sh", "-c", "kill -9 $$"), level="none")
+    assert ran.outcome.reason == "signal"  # that kill was counted before
+    with pytest.raises(SandboxError, match="control group"):
+        pool._cgroups = Cgroups(tmp_path / "missing")
+        await pool.run(launch(job=b"other"))
 
 
 async def test_faults_of_this_machine_are_raised(pool: RunnerPool, monkeypatch: pytest.MonkeyPatch, level: str) -> None:
@@ -360,7 +386,7 @@ async def test_a_sandbox_that_is_ended_while_it_starts_leaves_nothing(pool: Runn
 
 
 def all_processes() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
 async def test_starting_deletes_what_an_earlier_daemon_left(pool: RunnerPool) -> None:
