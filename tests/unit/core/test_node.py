@@ -1,0 +1,263 @@
+"""One node: everything it decides, and what it says to itself, in one turn and in order."""
+
+from random import Random
+
+import msgspec
+import pytest
+
+from p2pq.core import effects as fx
+from p2pq.core import events as ev
+from p2pq.core.ledger import Ledger
+from p2pq.core.node import LINKS_MAX, Node, PeerView, Policy
+from p2pq.core.records import EpochBegun
+from p2pq.model.config import ScheduleSettings
+from p2pq.model.ids import JobId, LeaseId, Mono, Wall
+from p2pq.model.notice import PeerDown
+from p2pq.wire import messages as msg
+from p2pq.wire import sign
+from tests.unit.core.workerkit import (
+    ANN,
+    BOB,
+    IDENTITY,
+    KEY,
+    ME,
+    OFFER,
+    OK,
+    PROFILE,
+    WALL,
+    granted,
+    item,
+    job_id,
+    manifest,
+    returned,
+    send,
+    start,
+)
+
+
+class Bench:
+    """A node, its disk and its clock."""
+
+    def __init__(self, **fields) -> None:
+        self.disk = Ledger()
+        self.now = Mono(100.0)
+        self.fields = fields
+        self.boot()
+
+    def boot(self) -> None:
+        self.numbers = 0
+        self.node = Node(
+            IDENTITY,
+            ScheduleSettings(),
+            self.disk.restored(),
+            Random(1),
+            self.entropy,
+            now=self.now,
+            wall=Wall(WALL),
+            **self.fields,
+        )
+
+    def entropy(self, size: int) -> bytes:
+        self.numbers += 1
+        return self.numbers.to_bytes(size, "big")
+
+    def do(self, event: ev.Event, *, after: float = 0.0) -> list[fx.Effect]:
+        self.now = Mono(self.now + after)
+        effects = self.node.handle(event, self.now)
+        for effect in effects:
+            assert not isinstance(effect, fx.Send) or effect.peer != ME.node
+            if isinstance(effect, fx.Record):
+                self.disk.apply(effect.row)
+        self.node.check()
+        assert self.node.deadline is None or self.node.deadline > self.now
+        return effects
+
+    def says(self, message: msg.CoreMessage, member=ANN) -> list[fx.Effect]:
+        return self.do(ev.Received(peer=member.node, message=message))
+
+    def submit(self, number: int = 1, **fields) -> list[fx.Effect]:
+        raw = sign.sign(ME.signer, manifest(ME, number, **({"tasks": 1} | fields)))
+        return self.do(ev.Submitted(manifest=raw, key=KEY, reply_secret=b"r" * 32, wall=WALL))
+
+
+@pytest.fixture
+def bench() -> Bench:
+    bench = Bench()
+    bench.do(ev.Tick())
+    return bench
+
+
+def kinds(effects: list[fx.Effect]) -> list[str]:
+    """Name what matters of effects: rows, notices and messages by their own type."""
+    names = []
+    for effect in effects:
+        inner = getattr(effect, "row", None) or getattr(effect, "notice", None) or getattr(effect, "message", None)
+        names.append(type(effect if inner is None else inner).__name__)
+    return names
+
+
+def test_a_life_begins_at_once_with_a_new_epoch():
+    bench = Bench()
+    assert bench.node.deadline == 100.0
+    assert bench.do(ev.Tick()) == [fx.Record(row=EpochBegun(epoch=1))]
+    assert bench.node.deadline is None
+
+
+def test_own_work_goes_from_submission_to_start_in_one_turn(bench: Bench):
+    bench.do(OFFER)
+    effects = bench.submit()
+    job = manifest(ME, tasks=1)
+    assert kinds(effects) == ["JobAdded", "JobQueued", "LeaseGranted", "TaskGranted", "Start", "GuestTaken"]
+    assert effects[4:] == start(item(0), member=ME, of=job)
+    assert bench.node.busy
+
+
+def test_own_work_is_settled_and_delivered(bench: Bench):
+    bench.do(OFFER)
+    bench.submit()
+    lease = LeaseId(1, 0)
+    assert bench.do(ev.Started(lease=lease, master=ME.node)) == []
+    effects = bench.do(ev.Exited(lease=lease, master=ME.node, outcome=OK, sandbox="strict"), after=1.0)
+    assert kinds(effects) == ["GuestEnded", "ResultKept", "Collect"]
+    effects = bench.do(ev.Collected(lease=lease))
+    assert kinds(effects) == ["AttemptEnded", "TaskSettled", "Deliver", "ResultReleased", "Release"]
+    effects = bench.do(ev.Delivered(job=job_id(), task=0, wall=WALL))
+    assert kinds(effects) == ["TaskDelivered", "TaskResultsWritten", "JobEnded", "JobFinished"]
+    assert bench.node.deadline is None or not bench.node.busy
+
+
+def test_own_work_survives_a_restart(bench: Bench):
+    bench.do(OFFER)
+    bench.submit()
+    bench.now = Mono(200.0)
+    bench.boot()
+    effects = bench.do(ev.Tick())
+    # The new worker holds nothing, so the task waits again at once.
+    assert kinds(effects) == ["EpochBegun", "LeaseEnded", "AttemptLost"]
+    assert "Start" in kinds(bench.do(OFFER))
+
+
+def test_a_guest_is_asked_for_and_run(bench: Bench):
+    bench.do(OFFER)
+    assert kinds(bench.do(ANN.link())) == ["PeerSeen", "PeerUp", "Holding", "ProfileIs"]
+    effects = bench.says(msg.HasWork(counter=1, owners=("ann",)))
+    number = int.from_bytes(effects[0].message.nonce, "big")
+    assert bench.says(granted((item(1),), number=number))[:2] == start(item(1))
+    assert [guest.task for guest in bench.node.guests(bench.now)] == [0]
+
+
+def test_work_is_granted_to_a_worker(bench: Bench):
+    bench.do(ANN.link())
+    bench.says(msg.Holding())
+    bench.says(msg.ProfileIs(profile=PROFILE))
+    assert kinds(bench.submit())[-1] == "HasWork"
+    request = msg.Request(nonce=bytes(16), owner="me", cpus=2)
+    assert kinds(bench.says(request)) == ["LeaseGranted", "TaskGranted", "Granted", "HasWork"]
+    assert kinds(bench.says(msg.Heartbeat(beats=(msg.Beat(LeaseId(1, 0), progress=5),)))) == ["TaskProgressed"]
+    assert bench.node.peers(bench.now) == (
+        PeerView(
+            id=ANN.node,
+            name="ann",
+            owner="ann",
+            address="192.0.2.1:9476",
+            state="up",
+            reason="",
+            slots=2,
+            free=1,
+            has_work=False,
+            profile=PROFILE,
+            boot=bytes(16),
+        ),
+    )
+    assert bench.says(msg.Leaving()) == []
+
+
+def test_who_is_not_linked_is_not_heard(bench: Bench):
+    assert bench.says(msg.Holding()) == [fx.Drop(peer=ANN.node, reason="not linked")]
+
+
+def test_a_link_that_is_refused_reaches_nobody():
+    bench = Bench(links_max=0)
+    bench.do(OFFER)
+    assert kinds(bench.do(ANN.link())) == ["Hangup", "LinksFull"]
+    assert bench.do(ev.LinkDown(peer=ANN.node)) == []
+    assert not bench.node.linked(ANN.node)
+    assert LINKS_MAX == 64
+
+
+def test_a_link_that_goes_is_told_to_all(bench: Bench):
+    bench.do(OFFER)
+    bench.do(ANN.link())
+    bench.says(msg.HasWork(counter=1, owners=("ann",)))
+    assert bench.node.peers(bench.now)[0].has_work
+    assert bench.do(ev.LinkDown(peer=ANN.node, reason="reset")) == [
+        fx.Emit(notice=PeerDown(peer=ANN.node, reason="reset"))
+    ]
+    assert not bench.node.peers(bench.now)[0].has_work
+
+
+def test_peers_and_bans_reach_the_membership(bench: Bench):
+    bench.do(ANN.link())
+    assert bench.says(msg.Peers(addresses=((BOB.node, ("192.0.2.2:9476",)),))) == [
+        fx.Dial(address="192.0.2.2:9476", node=BOB.node)
+    ]
+    bench.do(ev.DialFailed(address="192.0.2.2:9476", reason="timeout", node=BOB.node))
+    bench.do(ev.AddressSeen(addresses=("192.0.2.3:9476",), source="config"))
+    bench.do(ev.BanAsked(node=BOB.node, banned=True))
+    assert bench.node.banned(BOB.node)
+    views = bench.node.peers(bench.now)
+    assert [(view.id, view.state, view.slots) for view in views] == [
+        (ANN.node, "up", 0),
+        (BOB.node, "refused", 0),
+        (None, "connecting", 0),
+    ]
+    assert views[1].profile is None
+
+
+def test_the_policy_is_shown(bench: Bench):
+    nothing = Policy(known=False, accepts=False, reason="", draining=False, slots=0, free=0, kept=0)
+    assert bench.node.policy() == nothing
+    bench.do(OFFER)
+    shown = Policy(known=True, accepts=True, reason="", draining=False, slots=2, free=2, kept=0)
+    assert bench.node.policy() == shown
+    bench.do(ev.Drain())
+    assert bench.node.policy() == msgspec.structs.replace(shown, accepts=False, draining=True)
+
+
+def test_drain_now_hands_back_before_it_says_goodbye(bench: Bench):
+    bench.do(OFFER)
+    bench.do(ANN.link())
+    effects = bench.says(msg.HasWork(counter=1, owners=("ann",)))
+    number = int.from_bytes(effects[0].message.nonce, "big")
+    bench.says(granted((item(1),), number=number))
+    assert bench.do(ev.Drain(now=True))[-2:] == [returned("draining", item(1)), send(msg.Leaving())]
+
+
+def test_the_wall_clock_is_corrected(bench: Bench):
+    bench.do(OFFER)
+    bench.do(ANN.link())
+    effects = bench.says(msg.HasWork(counter=1, owners=("ann",)))
+    number = int.from_bytes(effects[0].message.nonce, "big")
+    bench.do(ev.Tick(wall=Wall(WALL + 10_000_000)))
+    assert kinds(bench.says(granted((item(1),), number=number))) == ["Return"]
+
+
+def test_jobs_can_be_looked_at(bench: Bench):
+    bench.submit(tasks=3)
+    assert [job.job for job in bench.node.jobs()] == [job_id()]
+    assert bench.node.job(job_id()) == bench.node.jobs()[0]
+    assert len(bench.node.tasks(job_id())) == 3
+    assert isinstance(bench.node.why(job_id(), None, bench.now), str)
+    assert bench.node.why(JobId(bytes(16)), None, bench.now) is None
+    assert kinds(bench.do(ev.CancelAsked(job=job_id(), wall=WALL)))[0] == "TasksCancelled"
+    assert bench.node.jobs() == []
+
+
+def test_what_is_due_comes_before_the_event(bench: Bench):
+    bench.do(OFFER)
+    bench.do(ANN.link())
+    effects = bench.says(msg.HasWork(counter=1, owners=("ann",)))
+    number = int.from_bytes(effects[0].message.nonce, "big")
+    # The request lapsed two seconds after it was sent: this grant is late although nothing ticked meanwhile.
+    bench.now = Mono(bench.now + 2.0)
+    assert bench.says(granted((item(1),), number=number)) == [returned("late", item(1))]
