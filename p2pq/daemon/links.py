@@ -14,6 +14,7 @@ from typing import Final, get_args
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from p2pq.core.events import DialFailed, Event, LinkDown, LinkUp, Received
 from p2pq.daemon import gate, link, netinfo
@@ -38,6 +39,15 @@ PEERS_KEPT: Final = 1024
 NOTES_KEPT: Final = 1024
 NOTE_EVERY_S: Final = 1.0
 RENEW_CHECK_S: Final = 3600.0
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Keep what strangers send out of the log: aiohttp reports every malformed request as an error."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+_http_log: Final = logging.getLogger("p2pq.http")
+_http_log.addFilter(_is_ours)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -102,15 +112,11 @@ class Links:
         self._gate = Gate(gate_limits or GateLimits(), refused=self._refuse, known=self._is_linked_ip)
         self._app = web.Application(middlewares=[_no_browsers, self._admit_members], client_max_size=4096)
         self._app.router.add_get("/p2pq/{version}/link", self._answer)
-        # Nothing of what strangers send belongs in the log; what matters is counted here.
-        logger = logging.getLogger("p2pq.http")
-        logger.propagate = False
-        logger.addHandler(logging.NullHandler())
         self._runner = web.AppRunner(
             self._app,
             handle_signals=False,
             access_log=None,
-            logger=logger,
+            logger=_http_log,
             max_line_size=1024,
             max_field_size=2048,
             max_headers=24,
@@ -270,7 +276,10 @@ class Links:
             self._refuse(ip, refusal.reason, responder.peer.node if responder.peer else None)
             for record in refusal.farewell:
                 await _try_send(stream, record)
-            await stream.close()
+            if refusal.farewell:
+                await stream.close()
+            else:
+                link.cut(stream)  # nothing to say, nothing to wait for
             return stream
         self._gate.admit(request.transport)
         self._establish(accepted)
