@@ -1,0 +1,244 @@
+"""Whatever masters say and whatever happens here: no lease runs twice, no room is used twice, no result is lost."""
+
+from random import Random
+
+import msgspec
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from p2pq.core import effects as fx
+from p2pq.core import events as ev
+from p2pq.core.records import Restored, ResultKept, ResultReleased
+from p2pq.core.worker import Worker
+from p2pq.model.config import ScheduleSettings
+from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
+from p2pq.model.job import Profile, Resources
+from p2pq.wire import messages as msg
+from p2pq.wire import sign
+from p2pq.wire.objects import Grant, GrantItem, Result
+from tests.unit.core.workerkit import (
+    ANN,
+    BOB,
+    IDENTITY,
+    KEY,
+    ME,
+    OFFER,
+    OK,
+    OWN,
+    PROFILE,
+    WALL,
+    Member,
+    entropy,
+    granted,
+    manifest,
+    receipted,
+)
+
+MEMBERS = {member.node: member for member in (ANN, BOB, ME)}
+members = st.sampled_from((ANN, BOB, ME))
+counters = st.integers(0, 12)
+
+
+class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the names that matter
+    """A worker among masters that answer, err and lie, on a machine that restarts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = Mono(0.0)
+        self.lives = 0
+        self.numbers = 0
+        self.disk: dict[tuple[NodeId, LeaseId], ResultKept] = {}
+        self.requests: dict[bytes, tuple[Member, msg.Request]] = {}
+        self.granted: list[tuple[Member, msg.Granted]] = []
+        self.next_lease: dict[NodeId, int] = {}
+        self.up: dict[NodeId, None] = {}
+        self.said: dict[tuple[NodeId, LeaseId], None] = {}
+        self.boot()
+
+    def boot(self) -> None:
+        self.lives += 1
+        self.offer = OFFER
+        self.running: dict[tuple[NodeId, LeaseId], fx.Start] = {}
+        self.started: dict[tuple[NodeId, LeaseId], None] = {}
+        self.requests.clear()
+        self.up.clear()
+        self.worker = Worker(
+            IDENTITY,
+            ScheduleSettings(),
+            Restored(kept=tuple(self.disk.values())),
+            Random(self.lives),
+            self.entropy,
+            lambda now: Wall(WALL + round(now * 1000)),
+        )
+        self.do(OFFER)
+
+    def entropy(self, size: int) -> bytes:
+        self.numbers += 1
+        return self.numbers.to_bytes(size, "big")
+
+    def do(self, event: ev.Event) -> None:
+        for effect in self.worker.handle(event, self.now):
+            match effect:
+                case fx.Record(row=ResultKept() as row):
+                    self.disk[row.master, row.lease] = row
+                case fx.Record(row=ResultReleased() as row):
+                    del self.disk[row.master, row.lease]
+                case fx.Start():
+                    key = (effect.master, effect.lease)
+                    assert key not in self.started, "a lease ran twice"
+                    self.started[key] = None
+                    self.running[key] = effect
+                    assert effect.key == KEY
+                    assert effect.own or effect.sandbox == "strict"
+                    self.room_is_not_used_twice()
+                case fx.Kill():
+                    del self.running[effect.master, effect.lease]
+                case fx.Send(peer=peer):
+                    assert peer in self.up, "said to nobody"
+                    self.hear(peer, effect.message)
+
+    def hear(self, peer: NodeId, message: msg.CoreMessage) -> None:
+        match message:
+            case msg.Request():
+                assert message.nonce not in self.requests
+                self.requests[message.nonce] = (MEMBERS[peer], message)
+            case msg.ResultReady():
+                for item in sign.open_signed(message.result, Result, ME.node).items:
+                    self.said[peer, item.lease] = None
+            case msg.Holding():
+                held = {lease for master, lease in (*self.running, *self.disk) if master == peer}
+                assert held <= set(message.leases), "something held was not told"
+
+    def room_is_not_used_twice(self) -> None:
+        for own, profile in ((True, self.offer.own), (False, self.offer.profile)):
+            cpus = sum(start.resources.cpus for start in self.running.values() if start.own is own)
+            assert cpus <= profile.slots, "more runs than there is room"
+
+    # -- what masters do --------------------------------------------------------------------------------------------
+
+    @rule(member=members, caps=st.sampled_from([("submit", "work"), ("submit", "work"), ("work",)]))
+    def link_up(self, member: Member, caps: tuple[str, ...]) -> None:
+        if member is ME:
+            caps = ("submit", "work")
+        self.up[member.node] = None
+        self.do(member.link(caps=caps))
+
+    @rule(member=members)
+    def link_down(self, member: Member) -> None:
+        self.up.pop(member.node, None)
+        self.do(ev.LinkDown(peer=member.node))
+
+    @rule(member=members, counter=counters, some=st.booleans())
+    def has_work(self, member: Member, counter: int, some: bool) -> None:
+        message = msg.HasWork(counter=counter, owners=(member.name,) if some else ())
+        self.do(ev.Received(peer=member.node, message=message))
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data(), number=st.integers(1, 2), count=st.integers(1, 4), cpus=st.integers(1, 2), sent=st.booleans())
+    def grant(self, data: st.DataObject, number: int, count: int, cpus: int, sent: bool) -> None:
+        nonce = data.draw(st.sampled_from(sorted(self.requests)))
+        member, request = self.requests.pop(nonce)
+        job = manifest(member, number, resources=Resources(cpus=cpus))
+        items = []
+        for task in range(min(count, request.tasks_max)):
+            lease = self.next_lease.get(member.node, 0)
+            self.next_lease[member.node] = lease + 1
+            items.append(GrantItem(task, 1, LeaseId(1, lease)))
+        message = granted(
+            tuple(items), member=member, of=job, nonce=nonce, sent=sent, expires=WALL + 60_000 + round(self.now * 1000)
+        )
+        self.granted.append((member, message))
+        self.do(ev.Received(peer=member.node, message=message))
+
+    @precondition(lambda self: self.granted)
+    @rule(data=st.data(), member=members)
+    def grant_again(self, data: st.DataObject, member: Member) -> None:
+        author, message = data.draw(st.sampled_from(self.granted))
+        peer = data.draw(st.sampled_from((author, member)))
+        self.do(ev.Received(peer=peer.node, message=message))
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data(), counter=counters)
+    def nothing(self, data: st.DataObject, counter: int) -> None:
+        nonce = data.draw(st.sampled_from(sorted(self.requests)))
+        member, request = self.requests.pop(nonce)
+        message = msg.Nothing(nonce=nonce, owner=request.owner, counter=counter)
+        self.do(ev.Received(peer=member.node, message=message))
+
+    @rule(member=members, counter=counters)
+    def cancel(self, member: Member, counter: int) -> None:
+        self.do(ev.Received(peer=member.node, message=msg.Cancel(leases=(LeaseId(1, counter),))))
+
+    @rule(member=members, counter=counters)
+    def receipt(self, member: Member, counter: int) -> None:
+        key = (member.node, LeaseId(1, counter))
+        self.do(ev.Received(peer=member.node, message=receipted(LeaseId(1, counter), member=member)))
+        if member.node in self.up:
+            assert key not in self.disk
+
+    @rule(member=members, raw=st.binary(max_size=40))
+    def garbage(self, member: Member, raw: bytes) -> None:
+        for message in (msg.Granted(grant=raw, manifest=raw), msg.Receipted(receipt=raw)):
+            self.do(ev.Received(peer=member.node, message=message))
+
+    # -- what happens here ------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def runs(self, data: st.DataObject) -> None:
+        master, lease = data.draw(st.sampled_from(sorted(self.running)))
+        self.do(ev.Started(lease=lease, master=master))
+        self.do(ev.Progressed(lease=lease, master=master, progress=data.draw(st.integers(0, 1000))))
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), faulty=st.booleans())
+    def ends(self, data: st.DataObject, faulty: bool) -> None:
+        key = data.draw(st.sampled_from(sorted(self.running)))
+        del self.running[key]
+        master, lease = key
+        self.said.pop(key, None)
+        if faulty:
+            self.do(ev.Faulted(lease=lease, master=master, fault="disk"))
+            return
+        self.do(ev.Exited(lease=lease, master=master, outcome=OK, sandbox="strict"))
+        assert key in self.disk, "a result was lost"
+        assert master not in self.up or key in self.said, "a result was not said"
+
+    @rule(slots=st.integers(0, 4), accepts=st.booleans())
+    def offers(self, slots: int, accepts: bool) -> None:
+        # Never below what runs: that is for the policy to end first.
+        guests = sum(start.resources.cpus for start in self.running.values() if not start.own)
+        profile: Profile = msgspec.structs.replace(PROFILE, slots=max(slots, guests), accepts=accepts)
+        self.offer = ev.Offering(profile=profile, own=OWN)
+        self.do(self.offer)
+
+    @rule(after=st.sampled_from([0.0, 0.05, 0.5, 1.0, 5.0, 30.0, 700.0]))
+    def wait(self, after: float) -> None:
+        self.now = Mono(self.now + after)
+        self.do(ev.Tick())
+
+    @rule()
+    def restart(self) -> None:
+        # What ran is gone with its runner; a lease of before never runs again, as its nonce died too.
+        before = self.started
+        self.boot()
+        self.started = before
+
+    @invariant()
+    def all_is_well(self) -> None:
+        self.worker.check()
+        assert self.worker.deadline is None or self.worker.deadline > self.now
+        assert self.worker.kept() == len(self.disk)
+        held = {(guest.master, guest.lease) for guest in self.worker.guests(self.now) if guest.state != "waiting"}
+        assert held == set(self.running)
+
+
+TestWorker = Worker_.TestCase
+TestWorker.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_the_kit_grants_what_it_says() -> None:
+    message = granted((GrantItem(0, 1, LeaseId(1, 1)),))
+    assert sign.open_signed(message.grant, Grant, ANN.node).to == ME.node
+    assert entropy(3) == b"eee"
