@@ -19,6 +19,7 @@ from tests.unit.core.mesh import (
     MASTER,
     OK,
     OWNER,
+    PROFILE,
     WALL,
     Bench,
     Member,
@@ -34,7 +35,7 @@ members = st.sampled_from(list(MEMBERS.values()))
 outcomes = st.sampled_from([OK, OK, BAD, Outcome(reason="runner-died"), Outcome(reason="signal", signal=9)])
 faults = st.sampled_from(["late", "draining", "refused", "no-manifest", "evicted", "disk", "fetch", "sandbox"])
 seconds = st.sampled_from([0.0, 0.3, 1.0, 15.0, 61.0])
-picks = st.integers(min_value=0, max_value=1 << 16)
+picks = st.integers(min_value=0, max_value=7)
 
 
 class Master(RuleBasedStateMachine):
@@ -52,9 +53,17 @@ class Master(RuleBasedStateMachine):
         self.settled: dict[tuple[JobId, int], str] = {}
         self.receipts: dict[LeaseId, str] = {}
         self.leases: dict[LeaseId, tuple[JobId, int]] = {}
+        self.holders: dict[LeaseId, bytes] = {}
+        self.holding: dict[bytes, msg.Holding] = {}
+        """What each worker said when it last linked up."""
+        self.known: dict[bytes, set[LeaseId]] = {}
+        """The leases that had been granted by then."""
         self.ended: dict[JobId, str] = {}
         self.sizes: dict[JobId, int] = {}
         self.do(ev.Tick())
+        self.submit(tasks=4, retries=1, priority=0)
+        for member in MEMBERS.values():
+            self.link_up(member, keeps=True)
 
     # -- everything that comes out is checked ---------------------------------------------------------------------------
 
@@ -73,11 +82,13 @@ class Master(RuleBasedStateMachine):
                     assert peer in self.linked
                     for item in sign.open_signed(message.receipt, Receipt, MASTER.node).items:
                         verdict, lease = item.verdict, item.lease
+                        assert self.holders[lease] is not None, "a receipt for a lease that was never granted"
                         assert verdict == "late" or lease not in self.receipts, "a lease was settled twice"
                         self.receipts[lease] = verdict
                 case fx.Send(peer=peer):
                     assert peer in self.linked, "said something to somebody who is not there"
-                case fx.Collect(lease=lease):
+                case fx.Collect(lease=lease, peer=peer):
+                    assert self.holders[lease] == peer, "a result was taken from somebody else"
                     self.collecting.append(lease)
                 case fx.Deliver(job=job, task=task):
                     assert self.settled[job, task] in {"done", "failed"}
@@ -93,8 +104,10 @@ class Master(RuleBasedStateMachine):
                 assert row.lease not in self.leases, "a lease was granted twice"
                 assert (row.job, row.task) not in self.settled, "a task that is over was granted"
                 self.leases[row.lease] = (row.job, row.task)
+                self.holders[row.lease] = row.worker
             case r.AttemptEnded():
                 assert self.leases[row.lease] == (row.job, row.task), "a result was taken for another task"
+                assert (row.result.job, row.result.task) == (row.job, row.task), "a result of another task was taken"
                 if row.state != "pending":
                     self.settle(row.job, row.task, row.state)
             case r.TaskEnded():
@@ -149,9 +162,19 @@ class Master(RuleBasedStateMachine):
         self.linked[member.node] = member
         self.do(member.link_up())
         mine = tuple(item.lease for holder, _, item in self.attempts if holder is member)
-        self.says(member, msg.Holding(leases=mine if keeps else mine[::2]))
-        self.bench.join(member)  # a second Holding and the profile
-        self.agree()
+        self.known[member.node] = set(self.leases)
+        self.holding[member.node] = msg.Holding(leases=mine if keeps else mine[::2])
+        self.says(member, self.holding[member.node])
+        self.says(member, msg.ProfileIs(profile=PROFILE))
+
+    @precondition(lambda self: self.linked)
+    @rule(pick=picks)
+    def holding_again(self, pick: int) -> None:
+        member = list(self.linked.values())[pick % len(self.linked)]
+        before = self.bench.disk.restored().leases
+        self.says(member, self.holding[member.node])
+        gone = {lease.lease for lease in before} - {lease.lease for lease in self.bench.disk.restored().leases}
+        assert gone <= self.known[member.node], "words from link-up ended a lease that was granted since"
 
     @rule(member=members)
     def link_down(self, member: Member) -> None:
@@ -176,15 +199,27 @@ class Master(RuleBasedStateMachine):
     @precondition(lambda self: self.attempts)
     @rule(pick=picks, fault=faults, liar=st.none() | members)
     def give_back(self, pick: int, fault: str, liar: Member | None) -> None:
-        holder, _, item = self.attempts[-1 - pick % len(self.attempts)]
+        holder, _, item = self.attempt(pick)
         self.says(liar or holder, msg.Return(items=(msg.ReturnItem(item.lease, fault, "x"),)))
 
     @precondition(lambda self: self.attempts)
     @rule(pick=picks, outcome=outcomes, liar=st.none() | members)
     def result(self, pick: int, outcome: Outcome, liar: Member | None) -> None:
-        holder, number, item = self.attempts[-1 - pick % len(self.attempts)]
+        holder, number, item = self.attempt(pick)
         says = liar or holder
         self.says(says, ready(says, result_item(item, outcome, number)))
+
+    @precondition(lambda self: self.attempts)
+    @rule(pick=picks, other=picks)
+    def result_under_another_lease(self, pick: int, other: int) -> None:
+        holder, number, item = self.attempt(pick)
+        lease = self.attempt(other)[2].lease
+        if other == 0:
+            lease = LeaseId(self.bench.disk.restored().epoch, 1 << 20)
+        self.says(holder, ready(holder, result_item(item, OK, number, lease=lease)))
+
+    def attempt(self, pick: int) -> tuple[Member, int, GrantItem]:
+        return self.attempts[-1 - pick % len(self.attempts)]
 
     @precondition(lambda self: self.collecting)
     @rule(pick=picks, good=st.sampled_from([True, True, False]))
@@ -244,5 +279,5 @@ class Master(RuleBasedStateMachine):
         assert self.ended.keys() == self.sizes.keys(), "a job never ended"
 
 
-Master.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Master.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestMaster = Master.TestCase
