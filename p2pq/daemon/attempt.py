@@ -188,8 +188,8 @@ class Attempt:
         match heard:
             case Started():
                 self._started = True
-                if self._kill_at is None:
-                    self._answer_by = None
+                if self._stop is None or self._kill_at is not None:
+                    self._answer_by = None  # else it was killed already and must say so in time
                 if self.on_started is not None:
                     self.on_started(self.stdout, self.stderr)
             case Failed() | Exited():

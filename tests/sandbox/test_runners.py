@@ -86,6 +86,12 @@ async def test_tasks_of_a_job_share_a_runner_and_nothing_else(run: Run, pool: Ru
     assert sum(not runner.broken for runner in pool._alive) == 1
 
 
+async def test_ordinary_programs_work(run: Run, level: str) -> None:
+    """Threads, processes, shared memory, asyncio with subprocesses, temporary files."""
+    ran = await run("ordinary", level=level)
+    assert (ran.outcome.reason, ran.stdout) == ("ok", "[1, 4, 9] 3 b'sub' 5 x\n"), ran
+
+
 async def test_the_environment_is_clean(run: Run, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("P2PQ_SECRET", "x")
     seen = json.loads((await run("listing", level=level)).stdout)
@@ -238,8 +244,8 @@ async def test_a_control_group_bounds_the_runner_and_explains_the_end(
     assert ran.outcome.detail == "it used more memory than its limit of 512 MiB"
     ran = await run(("/bin/sh", "-c", "kill -9 $$"), level="none")
     assert ran.outcome.reason == "signal"  # that kill was counted before
+    pool._cgroups = Cgroups(tmp_path / "missing")
     with pytest.raises(SandboxError, match="control group"):
-        pool._cgroups = Cgroups(tmp_path / "missing")
         await pool.run(launch(job=b"other"))
 
 

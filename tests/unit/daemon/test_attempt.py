@@ -1,0 +1,209 @@
+"""The attempt as a state machine: a recorded runner, a clock that the test sets."""
+
+import dataclasses
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from p2pq.daemon.attempt import ANSWER_S, Attempt, Stop
+from p2pq.daemon.limits import Breach, Limits
+from p2pq.daemon.runner_process import (
+    Clean,
+    Dirty,
+    Exited,
+    Failed,
+    Gone,
+    Ready,
+    Scratch,
+    Started,
+    Wake,
+)
+
+LIMITS = Limits(cpus=1, memory_bytes=None, wall_s=10.0, disk_bytes=1 << 30, processes=9, output_bytes=1 << 30)
+NUMBER = 7
+
+
+class Recorded:
+    """Stands for a runner: keeps what it was sent."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.scratch = Scratch(tmp_path)
+        self.pid = 2**22  # no such process: nothing to count
+        self.in_memory: list[int] = []
+        self.group = None
+        self.occupied = True
+        self.killed = False
+        self.sent: list[dict[str, object]] = []
+
+    def send(self, message: dict[str, object]) -> None:
+        self.sent.append(message)
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Recorded:
+    return Recorded(tmp_path)
+
+
+@pytest.fixture
+def attempt(runner: Recorded) -> Attempt:
+    return Attempt(runner, NUMBER, LIMITS, 5.0, 100.0)
+
+
+def exited(**changes: object) -> Exited:
+    fields = {"id": NUMBER, "exit": 0, "signal": None, "seconds": 1.5, "max_rss": 9, "utime": 1.0, "stime": 0.5}
+    return Exited(**(fields | changes))
+
+
+def orders(runner: Recorded) -> list[object]:
+    return [(message["op"], message.get("signal")) for message in runner.sent]
+
+
+def test_a_task_from_start_to_clean(attempt: Attempt, runner: Recorded) -> None:
+    told = []
+    attempt.on_started = lambda out, err: told.append((out, err))
+    attempt.hear(Started(id=NUMBER, pid=2), 100.1)
+    attempt.hear(exited(), 102.0)
+    assert not attempt.done
+    assert attempt.deadline == 102.0 + ANSWER_S
+    attempt.hear(Clean(id=NUMBER), 102.1)
+    assert attempt.done
+    assert (runner.occupied, runner.killed) == (False, False)
+    assert told == [(attempt.stdout, attempt.stderr)]
+    outcome = attempt.outcome(102.1)
+    assert (outcome.reason, outcome.exit, outcome.seconds, outcome.cpu_s) == ("ok", 0, 1.5, 1.5)
+    assert runner.sent == []
+
+
+def test_a_runner_cannot_stretch_time(attempt: Attempt) -> None:
+    attempt.hear(Started(id=NUMBER, pid=2), 100.1)
+    attempt.hear(exited(seconds=1e9), 102.0)
+    assert attempt.outcome(102.0).seconds == 2.0
+
+
+def test_a_dirty_runner_is_replaced_but_the_task_counts(attempt: Attempt, runner: Recorded) -> None:
+    attempt.hear(Started(id=NUMBER, pid=2), 100.1)
+    attempt.hear(exited(exit=3), 102.0)
+    attempt.hear(Dirty(id=NUMBER, why="a file stayed"), 102.1)
+    assert attempt.done
+    assert runner.killed
+    assert attempt.outcome(103.0).detail == "it exited with status 3"
+
+
+@pytest.mark.parametrize(("errno", "status"), [(2, 127), (13, 126), (8, 126), (0, 126)])
+def test_what_cannot_be_executed(attempt: Attempt, errno: int, status: int) -> None:
+    attempt.hear(Failed(id=NUMBER, errno=errno), 100.1)
+    attempt.hear(Clean(id=NUMBER), 100.2)
+    outcome = attempt.outcome(100.2)
+    assert (outcome.reason, outcome.exit) == ("exit", status)
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "detail"),
+    [
+        (signal.SIGSEGV, "signal", "it was killed by SIGSEGV"),
+        (signal.SIGXFSZ, "disk-limit", "one of its files grew beyond its limit"),
+        (33, "signal", "it was killed by signal 33"),
+    ],
+)
+def test_signals(attempt: Attempt, number: int, reason: str, detail: str) -> None:
+    attempt.hear(Started(id=NUMBER, pid=2), 100.1)
+    attempt.hear(exited(exit=None, signal=number), 101.0)
+    assert (attempt.outcome(101.0).reason, attempt.outcome(101.0).detail) == (reason, detail)
+
+
+def test_the_ladder_of_the_wall_clock(attempt: Attempt, runner: Recorded) -> None:
+    attempt.hear(Started(id=NUMBER, pid=2), 100.1)
+    attempt.tick(109.9)
+    assert runner.sent == []
+    attempt.tick(110.0)
+    assert orders(runner) == [("signal", signal.SIGTERM), ("signal", signal.SIGCONT)]
+    assert attempt.deadline == 115.0
+    attempt.stop(Stop("cancelled", "too late", 0.0), 111.0)  # the first reason counts
+    attempt.tick(115.0)
+    assert orders(runner)[2:] == [("kill", None)]
+    attempt.tick(115.0 + ANSWER_S)
+    assert attempt.done
+    assert runner.killed
+    outcome = attempt.outcome(130.0)
+    assert (outcome.reason, outcome.exit, outcome.signal) == ("time-limit", None, None)
+
+
+def test_a_breach_kills_at_once(attempt: Attempt, runner: Recorded) -> None:
+    attempt.hear(Started(id=NUMBER, pid=2), 100.1)
+    assert not attempt.walk_due(100.5)
+    assert attempt.walk_due(101.0)
+    attempt.walked(None, 101.1)
+    assert not attempt.walk_due(101.2)
+    attempt.walked(Breach("disk-limit", "too much"), 103.0)
+    attempt.tick(103.0)
+    assert orders(runner) == [("kill", None)]
+    attempt.hear(exited(exit=None, signal=9), 103.1)
+    assert attempt.outcome(103.1).reason == "disk-limit"
+
+
+def test_silence_loses_the_runner(runner: Recorded) -> None:
+    attempt = Attempt(runner, NUMBER, dataclasses.replace(LIMITS, wall_s=1e6), 5.0, 100.0)
+    attempt.hear(Wake(), 100.0)
+    attempt.tick(100.0 + ANSWER_S - 0.1)
+    assert not attempt.done
+    attempt.tick(100.0 + ANSWER_S)
+    assert attempt.done
+    assert attempt.outcome(120.0).reason == "sandbox"
+
+
+def test_a_start_that_is_reported_after_the_kill_must_still_end(attempt: Attempt, runner: Recorded) -> None:
+    attempt.stop(Stop("cancelled", "it was cancelled", 0.0), 100.0)
+    attempt.tick(100.0)
+    attempt.hear(Started(id=NUMBER, pid=2), 100.1)
+    attempt.tick(100.0 + ANSWER_S)
+    assert attempt.done
+    assert runner.killed
+    assert attempt.outcome(120.0).reason == "cancelled"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [Ready()],
+        [Gone("it ended")],
+        [exited()],
+        [Clean(id=NUMBER)],
+        [Started(id=NUMBER + 1, pid=2)],
+        [Started(id=NUMBER, pid=2)] * 2,
+        [Started(id=NUMBER, pid=2), Failed(id=NUMBER, errno=2)],
+        [Started(id=NUMBER, pid=2), exited(signal=9)],
+        [Started(id=NUMBER, pid=2), exited(exit=None)],
+        [Started(id=NUMBER, pid=2), exited(), exited()],
+    ],
+)
+def test_whatever_does_not_fit_loses_the_runner(attempt: Attempt, runner: Recorded, said: list[Started]) -> None:
+    for heard in said:
+        assert not attempt.done
+        attempt.hear(heard, 101.0)
+    assert attempt.done
+    assert runner.killed
+    assert attempt.outcome(101.0).reason == "sandbox"
+
+
+def test_stopped_before_the_launch(attempt: Attempt, runner: Recorded) -> None:
+    attempt.never_started(Stop("cancelled", "it was cancelled", 5.0))
+    assert attempt.done
+    assert attempt.outcome(100.0).reason == "cancelled"
+    assert runner.sent == []
+
+
+def test_the_kernel_s_word_on_memory_counts(tmp_path: Path) -> None:
+    kills = [0]
+    runner = Recorded(tmp_path)
+    runner.group = SimpleNamespace(oom_kills=lambda: kills[0])
+    attempt = Attempt(runner, NUMBER, LIMITS, 5.0, 100.0)
+    attempt.hear(Started(id=NUMBER, pid=2), 100.1)
+    attempt.hear(exited(exit=1), 101.0)
+    assert attempt.outcome(101.0).reason == "exit"
+    kills[0] = 1
+    assert attempt.outcome(101.0).reason == "memory-limit"

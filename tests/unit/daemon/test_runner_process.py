@@ -1,0 +1,81 @@
+"""The parts of a runner process that need no sandbox; tests/sandbox runs real ones."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from p2pq.daemon.runner_process import MARK, RunnerToken, Scratch, kill_below, kill_marked, purge
+
+
+def test_scratch_folders_are_private_and_emptied(tmp_path: Path) -> None:
+    scratch = Scratch(tmp_path / "home" / "1")
+    scratch.create()
+    folders = (scratch.root, scratch.job, scratch.temporary, scratch.output)
+    assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o700}
+    for folder in folders[1:]:
+        (folder / "left").touch()
+    scratch.job.chmod(0)
+    scratch.open_up()
+    assert scratch.job.stat().st_mode & 0o777 == 0o700
+    scratch.empty()
+    assert [list(folder.iterdir()) for folder in folders[1:]] == [[], [], []]
+    (scratch.job / "left").touch()
+    scratch.remove()
+    assert not scratch.root.exists()
+
+
+def test_an_orphan_is_found_by_its_mark() -> None:
+    token = RunnerToken(os.urandom(8).hex())
+    with (
+        subprocess.Popen(["sleep", "1000"], env={MARK: token}, start_new_session=True) as orphan,
+        subprocess.Popen(["sleep", "1000"], env={MARK: token + "x"}) as other,
+    ):
+        kill_marked(token)
+        assert orphan.wait(20) == -9
+        assert other.poll() is None
+        other.kill()
+
+
+def test_all_below_a_process_are_killed() -> None:
+    shell = "setsid sleep 1000 & sleep 1000 & echo; wait"
+    with subprocess.Popen(["sh", "-c", shell], stdout=subprocess.PIPE) as top:
+        assert top.stdout is not None
+        top.stdout.readline()
+        kill_below(top.pid)
+        assert top.wait(20) == 0  # it waited for both
+
+
+def test_a_half_started_sandbox_of_an_earlier_daemon_is_killed(tmp_path: Path) -> None:
+    folder = tmp_path / "scratch"
+    (folder / "3-x" / "job").mkdir(parents=True)
+    code = "import sys; print(flush=True); sys.stdin.read()"
+    argv = ["/usr/bin/bwrap", "-c", code, f"{folder}/3-x/job"]
+    innocent = ["/usr/bin/tail", "-c", code, f"{folder}/3-x/job"]
+    started = []
+    for name in (argv, innocent):
+        process = subprocess.Popen(name, executable=sys.executable, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        started.append(process)
+    with started[0] as stuck, started[1] as reader:
+        purge(folder)
+        assert stuck.wait(20) == -9
+        assert reader.poll() is None
+        reader.kill()
+    assert list(folder.iterdir()) == []
+    purge(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_folder_that_is_none_is_not_followed(tmp_path: Path, kind: str) -> None:
+    scratch = Scratch(tmp_path)
+    (tmp_path / "secret").mkdir(mode=0o500)
+    if kind == "file":
+        scratch.job.touch(mode=0o400)
+    else:
+        scratch.job.symlink_to("secret")
+    scratch.open_up()
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o500
