@@ -35,6 +35,8 @@ class JobExtra(msgspec.Struct, frozen=True, kw_only=True):
     """The sweep, as ``daemon.jobs`` encodes it."""
     tasks: int = 0
     """How many tasks there are."""
+    umask: int = 0o022
+    """Modes that the user does not want on the results."""
 
 
 class JobRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +158,10 @@ class History:
         """Return one job."""
         found = self._rows(f"{_JOBS} AND jobs.job = ?", job)
         return _job_row(found[0]) if found else None
+
+    def signed_bans(self) -> tuple[bytes, ...]:
+        """Return the bans that admins signed, for whoever joins; in order of the banned node."""
+        return tuple(signed for (signed,) in self._rows("SELECT signed FROM bans WHERE signed != x'' ORDER BY node"))
 
     def find_jobs(self, prefix: str) -> tuple[JobId, ...]:
         """Return the jobs whose id, as text, begins with ``prefix``; a few at most, in order of id."""

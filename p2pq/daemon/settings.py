@@ -4,6 +4,7 @@ In the environment lists are separated by commas and maps are ``k=v,k=v``. ``Eff
 """
 
 import difflib
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -38,8 +39,12 @@ class Effective(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[Entry, ...]
     """Every setting, in the order of ``model.config``."""
 
+    def rows(self) -> list[tuple[str, Any, str]]:
+        """Return key, value and origin of every setting."""
+        return [(entry.key, entry.value, entry.origin) for entry in self.entries]
 
-def load(home: Path, env: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Effective:
+
+def load(home: Path, env: Mapping[str, str] = os.environ, overrides: Mapping[str, Any] | None = None) -> Effective:
     """Put the layers together and check them.
 
     Args:

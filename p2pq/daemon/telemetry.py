@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
@@ -57,13 +57,9 @@ class Telemetry:
     def __init__(self, mono: Callable[[], Mono]) -> None:
         """Start with nothing counted; ``mono`` is for the limit on lines."""
         self._mono = mono
-        self._counters: dict[str, int] = {}
+        self.counters: Counter[str] = Counter()
+        """How often each fact was told since the start, by name; for reading."""
         self._limited: OrderedDict[tuple[str, object], tuple[float, int]] = OrderedDict()
-
-    @property
-    def counters(self) -> dict[str, int]:
-        """How often each fact was told since the start, by name; a copy, sorted."""
-        return dict(sorted(self._counters.items()))
 
     def notice(self, notice: Notice) -> None:
         """Tell what the core emitted."""
@@ -85,12 +81,12 @@ class Telemetry:
         self._write(_Told(level, name, limit, **fields))
 
     def _count(self, name: str) -> None:
-        self._counters[name] = self._counters.get(name, 0) + 1
+        self.counters[name] += 1
 
     def _count_reason(self, name: str, reason: str) -> None:
         apart = f"{name}: {reason}"
-        known = sum(1 for counter in self._counters if counter.startswith(f"{name}: "))
-        self._count(apart if apart in self._counters or known < REASONS_MAX else f"{name}: other")
+        known = sum(1 for counter in self.counters if counter.startswith(f"{name}: "))
+        self._count(apart if apart in self.counters or known < REASONS_MAX else f"{name}: other")
 
     def _write(self, told: _Told) -> None:
         if not log.isEnabledFor(told.level):

@@ -86,7 +86,7 @@ def rig():
 def test_every_notice_is_one_line_and_one_counter(rig: Rig) -> None:
     assert {type(notice) for notice in LINES} == set(typing.get_args(Notice))
     for notice, line in LINES.items():
-        before = rig.telemetry.counters
+        before = dict(rig.telemetry.counters)
         rig.telemetry.notice(notice)
         assert rig.lines() == [line]
         name = line.split()[1]

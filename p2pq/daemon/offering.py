@@ -1,0 +1,112 @@
+"""What this machine offers as a worker: slots, memory, labels, and whether guests are welcome at all."""
+
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from p2pq.core.events import Offering
+from p2pq.daemon.jobpython import JobPython, python_features, resolve_python
+from p2pq.daemon.selftest import IsolationReport, self_test
+from p2pq.errors import SandboxError
+from p2pq.model.config import Settings
+from p2pq.model.job import Profile
+
+MEMORY_MB_MIN: Final = 512
+"""What a task that asks for nothing gets at least, however many slots there are."""
+LABELS_MAX: Final = 256
+LABEL_CHARS_MAX: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What there is."""
+
+    slots: int
+    memory_mb: int
+    task_memory_mb: int
+    """Limit of a task that asks for none."""
+
+
+def machine(settings: Settings) -> Machine:
+    """Look at this machine, as far as the settings do not say."""
+    slots = len(os.sched_getaffinity(0)) if settings.node.slots is None else settings.node.slots
+    memory_mb = psutil.virtual_memory().total >> 20
+    task_memory_mb = settings.runner.memory_mb or max(MEMORY_MB_MIN, memory_mb // max(1, slots))
+    return Machine(slots=slots, memory_mb=memory_mb, task_memory_mb=task_memory_mb)
+
+
+def find_python(settings: Settings, home: Path) -> tuple[JobPython, str]:
+    """Return the interpreter of jobs and, where it cannot be used in a sandbox, the reason why.
+
+    Own tasks without a sandbox then run with the node's own interpreter.
+    """
+    wanted = Path(settings.runner.python) if settings.runner.python else None
+    try:
+        return resolve_python(wanted, user_home=Path.home(), p2pq_home=home), ""
+    except SandboxError as error:
+        version = ".".join(map(str, sys.version_info[:3]))
+        return JobPython(executable=Path(sys.executable), prefixes=(), version=version), str(error)
+
+
+def prove(python: JobPython, home: Path, socket: Path, problem: str) -> tuple[IsolationReport, frozenset[str]]:
+    """Run the self-test and ask what the interpreter can import. Blocking, some 300 ms; call it in a worker thread."""
+    if problem:
+        report = IsolationReport("none", problem, "set [runner] python to an interpreter in a folder of its own")
+    else:
+        report = self_test(python, user_home=Path.home(), p2pq_home=home, socket_path=socket)
+    try:
+        features = python_features(python)
+    except SandboxError as error:
+        return IsolationReport("none", str(error), report.suggestion), frozenset()
+    return report, features
+
+
+def offering(
+    settings: Settings, found: Machine, python: JobPython, features: frozenset[str], report: IsolationReport
+) -> Offering:
+    """Return what to tell the core: the profile for guests, and the one for this machine's own tasks."""
+    if not settings.node.accept:
+        reason = "this node runs nobody else's tasks (accept = false)"
+    elif report.level != "strict":
+        reason = f"tasks of others cannot be shut in here: {report.reason}"
+    elif found.slots == 0:
+        reason = "this node offers no slots (slots = 0)"
+    else:
+        reason = ""
+    guests = Profile(
+        slots=found.slots,
+        memory_mb=found.memory_mb,
+        labels=labels(settings, python, features),
+        sandbox=report.level,
+        accepts=not reason,
+        reason=reason[:300],
+    )
+    own = Profile(
+        slots=max(1, found.slots),
+        memory_mb=found.memory_mb,
+        labels=guests.labels,
+        sandbox=report.level,
+        accepts=True,
+    )
+    return Offering(profile=guests, own=own)
+
+
+def labels(settings: Settings, python: JobPython, features: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    """Return what ``--need`` is matched against: the settings' labels first, so that no number of modules crowds them out."""
+    minor = ".".join(python.version.split(".")[:2])
+    installed = sorted(name for name in features - sys.stdlib_module_names if not name.startswith("_"))
+    pairs = [
+        *sorted(settings.node.labels.items()),
+        ("os", platform.system().lower()),
+        ("arch", platform.machine()),
+        ("python", python.version),
+        ("python", minor),
+        *(("has", name) for name in installed),
+    ]
+    fitting = (pair for pair in dict.fromkeys(pairs) if all(0 < len(part) <= LABEL_CHARS_MAX for part in pair))
+    return tuple(fitting)[:LABELS_MAX]
