@@ -25,20 +25,19 @@ _MANY_S: Final = 0.05
 """Attempts shorter than this are played in one go, batch by batch."""
 
 
-class Owner(msgspec.Struct, frozen=True):
-    """Someone with work: how long tasks are at an instant, and when there is any."""
+class Daemon(msgspec.Struct, frozen=True):
+    """A node with work: whose it is, how long tasks are at an instant, and when there are any."""
 
-    name: str
+    owner: str
     mean_s: Callable[[float], float]
     present: Callable[[float], bool] = lambda _now: True
-    masters: int = 1
 
 
 class Case(msgspec.Struct, frozen=True):
-    """One mix of owners."""
+    """One mix of daemons, which may be several of one owner."""
 
     name: str
-    owners: tuple[Owner, ...]
+    daemons: tuple[Daemon, ...]
     setup_s: float = 0.0
 
 
@@ -46,21 +45,22 @@ def _steady(mean_s: float) -> Callable[[float], float]:
     return lambda _now: mean_s
 
 
-def _owners(*means_s: float) -> tuple[Owner, ...]:
-    return tuple(Owner(f"o{index}", _steady(mean_s)) for index, mean_s in enumerate(means_s))
+def _owners(*means_s: float) -> tuple[Daemon, ...]:
+    return tuple(Daemon(f"o{index}", _steady(mean_s)) for index, mean_s in enumerate(means_s))
 
 
 def cases(seconds: float) -> tuple[Case, ...]:
     """Return the seven cases; what switches does so half-way."""
-    switcher = Owner("switcher", lambda now: 0.1 if now < seconds / 2 else 300.0)
-    visitor = Owner("visitor", _steady(10.0), present=lambda now: int(now // 250) % 2 == 0)
+    switcher = Daemon("switcher", lambda now: 0.1 if now < seconds / 2 else 300.0)
+    three = Daemon("three", _steady(10.0))
+    visitor = Daemon("visitor", _steady(10.0), present=lambda now: int(now // 250) % 2 == 0)
     return (
         Case("10/10/10/100 s", _owners(10, 10, 10, 100)),
         Case("1/10/100 s", _owners(1, 10, 100)),
         Case("0.02/10 s", _owners(0.02, 10)),
         Case("50 ms of set-up, 0.1/1/10 s", _owners(0.1, 1, 10), setup_s=0.05),
         Case("one switches from 0.1 to 300 s", (switcher, *_owners(10, 10))),
-        Case("one owner runs three daemons", (Owner("three", _steady(10.0), masters=3), *_owners(10, 100))),
+        Case("one owner runs three daemons", (three, three, three, *_owners(10, 100))),
         Case("one comes and goes", (visitor, *_owners(10, 10))),
     )
 
@@ -83,9 +83,10 @@ class Worker:
         self._fairness = Fairness(settings.fair_scale_s, mode)
         self._prior_s = settings.fair_scale_s
         self._means = Means()
-        self._owners = {owner.name: owner for owner in case.owners}
+        # As in core.asking: whoever owns several daemons is drawn once, and then any of them asked.
+        self._owners = {daemon.owner: daemon for daemon in case.daemons}
         self._names = tuple(self._owners)
-        self._comings = any(not owner.present(second) for owner in case.owners for second in range(0, 1000, 50))
+        self._comings = any(not owner.present(second) for owner in case.daemons for second in range(0, 1000, 50))
         self._key = 0
         self.given: dict[str, float] = dict.fromkeys(self._owners, 0.0)
 
@@ -141,9 +142,9 @@ class Worker:
 
 def entitled(case: Case, seconds: float) -> dict[str, float]:
     """Return each owner's fair share of one slot: an equal part of every instant at which it has work."""
-    shares = dict.fromkeys((owner.name for owner in case.owners), 0.0)
+    shares = dict.fromkeys((daemon.owner for daemon in case.daemons), 0.0)
     for second in range(int(seconds)):
-        present = [owner.name for owner in case.owners if owner.present(second)]
+        present = dict.fromkeys(daemon.owner for daemon in case.daemons if daemon.present(second))
         for name in present:
             shares[name] += 1 / len(present)
     return shares
@@ -151,7 +152,7 @@ def entitled(case: Case, seconds: float) -> dict[str, float]:
 
 def measure(case: Case, mode: Literal["time", "uniform"], seed: int, seconds: float) -> float:
     """Return Jain's index of what all workers together gave, each owner's part relative to its fair share."""
-    total = dict.fromkeys((owner.name for owner in case.owners), 0.0)
+    total = dict.fromkeys((daemon.owner for daemon in case.daemons), 0.0)
     for index in range(WORKERS):
         worker = Worker(case, mode, Random(seed * 1000 + index))
         worker.play(seconds)

@@ -91,6 +91,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     key: bytes
     own: bool
     sandbox: SandboxLevel
+    expected_s: float = 0.0
+    """How long it was thought to take when it was granted."""
     inline: tuple[bytes, ...] = ()
     state: Literal["waiting", "starting", "running"] = "waiting"
     since: Mono | None = None
@@ -123,6 +125,7 @@ class Slots:
         """Start with no offer and nothing held."""
         self._held: dict[NodeId, dict[LeaseId, Attempt]] = {}
         self._waiting: dict[bool, dict[Key, Attempt]] = {False: {}, True: {}}
+        self._waiting_s = {False: 0.0, True: 0.0}
         self._taken = {False: Room(), True: Room()}
         self.room = {False: Room(), True: Room()}
         """What is offered: to guests (False) and to own work (True)."""
@@ -147,6 +150,10 @@ class Slots:
         """Return what waits for a slot, in order."""
         return tuple(self._waiting[own].values())
 
+    def waiting_s(self, *, own: bool) -> float:
+        """Return the expected slot-seconds of what waits for a slot."""
+        return self._waiting_s[own]
+
     def free(self, *, own: bool) -> Room:
         """Return the room that nothing takes."""
         return self.room[own].minus(self._taken[own])
@@ -157,6 +164,14 @@ class Slots:
         assert attempt.lease not in held, "held twice"
         held[attempt.lease] = attempt
         self._waiting[attempt.own][attempt.master, attempt.lease] = attempt
+        self._waiting_s[attempt.own] += attempt.expected_s * attempt.manifest.resources.cpus
+
+    def _wait_no_more(self, attempt: Attempt) -> None:
+        waiting = self._waiting[attempt.own]
+        del waiting[attempt.master, attempt.lease]
+        left_s = self._waiting_s[attempt.own] - attempt.expected_s * attempt.manifest.resources.cpus
+        # Begun afresh whenever nothing waits, so that rounding never adds up.
+        self._waiting_s[attempt.own] = left_s if waiting else 0.0
 
     def next(self, *, own: bool) -> Attempt | None:
         """Return the first that waits, if its room is free. In order: a wide one is not overtaken for ever."""
@@ -167,7 +182,7 @@ class Slots:
 
     def start(self, attempt: Attempt, now: Mono) -> None:
         """Give a waiting attempt its slot."""
-        del self._waiting[attempt.own][attempt.master, attempt.lease]
+        self._wait_no_more(attempt)
         self._taken[attempt.own] = self._taken[attempt.own].plus(asked(attempt.manifest.resources))
         attempt.state = "starting"
         attempt.since = now
@@ -179,7 +194,7 @@ class Slots:
         if not held:
             del self._held[attempt.master]
         if attempt.state == "waiting":
-            del self._waiting[attempt.own][attempt.master, attempt.lease]
+            self._wait_no_more(attempt)
         else:
             self._taken[attempt.own] = self._taken[attempt.own].minus(asked(attempt.manifest.resources))
 
@@ -209,6 +224,8 @@ class Slots:
                 if attempt.own is own and attempt.state != "waiting":
                     taken = taken.plus(asked(attempt.manifest.resources))
             assert taken == self._taken[own], "the room taken is not that of what runs"
+            waiting_s = sum(each.expected_s * each.manifest.resources.cpus for each in self.waiting(own=own))
+            assert abs(waiting_s - self._waiting_s[own]) < 1e-3 * (1 + waiting_s), "the wait is not that of what waits"
             for (master, lease), attempt in self._waiting[own].items():
                 assert self.get(master, lease) is attempt, "something waits that is not held"
                 assert attempt.state == "waiting", "something waits that has a slot"

@@ -257,6 +257,7 @@ class Worker:
                 key=key,
                 own=asked.own,
                 sandbox=sandbox,
+                expected_s=mean_s,
                 inline=inline,
             )
             inline = ()
@@ -293,10 +294,7 @@ class Worker:
         for own in (True, False):
             if not own and not (self._offering.profile.accepts and "work" in self._identity.caps):
                 continue
-            waiting_s = sum(
-                self._asking.mean_s(JobId(attempt.manifest.job), attempt.manifest.owner)
-                for attempt in self._slots.waiting(own=own)
-            )
+            waiting_s = self._slots.waiting_s(own=own)
             free = self._slots.free(own=own)
             slots = self._slots.room[own].cpus
             for master, request in self._asking.plan(free, slots, waiting_s, now, own=own):

@@ -54,6 +54,7 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
         self.next_lease: dict[NodeId, int] = {}
         self.up: dict[NodeId, None] = {}
         self.said: dict[tuple[NodeId, LeaseId], None] = {}
+        self.counter = 20
         self.boot()
 
     def boot(self) -> None:
@@ -72,6 +73,8 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
             lambda now: Wall(WALL + round(now * 1000)),
         )
         self.do(OFFER)
+        for member in MEMBERS.values():
+            self.link_up(member, ("submit", "work"))
 
     def entropy(self, size: int) -> bytes:
         self.numbers += 1
@@ -123,16 +126,23 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
             caps = ("submit", "work")
         self.up[member.node] = None
         self.do(member.link(caps=caps))
+        if "submit" in caps:
+            self.has_work(member, some=True)
 
     @rule(member=members)
     def link_down(self, member: Member) -> None:
         self.up.pop(member.node, None)
         self.do(ev.LinkDown(peer=member.node))
 
-    @rule(member=members, counter=counters, some=st.booleans())
-    def has_work(self, member: Member, counter: int, some: bool) -> None:
-        message = msg.HasWork(counter=counter, owners=(member.name,) if some else ())
+    @rule(member=members, some=st.booleans())
+    def has_work(self, member: Member, some: bool) -> None:
+        self.counter += 1
+        message = msg.HasWork(counter=self.counter, owners=(member.name,) if some else ())
         self.do(ev.Received(peer=member.node, message=message))
+
+    @rule(member=members, counter=counters, owner=st.sampled_from(("ann", "zoe")))
+    def has_old_or_foreign_work(self, member: Member, counter: int, owner: str) -> None:
+        self.do(ev.Received(peer=member.node, message=msg.HasWork(counter=counter, owners=(owner,))))
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data(), number=st.integers(1, 2), count=st.integers(1, 4), cpus=st.integers(1, 2), sent=st.booleans())
@@ -150,6 +160,16 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
         )
         self.granted.append((member, message))
         self.do(ev.Received(peer=member.node, message=message))
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data())
+    def grant_well(self, data: st.DataObject) -> None:
+        self.grant(data, 1, 4, 1, sent=False)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def ends_well(self, data: st.DataObject) -> None:
+        self.ends(data, faulty=False)
 
     @precondition(lambda self: self.granted)
     @rule(data=st.data(), member=members)
