@@ -234,12 +234,15 @@ asyncio.run(main(sys.argv[2]))
             cwd=REPOSITORY,
         )
         assert daemon.stdout is not None
-        assert await daemon.stdout.readline() == b"started\n"
-        pids = limits_module.tree(daemon.pid, 1000)[1:]
+        try:
+            said = await daemon.stdout.readline()
+            pids = limits_module.tree(daemon.pid, 1000)[1:]
+            fds = [os.pidfd_open(pid) for pid in pids]
+        finally:
+            daemon.kill()
+            await daemon.wait()
+        assert said == b"started\n"
         assert len(pids) >= 4
-        fds = [os.pidfd_open(pid) for pid in pids]
-        daemon.kill()
-        await daemon.wait()
         for fd in fds:
             ended = select.select([fd], [], [], 10)[0]
             os.close(fd)
