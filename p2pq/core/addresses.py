@@ -10,7 +10,7 @@ from p2pq.core.deadlines import Deadlines
 from p2pq.model.ids import Mono, NodeId
 
 ADDRESSES_MAX: Final = 4096
-"""Addresses known at most; further hints are ignored until some are forgotten."""
+"""Addresses known at most; further hints are ignored, and what is more than a hint takes the place of one."""
 PER_NODE_MAX: Final = 16
 """Addresses per node at most; a newer one takes the place of the oldest."""
 DIALS_MAX: Final = 8
@@ -44,6 +44,7 @@ class Addresses:
         """Know of nowhere. ``rng`` jitters the pauses, so that a mesh does not dial in step."""
         self._rng = rng
         self._known: dict[str, Address] = {}
+        self._of: dict[NodeId, dict[str, None]] = {}
         self._due: Deadlines[str] = Deadlines()
         self._flying: Deadlines[str] = Deadlines()
 
@@ -59,7 +60,7 @@ class Addresses:
 
     def of(self, node: NodeId) -> tuple[str, ...]:
         """Return the places where that node is said to be."""
-        return tuple(place.address for place in self._known.values() if place.node == node)
+        return tuple(self._of.get(node, ()))
 
     def get(self, address: str) -> Address | None:
         """Return what is known of a place."""
@@ -83,25 +84,49 @@ class Addresses:
         for address in addresses:
             place = self._known.get(address)
             if place is None:
-                if len(self._known) >= ADDRESSES_MAX:
+                if len(self._known) >= ADDRESSES_MAX and not (kept and self._make_room()):
                     return
-                place = self._known[address] = Address(address, node, kept)
-                self._trim(node)
+                place = self._known[address] = Address(address, None, kept)
+                self._claim(place, node)
             elif node is not None and place.node != node and not self.flying(address):
                 # Somebody else lives there now: what failed before says nothing.
-                place.node, place.failures = node, 0
+                self._claim(place, node)
+                place.failures = 0
             place.kept = place.kept or kept
             if dial and not self.flying(address) and (address not in self._due or place.failures == 0):
                 self._due.set(address, at)
                 at = Mono(at + STAGGER_S)
 
-    def _trim(self, node: NodeId | None) -> None:
-        if node is not None and len(places := self.of(node)) > PER_NODE_MAX:
-            self.forget(places[0])
+    def _make_room(self) -> bool:
+        """Forget the oldest mere hint that is not being dialled; False if there is none."""
+        hints = (place.address for place in self._known.values() if not place.kept and not self.flying(place.address))
+        oldest = next(hints, None)
+        if oldest is not None:
+            self.forget(oldest)
+        return oldest is not None
+
+    def _claim(self, place: Address, node: NodeId | None) -> None:
+        """Note who is at a place; the oldest place of a node with too many is forgotten."""
+        self._disclaim(place)
+        place.node = node
+        if node is not None:
+            places = self._of.setdefault(node, {})
+            places[place.address] = None
+            if len(places) > PER_NODE_MAX:
+                self.forget(next(iter(places)))
+
+    def _disclaim(self, place: Address) -> None:
+        if place.node is not None:
+            places = self._of[place.node]
+            del places[place.address]
+            if not places:
+                del self._of[place.node]
 
     def forget(self, address: str) -> None:
         """Know nothing of a place any more."""
-        self._known.pop(address, None)
+        place = self._known.pop(address, None)
+        if place is not None:
+            self._disclaim(place)
         self._due.cancel(address)
         self._flying.cancel(address)
 
@@ -116,7 +141,8 @@ class Addresses:
         self._due.cancel(address)
         place = self._known.get(address)
         if place is not None:
-            place.node, place.failures, place.reason = node, 0, ""
+            self._claim(place, node)
+            place.failures, place.reason = 0, ""
 
     def retry(self, node: NodeId, now: Mono) -> None:
         """Dial that node again soon: its link broke."""
@@ -158,6 +184,9 @@ class Addresses:
         """Assert the bounds, and that only known places are dialled."""
         assert len(self._known) <= ADDRESSES_MAX, "too many addresses"
         assert len(self._flying) <= DIALS_MAX, "too many dials"
+        claims = sum(len(places) for places in self._of.values())
+        assert claims == sum(place.node is not None for place in self._known.values()), "who is where is not clear"
+        assert all(self._known[each].node == node for node, places in self._of.items() for each in places), "not there"
         known = sum((address in self._due) + (address in self._flying) for address in self._known)
         assert known == len(self._due) + len(self._flying), "a dial to nowhere known"
         assert not any(address in self._due and address in self._flying for address in self._known), "dialled twice"

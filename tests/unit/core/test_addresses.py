@@ -143,3 +143,20 @@ def test_addresses_are_bounded(monkeypatch):
     bench = Bench()
     bench.add("a", "b", "c", node=None)
     assert [place.address for place in bench.places] == ["a", "b"]
+    # What a link or the configuration says is worth more than a hint, but for one that is being dialled.
+    assert bench.dialled() == ["a"]
+    bench.add("c", kept=True)
+    assert [place.address for place in bench.places] == ["a", "c"]
+    bench.add("d", kept=True)
+    assert [place.address for place in bench.places] == ["a", "c"]
+
+
+def test_a_place_that_is_forgotten_is_nobodys():
+    bench = Bench()
+    bench.add("a", "b")
+    bench.places.forget("a")
+    bench.places.forget("a")
+    assert bench.places.of(ANN.node) == ("b",)
+    bench.places.forget("b")
+    assert bench.places.of(ANN.node) == ()
+    bench.places.check()
