@@ -1,5 +1,6 @@
 """Commands about jobs: submit, jobs, show, tasks, logs, wait, results, cancel, why."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,6 +51,12 @@ def _need(text: str) -> tuple[str, str]:
     if not equals or not key.strip() or not value.strip():
         raise UsageError(f"--need {text!r} is not K=V; write it like --need os=linux or --need has=numpy")
     return key.strip(), value.strip()
+
+
+def _umask() -> int:
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 @click.command("submit", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -110,6 +117,7 @@ def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **o
         priority=options["priority"],
         where=options["where"],
         sandbox=options["sandbox"],
+        umask=_umask(),
     )
     with connect(ctx, start=True) as node:
         job: JobView | None = None

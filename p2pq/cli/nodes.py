@@ -232,8 +232,7 @@ def show(ctx: click.Context, as_json: bool = False) -> None:
     """Print each setting's value and where it comes from."""
     from p2pq.daemon.settings import load  # noqa: PLC0415
 
-    effective = load(home_of(ctx).path)
-    rows = effective.rows()
+    rows = [(entry.key, entry.value, entry.origin) for entry in load(home_of(ctx).path, os.environ).entries]
     if as_json:
         print_json([{"key": key, "value": value, "origin": origin} for key, value, origin in rows])
     else:

@@ -38,11 +38,17 @@ def target(results: Path, *, tasks: int, number: int) -> Path:
     return results if tasks == 1 else results / str(number)
 
 
-def write(tree: Tree, blobs: BlobStore, destination: Path) -> None:
+def write(tree: Tree, blobs: BlobStore, destination: Path, *, umask: int = 0o022) -> None:
     """Write a tree as the folder ``destination``, which appears complete, with a rename.
 
     Something else of that name is moved aside to ``NAME.~N~``. If the very same content is there already (a delivery
     before a crash), nothing happens.
+
+    Args:
+        tree: what to write.
+        blobs: where its content is.
+        destination: the folder to be.
+        umask: the modes that the owner does not want; the node's own umask is stricter.
 
     Raises:
         Reject: a blob is not what the tree says.
@@ -56,6 +62,7 @@ def write(tree: Tree, blobs: BlobStore, destination: Path) -> None:
             folder = staging / "folder"
             folder.mkdir(mode=0o777)
             unpack(tree, lambda chunk: blobs.get(chunk.blob), folder)
+            _give_modes(folder, umask)
             _put_in_place(folder, destination)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -64,6 +71,16 @@ def write(tree: Tree, blobs: BlobStore, destination: Path) -> None:
         raise kind(
             f"{error.filename or destination}: {error.strerror}; make room or mend it, it is tried again"
         ) from error
+
+
+def _give_modes(folder: Path, umask: int) -> None:
+    """Give what was written the modes that it would have had if the owner's own program had written it."""
+    for top, _, names in os.walk(folder):
+        Path(top).chmod(0o777 & ~umask)
+        for file in (Path(top, name) for name in names):
+            if not file.is_symlink():
+                executable = file.stat().st_mode & 0o100
+                file.chmod((0o777 if executable else 0o666) & ~umask)
 
 
 def _put_in_place(folder: Path, destination: Path) -> None:

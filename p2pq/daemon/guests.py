@@ -11,12 +11,14 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from p2pq.core.effects import Fetch, Kill, Release, Start
 from p2pq.core.events import Event, Exited, Faulted, Progressed, Started
+from p2pq.core.records import ResultKept
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.limits import Limits
 from p2pq.daemon.runners import Outcome as RunOutcome
@@ -40,7 +42,7 @@ log = logging.getLogger(__name__)
 BODIES_MAX: Final = 64
 """Opened job bodies kept in memory."""
 PARAMS_FILE: Final = ".p2pq/params.json"
-PROGRESS_FILE: Final = "results/.progress"
+PROGRESS_NAME: Final = ".progress"
 PROGRESS_POLL_S: Final = 1.0
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """Told how many cpus the task asked for, so that libraries do not start a thread per cpu of the machine."""
@@ -120,6 +122,12 @@ class Guests:
             self._prefetching[effect.job] = task
             task.add_done_callback(lambda _: self._prefetching.pop(effect.job, None))
 
+    def pin_kept(self, results: Iterable[ResultKept]) -> None:
+        """After a start: hold the blobs of results that their masters have not acknowledged."""
+        for kept in results:
+            refs = (*kept.item.body, *kept.item.blobs)
+            self._blobs.pin(self._pin_tag(kept.master, kept.lease), [ref.blob for ref in refs])
+
     def release(self, effect: Release) -> None:
         """Perform ``Release``: the master has the result."""
         self._unpin(effect.master, effect.lease)
@@ -157,6 +165,12 @@ class Guests:
         except (SandboxError, StorageError, LinkError, Reject) as error:
             self._unpin(start.master, start.lease)
             event = Faulted(lease=start.lease, master=start.master, fault=_fault(error), detail=str(error)[:500])
+        except Exception:
+            # One job must not take the node down, whatever it found; the task goes elsewhere and the log tells us.
+            log.exception("guest.failed", extra={"fields": {"lease": str(start.lease)}})
+            self._unpin(start.master, start.lease)
+            detail = "an internal error of this node, see its node.log"
+            event = Faulted(lease=start.lease, master=start.master, fault="sandbox", detail=detail)
         finally:
             if progress is not None:
                 progress.cancel()
@@ -272,20 +286,26 @@ class Guests:
 
     def _seal(self, start: Start, folder: Path, outcome: RunOutcome) -> "Sealed":
         """Pack, encrypt and make durable what an attempt left (in a worker thread; nothing of it runs any more)."""
-        (folder / PROGRESS_FILE).unlink(missing_ok=True)
+        _remove_progress(folder)
         limits = TreeLimits(bytes_max=self._limits(start).disk_bytes)
-        tree, skipped = collect(folder / "results", limits, self._blobs.put, _random_key)
-        output, _ = collect(outcome.stdout.parent, TreeLimits(), self._blobs.put, _random_key)
+        tag = self._pin_tag(start.master, start.lease)
+        made: list[bytes] = []
+
+        def sink(blob: bytes, ciphertext: bytes) -> None:
+            self._blobs.add(blob, ciphertext, pin=tag)
+            made.append(blob)
+
+        tree, skipped = collect(folder / "results", limits, sink, _random_key)
+        output, _ = collect(outcome.stdout.parent, TreeLimits(), sink, _random_key)
         output = Tree(
             files=tuple(file for file in output.files if file.path in {"stdout", "stderr"}), chunks=output.chunks
         )
         key = os.urandom(32)
         refs, parts = bodies.encrypt(key, ResultBody(tree=tree, output=output, detail=outcome.detail, skipped=skipped))
         for ref, part in zip(refs, parts, strict=True):
-            self._blobs.put(ref.blob, part)
+            sink(ref.blob, part)
         blobs = tuple(dict.fromkeys((*bodies.tree_refs(tree), *bodies.tree_refs(output))))
-        self._blobs.pin(self._pin_tag(start.master, start.lease), [ref.blob for ref in (*refs, *blobs)])
-        self._blobs.sync()
+        self._blobs.sync(made)
         context = bodies.result_context(start.job, start.task, start.attempt, start.lease)
         return Sealed(seal.seal(start.reply, key, context, os.urandom), refs, blobs)
 
@@ -295,7 +315,7 @@ class Guests:
         while True:
             await asyncio.sleep(PROGRESS_POLL_S)
             if guest.root is not None:
-                progress = read_progress(guest.root / PROGRESS_FILE)
+                progress = read_progress(guest.root)
                 if progress is not None and progress != guest.progress:
                     guest.progress = progress
                     self._post(Progressed(lease=start.lease, master=start.master, progress=progress))
@@ -349,19 +369,35 @@ def command(job: JobBody, params: dict[str, str], python: JobPython, *, job_id: 
             return (f"./{job.main}", *arguments)
 
 
-def read_progress(path: Path) -> int | None:
-    """Return the progress in thousandths that a task wrote, or None where there is no number from 0 to 1."""
+def read_progress(root: Path) -> int | None:
+    """Return the progress in thousandths that a task wrote, or None where there is no number from 0 to 1.
+
+    The task may still run and has put there what it likes: nothing is followed, nothing blocks.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        value = float(os.read(descriptor, 64))
+        folder = os.open(root / "results", flags | os.O_DIRECTORY)
+        try:
+            descriptor = os.open(PROGRESS_NAME, flags, dir_fd=folder)
+        finally:
+            os.close(folder)
+        try:
+            value = float(os.read(descriptor, 64))
+        finally:
+            os.close(descriptor)
     except (OSError, ValueError):
         return None
-    finally:
-        os.close(descriptor)
     return round(value * 1000) if 0 <= value <= 1 else None
+
+
+def _remove_progress(root: Path) -> None:
+    """Take the progress file out of the results; it was only for the way."""
+    with suppress(OSError):  # not there, or not a file: then it is collected or skipped like anything else
+        folder = os.open(root / "results", os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.unlink(PROGRESS_NAME, dir_fd=folder)
+        finally:
+            os.close(folder)
 
 
 def _remember(guest: Guest, stdout: Path, stderr: Path) -> None:

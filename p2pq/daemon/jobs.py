@@ -117,6 +117,12 @@ class Jobs:
             self._blobs.unpin(tag)
             self._post(CollectFailed(lease=effect.lease, reason=str(error)[:500]))
             return
+        except Exception:
+            # One result must not take the node down; its worker keeps it and offers it again.
+            log.exception("result.collect-failed", extra={"fields": {"lease": str(effect.lease)}})
+            self._blobs.unpin(tag)
+            self._post(CollectFailed(lease=effect.lease, reason="an internal error, see node.log"))
+            return
         self._post(Collected(lease=effect.lease))
 
     def _keep_inline(self, effect: Collect, wanted: set[bytes]) -> None:
@@ -136,6 +142,11 @@ class Jobs:
             except (StorageError, Reject, OSError) as error:
                 self._post(DeliverFailed(job=effect.job, task=effect.task, reason=str(error)[:500]))
                 return
+            except Exception:
+                log.exception("result.deliver-failed", extra={"fields": {"job": to_text(effect.job)}})
+                reason = "an internal error, see node.log"
+                self._post(DeliverFailed(job=effect.job, task=effect.task, reason=reason))
+                return
         item = self._store.result(effect.job, effect.task)
         if item is not None:
             self._blobs.unpin(("result", item.lease))
@@ -149,7 +160,7 @@ class Jobs:
         body = delivery.open_result(item, secret.reply_secret, self._blobs)
         number = self._number(row.extra, task)
         folder = delivery.target(to or Path(row.extra.results), tasks=row.extra.tasks, number=number)
-        delivery.write(body.tree, self._blobs, folder)
+        delivery.write(body.tree, self._blobs, folder, umask=row.extra.umask)
         return folder
 
     @staticmethod

@@ -111,7 +111,9 @@ def prepare(request: Submit, author: Author, blobs: BlobStore, *, only: bytes, n
             sink(ref.blob, part)
         tree_refs = bodies.tree_refs(tree)
         if len(tree_refs) > BLOBS_MAX:
-            raise UsageError(f"{names.display(str(folder))} is too large for one job; --exclude what it does not need")
+            raise UsageError(  # noqa: TRY301
+                f"{names.display(str(folder))} is too large for one job; --exclude what it does not need"
+            )
         reply_secret = os.urandom(32)
         manifest = Manifest(
             mesh=author.mesh,
@@ -147,6 +149,7 @@ def prepare(request: Submit, author: Author, blobs: BlobStore, *, only: bytes, n
         argv=(main, *request.args),
         axes=msgspec.msgpack.encode(sweep),
         tasks=tasks,
+        umask=request.umask,
     )
     return Prepared(job, raw, key, reply_secret, extra, found.warnings)
 

@@ -60,6 +60,8 @@ class Submit(_Said, frozen=True, kw_only=True):
     where: str = "any"
     """``any``, ``local``, or the name or id of a node."""
     sandbox: SandboxLevel = "strict"
+    umask: Annotated[int, Meta(ge=0, le=0o777)] = 0o022
+    """Modes that the user does not want on the results."""
 
 
 class Jobs(_Said, frozen=True, kw_only=True):

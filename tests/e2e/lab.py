@@ -1,0 +1,157 @@
+"""Real nodes through the command line: start them, speak to them, end them."""
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+READY_S = 30
+END_S = 15
+COMMAND_S = 120
+ROOT = Path(__file__).parents[2]
+
+
+class Host:
+    """One home, its node and its command line; in a network namespace if one is named."""
+
+    def __init__(self, home: Path, *, netns: str = "", user: str = "") -> None:
+        """Name a home; nothing runs yet."""
+        self.home = home
+        self._prefix = (["ip", "netns", "exec", netns] if netns else []) + (
+            ["runuser", "-u", user, "--"] if user else []
+        )
+        self.process: subprocess.Popen[str] | None = None
+        self.ready = ""
+
+    def environment(self) -> dict[str, str]:
+        """Return what commands on this host see."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("P2PQ_")}
+        return {**kept, "P2PQ_HOME": str(self.home), "P2PQ_ALLOW_ROOT": "1", "PYTHONPATH": str(ROOT)}
+
+    def argv(self, *args: str) -> list[str]:
+        """Return the argument vector of a p2pq command."""
+        return [*self._prefix, sys.executable, "-m", "p2pq", *args]
+
+    def start(self, *options: str, mdns: bool = False) -> str:
+        """Run ``p2pq node`` and wait until it is ready; return its line."""
+        arguments = ["node", *([] if mdns else ["--no-mdns"]), *options]
+        self.process = subprocess.Popen(
+            self.argv(*arguments), env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        readable, _, _ = select.select([self.process.stdout], [], [], READY_S)
+        self.ready = self.process.stdout.readline() if readable else ""
+        if not self.ready.startswith("ready "):
+            self.process.kill()
+            _, said = self.process.communicate()
+            raise AssertionError(f"the node did not start: {said}")
+        return self.ready
+
+    @property
+    def address(self) -> str:
+        """Where the node listens."""
+        return self.ready.split()[3]
+
+    @property
+    def port(self) -> int:
+        """The port that peers dial."""
+        return int(self.address.rpartition(":")[2])
+
+    def run(self, *args: str, timeout: float = COMMAND_S, **options: object) -> subprocess.CompletedProcess[str]:
+        """Run one command to its end."""
+        return subprocess.run(  # noqa: PLW1510  callers look at the code
+            self.argv(*args), env=self.environment(), capture_output=True, text=True, timeout=timeout, **options
+        )
+
+    def ok(self, *args: str, timeout: float = COMMAND_S) -> str:
+        """Run one command that must succeed; return its standard output."""
+        done = self.run(*args, timeout=timeout)
+        assert done.returncode == 0, f"p2pq {' '.join(args)} ended with {done.returncode}: {done.stderr}\n{self.log()}"
+        return done.stdout
+
+    def json(self, *args: str) -> object:
+        """Run one command that must succeed and print JSON."""
+        return json.loads(self.ok(*args, "--json"))
+
+    def popen(self, *args: str) -> "subprocess.Popen[str]":
+        """Start a command and leave it running."""
+        return subprocess.Popen(
+            self.argv(*args), env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def kill(self) -> None:
+        """Kill the node as a power failure would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.communicate()
+        self.process = None
+
+    def stop(self) -> int:
+        """End the node with SIGTERM; return its exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.communicate(timeout=END_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        code = self.process.returncode
+        self.process = None
+        return code
+
+    def log(self) -> str:
+        """Return the end of the node's log."""
+        path = self.home / "node.log"
+        return path.read_text()[-4000:] if path.exists() else ""
+
+    def close(self) -> None:
+        """End the node, however it was started."""
+        if self.process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.stop()
+        elif (self.home / "node.sock").exists():
+            self.run("stop", "--now")
+
+
+def until(condition, what: str, seconds: float = 30.0):
+    """Ask again and again until it is so; return what it said."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not after {seconds:g} s: {what}"
+        time.sleep(0.05)
+
+
+def make_folder(path: Path, main: str, **files: str) -> Path:
+    """Make a folder with a main.py and other files."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "main.py").write_text(main)
+    for name, text in files.items():
+        (path / name.replace("__", ".")).write_text(text)
+    return path
+
+
+@contextlib.contextmanager
+def hosts(base: Path, names: Sequence[str], **options: object) -> Iterator[list[Host]]:
+    """Give hosts whose nodes are ended afterwards."""
+    found = []
+    for name in names:
+        home = base / name
+        home.mkdir(mode=0o700)
+        found.append(Host(home, **options))  # type: ignore[arg-type]
+    try:
+        yield found
+    finally:
+        for host in found:
+            host.close()
+        for host in found:
+            shutil.rmtree(host.home, ignore_errors=True)
