@@ -6,6 +6,8 @@ from typing import Final
 
 import aiohttp
 
+from p2pq.wire import session
+
 # Reasons of DialFailed besides those of wire.session.
 NO_ANSWER: Final = "no-answer"
 CONNECTION_REFUSED: Final = "connection-refused"
@@ -44,6 +46,11 @@ _ERRNOS: Final = {
 }
 
 
+TOTAL_S: Final = 120.0
+WS_MESSAGE_MAX: Final = session.RECORD_BYTES_MAX + 1
+"""aiohttp refuses messages of this length or more."""
+
+
 class Redirected(aiohttp.ClientError):
     """A server tried to send us elsewhere."""
 
@@ -54,21 +61,47 @@ async def _no_redirect(
     raise Redirected
 
 
-def make_session(connect_s: float) -> aiohttp.ClientSession:
-    """Return an HTTP client for peers: no proxies, no cookies, no redirects, bounded headers, no bodies inflated."""
+def make_session(connect_s: float, total_s: float = TOTAL_S) -> aiohttp.ClientSession:
+    """Return an HTTP client for peers: no proxies, no cookies, no redirects, bounded headers, no bodies inflated.
+
+    Args:
+        connect_s: time-out of a connection.
+        total_s: time-out of a whole plain request; WebSockets live as long as they like.
+    """
     trace = aiohttp.TraceConfig()
     trace.on_request_redirect.append(_no_redirect)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=10),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s),
+        timeout=aiohttp.ClientTimeout(total=total_s, sock_connect=connect_s),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         auto_decompress=False,
+        read_bufsize=1 << 20,
         max_line_size=1024,
         max_field_size=2048,
         trace_configs=[trace],
         skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept"),
     )
+
+
+async def open_stream(
+    http: aiohttp.ClientSession, address: str, path: str, close_s: float
+) -> aiohttp.ClientWebSocketResponse:
+    """Open a WebSocket to a peer.
+
+    Raises:
+        aiohttp.ClientError, OSError, TimeoutError, ValueError: it could not be opened (see ``dial_reason``).
+    """
+    try:
+        return await http.ws_connect(
+            f"http://{address}{path}",
+            compress=0,
+            autoping=False,
+            timeout=aiohttp.ClientWSTimeout(ws_close=close_s),
+            max_msg_size=WS_MESSAGE_MAX,
+        )
+    except AssertionError as error:  # aiohttp's, where a server upgrades and has already gone
+        raise aiohttp.ClientError("gone during the upgrade") from error
 
 
 def dial_reason(error: BaseException) -> str:  # noqa: PLR0911  one line for each kind

@@ -6,6 +6,7 @@ only those who fail are slowed down.
 """
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import socket
@@ -265,7 +266,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _reset(sock: socket.socket) -> None:
     """Close without leaving a connection behind in the system's tables."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with contextlib.suppress(OSError):  # it has reset the connection itself
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 
 

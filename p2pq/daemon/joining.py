@@ -14,12 +14,12 @@ import aiohttp
 from aiohttp import web
 
 from p2pq.daemon import link, netinfo
-from p2pq.daemon.dialing import NO_ANSWER, SENTENCES, dial_reason
+from p2pq.daemon.dialing import NO_ANSWER, SENTENCES, WS_MESSAGE_MAX, dial_reason, open_stream
 from p2pq.daemon.gate import DEFAULT_PORT
 from p2pq.daemon.identity import NodeKeys, usable_name
 from p2pq.errors import ConfigError, NodeUnreachableError, RefusedError, Reject
 from p2pq.model.ids import NodeId, Wall
-from p2pq.wire import join, session, trust
+from p2pq.wire import join, trust
 from p2pq.wire.objects import CAPABILITIES, Capability
 from p2pq.wire.session import HandshakeRefused
 
@@ -155,9 +155,7 @@ class Invitations:
             self._show_slot(self._open[-1].code.slot if self._open else "")
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        stream = web.WebSocketResponse(
-            compress=False, autoping=False, timeout=1.0, max_msg_size=session.RECORD_BYTES_MAX + 1
-        )
+        stream = web.WebSocketResponse(compress=False, autoping=False, timeout=1.0, max_msg_size=WS_MESSAGE_MAX)
         if not stream.can_prepare(request).ok:
             return web.Response(status=400, text="not a WebSocket\n")
         await stream.prepare(request)
@@ -347,13 +345,7 @@ def with_port(text: str) -> str:
 async def _ask(
     keys: NodeKeys, http: aiohttp.ClientSession, client: join.JoinClient, address: str, wall: Callable[[], Wall]
 ) -> Joined:
-    stream = await http.ws_connect(
-        f"http://{address}{JOIN_PATH}",
-        compress=0,
-        autoping=False,
-        timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
-        max_msg_size=session.RECORD_BYTES_MAX + 1,
-    )
+    stream = await open_stream(http, address, JOIN_PATH, close_s=1.0)
     try:
         await _send(stream, client.start())
         while True:

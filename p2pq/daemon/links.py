@@ -18,7 +18,16 @@ from aiohttp.http import HttpProcessingError
 
 from p2pq.core.events import DialFailed, Event, LinkDown, LinkUp, Received
 from p2pq.daemon import gate, link, netinfo
-from p2pq.daemon.dialing import ALREADY, FULL, SENTENCES, UPGRADE_REQUIRED, dial_reason, make_session
+from p2pq.daemon.dialing import (
+    ALREADY,
+    FULL,
+    SENTENCES,
+    UPGRADE_REQUIRED,
+    WS_MESSAGE_MAX,
+    dial_reason,
+    make_session,
+    open_stream,
+)
 from p2pq.daemon.gate import Gate, GateLimits
 from p2pq.daemon.identity import NodeKeys
 from p2pq.daemon.link import Link, LinkLimits
@@ -30,8 +39,6 @@ from p2pq.wire.messages import CoreMessage, Message, Ping, Pong, Renewed, RenewW
 from p2pq.wire.session import HandshakeRefused, PeerInfo
 
 LINK_PATH: Final = "/p2pq/1/link"
-WS_MESSAGE_MAX: Final = session.RECORD_BYTES_MAX + 1
-"""aiohttp refuses messages of this length or more."""
 SIMULTANEOUS_S: Final = 10.0
 """Two nodes that dial each other do it within this time."""
 BOOTS_KEPT: Final = 8
@@ -348,13 +355,7 @@ class Links:
     async def _connect(self, address: str) -> tuple[Link, list[Message]]:
         """Dial, shake hands, and wait for the responder's first record."""
         async with asyncio.timeout(self._limits.handshake_s):
-            stream = await self.http.ws_connect(
-                f"http://{address}{LINK_PATH}",
-                compress=0,
-                autoping=False,
-                timeout=aiohttp.ClientWSTimeout(ws_close=self._limits.close_s),
-                max_msg_size=WS_MESSAGE_MAX,
-            )
+            stream = await open_stream(self.http, address, LINK_PATH, self._limits.close_s)
             try:
                 return await self._introduce(stream, address)
             except BaseException:

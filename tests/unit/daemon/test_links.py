@@ -113,6 +113,17 @@ async def test_small_messages_do_not_wait(tmp_path: Path) -> None:
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
+async def test_a_link_outlives_the_time_out_of_requests(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    async with running(node(a), node(b)) as (one, two):
+        await one.links.http.close()
+        one.links.http = dialing.make_session(1, total_s=0.05)
+        await link_up(one, two)
+        await asyncio.sleep(0.15)
+        two.links.send(a.node, HasWork(counter=1))
+        await one.event(Received)
+
+
 async def test_leaving_says_so(tmp_path: Path) -> None:
     a, b = members(tmp_path, 2)
     async with running(node(b)) as (two,):
