@@ -31,6 +31,7 @@ if [ ! -w "$folder" ]; then
     copy=$(mktemp -d "${TMPDIR:-/tmp}/p2pq-results-XXXXXX")
     cp -R "$folder" "$copy/"
     chmod -R u+w "$copy/pi"
+    rm -rf "$copy/pi/results" "$copy/pi"/results.~*~ # of somebody's earlier run
     folder=$copy/pi
 fi
 
