@@ -33,6 +33,7 @@ DAY_MS: Final = 24 * 3600 * 1000
 TAG_BYTES: Final = 8
 INSTANCE_BYTES: Final = 8
 RETAG_S: Final = 600.0
+SETTLE_S: Final = 1.1
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ class Discovery(ServiceListener):
         self._name = f"{entropy(INSTANCE_BYTES).hex()}.{SERVICE}"
         self._addresses = addresses
         self._slot = ""
+        self._loop = asyncio.get_running_loop()
         self._zeroconf: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
         self._announced: ServiceInfo | None = None
@@ -130,11 +132,11 @@ class Discovery(ServiceListener):
         self._lookups: dict[str, asyncio.Task[None]] = {}
         self._waiting: OrderedDict[str, None] = OrderedDict()
         """Names to look up when others are done; the oldest go first, and are the first to be dropped."""
-        self._sending: Awaitable[object] | None = None
+        self._sending: Awaitable[object] = self._loop.create_future()
         """Announcements under way; zeroconf sends them several times, and nobody waits for that."""
+        self._announcers: set[asyncio.Task[None]] = set()
         self._refresher: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
-        self._loop = asyncio.get_running_loop()
         self._heard: asyncio.Event = asyncio.Event()
         self.problem = ""
         """Why discovery does not work here, for doctor; empty if it does."""
@@ -149,6 +151,8 @@ class Discovery(ServiceListener):
         """Say goodbye and stop."""
         if self._refresher is not None:
             self._refresher.cancel()
+        for task in self._announcers:
+            task.cancel()
         async with self._lock:
             await self._end()
 
@@ -163,7 +167,9 @@ class Discovery(ServiceListener):
     def show_slot(self, slot: str) -> None:
         """Show the slot of the newest open invitation; empty for none."""
         self._slot = slot
-        self._group.create_task(self.announce(), name="mdns slot")
+        task = self._group.create_task(self.announce(), name="mdns slot")
+        self._announcers.add(task)
+        task.add_done_callback(self._announcers.discard)
 
     async def announce(self) -> None:
         """Announce what has changed: the day, the mesh, the invitation."""
@@ -269,6 +275,9 @@ class Discovery(ServiceListener):
         if self._announced is None:
             self._sending = await self._zeroconf.async_register_service(info, cooperating_responders=True)
         elif info.text != self._announced.text:
+            # Caches drop a record only if it is a second older than its successor (RFC 6762, 10.2).
+            await self._sending
+            await asyncio.sleep(SETTLE_S)
             self._sending = await self._zeroconf.async_update_service(info)
         self._announced = info
 

@@ -120,12 +120,14 @@ class FakeZeroconf:
     async def _nothing(self) -> None:
         return None
 
-    async def async_register_service(self, info: Any, *, cooperating_responders: bool) -> None:
+    async def async_register_service(self, info: Any, *, cooperating_responders: bool) -> Any:
         assert cooperating_responders
         self.shown.append(info)
+        return asyncio.ensure_future(self._nothing())  # noqa: TID251  as zeroconf does it
 
-    async def async_update_service(self, info: Any) -> None:
+    async def async_update_service(self, info: Any) -> Any:
         self.shown.append(info)
+        return asyncio.ensure_future(self._nothing())  # noqa: TID251  as zeroconf does it
 
     async def async_close(self) -> None:
         self.closed = True
@@ -174,6 +176,7 @@ class Air:
 @pytest.fixture
 async def air(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Air]:
     monkeypatch.setattr(discovery, "AsyncServiceInfo", FakeInfo)
+    monkeypatch.setattr(discovery, "SETTLE_S", 0)
     monkeypatch.setattr(discovery, "AsyncServiceBrowser", FakeBrowser)
     FakeInfo.table, FakeInfo.hold, FakeInfo.most, FakeInfo.under_way = {}, asyncio.Event(), 0, 0
     FakeInfo.hold.set()
@@ -265,9 +268,9 @@ async def test_what_changes_is_announced(air: Air) -> None:
     await air.discovery.announce()
     assert len(radio.shown) == 2
     air.discovery.show_slot("")
-    await asyncio.sleep(0)
-    await air.discovery.announce()
+    await asyncio.wait(air.discovery._announcers)
     assert b"inv" not in radio.shown[2].properties
+    air.discovery.show_slot("7X")  # closing does not wait for it
 
 
 async def test_new_interfaces_begin_anew(air: Air) -> None:
