@@ -18,9 +18,9 @@ from aiohttp.http import HttpProcessingError
 
 from p2pq.core.events import DialFailed, Event, LinkDown, LinkUp, Received
 from p2pq.daemon import gate, link, netinfo
+from p2pq.daemon.arbiter import Arbiter
 from p2pq.daemon.dialing import (
     ALREADY,
-    FULL,
     SENTENCES,
     UPGRADE_REQUIRED,
     WS_MESSAGE_MAX,
@@ -31,7 +31,8 @@ from p2pq.daemon.dialing import (
 from p2pq.daemon.gate import Gate, GateLimits
 from p2pq.daemon.identity import NodeKeys
 from p2pq.daemon.link import Link, LinkLimits
-from p2pq.errors import LinkError, Reject
+from p2pq.daemon.renewal import Renewals
+from p2pq.errors import LinkError
 from p2pq.model.ids import NodeId, Wall
 from p2pq.model.notice import Notice, PeerRefused
 from p2pq.wire import session, trust
@@ -39,10 +40,6 @@ from p2pq.wire.messages import CoreMessage, Message, Ping, Pong, Renewed, RenewW
 from p2pq.wire.session import HandshakeRefused, PeerInfo
 
 LINK_PATH: Final = "/p2pq/1/link"
-SIMULTANEOUS_S: Final = 10.0
-"""Two nodes that dial each other do it within this time."""
-BOOTS_KEPT: Final = 8
-PEERS_KEPT: Final = 1024
 NOTES_KEPT: Final = 1024
 NOTE_EVERY_S: Final = 1.0
 RENEW_CHECK_S: Final = 3600.0
@@ -112,7 +109,7 @@ class Links:
         self._keys, self._group, self._post, self._service = keys, group, post, service
         self._notice, self._wall, self._is_banned = notice, wall, is_banned
         self._on_duplicate_key = on_duplicate_key
-        self._listen, self._links_max, self._software = listen, links_max, software
+        self._listen, self._software = listen, software
         self._limits = limits or LinkLimits()
         self._entropy = entropy
         self._loop = asyncio.get_running_loop()
@@ -132,9 +129,8 @@ class Links:
             shutdown_timeout=self._limits.close_s,
         )
         self._links: dict[NodeId, Link] = {}
-        self._dialling: set[NodeId] = set()
-        """Peers that have got our message 3 and have not answered yet."""
-        self._boots: OrderedDict[NodeId, list[bytes]] = OrderedDict()
+        self._arbiter = Arbiter(keys.node, links_max)
+        self._renewals = Renewals(keys, wall)
         self._notes: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
@@ -308,27 +304,13 @@ class Links:
         address = _dialable(info, ip)
         limits = self._limits
         accepted = Link(stream, channel, info, dialled=False, address=address, remote_ip=ip, limits=limits)
-        if reason := self._why_not(info):
+        existing = self._links.get(info.node)
+        reason = self._arbiter.why_not(info, existing, len(self._links), self._loop.time())
+        if self._closing:
+            reason = link.LEAVING
+        if reason is not None:
             raise HandshakeRefused(reason, reason, accepted.last_words(reason))
         return accepted
-
-    def _why_not(self, info: PeerInfo) -> str | None:
-        """Return why a member that dialled us gets no link, or None."""
-        if self._closing:
-            return link.LEAVING
-        if info.boot in self._boots.get(info.node, ())[:-1]:
-            # A life of this node that another one has replaced: two of them take turns.
-            return session.DUPLICATE_KEY
-        smaller = self._keys.node < info.node
-        if info.node in self._dialling and smaller:
-            return ALREADY
-        existing = self._links.get(info.node)
-        if existing is None:
-            return FULL if len(self._links) >= self._links_max else None
-        young = self._loop.time() - existing.up_at < SIMULTANEOUS_S
-        if existing.dialled and smaller and young and existing.info.boot == info.boot:
-            return ALREADY
-        return None  # who dials has no link to us any more: the new one replaces the old
 
     # -- dialling ---------------------------------------------------------------------------------------------------------
 
@@ -370,25 +352,16 @@ class Links:
         info, channel = initiator.peer, initiator.channel
         if info is None or channel is None:
             raise initiator.closed()
-        self._check_new(info)
-        self._dialling.add(info.node)
+        if not self._arbiter.may_finish(info, self._links.get(info.node)):
+            raise AlreadyLinked(info.node)
+        self._arbiter.dialling.add(info.node)
         try:
             await stream.send_bytes(answer)
             ip = netinfo.plain_ip(str((stream.get_extra_info("peername") or ("",))[0]))
             dialled = Link(stream, channel, info, dialled=True, address=address, remote_ip=ip, limits=self._limits)
             return dialled, dialled.first(await _handshake_message(stream, initiator))
         finally:
-            self._dialling.discard(info.node)
-
-    def _check_new(self, info: PeerInfo) -> None:
-        """Stop before message 3 where a link to that peer exists or is about to: the responder never hears of this one.
-
-        Raises:
-            HandshakeRefused: there is such a link.
-        """
-        existing = self._links.get(info.node)
-        if info.node in self._dialling or (existing and existing.info.boot == info.boot):
-            raise AlreadyLinked(info.node)
+            self._arbiter.dialling.discard(info.node)
 
     # -- links ------------------------------------------------------------------------------------------------------------
 
@@ -397,13 +370,7 @@ class Links:
             old.close(link.REPLACED)
             self._down(old)
         self._links[new.peer] = new
-        boots = self._boots.setdefault(new.peer, [])
-        if new.info.boot not in boots:
-            boots.append(new.info.boot)
-            del boots[:-BOOTS_KEPT]
-        self._boots.move_to_end(new.peer)
-        if len(self._boots) > PEERS_KEPT:
-            self._boots.popitem(last=False)
+        self._arbiter.began(new.info)
         info = new.info
         self._post(
             LinkUp(
@@ -419,7 +386,7 @@ class Links:
                 addresses=netinfo.hints(info.addresses, new.remote_ip),
             )
         )
-        self._ask_renewal(new)
+        self._renewals.ask(new)
 
     async def _carry(self, carried: Link) -> None:
         try:
@@ -449,9 +416,9 @@ class Links:
                 if message.number == heard.ping_number:
                     heard.rtt = self._loop.time() - heard.pinged_at
             case RenewWant():
-                self._renew(heard, message)
+                self._count(self._renewals.answer(heard, message), heard)
             case Renewed():
-                self._keep_renewed(heard, message)
+                self._count(self._renewals.keep(message), heard)
             case _:
                 self._service(heard.peer, message)  # type: ignore[arg-type]  # all that is left
 
@@ -472,29 +439,11 @@ class Links:
             if now - asked > RENEW_CHECK_S:
                 asked = now
                 for each in list(self._links.values()):
-                    self._ask_renewal(each)
+                    self._renewals.ask(each)
 
     def _abort(self, ended: Link, reason: str) -> None:
         ended.abort(reason)
         self._down(ended)
-
-    # -- renewal ----------------------------------------------------------------------------------------------------------
-
-    def _ask_renewal(self, asked: Link) -> None:
-        if asked.peer == self._keys.cert.iss and self._keys.renewal_due(self._wall()):
-            asked.send(RenewWant(cert=self._keys.state.certs[0]))
-
-    def _renew(self, heard: Link, message: RenewWant) -> None:
-        try:
-            heard.send(Renewed(certs=self._keys.renew(heard.peer, message.cert, self._wall())))
-        except Reject as error:
-            self.counters[error.reason] += 1
-
-    def _keep_renewed(self, heard: Link, message: Renewed) -> None:
-        try:
-            self._keys.renewed(message.certs, self._wall())
-        except Reject as error:
-            self._refuse(heard.remote_ip, error.reason, heard.peer)
 
     # -- small things -----------------------------------------------------------------------------------------------------
 
@@ -521,6 +470,10 @@ class Links:
         if len(self._notes) > NOTES_KEPT:
             self._notes.popitem(last=False)
         self._notice(PeerRefused(address=ip, reason=reason, peer=peer))
+
+    def _count(self, reason: str | None, peer: Link) -> None:
+        if reason is not None:
+            self._refuse(peer.remote_ip, reason, peer.peer)
 
     def _duplicate(self, address: str) -> None:
         self._on_duplicate_key(

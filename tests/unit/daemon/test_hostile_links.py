@@ -75,8 +75,9 @@ def frame(opcode: int, payload: bytes, *, fin: bool = True, rsv: int = 0, mask: 
 
 @asynccontextmanager
 async def victim(tmp_path: Path, **options: Any) -> AsyncIterator[Node]:
+    settings = {"gate_limits": QUICK_GATE} | options
     async with (
-        running(node(keys_at(tmp_path / "v", "v"), gate_limits=QUICK_GATE, **options)) as (one,),
+        running(node(keys_at(tmp_path / "v", "v"), **settings)) as (one,),
         asyncio.timeout(10),
     ):
         yield one
@@ -241,7 +242,7 @@ async def test_h17_twenty_thousand_empty_fragments(tmp_path: Path) -> None:
 
 async def test_h20_ten_thousand_handshakes(tmp_path: Path) -> None:
     """Each costs the node a few hash operations and no answer; the gate turns most away before that."""
-    async with victim(tmp_path) as one:
+    async with victim(tmp_path, gate_limits=OPEN_GATE) as one:
         for _ in range(200):
             async with connected(one) as raw:
                 await raw.upgrade()
@@ -299,7 +300,7 @@ async def attacking(target: Node) -> AsyncIterator[Evil]:
 
 
 async def test_h5_another_mesh_key(tmp_path: Path) -> None:
-    async with victim(tmp_path) as one, attacking(one) as evil:
+    async with victim(tmp_path, gate_limits=OPEN_GATE) as one, attacking(one) as evil:
         keys = keys_at(tmp_path / "e")
         initiator = session.Initiator(keys.local((), ""), keys.known_mesh(lambda _: False), os.urandom)
         await evil.stream.send_bytes(initiator.start())
@@ -332,7 +333,7 @@ def replace_state(keys: NodeKeys, one: Node) -> Any:
     ],
 )
 async def test_h6_h8_certificates(tmp_path: Path, how: str, reason: str) -> None:
-    async with victim(tmp_path) as one, attacking(one) as evil:
+    async with victim(tmp_path, gate_limits=OPEN_GATE) as one, attacking(one) as evil:
         keys = stolen_key(tmp_path, one)
         outsider = trust.make_root(os.urandom)
         member = keys_at(tmp_path / "m")
@@ -363,7 +364,7 @@ async def test_h6_h8_certificates(tmp_path: Path, how: str, reason: str) -> None
 
 async def test_h9_a_signature_over_another_static_key(tmp_path: Path) -> None:
     """The signature of one session proves nothing in another, whose static key differs."""
-    async with victim(tmp_path) as one, attacking(one) as evil:
+    async with victim(tmp_path, gate_limits=OPEN_GATE) as one, attacking(one) as evil:
         keys = stolen_key(tmp_path, one)
         chain = one.keys.issue(trust.Subject(node=keys.node, name="e", owner="e", caps=("work",)), wall())
         local = replace(keys.local((), ""), certs=chain)
