@@ -1,0 +1,82 @@
+"""``python -m simulations``: play a scenario from a seed, many seeds, or measure fairness."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from simulations import fairness
+from simulations.play import play
+from simulations.scenarios import SCENARIOS
+
+
+def main(argv: Sequence[str]) -> int:
+    """Return the exit code: 1 where a promise was broken."""
+    if argv[:1] == ["fairness"]:
+        return fairness.main(list(argv[1:]))
+    if argv[:1] == ["seeds"]:
+        return seeds(argv[1:])
+    return one(argv)
+
+
+def _parser(prog: str, scenario: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser.add_argument("--scenario", default=scenario, choices=tuple(SCENARIOS))
+    parser.add_argument("--nodes", type=int, default=0, help="as many as the scenario says")
+    parser.add_argument("--tasks", type=int, default=0, help="as many as the scenario says")
+    return parser
+
+
+def one(argv: Sequence[str]) -> int:
+    """Play one seed and print its figures."""
+    parser = _parser("python -m simulations", "clean")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--list", action="store_true", help="list the scenarios")
+    arguments = parser.parse_args(argv)
+    if arguments.list:
+        for name, scenario in SCENARIOS.items():
+            print(f"{name:<12} {scenario.nodes:>5} nodes {scenario.tasks:>6} tasks  {scenario.about}")
+        return 0
+    try:
+        report = play(SCENARIOS[arguments.scenario], arguments.seed, arguments.nodes, arguments.tasks)
+    except AssertionError as error:
+        print(f"seed {arguments.seed}: {error}", file=sys.stderr)
+        raise
+    print(report.text())
+    return 0
+
+
+def seeds(argv: Sequence[str]) -> int:
+    """Play many seeds; print those that fail, and what to type to see each again."""
+    parser = _parser("python -m simulations seeds", "swarm")
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--first", type=int, default=1)
+    arguments = parser.parse_args(argv)
+    scenario = SCENARIOS[arguments.scenario]
+    failed = settled = attempts = crashes = cuts = events = 0
+    took_s = 0.0
+    for seed in range(arguments.first, arguments.first + arguments.count):
+        try:
+            report = play(scenario, seed, arguments.nodes, arguments.tasks)
+        except AssertionError as error:
+            failed += 1
+            again = f"python -m simulations --seed {seed} --scenario {arguments.scenario}"
+            for name in ("nodes", "tasks"):
+                if value := getattr(arguments, name):
+                    again += f" --{name} {value}"
+            print(f"seed {seed}: {error}\n    {again}", flush=True)
+            continue
+        settled += report.settled
+        attempts += report.attempts
+        crashes += report.crashes
+        cuts += report.cuts
+        events += report.events
+        took_s += report.took_s
+    print(
+        f"{arguments.count} seeds of {arguments.scenario}: {failed} failed; {settled} tasks settled in {attempts} attempts"
+        f" through {crashes} crashes and {cuts} partitions; {events} events in {took_s:.1f} s"
+    )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,387 @@
+"""One simulated machine: the real core, a disk that survives, and an executor that only waits as long as tasks take."""
+
+from math import inf
+from random import Random
+
+import msgspec
+
+from p2pq.core import effects as fx
+from p2pq.core import events as ev
+from p2pq.core.identity import Identity
+from p2pq.core.node import Node
+from p2pq.model.config import ScheduleSettings
+from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
+from p2pq.model.job import Fault, Outcome, Profile
+from p2pq.wire import codec, prims, seal, sign
+from p2pq.wire import messages as msg
+from p2pq.wire.objects import BlobRef, Manifest
+from simulations.checkers import Checkers
+from simulations.disk import Disk
+from simulations.network import Network
+from simulations.work import JobPlan, outcome_of
+from simulations.world import World
+
+WALL_S = 60.0
+"""How often a node is told the wall clock."""
+TRANSFER_S = (0.002, 0.05)
+START_S = (0.001, 0.01)
+DELIVER_S = (0.001, 0.01)
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host is and does."""
+
+    index: int
+    name: str
+    owner: str
+    caps: tuple[str, ...]
+    profile: Profile
+    own: Profile
+    links_max: int
+    listens: bool
+    submits: bool
+    """Whether its user has jobs."""
+    dials: tuple[int, ...]
+    """The hosts that it knows of from the start."""
+    skew_ms: int = 0
+    """How wrong its wall clock is."""
+
+
+class Misfortune(msgspec.Struct):
+    """How likely things go wrong on hosts, now; shared by all of them."""
+
+    fault: float = 0.0
+    """An attempt cannot start."""
+    collect: float = 0.0
+    """A result cannot be fetched."""
+    deliver: float = 0.0
+    """Results cannot be written out."""
+
+
+def address_of(index: int) -> str:
+    """Return where a host listens."""
+    return f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}:9476"
+
+
+class Host:
+    """A machine that may crash and start again."""
+
+    def __init__(  # noqa: PLR0913, PLR0917  a machine has this many parts
+        self,
+        world: World,
+        network: Network,
+        checkers: Checkers,
+        misfortune: Misfortune,
+        root: prims.SigningKey,
+        plan: Plan,
+        settings: ScheduleSettings,
+        jobs: dict[JobId, JobPlan],
+        check_every: int,
+    ) -> None:
+        """Build it, switched off."""
+        self._world = world
+        self._network = network
+        self._checkers = checkers
+        self._misfortune = misfortune
+        self._plan = plan
+        self._settings = settings
+        self._jobs = jobs
+        self._check_every = check_every
+        self._turns = 0
+        self._rng: Random = world.rng(f"host {plan.index}")
+        self._key = prims.SigningKey(self._rng.randbytes(32))
+        self._root = root
+        self.index = plan.index
+        self.name = plan.name
+        self.node_id: NodeId = self._key.public
+        self.address = address_of(plan.index)
+        self.listens = plan.listens
+        self.submits = plan.submits
+        self.alive = False
+        self.life = 0
+        self._paused: list[tuple[ev.Event, bytes]] | None = None
+        self._wake = inf
+        self._running: dict[tuple[NodeId, LeaseId], int] = {}
+        self._cached: dict[JobId, None] = {}
+        self._results: dict[tuple[NodeId, LeaseId], None] = {}
+        """Results that lie here, across crashes, until they are released."""
+        self._submitted: list[tuple[JobId, ev.Submitted]] = []
+        self._serial = 0
+        self._disk = Disk(world, f"disk {plan.index}", self._perform, self._row_kept)
+        self._identity: Identity
+        self.node: Node
+
+    def _row_kept(self, row: object) -> None:
+        self._checkers.durable(self.node_id, row)  # type: ignore[arg-type]  # rows only
+
+    # -- life and death -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Switch it on: a new life with what the disk kept."""
+        secret = self._rng.randbytes(32)
+        self._identity = Identity(
+            node=self.node_id,
+            secret=self._key.seed,
+            mesh=prims.mesh_id(self._root.public),
+            name=self._plan.name,
+            owner=self._plan.owner,
+            caps=self._plan.caps,
+            boot=self._rng.randbytes(16),
+            prekey_secret=secret,
+            prekey=prims.x25519_public(secret),
+            root=self._root.public,
+        )
+        self.alive = True
+        self._wake = inf
+        self.node = Node(
+            self._identity,
+            self._settings,
+            self._disk.ledger.restored(),
+            Random(self._rng.randbytes(16)),
+            Random(self._rng.randbytes(16)).randbytes,
+            now=self._world.now,
+            wall=self._wall(),
+            links_max=self._plan.links_max,
+        )
+        self._tell_wall(self.life)
+        for other in self._plan.dials:
+            self.post(ev.AddressSeen(addresses=(address_of(other),), source="mdns"))
+        self.post(ev.Offering(profile=self._plan.profile, own=self._plan.own))
+        for job, submitted in self._submitted:
+            if not self._checkers.durably_added(job):
+                self.post(submitted)
+
+    def crash(self, *, silent: bool) -> None:
+        """Switch it off: what runs dies, what was not durable is lost. ``silent``: the power, not the process, failed."""
+        self._network.unplug(self, silent=silent)
+        self.alive = False
+        self.life += 1
+        self._paused = None
+        self._running.clear()
+        self._disk.crash()
+
+    def leave(self) -> None:
+        """Go down politely: leases are handed back first."""
+        self.post(ev.Drain(now=True))
+
+    def pause(self) -> None:
+        """Stop handling anything (a laptop sleeps, a disk hangs), without dying."""
+        if self._paused is None:
+            self._paused = []
+
+    def resume(self, life: int) -> None:
+        """Go on after a pause, with everything that came meanwhile."""
+        if self.life == life and self._paused is not None:
+            waiting, self._paused = self._paused, None
+            for event, trace in waiting:
+                self.post(event, trace)
+            self._arm()
+
+    def submit(self, plan: JobPlan) -> None:
+        """Let the user of this host submit a job."""
+        job = JobId(self._rng.randbytes(16))
+        key, reply = self._rng.randbytes(32), self._rng.randbytes(32)
+        manifest = Manifest(
+            mesh=prims.mesh_id(self._root.public),
+            node=self.node_id,
+            owner=self._plan.owner,
+            job=job,
+            tasks=plan.tasks,
+            resources=plan.resources,
+            limits=plan.limits,
+            retries=plan.retries,
+            priority=plan.priority,
+            reply=prims.x25519_public(reply),
+            commit=seal.commitment(key),
+            body=(BlobRef(self._rng.randbytes(32), 4096),),
+            submitted=self._world.wall(),
+            expires=Wall(self._world.wall() + 7 * 24 * 3600 * 1000),
+        )
+        self._jobs[job] = plan
+        self._checkers.submitted(self.node_id, job, plan.tasks, plan.retries)
+        submitted = ev.Submitted(
+            manifest=sign.sign(self._key, manifest), key=key, reply_secret=reply, wall=self._wall()
+        )
+        self._submitted.append((job, submitted))
+        if self.alive:
+            self.post(submitted)
+        if plan.cancel_s is not None:
+            self._world.after(plan.cancel_s, self._cancel, job, plan.cancel_task)
+
+    def _cancel(self, job: JobId, task: int | None) -> None:
+        if self.alive:
+            self.post(ev.CancelAsked(job=job, task=task, wall=self._wall()))
+
+    def hello(self, address: str, *, dialled: bool) -> ev.LinkUp:
+        """Return what a peer learns of this host when a link comes up."""
+        me = self._identity
+        return ev.LinkUp(
+            peer=me.node,
+            name=me.name,
+            owner=me.owner,
+            caps=me.caps,
+            boot=me.boot,
+            minor=msg.MINOR,
+            prekey=me.prekey,
+            address=address,
+            dialled=dialled,
+        )
+
+    def _wall(self) -> Wall:
+        return Wall(self._world.wall() + self._plan.skew_ms)
+
+    def _tell_wall(self, life: int) -> None:
+        if life == self.life and self.alive:
+            self.post(ev.Tick(wall=self._wall()))
+            self._world.after(WALL_S, self._tell_wall, life)
+
+    # -- turns ----------------------------------------------------------------------------------------------------------
+
+    def post(self, event: ev.Event, trace: bytes = b"") -> None:
+        """Something happens here. ``trace`` is what the digest takes of it, where that is not the event itself."""
+        if self._paused is not None:
+            self._paused.append((event, trace))
+            return
+        now = self._world.now
+        self._world.events += 1
+        self._world.trace(self.index, trace or codec.encode(event))
+        effects = self.node.handle(event, now)
+        self._turns += 1
+        if self._turns % self._check_every == 0:
+            self.node.check()
+        self._disk.take(effects)
+        self._arm()
+
+    def _arm(self) -> None:
+        at = self.node.deadline
+        if at is not None and at < self._wake:
+            assert at > self._world.now, "a deadline that does not pass"
+            self._wake = at
+            self._world.at(at, self._awake, self.life, at)
+
+    def _awake(self, life: int, at: float) -> None:
+        if life != self.life or at != self._wake or not self.alive:
+            return
+        self._wake = inf
+        due = self.node.deadline
+        if self._paused is None:
+            if due is not None and due <= self._world.now:
+                self.post(ev.Tick())
+            else:
+                self._arm()
+
+    def _later(self, seconds: float, event: ev.Event) -> None:
+        self._world.after(seconds, self._comes, self.life, event)
+
+    def _comes(self, life: int, event: ev.Event) -> None:
+        if life == self.life:
+            self.post(event)
+
+    # -- effects --------------------------------------------------------------------------------------------------------
+
+    def _perform(self, effect: fx.Effect) -> None:  # noqa: C901, PLR0912  one arm per effect
+        match effect:
+            case fx.Send():
+                self._network.send(self, effect.peer, effect.message)
+            case fx.Emit():
+                self._world.notices[type(effect.notice).__name__] += 1
+            case fx.Start():
+                self._start(effect)
+            case fx.Kill():
+                self._running.pop((effect.master, effect.lease), None)
+            case fx.Fetch():
+                self._world.after(self._rng.uniform(*TRANSFER_S), self._fetched, self.life, effect.job)
+            case fx.Release():
+                self._results.pop((effect.master, effect.lease), None)
+            case fx.Collect():
+                self._world.after(self._rng.uniform(*TRANSFER_S), self._collected, self.life, effect)
+            case fx.Deliver():
+                self._world.after(self._rng.uniform(*DELIVER_S), self._deliver, self.life, effect)
+            case fx.Dial():
+                self._network.dial(self, effect.address, effect.node)
+            case fx.Hangup():
+                self._network.hang_up(self, effect.peer, effect.reason)
+            case fx.Drop():
+                self._world.drops[effect.reason] += 1
+                if effect.close:
+                    self._network.hang_up(self, effect.peer, effect.reason)
+            case fx.Record():
+                raise AssertionError("the disk lets no record through")
+
+    def _start(self, start: fx.Start) -> None:
+        self._checkers.started(self.node_id, start)
+        self._serial += 1
+        key = (start.master, start.lease)
+        self._running[key] = self._serial
+        prepare_s = self._rng.uniform(*START_S)
+        if start.job not in self._cached:
+            prepare_s += self._rng.uniform(*TRANSFER_S)
+        self._world.after(prepare_s, self._started, self._serial, start)
+
+    def _fetched(self, life: int, job: JobId) -> None:
+        if life == self.life:
+            self._cached[job] = None
+
+    def _runs(self, serial: int, start: fx.Start) -> bool:
+        return self._running.get((start.master, start.lease)) == serial
+
+    def _started(self, serial: int, start: fx.Start) -> None:
+        if not self._runs(serial, start):
+            return
+        if self._rng.random() < self._misfortune.fault:
+            fault: Fault = "fetch" if start.job not in self._cached else "sandbox"
+            del self._running[start.master, start.lease]
+            self.post(ev.Faulted(lease=start.lease, master=start.master, fault=fault, detail="simulated"))
+            return
+        self._cached[start.job] = None
+        plan = self._jobs[start.job]
+        length_s = plan.length_s(start.job, start.task)
+        outcome = outcome_of(plan, start.job, start.task, start.attempt, min(length_s, plan.limits.time_s))
+        self.post(ev.Started(lease=start.lease, master=start.master))
+        self._world.after(min(length_s, plan.limits.time_s), self._exited, serial, start, outcome)
+
+    def _exited(self, serial: int, start: fx.Start, outcome: Outcome) -> None:
+        if not self._runs(serial, start):
+            return
+        key = (start.master, start.lease)
+        del self._running[key]
+        self._results[key] = None
+        self._checkers.exited(self.node_id, start.master, start.lease, outcome)
+        body = (BlobRef(prims.blake2b(start.job + codec.encode(start.lease)), 512),)
+        self.post(
+            ev.Exited(
+                lease=start.lease, master=start.master, outcome=outcome, sandbox=start.sandbox, key=b"", body=body
+            )
+        )
+
+    def holds(self, master: NodeId, lease: LeaseId) -> bool:
+        """Tell whether the result under that lease lies here."""
+        return (master, lease) in self._results
+
+    def _collected(self, life: int, collect: fx.Collect) -> None:
+        if life != self.life:
+            return
+        worker = self._network.host(collect.peer)
+        if collect.peer != self.node_id and not self._network.linked(self.index, worker.index):
+            self.post(ev.CollectFailed(lease=collect.lease, reason="not linked"))
+        elif self._rng.random() < self._misfortune.collect:
+            self.post(ev.CollectFailed(lease=collect.lease, reason="simulated"))
+        elif not worker.holds(self.node_id, collect.lease):
+            self._world.drops["result gone"] += 1
+            self.post(ev.CollectFailed(lease=collect.lease, reason="gone"))
+        else:
+            self.post(ev.Collected(lease=collect.lease))
+
+    def _deliver(self, life: int, deliver: fx.Deliver) -> None:
+        if life != self.life:
+            return
+        if self._rng.random() < self._misfortune.deliver:
+            self.post(ev.DeliverFailed(job=deliver.job, task=deliver.task, reason="simulated"))
+        else:
+            self._checkers.written(self.node_id, deliver.job, deliver.task)
+            self.post(ev.Delivered(job=deliver.job, task=deliver.task, wall=self._wall()))
+
+    @property
+    def idle(self) -> bool:
+        """Whether it holds nothing: no lease, no result, no attempt."""
+        return not self._running and not self.node.busy and not self.node.policy().kept

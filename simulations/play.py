@@ -1,0 +1,195 @@
+"""Plays a scenario from a seed: builds hosts, lets things go wrong, heals, waits for everything to end, and judges."""
+
+from random import Random
+from time import perf_counter
+
+import msgspec
+
+from p2pq.model.config import ScheduleSettings
+from p2pq.model.ids import JobId
+from p2pq.model.job import Profile
+from p2pq.wire import trust
+from simulations.checkers import Checkers, insist
+from simulations.host import Host, Misfortune, Plan
+from simulations.nemesis import Nemesis
+from simulations.network import Network
+from simulations.scenarios import Scenario
+from simulations.work import JobPlan
+from simulations.world import World
+
+LINKS_MAX = 64
+PATIENCE_S = 1800.0
+"""Everything must have ended so long after the faults, beyond the time that the work itself takes."""
+SETTLE_S = 120.0
+"""After the last job has ended: so long until every worker has forgotten what it held."""
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """The figures of one run."""
+
+    seed: int
+    nodes: int
+    slots: int
+    tasks: int
+    settled: int
+    states: dict[str, int]
+    makespan_s: float
+    """From the first submission until the last job ended."""
+    ideal_s: float
+    """What the work would take if it were cut finely and no slot ever stood idle."""
+    attempts: int
+    messages: int
+    bytes: int
+    lost: int
+    events: int
+    crashes: int
+    cuts: int
+    notices: dict[str, int]
+    drops: dict[str, int]
+    digest: str
+    took_s: float
+    """Of real time."""
+
+    def text(self) -> str:
+        """Return the figures for people."""
+        states = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
+        notices = ", ".join(f"{name} {count}" for name, count in sorted(self.notices.items()))
+        drops = ", ".join(f"{reason!r} {count}" for reason, count in sorted(self.drops.items())) or "none"
+        return "\n".join(
+            (
+                f"seed {self.seed}: {self.nodes} nodes, {self.slots} slots, {self.tasks} tasks",
+                f"settled   {self.settled} ({states})",
+                f"makespan  {self.makespan_s:.1f} s simulated (the work alone: {self.ideal_s:.1f} s)",
+                f"attempts  {self.attempts}",
+                f"messages  {self.messages} ({self.bytes / 1e6:.1f} MB, {self.lost} lost)",
+                f"faults    {self.crashes} crashes, {self.cuts} partitions",
+                f"notices   {notices}",
+                f"refused   {drops}",
+                f"events    {self.events} in {self.took_s:.1f} s ({self.events / max(1e-9, self.took_s):.0f}/s)",
+                f"digest    {self.digest}",
+            )
+        )
+
+
+class Play:
+    """One run. ``run`` may be called once."""
+
+    def __init__(self, scenario: Scenario, seed: int, nodes: int = 0, tasks: int = 0) -> None:
+        """Build everything; 0 nodes or tasks means as many as the scenario says."""
+        self.scenario = scenario
+        self.seed = seed
+        self.nodes = nodes or scenario.nodes
+        self.tasks = tasks or scenario.tasks
+        self.world = World(seed)
+        self.checkers = Checkers()
+        self.misfortune = Misfortune()
+        self.jobs: dict[JobId, JobPlan] = {}
+        rng = self.world.rng("play")
+        self.masters = min(scenario.masters, self.nodes - 1)
+        self.network = Network(self.world, self._may_link)
+        root = trust.make_root(rng.randbytes)
+        plans = [self._plan(index, rng) for index in range(self.nodes)]
+        self.hosts = [
+            Host(
+                self.world, self.network, self.checkers, self.misfortune, root, plan, ScheduleSettings(), self.jobs,
+                scenario.checks,
+            )
+            for plan in plans
+        ]  # fmt: skip
+        self.slots = sum(plan.profile.slots for plan in plans if "work" in plan.caps)
+        self.network.connect(self.hosts)
+        self.nemesis = Nemesis(self.world, self.network, self.misfortune, self.hosts, scenario.faults(rng))
+        self._submissions(rng)
+
+    def _may_link(self, one: int, other: int) -> bool:
+        return not self.masters or (one < self.masters) != (other < self.masters)
+
+    def _plan(self, index: int, rng: Random) -> Plan:
+        slots = rng.randint(*self.scenario.slots)
+        offer = Profile(slots=slots, memory_mb=1024 * slots, sandbox="strict", accepts=True)
+        if not self.masters:
+            own = Profile(slots=rng.choice((0, slots)), memory_mb=1024 * slots, sandbox="strict", accepts=True)
+            return Plan(
+                index=index, name=f"n{index}", owner=f"o{index % 5}", caps=("submit", "work"), profile=offer, own=own,
+                links_max=max(LINKS_MAX, self.nodes), listens=True, submits=index < 5, dials=tuple(range(index)),
+                skew_ms=rng.randint(-2000, 2000),
+            )  # fmt: skip
+        if index < self.masters:
+            return Plan(
+                index=index, name=f"m{index}", owner=f"o{index}", caps=("submit",), profile=Profile(), own=Profile(),
+                links_max=self.nodes, listens=True, submits=True, dials=(),
+            )  # fmt: skip
+        return Plan(
+            index=index, name=f"w{index}", owner="workers", caps=("work",), profile=offer, own=Profile(),
+            links_max=self.masters, listens=False, submits=False, dials=tuple(range(self.masters)),
+        )  # fmt: skip
+
+    def _submissions(self, rng: Random) -> None:
+        submitters = [host for host in self.hosts if host.submits]
+        self.work_s = 0.0
+        for number, plan in enumerate(self.scenario.work(rng, self.tasks)):
+            host = submitters[number % len(submitters)]
+            self.world.after(1.0 + rng.uniform(0.0, self.scenario.arrive_s), host.submit, plan)
+            self.work_s += plan.tasks * plan.mean_s * plan.resources.cpus
+            self.checkers.expected += 1
+
+    def run(self) -> Report:
+        """Play it.
+
+        Raises:
+            Broken: a promise of the system does not hold.
+            AssertionError: an invariant of a node does not hold.
+        """
+        began = perf_counter()
+        world = self.world
+        for host in self.hosts:
+            world.after(world.rng(f"boot {host.index}").uniform(0.0, 0.5), host.start)
+        self.nemesis.begin()
+        if self.nemesis.faults.any:
+            world.run(self.scenario.faults_s, lambda: False)
+        self.nemesis.heal()
+        world.run(world.now + PATIENCE_S + 20 * self.work_s / self.slots, self.checkers.done)
+        makespan_s = world.now - 1.0
+        self.checkers.finish(clean=not self.nemesis.faults.any)
+        world.run(world.now + SETTLE_S, lambda: False)
+        self._converged()
+        return self._report(makespan_s, perf_counter() - began)
+
+    def _converged(self) -> None:
+        for host in self.hosts:
+            insist(host.alive, "a host never came back")
+            host.node.check()
+            insist(host.idle, "a worker still holds something though all jobs have ended")
+            insist(not host.node.jobs(), "a master still has a job that has ended")
+        for one in self.hosts:
+            for other in self.hosts[: one.index]:
+                if self._may_link(one.index, other.index):
+                    insist(self.network.linked(one.index, other.index), "two hosts never found each other again")
+
+    def _report(self, makespan_s: float, took_s: float) -> Report:
+        return Report(
+            seed=self.seed,
+            nodes=self.nodes,
+            slots=self.slots,
+            tasks=self.tasks,
+            settled=self.checkers.settled,
+            states=dict(self.checkers.states),
+            makespan_s=makespan_s,
+            ideal_s=self.work_s / self.slots,
+            attempts=self.checkers.starts,
+            messages=self.network.messages,
+            bytes=self.network.bytes,
+            lost=self.network.lost,
+            events=self.world.events,
+            crashes=self.nemesis.crashes,
+            cuts=self.nemesis.cuts,
+            notices=dict(self.world.notices),
+            drops=dict(self.world.drops),
+            digest=self.world.digest(),
+            took_s=took_s,
+        )
+
+
+def play(scenario: Scenario, seed: int, nodes: int = 0, tasks: int = 0) -> Report:
+    """Play a scenario from a seed and return its figures; raises as ``Play.run`` does."""
+    return Play(scenario, seed, nodes, tasks).run()

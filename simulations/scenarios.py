@@ -1,0 +1,96 @@
+"""Pinned runs: how many nodes, what they are asked to do, what goes wrong meanwhile."""
+
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+import msgspec
+
+from simulations.nemesis import Faults
+from simulations.work import JobPlan, workload
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    """A kind of run. What is drawn comes from the seed."""
+
+    about: str
+    nodes: int = 20
+    tasks: int = 300
+    masters: int = 0
+    """Nodes that submit, linked to workers only; 0: everybody is linked to everybody, and several submit."""
+    slots: tuple[int, int] = (1, 4)
+    faults: Callable[[Random], Faults] = lambda _: Faults()
+    faults_s: float = 60.0
+    """Things go wrong for so long."""
+    work: Callable[[Random, int], list[JobPlan]] = lambda rng, tasks: workload(rng, tasks, 2.0)
+    arrive_s: float = 30.0
+    """The jobs are submitted within so many seconds."""
+    checks: int = 1
+    """The invariants of a node are checked every so many events of it."""
+
+
+def _swarm(rng: Random) -> Faults:
+    """Draw a bit of everything, from the seed."""
+    few = (0.0, 0.3, 1.0)
+    return Faults(
+        crash_every_s=rng.choice((0.0, 5.0, 15.0)),
+        down_s=rng.choice((0.5, 5.0, 30.0)),
+        leave_every_s=rng.choice((0.0, 20.0)),
+        pause_every_s=rng.choice((0.0, 10.0)),
+        cut_every_s=rng.choice((0.0, 10.0, 30.0)),
+        cut_s=rng.choice((3.0, 20.0, 90.0)),
+        drop_every_s=rng.choice((0.0, 0.5, 3.0)),
+        clog_every_s=rng.choice((0.0, 3.0)),
+        loss=0.003 * rng.choice(few),
+        duplicates=0.1 * rng.choice(few),
+        delay_s=rng.choice(((0.0002, 0.002), (0.01, 0.1), (0.001, 1.5))),
+        fault=0.1 * rng.choice(few),
+        collect=0.2 * rng.choice(few),
+        deliver=0.2 * rng.choice(few),
+    )
+
+
+def _equal(mean_s: float) -> Callable[[Random, int], list[JobPlan]]:
+    return lambda _, tasks: [JobPlan(tasks=tasks, mean_s=mean_s)]
+
+
+def _thousand(_: Random, tasks: int) -> list[JobPlan]:
+    return [JobPlan(tasks=tasks // 20, mean_s=5.0, shape="exponential", fails=0.01, retries=3) for _ in range(20)]
+
+
+SCENARIOS: Final[dict[str, Scenario]] = {
+    "clean": Scenario(about="nothing goes wrong"),
+    "swarm": Scenario(about="a bit of everything, drawn from the seed", faults=_swarm, faults_s=120.0),
+    "lossy": Scenario(
+        about="links break with what is on their way; single messages are lost or come twice",
+        faults=lambda _: Faults(drop_every_s=0.5, loss=0.002, duplicates=0.1, delay_s=(0.001, 0.3)),
+    ),
+    "crashes": Scenario(
+        about="machines crash, lose power and come back; some leave politely",
+        faults=lambda _: Faults(crash_every_s=2.0, leave_every_s=10.0, fault=0.02, deliver=0.1),
+    ),
+    "partitions": Scenario(
+        about="the network is cut in two, both ways or one, for longer than a lease; links clog, machines hang",
+        faults=lambda _: Faults(cut_every_s=8.0, cut_s=60.0, clog_every_s=2.0, pause_every_s=10.0, down_s=10.0),
+        faults_s=120.0,
+    ),
+    "thousand": Scenario(
+        about="1,000 nodes, 10 of them masters, links only between masters and workers, all faults",
+        nodes=1000,
+        tasks=20_000,
+        masters=10,
+        faults=lambda _: Faults(
+            crash_every_s=1.0, cut_every_s=10.0, cut_s=30.0, drop_every_s=0.2, clog_every_s=1.0, loss=0.0005,
+            duplicates=0.02, delay_s=(0.0005, 0.02), fault=0.005, collect=0.01, deliver=0.01,
+        ),
+        faults_s=60.0,
+        work=_thousand,
+        checks=2000,
+    ),
+    "short": Scenario(about="one job of 10 ms tasks, clean", tasks=5000, masters=1, slots=(1, 1), nodes=11,
+                      work=_equal(0.01), arrive_s=0.0),
+    "middle": Scenario(about="one job of 1 s tasks, clean", tasks=1000, masters=1, slots=(1, 1), nodes=11,
+                       work=_equal(1.0), arrive_s=0.0),
+    "long": Scenario(about="one job of 100 s tasks, clean", tasks=100, masters=1, slots=(1, 1), nodes=11,
+                     work=_equal(100.0), arrive_s=0.0),
+}  # fmt: skip
