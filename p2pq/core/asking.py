@@ -211,6 +211,8 @@ class Asking:
             own: for own work, or for guests.
         """
         free = free.minus(self._out[own]).floored()
+        if not free.cpus:
+            free = Room()  # memory alone runs nothing, and wakes nobody
         ahead_s = self._schedule.ahead_s * slots - waiting_s
         if any(asked.ahead and asked.own == own for asked in self._asked.values()) or waiting_s > ahead_s:
             ahead_s = 0.0
@@ -231,19 +233,21 @@ class Asking:
                 requests.append((master, self._request(master, owner, part, ahead, now, own=own)))
         return requests
 
-    def _eligible(self, free: Room, *, own: bool) -> dict[str, list[NodeId]]:
-        offers: dict[str, list[NodeId]] = {}
+    def _eligible(self, free: Room, *, own: bool) -> dict[str, list[tuple[NodeId, bool]]]:
+        """Return, by owner, the masters to ask, and whether only for more room than they were asked with last."""
+        offers: dict[str, list[tuple[NodeId, bool]]] = {}
         for master, offer in self._offers.items():
             if (master == self._me) is not own or offer.quiet or offer.full:
                 continue
             for owner in offer.owners:
                 sleep = offer.asleep.get(owner)
-                if sleep is None or offer.counter > sleep.counter or not sleep.room.holds(free):
-                    offers.setdefault(owner, []).append(master)
+                again = sleep is not None and offer.counter <= sleep.counter
+                if sleep is None or not again or not sleep.room.holds(free):
+                    offers.setdefault(owner, []).append((master, again))
         return offers
 
     def _draws(
-        self, offers: Mapping[str, list[NodeId]], cpus: int, now: Mono, *, own: bool
+        self, offers: Mapping[str, list[tuple[NodeId, bool]]], cpus: int, now: Mono, *, own: bool
     ) -> dict[tuple[str, NodeId], int]:
         """Draw an owner, then a master of it, for each free cpu; for none, once: whom to ask for leases ahead."""
         owners = tuple(offers)
@@ -251,10 +255,11 @@ class Asking:
         chunk = cpus if own or len(owners) == 1 else -(-cpus // DRAWS_MAX)
         tentative: list[tuple[str, int]] = []
         while True:
-            take = min(chunk, cpus)
             owner = owners[0] if own else self._fairness.draw(owners, now, self._rng)
             masters = offers[owner]
-            master = masters[self._rng.randrange(len(masters))] if len(masters) > 1 else masters[0]
+            master, again = masters[self._rng.randrange(len(masters))] if len(masters) > 1 else masters[0]
+            # Asked again with all there is, or it would be asked again for every share of it.
+            take = cpus if again else min(chunk, cpus)
             drawn[owner, master] = drawn.get((owner, master), 0) + take
             cpus -= take
             if cpus <= 0:

@@ -29,6 +29,9 @@ from p2pq.wire import messages as msg
 LINKS_MAX: Final = 64
 """Links to peers where nothing else is set."""
 
+SAID_MAX: Final = 100_000
+"""Messages to itself in one turn; more is a bug, and stops the node rather than hangs it."""
+
 
 class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     """Another node, for people."""
@@ -133,7 +136,10 @@ class Node:
             self._clock.rebase(now, event.wall)
         self._fire(turn, now)
         self._route(turn, event, now)
+        delivered = 0
         while turn.said:
+            delivered += 1
+            assert delivered <= SAID_MAX, "this node talks to itself without end"
             self._deliver(turn, self._me, turn.said.popleft(), now)
         return turn.out
 

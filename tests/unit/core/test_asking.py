@@ -72,6 +72,31 @@ def test_the_largest_room_asked_with_counts():
     assert [request.cpus for request in bench.plan(Room(4, 101, 0))] == [4]
 
 
+def test_who_is_asked_again_is_asked_with_all_there_is():
+    bench = Bench()
+    bench.announce(1, "ann", "bob")
+    asked = []
+    for _ in range(20):
+        for request in bench.plan(Room(8, 100, 0)):
+            asked.append(request.cpus)
+            message = Nothing(nonce=request.nonce, owner=request.owner, counter=1)
+            bench.asking.nothing(ANN.node, message)
+    # Shares first, then everything once for each (one of them has it twice where a share was left over).
+    assert sum(asked[:2]) == 8
+    assert asked.count(8) == 2
+    assert len(asked) <= 5
+
+
+def test_memory_alone_wakes_nobody():
+    bench = Bench()
+    bench.announce(1, "ann")
+    bench.asking.ended(ANN.node, job_id(1), "ann", 0.5)
+    (request,) = bench.plan(Room(0, 100, 1), slots=1)
+    bench.asking.nothing(ANN.node, Nothing(nonce=request.nonce, owner="ann", counter=1))
+    assert bench.plan(Room(0, 100, 1), slots=1) == []
+    assert [request.cpus for request in bench.plan(Room(1, 100, 1), slots=1)] == [1]
+
+
 def test_leases_ahead_are_of_the_owner_that_was_drawn():
     bench = Bench()
     bench.announce(1, "ann", "bob")
