@@ -371,7 +371,7 @@ def _adopt(keys: NodeKeys, answer: join.JoinAnswer, address: str, wall: Wall) ->
         owner=cert.owner,
         caps=cert.caps,
         inviter=address,
-        peers=netinfo.hints(answer.peers),
+        peers=tuple(each for each in answer.peers if netinfo.is_hint(each, netinfo.host_of(address))),
         bans=answer.bans,
     )
 

@@ -36,7 +36,7 @@ from p2pq.errors import LinkError
 from p2pq.model.ids import NodeId, Wall
 from p2pq.model.notice import Notice, PeerRefused
 from p2pq.wire import session, trust
-from p2pq.wire.messages import CoreMessage, Message, Ping, Pong, Renewed, RenewWant, ServiceMessage
+from p2pq.wire.messages import CoreMessage, Message, Peers, Ping, Pong, Renewed, RenewWant, ServiceMessage
 from p2pq.wire.session import HandshakeRefused, PeerInfo
 
 LINK_PATH: Final = "/p2pq/1/link"
@@ -406,6 +406,8 @@ class Links:
         self._post(LinkDown(peer=ended.peer, reason=reason))
 
     def _deliver(self, heard: Link, message: Message) -> None:
+        if isinstance(message, Peers):
+            message = _worth_a_try(message, heard.remote_ip)
         if type(message) in _CORE:
             self._post(Received(peer=heard.peer, message=message))  # type: ignore[arg-type]  # checked by type
             return
@@ -513,6 +515,12 @@ async def _try_send(stream: link.Stream, data: bytes) -> None:
         await stream.send_bytes(data)
     except (ConnectionError, aiohttp.ClientError, RuntimeError):
         return
+
+
+def _worth_a_try(told: Peers, teller_ip: str) -> Peers:
+    """Leave out addresses that a member must not make us dial: not private, or a system's port."""
+    hints = ((node, netinfo.hints(addresses, teller_ip)) for node, addresses in told.addresses)
+    return Peers(addresses=tuple((node, good) for node, good in hints if good))
 
 
 def _dialable(info: PeerInfo, ip: str) -> str:

@@ -67,13 +67,14 @@ def wrong(invitation: Invitation) -> str:
 
 async def test_a_code_lets_one_in(tmp_path: Path) -> None:
     a, b = keys_at(tmp_path / "a", "hub"), keys_at(tmp_path / "b", "ant")
-    async with inviting(a, peers=lambda: ("10.0.0.7:9476",)) as hub:
+    told = tuple(f"10.0.0.{number}:9476" for number in range(1, 30))
+    async with inviting(a, peers=lambda: (*told, "8.8.8.8:9476", "10.0.0.1:22")) as hub:
         opened = hub.invitations.invite(("work", "submit"), owner="lab")
         assert hub.slots == [opened.code.slot]
         joined = await enter(b, opened.code.text.lower(), at=hub.address)
         assert (joined.name, joined.owner, joined.caps) == ("ant", "lab", ("submit", "work"))
         assert joined.inviter == hub.address
-        assert joined.peers == ("10.0.0.7:9476",)
+        assert joined.peers == told
         assert b.mesh == a.mesh
         assert keys_at(tmp_path / "b").mesh == a.mesh  # it is durable
         assert hub.joined == ["ant"]

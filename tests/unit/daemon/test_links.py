@@ -17,7 +17,7 @@ from p2pq.errors import ConfigError
 from p2pq.model.ids import Wall
 from p2pq.model.notice import PeerRefused
 from p2pq.wire import session, trust
-from p2pq.wire.messages import BlobGone, Granted, HasWork, Leaving, Renewed, RenewWant
+from p2pq.wire.messages import BlobGone, Granted, HasWork, Leaving, Peers, Renewed, RenewWant
 from p2pq.wire.objects import CERT_LIFE_MS
 from tests.unit.daemon.linkkit import Node, keys_at, members, node, running, wall
 
@@ -71,6 +71,16 @@ async def test_members_link_and_talk(tmp_path: Path) -> None:
         assert one.links.rtt(b.node) is None
         assert one.links.remote_ip(b.node) == one.links.address(b.node) == ""
         assert one.links.pending(b.node) == 0
+
+
+async def test_what_members_tell_of_others_is_filtered(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    async with running(node(a), node(b)) as (one, two):
+        await link_up(one, two)
+        good = ("10.0.0.5:9476", "127.0.0.1:5000")  # loopback, for the teller is there too
+        told = ((b"x" * 32, ("8.8.8.8:9476", *good, "10.0.0.5:22", "example.org:9476")), (b"y" * 32, ("8.8.8.8:53",)))
+        one.links.send(b.node, Peers(addresses=told))
+        assert (await two.event(Received)).message == Peers(addresses=((b"x" * 32, good),))
 
 
 async def test_large_and_many_messages_arrive_in_order(tmp_path: Path) -> None:
