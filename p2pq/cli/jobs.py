@@ -1,5 +1,6 @@
 """Commands about jobs: submit, jobs, show, tasks, logs, wait, results, cancel, why."""
 
+import codecs
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,17 +12,19 @@ import click
 from p2pq.cli.common import (
     connect,
     duration,
+    harmless,
     note,
     pairs,
     parse_megabytes,
     parse_seconds,
     plain,
     print_json,
+    say,
     size,
     table,
 )
 from p2pq.client.connection import Connection
-from p2pq.errors import UsageError
+from p2pq.errors import RemoteProtocolError, UsageError
 from p2pq.model.job import Resources
 from p2pq.wire import control
 from p2pq.wire.control import Change, JobView, LogChunk, Note, TaskView, Wrote
@@ -59,12 +62,42 @@ def _umask() -> int:
     return umask
 
 
-@click.command("submit", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+class SubmitCommand(click.Command):
+    """Takes p2pq's options on either side of FOLDER; whatever else follows FOLDER goes to the program.
+
+    After ``--`` nothing is p2pq's. An unknown option before FOLDER is an error, so that a typo is not sent away.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Move the options that follow FOLDER before it, then parse."""
+        _, rest, _ = self.make_parser(ctx).parse_args(args=list(args))
+        before, folder, after = args[: len(args) - len(rest)], rest[:1], rest[1:]
+        own, cut = after.copy(), after.index("--") if "--" in after else len(after)
+        own, program = after[:cut], after[cut + 1 :]
+        options = {name: param for param in self.get_params(ctx) for name in param.opts if name.startswith("--")}
+        moved: list[str] = []
+        kept: list[str] = []
+        while own:
+            token = own.pop(0)
+            option = options.get(token.partition("=")[0])
+            if option is None:
+                kept.append(token)
+            elif "=" in token or getattr(option, "is_flag", False):
+                moved.append(token)
+            else:
+                moved += [token, *own[:1]]
+                own = own[1:]
+        return super().parse_args(
+            ctx, [*before, *moved, *(["--"] if before[-1:] != ["--"] else []), *folder, *kept, *program]
+        )
+
+
+@click.command("submit", cls=SubmitCommand, context_settings={"allow_interspersed_args": False})
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.option("--name", default="", help="What to call the job (default: the folder's name).")
 @click.option("--main", default="", metavar="FILE", help="What to run, where main.py and its kin do not say.")
-@click.option("--detach", "-d", is_flag=True, help="Print the job id alone and return.")
+@click.option("--detach", is_flag=True, help="Print the job id alone and return.")
 @click.option("--results", metavar="DIR", default="", help="Where results go (default: FOLDER/results).")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out, besides .p2pqignore and .gitignore.")
 @click.option("--array", default="", metavar="RANGE", help="One task per number: 0-99, 0-99:5 or 3,7,10-12.")
@@ -85,14 +118,14 @@ def _umask() -> int:
 @click.option(
     "--sandbox", type=click.Choice(["strict", "none"]), default="strict", help="none: only with --where local."
 )
-@click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
 @click.pass_context
 def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **options: Any) -> int:  # noqa: ANN401
     """Send FOLDER to idle machines, run its main there, and bring results/ back.
 
     Runs main.py, else the only main_*.py, else main.sh, else an executable main. What a task writes under results/ lands
-    in FOLDER/results (one task) or FOLDER/results/TASK. ARGs may hold {k} of a sweep, {task} and {job}. Options of p2pq come
-    before FOLDER; everything after it goes to the program.
+    in FOLDER/results (one task) or FOLDER/results/TASK. ARGs may hold {k} of a sweep, {task} and {job}. Options that
+    p2pq does not know go to the program if they follow FOLDER; after -- all do.
     """
     if options["sandbox"] == "none" and options["where"] != "local":
         raise UsageError("--sandbox none is for this machine only; add --where local")
@@ -120,7 +153,20 @@ def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **o
         umask=_umask(),
     )
     with connect(ctx, start=True) as node:
-        job: JobView | None = None
+        job = _send(node, request)
+        if job is None:
+            note("interrupted before the node had said the job's id; `p2pq jobs` tells whether it has one")
+            return EXIT_INTERRUPTED
+        if options["detach"]:
+            click.echo(job.job)
+            return EXIT_OK
+        return _follow(node, [job.job], quiet=options["quiet"])
+
+
+def _send(node: Connection, request: control.Submit) -> JobView | None:
+    """Submit; return the new job, or None if the user lost patience."""
+    job: JobView | None = None
+    try:
         for reply in node.ask(request):
             match reply:
                 case Note(text=text):
@@ -129,12 +175,11 @@ def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **o
                     job = reply
                 case _:
                     pass
-        if job is None:
-            raise UsageError("the node took the folder but named no job; are both of one version?")
-        if options["detach"]:
-            click.echo(job.job)
-            return EXIT_OK
-        return _follow(node, [job.job], quiet=options["quiet"])
+    except KeyboardInterrupt:
+        return None
+    if job is None:
+        raise RemoteProtocolError("the node took the folder but named no job; are both of one version?")
+    return job
 
 
 def _follow(node: Connection, jobs: Sequence[str], *, quiet: bool, timeout_s: float | None = None) -> int:
@@ -170,7 +215,7 @@ def _say_end(view: JobView, *, quiet: bool) -> None:
     counts = view.tasks
     if view.state == "done":
         if not quiet:
-            click.echo(f"{view.name}: {counts.done} of {counts.total} done; results in {view.results}", err=True)
+            note(f"{view.name}: {counts.done} of {counts.total} done; results in {view.results}")
         return
     parts = [f"{counts.failed} failed"] * bool(counts.failed) + [f"{counts.cancelled} cancelled"] * bool(
         counts.cancelled
@@ -273,29 +318,57 @@ def logs_command(ctx: click.Context, job_task: str, follow: bool, stderr: bool, 
     """Print what a job, or one task of it, printed."""
     job, task = _split(job_task)
     request = control.Logs(job=job, task=task, stream="stderr" if stderr else "stdout", follow=follow)
+    printer = _LogPrinter(raw=raw, as_json=as_json, live=follow)
     try:
         with connect(ctx) as node:
             for reply in node.ask(request):
                 if isinstance(reply, LogChunk):
-                    _print_log(reply, raw=raw, as_json=as_json)
+                    printer.print(reply)
                 elif isinstance(reply, Note):
                     note(reply.text)
     except KeyboardInterrupt:
+        note(f"the job goes on; `p2pq wait {job}` waits for it, `p2pq cancel {job}` stops it")
         return EXIT_INTERRUPTED
+    printer.end()
     return EXIT_OK
 
 
-def _print_log(chunk: LogChunk, *, raw: bool, as_json: bool) -> None:
-    if as_json:
-        print_json({"task": chunk.task, "stream": chunk.stream, "text": chunk.data.decode(errors="replace")})
-    elif raw or not sys.stdout.isatty():
-        sys.stdout.buffer.write(chunk.data)
-    else:
-        from p2pq.wire.names import display  # noqa: PLC0415
+class _LogPrinter:
+    """Prints output of tasks as it comes; characters that a piece cuts in two are put together again."""
 
-        lines = chunk.data.decode(errors="replace").split("\n")
-        sys.stdout.write("\n".join("\t".join(display(cell) for cell in line.split("\t")) for line in lines))
-    sys.stdout.flush()
+    def __init__(self, *, raw: bool, as_json: bool, live: bool) -> None:
+        """Print JSON as one document at the end, or, live, as an object per piece."""
+        self._raw = raw or not sys.stdout.isatty()
+        self._json = as_json
+        self._live = live
+        self._decoders: dict[int, codecs.IncrementalDecoder] = {}
+        self._texts: dict[tuple[int, str], list[str]] = {}
+
+    def print(self, chunk: LogChunk) -> None:
+        """Take one piece of output."""
+        if not self._json and self._raw:
+            sys.stdout.buffer.write(chunk.data)
+            sys.stdout.buffer.flush()
+            return
+        decoder = self._decoders.setdefault(chunk.task, codecs.getincrementaldecoder("utf-8")("replace"))
+        text = decoder.decode(chunk.data)
+        if self._json and not self._live:
+            self._texts.setdefault((chunk.task, chunk.stream), []).append(text)
+        elif self._json:
+            print_json({"task": chunk.task, "stream": chunk.stream, "text": text})
+        else:
+            sys.stdout.write("\n".join("\t".join(map(harmless, line.split("\t"))) for line in text.split("\n")))
+        sys.stdout.flush()
+
+    def end(self) -> None:
+        """Print what was kept until there is all of it."""
+        if self._json and not self._live:
+            print_json(
+                [
+                    {"task": task, "stream": stream, "text": "".join(parts)}
+                    for (task, stream), parts in self._texts.items()
+                ]
+            )
 
 
 @click.command("wait")
@@ -327,7 +400,7 @@ def results_command(ctx: click.Context, job: str, to: str, as_json: bool) -> Non
     if as_json:
         print_json(wrote)
     else:
-        click.echo(f"{wrote.tasks} {'task' if wrote.tasks == 1 else 'tasks'} in {wrote.folder}")
+        say(f"{wrote.tasks} {'task' if wrote.tasks == 1 else 'tasks'} in {wrote.folder}")
 
 
 @click.command("cancel")
@@ -342,7 +415,7 @@ def cancel_command(ctx: click.Context, job_task: str, as_json: bool) -> None:
     if as_json:
         print_json(view)
     else:
-        click.echo(f"{view.name}: {view.tasks.cancelled} of {view.tasks.total} cancelled")
+        say(f"{view.name}: {view.tasks.cancelled} of {view.tasks.total} cancelled")
 
 
 @click.command("why")
@@ -357,6 +430,6 @@ def why_command(ctx: click.Context, job_task: str, as_json: bool) -> None:
     if as_json:
         print_json({"why": answer.text, "suggestion": answer.suggestion})
     else:
-        click.echo(answer.text)
+        say(answer.text)
         if answer.suggestion:
-            click.echo(answer.suggestion)
+            say(answer.suggestion)
