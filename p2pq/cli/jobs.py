@@ -70,26 +70,23 @@ class SubmitCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Move the options that follow FOLDER before it, then parse."""
-        _, rest, _ = self.make_parser(ctx).parse_args(args=list(args))
-        before, folder, after = args[: len(args) - len(rest)], rest[:1], rest[1:]
-        own, cut = after.copy(), after.index("--") if "--" in after else len(after)
-        own, program = after[:cut], after[cut + 1 :]
         options = {name: param for param in self.get_params(ctx) for name in param.opts if name.startswith("--")}
-        moved: list[str] = []
-        kept: list[str] = []
-        while own:
-            token = own.pop(0)
+        own: list[str] = []
+        program: list[str] = []
+        rest = list(args)
+        while rest:
+            token = rest.pop(0)
             option = options.get(token.partition("=")[0])
-            if option is None:
-                kept.append(token)
-            elif "=" in token or getattr(option, "is_flag", False):
-                moved.append(token)
+            if token == "--":
+                program += rest
+                break
+            if option is None and (program or not token.startswith("-")):
+                program.append(token)  # FOLDER, or what follows it
             else:
-                moved += [token, *own[:1]]
-                own = own[1:]
-        return super().parse_args(
-            ctx, [*before, *moved, *(["--"] if before[-1:] != ["--"] else []), *folder, *kept, *program]
-        )
+                takes_value = option is not None and "=" not in token and not getattr(option, "is_flag", False)
+                own += [token, *rest[:takes_value]]
+                rest = rest[takes_value:]
+        return super().parse_args(ctx, [*own, "--", *program])
 
 
 @click.command("submit", cls=SubmitCommand, context_settings={"allow_interspersed_args": False})
