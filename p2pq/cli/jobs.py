@@ -75,16 +75,16 @@ class SubmitCommand(click.Command):
         program: list[str] = []
         rest = list(args)
         while rest:
-            token = rest.pop(0)
-            option = options.get(token.partition("=")[0])
-            if token == "--":
+            word = rest.pop(0)
+            option = options.get(word.partition("=")[0])
+            if word == "--":
                 program += rest
                 break
-            if option is None and (program or not token.startswith("-")):
-                program.append(token)  # FOLDER, or what follows it
+            if option is None and (program or not word.startswith("-")):
+                program.append(word)  # FOLDER, or what follows it
             else:
-                takes_value = option is not None and "=" not in token and not getattr(option, "is_flag", False)
-                own += [token, *rest[:takes_value]]
+                takes_value = option is not None and "=" not in word and not getattr(option, "is_flag", False)
+                own += [word, *rest[:takes_value]]
                 rest = rest[takes_value:]
         return super().parse_args(ctx, [*own, "--", *program])
 
