@@ -1,0 +1,1 @@
+"""How fast p2pq is: ``python -m benchmarks``. Real nodes, real disks, goals beside the medians."""

@@ -1,0 +1,74 @@
+"""``python -m benchmarks [NAME...]``: measure, and print the medians with their goals beside them."""
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from benchmarks import bulk, command, figures, idle, jobs, links, nodes
+from benchmarks.figures import Figure
+
+RUNS: Final = 5
+BENCHMARKS: Final[dict[str, tuple[Callable[[Path, int], list[Figure]], str]]] = {
+    "links": (links.run, "handshake and round trip between two processes"),
+    "help": (command.run, "p2pq --help"),
+    "submit": (jobs.run, "a small folder until its result is there: API, command, cold start"),
+    "idle": (idle.run, "memory and processor time of a node that has nothing to do"),
+    "bulk": (bulk.run, "200 MB to another node and back, as one file and as 10,000"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks that are named, or all; return 0 however fast they were."""
+    options = _parse(arguments)
+    about = describe()
+    print("\n".join(about), flush=True)
+    found: list[Figure] = []
+    for name in options.names or list(BENCHMARKS):
+        measure, _ = BENCHMARKS[name]
+        with nodes.workspace(options.dir) as base:
+            print(f"measuring {name} ...", file=sys.stderr, flush=True)
+            found += measure(base, options.runs)
+    print(figures.plain(found))
+    if options.json is not None:
+        figures.write_json(options.json, found, about)
+    if options.markdown is not None:
+        options.markdown.write_text(figures.markdown(found, [f"- {line}" for line in about]), encoding="utf-8")
+    return 0
+
+
+def describe() -> list[str]:
+    """Return sentences about where this is measured: figures mean nothing without."""
+    load = os.getloadavg()[0]
+    cores = len(os.sched_getaffinity(0))
+    return [
+        f"{cores} cores, {platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}",
+        f"load average at the start {load:.1f}: {'quiet' if load < 0.3 * cores else 'others are at work here'}",
+        "both nodes of a pair run on this machine; their disk is real and every fsync is made",
+    ]
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    names = "\n".join(f"  {name:8} {what}" for name, (_, what) in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=f"Measure p2pq. Benchmarks:\n{names}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which (default: all)")
+    parser.add_argument("--runs", type=int, default=RUNS, help=f"samples behind each median (default {RUNS})")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table for a document")
+    parser.add_argument("--dir", type=Path, help="where to work (default /var/tmp): on the disk that counts")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in BENCHMARKS]
+    if unknown or options.runs < 1:
+        parser.error(f"there is no benchmark {unknown[0]!r}" if unknown else "--runs must be at least 1")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

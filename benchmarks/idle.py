@@ -1,0 +1,80 @@
+"""What a node that has nothing to do costs: memory, and processor time over 30 s."""
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from benchmarks.figures import Figure
+from benchmarks.nodes import Node
+
+MEMORY_GOAL_MIB: Final = 70.0
+CPU_GOAL_PERCENT: Final = 0.3
+WINDOW_S: Final = 30.0
+SETTLE_S: Final = 5.0
+_MIB: Final = 1 << 20
+
+
+def run(base: Path, runs: int) -> list[Figure]:
+    """Measure: as many lone nodes as there are runs, side by side; then pairs."""
+    figures = []
+    with contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(Node(base / f"lone{number}")) for number in range(runs)]
+        figures += _watch(nodes, "alone, mDNS off")
+    with contextlib.ExitStack() as stack:
+        pairs = []
+        for number in range((runs + 1) // 2):
+            founder = stack.enter_context(Node(base / f"founder{number}", mdns=True))
+            member = stack.enter_context(Node(base / f"member{number}", mdns=True))
+            member.join(founder)
+            pairs += [founder, member]
+        figures += _watch(pairs[:runs] if runs > 1 else pairs[:1], "one linked peer, mDNS on")
+    return figures
+
+
+def _watch(nodes: Sequence[Node], how: str) -> list[Figure]:
+    time.sleep(SETTLE_S)
+    before = [_cpu_s(node) for node in nodes]
+    began = time.monotonic()
+    time.sleep(WINDOW_S)
+    passed = time.monotonic() - began
+    percent = [100 * (_cpu_s(node) - earlier) / passed for node, earlier in zip(nodes, before, strict=True)]
+    rss = [psutil.Process(node.pid).memory_info().rss / _MIB for node in nodes]
+    figures = [
+        Figure(
+            name="idle memory (RSS)", unit="MiB", samples=tuple(rss), goal=MEMORY_GOAL_MIB, note=f"{how}; daemon only"
+        ),
+        Figure(
+            name="idle processor time",
+            unit="%",
+            samples=tuple(percent),
+            goal=CPU_GOAL_PERCENT,
+            note=f"{how}; of one core, over {WINDOW_S:.0f} s",
+        ),
+    ]
+    pss = [found for node in nodes if (found := _pss_mib(node)) is not None]
+    if pss:
+        note = f"{how}; shared pages divided among {len(nodes)} nodes"
+        figures.append(Figure(name="idle memory (PSS)", unit="MiB", samples=tuple(pss), note=note))
+    return figures
+
+
+def _cpu_s(node: Node) -> float:
+    """Return the processor seconds of the daemon and all its threads so far, to the clock tick of 10 ms."""
+    fields = Path(f"/proc/{node.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _pss_mib(node: Node) -> float | None:
+    """Return its share of memory; None where the daemon's guard against other processes keeps us out, too."""
+    try:
+        text = Path(f"/proc/{node.pid}/smaps_rollup").read_text()
+    except PermissionError:
+        return None
+    found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+    return None if found is None else int(found[1]) / 1024

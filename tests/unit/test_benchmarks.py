@@ -1,0 +1,71 @@
+"""The benchmarks run and report honestly; how fast things are is not for the test suite to say."""
+
+import json
+
+import pytest
+
+from benchmarks import __main__ as program
+from benchmarks import bulk, command, figures, links
+from benchmarks.figures import Figure
+
+
+def test_a_figure_is_the_median_of_its_runs_beside_its_goal():
+    slow = Figure(name="x", unit="ms", samples=(9.0, 1.0, 5.0), goal=4.0, note="why")
+    assert slow.row() == ("x", "5.00 ms", "4.00 ms", "NO", "1.00 to 9.00", "3", "why")
+    assert Figure(name="x", unit="s", samples=(4.0,), goal=4.0).met is True
+    assert Figure(name="x", unit="s", samples=(4.0,)).met is None
+
+
+def test_a_table_for_people_and_one_for_documents():
+    found = [Figure(name="one", unit="ms", samples=(123.4,)), Figure(name="three", unit="us", samples=(12.34,), goal=1)]
+    head, *rows = figures.plain(found).splitlines()
+    assert head.split() == ["figure", "median", "goal", "met", "lowest", "to", "highest", "runs", "note"]
+    assert rows[0].split() == ["one", "123", "ms", "123", "to", "123", "1"]
+    assert rows[1].split()[:6] == ["three", "12.3", "us", "1.00", "us", "NO"]
+    lines = figures.markdown(found, ["about"]).splitlines()
+    assert lines[0] == "about"
+    assert {line.count("|") for line in lines[2:]} == {8}
+
+
+def test_the_program_measures_and_writes_what_it_found(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "PER_RUN", 1)
+    wanted = tmp_path / "found.json"
+    table = tmp_path / "found.md"
+    options = ["help", "--runs", "2", "--json", str(wanted), "--markdown", str(table), "--dir", str(tmp_path)]
+    assert program.main(options) == 0
+    shown = capsys.readouterr().out
+    assert "p2pq --help" in shown
+    assert "python -c pass" in table.read_text()
+    written = json.loads(wanted.read_text())
+    assert [len(figure["samples"]) for figure in written["figures"]] == [2, 2, 2]
+    assert all(figure["median"] > 0 for figure in written["figures"])
+
+
+def test_what_cannot_be_measured_is_refused(capsys):
+    for wrong, said in ((["teleport"], "no benchmark 'teleport'"), (["help", "--runs", "0"], "at least 1")):
+        with pytest.raises(SystemExit):
+            program.main(wrong)
+        assert said in capsys.readouterr().err
+
+
+def test_links_are_measured_between_two_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(links, "HANDSHAKES", 1)
+    monkeypatch.setattr(links, "ROUND_TRIPS", 3)
+    handshake, trip, bare, ratio = links.run(tmp_path, 1)
+    assert (handshake.unit, trip.unit, bare.unit, ratio.unit) == ("ms", "us", "us", "x")
+    assert ratio.median == pytest.approx(trip.median / bare.median)
+
+
+def test_bulk_content_is_new_each_time_and_of_the_size_it_says(tmp_path):
+    for name in ("one", "two"):
+        bulk._fill(tmp_path / name, 3, 90_000)
+        assert bulk._size(tmp_path / name) == (3, 90_000)
+    first, second = (next((tmp_path / name).rglob("*.dat")).read_bytes() for name in ("one", "two"))
+    assert first != second
+
+
+def test_the_reference_copies_packs_and_unpacks(tmp_path):
+    folder = tmp_path / "folder"
+    bulk._fill(folder / "data", 2, 50_000)
+    assert all(seconds > 0 for seconds in bulk._reference(folder, tmp_path / "scratch"))
+    assert not (tmp_path / "scratch").exists()
