@@ -195,6 +195,7 @@ async def test_an_ended_job_is_history_and_not_restored(opened: Opened) -> None:
         cancelled=True,
         attempts=3,
         done=1,
+        cancelled_tasks=1,
     )
     assert store.job(JOB) == expected
     assert store.job_rows(10) == (expected,)
@@ -358,6 +359,11 @@ async def test_an_extra_whose_job_never_came_goes_at_start(opened: Opened) -> No
     opened.store.keep_extra(JOB, JobExtra(name="x"))
     await opened.reopened()
     assert raw(opened.path, "SELECT count(*) FROM extras") == [(0,)]
+
+
+async def test_signed_bans_are_for_telling(opened: Opened) -> None:
+    await opened.write(BanKept(node=MASTER, banned=True), BanKept(node=WORKER, banned=True, signed=b"ban"))
+    assert opened.store.signed_bans() == (b"ban",)
 
 
 def test_what_must_survive_a_power_failure() -> None:

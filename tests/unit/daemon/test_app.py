@@ -1,0 +1,166 @@
+"""The node as a whole, in this process; several of them together are tests/e2e's concern."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from p2pq.daemon.app import run_node
+from p2pq.daemon.home import Home
+from p2pq.daemon.store import Store
+from p2pq.errors import ConfigError, StoreDamagedError
+from p2pq.model.config import NodeSettings, RunnerSettings, Settings
+from p2pq.model.ids import Wall
+from p2pq.wire import control
+from p2pq.wire.control import Done, Failed, MeshView, Reply, StatusView, Welcome
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.open(tmp_path / "home")
+
+
+def settings(tmp_path: Path, listen: str = "127.0.0.1:0") -> Settings:
+    # An interpreter that does not run spares the self-test; nothing is run here.
+    node = NodeSettings(name="n", listen=listen, mdns=False, slots=1)
+    return Settings(node=node, runner=RunnerSettings(python=str(tmp_path / "no-python")))
+
+
+class Client:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def hear(self) -> Any:
+        async with asyncio.timeout(20):
+            size = int.from_bytes(await self.reader.readexactly(4), "big")
+            return msgspec.msgpack.decode(await self.reader.readexactly(size), type=Reply)
+
+    def say(self, said: object) -> None:
+        raw = msgspec.msgpack.encode(said)
+        self.writer.write(len(raw).to_bytes(4, "big") + raw)
+
+    async def ask(self, request: object) -> list[Any]:
+        self.say(request)
+        heard = [await self.hear()]
+        while not isinstance(heard[-1], Done | Failed):
+            heard.append(await self.hear())
+        return heard
+
+
+@asynccontextmanager
+async def running(home: Home, with_settings: Settings) -> AsyncIterator[tuple[Client, str, "asyncio.Task[None]"]]:
+    """Run a node; whoever uses this makes it stop."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[str] = loop.create_future()
+    with home.lock():
+        task = loop.create_task(run_node(home, with_settings, ready.set_result))
+        await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED, timeout=20)
+        if task.done():
+            task.result()
+        client = Client(*await asyncio.open_unix_connection(str(home.socket)))
+        client.say(control.Hello(token=home.token()))
+        assert isinstance(await client.hear(), Welcome)
+        try:
+            yield client, ready.result(), task
+            async with asyncio.timeout(20):
+                await task
+        finally:
+            client.writer.close()
+            task.cancel()
+
+
+async def test_a_node_serves_and_stops_when_asked(home: Home, tmp_path: Path) -> None:
+    ids = []
+    for epoch in (1, 2):
+        async with running(home, settings(tmp_path)) as (client, line, _):
+            word, name, node, address = line.split()
+            assert (word, name) == ("ready", "n")
+            assert address.startswith("127.0.0.1:")
+            status, done = await client.ask(control.Status())
+            assert isinstance(status, StatusView)
+            assert (status.id, status.name, status.policy.state) == (node, "n", "off")
+            assert done == Done()
+            ids.append(node)
+            assert await client.ask(control.Stop()) == [Done()]
+        assert not home.socket.exists()
+        store, restored = Store.open(home.store, lambda: Wall(0))
+        await store.close()
+        assert restored.epoch == epoch
+    assert len(set(ids)) == 1, "the node is the same after a restart"
+
+
+async def test_founding_a_mesh_begins_a_new_life_on_the_same_port_and_connection(home: Home, tmp_path: Path) -> None:
+    async with running(home, settings(tmp_path)) as (client, line, _):
+        (before, _) = await client.ask(control.Mesh())
+        (founded, _) = await client.ask(control.MeshInit(name="lab"))
+        assert isinstance(founded, MeshView)
+        assert (founded.name, founded.solo) == ("lab", True)
+        assert founded.id != before.id
+        (status, _) = await client.ask(control.Status())
+        assert status.address == line.split()[3]
+        assert status.mesh == "lab"
+        await client.ask(control.Stop(now=True))
+
+
+async def test_sigterm_stops_the_node(home: Home, tmp_path: Path) -> None:
+    async with running(home, settings(tmp_path)):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def test_what_prevents_a_start_is_one_error(home: Home, tmp_path: Path) -> None:
+    async with running(home, settings(tmp_path)) as (client, line, _):
+        other = Home.open(tmp_path / "other")
+        port_in_use = settings(tmp_path, listen=line.split()[3])
+        with pytest.raises(ExceptionGroup) as caught:
+            async with running(other, port_in_use):
+                pass
+        assert caught.group_contains(ConfigError, match="is in use")
+        await client.ask(control.Stop())
+    assert not other.socket.exists()
+
+
+def in_a_process(home: Path, environ: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    code = (
+        "import sys, pathlib\n"
+        "from p2pq.daemon.app import run\n"
+        "from p2pq.errors import P2PQError\n"
+        "try: run(pathlib.Path(sys.argv[1]), {'node': {'mdns': False}}, ready=print)\n"
+        "except P2PQError as error: print(type(error).__name__, error)\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), **environ}
+    argv = [sys.executable, "-c", code, str(home)]
+    return subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60, check=True)
+
+
+def test_a_damaged_store_and_a_wrong_setting_are_one_sentence(home: Home) -> None:
+    home.store.write_bytes(b"nonsense" * 1000)
+    home.store.chmod(0o600)
+    said = in_a_process(home.path, {"P2PQ_NODE_LISTEN": "127.0.0.1:0"})
+    assert said.stdout.startswith(StoreDamagedError.__name__)
+    assert "damaged" in said.stdout
+    assert "Traceback" not in said.stdout + said.stderr
+    said = in_a_process(home.path, {"P2PQ_NODE_SLOTS": "many"})
+    assert said.stdout.startswith("ConfigError expected `int | null`, got `str` at P2PQ_NODE_SLOTS")
+
+
+def test_keys_are_out_of_reach_of_other_processes() -> None:
+    code = (
+        "import os, resource\n"
+        "from p2pq.daemon.app import harden\n"
+        "harden()\n"
+        "print(os.umask(0), resource.getrlimit(resource.RLIMIT_CORE))\n"
+        "import ctypes\n"
+        "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))\n"  # PR_GET_DUMPABLE
+    )
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    said = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines() == ["63 (0, 0)", "0"]
