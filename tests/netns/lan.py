@@ -1,0 +1,189 @@
+"""A local network inside this machine: hosts as network namespaces, on a bridge in a namespace of its own.
+
+Nothing leaves the namespaces. Names carry the process id of the test run, so that what a killed run left is removed by the next.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from p2pq.client.connection import Connection
+from p2pq.daemon.home import Home, socket_path
+from p2pq.errors import NodeUnreachableError
+from p2pq.wire import control
+from tests.e2e import lab
+
+_NAME = re.compile(r"pq-([0-9]+)-[0-9]+-[a-z0-9]+")
+_numbers = itertools.count(1)
+
+
+def ip(*words: str, check: bool = True) -> str:
+    """Run ``ip``."""
+    return subprocess.run(["ip", *words], check=check, capture_output=True, text=True).stdout
+
+
+def sweep_up() -> None:
+    """Remove namespaces of test runs that are no more."""
+    for line in ip("netns", "list").splitlines():
+        found = _NAME.fullmatch(line.split()[0])
+        if found is not None and not Path("/proc", found[1]).exists():
+            ip("netns", "del", found[0], check=False)
+
+
+class Host(lab.Host):
+    """A host of the network: its own namespace, address and home."""
+
+    def __init__(self, name: str, home: Path, space: str, address: str, port: str) -> None:
+        """Name it; the namespace exists already."""
+        super().__init__(home, netns=space)
+        self.name, self.space, self.ip, self.plug = name, space, address, port
+        self.ready_at = 0.0
+        """When the node said ready, by the monotonic clock."""
+
+    def start(self, *options: str, mdns: bool = True) -> str:
+        """Run the node; nothing is configured but its name."""
+        line = super().start("--name", self.name, *options, mdns=mdns)
+        self.ready_at = time.monotonic()
+        return line
+
+    def ask(self, request: control.ControlRequest, kind: type) -> list[Any]:
+        """Ask the node over its socket, which is quicker than a command; nothing if it is not there."""
+        try:
+            with Connection(socket_path(self.home), Home(self.home).api_token.read_bytes()) as node:
+                return node.all(request, kind)
+        except (NodeUnreachableError, FileNotFoundError):
+            return []
+
+    def up(self) -> set[str]:
+        """Return the names of the peers that are linked."""
+        return {peer.name for peer in self.ask(control.PeersList(), control.PeerView) if peer.state == "up"}
+
+    def tasks(self, job: str) -> list[control.TaskView]:
+        """Return the tasks of a job."""
+        return self.ask(control.Tasks(job=job), control.TaskView)
+
+    def detach(self, *args: str) -> str:
+        """Submit and return the job's id."""
+        return self.ok("submit", "--detach", *args).split()[0]
+
+    def settings(self, text: str) -> None:
+        """Write the host's config.toml."""
+        (self.home / "config.toml").write_text(text)
+        (self.home / "config.toml").chmod(0o600)
+
+
+class Lan:
+    """Hosts on one bridge."""
+
+    def __init__(self, base: Path) -> None:
+        """Name it; ``open`` builds it."""
+        self._base = base
+        self._mark = f"pq-{os.getpid()}-{next(_numbers)}"
+        self.switch = f"{self._mark}-sw"
+        self.hosts: list[Host] = []
+
+    def open(self) -> None:
+        """Make the bridge."""
+        sweep_up()
+        ip("netns", "add", self.switch)
+        ip("-n", self.switch, "link", "add", "br0", "type", "bridge")
+        ip("-n", self.switch, "link", "set", "br0", "up")
+
+    def add(self, name: str) -> Host:
+        """Plug in one more host."""
+        number = len(self.hosts) + 1
+        space, port, address = f"{self._mark}-{name}", f"port{number}", f"10.77.0.{number}"
+        home = self._base / name
+        home.mkdir(mode=0o700)
+        host = Host(name, home, space, address, port)
+        self.hosts.append(host)
+        ip("netns", "add", space)
+        ip("-n", self.switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", space)
+        ip("-n", self.switch, "link", "set", port, "master", "br0", "up")
+        ip("-n", space, "link", "set", "lo", "up")
+        ip("-n", space, "addr", "add", f"{address}/24", "dev", "eth0")
+        ip("-n", space, "link", "set", "eth0", "up")
+        return host
+
+    def pull(self, host: Host) -> None:
+        """Pull the host's cable."""
+        ip("-n", self.switch, "link", "set", host.plug, "down")
+
+    def put_back(self, host: Host) -> None:
+        """Plug it in again."""
+        ip("-n", self.switch, "link", "set", host.plug, "up")
+
+    def close(self) -> None:
+        """End every node, then every namespace."""
+        for host in self.hosts:
+            if host.process is not None:
+                host.process.kill()
+                host.process.communicate()
+        for space in [*(host.space for host in self.hosts), self.switch]:
+            ip("netns", "del", space, check=False)
+
+
+def start_all(hosts: list[Host]) -> float:
+    """Start nodes at the same time; return when the last one was ready."""
+    with ThreadPoolExecutor(len(hosts)) as pool:
+        list(pool.map(Host.start, hosts))
+    return max(host.ready_at for host in hosts)
+
+
+def linked(hosts: list[Host], seconds: float = 30.0) -> float:
+    """Wait until each sees exactly the others as up; return when that was so."""
+    names = {host.name for host in hosts}
+    lab.until(lambda: all(host.up() == names - {host.name} for host in hosts), "all are linked to all", seconds)
+    return time.monotonic()
+
+
+def into_one_mesh(hosts: list[Host], *options: str) -> None:
+    """Start all; the first invites, the others join by what mDNS says."""
+    start_all(hosts)
+    first, *others = hosts
+    code = first.ok("invite", "--uses", str(len(others)), *options).split()[0]
+    for host in others:
+        host.ok("join", code, "--yes")
+    linked(hosts)
+    lab.until(lambda: all(ready(host, len(others)) for host in hosts), "all take work")
+
+
+def ready(host: Host, others: int) -> bool:
+    """Tell whether this host's peers have all told what they offer (their self-test is over)."""
+    peers = host.ask(control.PeersList(), control.PeerView)
+    return sum(bool(peer.state == "up" and peer.slots) for peer in peers) == others
+
+
+@contextlib.contextmanager
+def capture(lan: Lan, path: Path) -> Iterator[None]:
+    """Keep every frame that crosses the bridge."""
+    options = ["-i", "any", "--immediate-mode", "-U", "-s", "0", "-B", "32768", "-Z", "root"]
+    argv = ["ip", "netns", "exec", lan.switch, "tcpdump", *options]
+    with subprocess.Popen([*argv, "-w", str(path)], stderr=subprocess.PIPE, text=True) as tcpdump:
+        assert tcpdump.stderr is not None
+        said = ""
+        while "listening on" not in said:
+            readable, _, _ = select.select([tcpdump.stderr], [], [], 10)
+            line = tcpdump.stderr.readline() if readable else ""
+            assert line, f"tcpdump does not listen: {said}"
+            said += line
+        try:
+            yield
+        finally:
+            tcpdump.send_signal(signal.SIGINT)
+            _, said = tcpdump.communicate(timeout=20)
+    assert "\n0 packets dropped by kernel" in said, said
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("**/*")) if path.is_file()}
