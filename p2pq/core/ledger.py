@@ -112,7 +112,8 @@ class Ledger:
         self._leases.pop(row.lease, None)
         if job := self._jobs.get(row.job):
             task = job.task(row.task)
-            task.state = "pending"
+            if task.state == "running":
+                task.state = "pending"
             task.faults += row.counted
 
     def _attempt_ended(self, row: records.AttemptEnded) -> None:

@@ -7,6 +7,7 @@ is durable; what only the running core knows (progress, why) is added on top.
 import asyncio
 import logging
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -96,6 +97,18 @@ class Jobs:
             if secret is not None:
                 manifest = sign.open_signed(secret.manifest, Manifest, self._author.node)
                 self._blobs.pin(row.job, [ref.blob for ref in (*manifest.body, *manifest.blobs)])
+            self._pin_undelivered(row.job)
+
+    def _pin_undelivered(self, job: JobId) -> None:
+        """Hold results that are here but not yet in the owner's folder."""
+        start = 0
+        while page := self._store.tasks(job, start=start):
+            for task in page:
+                if task.state in {"done", "failed"} and not task.delivered:
+                    item = self._store.result(job, task.task)
+                    if item is not None:
+                        self._blobs.pin(("result", item.lease), [ref.blob for ref in (*item.body, *item.blobs)])
+            start = page[-1].task + 1
 
     # ------------------------------------------------------------------ effects
 
@@ -203,9 +216,7 @@ class Jobs:
         self._check_free(results)
         self._submitting.add(results)
         try:
-            prepared = await asyncio.to_thread(
-                submission.prepare, request, self._author, self._blobs, only=only, now_ms=_now()
-            )
+            prepared = await self._prepare(request, only)
             for warning in prepared.warnings:
                 await send(Note(text=warning))
             try:
@@ -224,6 +235,23 @@ class Jobs:
         if moved is not None:
             await send(Note(text=f"the earlier results are in {moved}"))
         await send(self._view(self._row(prepared.job)))
+
+    async def _prepare(self, request: control.Submit, only: bytes) -> submission.Prepared:
+        """Pack in a thread, which gives up when the client goes away."""
+        given_up = threading.Event()
+        try:
+            return await asyncio.to_thread(
+                submission.prepare,
+                request,
+                self._author,
+                self._blobs,
+                only=only,
+                now_ms=_now(),
+                given_up=given_up.is_set,
+            )
+        except asyncio.CancelledError:
+            given_up.set()
+            raise
 
     def _only(self, request: control.Submit) -> bytes:
         if request.where == "any":
@@ -362,11 +390,9 @@ class Jobs:
         row = self._find(request.job)
         extra = row.extra or JobExtra()
         to = Path(request.to) if request.to else None
-        if to is not None and to.exists() and (not to.is_dir() or any(to.iterdir())):
-            raise RefusedError(f"{to} exists and is not an empty folder; name another with --to DIR")
         written = 0
-        if to is not None and extra.tasks > 1:
-            to.mkdir(parents=True, exist_ok=True)
+        if to is not None:
+            await asyncio.to_thread(_empty_folder, to)
         start = 0
         while page := self._store.tasks(row.job, start=start):
             for task in page:
@@ -477,12 +503,34 @@ class Jobs:
         )
 
 
+def _empty_folder(folder: Path) -> None:
+    """Make an empty folder, or find one. Raises RefusedError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        full = any(folder.iterdir())
+    except OSError as error:
+        raise RefusedError(f"{error.filename or folder}: {error.strerror}; name another with --to DIR") from error
+    if full:
+        raise RefusedError(f"{folder} is not empty; name another with --to DIR")
+
+
 def _results_folder(request: control.Submit) -> str:
     return os.path.normpath(request.results or f"{request.folder}/results")
 
 
 def _rotate(results: Path) -> Path | None:
-    return rotate_results(results.parent, results.name) if os.path.lexists(results) else None
+    """Move earlier results aside; find out now, not when the results come, whether they can be written.
+
+    Raises:
+        RefusedError: they cannot.
+    """
+    try:
+        parent = next(folder for folder in results.parents if os.path.lexists(folder))
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise RefusedError(f"results cannot be written below {parent}; use --results DIR")
+        return rotate_results(results.parent, results.name) if os.path.lexists(results) else None
+    except OSError as error:
+        raise RefusedError(f"{error.filename or results}: {error.strerror}; mend it, or use --results DIR") from error
 
 
 def _now() -> Wall:

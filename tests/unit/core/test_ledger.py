@@ -101,6 +101,12 @@ def test_cancelling_a_job_leaves_what_was_over() -> None:
     )
 
 
+def test_a_lease_that_ends_after_its_task_was_cancelled_does_not_revive_it() -> None:
+    rows = (added(), granted(0), r.TasksCancelled(job=JOB, wall=AT), lost(0, counted=False))
+    over = r.RestoredTask(task=0, state="cancelled", attempts=1, delivered=True)
+    assert total(*rows) == r.Restored(jobs=(job(over, cancelled=True),))
+
+
 def test_an_ended_job_is_gone_and_later_rows_of_it_do_nothing() -> None:
     other = job_id(2)
     rows = (
