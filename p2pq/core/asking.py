@@ -276,12 +276,16 @@ class Asking:
         return self._schedule.fair_scale_s if mean_s is None else mean_s
 
     def _ahead(self, master: NodeId, owner: str, room_s: float, slots: int) -> tuple[tuple[bytes, int], ...]:
-        """Split the work that may wait over the short jobs of that owner, the latest first."""
+        """Split the work that may wait over the short jobs of that owner, the latest first.
+
+        Of no job more than have ended here: one short attempt does not make a job short.
+        """
         ahead: list[tuple[bytes, int]] = []
         for job, whose in reversed(self._offers[master].short.items()):
             mean_s = max(1e-3, self.mean_s(job, owner))
             if whose == owner and room_s >= mean_s:
-                ahead.append((job, min(AHEAD_MAX * slots, ITEMS_MAX // 2, int(room_s / mean_s))))
+                most = min(AHEAD_MAX * slots, ITEMS_MAX // 2, max(1, self._means.seen(job)))
+                ahead.append((job, min(most, int(room_s / mean_s))))
         return tuple(ahead)
 
     def _request(

@@ -43,6 +43,10 @@ class Means:
         found = self._means.get(key)
         return None if found is None else found[1]
 
+    def seen(self, key: Hashable) -> int:
+        """Return how many lengths the mean is of."""
+        return self._means.get(key, (0, 0.0))[0]
+
 
 class _Charge(msgspec.Struct):
     """Something granted and not yet free. ``since`` is when it took its slot; None while it waits for one."""

@@ -118,6 +118,7 @@ def test_means_fade_towards_what_is_new():
     means.learn("job", 1.0)
     means.learn("job", 3.0)
     assert means.get("job") == 2.0
+    assert (means.seen("job"), means.seen("other")) == (2, 0)
     for _ in range(100):
         means.learn("job", 50.0)
     assert means.get("job") == pytest.approx(50.0, abs=0.01)

@@ -546,8 +546,9 @@ def test_progress_is_told_at_once_but_not_too_often(bench: Bench) -> None:
 
 
 def short(bench: Bench) -> None:
-    """Teach the worker that ANN's job takes an eighth of a second."""
+    """Teach the worker that ANN's job takes an eighth of a second: it has seen so many attempts of it."""
     bench.join(ANN, offer=ONE)
+    bench.worker._asking._means.learn(job_id(), 0.125, 63)
     bench.work()
     running(bench, item(1))
     assert bench.exited(item(1), after=0.125)[1] == bench.asks(2, cpus=1, ahead=((job_id(), 8),), tasks_max=9)
