@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MODULE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
+DISPATCH_STATEMENTS_MAX = 2  # a short name for something, and the match
 PRODUCT = sorted((ROOT / "p2pq").rglob("*.py")) + sorted((ROOT / "simulations").rglob("*.py"))
 CORE = sorted((ROOT / "p2pq" / "core").rglob("*.py"))
 EVERYTHING = sorted(
@@ -36,15 +37,21 @@ def test_module_is_one_idea_with_a_docstring(path):
     assert text.count("\n") <= MODULE_LINES_MAX, "two ideas? split it"
 
 
+def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return how many lines one must read to follow it: not its docstring, and of a ``match`` its longest arm.
+
+    A function that only dispatches has an arm for each kind; splitting it would lose the proof that none is missing.
+    """
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    if body and isinstance(body[-1], ast.Match) and len(body) <= DISPATCH_STATEMENTS_MAX:
+        body = max((case.body for case in body[-1].cases), key=lambda arm: arm[-1].end_lineno - arm[0].lineno)
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
 def test_functions_fit_on_a_screen(path):
-    long = [
-        f"{node.name}: {node.end_lineno - node.lineno + 1} lines"
-        for node in ast.walk(parse(path))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.end_lineno - node.lineno + 1 > FUNCTION_LINES_MAX
-    ]
-    assert long == []
+    functions = [node for node in ast.walk(parse(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert {each.name: lines_of(each) for each in functions if lines_of(each) > FUNCTION_LINES_MAX} == {}
 
 
 def test_nothing_is_left_over():

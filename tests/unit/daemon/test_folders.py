@@ -93,7 +93,7 @@ def test_everything_excluded_is_empty(tmp_path):
         folders.scan(tmp_path, ["*"])
 
 
-@pytest.mark.skipif(AS_ROOT, reason="root reads everything")
+@pytest.mark.skipif(AS_ROOT, reason="needs an ordinary user: root reads everything")
 def test_unreadable_file_and_folder(tmp_path):
     fill(tmp_path, secret=b"x", d__y=b"")
     (tmp_path / "secret").chmod(0)

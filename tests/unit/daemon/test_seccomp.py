@@ -47,7 +47,7 @@ def refused(number: int) -> int:
 @pytest.mark.parametrize(("header", "column"), [(X86_HEADER, 0), (GENERIC_HEADER, 1)], ids=["x86_64", "aarch64"])
 def test_numbers_are_those_of_the_kernel_headers(header: Path, column: int) -> None:
     if not header.exists():
-        pytest.skip(f"{header} is not installed")
+        pytest.skip(f"needs the kernel's headers: no {header}")
     known = {
         name: int(number) for name, number in re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text())
     }

@@ -410,6 +410,7 @@ async def test_a_full_disk_loses_nothing(opened: Opened, monkeypatch: pytest.Mon
     async with asyncio.timeout(20):
         await first
         await second
+    await opened.until_trouble_changes()
     assert [type(trouble) for trouble in opened.troubles] == [DiskFullError, type(None)]
     assert opened.store.trouble is None
     restored = await opened.reopened()

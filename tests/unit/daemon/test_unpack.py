@@ -310,7 +310,7 @@ def test_h57_file_that_turns_into_a_pipe(tmp_path, monkeypatch):
     assert skipped == ("pipe: is no regular file any more",)
 
 
-@pytest.mark.skipif(AS_ROOT, reason="root reads everything")
+@pytest.mark.skipif(AS_ROOT, reason="needs an ordinary user: root reads everything")
 def test_h57_unreadable_entries(tmp_path):
     (tmp_path / "x").write_bytes(b"")
     (tmp_path / "x").chmod(0)
