@@ -10,7 +10,7 @@ class P2PQError(Exception):
     """Something in p2pq went wrong."""
 
     retryable: ClassVar[bool] = False
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[int] = 4  # 1 would say that tasks ran and failed
 
 
 class UsageError(P2PQError):

@@ -62,14 +62,26 @@ def _open(home: Home) -> Connection:
     return Connection(socket_path(home.path), token)
 
 
+def harmless(text: str) -> str:
+    """Return text without what makes terminals do things; names of machines and folders are written by others."""
+    from p2pq.wire import names  # noqa: PLC0415  needed only where something is printed
+
+    return names.harmless(text)
+
+
 def note(text: str) -> None:
     """Say something on stderr."""
-    click.echo(f"p2pq: {text}", err=True)
+    click.echo(f"p2pq: {harmless(text)}", err=True)
+
+
+def say(text: str) -> None:
+    """Print a line that holds names which others wrote."""
+    click.echo(harmless(text))
 
 
 def print_json(value: object) -> None:
-    """Print one JSON document on a line of its own, with p2pq's field names."""
-    click.echo(json.dumps(plain(value), ensure_ascii=False))
+    """Print one JSON document on a line of its own, with p2pq's field names; in ASCII, so that every terminal bears it."""
+    click.echo(json.dumps(plain(value)))
 
 
 def plain(value: object) -> Any:  # noqa: ANN401  JSON is untyped
@@ -88,7 +100,7 @@ def _untagged(built: Any) -> Any:  # noqa: ANN401
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[int] = ()) -> None:
     """Print rows under a head: rich on a terminal, plain columns divided by two blanks otherwise."""
-    lines = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    lines = [["" if cell is None else harmless(str(cell)) for cell in row] for row in rows]
     right = set(right)
     if sys.stdout.isatty():
         from rich.console import Console  # noqa: PLC0415  slow to import
@@ -113,7 +125,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right: Itera
 
 def pairs(rows: Iterable[tuple[str, object]]) -> None:
     """Print names and values below one another."""
-    shown = [(name, str(value)) for name, value in rows if value not in (None, "")]
+    shown = [(name, harmless(str(value))) for name, value in rows if value not in (None, "")]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
         click.echo(f"{name.ljust(width)}  {value}")

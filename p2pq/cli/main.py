@@ -88,7 +88,11 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx) from error
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option(
     "--home",
     type=click.Path(path_type=Path, file_okay=False),
@@ -104,6 +108,9 @@ def cli(ctx: click.Context, home: Path | None) -> None:
     p2pq submit mysim/        on yours
     """  # noqa: D301  click's mark for verbatim text
     ctx.obj = home
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(2)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -119,6 +126,7 @@ def main(args: Sequence[str] | None = None) -> None:
         _say(error.format_message())
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        _say("interrupted; the node and its jobs go on")
         code = 130
     except P2PQError as error:
         _say(str(error))
@@ -126,10 +134,21 @@ def main(args: Sequence[str] | None = None) -> None:
         code = failed.exit_code if failed is not None else error.exit_code
     except BrokenPipeError:
         # Whoever read our output has had enough; nothing more can be said there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
         code = 141
+    except OSError as error:
+        _close_stdout()
+        _say(f"{error.filename or 'standard output'}: {error.strerror}; mend that and try again")
+        code = 4
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _close_stdout() -> None:
+    """Let go of what could not be written, or the interpreter would try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _say(message: str) -> None:
-    print(f"p2pq: {message}", file=sys.stderr)  # noqa: T201  the one place where errors are said
+    from p2pq.wire.names import harmless  # noqa: PLC0415  only after an error
+
+    print(f"p2pq: {harmless(message)}", file=sys.stderr)  # noqa: T201  the one place where errors are said

@@ -1,9 +1,11 @@
 """Commands about the mesh: mesh, members, invite, join, ban, unban."""
 
+import sys
+
 import click
 
-from p2pq.cli.common import connect, note, pairs, parse_seconds, print_json, table
-from p2pq.errors import UsageError
+from p2pq.cli.common import connect, note, pairs, parse_seconds, print_json, say, table
+from p2pq.errors import RefusedError, UsageError
 from p2pq.wire import control
 from p2pq.wire.control import InviteView, MemberView, MeshView, Note
 from p2pq.wire.objects import CAPABILITIES
@@ -104,7 +106,10 @@ def join_command(ctx: click.Context, code: str, at: str, yes: bool, as_json: boo
             "They can read what you submit. `p2pq node --no-accept` runs nobody else's tasks.",
             err=True,
         )
-        click.confirm("Join?", abort=True, err=True)
+        if not sys.stdin.isatty():
+            raise UsageError("nobody can be asked here (standard input is no terminal); add --yes to agree")
+        if not click.confirm("Join?", err=True):
+            raise RefusedError("not joined; nothing was changed")
     with connect(ctx, start=True) as node:
         _show(node.one(control.Join(code=code, at=at), MeshView), as_json=as_json)
 
@@ -115,7 +120,7 @@ def join_command(ctx: click.Context, code: str, at: str, yes: bool, as_json: boo
 def ban_command(ctx: click.Context, who: str) -> None:
     """Put a node out, at once; an admin's ban spreads through the mesh."""
     with connect(ctx) as node:
-        click.echo(node.one(control.BanMember(who=who), Note).text)
+        say(node.one(control.BanMember(who=who), Note).text)
 
 
 @click.command("unban")
@@ -124,4 +129,4 @@ def ban_command(ctx: click.Context, who: str) -> None:
 def unban_command(ctx: click.Context, who: str) -> None:
     """Let a banned node in again."""
     with connect(ctx) as node:
-        click.echo(node.one(control.BanMember(who=who, banned=False), Note).text)
+        say(node.one(control.BanMember(who=who, banned=False), Note).text)

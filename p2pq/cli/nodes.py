@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from p2pq.cli.common import connect, duration, home_of, note, pairs, print_json, refuse_root, table
+from p2pq.cli.common import connect, duration, home_of, note, pairs, print_json, refuse_root, say, table
 from p2pq.errors import NodeUnreachableError, RefusedError, UsageError
 from p2pq.wire import control
 from p2pq.wire.control import Finding, PeerView, StatusView
@@ -86,7 +86,7 @@ def start_command(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN40
     _overrides(options)
     try:
         with connect(ctx) as node:
-            raise UsageError(f"a node runs here already ({node.welcome.name}); `p2pq stop` ends it")
+            raise RefusedError(f"a node runs here already ({node.welcome.name}); `p2pq stop` ends it")
     except NodeUnreachableError:
         pass
     from p2pq.client.starter import start_node  # noqa: PLC0415
@@ -211,18 +211,19 @@ def doctor_command(ctx: click.Context, as_json: bool) -> int:
         print_json(findings)
     else:
         for finding in findings:
-            click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.check}: {finding.detail}")
+            say(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.check}: {finding.detail}")
             if finding.suggestion:
-                click.echo(f"      -> {finding.suggestion}")
+                say(f"      -> {finding.suggestion}")
     return 0 if all(finding.ok for finding in findings) else 1
 
 
 @click.group("config", invoke_without_command=True)
+@_JSON
 @click.pass_context
-def config_command(ctx: click.Context) -> None:
+def config_command(ctx: click.Context, as_json: bool) -> None:
     """Show every setting and where it comes from."""
     if ctx.invoked_subcommand is None:
-        ctx.invoke(show)
+        ctx.invoke(show, as_json=as_json)
 
 
 @config_command.command("show")

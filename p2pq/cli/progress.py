@@ -1,13 +1,11 @@
-"""The progress bar of ``submit`` and ``wait``: rich on a terminal, a line per change of count otherwise."""
+"""The progress bar of ``submit`` and ``wait``: rich on a terminal, otherwise only failures and the end are said."""
 
 import signal
 import sys
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Self
 
-import click
-
-from p2pq.cli.common import duration, note
+from p2pq.cli.common import duration, harmless, note
 from p2pq.wire.control import Change
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Say a sentence above the bar."""
         if self._bar is not None:
-            self._bar.console.print(f"p2pq: {text}", markup=False, highlight=False)
+            self._bar.console.print(f"p2pq: {harmless(text)}", markup=False, highlight=False)
         else:
             note(text)
 
@@ -92,7 +90,7 @@ class Progress:
         if 0 < change.progress < 1:
             eta = f"{duration(change.running_s * (1 - change.progress) / change.progress)} left"
         if view.job not in self._rows:
-            self._rows[view.job] = bar.add_task(click.unstyle(view.name), total=1.0, counts=text, eta=eta)
+            self._rows[view.job] = bar.add_task(harmless(view.name), total=1.0, counts=text, eta=eta)
         bar.update(self._rows[view.job], completed=change.progress, counts=text, eta=eta)
 
 

@@ -9,7 +9,7 @@ from typing import Final, Self, TypeVar
 import msgspec
 
 from p2pq import __version__
-from p2pq.errors import NodeUnreachableError, P2PQError, RefusedError, RemoteProtocolError
+from p2pq.errors import NodeUnreachableError, P2PQError, RefusedError, RemoteProtocolError, UsageError
 from p2pq.wire.control import (
     API_VERSION,
     FRAME_BYTES_MAX,
@@ -88,6 +88,7 @@ class Connection:
         """Send one request and yield what the node answers, until it is done.
 
         Raises:
+            UsageError: the request is beyond a limit, or holds what is no text.
             AnswerError: the node could not do it.
             NodeUnreachableError: the node went away in the middle.
         """
@@ -124,7 +125,16 @@ class Connection:
         return [reply for reply in self.ask(request) if isinstance(reply, kind)]
 
     def _send(self, message: Hello | ControlRequest) -> None:
-        body = _ENCODER.encode(message)
+        try:
+            body = _ENCODER.encode(message)
+            if not isinstance(message, Hello):
+                # Limits of the request are checked here, where the user can be told which one it is.
+                msgspec.msgpack.decode(body, type=ControlRequest)
+        except UnicodeEncodeError as error:
+            raise UsageError("a name or an argument is not UTF-8 text; rename it, or write it in UTF-8") from error
+        except msgspec.ValidationError as error:
+            what, _, where = str(error).partition(" - at ")
+            raise UsageError(f"{where.strip('`$.') or 'the request'}: {what[:1].lower()}{what[1:]}") from error
         self._socket.sendall(len(body).to_bytes(_LENGTH_BYTES, "big") + body)
 
     def _receive(self) -> Reply:

@@ -57,9 +57,10 @@ def _ready_line(reader: int, process: "subprocess.Popen[bytes]") -> str:
                     process.returncode = 0  # it lives on after this program; nobody waits for it
                     return line.strip()
             if not part:
-                lines = said.decode(errors="replace").strip().splitlines() or ["the node ended without a word"]
                 process.wait()
-                raise NodeUnreachableError(lines[-1].removeprefix("p2pq: "))
+                lines = said.decode(errors="replace").strip().splitlines() or ["the node ended without a word"]
+                sentences = [line.removeprefix("p2pq: ") for line in lines if line.startswith("p2pq: ")]
+                raise NodeUnreachableError((sentences or lines)[-1])
     process.terminate()
     process.wait()
     raise NodeUnreachableError(f"the node was not ready after {READY_S:g} s; run `p2pq node` to see why")

@@ -248,7 +248,7 @@ def _failed(error: P2PQError) -> Failed:
 
 def _internal(error: Exception) -> Failed:
     log.error("api.failed", exc_info=error)
-    return Failed(message="internal error; the node's log (node.log) has the details, please report them", exit_code=1)
+    return Failed(message="internal error; the node's log (node.log) has the details, please report them")
 
 
 def _is_us(client: socket.socket) -> bool:

@@ -13,7 +13,7 @@ import msgspec
 from p2pq.daemon import folders
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.history import JobExtra
-from p2pq.errors import Reject, UsageError
+from p2pq.errors import RefusedError, Reject, UsageError
 from p2pq.model.ids import JobId, MeshId, NodeId
 from p2pq.model.job import TIME_DEFAULT_S, Limits
 from p2pq.model.params import Axis, Range, count_tasks, parse_array, parse_sweep
@@ -58,7 +58,15 @@ class Prepared:
     warnings: tuple[str, ...]
 
 
-def prepare(request: Submit, author: Author, blobs: BlobStore, *, only: bytes, now_ms: int) -> Prepared:
+def prepare(
+    request: Submit,
+    author: Author,
+    blobs: BlobStore,
+    *,
+    only: bytes,
+    now_ms: int,
+    given_up: Callable[[], bool] = lambda: False,
+) -> Prepared:
     """Look through the folder, pack it, and sign the job's manifest.
 
     Args:
@@ -67,8 +75,10 @@ def prepare(request: Submit, author: Author, blobs: BlobStore, *, only: bytes, n
         blobs: takes the folder's content.
         only: the node that may run it, or empty.
         now_ms: wall time.
+        given_up: tells, while it packs, whether nobody waits for it any more.
 
     Raises:
+        RefusedError: nobody waits for it any more.
         UsageError: the folder or an option is not usable; nothing was queued.
         StorageError: the blobs cannot be kept.
     """
@@ -86,10 +96,7 @@ def prepare(request: Submit, author: Author, blobs: BlobStore, *, only: bytes, n
     job = JobId(os.urandom(16))
     secret = prims.derive(author.secret, b"", _CHUNK_KEYS)
     config = ""
-
-    def sink(blob: bytes, ciphertext: bytes) -> None:
-        blobs.add(blob, ciphertext, pin=job)
-
+    sink = _sink(blobs, job, given_up)
     try:
         tree = folders.pack(folder, found, sink, convergent(secret))
         if request.config:
@@ -157,6 +164,15 @@ def prepare(request: Submit, author: Author, blobs: BlobStore, *, only: bytes, n
 def open_sweep(extra: JobExtra | None) -> Sweep:
     """Return what names a job's tasks, from what was kept of it."""
     return msgspec.msgpack.decode(extra.axes, type=Sweep) if extra is not None and extra.axes else Sweep()
+
+
+def _sink(blobs: BlobStore, job: JobId, given_up: Callable[[], bool]) -> Callable[[bytes, bytes], None]:
+    def sink(blob: bytes, ciphertext: bytes) -> None:
+        if given_up():
+            raise RefusedError("interrupted before the folder was packed; submit again")
+        blobs.add(blob, ciphertext, pin=job)
+
+    return sink
 
 
 def _kind(folder: Path, main: str) -> Literal["python", "shell", "command"]:

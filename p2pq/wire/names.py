@@ -135,9 +135,14 @@ def odd_name(path: str) -> str | None:  # noqa: PLR0911  one return per oddity r
     return None
 
 
+def harmless(text: str) -> str:
+    """Return text that is safe to print on a terminal: control, bidi and undecodable characters are replaced."""
+    return _UNSHOWN.sub("\ufffd", text)
+
+
 def display(text: str) -> str:
-    """Return text that is safe to print on a terminal: no control, bidi or undecodable characters, at most 200 long."""
-    clean = _UNSHOWN.sub("\ufffd", text[: _DISPLAY_CHARS_MAX + 1])
+    """Return text that is safe to print on a terminal as ``harmless`` does, at most 200 characters long."""
+    clean = harmless(text[: _DISPLAY_CHARS_MAX + 1])
     return clean if len(clean) <= _DISPLAY_CHARS_MAX else clean[: _DISPLAY_CHARS_MAX - 1] + "…"
 
 

@@ -225,8 +225,8 @@ async def test_too_many_clients_are_cut_off_and_places_come_free(rig: Rig, monke
     ("error", "expected"),
     [
         (NotFoundError("no job abcd"), Failed(message="no job abcd", exit_code=4)),
-        (DiskFullError("full"), Failed(message="full", exit_code=1, retryable=True)),
-        (P2PQError(), Failed(message="Something in p2pq went wrong.", exit_code=1)),
+        (DiskFullError("full"), Failed(message="full", exit_code=4, retryable=True)),
+        (P2PQError(), Failed(message="Something in p2pq went wrong.", exit_code=4)),
     ],
 )
 async def test_our_errors_become_their_sentence_and_exit_code(rig: Rig, error: P2PQError, expected: Failed) -> None:
@@ -252,7 +252,7 @@ async def test_a_bug_is_logged_and_the_node_goes_on(
     async with rig.client() as client:
         with caplog.at_level(logging.ERROR, "p2pq.daemon.api"):
             (answer,) = await client.ask(Show(job="abcd"))
-        assert answer.exit_code == 1
+        assert answer.exit_code == 4
         assert "node.log" in answer.message
         assert "secret" not in answer.message
         assert caplog.records[0].exc_info is not None
