@@ -514,6 +514,8 @@ class Generation:
         app = self._app
         if app.isolation is not None:
             self.parts.isolation = app.isolation
+            if app.isolation.level == "strict":
+                self.pool.keep_spare("strict")
             self._post(offering.offering(app.settings, app.machine, app.python, app.features, app.isolation))
 
     async def drain(self, *, at_once: bool) -> None:

@@ -37,6 +37,8 @@ GRACE_S: Final = 5.0
 IDLE_S: Final = 5.0
 IDLE_MAX: Final = 32
 RUNNERS_MAX: Final = 256
+SPARE_AFTER_S: Final = 0.02
+"""When a spare was taken the next one starts, once the task that took it has been launched."""
 
 T = TypeVar("T")
 _Key = tuple[bytes, Level, Limits, bool]
@@ -107,7 +109,9 @@ class RunnerPool:
         self._running: dict[str, _Run] = {}
         self._busy: set[RunnerProcess] = set()
         self._idle: dict[_Key, list[_Idle]] = {}
-        self._alive: dict[RunnerProcess, _Key] = {}
+        self._alive: dict[RunnerProcess, _Key | None] = {}
+        self._spare: RunnerProcess | None = None
+        self._spare_level: Level | None = None
         self._pinned: Counter[int] = Counter()
         self._removals: set[asyncio.Future[None]] = set()
         self._closing = False
@@ -126,6 +130,11 @@ class RunnerPool:
         """
         await _in_thread(self._prepare_scratch)
         self._cgroups = Cgroups.open()
+
+    def keep_spare(self, level: Level) -> None:
+        """Keep one runner of that level started ahead, fresh and bound to no job, so that the next job need not wait for it."""
+        self._spare_level = level
+        self._start_spare()
 
     def _prepare_scratch(self) -> None:
         try:
@@ -211,17 +220,32 @@ class RunnerPool:
             if not idle.runner.broken:
                 self._forget_idle(idle.runner)
                 return idle.runner
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.level == launch.level and not spare.broken:
+            self._alive[spare] = key
+            return spare
+        if spare is not None:
+            spare.kill()
         if len(self._alive) >= self._runners_max:
             oldest = next((items[0] for items in self._idle.values()), None)
             if oldest is None:
                 raise SandboxError(f"{self._runners_max} runners are busy already")
             self._end_idle(oldest.runner)
+        return self._start(launch.level, key)
+
+    def _start(self, level: Level, key: _Key | None) -> RunnerProcess:
+        """Start a runner in a new scratch folder.
+
+        Raises:
+            SandboxError: it could not be started.
+            StorageError: the folder could not be made.
+        """
         self._count += 1
         token = RunnerToken(secrets.token_hex(8))
         scratch = Scratch(self._scratch / f"{self._count}-{token[:6]}")
         try:
             scratch.create()
-            runner = RunnerProcess(launch.level, self.python, scratch, token)
+            runner = RunnerProcess(level, self.python, scratch, token)
         except (OSError, SandboxError) as error:
             if scratch.root.is_dir():
                 scratch.remove()
@@ -232,16 +256,29 @@ class RunnerPool:
         runner.dead.add_done_callback(lambda _: self._remove_unused(runner))
         return runner
 
+    def _start_spare(self) -> None:
+        """Start a spare where one is wanted and there is none."""
+        if self._spare_level is None or self._spare is not None or self._closing:
+            return
+        if len(self._alive) < self._runners_max - 1:
+            # One that cannot be started is no loss: the next task tries again and says why.
+            with contextlib.suppress(SandboxError, StorageError):
+                self._spare = self._start(self._spare_level, None)
+
     def _rest(self, runner: RunnerProcess) -> None:
         """Keep a clean runner for the next task of its job, for a while."""
         if self._closing or sum(map(len, self._idle.values())) >= IDLE_MAX:
             runner.kill()
             return
         timer = asyncio.get_running_loop().call_later(self._idle_s, self._end_idle, runner)
-        self._idle.setdefault(self._alive[runner], []).append(_Idle(runner, timer))
+        key = self._alive[runner]
+        assert key is not None, "a runner that ran a task belongs to a job"  # noqa: S101
+        self._idle.setdefault(key, []).append(_Idle(runner, timer))
 
     def _forget_idle(self, runner: RunnerProcess) -> None:
         key = self._alive[runner]
+        if key is None:
+            return  # a spare
         left = []
         for idle in self._idle.pop(key, []):
             if idle.runner is runner:
@@ -266,6 +303,8 @@ class RunnerPool:
             return
         self._forget_idle(runner)
         del self._alive[runner]
+        if runner is self._spare:
+            self._spare = None
         removal = asyncio.get_running_loop().run_in_executor(None, runner.scratch.remove)
         self._removals.add(removal)
         removal.add_done_callback(self._removals.discard)
@@ -297,6 +336,7 @@ class RunnerPool:
             attempt = Attempt(runner, self._count, launch.limits, self._grace_s, loop.time())
             attempt.on_started = launch.on_started
             run.launched = True
+            loop.call_later(SPARE_AFTER_S, self._start_spare)
             if run.stop is not None:
                 attempt.never_started(run.stop)
             await self._follow(run, attempt)

@@ -402,3 +402,31 @@ async def test_starting_deletes_what_an_earlier_daemon_left(pool: RunnerPool) ->
     left.chmod(0)
     await pool.start()
     assert list(pool._scratch.iterdir()) == []
+
+
+@pytest.mark.sandbox
+async def test_a_spare_runner_serves_the_next_job_and_is_replaced(pool: RunnerPool) -> None:
+    pool.keep_spare("strict")
+    (spare,) = pool._alive
+    await pool.run(launch(job=b"a", level="strict"))
+    async with asyncio.timeout(20):
+        while len(pool._alive) < 2:  # noqa: ASYNC110  the pool tells nobody
+            await asyncio.sleep(0.01)
+    assert next(iter(pool._alive)) is spare
+    assert not spare.broken
+    pool.end_job(b"a")
+    assert spare.broken
+
+
+@pytest.mark.sandbox
+async def test_a_spare_that_died_or_does_not_fit_costs_nothing_but_time(pool: RunnerPool) -> None:
+    pool.keep_spare("strict")
+    (spare,) = pool._alive
+    spare.kill()
+    await spare.wait_dead()
+    outcome, _ = await pool.run(launch(job=b"a", level="strict"))
+    assert outcome.reason == "ok"
+    assert spare not in pool._alive
+    pool._start_spare()
+    outcome, _ = await pool.run(launch(job=b"b", level="none"))
+    assert outcome.reason == "ok"
