@@ -26,7 +26,7 @@ from p2pq.daemon.runners import RunnerPool, TaskLaunch
 from p2pq.daemon.sandbox import JOB_FOLDER, JobPython
 from p2pq.daemon.transfer import Transfers
 from p2pq.daemon.unpack import collect, unpack
-from p2pq.errors import LinkError, Reject, SandboxError, StorageError
+from p2pq.errors import LinkError, Reject, SandboxError, StorageError, UsageError
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import LeaseId, NodeId, short, to_text
 from p2pq.model.job import Fault, Outcome, Reason
@@ -41,6 +41,10 @@ log = logging.getLogger(__name__)
 
 BODIES_MAX: Final = 64
 """Opened job bodies kept in memory."""
+ENTRIES_KEPT_MAX: Final = 500_000
+"""Files, chunks, arguments and the like that all of them may name; a few compressed bytes can name a million."""
+OPENING_MAX: Final = 2
+"""Bodies that are opened at the same time: each may take a quarter of a gigabyte for a moment."""
 PARAMS_FILE: Final = ".p2pq/params.json"
 PROGRESS_NAME: Final = ".progress"
 PROGRESS_POLL_S: Final = 1.0
@@ -48,6 +52,8 @@ THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_T
 """Told how many cpus the task asked for, so that libraries do not start a thread per cpu of the machine."""
 
 Key = tuple[NodeId, LeaseId]
+JobKey = tuple[NodeId, bytes]
+"""Job ids are chosen by masters, so one says nothing without whose it is."""
 Post = Callable[[Event], None]
 
 
@@ -93,8 +99,11 @@ class Guests:
         self._tasks = tasks
         self._post = post
         self._guests: dict[Key, Guest] = {}
-        self._bodies: OrderedDict[bytes, JobBody] = OrderedDict()
-        self._prefetching: dict[bytes, asyncio.Task[None]] = {}
+        self._bodies: OrderedDict[JobKey, JobBody] = OrderedDict()
+        self._opening = asyncio.Semaphore(OPENING_MAX)
+        self._entries = 0
+        """What the opened bodies name, in all."""
+        self._prefetching: dict[JobKey, asyncio.Task[None]] = {}
 
     # ------------------------------------------------------------------ effects
 
@@ -117,10 +126,11 @@ class Guests:
     def fetch(self, effect: Fetch) -> None:
         """Perform ``Fetch``: bring blobs that will probably be needed, one job at a time."""
         missing = self._missing(effect.blobs)
-        if missing and effect.job not in self._prefetching:
+        key = (effect.master, effect.job)
+        if missing and key not in self._prefetching:
             task = self._tasks.create_task(self._prefetch(effect.master, effect.job, missing), name="prefetch")
-            self._prefetching[effect.job] = task
-            task.add_done_callback(lambda _: self._prefetching.pop(effect.job, None))
+            self._prefetching[key] = task
+            task.add_done_callback(lambda _: self._prefetching.pop(key, None))
 
     def pin_kept(self, results: Iterable[ResultKept]) -> None:
         """After a start: hold the blobs of results that their masters have not acknowledged."""
@@ -190,18 +200,25 @@ class Guests:
             blob = prims.blob_id(ciphertext)
             if any(ref.blob == blob for ref in refs) and not self._blobs.has(blob):
                 self._blobs.put(blob, ciphertext)
-        job = self._bodies.get(start.job)
         missing = self._missing(refs)
         if missing:
             await self._transfers.fetch(start.master, missing)
+        key = (start.master, start.job)
+        job = self._bodies.get(key)
         if job is None:
-            job = await asyncio.to_thread(self._decrypt, start)
-            self._bodies[start.job] = job
-            while len(self._bodies) > BODIES_MAX:
-                self._bodies.popitem(last=False)
+            async with self._opening:
+                job = await asyncio.to_thread(self._decrypt, start)
+            self._keep_body(key, job)
         else:
-            self._bodies.move_to_end(start.job)
+            self._bodies.move_to_end(key)
         return job
+
+    def _keep_body(self, key: "JobKey", job: JobBody) -> None:
+        if key not in self._bodies:
+            self._bodies[key] = job
+            self._entries += _entries(job)
+        while len(self._bodies) > BODIES_MAX or self._entries > ENTRIES_KEPT_MAX:
+            self._entries -= _entries(self._bodies.popitem(last=False)[1])
 
     def _decrypt(self, start: Start) -> JobBody:
         parts = {ref.blob: self._blobs.get(ref.blob) for ref in start.body}
@@ -228,7 +245,7 @@ class Guests:
             params["config"] = job.config
         launch = TaskLaunch(
             lease=f"{short(start.master)}-{start.lease}",
-            job=start.job,
+            job=start.master + start.job,  # no runner ever serves two masters
             level="strict" if strict else "none",
             argv=command(job, params, self._pool.python, job_id=to_text(start.job), number=number),
             env=env,
@@ -243,7 +260,7 @@ class Guests:
             lease=start.lease,
             master=start.master,
             outcome=Outcome(
-                reason=_REASONS[outcome.reason],
+                reason="disk-limit" if sealed.refused else _REASONS[outcome.reason],
                 exit=outcome.exit,
                 signal=outcome.signal,
                 run_ms=round(outcome.seconds * 1000),
@@ -295,19 +312,28 @@ class Guests:
             self._blobs.add(blob, ciphertext, pin=tag)
             made.append(blob)
 
-        tree, skipped = collect(folder / "results", limits, sink, _random_key)
+        refused = ""
+        try:
+            tree, skipped = collect(folder / "results", limits, sink, _random_key)
+        except Reject as error:
+            # The task's own doing: it must not be tried on every machine as if this one had failed.
+            refused = error.reason
+            tree, skipped = Tree(), (f"{refused}; nothing of them was taken along",)
+            self._blobs.unpin(tag)
+            made.clear()
         output, _ = collect(outcome.stdout.parent, TreeLimits(), sink, _random_key)
         output = Tree(
             files=tuple(file for file in output.files if file.path in {"stdout", "stderr"}), chunks=output.chunks
         )
         key = os.urandom(32)
-        refs, parts = bodies.encrypt(key, ResultBody(tree=tree, output=output, detail=outcome.detail, skipped=skipped))
+        body = ResultBody(tree=tree, output=output, detail=refused or outcome.detail, skipped=skipped)
+        refs, parts = bodies.encrypt(key, body)
         for ref, part in zip(refs, parts, strict=True):
             sink(ref.blob, part)
         blobs = tuple(dict.fromkeys((*bodies.tree_refs(tree), *bodies.tree_refs(output))))
         self._blobs.sync(made)
         context = bodies.result_context(start.job, start.task, start.attempt, start.lease)
-        return Sealed(seal.seal(start.reply, key, context, os.urandom), refs, blobs)
+        return Sealed(seal.seal(start.reply, key, context, os.urandom), refs, blobs, refused=bool(refused))
 
     async def _watch_progress(self, guest: Guest) -> None:
         """Tell the progress that a task writes to ``results/.progress``; hostile text is ignored."""
@@ -340,6 +366,8 @@ class Sealed:
     key: bytes
     body: tuple[BlobRef, ...]
     blobs: tuple[BlobRef, ...]
+    refused: bool
+    """The results folder passed a limit and was left behind."""
 
 
 _REASONS: Final[dict[str, Reason]] = {
@@ -356,8 +384,15 @@ _REASONS: Final[dict[str, Reason]] = {
 
 
 def command(job: JobBody, params: dict[str, str], python: JobPython, *, job_id: str, number: int) -> tuple[str, ...]:
-    """Return the argument vector of one task."""
-    arguments = expand(job.args, params, job=job_id, task=number, swept=job.axes)
+    """Return the argument vector of one task.
+
+    Raises:
+        Reject: it is too long for any machine.
+    """
+    try:
+        arguments = expand(job.args, params, job=job_id, task=number, swept=job.axes)
+    except UsageError as error:
+        raise Reject(str(error)) from error
     if job.config and not any("{config}" in arg for arg in job.args):
         arguments += ["--config", job.config]
     match job.kind:
@@ -402,6 +437,15 @@ def _remove_progress(root: Path) -> None:
 
 def _remember(guest: Guest, stdout: Path, stderr: Path) -> None:
     guest.stdout, guest.stderr = stdout, stderr
+
+
+def _entries(job: JobBody) -> int:
+    """Return a measure of the memory that a body takes."""
+    tree = job.tree
+    parts = sum(len(file.parts) for file in tree.files)
+    texts = (job.args, *(axis.values for axis in job.axes))
+    words = sum(1 + len(text) // 256 for each in texts for text in each)
+    return 1 + len(tree.files) + len(tree.dirs) + len(tree.links) + len(tree.chunks) + parts + words
 
 
 def _random_key(_inner: bytes) -> bytes:

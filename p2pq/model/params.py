@@ -18,6 +18,8 @@ from p2pq.model.job import TASKS_MAX
 
 NUMBER_MAX: Final = 1 << 40
 VALUE_CHARS_MAX: Final = 65_536
+ARGV_CHARS_MAX: Final = 2 << 20
+"""What all arguments of one task may come to; Linux starts no program with more."""
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _RESERVED: Final = frozenset({"task", "job", "array", "config"})
 
@@ -172,19 +174,31 @@ def expand(args: Sequence[str], params: dict[str, str], *, job: str, task: int, 
     """Fill ``{k}``, ``{task}`` and ``{job}``; append ``--k value`` for each swept axis that no argument names.
 
     Braces that name nothing stay as they are, so that arguments in other languages survive.
+
+    Raises:
+        UsageError: all of it is longer than ARGV_CHARS_MAX (found out before it is built: a short text can name a long
+            value a million times).
     """
     known = {**params, "job": job, "task": str(task)}
     named: set[str] = set()
+    total = 0
+
+    def grow(text: str) -> str:
+        nonlocal total
+        total += len(text)
+        if total > ARGV_CHARS_MAX:
+            raise UsageError(f"the arguments of task {task} are longer than {ARGV_CHARS_MAX} characters; use a file")
+        return text
 
     def fill(match: re.Match[str]) -> str:
         key = match.group(1)
         if key not in known:
             return match.group(0)
         named.add(key)
-        return known[key]
+        return grow(known[key])
 
-    done = [re.sub(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}", fill, arg) for arg in args]
+    done = [re.sub(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}", fill, grow(arg)) for arg in args]
     for axis in swept:
         if axis.name not in named:
-            done += [f"--{axis.name}", params[axis.name]]
+            done += [grow(f"--{axis.name}"), grow(params[axis.name])]
     return done

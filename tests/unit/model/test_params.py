@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from p2pq.errors import UsageError
 from p2pq.model.params import (
+    ARGV_CHARS_MAX,
+    VALUE_CHARS_MAX,
     Axis,
     Range,
     array_value,
@@ -135,3 +137,11 @@ def test_numbers_and_indexes_are_inverse(pieces):
     numbers = [task_number(array, (), index) for index in range(total)]
     assert len(set(numbers)) == total
     assert [task_index(array, (), number) for number in numbers] == list(range(total))
+
+
+def test_arguments_that_would_grow_without_bound_are_refused_before_they_are_built():
+    axes = (Axis("x", ("v" * VALUE_CHARS_MAX,)),)
+    with pytest.raises(UsageError, match="longer than"):
+        expand(["{x}" * 1000], {"x": axes[0].values[0]}, job="j", task=3, swept=axes)
+    with pytest.raises(UsageError, match="longer than"):
+        expand(["a" * (ARGV_CHARS_MAX + 1)], {}, job="j", task=3, swept=())

@@ -1,0 +1,222 @@
+"""Attempts of others: what a hostile master or task can do to the node that runs them. The sandbox is tested elsewhere."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from p2pq.core.effects import Fetch, Start
+from p2pq.core.events import Exited, Faulted
+from p2pq.daemon import guests as module
+from p2pq.daemon.attempt import Outcome
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.delivery import open_result
+from p2pq.daemon.guests import Guests
+from p2pq.daemon.jobpython import JobPython
+from p2pq.daemon.unpack import collect
+from p2pq.model.config import RunnerSettings
+from p2pq.model.ids import JobId, LeaseId, NodeId
+from p2pq.model.job import Limits, Resources
+from p2pq.model.params import Axis
+from p2pq.wire import body as bodies
+from p2pq.wire import prims
+from p2pq.wire.body import JobBody
+from p2pq.wire.objects import ResultItem
+from p2pq.wire.tree import TreeLimits
+
+ALICE, MALLORY = NodeId(b"a" * 32), NodeId(b"m" * 32)
+JOB = JobId(b"j" * 16)
+REPLY = b"r" * 32
+
+
+class Pool:
+    """Runs nothing: fills a folder, remembers what it saw, collects what ``left`` leaves."""
+
+    python = JobPython(executable=Path("/usr/bin/python3"), prefixes=(), version="3")
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.launches = []
+        self.seen = []
+        self.left = lambda _folder: None
+
+    async def run(self, launch):
+        self.launches.append(launch)
+        job, out = (self.folder / f"{name}{len(self.launches)}" for name in ("job", "out"))
+        job.mkdir()
+        out.mkdir()
+        launch.populate(job)
+        self.seen.append((job / "main.py").read_text())
+        self.left(job)
+        for name in ("stdout", "stderr"):
+            (out / name).write_text("")
+        outcome = Outcome(
+            exit=0, signal=None, seconds=0.1, max_rss=1, reason="ok", detail="", stdout=out / "stdout", stderr=out / "e"
+        )
+        return outcome, launch.collect(job, outcome)
+
+
+class Transfers:
+    def __init__(self):
+        self.fetches = []
+        self.go_on = asyncio.Event()
+
+    async def fetch(self, peer, blobs):
+        self.fetches.append((peer, blobs))
+        await self.go_on.wait()
+
+
+class Bench:
+    def __init__(self, tmp_path, tasks):
+        self.folder = tmp_path
+        self.blobs = BlobStore(tmp_path / "blobs", quota_bytes=1 << 30, reserve_bytes=0)
+        self.events = asyncio.Queue()
+        self.pool = Pool(tmp_path)
+        self.transfers = Transfers()
+        self.guests = Guests(
+            node=NodeId(b"w" * 32),
+            name="worker",
+            blobs=self.blobs,
+            transfers=self.transfers,
+            pool=self.pool,
+            settings=RunnerSettings(),
+            memory_mb=64,
+            tasks=tasks,
+            post=self.events.put_nowait,
+        )
+
+    def start(self, master, text, number, **changes):
+        """Return the Start of a job whose main.py holds ``text``, its blobs being here already."""
+        source = self.folder / f"source{number}"
+        source.mkdir()
+        (source / "main.py").write_text(text)
+        tree, _ = collect(source, TreeLimits(), self.blobs.put, lambda _: os.urandom(32))
+        key = os.urandom(32)
+        fields = {"main": "main.py", "kind": "python", "tree": tree, **changes}
+        refs, parts = bodies.encrypt(key, JobBody(**fields))
+        for ref, part in zip(refs, parts, strict=True):
+            self.blobs.put(ref.blob, part)
+        return Start(
+            lease=LeaseId(1, number),
+            master=master,
+            owner="x",
+            job=JOB,
+            task=0,
+            attempt=1,
+            tasks=1,
+            key=key,
+            reply=prims.x25519_public(REPLY),
+            body=refs,
+            blobs=bodies.tree_refs(tree),
+            resources=Resources(),
+            limits=Limits(),
+            sandbox="strict",
+            own=False,
+        )
+
+    async def run(self, start):
+        """Run it; return how it ended."""
+        self.guests.start(start)
+        while True:
+            event = await self.events.get()
+            if isinstance(event, Exited | Faulted):
+                return event
+
+    def result(self, start, event):
+        item = ResultItem(
+            job=start.job,
+            task=start.task,
+            attempt=start.attempt,
+            lease=start.lease,
+            outcome=event.outcome,
+            sandbox="strict",
+            key=event.key,
+            body=event.body,
+            blobs=event.blobs,
+        )
+        return open_result(item, REPLY, self.blobs)
+
+
+@pytest.fixture
+async def bench(tmp_path):
+    async with asyncio.TaskGroup() as tasks:
+        yield Bench(tmp_path, tasks)
+
+
+async def test_two_masters_that_use_one_job_id_get_neither_the_others_program_nor_its_sandbox(bench):
+    assert isinstance(await bench.run(bench.start(MALLORY, "print('false')", 1)), Exited)
+    assert isinstance(await bench.run(bench.start(ALICE, "print('true')", 2)), Exited)
+    assert bench.pool.seen == ["print('false')", "print('true')"]
+    assert bench.pool.launches[0].job != bench.pool.launches[1].job
+
+
+async def test_a_job_is_opened_once(bench, monkeypatch):
+    opened = []
+    decrypt = bodies.decrypt
+    monkeypatch.setattr(module.bodies, "decrypt", lambda *args: opened.append(1) or decrypt(*args))
+    first = bench.start(ALICE, "pass", 1)
+    await bench.run(first)
+    await bench.run(first)
+    assert len(opened) == 1
+
+
+async def test_opened_bodies_together_stay_small(bench, monkeypatch):
+    monkeypatch.setattr(module, "ENTRIES_KEPT_MAX", 10)
+    for number in range(4):
+        args = ("x",) * 6
+        start = bench.start(NodeId(bytes([number]) * 32), "pass", number, args=args)
+        await bench.run(start)
+        assert len(bench.guests._bodies) <= 1
+    await bench.run(bench.start(ALICE, "pass", 9, args=("y",) * 20))
+    assert not bench.guests._bodies
+    assert bench.guests._entries == 0
+
+
+async def test_a_prefetch_of_one_master_does_not_stand_in_for_that_of_another(bench):
+    refs = bench.start(ALICE, "pass", 1).blobs
+    bench.blobs.discard([ref.blob for ref in refs])
+    for master in (MALLORY, MALLORY, ALICE):
+        bench.guests.fetch(Fetch(master=master, job=JOB, blobs=refs))
+    bench.transfers.go_on.set()
+    await asyncio.wait(tuple(bench.guests._prefetching.values()))
+    assert [peer for peer, _ in bench.transfers.fetches] == [MALLORY, ALICE]
+
+
+async def test_arguments_that_grow_without_bound_end_the_attempt(bench):
+    axes = (Axis("x", ("v" * 60_000,)),)
+    event = await bench.run(bench.start(MALLORY, "pass", 1, args=("{x}" * 10_000,), axes=axes))
+    assert isinstance(event, Faulted)
+    assert "longer than" in event.detail
+
+
+async def test_results_beyond_a_limit_are_the_tasks_own_failure_and_are_named(bench, monkeypatch):
+    monkeypatch.setattr(module, "TreeLimits", lambda **_: TreeLimits(entries_max=3))
+
+    def litter(folder):
+        for number in range(5):
+            (folder / f"results/{number}").touch()
+
+    bench.pool.left = litter
+    start = bench.start(ALICE, "pass", 1)
+    event = await bench.run(start)
+    assert isinstance(event, Exited)
+    assert event.outcome.reason == "disk-limit"
+    body = bench.result(start, event)
+    assert "too many files" in body.detail
+    assert not body.tree.files
+    assert "too many files" in body.skipped[0]
+
+
+async def test_a_tree_with_a_file_where_results_belong_is_refused_and_leaves_nothing_pinned(bench):
+    start = bench.start(MALLORY, "pass", 1)
+    source = bench.folder / "odd"
+    source.mkdir()
+    (source / "results").write_text("in the way")
+    tree, _ = collect(source, TreeLimits(), bench.blobs.put, lambda _: os.urandom(32))
+    odd = bench.start(MALLORY, "pass", 2, tree=tree)
+    odd = msgspec.structs.replace(odd, job=JobId(b"o" * 16), blobs=bodies.tree_refs(tree))
+    assert isinstance(await bench.run(odd), Faulted)
+    assert not bench.blobs._tags
+    assert isinstance(await bench.run(start), Exited)
