@@ -3,9 +3,11 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from simulations import fairness
-from simulations.play import play
+from simulations.planted import planted
+from simulations.play import Report, play
 from simulations.scenarios import SCENARIOS
 
 
@@ -23,7 +25,13 @@ def _parser(prog: str, scenario: str) -> argparse.ArgumentParser:
     parser.add_argument("--scenario", default=scenario, choices=tuple(SCENARIOS))
     parser.add_argument("--nodes", type=int, default=0, help="as many as the scenario says")
     parser.add_argument("--tasks", type=int, default=0, help="as many as the scenario says")
+    parser.add_argument("--planted", action="store_true", help="accept results by task, to see it found")
     return parser
+
+
+def _play(arguments: argparse.Namespace, seed: int) -> Report:
+    with planted() if arguments.planted else nullcontext():
+        return play(SCENARIOS[arguments.scenario], seed, arguments.nodes, arguments.tasks)
 
 
 def one(argv: Sequence[str]) -> int:
@@ -37,7 +45,7 @@ def one(argv: Sequence[str]) -> int:
             print(f"{name:<12} {scenario.nodes:>5} nodes {scenario.tasks:>6} tasks  {scenario.about}")
         return 0
     try:
-        report = play(SCENARIOS[arguments.scenario], arguments.seed, arguments.nodes, arguments.tasks)
+        report = _play(arguments, arguments.seed)
     except AssertionError as error:
         print(f"seed {arguments.seed}: {error}", file=sys.stderr)
         raise
@@ -51,18 +59,18 @@ def seeds(argv: Sequence[str]) -> int:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--first", type=int, default=1)
     arguments = parser.parse_args(argv)
-    scenario = SCENARIOS[arguments.scenario]
     failed = settled = attempts = crashes = cuts = events = 0
     took_s = 0.0
     for seed in range(arguments.first, arguments.first + arguments.count):
         try:
-            report = play(scenario, seed, arguments.nodes, arguments.tasks)
+            report = _play(arguments, seed)
         except AssertionError as error:
             failed += 1
             again = f"python -m simulations --seed {seed} --scenario {arguments.scenario}"
             for name in ("nodes", "tasks"):
                 if value := getattr(arguments, name):
                     again += f" --{name} {value}"
+            again += " --planted" if arguments.planted else ""
             print(f"seed {seed}: {error}\n    {again}", flush=True)
             continue
         settled += report.settled

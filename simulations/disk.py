@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 
-from p2pq.core.effects import Effect, Record, Send
+from p2pq.core.effects import Effect, Record, Send, Start
 from p2pq.core.ledger import Ledger
 from p2pq.core.records import Row
 from p2pq.wire.messages import Heartbeat
@@ -13,10 +13,20 @@ COMMIT_S = (0.001, 0.006)
 """How long a commit takes."""
 
 
+def _overtakes(effect: Effect) -> bool:
+    match effect:
+        case Start(own=own):
+            return not own
+        case Send(message=message):
+            return isinstance(message, Heartbeat)
+        case _:
+            return False
+
+
 class Disk:
     """Group commit: the rows of a turn are durable before any effect of that turn or a later one is performed.
 
-    As in the daemon, heartbeats alone overtake: they promise nothing that is recorded.
+    Heartbeats, and starts under another master's lease, alone overtake: nothing that they promise is recorded here.
     """
 
     def __init__(self, world: World, name: str, perform: Callable[[Effect], None], kept: Callable[[Row], None]) -> None:
@@ -46,7 +56,7 @@ class Disk:
             return
         later: list[Effect] = []
         for effect in effects:
-            if isinstance(effect, Send) and isinstance(effect.message, Heartbeat):
+            if _overtakes(effect):
                 self._perform(effect)
             elif not isinstance(effect, Record):
                 later.append(effect)

@@ -12,6 +12,7 @@ from p2pq.core.node import Node
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import Fault, Outcome, Profile
+from p2pq.model.notice import AttemptLost
 from p2pq.wire import codec, prims, seal, sign
 from p2pq.wire import messages as msg
 from p2pq.wire.objects import BlobRef, Manifest
@@ -24,7 +25,7 @@ from simulations.world import World
 WALL_S = 60.0
 """How often a node is told the wall clock."""
 TRANSFER_S = (0.002, 0.05)
-START_S = (0.001, 0.01)
+START_S = (0.0002, 0.002)
 DELIVER_S = (0.001, 0.01)
 
 
@@ -63,6 +64,11 @@ def address_of(index: int) -> str:
     return f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}:9476"
 
 
+def _blob(master: NodeId, lease: LeaseId) -> bytes:
+    """Return the name of the only blob of a result."""
+    return prims.blake2b(master + codec.encode(lease))
+
+
 class Host:
     """A machine that may crash and start again."""
 
@@ -98,13 +104,14 @@ class Host:
         self.listens = plan.listens
         self.submits = plan.submits
         self.alive = False
+        self.dark = False
         self.life = 0
         self._paused: list[tuple[ev.Event, bytes]] | None = None
         self._wake = inf
         self._running: dict[tuple[NodeId, LeaseId], int] = {}
         self._cached: dict[JobId, None] = {}
-        self._results: dict[tuple[NodeId, LeaseId], None] = {}
-        """Results that lie here, across crashes, until they are released."""
+        self._results: dict[bytes, None] = {}
+        """Blobs of results that lie here, across crashes, until they are released."""
         self._submitted: list[tuple[JobId, ev.Submitted]] = []
         self._serial = 0
         self._disk = Disk(world, f"disk {plan.index}", self._perform, self._row_kept)
@@ -132,6 +139,7 @@ class Host:
             root=self._root.public,
         )
         self.alive = True
+        self.dark = False
         self._wake = inf
         self.node = Node(
             self._identity,
@@ -155,6 +163,7 @@ class Host:
         """Switch it off: what runs dies, what was not durable is lost. ``silent``: the power, not the process, failed."""
         self._network.unplug(self, silent=silent)
         self.alive = False
+        self.dark = silent
         self.life += 1
         self._paused = None
         self._running.clear()
@@ -175,7 +184,7 @@ class Host:
             waiting, self._paused = self._paused, None
             for event, trace in waiting:
                 self.post(event, trace)
-            self._arm()
+            self.post(ev.Tick())
 
     def submit(self, plan: JobPlan) -> None:
         """Let the user of this host submit a job."""
@@ -284,7 +293,10 @@ class Host:
             case fx.Send():
                 self._network.send(self, effect.peer, effect.message)
             case fx.Emit():
-                self._world.notices[type(effect.notice).__name__] += 1
+                name = type(effect.notice).__name__
+                if isinstance(effect.notice, AttemptLost):
+                    name += f"({effect.notice.fault})"
+                self._world.notices[name] += 1
             case fx.Start():
                 self._start(effect)
             case fx.Kill():
@@ -292,7 +304,7 @@ class Host:
             case fx.Fetch():
                 self._world.after(self._rng.uniform(*TRANSFER_S), self._fetched, self.life, effect.job)
             case fx.Release():
-                self._results.pop((effect.master, effect.lease), None)
+                self._results.pop(_blob(effect.master, effect.lease), None)
             case fx.Collect():
                 self._world.after(self._rng.uniform(*TRANSFER_S), self._collected, self.life, effect)
             case fx.Deliver():
@@ -343,20 +355,20 @@ class Host:
     def _exited(self, serial: int, start: fx.Start, outcome: Outcome) -> None:
         if not self._runs(serial, start):
             return
-        key = (start.master, start.lease)
-        del self._running[key]
-        self._results[key] = None
+        del self._running[start.master, start.lease]
+        blob = _blob(start.master, start.lease)
+        self._results[blob] = None
         self._checkers.exited(self.node_id, start.master, start.lease, outcome)
-        body = (BlobRef(prims.blake2b(start.job + codec.encode(start.lease)), 512),)
+        body = (BlobRef(blob, 512),)
         self.post(
             ev.Exited(
                 lease=start.lease, master=start.master, outcome=outcome, sandbox=start.sandbox, key=b"", body=body
             )
         )
 
-    def holds(self, master: NodeId, lease: LeaseId) -> bool:
-        """Tell whether the result under that lease lies here."""
-        return (master, lease) in self._results
+    def holds(self, blob: bytes) -> bool:
+        """Tell whether that part of a result lies here."""
+        return blob in self._results
 
     def _collected(self, life: int, collect: fx.Collect) -> None:
         if life != self.life:
@@ -366,7 +378,7 @@ class Host:
             self.post(ev.CollectFailed(lease=collect.lease, reason="not linked"))
         elif self._rng.random() < self._misfortune.collect:
             self.post(ev.CollectFailed(lease=collect.lease, reason="simulated"))
-        elif not worker.holds(self.node_id, collect.lease):
+        elif not all(worker.holds(ref.blob) for ref in collect.blobs):
             self._world.drops["result gone"] += 1
             self.post(ev.CollectFailed(lease=collect.lease, reason="gone"))
         else:

@@ -110,7 +110,8 @@ class Nemesis:
         if host.alive and host.life == life:
             self.crashes += 1
             host.crash(silent=self._rng.random() < 0.3)
-            self._world.after(self._rng.expovariate(1 / self.faults.down_s), host.start)
+            down_s = self._rng.expovariate(1 / self.faults.down_s)
+            self._world.after(min(down_s, 3 * self.faults.down_s), host.start)
 
     def _leave(self) -> None:
         host = self._any_host()

@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from p2pq.core import events as ev
-from p2pq.model.ids import LeaseId, NodeId
+from p2pq.model.ids import NodeId
 from p2pq.wire import codec
 from p2pq.wire import messages as msg
 from simulations.world import World
@@ -29,6 +29,8 @@ class End(Protocol):
     address: str
     listens: bool
     alive: bool
+    dark: bool
+    """It has no power, so nothing of it answers."""
     life: int
     node_id: NodeId
 
@@ -40,8 +42,8 @@ class End(Protocol):
         """Return what it says of itself when a link comes up."""
         ...
 
-    def holds(self, master: NodeId, lease: LeaseId) -> bool:
-        """Tell whether the result under that lease lies there."""
+    def holds(self, blob: bytes) -> bool:
+        """Tell whether that part of a result lies there."""
         ...
 
 
@@ -159,9 +161,9 @@ class Network:
 
     def _arrive(self, link: Link, host: End, life: int, target: End, address: str) -> None:
         """The dialler's greeting has arrived."""
-        if not target.alive or self._blocked(host.index, target.index) or self._blocked(target.index, host.index):
+        if target.dark or self._blocked(host.index, target.index) or self._blocked(target.index, host.index):
             return
-        if not target.listens:
+        if not target.listens or not target.alive:
             self._refuse(link, host, life, address, "refused", None)
             return
         old = self._ends[target.index].get(host.index)

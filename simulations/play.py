@@ -20,7 +20,9 @@ from simulations.world import World
 LINKS_MAX = 64
 PATIENCE_S = 1800.0
 """Everything must have ended so long after the faults, beyond the time that the work itself takes."""
-SETTLE_S = 120.0
+START_S = 3.0
+"""The first submissions: by then everybody has met."""
+SETTLE_S = 240.0
 """After the last job has ended: so long until every worker has forgotten what it held."""
 
 
@@ -129,7 +131,7 @@ class Play:
         self.work_s = 0.0
         for number, plan in enumerate(self.scenario.work(rng, self.tasks)):
             host = submitters[number % len(submitters)]
-            self.world.after(1.0 + rng.uniform(0.0, self.scenario.arrive_s), host.submit, plan)
+            self.world.after(START_S + rng.uniform(0.0, self.scenario.arrive_s), host.submit, plan)
             self.work_s += plan.tasks * plan.mean_s * plan.resources.cpus
             self.checkers.expected += 1
 
@@ -149,7 +151,7 @@ class Play:
             world.run(self.scenario.faults_s, lambda: False)
         self.nemesis.heal()
         world.run(world.now + PATIENCE_S + 20 * self.work_s / self.slots, self.checkers.done)
-        makespan_s = world.now - 1.0
+        makespan_s = world.now - START_S
         self.checkers.finish(clean=not self.nemesis.faults.any)
         world.run(world.now + SETTLE_S, lambda: False)
         self._converged()

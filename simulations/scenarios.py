@@ -88,9 +88,9 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         checks=2000,
     ),
     "short": Scenario(about="one job of 10 ms tasks, clean", tasks=5000, masters=1, slots=(1, 1), nodes=11,
-                      work=_equal(0.01), arrive_s=0.0),
+                      work=_equal(0.01), arrive_s=0.0, checks=100),
     "middle": Scenario(about="one job of 1 s tasks, clean", tasks=1000, masters=1, slots=(1, 1), nodes=11,
-                       work=_equal(1.0), arrive_s=0.0),
+                       work=_equal(1.0), arrive_s=0.0, checks=100),
     "long": Scenario(about="one job of 100 s tasks, clean", tasks=100, masters=1, slots=(1, 1), nodes=11,
-                     work=_equal(100.0), arrive_s=0.0),
+                     work=_equal(100.0), arrive_s=0.0, checks=100),
 }  # fmt: skip

@@ -1,0 +1,31 @@
+"""Seeds of every kind of trouble: nothing is lost, nothing settled twice, everything converges."""
+
+import pytest
+
+from simulations.play import play
+from simulations.scenarios import SCENARIOS
+
+
+@pytest.mark.parametrize("seed", range(1, 21))
+def test_swarm(seed):
+    report = play(SCENARIOS["swarm"], seed, nodes=12, tasks=150)
+    assert report.settled == 150
+
+
+@pytest.mark.parametrize("name", ["lossy", "crashes", "partitions"])
+def test_named(name):
+    report = play(SCENARIOS[name], 1, nodes=12, tasks=150)
+    assert report.settled == 150
+    assert report.lost or report.crashes or report.cuts
+
+
+def test_clean_does_no_more_than_is_called_for():
+    report = play(SCENARIOS["clean"], 1, nodes=12, tasks=150)
+    assert report.attempts == 150 + report.notices.get("AttemptFailed", 0)
+    assert report.drops == {}
+
+
+def test_a_small_thousand():
+    report = play(SCENARIOS["thousand"], 1, nodes=110, tasks=1100)
+    assert report.settled == 1100
+    assert report.crashes
