@@ -61,6 +61,10 @@ class LinkLimits:
     """How often links are looked after."""
 
 
+class SaidByPeer(HandshakeRefused):
+    """The other side refused us, after the handshake, with a word of its own."""
+
+
 class Stream(Protocol):
     """What server and client WebSockets of aiohttp have in common."""
 
@@ -165,7 +169,7 @@ class Link:
             word = self.farewell if WORD.fullmatch(self.farewell) else LEFT
             # session's sentences are about the peer; here the peer says it of us
             reason = f"by-peer:{word}" if word in SENTENCES and word not in (DUPLICATE_KEY, LEFT) else word
-            raise HandshakeRefused(reason, reason)
+            raise SaidByPeer(reason, reason)
         return messages
 
     def ping(self) -> None:

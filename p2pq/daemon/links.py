@@ -67,6 +67,10 @@ class AlreadyLinked(HandshakeRefused):
         self.node = node
 
 
+class GaveUp(HandshakeRefused):
+    """Who dialled knows the mesh key and left before message 3, as a peer does that finds a link to us: nothing to tell of."""
+
+
 class Links:
     """All links of a node. Built inside the running loop; ``start`` opens the door."""
 
@@ -275,6 +279,10 @@ class Links:
         responder = session.Responder(self._local(), self._mesh(), self._entropy)
         try:
             accepted = await self._receive_hello(stream, responder, ip)
+        except GaveUp as left:
+            self.counters[left.reason] += 1
+            link.cut(stream)
+            return stream
         except HandshakeRefused as refusal:
             self._refuse(ip, refusal.reason, responder.peer.node if responder.peer else None)
             for record in refusal.farewell:
@@ -297,7 +305,11 @@ class Links:
 
     async def _receive_hello(self, stream: web.WebSocketResponse, responder: session.Responder, ip: str) -> Link:
         await _try_send(stream, responder.receive(await _handshake_message(stream, responder), self._wall()))
-        responder.receive(await _handshake_message(stream, responder), self._wall())
+        try:
+            last = await _handshake_message(stream, responder)
+        except HandshakeRefused as refusal:
+            raise GaveUp(refusal.reason, str(refusal)) from refusal
+        responder.receive(last, self._wall())
         info, channel = responder.peer, responder.channel
         if info is None or channel is None:
             raise responder.closed()
@@ -315,10 +327,11 @@ class Links:
     # -- dialling ---------------------------------------------------------------------------------------------------------
 
     async def _dial(self, address: str, node: NodeId | None) -> None:
+        said = False
         try:
             dialled, first = await self._connect(address)
         except HandshakeRefused as refusal:
-            reason = refusal.reason
+            reason, said = refusal.reason, isinstance(refusal, link.SaidByPeer)
             node = refusal.node if isinstance(refusal, AlreadyLinked) else node
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             reason = dial_reason(error)
@@ -331,7 +344,7 @@ class Links:
             return
         self.counters[reason] += 1
         if reason == session.DUPLICATE_KEY:
-            self._duplicate(address)
+            self._duplicate(f"{address} is linked to another node that" if said else address)
         self._post(DialFailed(address=address, reason=reason, node=node))
 
     async def _connect(self, address: str) -> tuple[Link, list[Message]]:
@@ -477,9 +490,9 @@ class Links:
         if reason is not None:
             self._refuse(peer.remote_ip, reason, peer.peer)
 
-    def _duplicate(self, address: str) -> None:
+    def _duplicate(self, who: str) -> None:
         self._on_duplicate_key(
-            f"the node at {address} uses this node's key: this home was copied. "
+            f"the node at {who} uses this node's key: this home was copied. "
             "Stop one of the two, delete identity.key and mesh/ in its home, start it again and let it join"
         )
 

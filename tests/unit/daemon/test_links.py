@@ -231,6 +231,18 @@ async def test_a_copied_home_is_told_of(tmp_path: Path) -> None:
         assert "this home was copied" in one.duplicates.get_nowait()
 
 
+async def test_whoever_gives_up_because_a_link_stands_is_not_refused(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    async with running(node(a), node(b)) as (one, two):
+        one.links.dial(two.address)
+        await one.event(LinkUp)
+        await two.event(LinkUp)
+        assert await refused(one, two.address) == dialing.ALREADY
+        while not two.links.counters[session.LEFT]:  # noqa: ASYNC110  it is the very next thing
+            await asyncio.sleep(0)
+        assert two.notices.empty()
+
+
 async def test_two_copies_that_take_turns_at_a_third_node(tmp_path: Path) -> None:
     a, b = members(tmp_path, 2)
     copy = keys_at(tmp_path / "n1", "n1")
@@ -240,7 +252,9 @@ async def test_two_copies_that_take_turns_at_a_third_node(tmp_path: Path) -> Non
             await copied.event(LinkUp)
         await one.event(LinkDown)
         assert await refused(one, hub.address) == session.DUPLICATE_KEY
-        assert "this home was copied" in one.duplicates.get_nowait()
+        sentence = one.duplicates.get_nowait()
+        assert "this home was copied" in sentence
+        assert f"{hub.address} is linked to another node" in sentence  # the hub is not the copy
         assert hub.links.is_up(b.node)
         assert PeerRefused(address="127.0.0.1", reason=session.DUPLICATE_KEY, peer=b.node) == hub.notices.get_nowait()
 
