@@ -89,6 +89,8 @@ class Jobs:
         self._watchers: dict[Watcher, None] = {}
         self._deliveries = asyncio.Semaphore(DELIVERIES_MAX)
         self._submitting: set[str] = set()
+        self._troubles: dict[JobId, str] = {}
+        """Live jobs whose results do not get through on this side, and why."""
 
     def pin_live(self) -> None:
         """After a start: hold the blobs that live jobs need."""
@@ -128,6 +130,9 @@ class Jobs:
             await asyncio.to_thread(self._blobs.sync, wanted)
         except (LinkError, StorageError, Reject) as error:
             self._blobs.unpin(tag)
+            if isinstance(error, StorageError):
+                for job in {job for watcher in self._watchers for job in watcher.jobs}:
+                    self._in_trouble(JobId(job), f"results cannot be taken in: {error}")
             self._post(CollectFailed(lease=effect.lease, reason=str(error)[:500]))
             return
         except Exception:
@@ -190,15 +195,23 @@ class Jobs:
                 self._tell(job, task if state == "failed" else None, ended=False)
             case facts.TaskGranted(job=job) | facts.TaskProgressed(job=job) | facts.AttemptLost(job=job):
                 self._tell(job, None, ended=False)
-            case facts.AttemptFailed(job=job) | facts.TaskResultsWritten(job=job):
+            case facts.TaskResultsWritten(job=job):
+                self._troubles.pop(job, None)
                 self._tell(job, None, ended=False)
-            case facts.TaskResultsStuck(job=job, task=task):
-                self._tell(job, task, ended=False)
+            case facts.AttemptFailed(job=job):
+                self._tell(job, None, ended=False)
+            case facts.TaskResultsStuck(job=job, reason=reason):
+                self._in_trouble(job, f"results cannot be written out: {reason}")
             case facts.JobFinished(job=job):
+                self._troubles.pop(job, None)
                 self._blobs.unpin(job)
                 self._tell(job, None, ended=True)
             case _:
                 pass
+
+    def _in_trouble(self, job: JobId, sentence: str) -> None:
+        self._troubles[job] = f"{sentence}; nothing is lost, it is tried again until it works"
+        self._tell(job, None, ended=False)
 
     def _tell(self, job: bytes, task: int | None, *, ended: bool) -> None:
         for watcher in self._watchers:
@@ -312,6 +325,7 @@ class Jobs:
             await send(change)
             if not change.ended:
                 live[job] = loop.time() + WAIT_WHY_S
+        said: set[str] = set()
         told = loop.time()
         while live:
             pending: set[JobId] = set()
@@ -333,6 +347,10 @@ class Jobs:
                 await self._gather(watcher, pending, wait, send)
             told = loop.time()
             for job in pending & live.keys():
+                trouble = self._troubles.get(job)
+                if trouble is not None and trouble not in said:
+                    said.add(trouble)
+                    await send(Note(text=trouble))
                 change = self._change(job)
                 await send(change)
                 if change.ended:
@@ -418,7 +436,7 @@ class Jobs:
         """Answer ``Why``."""
         row = self._find(request.job)
         index = None if request.task is None else self._index(row, request.task)
-        found = self._scheduler.why(row.job, index) if row.state is None else None
+        found = self._troubles.get(row.job) or (self._scheduler.why(row.job, index) if row.state is None else None)
         await send(Note(text=found) if found else self._why_over(row, index))
 
     def _why_over(self, row: JobRow, index: int | None) -> Note:

@@ -11,9 +11,25 @@ import lab
 
 @pytest.fixture
 def host(tmp_path):
-    """Give one host whose node runs."""
+    """Give one host whose node runs, of its own."""
     with lab.hosts(tmp_path, ["home"]) as [found]:
         found.start()
+        yield found
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """Give one host whose node runs for all tests that leave it as they found it; jobs of other tests are in its list."""
+    with lab.hosts(tmp_path_factory.mktemp("shared"), ["home"]) as [found]:
+        found.start("--name", "home", "--slots", "2", "--label", "room=12", "--listen", "127.0.0.1:0")
+        lab.until(lambda: found.json("status")["sandbox"] != "unknown", "the sandbox is tested")
+        yield found
+
+
+@pytest.fixture
+def home(tmp_path):
+    """Give a host on which nothing runs."""
+    with lab.hosts(tmp_path, ["home"]) as [found]:
         yield found
 
 

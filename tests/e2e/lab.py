@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pty
 import select
 import shutil
 import signal
@@ -29,11 +30,14 @@ class Host:
         )
         self.process: subprocess.Popen[str] | None = None
         self.ready = ""
+        self.settings: dict[str, str] = {}
+        """More variables of the environment."""
 
     def environment(self) -> dict[str, str]:
         """Return what commands on this host see."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("P2PQ_")}
-        return {**kept, "P2PQ_HOME": str(self.home), "P2PQ_ALLOW_ROOT": "1", "PYTHONPATH": str(ROOT)}
+        own = {"P2PQ_HOME": str(self.home), "P2PQ_ALLOW_ROOT": "1", "PYTHONPATH": str(ROOT)}
+        return {**kept, **own, **self.settings}
 
     def argv(self, *args: str) -> list[str]:
         """Return the argument vector of a p2pq command."""
@@ -65,10 +69,32 @@ class Host:
         return int(self.address.rpartition(":")[2])
 
     def run(self, *args: str, timeout: float = COMMAND_S, **options: object) -> subprocess.CompletedProcess[str]:
-        """Run one command to its end."""
-        return subprocess.run(  # noqa: PLW1510  callers look at the code
-            self.argv(*args), env=self.environment(), capture_output=True, text=True, timeout=timeout, **options
+        """Run one command to its end; whatever happens, nobody is shown a traceback."""
+        done = subprocess.run(  # noqa: PLW1510  callers look at the code
+            self.argv(*args),
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            **options,
         )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def fails(self, code: int, *args: str) -> str:
+        """Run one command that must end with that code and say one sentence; return it."""
+        done = self.run(*args)
+        said = done.stderr.splitlines()
+        assert done.returncode == code, f"p2pq {' '.join(args)} ended with {done.returncode}: {said}\n{self.log()}"
+        assert said, f"p2pq {' '.join(args)} said nothing"
+        assert said[-1].startswith("p2pq: "), said
+        return said[-1].removeprefix("p2pq: ")
+
+    def submit(self, *args: str) -> str:
+        """Submit without waiting; return the job's id."""
+        [job] = self.ok("submit", "--detach", *args).split()
+        return job
 
     def ok(self, *args: str, timeout: float = COMMAND_S) -> str:
         """Run one command that must succeed; return its standard output."""
@@ -80,11 +106,10 @@ class Host:
         """Run one command that must succeed and print JSON."""
         return json.loads(self.ok(*args, "--json"))
 
-    def popen(self, *args: str) -> "subprocess.Popen[str]":
+    def popen(self, *args: str, **options: object) -> "subprocess.Popen[str]":
         """Start a command and leave it running."""
-        return subprocess.Popen(
-            self.argv(*args), env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        return subprocess.Popen(self.argv(*args), env=self.environment(), text=True, **pipes)
 
     def kill(self) -> None:
         """Kill the node as a power failure would."""
@@ -155,3 +180,37 @@ def hosts(base: Path, names: Sequence[str], **options: object) -> Iterator[list[
             host.close()
         for host in found:
             shutil.rmtree(host.home, ignore_errors=True)
+
+
+def read_line(stream, seconds: float) -> str:
+    """Return the next line that a process writes."""
+    readable, _, _ = select.select([stream], [], [], seconds)
+    assert readable, f"no line within {seconds:g} s"
+    return stream.readline()
+
+
+def processes(marker: str) -> list[int]:
+    """Return the processes that have this in their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if marker.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+def on_terminal(host: Host, *args: str, typed: str = "", seconds: float = 60.0) -> str:
+    """Run a command that must succeed on a terminal of its own; return all that was shown there."""
+    master, slave = pty.openpty()
+    process = host.popen(*args, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    os.write(master, typed.encode())
+    shown = bytearray()
+    deadline = time.monotonic() + seconds
+    with contextlib.suppress(OSError):  # EIO: the last one who had the terminal open is gone
+        while select.select([master], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            shown += os.read(master, 65_536)
+    os.close(master)
+    text = shown.decode(errors="replace")
+    assert process.wait(timeout=5) == 0, text
+    return text
