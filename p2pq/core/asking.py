@@ -216,8 +216,10 @@ class Asking:
         ahead_s = self._schedule.ahead_s * slots - waiting_s
         if any(asked.ahead and asked.own == own for asked in self._asked.values()) or waiting_s > ahead_s:
             ahead_s = 0.0
+        if free.cpus == 0 and ahead_s <= 0:
+            return []
         offers = self._eligible(free, own=own)
-        if not offers or (free.cpus == 0 and ahead_s <= 0):
+        if not offers:
             return []
         requests = []
         room = free

@@ -104,7 +104,8 @@ class Node:
         self._membership = Membership(identity, restored, links_max, rng, now, self._clock.at)
         self._queue = Queue(identity, settings, restored, entropy, now, wall)
         self._worker = Worker(identity, settings, restored, rng, entropy, self._clock.at)
-        self._began: Mono | None = now
+        self._fresh = True
+        self._next: Mono | None = now
         # The own machine works for its own user whatever its certificate lets it do for others.
         self._self_link = ev.LinkUp(
             peer=identity.node,
@@ -120,27 +121,27 @@ class Node:
     @property
     def deadline(self) -> Mono | None:
         """When to call ``handle`` at the latest; None: not before something happens."""
-        if self._began is not None:
-            return self._began
-        instants = (self._membership.deadline, self._queue.deadline, self._worker.deadline)
-        return min((at for at in instants if at is not None), default=None)
+        return self._next
 
     def handle(self, event: ev.Event, now: Mono) -> list[Effect]:
         """Fire what is due, take the event in, settle what this node says to itself; return what is to be done, in order."""
         turn = _Turn(self._me)
-        if self._began is not None:
-            self._began = None
+        if self._fresh:
+            self._fresh = False
             turn.take(self._queue.handle(self._self_link, now))
             turn.take(self._worker.handle(self._self_link, now))
         if isinstance(event, ev.Tick) and event.wall is not None:
             self._clock.rebase(now, event.wall)
-        self._fire(turn, now)
+        if self._next is not None and self._next <= now:
+            self._fire(turn, now)
         self._route(turn, event, now)
         delivered = 0
         while turn.said:
             delivered += 1
             assert delivered <= SAID_MAX, "this node talks to itself without end"
             self._deliver(turn, self._me, turn.said.popleft(), now)
+        instants = (self._membership.deadline, self._queue.deadline, self._worker.deadline)
+        self._next = min((at for at in instants if at is not None), default=None)
         return turn.out
 
     def _fire(self, turn: "_Turn", now: Mono) -> None:
