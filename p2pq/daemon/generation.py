@@ -1,0 +1,430 @@
+"""All that belongs to one life of a node in one mesh: its parts, what runs between them, and the core's effects.
+
+`p2pq.daemon.app` makes one after the other. Cleaning up runs backwards through what was built, whatever failed.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+import msgspec
+
+from p2pq import __version__
+from p2pq.core import effects as fx
+from p2pq.core import events as ev
+from p2pq.core.node import Node
+from p2pq.core.records import BanKept, Restored
+from p2pq.daemon import gate, netinfo, offering
+from p2pq.daemon.admin import Admin, Parts
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.discovery import Discovery
+from p2pq.daemon.driver import Driver
+from p2pq.daemon.guests import Guests
+from p2pq.daemon.home import Home
+from p2pq.daemon.identity import NodeKeys
+from p2pq.daemon.jobs import Jobs
+from p2pq.daemon.joining import Invitations, with_port
+from p2pq.daemon.links import Links
+from p2pq.daemon.logs import Logs
+from p2pq.daemon.runners import RunnerPool
+from p2pq.daemon.sandbox import JobPython
+from p2pq.daemon.scheduler import Scheduler
+from p2pq.daemon.selftest import IsolationReport
+from p2pq.daemon.store import Store
+from p2pq.daemon.submission import Author
+from p2pq.daemon.telemetry import Telemetry
+from p2pq.daemon.transfer import Transfers
+from p2pq.errors import LinkError, Reject, StorageError
+from p2pq.model.config import Settings
+from p2pq.model.ids import Mono, NodeId, Wall, short, to_text
+from p2pq.wire import trust
+from p2pq.wire.messages import (
+    BlobGone,
+    BlobPush,
+    BlobTickets,
+    BlobWant,
+    LogData,
+    LogStop,
+    LogWant,
+    Ping,
+    Pong,
+    Renewed,
+    RenewWant,
+    ServiceMessage,
+)
+
+log = logging.getLogger(__name__)
+
+SOFTWARE: Final = f"p2pq {__version__}"
+LET_FINISH_S: Final = 4.0
+"""How long a node that was told to stop waits for tasks that are running."""
+FLUSH_S: Final = 2.0
+"""How long it waits until what it decided is durable and said."""
+PRUNE_EVERY_S: Final = 3600.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Lasting:
+    """What a node keeps when it changes its mesh."""
+
+    home: Home
+    settings: Settings
+    keys: NodeKeys
+    telemetry: Telemetry
+    machine: offering.Machine
+    python: JobPython
+    listen: str
+    """Where to listen: after the first generation with the port that it got."""
+    mono: Callable[[], Mono]
+    wall: Callable[[], Wall]
+    restart: "Callable[[tuple[str, ...], tuple[bytes, ...]], Awaitable[Generation]]"
+    """Begin anew in the mesh that the keys now name; the generation that serves there."""
+    stop: Callable[[bool], None]
+    hints: tuple[str, ...] = ()
+    bans: tuple[bytes, ...] = ()
+    """What a join told: where to look for peers, and who is out."""
+    isolation: IsolationReport | None = None
+    """What the self-test found; None until it has ended."""
+    features: frozenset[str] = frozenset()
+    duplicate: str = ""
+    """A sentence, when another node uses this node's key."""
+
+
+class Generation:
+    """All that belongs to one life in one mesh."""
+
+    def __init__(self, app: Lasting, group: asyncio.TaskGroup) -> None:
+        """Belong to a group, which owns all tasks: then ``build``, ``start``, ``drain`` and, in any case, ``close``."""
+        self._app = app
+        self._group = group
+        self._telemetry = app.telemetry
+        self._cleanup = contextlib.AsyncExitStack()
+
+    def build(self) -> None:
+        """Build the parts; ``start`` sets them going.
+
+        Raises:
+            P2PQError: the store or the blobs cannot be used.
+        """
+        restored = self._build_core()
+        self._build_network(restored)
+        self._build_work(restored)
+
+    def _build_core(self) -> Restored:
+        app = self._app
+        settings, keys = app.settings, app.keys
+        self.store, restored = Store.open(app.home.store, app.wall, settings.store)
+        self._cleanup.push_async_callback(self.store.close)
+        restored = self._with_bans(restored)
+        self.blobs = BlobStore(
+            app.home.blobs,
+            quota_bytes=settings.store.blobs_mb << 20,
+            reserve_bytes=settings.store.reserve_mb << 20,
+        )
+        self.node = Node(
+            keys.core_identity(),
+            settings.schedule,
+            restored,
+            random.SystemRandom(),
+            os.urandom,
+            now=app.mono(),
+            wall=app.wall(),
+            links_max=settings.node.links_max,
+        )
+        self.driver = Driver(self.node, self.store, self._perform, app.mono, app.wall)
+        return restored
+
+    def _build_network(self, restored: Restored) -> None:
+        app, group = self._app, self._group
+        settings, keys = app.settings, app.keys
+        self.links = Links(
+            keys,
+            group,
+            post=self._post,
+            service=self._service,
+            notice=self._telemetry.notice,
+            wall=app.wall,
+            is_banned=self.node.banned,
+            on_duplicate_key=self._on_duplicate_key,
+            listen=app.listen,
+            links_max=settings.node.links_max,
+            software=SOFTWARE,
+        )
+        self._cleanup.push_async_callback(self.links.close)
+        self.scheduler = Scheduler(self.node, me=keys.node, name=keys.cert.name, mono=app.mono)
+        for peer in restored.peers:
+            self.scheduler.remember(peer.node, peer.name)
+        self.transfers = Transfers(
+            self.blobs, self.links.http, self.links.send, tasks=group, clock=app.mono, entropy=os.urandom
+        )
+        self.discovery: Discovery | None = None
+        self.invitations = Invitations(
+            keys,
+            wall=app.wall,
+            entropy=os.urandom,
+            admit=self.links.admit,
+            show_slot=self._show_slot,
+            is_banned=self.node.banned,
+            names=lambda: frozenset(peer.name for peer in self.node.peers(app.mono())),
+            peers=lambda: tuple(filter(None, map(self.links.address, self.links.peers()))),
+            bans=self.store.signed_bans,
+            joined=self._joined,
+        )
+        self._cleanup.callback(self.invitations.close)
+
+    def _build_work(self, restored: Restored) -> None:
+        app, group = self._app, self._group
+        settings, keys = app.settings, app.keys
+        self.pool = RunnerPool(
+            app.home.scratch, app.python, grace_s=settings.runner.grace_s, idle_s=settings.runner.idle_s
+        )
+        self._cleanup.push_async_callback(self.pool.close)
+        self.guests = Guests(
+            node=keys.node,
+            name=keys.cert.name,
+            blobs=self.blobs,
+            transfers=self.transfers,
+            pool=self.pool,
+            settings=settings.runner,
+            memory_mb=app.machine.task_memory_mb,
+            tasks=group,
+            post=self._post,
+        )
+        self.guests.pin_kept(restored.kept)
+        self.jobs = Jobs(
+            author=Author(node=keys.node, secret=keys.key.seed, mesh=keys.mesh, owner=keys.cert.owner),
+            store=self.store,
+            blobs=self.blobs,
+            transfers=self.transfers,
+            scheduler=self.scheduler,
+            tasks=group,
+            post=self._post,
+            post_durable=self._post_durable,
+        )
+        self.jobs.pin_live()
+        self.logs = Logs(
+            node=keys.node,
+            guests=self.guests,
+            jobs=self.jobs,
+            store=self.store,
+            blobs=self.blobs,
+            scheduler=self.scheduler,
+            tasks=group,
+            say=self.links.send,
+        )
+
+    def _with_bans(self, restored: Restored) -> Restored:
+        """Add the bans that a join told, so that they hold before the first link."""
+        app = self._app
+        told = []
+        for raw in app.bans:
+            try:
+                ban = trust.open_ban(raw, app.keys.state.root, app.wall())
+            except Reject as error:
+                log.warning("join.ban-ignored", extra={"fields": {"reason": error.reason}})
+                continue
+            told.append(BanKept(node=NodeId(ban.sub), banned=ban.banned, signed=raw))
+        self._told_bans = tuple(told)
+        return msgspec.structs.replace(restored, bans=(*restored.bans, *told))
+
+    async def start(self) -> None:
+        """Open the doors and set everything going.
+
+        Raises:
+            P2PQError: a part cannot start (a port in use, a full disk).
+        """
+        app, settings = self._app, self._app.settings
+        self.store.start(self._on_trouble)
+        if self._told_bans:
+            await self.store.commit(self._told_bans, full=True)
+        await self.pool.start()
+        self.links.add_routes([*self.transfers.routes(), *self.invitations.routes()])
+        await self.links.start()
+        host, _ = gate.parse_listen(app.listen)
+        app.listen = netinfo.join(host, self.links.port)
+        self._group.create_task(self.driver.run(), name="driver")
+        for address in settings.node.peers:
+            self._post(ev.AddressSeen(addresses=(with_port(address),), source="config"))
+        if app.hints:
+            self._post(ev.AddressSeen(addresses=app.hints, source="memory"))
+        if settings.node.mdns:
+            self.discovery = Discovery(
+                self._group,
+                post=self._post,
+                psks=lambda: app.keys.state.psks,
+                wall=app.wall,
+                addresses=self.links.addresses,
+                entropy=os.urandom,
+            )
+            self._cleanup.push_async_callback(self.discovery.close)
+            await self.discovery.start()
+        self._group.create_task(netinfo.watch(self._interfaces_changed), name="interfaces")
+        self._group.create_task(self._prune(), name="prune")
+        self.admin = Admin(self._parts())
+        self.offer()
+        # The core has begun its life when this returns, so that the first request finds it so.
+        await self.driver.flush()
+
+    def _parts(self) -> Parts:
+        app = self._app
+        self.parts = Parts(
+            home=app.home,
+            keys=app.keys,
+            node=self.node,
+            links=self.links,
+            discovery=self.discovery,
+            invitations=self.invitations,
+            scheduler=self.scheduler,
+            store=self.store,
+            blobs=self.blobs,
+            counters=app.telemetry.counters,
+            mono=app.mono,
+            post_durable=self._post_durable,
+            restart=self._restart,
+            stop=app.stop,
+            isolation=app.isolation,
+            duplicate=app.duplicate,
+        )
+        return self.parts
+
+    async def _restart(self, hints: tuple[str, ...], bans: tuple[bytes, ...]) -> None:
+        """Begin anew; whoever asked through this generation goes on with the parts of the next."""
+        following = await self._app.restart(hints, bans)
+        for field in ("node", "links", "discovery", "invitations", "scheduler", "store", "blobs", "post_durable"):
+            setattr(self.parts, field, getattr(following.parts, field))
+
+    def ready_line(self) -> str:
+        """Return the line that tells people and scripts that the node serves."""
+        keys = self._app.keys
+        address = next(iter(self.links.addresses), f"127.0.0.1:{self.links.port}")
+        return f"ready {keys.cert.name} {to_text(keys.node)} {address}"
+
+    def offer(self) -> None:
+        """Tell the core what this machine offers, once that is known."""
+        app = self._app
+        if app.isolation is not None:
+            self.parts.isolation = app.isolation
+            if app.isolation.level == "strict":
+                self.pool.keep_spare("strict")
+            self._post(offering.offering(app.settings, app.machine, app.python, app.features, app.isolation))
+
+    async def drain(self, *, at_once: bool) -> None:
+        """Hand back what has not started, let what runs end if it does so soon, hand back the rest, and say all that."""
+        with contextlib.suppress(TimeoutError, StorageError):
+            async with asyncio.timeout(LET_FINISH_S):
+                if not at_once:
+                    await self.driver.post_durable(ev.Drain())
+                    while self.node.busy:  # noqa: ASYNC110  for a moment, at the very end
+                        await asyncio.sleep(0.05)
+        with contextlib.suppress(TimeoutError, StorageError):
+            async with asyncio.timeout(FLUSH_S):
+                await self.driver.post_durable(ev.Drain(now=True))
+                await self.driver.flush()
+
+    async def close(self) -> None:
+        """Close every part, the last opened first."""
+        await self._cleanup.aclose()
+
+    async def _prune(self) -> None:
+        while True:
+            waiter = self.store.prune(self._app.settings.store)
+            await asyncio.wait([waiter])
+            await asyncio.sleep(PRUNE_EVERY_S)
+
+    # -- between the core and the parts --------------------------------------------------------------------------------
+
+    def _post(self, event: ev.Event) -> None:
+        """Let the parts that must know of links know of them, then the core."""
+        match event:
+            case ev.LinkUp(peer=peer):
+                address = event.address if event.dialled else netinfo.join(self.links.remote_ip(peer), 0)
+                self.transfers.link_up(peer, event.dialled, address)
+                self.scheduler.remember(peer, event.name)
+            case ev.LinkDown(peer=peer):
+                self.transfers.link_down(peer)
+                self.logs.link_down(peer)
+            case _:
+                pass
+        self.driver.post(event)
+
+    async def _post_durable(self, event: ev.Event) -> None:
+        await self.driver.post_durable(event)
+
+    def _perform(self, effect: fx.Effect) -> None:  # noqa: C901, PLR0912  one arm per effect
+        match effect:
+            case fx.Send():
+                self.links.send(effect.peer, effect.message)
+            case fx.Record():
+                raise AssertionError("a row is not for performing")
+            case fx.Dial():
+                self.links.dial(effect.address, effect.node)
+            case fx.Hangup():
+                self.links.hangup(effect.peer, effect.reason)
+            case fx.Drop():
+                self._telemetry.drop(effect)
+                if effect.close:
+                    self.links.hangup(effect.peer, effect.reason)
+            case fx.Start():
+                self.guests.start(effect)
+            case fx.Fetch():
+                self.guests.fetch(effect)
+            case fx.Kill():
+                self.guests.kill(effect)
+            case fx.Release():
+                self.guests.release(effect)
+            case fx.Collect():
+                self.jobs.collect(effect)
+            case fx.Deliver():
+                self.jobs.deliver(effect)
+            case fx.Emit():
+                self._telemetry.notice(effect.notice)
+                self.jobs.notice(effect.notice)
+            case _:
+                assert_never(effect)
+
+    def _service(self, peer: NodeId, message: ServiceMessage) -> None:
+        """Take a message that the core does not decide on."""
+        match message:
+            case BlobWant() | BlobTickets() | BlobPush() | BlobGone():
+                try:
+                    self.transfers.on_message(peer, message)
+                except Reject as error:
+                    self._telemetry.drop(fx.Drop(peer=peer, reason=error.reason, close=True))
+                    self.links.hangup(peer, error.reason)
+            case LogWant() | LogData() | LogStop():
+                self.logs.on_message(peer, message)
+            case Ping() | Pong() | RenewWant() | Renewed():
+                raise LinkError("links answer these themselves")
+            case _:
+                assert_never(message)
+
+    def _on_trouble(self, trouble: StorageError | None) -> None:
+        if trouble is None:
+            self._telemetry.event(logging.INFO, "store.recovered")
+        else:
+            self._telemetry.event(logging.ERROR, "store.trouble", reason=str(trouble))
+        self.driver.trouble_changed(trouble)
+
+    def _on_duplicate_key(self, sentence: str) -> None:
+        self._app.duplicate = self.parts.duplicate = sentence
+        self._telemetry.event(logging.ERROR, "node.duplicate", limit="duplicate", reason=sentence)
+
+    def _joined(self, node: NodeId, name: str) -> None:
+        self.scheduler.remember(node, name)
+        self._telemetry.event(logging.INFO, "member.joined", node=short(node), name=name)
+
+    def _show_slot(self, slot: str) -> None:
+        if self.discovery is not None:
+            self.discovery.show_slot(slot)
+
+    def _interfaces_changed(self, _now: tuple[netinfo.Interface, ...]) -> None:
+        host, port = gate.parse_listen(self._app.listen)
+        self.links.addresses = netinfo.listening(host, port)
+        self._telemetry.event(logging.INFO, "node.addresses", addresses=",".join(self.links.addresses))
+        if self.discovery is not None:
+            self._group.create_task(self.discovery.set_addresses(self.links.addresses), name="mdns addresses")
