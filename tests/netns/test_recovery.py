@@ -4,6 +4,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from p2pq.wire import control
 from tests.e2e import lab
 from tests.netns.lan import Host, Lan, linked
 
@@ -18,7 +19,10 @@ attempt = f"{os.environ['P2PQ_JOB']} {os.environ['P2PQ_TASK']} {os.environ['P2PQ
 with (results / "attempts.txt").open("a") as file:
     print(attempt, file=file)
 print("attempt", attempt, flush=True)
-time.sleep(float(sys.argv[1]))
+steps = round(float(sys.argv[1]) / 0.2)
+for step in range(steps):
+    time.sleep(0.2)
+    (results / ".progress").write_text(f"{(step + 1) / steps:.3f}")
 (results / "end.txt").write_text("end")
 """
 
@@ -67,7 +71,7 @@ def test_a_worker_is_killed_and_started_again(trio: list[Host], tmp_path: Path) 
     bert.kill()
     assert job.on(bert) >= had, "a silent worker keeps its leases"
     bert.start()
-    lab.until(lambda: not had & job.on(bert) or restarted(job, had), "its old leases are over", AGAIN_S)
+    lab.until(lambda: given_anew(job, had), "its tasks run again", AGAIN_S)
     seconds = time.monotonic() - bert.ready_at
     print(f"leases of a killed worker given anew {seconds:.2f} s after its ready")
     assert seconds < AGAIN_S
@@ -76,9 +80,10 @@ def test_a_worker_is_killed_and_started_again(trio: list[Host], tmp_path: Path) 
     assert sum(attempts.values()) <= job.tasks + 2 * len(had) + 2
 
 
-def restarted(job: Running, tasks: set[int]) -> bool:
-    """Tell whether every one of these tasks has a second attempt or waits for it."""
-    return all(task.attempt > 1 or task.state == "pending" for task in job.master.tasks(job.job) if task.task in tasks)
+def given_anew(job: Running, tasks: set[int]) -> bool:
+    """Tell whether the second attempt of every one of these tasks has begun."""
+    again = [task for task in job.master.tasks(job.job) if task.task in tasks and task.attempt == 2]
+    return len(again) == len(tasks) and all(task.state in ("running", "done") for task in again)
 
 
 def test_the_master_is_killed_and_started_again(trio: list[Host], tmp_path: Path) -> None:
@@ -88,17 +93,49 @@ def test_the_master_is_killed_and_started_again(trio: list[Host], tmp_path: Path
     running = {host.name: job.wait_until_on(host) for host in others}
     anna.kill()
     anna.start()
-    lab.until(lambda: all(job.on(host) >= running[host.name] for host in others), "its leases stand", AGAIN_S)
-    lab.until(lambda: linked_again(anna, others), "its workers are back", AGAIN_S)
+    ours = {task for tasks in running.values() for task in tasks}
+    lab.until(lambda: renewed(job, ours), "its leases are renewed", AGAIN_S)
     seconds = time.monotonic() - anna.ready_at
-    print(f"a killed master had its workers and leases again {seconds:.2f} s after its ready")
+    print(f"leases of a killed master renewed {seconds:.2f} s after its ready")
     assert seconds < AGAIN_S
     attempts = job.check_done_once()
-    assert {attempts[task] for tasks in running.values() for task in tasks} == {1}
+    assert {attempts[task] for task in ours} == {1}
 
 
-def linked_again(master: Host, workers: list[Host]) -> bool:
-    return {worker.name for worker in workers} <= master.up()
+def renewed(job: Running, tasks: set[int]) -> bool:
+    """Tell whether the master has heard of all of these: how far an attempt is comes with its lease's renewal only."""
+    found = [task for task in job.master.tasks(job.job) if task.task in tasks]
+    return len(found) == len(tasks) and all(task.state == "running" and task.progress for task in found)
+
+
+def test_results_wait_for_a_dead_master_through_a_restart_of_their_worker(trio: list[Host], tmp_path: Path) -> None:
+    """What ended while the master was dead is not run again, though the worker that keeps it was killed as well."""
+    anna, bert, carl = trio
+    job = Running(anna, tmp_path, 6, 3)
+    running = {host.name: job.wait_until_on(host) for host in (bert, carl)}
+    anna.kill()
+    for host in (bert, carl):
+        lab.until(lambda host=host: kept(host) >= len(running[host.name]), f"{host.name} keeps its results")
+    bert.kill()
+    bert.start()
+    assert kept(bert) >= len(running["bert"])
+    anna.start()
+    ended = {task for tasks in running.values() for task in tasks}
+    lab.until(lambda: ended <= done(job), "the kept results are in", AGAIN_S)
+    print(f"results kept for a dead master were in {time.monotonic() - anna.ready_at:.2f} s after its ready")
+    attempts = job.check_done_once()
+    assert {attempts[task] for task in ended} == {1}
+    lab.until(lambda: kept(bert) == kept(carl) == 0, "nothing is kept that was acknowledged")
+
+
+def kept(host: Host) -> int:
+    """Return how many results a host keeps for their masters."""
+    [status] = host.ask(control.Status(), control.StatusView)
+    return status.kept_results
+
+
+def done(job: Running) -> set[int]:
+    return {task.task for task in job.master.tasks(job.job) if task.state == "done"}
 
 
 def test_master_and_worker_are_killed_and_started_again(trio: list[Host], tmp_path: Path) -> None:
@@ -113,7 +150,7 @@ def test_master_and_worker_are_killed_and_started_again(trio: list[Host], tmp_pa
     lab.until(
         lambda: job.on(carl) >= kept or job.master.tasks(job.job)[min(kept)].state == "done", "carl goes on", AGAIN_S
     )
-    lab.until(lambda: restarted(job, had), "bert's old leases are over", AGAIN_S)
+    lab.until(lambda: given_anew(job, had), "bert's tasks run again", AGAIN_S)
     seconds = time.monotonic() - last
     print(f"leases of a killed worker and master taken up {seconds:.2f} s after the last ready")
     assert seconds < AGAIN_S
@@ -140,4 +177,4 @@ def test_a_cable_is_pulled_for_thirty_seconds(lan: Lan, trio: list[Host], tmp_pa
 
 
 def only(job: Running, tasks: set[int]) -> bool:
-    return {task.task for task in job.master.tasks(job.job) if task.state != "done"} == tasks
+    return set(range(job.tasks)) - done(job) == tasks
