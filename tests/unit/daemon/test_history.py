@@ -1,0 +1,157 @@
+"""What people ask of committed rows."""
+
+from p2pq.core.records import (
+    BanKept,
+    EpochBegun,
+    JobAdded,
+    JobEnded,
+    LeaseEnded,
+    TaskEnded,
+    TasksCancelled,
+)
+from p2pq.daemon.store import AttemptRow, JobExtra, JobRow, TaskRow
+from p2pq.model.ids import JobId, LeaseId, Wall, to_text
+from p2pq.model.job import Outcome
+from tests.unit.daemon.storekit import (
+    ADDED,
+    JOB,
+    MASTER,
+    WORKER,
+    Opened,
+    attempt_ended,
+    granted,
+    item,
+)
+
+
+async def test_an_ended_job_is_history_and_not_restored(opened: Opened) -> None:
+    opened.store.keep_extra(JOB, JobExtra(name="pi", folder="/x", results="/x/results", argv=("a",), tasks=3))
+    await opened.write(
+        EpochBegun(epoch=1),
+        ADDED,
+        granted(task=1, lease=LeaseId(1, 1)),
+        attempt_ended(item(1, lease=LeaseId(1, 1), outcome=Outcome(reason="exit", exit=2, run_ms=5)), "pending"),
+        granted(task=1, attempt=2, lease=LeaseId(1, 2)),
+        attempt_ended(item(1, attempt=2, lease=LeaseId(1, 2))),
+        granted(task=2, lease=LeaseId(1, 3)),
+        TasksCancelled(job=JOB, wall=Wall(4000)),
+        LeaseEnded(lease=LeaseId(1, 3), job=JOB, task=2, attempt=1, fault="cancelled", counted=False),
+        JobEnded(job=JOB, state="cancelled", wall=Wall(5000)),
+    )
+    restored = await opened.reopened()
+    assert (restored.jobs, restored.leases, restored.settled) == ((), (), ((1, ((1, 3),)),))
+    store = opened.store
+    expected = JobRow(
+        job=JOB,
+        submitted=Wall(1000),
+        extra=JobExtra(name="pi", folder="/x", results="/x/results", argv=("a",), tasks=3),
+        state="cancelled",
+        ended=Wall(5000),
+        cancelled=True,
+        attempts=3,
+        done=1,
+        cancelled_tasks=1,
+    )
+    assert store.job(JOB) == expected
+    assert store.job_rows(10) == (expected,)
+    assert store.job(JobId(b"x" * 16)) is None
+    first = AttemptRow(
+        task=1,
+        attempt=1,
+        lease=LeaseId(1, 1),
+        worker=WORKER,
+        granted=Wall(2000),
+        ended=Wall(3000),
+        outcome=Outcome(reason="exit", exit=2, run_ms=5),
+    )
+    second = AttemptRow(
+        task=1,
+        attempt=2,
+        lease=LeaseId(1, 2),
+        worker=WORKER,
+        granted=Wall(2000),
+        ended=Wall(3000),
+        outcome=Outcome(reason="ok"),
+    )
+    third = AttemptRow(task=2, attempt=1, lease=LeaseId(1, 3), worker=WORKER, granted=Wall(2000), fault="cancelled")
+    assert store.attempts(JOB) == (first, second, third)
+    assert store.attempts(JOB, 1, limit=1) == (first,)
+    done = TaskRow(
+        task=1,
+        state="done",
+        attempts=2,
+        failures=1,
+        faults=0,
+        detail="",
+        delivered=False,
+        ended=Wall(3000),
+        last=second,
+    )
+    cancelled = TaskRow(
+        task=2,
+        state="cancelled",
+        attempts=1,
+        failures=0,
+        faults=0,
+        detail="",
+        delivered=True,
+        ended=Wall(4000),
+        last=third,
+    )
+    assert store.tasks(JOB) == (done, cancelled)
+    assert store.tasks(JOB, start=2) == (cancelled,)
+    assert store.tasks(JOB, limit=1) == (done,)
+    assert store.result(JOB, 1) == item(1, attempt=2, lease=LeaseId(1, 2))
+    first_result = store.result(JOB, 1, 1)
+    assert first_result is not None
+    assert first_result.attempt == 1
+    assert store.result(JOB, 2) is None
+
+
+async def test_a_live_job_is_counted_from_its_tasks(opened: Opened) -> None:
+    await opened.write(
+        ADDED,
+        granted(task=1, lease=LeaseId(1, 1)),
+        attempt_ended(item(1, lease=LeaseId(1, 1))),
+        granted(task=2, lease=LeaseId(1, 2)),
+        attempt_ended(item(2, lease=LeaseId(1, 2), outcome=Outcome(reason="signal", signal=9)), "failed"),
+        granted(task=3, lease=LeaseId(1, 3)),
+    )
+    assert opened.store.job(JOB) == JobRow(job=JOB, submitted=Wall(1000), attempts=3, running=1, done=1, failed=1)
+    ended = TaskEnded(job=JOB, task=8, state="cancelled", wall=Wall(1))
+    await opened.write(ended)
+    assert opened.store.tasks(JOB, start=4)[0].last is None
+
+
+async def test_secrets_are_kept_for_results_and_never_shown(opened: Opened) -> None:
+    await opened.write(ADDED)
+    secret = opened.store.secret(JOB)
+    assert secret is not None
+    assert (secret.manifest, secret.key, secret.reply_secret) == (b"manifest", b"KEY", b"SECRET")
+    assert "KEY" not in repr(secret)
+    assert "SECRET" not in repr(secret)
+    assert opened.store.secret(JobId(b"x" * 16)) is None
+
+
+async def test_a_job_is_found_by_the_beginning_of_its_id(opened: Opened) -> None:
+    jobs = [JobId(bytes([first]) + bytes(15)) for first in (0, 1, 255)]
+    await opened.write(*(JobAdded(job=job, manifest=b"", key=b"", reply_secret=b"", wall=Wall(0)) for job in jobs))
+    find = opened.store.find_jobs
+    for job in jobs:
+        text = to_text(job)
+        assert find(text) == (job,)
+        assert find(text[:10].upper()) == (job,)
+        assert find(f"{text[:4]}-{text[4:9]} {text[9]}") == (job,)
+    assert find("a") == (jobs[0], jobs[1])
+    assert find("aaaa") == (jobs[0],)
+    assert find("") == ()
+    assert find("0189") == ()
+    assert find("bbbb") == ()
+    assert find(to_text(jobs[0]) + "a") == ()
+    assert find(to_text(jobs[0])[:-1] + "b") == ()  # bits beyond the id
+    assert find("ä") == ()
+
+
+async def test_signed_bans_are_for_telling(opened: Opened) -> None:
+    await opened.write(BanKept(node=MASTER, banned=True), BanKept(node=WORKER, banned=True, signed=b"ban"))
+    assert opened.store.signed_bans() == (b"ban",)

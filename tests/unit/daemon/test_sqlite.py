@@ -1,0 +1,79 @@
+"""Connections with our settings, and SQLite's errors as ours."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from p2pq.daemon import sqlite
+from p2pq.errors import DiskFullError, StorageError, StoreDamagedError
+
+PATH = Path("/home/ann/p2pq/store.sqlite")
+
+
+def failed(code: int | None) -> sqlite3.Error:
+    error = sqlite3.OperationalError("it went wrong")
+    if code is not None:
+        error.sqlite_errorcode = code
+    return error
+
+
+def made(path: Path) -> Path:
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE t (x)")
+    db.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "retryable"),
+    [
+        (sqlite3.SQLITE_FULL, DiskFullError, True),
+        (sqlite3.SQLITE_IOERR, sqlite.StoreUnavailableError, True),
+        (sqlite3.SQLITE_IOERR_FSYNC, sqlite.StoreUnavailableError, True),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, sqlite.StoreUnavailableError, True),
+        (sqlite3.SQLITE_CORRUPT, StoreDamagedError, False),
+        (sqlite3.SQLITE_CORRUPT_INDEX, StoreDamagedError, False),
+        (sqlite3.SQLITE_NOTADB, StoreDamagedError, False),
+        (sqlite3.SQLITE_CONSTRAINT_UNIQUE, StorageError, False),
+        (None, StorageError, False),
+    ],
+)
+def test_an_error_has_one_meaning_and_names_the_file(code: int | None, kind: type[StorageError], retryable: bool):
+    told = sqlite.storage_error(failed(code), PATH)
+    assert (type(told), told.retryable) == (kind, retryable)
+    assert str(told).startswith(f"{PATH}: ")
+
+
+def test_a_connection_begins_no_transaction_and_trusts_no_schema(tmp_path: Path):
+    db = sqlite.connect(made(tmp_path / "with space?.sqlite"))
+    try:
+        db.execute("INSERT INTO t VALUES (1)")
+        assert not db.in_transaction
+        asked = ("trusted_schema", "temp_store", "busy_timeout", "cache_size", "wal_autocheckpoint")
+        assert [db.execute(f"PRAGMA {name}").fetchone()[0] for name in asked] == [0, 2, 2000, -8192, 2000]
+    finally:
+        db.close()
+
+
+def test_a_reader_cannot_write(tmp_path: Path):
+    db = sqlite.connect(made(tmp_path / "x"), readonly=True)
+    try:
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            db.execute("INSERT INTO t VALUES (1)")
+    finally:
+        db.close()
+
+
+def test_nothing_is_made_where_nothing_is(tmp_path: Path):
+    with pytest.raises(sqlite3.OperationalError):
+        sqlite.connect(tmp_path / "missing")
+    assert not (tmp_path / "missing").exists()
+
+
+def test_what_is_no_database_is_seen_when_it_is_used(tmp_path: Path):
+    (tmp_path / "x").write_bytes(b"not a database, surely" * 1000)
+    with closing(sqlite.connect(tmp_path / "x")) as db, pytest.raises(sqlite3.DatabaseError) as caught:
+        db.execute("SELECT * FROM t")
+    assert isinstance(sqlite.storage_error(caught.value, PATH), StoreDamagedError)

@@ -1,0 +1,156 @@
+"""What rows do to the database, and what comes back of them."""
+
+from pathlib import Path
+
+import pytest
+
+from p2pq.core.records import (
+    BanKept,
+    EpochBegun,
+    JobAdded,
+    JobEnded,
+    LeaseEnded,
+    PeerSeen,
+    Restored,
+    RestoredJob,
+    RestoredLease,
+    RestoredTask,
+    ResultKept,
+    ResultReleased,
+    TaskDelivered,
+    TaskEnded,
+)
+from p2pq.daemon import tables
+from p2pq.daemon.store import JobExtra, Store
+from p2pq.model.config import StoreSettings
+from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
+from p2pq.model.job import Outcome
+from tests.unit.daemon.storekit import (
+    ADDED,
+    DAY_MS,
+    JOB,
+    LEASE,
+    MASTER,
+    NOW,
+    WORKER,
+    Opened,
+    attempt_ended,
+    clock,
+    granted,
+    item,
+    raw,
+)
+
+
+async def test_everything_comes_back_after_a_restart(opened: Opened) -> None:
+    await opened.write(
+        EpochBegun(epoch=1),
+        ADDED,
+        granted(task=3, lease=LeaseId(1, 1)),
+        granted(task=4, lease=LeaseId(1, 2)),
+        attempt_ended(item(task=4, lease=LeaseId(1, 2))),
+        granted(task=5, lease=LeaseId(1, 3)),
+        LeaseEnded(lease=LeaseId(1, 3), job=JOB, task=5, attempt=1, fault="lost"),
+        granted(task=6, lease=LeaseId(1, 4)),
+        attempt_ended(item(task=6, lease=LeaseId(1, 4), outcome=Outcome(reason="exit", exit=3)), "pending"),
+        TaskEnded(job=JOB, task=9, state="failed", detail="too many faults", wall=Wall(1)),
+        TaskDelivered(job=JOB, task=4),
+        ResultKept(lease=LEASE, master=MASTER, item=item()),
+        ResultKept(lease=LeaseId(1, 8), master=MASTER, item=item()),
+        ResultReleased(lease=LeaseId(1, 8), master=MASTER),
+        PeerSeen(node=WORKER, name="w", addresses=("10.0.0.1:9476",)),
+        PeerSeen(node=MASTER, name="m", addresses=()),
+        PeerSeen(node=WORKER, name="w2", addresses=("10.0.0.2:9476",)),
+        BanKept(node=WORKER, banned=True, signed=b"ban"),
+    )
+    assert await opened.reopened() == Restored(
+        epoch=1,
+        jobs=(
+            RestoredJob(
+                job=JOB,
+                manifest=b"manifest",
+                key=b"KEY",
+                reply_secret=b"SECRET",
+                wall=Wall(1000),
+                tasks=(
+                    RestoredTask(task=3, state="running", attempts=1),
+                    RestoredTask(task=4, state="done", attempts=1, delivered=True),
+                    RestoredTask(task=5, state="pending", attempts=1, faults=1),
+                    RestoredTask(task=6, state="pending", attempts=1, failures=1),
+                    RestoredTask(task=9, state="failed", detail="too many faults", delivered=True),
+                ),
+            ),
+        ),
+        leases=(RestoredLease(lease=LeaseId(1, 1), job=JOB, task=3, attempt=1, worker=WORKER),),
+        settled=((1, ((2, 3), (4, 5))),),
+        kept=(ResultKept(lease=LEASE, master=MASTER, item=item()),),
+        peers=(
+            PeerSeen(node=MASTER, name="m", addresses=()),
+            PeerSeen(node=WORKER, name="w2", addresses=("10.0.0.2:9476",)),
+        ),
+        bans=(BanKept(node=WORKER, banned=True, signed=b"ban"),),
+    )
+
+
+async def test_rows_of_a_job_that_ended_change_nothing(opened: Opened) -> None:
+    await opened.write(ADDED, JobEnded(job=JOB, state="done", wall=Wall(5000)))
+    before = opened.store.job(JOB)
+    late = granted(lease=LeaseId(1, 9))
+    await opened.write(
+        late,
+        LeaseEnded(lease=late.lease, job=JOB, task=0, attempt=1, fault="lost"),
+        TaskEnded(job=JOB, task=0, state="failed", wall=Wall(1)),
+        TaskDelivered(job=JOB, task=0),
+        JobEnded(job=JOB, state="failed", wall=Wall(9000)),
+    )
+    assert opened.store.job(JOB) == before
+    assert opened.store.tasks(JOB) == ()
+    assert await opened.reopened() == Restored()
+
+
+async def test_only_the_latest_jobs_and_those_of_the_last_days_stay(opened: Opened) -> None:
+    def job(number: int) -> JobId:
+        return JobId(bytes([number]) * 16)
+
+    old, dropped, kept, live = (job(n) for n in range(4))
+    for which, ended in ((old, NOW - 40 * DAY_MS), (dropped, NOW - 3), (kept, NOW - 2), (live, None)):
+        opened.store.keep_extra(which, JobExtra(name="x"))
+        await opened.write(
+            JobAdded(job=which, manifest=b"", key=b"", reply_secret=b"", wall=Wall(0)),
+            granted(job=which, lease=LeaseId(1, which[0])),
+            LeaseEnded(lease=LeaseId(1, which[0]), job=which, task=0, attempt=1, fault="lost"),
+            *(() if ended is None else (JobEnded(job=which, state="done", wall=Wall(ended)),)),
+        )
+    await opened.store.prune(StoreSettings(keep_jobs=1, keep_days=30))
+    assert [row.job for row in opened.store.job_rows(10)] == [live, kept]
+    for table in ("tasks", "attempts", "extras"):
+        assert raw(opened.path, f"SELECT count(*) FROM {table}") == [(2,)]
+
+
+async def test_kept_results_that_are_too_old_go_at_start(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    store, _ = Store.open(path, clock)
+    store.start()
+    await store.commit([ResultKept(lease=LEASE, master=MASTER, item=item())], full=True)
+    await store.close()
+    later = Wall(NOW + 31 * DAY_MS)
+    store, restored = Store.open(path, lambda: later, StoreSettings(keep_days=32))
+    await store.close()
+    assert len(restored.kept) == 1
+    store, restored = Store.open(path, lambda: later, StoreSettings(keep_days=30))
+    await store.close()
+    assert restored.kept == ()
+
+
+async def test_peers_beyond_the_limit_go_at_start(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [NodeId(bytes([number]) * 32) for number in range(5)]
+    await opened.write(*(PeerSeen(node=node, name="n", addresses=()) for node in nodes))
+    monkeypatch.setattr(tables, "PEERS_MAX", 3)
+    restored = await opened.reopened()
+    assert [peer.node for peer in restored.peers] == nodes[2:]
+
+
+async def test_an_extra_whose_job_never_came_goes_at_start(opened: Opened) -> None:
+    opened.store.keep_extra(JOB, JobExtra(name="x"))
+    await opened.reopened()
+    assert raw(opened.path, "SELECT count(*) FROM extras") == [(0,)]
