@@ -216,7 +216,7 @@ class Asking:
         ahead_s = self._schedule.ahead_s * slots - waiting_s
         if any(asked.ahead and asked.own == own for asked in self._asked.values()) or waiting_s > ahead_s:
             ahead_s = 0.0
-        if free.cpus == 0 and ahead_s <= 0:
+        if free.cpus == 0 and (ahead_s <= 0 or not any(offer.short for offer in self._offers.values())):
             return []
         offers = self._eligible(free, own=own)
         if not offers:

@@ -237,7 +237,9 @@ class Membership:
         self._remember(PeerSeen(node=peer, name=event.name, addresses=places), out)
         out.append(Emit(notice=PeerUp(peer=peer, name=event.name, address=event.address)))
         told = tuple(
-            (other, others) for other in self._links if other != peer and (others := self._remembered[other].addresses)
+            (other, others)
+            for other in list(self._links)[-2 * TOLD_MAX :]
+            if other != peer and (others := self._remembered[other].addresses)
         )[-TOLD_MAX:]
         if told:
             out.append(Send(peer=peer, message=msg.Peers(addresses=told)))
