@@ -1,5 +1,6 @@
-"""Every `p2pq ...` command line that the documents show exists, with every option that they show."""
+"""Every command line that the documents show exists, and every command and option there is has a test of its effect."""
 
+import ast
 import re
 import shlex
 import subprocess
@@ -7,7 +8,10 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import click
 import pytest
+
+from p2pq.cli.main import cli
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -72,3 +76,67 @@ def test_a_shown_command_line_exists(page, line):
     command, options = split(line)
     known = set(re.findall(r"--[a-z][a-z-]*", help_of(command)))
     assert set(options) <= known, f"{page}: p2pq {line}"
+
+
+# -- every command and option has a test of its effect ----------------------------------------------------------------
+
+
+def walk(command: click.Command, context: click.Context, name: str = "") -> set[str]:
+    """Return ``COMMAND`` and ``COMMAND --option`` of a command and those below it; ``p2pq`` for the outermost."""
+    found = {name or "p2pq"}
+    for parameter in command.get_params(context):
+        if isinstance(parameter, click.Option) and "--help" not in parameter.opts:
+            [long] = [spelling for spelling in parameter.opts if spelling.startswith("--")]
+            found.add(f"{name or 'p2pq'} {long}")
+    if isinstance(command, click.Group):
+        for below in command.list_commands(context):
+            child = command.get_command(context, below)
+            assert child is not None
+            found |= walk(child, click.Context(child, context), f"{name} {below}".strip())
+    return found
+
+
+def covered() -> dict[str, list[tuple[str, str]]]:
+    """Return what tests say that they cover: to each command or option the tests and their source."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        source = path.read_text()
+        if "covers(" not in source:
+            continue
+        for test in ast.walk(ast.parse(source)):
+            if not isinstance(test, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            for mark in test.decorator_list:
+                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "covers":
+                    body = "\n".join(ast.unparse(statement) for statement in test.body)
+                    for argument in mark.args:
+                        what = ast.literal_eval(argument)
+                        found.setdefault(what, []).append((f"{path.name}::{test.name}", body))
+    return found
+
+
+def uses(body: str, what: str) -> bool:
+    """Tell whether a test's source names a command or an option, itself or through a method of tests/e2e/lab.py."""
+    *command, last = what.split()
+    by_method = {"node": r"\.start\(", "--detach": r"\.submit\(", "p2pq": r"\.run\(\)"}.get(last, "$^")
+    if last == "--json":
+        by_method = rf"\.json\({', '.join(map(repr, command))}[,)]"
+    return re.search(rf"""['"]{last}['"=]|{by_method}""", body) is not None
+
+
+EVERYTHING = walk(cli, click.Context(cli))
+
+
+def test_there_are_commands_and_options_to_look_for():
+    assert {"p2pq", "p2pq --home", "submit", "submit --array", "mesh init", "node --no-mdns"} <= EVERYTHING
+
+
+@pytest.mark.parametrize("what", sorted(EVERYTHING))
+def test_a_command_or_option_has_a_test_of_its_effect(what):
+    tests = covered().get(what, [])
+    assert tests, f"no test is marked @covers({what!r})"
+    assert any(uses(body, what) for _, body in tests), f"{tests[0][0]} says that it covers {what}, but does not use it"
+
+
+def test_no_test_covers_what_is_not_there():
+    assert {what: tests for what, tests in covered().items() if what not in EVERYTHING} == {}

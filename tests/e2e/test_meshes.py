@@ -1,0 +1,101 @@
+"""Commands about the mesh, each option by its effect."""
+
+import time
+
+import lab
+import pytest
+
+from tests.covers import covers
+
+
+@pytest.fixture(scope="module")
+def inviter(tmp_path_factory):
+    """Give a host that invites."""
+    with lab.hosts(tmp_path_factory.mktemp("inviter"), ["home"]) as [found]:
+        found.start("--name", "alice", "--listen", "127.0.0.1:0")
+        yield found
+
+
+@pytest.fixture
+def joiner(tmp_path):
+    """Give a host that may join."""
+    with lab.hosts(tmp_path, ["joiner"]) as [found]:
+        found.start("--name", "bob", "--listen", "127.0.0.1:0")
+        yield found
+
+
+@covers("invite", "invite --caps", "invite --owner", "invite --uses", "invite --json")
+@covers("join", "join --at", "join --yes", "join --json", "members", "members --json", "mesh", "mesh --json")
+@covers("ban", "unban", "peers", "peers --json")
+def test_invite_join_members_ban(inviter, joiner):
+    alone = joiner.json("mesh")
+    assert (alone["solo"], alone["members"]) == (True, 1)
+    assert "only this node" in joiner.ok("mesh")
+    invited = inviter.json("invite", "--caps", "work", "--owner", "carol", "--uses", "2")
+    assert (invited["caps"], invited["owner"], invited["uses"]) == (["work"], "carol", 2)
+    assert "--yes" in joiner.fails(2, "join", invited["code"], "--at", inviter.address)
+    joined = joiner.json("join", invited["code"], "--at", inviter.address, "--yes")
+    lab.until(lambda: joiner.json("mesh") == {**joined, "members": 2}, "alice is known")
+    assert (joined["id"], joined["caps"], joined["owner"], joined["founder"]) == (
+        inviter.json("mesh")["id"],
+        ["work"],
+        "carol",
+        False,
+    )
+    me, bob = lab.until(lambda: len(found := inviter.json("members")) == 2 and found, "bob is a member")
+    assert (me["name"], me["state"]) == ("alice", "self")
+    assert (bob["name"], bob["owner"], bob["caps"]) == ("bob", "carol", ["work"])
+    assert bob["expires"].endswith("Z")
+    assert "carol" in inviter.ok("members")
+    lab.until(lambda: [peer["state"] for peer in inviter.json("peers")] == ["up"], "linked")
+    [peer] = inviter.json("peers")
+    assert set(peer) >= {"id", "name", "address", "state", "rtt_ms", "slots", "free", "has_work", "mesh", "via"}
+    assert "bob" in inviter.ok("peers")
+    assert "members" in joiner.fails(4, "join", invited["code"], "--at", inviter.address, "--yes")
+
+    assert "banned" in inviter.ok("ban", "bob")
+    lab.until(lambda: not joiner.json("status")["peers"], "bob is out")
+    assert inviter.json("members")[1]["state"] == "banned"
+    assert "no longer" in inviter.ok("unban", bob["id"][:8])
+    lab.until(lambda: inviter.json("status")["peers"] == 1, "bob is in again", 60)
+    assert "p2pq peers" in inviter.fails(4, "ban", "nobody")
+
+
+@covers("invite", "invite --ttl", "invite --uses")
+def test_codes_that_are_wrong_late_or_used(inviter, joiner, tmp_path):
+    code = inviter.ok("invite", "--ttl", "1s").splitlines()[0]
+    time.sleep(1.2)  # the code's own life; there is nothing to wait for
+    assert "code" in joiner.fails(4, "join", code, "--at", inviter.address, "--yes")
+    good = inviter.ok("invite", "--uses", "1").splitlines()[0]
+    wrong = good[:-1] + ("2" if good[-1] != "2" else "3")
+    assert "code" in joiner.fails(4, "join", wrong, "--at", inviter.address, "--yes")
+    assert joiner.json("mesh")["solo"]
+    assert "code" in joiner.fails(2, "join", "x", "--yes")
+    joiner.ok("join", good, "--at", inviter.address, "--yes")
+    with lab.hosts(tmp_path, ["third"]) as [third]:
+        third.start("--listen", "127.0.0.1:0")
+        assert "code" in third.fails(4, "join", good, "--at", inviter.address, "--yes")
+
+
+@covers("mesh init", "mesh init --json", "mesh --json", "join")
+def test_a_new_mesh_and_what_forbids_one(joiner, tmp_path):
+    before = joiner.json("mesh")
+    made = joiner.json("mesh", "init", "garden")
+    assert (made["name"], made["founder"], made["solo"]) == ("garden", True, True)
+    assert made["id"] != before["id"]
+    assert joiner.json("mesh") == made
+    assert joiner.json("status")["mesh"] == "garden"
+    assert "garden" in joiner.ok("mesh")
+    job = joiner.submit(str(lab.make_folder(tmp_path / "job", "import time; time.sleep(600)")))
+    assert "p2pq jobs" in joiner.fails(4, "mesh", "init", "other")
+    assert "p2pq jobs" in joiner.fails(4, "join", "7-guitar-anvil-2", "--at", "127.0.0.1:1", "--yes")
+    joiner.ok("cancel", job)
+
+
+@covers("join")
+def test_joining_is_explained_and_asked_for(inviter, joiner):
+    code = inviter.ok("invite").splitlines()[0]
+    shown = lab.on_terminal(joiner, "join", code, "--at", inviter.address, typed="y\n")
+    assert "run sandboxed tasks" in shown
+    assert "Join? [y/N]" in shown
+    assert not joiner.json("mesh")["solo"]
