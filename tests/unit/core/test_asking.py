@@ -135,6 +135,19 @@ def test_no_more_of_a_job_is_asked_for_ahead_than_has_ended_here():
     assert counts == [1, 2, 3, 4, 5, 6, 7, 8, 8, 8, 8, 8]
 
 
+def test_the_owner_drawn_for_leases_ahead_may_have_no_short_job():
+    bench = Bench()
+    bench.announce(1, "ann", "bob")
+    bench.asking.ended(ANN.node, job_id(1), "ann", 0.5)
+    owners = []
+    for _ in range(20):
+        owners.append([request.owner for request in bench.plan(Room(0, 0, 0), slots=1)])
+        bench.asking.stop()
+    assert [] in owners
+    assert ["ann"] in owners
+    assert ["bob"] not in owners
+
+
 def test_what_no_longer_fits_into_the_wait_is_not_asked_for():
     bench = Bench()
     bench.announce(1, "ann")
