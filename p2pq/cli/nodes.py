@@ -62,8 +62,9 @@ def node_command(ctx: click.Context, /, **options: Any) -> int:  # noqa: ANN401
     """
     refuse_root()
     overrides = _overrides(options)
-    from p2pq.daemon.app import run  # noqa: PLC0415  the daemon is slow to import
+    from p2pq.daemon.loading import load  # noqa: PLC0415  the daemon is slow to import
 
+    run = load()
     return run(home_of(ctx).path, overrides, ready=_ready)
 
 

@@ -8,18 +8,19 @@ in an excluded folder cannot be included again.
 
 import re
 from collections.abc import Sequence
-from typing import Final
-
-import pathspec
+from typing import TYPE_CHECKING, Final
 
 from p2pq.errors import UsageError
+
+if TYPE_CHECKING:
+    import pathspec
 
 IGNORE_FILES: Final = (".gitignore", ".p2pqignore")
 """Names of the files that hold patterns, in the order in which they are read."""
 IGNORE_BYTES_MAX: Final = 1 << 20
 _RESULTS: Final = re.compile(r"results(?:\.~[0-9]+~)?")
 
-Rules = tuple[tuple[str, pathspec.GitIgnoreSpec], ...]
+Rules = tuple[tuple[str, "pathspec.GitIgnoreSpec"], ...]
 """(folder prefix, patterns) from the outermost folder inwards; the prefix is empty or ends in ``/``."""
 
 
@@ -73,12 +74,14 @@ def enter(rules: Rules, folder: str, patterns: Sequence[tuple[str, str]]) -> Rul
     return rules + tuple((prefix, compile_patterns(text.splitlines(), prefix + name)) for name, text in patterns)
 
 
-def compile_patterns(lines: Sequence[str], origin: str) -> pathspec.GitIgnoreSpec:
+def compile_patterns(lines: Sequence[str], origin: str) -> "pathspec.GitIgnoreSpec":
     """Compile patterns.
 
     Raises:
         UsageError: one is not valid; the message names where it came from.
     """
+    import pathspec  # noqa: PLC0415  slow to import, and few folders have patterns
+
     try:
         return pathspec.GitIgnoreSpec.from_lines(lines)
     except ValueError as error:

@@ -14,11 +14,10 @@ package computes in Python integers, so not in constant time: the secret lives t
 timings.
 """
 
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
-from spake2 import SPAKE2_A, SPAKE2_B
 
 from p2pq.errors import LocalProtocolError, Reject, UsageError
 from p2pq.model.ids import Wall
@@ -26,6 +25,9 @@ from p2pq.wire import codec, frames, noise, prims, session, sign, trust
 from p2pq.wire.objects import Bytes32, Capability, Cert, Millis, Name
 from p2pq.wire.seal import Entropy
 from p2pq.wire.session import HandshakeRefused, HelloAddress, Software
+
+if TYPE_CHECKING:
+    from spake2 import SPAKE2_A, SPAKE2_B
 
 ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 """Crockford's base32: no I, L, O, U."""
@@ -171,7 +173,7 @@ class _Side:
         self._decoder = frames.Decoder(size_max=REQUEST_BYTES_MAX)
 
     def _noise(
-        self, role: Literal["initiator", "responder"], pake: SPAKE2_A | SPAKE2_B, message: bytes
+        self, role: Literal["initiator", "responder"], pake: "SPAKE2_A | SPAKE2_B", message: bytes
     ) -> noise.HandshakeState:
         if len(message) != _SPAKE_BYTES:
             raise _refused(BAD_MESSAGE)
@@ -222,6 +224,8 @@ class JoinClient(_Side):
             software: name and version of this program.
             entropy: gives SPAKE2's and Noise's secrets.
         """
+        from spake2 import SPAKE2_A  # noqa: PLC0415  slow to import, and most runs of a node see no join
+
         super().__init__(code, entropy)
         self._decoder = frames.Decoder(size_max=ANSWER_BYTES_MAX)
         self._key = key
@@ -316,6 +320,8 @@ class JoinServer(_Side):
             offered: the capabilities that the invitation gives at most.
             entropy: gives SPAKE2's and Noise's secrets.
         """
+        from spake2 import SPAKE2_B  # noqa: PLC0415  slow to import, and most runs of a node see no join
+
         super().__init__(code, entropy)
         self._offered = offered
         self._pake = SPAKE2_B(_password(code), _JOINER, _INVITER, entropy_f=entropy)
