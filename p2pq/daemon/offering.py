@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -54,13 +55,15 @@ def find_python(settings: Settings, home: Path) -> tuple[JobPython, str]:
 
 
 def prove(python: JobPython, home: Path, socket: Path, problem: str) -> tuple[IsolationReport, frozenset[str]]:
-    """Run the self-test and ask what the interpreter can import. Blocking, some 300 ms; call it in a worker thread."""
-    if problem:
-        report = IsolationReport("none", problem, "set [runner] python to an interpreter in a folder of its own")
-    else:
-        report = self_test(python, user_home=Path.home(), p2pq_home=home, socket_path=socket)
+    """Run the self-test and ask what the interpreter can import. Blocking, some 60 ms; call it in a worker thread."""
+    with ThreadPoolExecutor(1, thread_name_prefix="p2pq-features") as pool:
+        asked = pool.submit(python_features, python)  # side by side: own tasks wait for both
+        if problem:
+            report = IsolationReport("none", problem, "set [runner] python to an interpreter in a folder of its own")
+        else:
+            report = self_test(python, user_home=Path.home(), p2pq_home=home, socket_path=socket)
     try:
-        features = python_features(python)
+        features = asked.result()
     except SandboxError as error:
         return IsolationReport("none", str(error), report.suggestion), frozenset()
     return report, features
