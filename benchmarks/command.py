@@ -16,6 +16,7 @@ PER_RUN: Final = 7
 def run(base: Path, runs: int) -> list[Figure]:
     """Measure ``p2pq --help`` and, for comparison, an interpreter that does nothing."""
     node = Node(base / "home")
+    node.command("--help")  # compiles, the first time
     helped, nothing = [], []
     for _ in range(runs):
         shown, empty = [], []

@@ -85,6 +85,9 @@ class Node:
         """Return what commands of this home see."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("P2PQ_")}
         allowed = {"P2PQ_ALLOW_ROOT": "1"} if os.geteuid() == 0 else {}
+        if kept.pop("PYTHONDONTWRITEBYTECODE", ""):
+            # An installed p2pq is compiled once, not at every start.
+            kept["PYTHONPYCACHEPREFIX"] = str(self.home.path.parent / "compiled")
         return {**kept, **allowed, "P2PQ_HOME": str(self.home.path), "PYTHONPATH": str(ROOT)}
 
     def argv(self, *args: str) -> list[str]:
