@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from p2pq.core.events import Event
+from p2pq.core.events import DialFailed, Event, LinkUp
 from p2pq.daemon.gate import GateLimits
 from p2pq.daemon.home import Home
 from p2pq.daemon.identity import NodeKeys, load_or_create
@@ -78,7 +78,7 @@ class Node:
 
     async def event(self, kind: type[E]) -> E:
         """Wait for the next event, which must be of this kind."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             got = await self.events.get()
         assert isinstance(got, kind), got
         return got
@@ -100,3 +100,17 @@ async def running(*makes: Callable[[asyncio.TaskGroup], Node]) -> AsyncIterator[
 
 def node(keys: NodeKeys, **options: Any) -> Callable[[asyncio.TaskGroup], Node]:
     return lambda group: Node(keys, group, **options)
+
+
+async def link_up(one: Node, two: Node) -> tuple[LinkUp, LinkUp]:
+    """Let one dial two; return what each was told."""
+    one.links.dial(two.address)
+    return await one.event(LinkUp), await two.event(LinkUp)
+
+
+async def refused(dialler: Node, address: str) -> str:
+    """Dial in vain; return the reason."""
+    dialler.links.dial(address)
+    failed = await dialler.event(DialFailed)
+    assert failed.address == address
+    return failed.reason

@@ -78,7 +78,7 @@ async def victim(tmp_path: Path, **options: Any) -> AsyncIterator[Node]:
     settings = {"gate_limits": QUICK_GATE} | options
     async with (
         running(node(keys_at(tmp_path / "v", "v"), **settings)) as (one,),
-        asyncio.timeout(10),
+        asyncio.timeout(60),
     ):
         yield one
         assert one.events.empty()
@@ -141,7 +141,7 @@ async def test_h3_upgrade_then_silence(tmp_path: Path) -> None:
 
 async def test_h4_a_hundred_connections(tmp_path: Path) -> None:
     limits = GateLimits(deadline_s=0.2, pending_per_source=8, source_burst=5, source_rate=0.001)
-    async with running(node(keys_at(tmp_path / "v"), gate_limits=limits)) as (one,), asyncio.timeout(10):
+    async with running(node(keys_at(tmp_path / "v"), gate_limits=limits)) as (one,), asyncio.timeout(60):
         raws = [Raw(*await asyncio.open_connection("127.0.0.1", one.links.port)) for _ in range(100)]
         for raw in raws:
             assert await raw.gone() == b""
@@ -383,7 +383,7 @@ async def test_h9_a_signature_over_another_static_key(tmp_path: Path) -> None:
 
 async def test_h11_h12_replayed_and_reflected_messages(tmp_path: Path) -> None:
     a, b = members(tmp_path, 2)
-    async with running(node(a, gate_limits=OPEN_GATE)) as (one,), asyncio.timeout(10):
+    async with running(node(a, gate_limits=OPEN_GATE)) as (one,), asyncio.timeout(60):
         async with attacking(one) as evil:
             local = b.local((), "")
             initiator = session.Initiator(local, b.known_mesh(lambda _: False), os.urandom)
@@ -422,7 +422,7 @@ def record_of(channel: session.Channel, message: Any) -> bytes:
 async def test_h13_h17_records(tmp_path: Path, how: str) -> None:  # noqa: C901  one case for each way
     """A member that breaks the protocol loses the link at once; what came before counts, nothing after."""
     a, b = members(tmp_path, 2)
-    async with running(node(a)) as (one,), asyncio.timeout(10), attacking(one) as evil:
+    async with running(node(a)) as (one,), asyncio.timeout(60), attacking(one) as evil:
         channel = await evil.link(b)
         await one.event(LinkUp)
         good = record_of(channel, HasWork(counter=1))
@@ -462,7 +462,7 @@ async def test_h13_h17_records(tmp_path: Path, how: str) -> None:  # noqa: C901 
 
 async def test_h14_an_end_without_bye(tmp_path: Path) -> None:
     a, b = members(tmp_path, 2)
-    async with running(node(a)) as (one,), asyncio.timeout(10), attacking(one) as evil:
+    async with running(node(a)) as (one,), asyncio.timeout(60), attacking(one) as evil:
         channel = await evil.link(b)
         await one.event(LinkUp)
         pieces = frames.encode(os.urandom(200_000))
@@ -474,7 +474,7 @@ async def test_h14_an_end_without_bye(tmp_path: Path) -> None:
 
 async def test_h15_records_after_bye(tmp_path: Path) -> None:
     a, b = members(tmp_path, 2)
-    async with running(node(a)) as (one,), asyncio.timeout(10), attacking(one) as evil:
+    async with running(node(a)) as (one,), asyncio.timeout(60), attacking(one) as evil:
         channel = await evil.link(b)
         await one.event(LinkUp)
         await evil.stream.send_bytes(channel.encrypt(frames.encode_bye("done")))
@@ -506,7 +506,7 @@ async def test_a_farewell_is_not_repeated_as_it_is(tmp_path: Path) -> None:
     try:
         async with running(node(b, limits=LinkLimits(close_s=0.1))) as (one,):
             one.links.dial("{}:{}".format(*runner.addresses[0]))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 failed = await one.events.get()
             assert failed.reason == session.LEFT  # type: ignore[union-attr]
     finally:
@@ -515,7 +515,7 @@ async def test_a_farewell_is_not_repeated_as_it_is(tmp_path: Path) -> None:
 
 async def test_pings_are_answered_and_nothing_more(tmp_path: Path) -> None:
     a, b = members(tmp_path, 2)
-    async with running(node(a)) as (one,), asyncio.timeout(10), attacking(one) as evil:
+    async with running(node(a)) as (one,), asyncio.timeout(60), attacking(one) as evil:
         channel = await evil.link(b)
         await one.event(LinkUp)
         for number in range(50):

@@ -104,7 +104,7 @@ async def test_a_join_ends_with_one_sentence(tmp_path: Path, how: str) -> None:
 
     async with server(REPLIES[how]) as address:
         http = dialing.make_session(1)
-        async with http, asyncio.timeout(10):
+        async with http, asyncio.timeout(60):
             with pytest.raises((RefusedError, NodeUnreachableError)) as refused:
                 await join_mesh(keys, http, "4T-K7QX-93FD", at=address, find=find, wall=wall, entropy=os.urandom)
     assert len(str(refused.value)) < 300

@@ -1,9 +1,8 @@
+"""All links of a node: who is let in, which of two stays, what is told of them."""
+
 import asyncio
-import errno
-import os
 import socket
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -12,28 +11,15 @@ from aiohttp import web
 from p2pq.core.events import DialFailed, LinkDown, LinkUp, Received
 from p2pq.daemon import dialing, link
 from p2pq.daemon.gate import GateLimits
-from p2pq.daemon.link import LinkLimits
 from p2pq.errors import ConfigError
 from p2pq.model.ids import Wall
 from p2pq.model.notice import PeerRefused
 from p2pq.wire import session, trust
-from p2pq.wire.messages import BlobGone, Granted, HasWork, Leaving, Peers, Renewed, RenewWant
+from p2pq.wire.messages import BlobGone, HasWork, Leaving, Peers
 from p2pq.wire.objects import CERT_LIFE_MS
-from tests.unit.daemon.linkkit import Node, keys_at, members, node, running, wall
+from tests.unit.daemon.linkkit import Node, keys_at, link_up, members, node, refused, running, wall
 
 DAY_MS = 24 * 3600 * 1000
-
-
-async def link_up(one: Node, two: Node) -> tuple[LinkUp, LinkUp]:
-    one.links.dial(two.address)
-    return await one.event(LinkUp), await two.event(LinkUp)
-
-
-async def refused(dialler: Node, address: str) -> str:
-    dialler.links.dial(address)
-    failed = await dialler.event(DialFailed)
-    assert failed.address == address
-    return failed.reason
 
 
 # -- the good case ----------------------------------------------------------------------------------------------------------
@@ -81,57 +67,6 @@ async def test_what_members_tell_of_others_is_filtered(tmp_path: Path) -> None:
         told = ((b"x" * 32, ("8.8.8.8:9476", *good, "10.0.0.5:22", "example.org:9476")), (b"y" * 32, ("8.8.8.8:53",)))
         one.links.send(b.node, Peers(addresses=told))
         assert (await two.event(Received)).message == Peers(addresses=((b"x" * 32, good),))
-
-
-async def test_large_and_many_messages_arrive_in_order(tmp_path: Path) -> None:
-    a, b = members(tmp_path, 2)
-    async with running(node(a), node(b)) as (one, two):
-        await link_up(one, two)
-        blobs = (os.urandom(3 << 20), os.urandom(3 << 20), b"x" * 100_000)
-        one.links.send(b.node, Granted(grant=b"g", blobs=blobs))
-        assert one.links.pending(b.node) > 6 << 20
-        for counter in range(500):
-            one.links.send(b.node, HasWork(counter=counter))
-        got = await two.event(Received)
-        assert isinstance(got.message, Granted)
-        assert got.message.blobs == blobs
-        for counter in range(500):
-            assert (await two.event(Received)).message == HasWork(counter=counter)
-        assert one.links.pending(b.node) == 0
-
-
-async def test_the_round_trip_is_measured(tmp_path: Path) -> None:
-    a, b = members(tmp_path, 2)
-    async with running(node(a), node(b)) as (one, two):
-        await link_up(one, two)
-        one.links.send(b.node, Leaving())
-        await two.event(Received)
-        two.links.send(a.node, Leaving())
-        await one.event(Received)
-        for links, peer in ((one.links, b.node), (two.links, a.node)):
-            rtt = links.rtt(peer)
-            assert rtt is not None
-            assert 0 < rtt < 2
-
-
-async def test_small_messages_do_not_wait(tmp_path: Path) -> None:
-    a, b = members(tmp_path, 2)
-    async with running(node(a), node(b)) as (one, two):
-        await link_up(one, two)
-        for links, peer in ((one.links, b.node), (two.links, a.node)):
-            sock = links._links[peer]._stream.get_extra_info("socket")
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-
-async def test_a_link_outlives_the_time_out_of_requests(tmp_path: Path) -> None:
-    a, b = members(tmp_path, 2)
-    async with running(node(a), node(b)) as (one, two):
-        await one.links.http.close()
-        one.links.http = dialing.make_session(1, total_s=0.05)
-        await link_up(one, two)
-        await asyncio.sleep(0.15)
-        two.links.send(a.node, HasWork(counter=1))
-        await one.event(Received)
 
 
 async def test_leaving_says_so(tmp_path: Path) -> None:
@@ -299,182 +234,6 @@ async def test_more_peers_than_links(tmp_path: Path) -> None:
     async with running(node(a, links_max=1), node(b), node(c)) as (hub, one, two):
         await link_up(one, hub)
         assert await refused(two, hub.address) == dialing.FULL
-
-
-async def test_nobody_there(tmp_path: Path) -> None:
-    async with running(node(keys_at(tmp_path / "a"))) as (one,):
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{sock.getsockname()[1]}"
-            assert await refused(one, address) == dialing.CONNECTION_REFUSED
-        assert await refused(one, "1.2.3.4:port") == dialing.BAD_ADDRESS
-        assert one.links.counters[dialing.CONNECTION_REFUSED] == 1
-
-
-async def test_nobody_answers(tmp_path: Path) -> None:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        sock.listen()
-        async with running(node(keys_at(tmp_path / "a"), limits=LinkLimits(handshake_s=0.05, close_s=0.05))) as (one,):
-            assert await refused(one, f"127.0.0.1:{sock.getsockname()[1]}") == dialing.NO_ANSWER
-
-
-async def serve(handler: Any) -> tuple[web.AppRunner, str]:
-    app = web.Application()
-    app.router.add_get("/{path:.*}", handler)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    return runner, "{}:{}".format(*runner.addresses[0])
-
-
-async def test_other_servers(tmp_path: Path) -> None:
-    visits: list[str] = []
-
-    async def other(request: web.Request) -> web.StreamResponse:
-        visits.append(request.path)
-        if request.app["how"] == "redirect":
-            raise web.HTTPFound("/elsewhere")
-        return web.Response(status=request.app["how"])
-
-    async with running(node(keys_at(tmp_path / "a"))) as (one,):
-        runner, address = await serve(other)
-        try:
-            for how, reason in ((200, dialing.NOT_P2PQ), (426, dialing.VERSION), ("redirect", dialing.NOT_P2PQ)):
-                runner.app._state["how"] = how
-                assert await refused(one, address) == reason
-        finally:
-            await runner.cleanup()
-    assert visits == ["/p2pq/1/link"] * 3
-
-
-async def test_a_server_that_upgrades_and_leaves(tmp_path: Path) -> None:
-    async def leave(request: web.Request) -> web.StreamResponse:
-        stream = web.WebSocketResponse()
-        await stream.prepare(request)
-        await stream.close()
-        return stream
-
-    async with running(node(keys_at(tmp_path / "a"))) as (one,):
-        runner, address = await serve(leave)
-        try:
-            assert await refused(one, address) == session.REFUSED_EARLY
-        finally:
-            await runner.cleanup()
-
-
-def test_failures_have_one_word_each() -> None:
-    for error, reason in (
-        (TimeoutError(), dialing.NO_ANSWER),
-        (OSError(errno.EHOSTUNREACH, "x"), dialing.UNREACHABLE),
-        (OSError(errno.ETIMEDOUT, "x"), dialing.NO_ANSWER),
-        (ConnectionResetError(errno.ECONNRESET, "x"), dialing.TURNED_AWAY),
-        (aiohttp.ServerDisconnectedError(), dialing.TURNED_AWAY),
-        (aiohttp.InvalidURL("x"), dialing.BAD_ADDRESS),
-        (aiohttp.ClientPayloadError(), dialing.NOT_P2PQ),
-    ):
-        assert dialing.dial_reason(error) == reason
-        assert dialing.SENTENCES[reason].endswith(".")
-
-
-# -- links that die ---------------------------------------------------------------------------------------------------------
-
-
-async def test_a_silent_link_ends(tmp_path: Path) -> None:
-    a, b = members(tmp_path, 2)
-    quick = LinkLimits(keep_s=0.02, silence_s=0.1, ping_s=1000, close_s=0.05)
-    slow = LinkLimits(ping_s=1000, close_s=0.05)
-    async with running(node(a, limits=quick), node(b, limits=slow)) as (one, two):
-        await link_up(one, two)
-        assert (await one.event(LinkDown)).reason == link.SILENT
-        assert (await two.event(LinkDown)).reason == link.CUT
-
-
-async def test_pings_keep_a_link_alive(tmp_path: Path) -> None:
-    a, b = members(tmp_path, 2)
-    quick = LinkLimits(keep_s=0.01, silence_s=1, ping_s=0.02, close_s=0.05)
-    async with running(node(a, limits=quick), node(b, limits=LinkLimits(close_s=0.05))) as (one, two):
-        await link_up(one, two)
-        carried = one.links._links[b.node]
-        async with asyncio.timeout(5):
-            while carried.ping_number < 30:
-                one.links.send(b.node, HasWork(counter=1))
-                await two.event(Received)
-        assert one.links.is_up(b.node)
-
-
-async def test_a_peer_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
-    a, b = members(tmp_path, 2)
-    limits = LinkLimits(outbox_bytes=1 << 20, close_s=0.05)
-    async with running(node(a, limits=limits), node(b)) as (one, two):
-        await link_up(one, two)
-        one.links.send(b.node, Granted(grant=os.urandom(2 << 20)))
-        assert (await one.event(LinkDown)).reason == link.SLOW
-        assert (await two.event(LinkDown)).reason == link.CUT
-
-
-async def test_a_stuck_write_ends_the_link(tmp_path: Path) -> None:
-    a, b = members(tmp_path, 2)
-    quick = LinkLimits(keep_s=0.02, write_s=0.1, close_s=0.05)
-    async with running(node(a, limits=quick), node(b)) as (one, two):
-        await link_up(one, two)
-        blocked = one.links._links[b.node]
-
-        async def never(_data: bytes) -> None:
-            await asyncio.Event().wait()
-
-        blocked._stream.send_bytes = never  # type: ignore[method-assign]
-        one.links.send(b.node, Leaving())
-        assert (await one.event(LinkDown)).reason == link.SLOW
-        await two.event(LinkDown)
-
-
-async def test_messages_that_nobody_can_read(tmp_path: Path) -> None:
-    a, b = members(tmp_path, 2)
-    async with running(node(a), node(b)) as (one, two):
-        await link_up(one, two)
-        sender = one.links._links[b.node]
-        for counter in range(link.MALFORMED_MAX):
-            assert two.events.empty()
-            sender._outbox.append(b"\x00\x01\x00\x00\x00\x01\x00\x00\x00\xc1")
-            sender.send(HasWork(counter=counter))
-            if counter < link.MALFORMED_MAX - 1:
-                assert (await two.event(Received)).message == HasWork(counter=counter)
-        assert (await two.event(LinkDown)).reason == link.BROKE_PROTOCOL
-        assert (await one.event(LinkDown)).reason == link.CUT
-
-
-# -- renewal ----------------------------------------------------------------------------------------------------------------
-
-
-async def test_an_aging_certificate_is_renewed_at_link_up(tmp_path: Path) -> None:
-    _, b = members(tmp_path, 2)
-    late = Wall(wall() + CERT_LIFE_MS * 3 // 4)
-    a = keys_at(tmp_path / "n0", "n0", late)  # the founder renews its own at a start
-    async with running(node(a, wall=lambda: late), node(b, wall=lambda: late)) as (one, two):
-        before = b.cert
-        await link_up(one, two)
-        async with asyncio.timeout(5):
-            while b.cert == before:
-                one.links.send(b.node, HasWork(counter=1))
-                await two.event(Received)
-    assert b.cert.exp > late + CERT_LIFE_MS // 2
-
-
-async def test_renewal_is_no_way_to_get_more(tmp_path: Path) -> None:
-    a, b, c = members(tmp_path, 3)
-    async with running(node(a), node(b)) as (one, two):
-        await link_up(one, two)
-        two.links.send(a.node, RenewWant(cert=c.state.certs[0]))
-        two.links.send(a.node, HasWork(counter=1))
-        await one.event(Received)
-        assert one.notices.get_nowait() == PeerRefused(address="127.0.0.1", reason=session.NOT_HOLDER, peer=b.node)
-        one.links.send(b.node, Renewed(certs=c.state.certs))
-        one.links.send(b.node, HasWork(counter=1))
-        await two.event(Received)
-        assert two.notices.get_nowait() == PeerRefused(address="127.0.0.1", reason=session.NOT_HOLDER, peer=a.node)
-    assert b.cert.sub == b.node
 
 
 # -- the door ---------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Connections with our settings, and SQLite's errors as ours."""
 
 import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -72,8 +71,8 @@ def test_nothing_is_made_where_nothing_is(tmp_path: Path):
     assert not (tmp_path / "missing").exists()
 
 
-def test_what_is_no_database_is_seen_when_it_is_used(tmp_path: Path):
+def test_what_is_no_database_is_seen_at_once(tmp_path: Path):
     (tmp_path / "x").write_bytes(b"not a database, surely" * 1000)
-    with closing(sqlite.connect(tmp_path / "x")) as db, pytest.raises(sqlite3.DatabaseError) as caught:
-        db.execute("SELECT * FROM t")
+    with pytest.raises(sqlite3.DatabaseError) as caught:
+        sqlite.connect(tmp_path / "x")
     assert isinstance(sqlite.storage_error(caught.value, PATH), StoreDamagedError)
