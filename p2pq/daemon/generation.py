@@ -104,6 +104,7 @@ class Generation:
         self._group = group
         self._telemetry = app.telemetry
         self._cleanup = contextlib.AsyncExitStack()
+        self._new_bans: tuple[BanKept, ...] = ()
 
     def build(self) -> None:
         """Build the parts; ``start`` sets them going.
@@ -120,7 +121,7 @@ class Generation:
         settings, keys = app.settings, app.keys
         self.store, restored = Store.open(app.home.store, app.wall, settings.store)
         self._cleanup.push_async_callback(self.store.close)
-        restored = self._with_bans(restored)
+        restored = self._with_bans(self._own_bans(restored))
         self.blobs = BlobStore(
             app.home.blobs,
             quota_bytes=settings.store.blobs_mb << 20,
@@ -229,8 +230,27 @@ class Generation:
                 log.warning("join.ban-ignored", extra={"fields": {"reason": error.reason}})
                 continue
             told.append(BanKept(node=NodeId(ban.sub), banned=ban.banned, signed=raw))
-        self._told_bans = tuple(told)
+        self._new_bans += tuple(told)
         return msgspec.structs.replace(restored, bans=(*restored.bans, *told))
+
+    def _own_bans(self, restored: Restored) -> Restored:
+        """Let go of the bans of a mesh that this node has left; what else does not verify holds here, unsigned."""
+        app = self._app
+        kept = []
+        for row in restored.bans:
+            try:
+                if row.signed:
+                    trust.open_ban(row.signed, app.keys.state.root, app.wall())
+                kept.append(row)
+            except Reject as error:
+                log.warning("ban.not-verified", extra={"fields": {"peer": short(row.node), "reason": error.reason}})
+                if error.reason == trust.WRONG_ROOT:
+                    # Written over, or whoever joins would be told of it.
+                    self._new_bans += (BanKept(node=row.node, banned=False),)
+                else:
+                    # Most often a clock that was set back: a ban errs towards holding, and the store keeps the signed one.
+                    kept.append(BanKept(node=row.node, banned=row.banned))
+        return msgspec.structs.replace(restored, bans=tuple(kept))
 
     async def start(self) -> None:
         """Open the doors and set everything going.
@@ -240,8 +260,8 @@ class Generation:
         """
         app, settings = self._app, self._app.settings
         self.store.start(self._on_trouble)
-        if self._told_bans:
-            await self.store.commit(self._told_bans, full=True)
+        if self._new_bans:
+            await self.store.commit(self._new_bans, full=True)
         await self.pool.start()
         self.links.add_routes([*self.transfers.routes(), *self.invitations.routes()])
         await self.links.start()

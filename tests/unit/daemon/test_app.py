@@ -13,14 +13,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from p2pq.daemon.app import run_node
+from p2pq.core.records import BanKept
+from p2pq.daemon.app import run_node, wall
 from p2pq.daemon.home import Home
+from p2pq.daemon.identity import load_or_create
 from p2pq.daemon.store import Store
 from p2pq.errors import ConfigError, StoreDamagedError
 from p2pq.model.config import NodeSettings, RunnerSettings, Settings
-from p2pq.model.ids import Wall
-from p2pq.wire import control
+from p2pq.model.ids import NodeId, Wall
+from p2pq.wire import control, trust
 from p2pq.wire.control import Done, Failed, MeshView, Reply, StatusView, Welcome
+from p2pq.wire.prims import SigningKey
 
 
 @pytest.fixture
@@ -109,6 +112,27 @@ async def test_founding_a_mesh_begins_a_new_life_on_the_same_port_and_connection
         assert status.address == line.split()[3]
         assert status.mesh == "lab"
         await client.ask(control.Stop(now=True))
+
+
+async def test_bans_of_a_mesh_that_was_left_and_of_a_clock_set_back_do_not_prevent_a_start(
+    home: Home, tmp_path: Path
+) -> None:
+    now = wall()
+    own = load_or_create(home, "n", now, os.urandom)
+    other = SigningKey(os.urandom(32))
+    stranger, late = NodeId(os.urandom(32)), NodeId(os.urandom(32))
+    foreign = trust.issue_ban(other, other.public, stranger, at=now, banned=True, certs=())
+    early = own.sign_ban(late, Wall(now + 10 * trust.SKEW_MS), banned=True)
+    store, _ = Store.open(home.store, lambda: now)
+    store.start()
+    rows = BanKept(node=stranger, banned=True, signed=foreign), BanKept(node=late, banned=True, signed=early)
+    await store.commit(rows, full=True)
+    await store.close()
+    async with running(home, settings(tmp_path)) as (client, _, _):
+        assert await client.ask(control.Stop()) == [Done()]
+    store, restored = Store.open(home.store, lambda: now)
+    await store.close()
+    assert set(restored.bans) == {BanKept(node=stranger, banned=False), rows[1]}
 
 
 async def test_sigterm_stops_the_node(home: Home, tmp_path: Path) -> None:
