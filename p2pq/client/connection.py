@@ -57,9 +57,15 @@ class Connection:
             self._send(Hello(api=API_VERSION, token=token, version=__version__))
             answer = self._receive()
             self._socket.settimeout(None)
+        except TimeoutError as error:
+            self._socket.close()
+            raise NodeUnreachableError(
+                f"the node does not answer within {CONNECT_S:g} s; see node.log beside {path}, or kill it and start it again"
+            ) from error
         except OSError as error:
             self._socket.close()
-            raise NodeUnreachableError(f"no node answers at {path} ({error}); start one with `p2pq start`") from error
+            why = error.strerror or str(error)
+            raise NodeUnreachableError(f"no node answers at {path} ({why}); start one with `p2pq start`") from error
         match answer:
             case Welcome():
                 self.welcome = answer

@@ -36,7 +36,8 @@ class Host:
     def environment(self) -> dict[str, str]:
         """Return what commands on this host see."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("P2PQ_")}
-        own = {"P2PQ_HOME": str(self.home), "P2PQ_ALLOW_ROOT": "1", "PYTHONPATH": str(ROOT)}
+        python_path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        own = {"P2PQ_HOME": str(self.home), "P2PQ_ALLOW_ROOT": "1", "PYTHONPATH": python_path}
         return {**kept, **own, **self.settings}
 
     def argv(self, *args: str) -> list[str]:
