@@ -1,0 +1,144 @@
+"""One life in one mesh: what it is built of, what a join told it, and that nothing of it is left."""
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from p2pq.core import events as ev
+from p2pq.core.records import BanKept
+from p2pq.daemon import offering
+from p2pq.daemon.generation import Generation, Lasting
+from p2pq.daemon.home import Home
+from p2pq.daemon.jobpython import JobPython
+from p2pq.daemon.store import Store
+from p2pq.daemon.telemetry import Telemetry
+from p2pq.errors import ConfigError, LinkError, StorageError
+from p2pq.model.config import NodeSettings, Settings
+from p2pq.model.ids import Mono, NodeId
+from p2pq.wire.messages import BlobGone, Ping
+from tests.unit.daemon.linkkit import keys_at, wall
+
+PEER = NodeId(b"p" * 32)
+
+
+def lasting(path: Path, **changes: object) -> Lasting:
+    loop = asyncio.get_running_loop()
+
+    async def no_restart(_hints: tuple[str, ...], _bans: tuple[bytes, ...]) -> Generation:
+        raise AssertionError("nothing here begins anew")
+
+    def mono() -> Mono:
+        return Mono(loop.time())
+
+    keys = keys_at(path / "home", "ant")
+    settings = Settings(node=NodeSettings(mdns=False, slots=1))
+    made = Lasting(
+        home=Home.open(path / "home", environ={"P2PQ_ALLOW_ROOT": "1"}),
+        settings=settings,
+        keys=keys,
+        telemetry=Telemetry(mono),
+        machine=offering.machine(settings),
+        python=JobPython(executable=path / "no-python", prefixes=(), version="3.11.0"),
+        listen="127.0.0.1:0",
+        mono=mono,
+        wall=wall,
+        restart=no_restart,
+        stop=lambda _now: None,
+    )
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+class Over(Exception):  # noqa: N818  ends the group, as the app does
+    pass
+
+
+@contextlib.asynccontextmanager
+async def living(app: Lasting) -> AsyncIterator[Generation]:
+    try:
+        async with asyncio.TaskGroup() as group, asyncio.timeout(60):
+            generation = Generation(app, group)
+            try:
+                generation.build()
+                await generation.start()
+                yield generation
+                await generation.drain(at_once=True)
+            finally:
+                await generation.close()
+            raise Over  # noqa: TRY301  ends what else runs in the group
+    except* Over:
+        pass
+
+
+async def test_it_says_where_it_listens_and_listens_there_again(tmp_path: Path) -> None:
+    app = lasting(tmp_path)
+    async with living(app) as first:
+        line = first.ready_line()
+        assert line.split()[:2] == ["ready", "ant"]
+        assert line.split()[3] == app.listen == f"127.0.0.1:{first.links.port}"
+    async with living(app) as second:
+        assert second.ready_line() == line
+
+
+async def test_a_ban_that_a_join_told_holds_before_the_first_link_and_after_a_restart(tmp_path: Path) -> None:
+    app = lasting(tmp_path)
+    raw = app.keys.sign_ban(PEER, wall(), banned=True)
+    app.bans = (raw, b"not a ban")
+    async with living(app) as generation:
+        assert generation.node.banned(PEER)
+        assert not generation.node.banned(NodeId(b"q" * 32))
+    store, restored = Store.open(app.home.store, wall)
+    await store.close()
+    assert restored.bans == (BanKept(node=PEER, banned=True, signed=raw),)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [("blobs", StorageError), ("listen", ConfigError)],
+)
+async def test_what_could_not_start_leaves_nothing_open(tmp_path: Path, spoil: str, error: type[Exception]) -> None:
+    app = lasting(tmp_path)
+    if spoil == "blobs":
+        shutil.rmtree(app.home.blobs)
+        app.home.blobs.write_text("a file where a folder should be")
+    else:
+        app.listen = "192.0.2.1:1"
+    with pytest.raises(ExceptionGroup) as caught:
+        async with living(app):
+            pass
+    assert caught.group_contains(error), caught.value.exceptions
+    assert [path for path in held_open() if str(tmp_path) in path] == []
+
+
+def held_open() -> list[str]:
+    found = []
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that this listing used
+            found.append(str(path.readlink()))
+    return found
+
+
+async def test_what_members_say_reaches_the_part_that_answers_it(tmp_path: Path) -> None:
+    async with living(lasting(tmp_path)) as generation:
+        generation._service(PEER, BlobGone(req=1, blobs=(b"b" * 32,)))  # nobody waits for it
+        with pytest.raises(LinkError, match="themselves"):
+            generation._service(PEER, Ping(number=1))
+
+
+async def test_what_the_machine_offers_is_told_once_it_is_known(tmp_path: Path) -> None:
+    app = lasting(tmp_path)
+    async with living(app) as generation:
+        told: list[ev.Event] = []
+        generation.driver.post = told.append  # type: ignore[method-assign]
+        generation.offer()
+        assert told == []
+        app.isolation = offering.IsolationReport("none", "no bwrap", "install it")
+        generation.offer()
+        (offered,) = told
+        assert isinstance(offered, ev.Offering)
+        assert generation.parts.isolation == app.isolation
