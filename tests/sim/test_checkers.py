@@ -1,0 +1,141 @@
+"""Each promise that is broken is noticed."""
+
+import pytest
+
+from p2pq.core import effects as fx
+from p2pq.core import records
+from p2pq.model.ids import JobId, LeaseId, NodeId
+from p2pq.model.job import Limits, Outcome, Resources
+from p2pq.wire.objects import ResultItem
+from simulations.checkers import Broken, Checkers
+from simulations.world import WALL0
+
+MASTER, WORKER, OTHER = (NodeId(bytes([number]) * 32) for number in range(3))
+JOB = JobId(b"j" * 16)
+FIRST, SECOND = LeaseId(1, 0), LeaseId(1, 1)
+OK = Outcome(reason="ok", exit=0)
+
+
+class Bench:
+    """A job of one task."""
+
+    def __init__(self) -> None:
+        self.checkers = Checkers()
+        self.checkers.submitted(MASTER, JOB, tasks=1, retries=0)
+        self.row(records.JobAdded(job=JOB, manifest=b"", key=b"", reply_secret=b"", wall=WALL0))
+
+    def row(self, row: records.Row, host: NodeId = MASTER) -> None:
+        self.checkers.durable(host, row)
+
+    def grant(self, lease: LeaseId = FIRST, attempt: int = 1) -> None:
+        self.row(
+            records.LeaseGranted(lease=lease, job=JOB, task=0, attempt=attempt, worker=WORKER, wall=WALL0),
+        )
+
+    def lose(self, lease: LeaseId = FIRST) -> None:
+        self.row(records.LeaseEnded(lease=lease, job=JOB, task=0, attempt=1, fault="lost"))
+
+    def run(self, lease: LeaseId = FIRST, host: NodeId = WORKER) -> None:
+        self.checkers.started(
+            host,
+            fx.Start(
+                lease=lease, master=MASTER, owner="ann", job=JOB, task=0, attempt=1, tasks=1, key=b"", reply=b"",
+                body=(), blobs=(), resources=Resources(), limits=Limits(), sandbox="strict", own=False,
+            ),
+        )  # fmt: skip
+        self.checkers.exited(host, MASTER, lease, OK)
+
+    def settle(self, lease: LeaseId = FIRST, *, under: LeaseId = FIRST, worker: NodeId = WORKER) -> None:
+        item = ResultItem(job=JOB, task=0, attempt=1, lease=under, outcome=OK, sandbox="strict")
+        self.row(
+            records.AttemptEnded(lease=lease, job=JOB, task=0, worker=worker, result=item, state="done", wall=WALL0)
+        )
+
+    def end(self) -> None:
+        self.row(records.JobEnded(job=JOB, state="done", wall=WALL0))
+
+
+def test_a_good_life_is_accepted():
+    bench = Bench()
+    bench.grant()
+    bench.run()
+    bench.settle()
+    bench.checkers.written(MASTER, JOB, 0)
+    bench.row(records.TaskDelivered(job=JOB, task=0))
+    bench.end()
+    bench.checkers.finish(clean=True)
+
+
+def broken(promise: str):
+    return pytest.raises(Broken, match=promise)
+
+
+def test_leases():
+    bench = Bench()
+    bench.grant()
+    with broken("granted twice"):
+        bench.grant()
+    with broken("two live leases"):
+        bench.grant(SECOND, attempt=2)
+    bench.lose()
+    with broken("not live"):
+        bench.lose()
+    with broken("counted up"):
+        bench.grant(SECOND, attempt=1)
+
+
+def test_attempts():
+    bench = Bench()
+    with broken("not durable"):
+        bench.run()
+    bench.grant()
+    with broken("does not hold its lease"):
+        bench.run(host=OTHER)
+    bench.run()
+    with broken("started twice"):
+        bench.run()
+
+
+def test_results():
+    bench = Bench()
+    bench.grant()
+    with broken("never ended so"):
+        bench.settle()
+    for bad, promise in (({"under": SECOND}, "another lease"), ({"worker": OTHER}, "did not hold the lease")):
+        bench = Bench()
+        bench.grant()
+        bench.run()
+        with broken(promise):
+            bench.settle(**bad)
+
+
+def test_settled_once():
+    bench = Bench()
+    bench.grant()
+    bench.run()
+    bench.settle()
+    with broken("settled twice"):
+        bench.row(records.TaskEnded(job=JOB, task=0, state="failed", wall=WALL0))
+    with broken("that is over was granted"):
+        bench.grant(SECOND, attempt=2)
+
+
+def test_delivery_and_the_end():
+    bench = Bench()
+    with broken("before its tasks"):
+        bench.end()
+    with broken("not over, durably"):
+        bench.checkers.written(MASTER, JOB, 0)
+    with broken("tasks were lost"):
+        bench.checkers.finish(clean=False)
+    bench.grant()
+    bench.run()
+    bench.settle()
+    with broken("nothing was written"):
+        bench.row(records.TaskDelivered(job=JOB, task=0))
+    with broken("before its results were delivered"):
+        bench.end()
+    with broken("never ended"):
+        bench.checkers.finish(clean=False)
+    with broken("never submitted there"):
+        bench.row(records.TaskDelivered(job=JOB, task=0), host=OTHER)
