@@ -474,6 +474,8 @@ class Links:
     def _refuse(self, ip: str, reason: str, peer: NodeId | None = None) -> None:
         """Count; say it at most once a second for one source and reason."""
         self.counters[reason] += 1
+        if reason == ALREADY:
+            return  # two nodes dialled each other at the same moment: nothing to tell of
         if reason == session.DUPLICATE_KEY and peer is None:
             self._duplicate(ip)
         now = self._loop.time()

@@ -98,6 +98,8 @@ async def test_simultaneous_dials_leave_one_link(tmp_path: Path) -> None:
                     seen.append((type(event), each is one))
             await asyncio.sleep(0)
         assert sorted(kind.__name__ for kind, _ in seen) == ["DialFailed", "LinkUp", "LinkUp"]
+        assert one.notices.empty()
+        assert two.notices.empty()
         assert one.links.link_dialled(two.id) != two.links.link_dialled(one.id)
         one.links.send(two.id, HasWork(counter=7))
         assert (await two.event(Received)).message == HasWork(counter=7)
