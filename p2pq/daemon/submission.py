@@ -88,35 +88,16 @@ def prepare(
     )
     tasks = count_tasks(sweep.array, sweep.axes)
     found = folders.scan(folder, request.exclude)
-    paths = {entry.path for entry in found.entries if entry.kind == "file"}
-    main = folders.find_main(folder, request.main or None)
-    if main not in paths:
-        raise UsageError(f"{names.display(main)} is what the job runs, but --exclude or an ignore file leaves it out")
-    kind = _kind(folder, main)
+    main = _main(folder, request.main, found)
     job = JobId(os.urandom(16))
-    secret = prims.derive(author.secret, b"", _CHUNK_KEYS)
-    config = ""
     sink = _sink(blobs, job, given_up)
     try:
-        tree = folders.pack(folder, found, sink, convergent(secret))
-        if request.config:
-            config, tree = _with_config(tree, folder, Path(request.config), sink, secret)
-        name = request.name or folder.resolve().name or "job"
+        body = _pack(request, sweep, main, found, sink, prims.derive(author.secret, b"", _CHUNK_KEYS))
         key = os.urandom(32)
-        body = JobBody(
-            name=name[:200],
-            main=main,
-            kind=kind,
-            args=request.args,
-            axes=sweep.axes,
-            array=sweep.array,
-            config=config,
-            tree=tree,
-        )
         refs, parts = bodies.encrypt(key, body)
         for ref, part in zip(refs, parts, strict=True):
             sink(ref.blob, part)
-        tree_refs = bodies.tree_refs(tree)
+        tree_refs = bodies.tree_refs(body.tree)
         if len(tree_refs) > BLOBS_MAX:
             raise UsageError(  # noqa: TRY301
                 f"{names.display(str(folder))} is too large for one job; --exclude what it does not need"
@@ -150,7 +131,7 @@ def prepare(
         blobs.unpin(job)
         raise
     extra = JobExtra(
-        name=name,
+        name=_name(request),
         folder=str(folder),
         results=request.results or str(folder / "results"),
         argv=(main, *request.args),
@@ -164,6 +145,40 @@ def prepare(
 def open_sweep(extra: JobExtra | None) -> Sweep:
     """Return what names a job's tasks, from what was kept of it."""
     return msgspec.msgpack.decode(extra.axes, type=Sweep) if extra is not None and extra.axes else Sweep()
+
+
+def _name(request: Submit) -> str:
+    return request.name or Path(request.folder).resolve().name or "job"
+
+
+def _main(folder: Path, wanted: str, found: folders.Scan) -> str:
+    """Return what the job runs; it must be among what travels."""
+    main = folders.find_main(folder, wanted or None)
+    if not any(entry.path == main and entry.kind == "file" for entry in found.entries):
+        raise UsageError(f"{names.display(main)} is what the job runs, but --exclude or an ignore file leaves it out")
+    return main
+
+
+def _pack(
+    request: Submit, sweep: Sweep, main: str, found: folders.Scan, sink: Callable[[bytes, bytes], None], secret: bytes
+) -> JobBody:
+    """Pack the folder and return what the job is."""
+    folder = Path(request.folder)
+    kind = _kind(folder, main)
+    config = ""
+    tree = folders.pack(folder, found, sink, convergent(secret))
+    if request.config:
+        config, tree = _with_config(tree, folder, Path(request.config), sink, secret)
+    return JobBody(
+        name=_name(request)[:200],
+        main=main,
+        kind=kind,
+        args=request.args,
+        axes=sweep.axes,
+        array=sweep.array,
+        config=config,
+        tree=tree,
+    )
 
 
 def _sink(blobs: BlobStore, job: JobId, given_up: Callable[[], bool]) -> Callable[[bytes, bytes], None]:
