@@ -217,6 +217,7 @@ class Generation:
             scheduler=self.scheduler,
             tasks=group,
             say=self.links.send,
+            pending=self.links.pending,
         )
 
     def _with_bans(self, restored: Restored) -> Restored:

@@ -34,6 +34,11 @@ TAIL_POLL_S: Final = 0.2
 STREAMS_MAX: Final = 64
 """Streams per peer, and tasks of a job followed at once."""
 QUEUE_MAX: Final = 64
+PENDING_BYTES_MAX: Final = 1 << 20
+"""While more than this waits to be sent to a peer, no output is added: a task can print faster than any network."""
+PENDING_POLL_S: Final = 0.02
+TAIL_BYTES: Final = 1 << 20
+"""Of what a task here has printed so far, so much of the end is shown."""
 SILENCE_S: Final = 10.0
 """A worker that says nothing for this long is asked again, or its result has come."""
 
@@ -60,8 +65,9 @@ class Logs:
         scheduler: Scheduler,
         tasks: asyncio.TaskGroup,
         say: Callable[[NodeId, Message], None],
+        pending: Callable[[NodeId], int] = lambda _: 0,
     ) -> None:
-        """Take the parts; ``say`` sends to a linked peer."""
+        """Take the parts; ``say`` sends to a linked peer, ``pending`` tells how many bytes wait to be sent to it."""
         self._node = node
         self._guests = guests
         self._jobs = jobs
@@ -70,6 +76,7 @@ class Logs:
         self._scheduler = scheduler
         self._tasks = tasks
         self._say = say
+        self._pending = pending
         self._serving: dict[tuple[NodeId, int], asyncio.Task[None]] = {}
         self._asked: dict[int, tuple[NodeId, asyncio.Queue[LogData]]] = {}
         self._number = 0
@@ -110,6 +117,8 @@ class Logs:
     async def _tail(self, peer: NodeId, want: LogWant, guest: Guest) -> None:
         offset = want.offset
         async for data in self._local(guest, want.stream, offset):
+            while self._pending(peer) > PENDING_BYTES_MAX:  # noqa: ASYNC110  the link has no event for it
+                await asyncio.sleep(PENDING_POLL_S)
             sealed = seal.encrypt_body(guest.start.key, data, aad(want.lease, want.stream, offset))
             self._say(peer, LogData(req=want.req, offset=offset, data=sealed))
             offset += len(data)
@@ -122,12 +131,14 @@ class Logs:
             while True:
                 ended = self._guests.find(guest.start.lease, guest.start.master) is not guest
                 path = guest.stdout if stream == "stdout" else guest.stderr
-                if descriptor < 0 and path is not None:
+                if descriptor < 0 and path is not None and not ended:
+                    # Once it has ended, the file of that name may be the next task's.
                     descriptor = _open(path)
                 if descriptor >= 0:
                     while data := os.pread(descriptor, CHUNK_BYTES, offset):
                         offset += len(data)
                         yield data
+                        await asyncio.sleep(0)  # a gigabyte of output must not hold everything else up
                 if ended:
                     return
                 await asyncio.sleep(TAIL_POLL_S)
@@ -212,8 +223,8 @@ class Logs:
             source = self._local(guest, stream, offset) if guest is not None and follow else None
             if guest is not None and not follow:
                 path = guest.stdout if stream == "stdout" else guest.stderr
-                data = await asyncio.to_thread(path.read_bytes) if path is not None else b""
-                await send(LogChunk(task=number, data=data[-CHUNK_BYTES * 16 :], stream=stream))
+                data = await asyncio.to_thread(_tail_of, path) if path is not None else b""
+                await send(LogChunk(task=number, data=data, stream=stream))
         else:
             secret = self._store.secret(row.job)
             key = secret.key if secret is not None else b""
@@ -286,6 +297,18 @@ def _open(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return -1
+
+
+def _tail_of(path: Path) -> bytes:
+    """Return the last TAIL_BYTES of a file; nothing if it is gone."""
+    descriptor = _open(path)
+    if descriptor < 0:
+        return b""
+    try:
+        size = os.fstat(descriptor).st_size
+        return os.pread(descriptor, TAIL_BYTES, max(0, size - TAIL_BYTES))
+    finally:
+        os.close(descriptor)
 
 
 def _number(row: JobRow, index: int) -> int:

@@ -1,12 +1,18 @@
 """Certificates that renew themselves: an aging member asks the admin that let it in, as soon as the two are linked."""
 
+import logging
 from collections.abc import Callable
+from typing import Final
 
 from p2pq.daemon.identity import NodeKeys
 from p2pq.daemon.link import Link
-from p2pq.errors import Reject
+from p2pq.errors import Reject, StorageError
 from p2pq.model.ids import Wall
 from p2pq.wire.messages import Renewed, RenewWant
+
+log = logging.getLogger(__name__)
+
+NOT_KEPT: Final = "renewed-certificate-not-kept"
 
 
 class Renewals:
@@ -30,13 +36,12 @@ class Renewals:
         return None
 
     def keep(self, message: Renewed) -> str | None:
-        """Keep our renewed certificate; return why not, if it is not good.
-
-        Raises:
-            StorageError: the home cannot be written.
-        """
+        """Keep our renewed certificate; return why not, if it is not good or the home is full: it is asked for again."""
         try:
             self._keys.renewed(message.certs, self._wall())
         except Reject as error:
             return error.reason
+        except StorageError as error:
+            log.warning("certificate.not-kept", extra={"fields": {"reason": str(error)}})
+            return NOT_KEPT
         return None
