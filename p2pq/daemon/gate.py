@@ -9,11 +9,15 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import logging
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
+
+from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from p2pq.errors import ConfigError
 
@@ -21,6 +25,8 @@ DEFAULT_PORT: Final = 9476
 PORT_MAX: Final = 0xFFFF
 BACKLOG: Final = 128
 SOURCES_MAX: Final = 4096
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # Reasons.
 TOO_MANY: Final = "too-many-connections"
@@ -274,3 +280,20 @@ def _reset(sock: socket.socket) -> None:
 def _abort(transport: asyncio.BaseTransport) -> None:
     if isinstance(transport, asyncio.WriteTransport):
         transport.abort()
+
+
+@web.middleware
+async def no_browsers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse what a web page sends: peers have no Origin."""
+    if "Origin" in request.headers:
+        return web.Response(status=403, text="not for browsers\n")
+    return await handler(request)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Keep what strangers send out of the log: aiohttp reports every malformed request as an error."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+http_log: Final = logging.getLogger("p2pq.http")
+http_log.addFilter(_is_ours)

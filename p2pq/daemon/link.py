@@ -25,7 +25,9 @@ from p2pq.wire.session import (
     SENTENCES,
     Channel,
     HandshakeRefused,
+    Initiator,
     PeerInfo,
+    Responder,
     refused,
 )
 
@@ -282,6 +284,26 @@ class Link:
     def _stir(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+
+
+async def handshake_message(stream: Stream, side: Initiator | Responder) -> bytes:
+    """Return the next handshake message.
+
+    Raises:
+        HandshakeRefused: the connection ended, or brought something else.
+    """
+    got = await stream.receive()
+    if got.type is not aiohttp.WSMsgType.BINARY:
+        raise side.closed()
+    return bytes(got.data)
+
+
+async def try_send(stream: Stream, data: bytes) -> None:
+    """Send to one who may have gone; then the next receive says so."""
+    try:
+        await stream.send_bytes(data)
+    except (ConnectionError, aiohttp.ClientError, RuntimeError):
+        return
 
 
 def cut(stream: Stream) -> None:

@@ -5,16 +5,14 @@ initiator takes the link for established when that has come, for until then it m
 """
 
 import asyncio
-import logging
 import os
 import socket
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Final, get_args
 
 import aiohttp
 from aiohttp import web
-from aiohttp.http import HttpProcessingError
 
 from p2pq.core.events import DialFailed, Event, LinkDown, LinkUp, Received
 from p2pq.daemon import gate, link, netinfo
@@ -44,16 +42,6 @@ NOTES_KEPT: Final = 1024
 NOTE_EVERY_S: Final = 1.0
 RENEW_CHECK_S: Final = 3600.0
 
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    """Keep what strangers send out of the log: aiohttp reports every malformed request as an error."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
-
-
-_http_log: Final = logging.getLogger("p2pq.http")
-_http_log.addFilter(_is_ours)
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _CORE: Final = frozenset(get_args(CoreMessage))
 
@@ -118,13 +106,13 @@ class Links:
         self._entropy = entropy
         self._loop = asyncio.get_running_loop()
         self._gate = Gate(gate_limits or GateLimits(), refused=self._refuse, known=self._is_linked_ip)
-        self._app = web.Application(middlewares=[_no_browsers, self._admit_members], client_max_size=4096)
+        self._app = web.Application(middlewares=[gate.no_browsers, self._admit_members], client_max_size=4096)
         self._app.router.add_get("/p2pq/{version}/link", self._answer)
         self._runner = web.AppRunner(
             self._app,
             handle_signals=False,
             access_log=None,
-            logger=_http_log,
+            logger=gate.http_log,
             max_line_size=1024,
             max_field_size=2048,
             max_headers=24,
@@ -254,7 +242,7 @@ class Links:
         return found.pending_bytes if found else 0
 
     @web.middleware
-    async def _admit_members(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _admit_members(self, request: web.Request, handler: gate.Handler) -> web.StreamResponse:
         """Give requests from where a member is linked the time they need; each route checks its ticket itself."""
         if self._is_linked_ip(netinfo.plain_ip(request.remote or "")):
             self._gate.admit(request.transport)
@@ -286,7 +274,7 @@ class Links:
         except HandshakeRefused as refusal:
             self._refuse(ip, refusal.reason, responder.peer.node if responder.peer else None)
             for record in refusal.farewell:
-                await _try_send(stream, record)
+                await link.try_send(stream, record)
             if refusal.farewell:
                 await stream.close()
             else:
@@ -304,16 +292,16 @@ class Links:
         return stream
 
     async def _receive_hello(self, stream: web.WebSocketResponse, responder: session.Responder, ip: str) -> Link:
-        await _try_send(stream, responder.receive(await _handshake_message(stream, responder), self._wall()))
+        await link.try_send(stream, responder.receive(await link.handshake_message(stream, responder), self._wall()))
         try:
-            last = await _handshake_message(stream, responder)
+            last = await link.handshake_message(stream, responder)
         except HandshakeRefused as refusal:
             raise GaveUp(refusal.reason, str(refusal)) from refusal
         responder.receive(last, self._wall())
         info, channel = responder.peer, responder.channel
         if info is None or channel is None:
             raise responder.closed()
-        address = _dialable(info, ip)
+        address = netinfo.dialable(info.addresses, ip)
         limits = self._limits
         accepted = Link(stream, channel, info, dialled=False, address=address, remote_ip=ip, limits=limits)
         existing = self._links.get(info.node)
@@ -361,7 +349,7 @@ class Links:
     async def _introduce(self, stream: aiohttp.ClientWebSocketResponse, address: str) -> tuple[Link, list[Message]]:
         initiator = session.Initiator(self._local(), self._mesh(), self._entropy)
         await stream.send_bytes(initiator.start())
-        answer = initiator.receive(await _handshake_message(stream, initiator), self._wall())
+        answer = initiator.receive(await link.handshake_message(stream, initiator), self._wall())
         info, channel = initiator.peer, initiator.channel
         if info is None or channel is None:
             raise initiator.closed()
@@ -372,7 +360,7 @@ class Links:
             await stream.send_bytes(answer)
             ip = netinfo.plain_ip(str((stream.get_extra_info("peername") or ("",))[0]))
             dialled = Link(stream, channel, info, dialled=True, address=address, remote_ip=ip, limits=self._limits)
-            return dialled, dialled.first(await _handshake_message(stream, initiator))
+            return dialled, dialled.first(await link.handshake_message(stream, initiator))
         finally:
             self._arbiter.dialling.discard(info.node)
 
@@ -504,44 +492,7 @@ class Links:
         task.add_done_callback(self._tasks.discard)
 
 
-@web.middleware
-async def _no_browsers(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse what a web page sends: peers have no Origin."""
-    if "Origin" in request.headers:
-        return web.Response(status=403, text="not for browsers\n")
-    return await handler(request)
-
-
-async def _handshake_message(stream: link.Stream, side: session.Initiator | session.Responder) -> bytes:
-    """Return the next handshake message.
-
-    Raises:
-        HandshakeRefused: the connection ended, or brought something else.
-    """
-    got = await stream.receive()
-    if got.type is not aiohttp.WSMsgType.BINARY:
-        raise side.closed()
-    return bytes(got.data)
-
-
-async def _try_send(stream: link.Stream, data: bytes) -> None:
-    """Send to one who may have gone; then the next receive says so."""
-    try:
-        await stream.send_bytes(data)
-    except (ConnectionError, aiohttp.ClientError, RuntimeError):
-        return
-
-
 def _worth_a_try(told: Peers, teller_ip: str) -> Peers:
     """Leave out addresses that a member must not make us dial: not private, or a system's port."""
     hints = ((node, netinfo.hints(addresses, teller_ip)) for node, addresses in told.addresses)
     return Peers(addresses=tuple((node, good) for node, good in hints if good))
-
-
-def _dialable(info: PeerInfo, ip: str) -> str:
-    """Return where a peer that dialled us can probably be dialled: its port at the address that we see."""
-    said = netinfo.hints(info.addresses, ip)
-    for address in said:
-        if netinfo.host_of(address) == ip:
-            return address
-    return netinfo.join(ip, netinfo.port_of(said[0])) if said and ip else ""

@@ -109,6 +109,15 @@ def join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def dialable(addresses: Iterable[str], ip: str) -> str:
+    """Return where a peer that dialled us can probably be dialled: its port at the address that we see."""
+    said = hints(addresses, ip)
+    for address in said:
+        if host_of(address) == ip:
+            return address
+    return join(ip, port_of(said[0])) if said and ip else ""
+
+
 def plain_ip(text: str) -> str:
     """Return an IP address as peers write it: no scope, and IPv4 as IPv4 even where a socket says ``::ffff:``."""
     ip = _ip(text.partition("%")[0])

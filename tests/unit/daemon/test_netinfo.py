@@ -127,3 +127,17 @@ async def test_changes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_this_machine_has_interfaces() -> None:
     assert any("127.0.0.1" in each.addresses for each in netinfo.interfaces())
+
+
+@pytest.mark.parametrize(
+    ("told", "ip", "expected"),
+    [
+        (("10.0.0.5:9476", "10.0.0.6:9477"), "10.0.0.6", "10.0.0.6:9477"),
+        (("10.0.0.5:9476",), "10.0.0.6", "10.0.0.6:9476"),
+        (("10.0.0.5:9476",), "", ""),
+        ((), "10.0.0.6", ""),
+        (("8.8.8.8:53",), "10.0.0.6", ""),
+    ],
+)
+def test_where_one_who_dialled_us_can_be_dialled(told: tuple[str, ...], ip: str, expected: str) -> None:
+    assert netinfo.dialable(told, ip) == expected
