@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -57,10 +57,11 @@ def _watch(nodes: Sequence[Node], how: str) -> list[Figure]:
             note=f"{how}; of one core, over {WINDOW_S:.0f} s",
         ),
     ]
-    pss = [found for node in nodes if (found := _pss_mib(node)) is not None]
-    if pss:
-        note = f"{how}; shared pages divided among {len(nodes)} nodes"
-        figures.append(Figure(name="idle memory (PSS)", unit="MiB", samples=tuple(pss), note=note))
+    for what, pids in (("daemon only", _itself), ("with its spare runner", _family)):
+        pss = [_pss_mib(pids(node)) for node in nodes]
+        if all(pss):
+            note = f"{how}; {what}; shared pages divided among {len(nodes)} nodes"
+            figures.append(Figure(name="idle memory (PSS)", unit="MiB", samples=tuple(pss), note=note))
     return figures
 
 
@@ -70,11 +71,22 @@ def _cpu_s(node: Node) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _pss_mib(node: Node) -> float | None:
-    """Return its share of memory; None where the daemon's guard against other processes keeps us out, too."""
-    try:
-        text = Path(f"/proc/{node.pid}/smaps_rollup").read_text()
-    except PermissionError:
-        return None
-    found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
-    return None if found is None else int(found[1]) / 1024
+def _itself(node: Node) -> list[int]:
+    return [node.pid]
+
+
+def _family(node: Node) -> list[int]:
+    return [node.pid, *(child.pid for child in psutil.Process(node.pid).children(recursive=True))]
+
+
+def _pss_mib(pids: Iterable[int]) -> float:
+    """Return their share of memory; 0 where the daemon's guard against other processes keeps us out, too."""
+    total_kib = 0
+    for pid in pids:
+        try:
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except PermissionError:
+            return 0.0
+        found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+        total_kib += int(found[1]) if found else 0
+    return total_kib / 1024

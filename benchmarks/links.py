@@ -74,7 +74,7 @@ class Node:
     ) -> None:
         """Build them."""
         self.events: asyncio.Queue[Event] = asyncio.Queue()
-        self.heard: asyncio.Queue[LogData] = asyncio.Queue()
+        self.on_heard: Callable[[LogData], None] = lambda _: None
         self._serve = service
         self.links = Links(
             keys,
@@ -112,7 +112,7 @@ async def _running(keys: NodeKeys, service: Callable[[Node, NodeId, LogData], No
 
 async def _ask(keys: NodeKeys, address: str, bare: int, runs: int) -> tuple[list[float], list[float], list[float]]:
     handshakes, trips, raw = [], [], []
-    async with _running(keys, lambda node, _, message: node.heard.put_nowait(message)) as node:
+    async with _running(keys, lambda node, _, message: node.on_heard(message)) as node:
         for _ in range(runs):
             handshakes.append(statistics.median([await _handshake(node, address) for _ in range(HANDSHAKES)]) * 1e3)
             node.links.dial(address)
@@ -139,14 +139,28 @@ async def _hang_up(node: Node) -> None:
 
 
 async def _round_trips(node: Node) -> list[float]:
+    """Return the seconds from each ``send`` to the call that brings the answer; that call sends the next message."""
     [peer] = node.links.peers()
     message = LogData(req=1, offset=0, data=os.urandom(MESSAGE_BYTES))
-    took = []
-    for _ in range(ROUND_TRIPS):
+    took: list[float] = []
+    done = asyncio.Event()
+    began = 0.0
+
+    def heard(_message: LogData) -> None:
+        took.append(time.perf_counter() - began)
+        if len(took) < ROUND_TRIPS:
+            ask()
+        else:
+            done.set()
+
+    def ask() -> None:
+        nonlocal began
         began = time.perf_counter()
         node.links.send(peer, message)
-        await node.heard.get()
-        took.append(time.perf_counter() - began)
+
+    node.on_heard = heard
+    ask()
+    await done.wait()
     return took
 
 
