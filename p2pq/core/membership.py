@@ -26,6 +26,7 @@ TOLD_MAX: Final = 64
 """Peers named to a new one."""
 PLACES_MAX: Final = 8
 """Addresses told or remembered of a peer."""
+TIME_END: Final = Wall((1 << 48) - 1)
 _BANS_PER_MESSAGE: Final = 256
 
 State = Literal["up", "connecting", "down", "refused"]
@@ -74,7 +75,8 @@ class Membership:
         self._leaving: dict[NodeId, None] = {}
         for row in restored.bans:
             if row.signed:
-                ban = trust.open_ban(row.signed, identity.root, wall(now))
+                # Judged against the clock when it came; a clock that is behind now must not keep the node from starting.
+                ban = trust.open_ban(row.signed, identity.root, TIME_END)
                 self._signed[ban.iss, NodeId(ban.sub)] = (ban.at, ban.banned, row.signed)
             else:
                 self._local[row.node] = row.banned

@@ -13,12 +13,12 @@ import msgspec
 
 from p2pq.core import events as ev
 from p2pq.core.clock import WallClock
-from p2pq.core.effects import Drop, Effect, Send
+from p2pq.core.effects import Drop, Effect, Record, Send
 from p2pq.core.identity import Identity
 from p2pq.core.membership import Membership, State
 from p2pq.core.placement import JobSnapshot, TaskSnapshot
 from p2pq.core.queue import Queue
-from p2pq.core.records import Restored
+from p2pq.core.records import BanKept, Restored
 from p2pq.core.slots import Guest
 from p2pq.core.worker import Worker
 from p2pq.model.config import ScheduleSettings
@@ -149,12 +149,14 @@ class Node:
             if (at := machine.deadline) is not None and at <= now:
                 turn.take(machine.handle(ev.Tick(), now))
 
-    def _route(self, turn: "_Turn", event: ev.Event, now: Mono) -> None:  # noqa: PLR0912  one arm per event
+    def _route(self, turn: "_Turn", event: ev.Event, now: Mono) -> None:  # noqa: C901, PLR0912  one arm per event
         match event:
             case ev.Tick():
                 turn.take(self._queue.handle(event, now))
-            case ev.AddressSeen() | ev.DialFailed() | ev.BanAsked():
+            case ev.AddressSeen() | ev.DialFailed():
                 turn.take(self._membership.handle(event, now))
+            case ev.BanAsked():
+                self._judge(turn, event, now)
             case ev.LinkUp():
                 turn.take(self._membership.handle(event, now))
                 if self._membership.link(event.peer) is event:
@@ -195,13 +197,25 @@ class Node:
                 turn.take(self._queue.handle(event, now))
             case msg.HasWork() | msg.Granted() | msg.Nothing() | msg.Cancel() | msg.Receipted():
                 turn.take(self._worker.handle(event, now))
-            case msg.Peers() | msg.Bans():
+            case msg.Peers():
                 turn.take(self._membership.handle(event, now))
+            case msg.Bans():
+                self._judge(turn, event, now)
             case msg.Leaving():
                 turn.take(self._membership.handle(event, now))
                 turn.take(self._queue.handle(event, now))
             case _:
                 assert_never(message)
+
+    def _judge(self, turn: "_Turn", event: ev.BanAsked | ev.Received, now: Mono) -> None:
+        """Take in bans; whoever is out by them has nothing running here any more, and we nothing there."""
+        effects = self._membership.handle(event, now)
+        turn.take(effects)
+        out = [each.row.node for each in effects if isinstance(each, Record) and isinstance(each.row, BanKept)]
+        for node in dict.fromkeys(out):
+            if node != self._me and self._membership.banned(node):
+                turn.take(self._queue.expel(node, now))
+                turn.take(self._worker.expel(node, now))
 
     # -- for readers --------------------------------------------------------------------------------------------------
 

@@ -123,6 +123,16 @@ class Queue:
                 pass  # for the worker and the membership
             case _:
                 assert_never(event)
+        return self._flush(now)
+
+    def expel(self, worker: NodeId, now: Mono) -> list[fx.Effect]:
+        """Take back every lease of a worker that is out; a result that is here whole already still counts."""
+        for lease in self._book.leases.held(worker):
+            if lease.collecting is None:
+                self._book.lose(lease, "lost", "the worker is banned", now)
+        return self._flush(now)
+
+    def _flush(self, now: Mono) -> list[fx.Effect]:
         self._announce(now)
         effects = self._out.copy()
         self._out.clear()

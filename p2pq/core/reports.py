@@ -123,6 +123,12 @@ class Reports:
             out.append(Record(row=ResultReleased(lease=lease, master=master)))
             out.append(Release(lease=lease, master=master))
 
+    def expel(self, master: NodeId, out: list[Effect]) -> None:
+        """Forget all that a node that is out would still be told."""
+        self._returning.pop(master, None)
+        for lease in self._kept.leases(master):
+            self.release(master, lease, out)
+
     def receipted(self, master: NodeId, raw: bytes, out: list[Effect]) -> None:
         """Take in a receipt: whatever the verdict, the results in it are no longer wanted here."""
         try:

@@ -100,6 +100,17 @@ class Worker:
         self._fill(now, out)
         return out
 
+    def expel(self, master: NodeId, now: Mono) -> list[fx.Effect]:
+        """Stop and forget everything of a node that is out: what waits, what runs, and the results kept for it."""
+        out: list[fx.Effect] = []
+        for attempt in self._slots.of(master):
+            if attempt.state != "waiting":
+                out.append(fx.Kill(lease=attempt.lease, master=master, reason="banned"))
+            self._end(attempt, "banned", now, out)
+        self._reports.expel(master, out)
+        self._fill(now, out)
+        return out
+
     def _take_in(self, event: ev.Event, now: Mono, out: list[fx.Effect]) -> None:  # noqa: C901, PLR0912  one arm per event
         match event:
             case ev.LinkUp():

@@ -324,3 +324,9 @@ def test_peers_are_shown_with_their_state(bench: Bench) -> None:
     )
     bench.do(ev.BanAsked(node=BOB.node, banned=True))
     assert bench.members.peers()[1] == msgspec.structs.replace(down, state="refused", reason="banned")
+
+
+def test_a_ban_that_was_kept_holds_after_a_start_with_a_clock_that_is_a_day_behind():
+    tomorrow = WALL + 24 * 3600 * 1000
+    row = BanKept(node=BOB.node, banned=True, signed=ban(BOB.node, tomorrow))
+    assert Bench(Restored(bans=(row,))).members.banned(BOB.node)

@@ -12,6 +12,7 @@ from p2pq.core.node import LINKS_MAX, Node, PeerView, Policy
 from p2pq.core.records import EpochBegun
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, Wall
+from p2pq.model.job import Resources
 from p2pq.model.notice import PeerDown
 from p2pq.wire import messages as msg
 from p2pq.wire import sign
@@ -261,3 +262,35 @@ def test_what_is_due_comes_before_the_event(bench: Bench):
     # The request lapsed two seconds after it was sent: this grant is late although nothing ticked meanwhile.
     bench.now = Mono(bench.now + 2.0)
     assert bench.says(granted((item(1),), number=number)) == [returned("late", item(1))]
+
+
+def test_a_ban_stops_what_runs_here_for_the_banned_and_takes_back_what_it_held(bench: Bench):
+    bench.do(OFFER)
+    bench.do(ANN.link())
+    effects = bench.says(msg.HasWork(counter=1, owners=("ann",)))
+    number = int.from_bytes(effects[0].message.nonce, "big")
+    bench.says(granted((item(1),), number=number))
+    bench.says(msg.Holding())
+    bench.says(msg.ProfileIs(profile=msgspec.structs.replace(PROFILE, labels=(("has", "gold"),))))
+    bench.submit(resources=Resources(needs=(("has", "gold"),)))
+    assert "LeaseGranted" in kinds(bench.says(msg.Request(nonce=bytes(16), owner="me", cpus=1)))
+    effects = bench.do(ev.BanAsked(node=ANN.node, banned=True))
+    assert "Hangup" in kinds(effects)
+    assert {"Kill", "GuestEnded", "LeaseEnded", "AttemptLost"} <= set(kinds(effects))
+    assert not bench.node.guests(bench.now)
+    assert bench.node.tasks(job_id())[0].state == "pending"
+    bench.do(ev.LinkDown(peer=ANN.node))
+    assert "Kill" not in kinds(bench.do(ev.BanAsked(node=ANN.node, banned=False)))
+
+
+def test_own_work_goes_on_whoever_bans_this_node(bench: Bench):
+    bench.do(OFFER)
+    bench.submit()
+    effects = bench.do(ev.BanAsked(node=ME.node, banned=True))
+    assert "Kill" not in kinds(effects)
+    assert bench.node.busy
+
+
+def test_bans_that_peers_tell_are_judged_like_those_of_the_user(bench: Bench):
+    bench.do(ANN.link())
+    assert kinds(bench.says(msg.Bans(bans=(b"no ban",)))) == ["Drop"]

@@ -424,3 +424,16 @@ def test_a_worker_may_not_hoard(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(busy.leases(ALICE, tasks_max=2)) == 2
     assert len(busy.leases(ALICE)) == 1
     assert busy.leases(ALICE) == []
+
+
+def test_leases_of_an_expelled_worker_are_taken_back_but_for_a_result_that_is_coming():
+    bench = Bench()
+    bench.join(ALICE)
+    bench.do(submitted(tasks=2))
+    first, second = bench.leases(ALICE, cpus=2, tasks_max=2)
+    bench.says(ALICE, ready(ALICE, result_item(first)))
+    effects = bench.queue.expel(ALICE.node, bench.now)
+    lost = [effect.row for effect in effects if isinstance(effect, fx.Record)]
+    assert [(type(row), row.lease) for row in lost] == [(r.LeaseEnded, second.lease)]
+    bench.queue.check()
+    assert any(isinstance(effect, fx.Record) for effect in bench.do(ev.Collected(lease=first.lease)))

@@ -672,3 +672,27 @@ def test_the_key_of_the_start_is_the_jobs(bench: Bench) -> None:
     assert isinstance(effect, fx.Start)
     assert effect.key == KEY
     assert sign.digest(b"") != KEY
+
+
+def test_nothing_of_an_expelled_master_is_kept():
+    bench = Bench(kept(result_item(item(9))))
+    bench.join(ANN)
+    bench.work()
+    bench.says(granted((item(1), item(2)), number=1))
+    effects = bench.worker.expel(ANN.node, bench.now)
+    assert [type(effect) for effect in effects].count(fx.Kill) == 2
+    assert fx.Release(lease=item(9).lease, master=ANN.node) in effects
+    assert not bench.worker.busy
+    assert bench.worker.kept() == 0
+    bench.worker.check()
+
+
+def test_what_waits_for_a_slot_is_forgotten_with_its_master():
+    bench = Bench()
+    bench.join(ANN)
+    bench.work()
+    bench.says(granted((item(1), item(2)), number=1, of=manifest(resources=Resources(cpus=2))))
+    effects = bench.worker.expel(ANN.node, bench.now)
+    assert [type(effect) for effect in effects].count(fx.Kill) == 1
+    assert not bench.worker.busy
+    bench.worker.check()
