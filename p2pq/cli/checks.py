@@ -15,7 +15,7 @@ FREE_BYTES_MIN: Final = 2 << 30
 
 def without_node(home: Home) -> list[Finding]:
     """Return what was found about this machine and this home."""
-    return [_python(), _home(home), _bubblewrap(), _disk(home.path)]
+    return [_python(), _home(home), _settings(home), _bubblewrap(), _disk(home.path)]
 
 
 def _python() -> Finding:
@@ -31,6 +31,19 @@ def _home(home: Home) -> Finding:
     except P2PQError as error:
         return Finding(check="home", ok=False, detail=str(error), suggestion="mend it as the sentence says")
     return Finding(check="home", ok=True, detail=f"{home.path} is private")
+
+
+def _settings(home: Home) -> Finding:
+    from p2pq.daemon.settings import FILE, load  # noqa: PLC0415  slow to import
+
+    file = home.path / FILE
+    try:
+        load(home.path, os.environ)
+    except P2PQError as error:
+        return Finding(
+            check="settings", ok=False, detail=str(error), suggestion=f"correct {file} or the P2PQ_ variable"
+        )
+    return Finding(check="settings", ok=True, detail=f"{file} and the environment are good")
 
 
 def _bubblewrap() -> Finding:

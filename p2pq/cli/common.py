@@ -99,28 +99,20 @@ def _untagged(built: Any) -> Any:  # noqa: ANN401
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[int] = ()) -> None:
-    """Print rows under a head: rich on a terminal, plain columns divided by two blanks otherwise."""
-    lines = [["" if cell is None else harmless(str(cell)) for cell in row] for row in rows]
-    right = set(right)
-    if sys.stdout.isatty():
-        from rich.console import Console  # noqa: PLC0415  slow to import
-        from rich.table import Table  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
+    """Print rows under a head, in columns divided by two blanks.
 
-        grid = Table(box=None, header_style="bold", pad_edge=False)
-        for number, title in enumerate(head):
-            grid.add_column(title, justify="right" if number in right else "left")
-        for line in lines:
-            grid.add_row(*(Text(cell) for cell in line))
-        Console().print(grid)
-        return
-    widths = [max(len(row[number]) for row in [list(head), *lines]) for number in range(len(head))]
-    for row in [list(head), *lines]:
+    A terminal gets the head in bold and wraps what is too wide for it: a job id or a path that is cut off helps nobody.
+    """
+    lines = [list(head), *(["" if cell is None else harmless(str(cell)) for cell in row] for row in rows)]
+    right = set(right)
+    widths = [max(len(line[number]) for line in lines) for number in range(len(head))]
+    for row, line in enumerate(lines):
         cells = [
             cell.rjust(width) if number in right else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
-        click.echo("  ".join(cells).rstrip())
+        text = "  ".join(cells).rstrip()
+        click.echo(click.style(text, bold=True) if row == 0 and sys.stdout.isatty() else text)
 
 
 def pairs(rows: Iterable[tuple[str, object]]) -> None:

@@ -83,8 +83,8 @@ class LazyGroup(click.Group):
         except click.UsageError as error:
             import difflib  # noqa: PLC0415  only after a typo
 
-            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
-            hint = f" Did you mean `p2pq {near[0]}`?" if near else " See `p2pq --help`."
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1, 0.7)
+            hint = f" Did you mean `p2pq {near[0]}`?" if near else ""
             raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx) from error
 
 
@@ -120,11 +120,11 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else "p2pq"
-        _say(f"{error.format_message()} (see `{command} --help`)")
+        _say(f"{' '.join(error.format_message().split())} (see `{command} --help`)")
         code = 2
     except click.ClickException as error:
         _say(error.format_message())
-        code = error.exit_code
+        code = 4
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted; the node and its jobs go on")
         code = 130

@@ -145,10 +145,10 @@ def status_command(ctx: click.Context, as_json: bool) -> None:
             ("owner", view.owner),
             ("address", view.address),
             ("peers", view.peers),
-            ("slots", f"{view.free} of {view.slots} free"),
+            ("slots", f"{view.free} of {view.slots} free for others; own work goes first" if view.slots else None),
             ("guests", f"{view.policy.state}{': ' + view.policy.reason if view.policy.reason else ''}"),
             ("sandbox", f"{view.sandbox}{': ' + view.sandbox_reason if view.sandbox_reason else ''}"),
-            ("own queue", f"{view.queued} tasks waiting"),
+            ("own queue", f"{view.queued} {'task' if view.queued == 1 else 'tasks'} waiting"),
             ("results kept for others", view.kept_results or None),
         ]
     )
@@ -207,7 +207,8 @@ def doctor_command(ctx: click.Context, as_json: bool) -> int:
             findings.append(Finding(check="node", ok=True, detail=f"{node.welcome.name} answers"))
             findings += node.all(control.Doctor(), Finding)
     except NodeUnreachableError as error:
-        findings.append(Finding(check="node", ok=False, detail=str(error), suggestion="start it: p2pq start"))
+        detail, _, todo = str(error).partition("; ")
+        findings.append(Finding(check="node", ok=False, detail=detail, suggestion=todo))
     if as_json:
         print_json(findings)
     else:
@@ -232,13 +233,15 @@ def config_command(ctx: click.Context, as_json: bool) -> None:
 @click.pass_context
 def show(ctx: click.Context, as_json: bool = False) -> None:
     """Print each setting's value and where it comes from."""
-    from p2pq.daemon.settings import load  # noqa: PLC0415
+    from p2pq.daemon.settings import FILE, load  # noqa: PLC0415
 
     rows = [(entry.key, entry.value, entry.origin) for entry in load(home_of(ctx).path, os.environ).entries]
     if as_json:
         print_json([{"key": key, "value": value, "origin": origin} for key, value, origin in rows])
     else:
         table(("SETTING", "VALUE", "FROM"), [(key, _shown(value), origin) for key, value, origin in rows])
+        file = home_of(ctx).path / FILE
+        note(f"the file is {file}{'' if file.exists() else ', which does not exist: all of it is optional'}")
 
 
 def _shown(value: object) -> str:

@@ -64,8 +64,12 @@ class Connection:
             ) from error
         except OSError as error:
             self._socket.close()
-            why = error.strerror or str(error)
-            raise NodeUnreachableError(f"no node answers at {path} ({why}); start one with `p2pq start`") from error
+            nobody = isinstance(error, FileNotFoundError | ConnectionRefusedError)
+            why = "" if nobody else f" ({error.strerror or error})"
+            raise NodeUnreachableError(f"no node answers at {path}{why}; start one with `p2pq start`") from error
+        except P2PQError:
+            self._socket.close()
+            raise
         match answer:
             case Welcome():
                 self.welcome = answer

@@ -12,6 +12,7 @@ from p2pq import __version__
 from p2pq.core.events import BanAsked, Event
 from p2pq.core.node import Node
 from p2pq.core.node import PeerView as CorePeer
+from p2pq.daemon import netinfo
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.discovery import Discovery
 from p2pq.daemon.home import Home
@@ -24,7 +25,7 @@ from p2pq.daemon.store import Store
 from p2pq.daemon.views import rfc3339
 from p2pq.errors import RefusedError
 from p2pq.model.ids import Mono, Wall, short, to_text
-from p2pq.wire import control
+from p2pq.wire import control, session
 from p2pq.wire.control import Finding, InviteView, MemberView, MeshView, Note, PeerView, PolicyView, Reply, RunningView
 
 log = logging.getLogger(__name__)
@@ -296,8 +297,9 @@ class Admin:
                 detail=f"this clock and that of {', '.join(off[:3])} differ",
                 suggestion="turn on time synchronisation: timedatectl set-ntp true",
             )
+        nodes = "1 linked node" if len(skews) == 1 else f"{len(skews)} linked nodes"
         return Finding(
-            check="clock", ok=True, detail=f"agrees with {len(skews)} linked nodes" if skews else "not compared"
+            check="clock", ok=True, detail=f"agrees with {nodes}" if skews else "no linked node to compare with"
         )
 
     def _certificate(self) -> Finding:
@@ -319,11 +321,13 @@ class Admin:
                 detail=f"port {self._p.links.port} on this machine only: no address that others can reach",
                 suggestion="connect the machine to a network, or use --listen HOST:PORT",
             )
+        here_only = all(netinfo.host_of(address) in {"127.0.0.1", "::1"} for address in addresses)
+        finding = "" if self._p.discovery is None else ", and UDP 5353 for finding each other"
         return Finding(
             check="network",
             ok=True,
-            detail=f"peers can connect to {', '.join(addresses[:4])}",
-            suggestion=f"a firewall must let TCP port {self._p.links.port} in, and UDP 5353 for finding each other",
+            detail=f"peers can connect to {', '.join(addresses[:4])}{' (this machine only)' if here_only else ''}",
+            suggestion="" if here_only else f"a firewall must let TCP port {self._p.links.port} in{finding}",
         )
 
     def _mdns(self) -> Finding:
@@ -344,7 +348,9 @@ class Admin:
         for peer in peers:
             called = peer.name or peer.address
             if peer.state == "refused":
-                found.append(Finding(check="peer", ok=False, detail=f"{called}: {peer.reason}"))
+                found.append(
+                    Finding(check="peer", ok=False, detail=f"{called} ({peer.reason}): {_sentence(peer.reason)}")
+                )
             elif peer.state in {"down", "connecting"} and peer.reason:
                 found.append(
                     Finding(
@@ -357,6 +363,13 @@ class Admin:
         up = sum(peer.state == "up" for peer in peers)
         found.insert(0, Finding(check="peers", ok=True, detail=f"{up} linked"))
         return found
+
+
+def _sentence(reason: str) -> str:
+    """Say what the reason of a refused link means."""
+    if reason.startswith("by-peer:"):
+        return str(session.refused_by_peer(reason.removeprefix("by-peer:")))
+    return session.SENTENCES.get(reason, "see docs/protocol.md for what this reason means")
 
 
 async def _nobody(_slot: str, _timeout_s: float) -> tuple[str, ...]:

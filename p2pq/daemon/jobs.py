@@ -446,13 +446,15 @@ class Jobs:
         if index is not None:
             found = self._store.tasks(row.job, start=index, limit=1)
             task = self._task(row, index, found[0] if found and found[0].task == index else None)
-            detail = f" ({task.reason})" if task.reason else ""
+            ended = f"signal {task.signal}" if task.signal is not None else f"exit {task.exit}"
+            said = {"ok": None, "cancelled": None, "exit": ended, "signal": ended}.get(task.reason or "ok", task.reason)
+            detail = f" ({said})" if said else ""
             where = f" on {task.node}" if task.node else ""
             hint = f"see `p2pq logs {name}.{task.task} --stderr`" if task.state == "failed" else ""
-            return Note(text=f"Task {task.task} is {task.state}{where}{detail}.", suggestion=hint)
+            return Note(text=f"Task {task.task}: {task.state}{where}{detail}.", suggestion=hint)
         hint = f"see `p2pq tasks {name}`" if counts.failed else ""
         return Note(
-            text=f"The job is {view.state}: {counts.done} done, {counts.failed} failed, "
+            text=f"The job {'has' if view.state == 'failed' else 'is'} {view.state}: {counts.done} done, {counts.failed} failed, "
             f"{counts.cancelled} cancelled of {counts.total}.",
             suggestion=hint,
         )

@@ -1,0 +1,57 @@
+"""What people see on terminals of any width and after mistakes."""
+
+from pathlib import Path
+
+import pytest
+
+from p2pq.cli.common import table
+from p2pq.cli.main import main
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_table_is_never_cut_off(
+    terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    table(
+        ("JOB", "DONE", "RESULTS"), [("jlk7adew", 8, "/home/ada/work/pi/results"), ("kbx2mnop", 12, "/r")], right=(1,)
+    )
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head == ("\x1b[1mJOB       DONE  RESULTS\x1b[0m" if terminal else "JOB       DONE  RESULTS")
+    assert first == "jlk7adew     8  /home/ada/work/pi/results"
+    assert second == "kbx2mnop    12  /r"
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["bogus"], "There is no command 'bogus'. (see `p2pq --help`)"),
+        (["staus"], "Did you mean `p2pq status`?"),
+        (["completion"], "Choose from: bash, zsh, fish (see `p2pq completion --help`)"),
+    ],
+)
+def test_a_mistake_is_answered_with_one_sentence(
+    typed: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(typed)
+    assert ended.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_doctor_names_what_is_wrong_with_the_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("P2PQ_ALLOW_ROOT", "1")
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (home / "config.toml").write_text("[node]\nslotz = 3\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["--home", str(home), "doctor"])
+    assert ended.value.code == 1
+    shown = capsys.readouterr().out
+    assert f"FAIL  settings: unknown field `slotz` at $.node, did you mean `slots`? ({home}/config.toml)" in shown
+    assert "FAIL  node: no node" in shown
+    assert "-> start one with `p2pq start`" in shown
