@@ -1,0 +1,96 @@
+"""Jobs and tasks as people see them."""
+
+from p2pq.core.placement import TaskSnapshot
+from p2pq.daemon.history import AttemptRow, JobExtra, JobRow, TaskRow
+from p2pq.daemon.submission import Sweep
+from p2pq.daemon.views import job_view, rfc3339, task_view
+from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
+from p2pq.model.job import Outcome
+from p2pq.model.params import parse_array, parse_sweep
+
+JOB = JobId(b"j" * 16)
+WORKER = NodeId(b"w" * 32)
+EXTRA = JobExtra(name="sim", folder="/f", results="/f/results", tasks=10)
+SWEEP = Sweep(parse_array("10-19"), ())
+
+
+def job(**fields):
+    return job_view(JobRow(job=JOB, submitted=Wall(0), extra=EXTRA, **fields), "alice")
+
+
+def attempt(**fields):
+    return AttemptRow(task=3, attempt=2, lease=LeaseId(1, 1), worker=WORKER, granted=Wall(1), **fields)
+
+
+def task(row, live=None, *, cancelled=False, sweep=SWEEP):
+    return task_view(row, 3, sweep, EXTRA, lambda node: f"<{node[:1].decode()}>", live, cancelled=cancelled)
+
+
+def row(state, last, **fields):
+    settled = {"failures": 0, "faults": 0, "detail": "", "delivered": False, "ended": None, **fields}
+    return TaskRow(task=3, state=state, attempts=2, last=last, **settled)
+
+
+def test_times_are_utc_to_the_second():
+    assert rfc3339(1_700_000_000_999) == "2023-11-14T22:13:20Z"
+
+
+def test_a_job_goes_from_queued_to_its_end():
+    assert job().state == "queued"
+    assert job(attempts=1).state == "running"
+    done = job(attempts=10, done=10, state="done", ended=Wall(61_000))
+    assert (done.state, done.finished, done.submitted) == ("done", "1970-01-01T00:01:01Z", "1970-01-01T00:00:00Z")
+    assert (done.name, done.owner, done.results, done.folder) == ("sim", "alice", "/f/results", "/f")
+
+
+def test_every_task_of_a_job_is_counted_once():
+    for view in (
+        job(done=2, failed=1, running=3, attempts=6),
+        job(done=2, failed=1, running=3, cancelled=True),
+        job(done=2, cancelled_tasks=3),
+        job(done=2, cancelled_tasks=30),
+        job(done=30),
+    ):
+        counts = view.tasks
+        assert counts.pending + counts.running + counts.done + counts.failed + counts.cancelled == max(10, counts.done)
+    assert job(done=2, failed=1, running=3).tasks.pending == 4
+    assert job(done=2, failed=1, running=3, cancelled=True).tasks.cancelled == 4
+    assert job(done=2, cancelled_tasks=3).tasks.cancelled == 3
+
+
+def test_a_job_of_which_only_the_id_is_known_is_shown():
+    view = job_view(JobRow(job=JOB, submitted=Wall(0)), "alice")
+    assert (view.name, view.tasks.total, view.results) == ("", 0, "")
+
+
+def test_a_task_without_history():
+    assert task(None).state == "pending"
+    assert task(None, cancelled=True).state == "cancelled"
+    assert (task(None).task, task(None).params) == (13, {"array": "13"})
+    swept = task(None, sweep=Sweep((), (parse_sweep("k=a,b,c,d"),)))
+    assert (swept.task, swept.params) == (3, {"k": "d"})
+
+
+def test_a_task_that_ended():
+    outcome = Outcome(reason="exit", exit=3, run_ms=2500, max_rss=7)
+    view = task(row("failed", attempt(outcome=outcome), delivered=True))
+    assert (view.state, view.exit, view.signal, view.seconds, view.max_rss) == ("failed", 3, None, 2.5, 7)
+    assert (view.node, view.attempt, view.attempts, view.reason) == ("<w>", 2, 2, "exit")
+    assert view.results == "/f/results/13"
+    killed = task(row("failed", attempt(outcome=Outcome(reason="signal", signal=9))))
+    assert (killed.exit, killed.signal, killed.results) == (None, 9, None)
+
+
+def test_why_a_task_came_to_nothing():
+    assert task(row("failed", None, detail="lost too often")).reason == "lost too often"
+    assert task(row("pending", attempt(fault="disk", detail="no room"))).reason == "disk: no room"
+    assert task(row("pending", attempt(fault="lost"))).reason == "lost"
+    assert task(row("running", attempt(fault="lost"))).reason is None
+    assert task(row("pending", attempt()), cancelled=True).state == "cancelled"
+    assert task(row("done", attempt()), cancelled=True).state == "done"
+
+
+def test_progress_is_what_the_core_knows():
+    running = row("running", attempt())
+    assert task(running, TaskSnapshot(task=3, state="running", progress=250)).progress == 0.25
+    assert task(running, TaskSnapshot(task=3, state="running")).progress is None
