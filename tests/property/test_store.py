@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -164,6 +165,7 @@ class Life:
         return [records.BanKept(node=data.draw(nodes), banned=data.draw(bits), signed=data.draw(st.binary(max_size=3)))]
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.data())
 def test_the_store_agrees_with_the_ledger(data: st.DataObject) -> None:

@@ -96,6 +96,7 @@ def walk(command: click.Command, context: click.Context, name: str = "") -> set[
     return found
 
 
+@cache
 def covered() -> dict[str, list[tuple[str, str]]]:
     """Return what tests say that they cover: to each command or option the tests and their source."""
     found: dict[str, list[tuple[str, str]]] = {}
