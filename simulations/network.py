@@ -20,6 +20,8 @@ from simulations.world import World
 TIMEOUT_S = (20.0, 30.0)
 """How long a node waits for an answer to its pings."""
 DIAL_TIMEOUT_S = 10.0
+CLOGGED_S = 10.0
+"""The longest delay of a clogged link; a slower one would time out."""
 
 
 class End(Protocol):
@@ -299,7 +301,7 @@ class Network:
         """Let an item arrive at that end, after everything pushed before it."""
         delay = self._delay()
         if self._world.now < link.slow_until:
-            delay = 0.2 + 200 * delay
+            delay = min(CLOGGED_S, 0.2 + 200 * delay)
         at = link.arrives[end] = max(self._world.now + delay, link.arrives[end])
         self._world.at(at, self._arrived, link, end, item)
 

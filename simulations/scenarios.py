@@ -72,7 +72,8 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "partitions": Scenario(
         about="the network is cut in two, both ways or one, for longer than a lease; links clog, machines hang",
         faults=lambda _: Faults(cut_every_s=8.0, cut_s=60.0, clog_every_s=2.0, pause_every_s=10.0, down_s=10.0),
-        faults_s=120.0,
+        faults_s=200.0,
+        work=lambda rng, tasks: workload(rng, tasks, 20.0),
     ),
     "thousand": Scenario(
         about="1,000 nodes, 10 of them masters, links only between masters and workers, all faults",
