@@ -4,6 +4,7 @@ import errno
 import filecmp
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -75,12 +76,12 @@ def write(tree: Tree, blobs: BlobStore, destination: Path, *, umask: int = 0o022
 
 def _give_modes(folder: Path, umask: int) -> None:
     """Give what was written the modes that it would have had if the owner's own program had written it."""
-    for top, _, names in os.walk(folder):
-        Path(top).chmod(0o777 & ~umask)
-        for file in (Path(top, name) for name in names):
-            if not file.is_symlink():
-                executable = file.stat().st_mode & 0o100
-                file.chmod((0o777 if executable else 0o666) & ~umask)
+    for _, _, names, descriptor in os.fwalk(folder, topdown=False):
+        for name in names:
+            mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
+            if stat.S_ISREG(mode):
+                os.chmod(name, (0o777 if mode & stat.S_IXUSR else 0o666) & ~umask, dir_fd=descriptor)
+        os.fchmod(descriptor, 0o777 & ~umask)
 
 
 def _put_in_place(folder: Path, destination: Path) -> None:
