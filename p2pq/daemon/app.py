@@ -166,6 +166,7 @@ class App:
                     generation.build()
                     await generation.start()
                     self._generation = generation
+                    generation.offer()  # from here on the self-test tells it itself, so nothing falls between
                     self._serving.set()
                     if self._ready is not None:
                         self._ready(generation.ready_line())

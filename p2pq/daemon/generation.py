@@ -287,7 +287,6 @@ class Generation:
         self._group.create_task(netinfo.watch(self._interfaces_changed), name="interfaces")
         self._group.create_task(self._prune(), name="prune")
         self.admin = Admin(self._parts())
-        self.offer()
         # The core has begun its life when this returns, so that the first request finds it so.
         await self.driver.flush()
 

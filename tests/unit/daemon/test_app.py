@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,9 @@ import msgspec
 import pytest
 
 from p2pq.core.records import BanKept
+from p2pq.daemon import offering
 from p2pq.daemon.app import run_node, wall
+from p2pq.daemon.generation import Generation
 from p2pq.daemon.home import Home
 from p2pq.daemon.identity import load_or_create
 from p2pq.daemon.store import Store
@@ -99,6 +102,33 @@ async def test_a_node_serves_and_stops_when_asked(home: Home, tmp_path: Path) ->
         await store.close()
         assert restored.epoch == epoch
     assert len(set(ids)) == 1, "the node is the same after a restart"
+
+
+async def test_a_self_test_that_ends_just_before_the_node_serves_is_heard_of(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the node would offer nothing for the rest of its life, not even to its own user."""
+    start, prove = Generation.start, offering.prove
+    almost = threading.Event()
+
+    def late_prove(*args: Any) -> Any:
+        assert almost.wait(20)
+        return prove(*args)
+
+    async def slow_start(self: Generation) -> None:
+        await start(self)
+        almost.set()
+        while self._app.isolation is None:  # noqa: ASYNC110  set by a thread
+            await asyncio.sleep(0.001)
+
+    monkeypatch.setattr(offering, "prove", late_prove)
+    monkeypatch.setattr(Generation, "start", slow_start)
+    async with running(home, settings(tmp_path)) as (client, _, _):
+        async with asyncio.timeout(10):
+            while not (status := (await client.ask(control.Status()))[0]).policy.reason:
+                pass
+        assert status.policy.state == "off"
+        assert await client.ask(control.Stop()) == [Done()]
 
 
 async def test_founding_a_mesh_begins_a_new_life_on_the_same_port_and_connection(home: Home, tmp_path: Path) -> None:
