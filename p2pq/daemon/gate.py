@@ -41,6 +41,8 @@ class GateLimits:
     """How many may be in, try, and how often."""
 
     total: int = 256
+    per_source: int = 128
+    """Admitted ones counted too: one member must not keep all others out."""
     pending: int = 64
     pending_per_source: int = 8
     deadline_s: float = 5.0
@@ -155,7 +157,7 @@ class Gate:
         timer = self._loop.call_later(self._limits.deadline_s, self._expire, transport, ip)
         self._guests[transport] = _Guest(source, timer)
 
-    def _judge(self, source: str, ip: str) -> str | None:
+    def _judge(self, source: str, ip: str) -> str | None:  # noqa: PLR0911  one return per reason
         """Return why this one may not come in, or None."""
         self._forget_gone()
         limits = self._limits
@@ -164,6 +166,8 @@ class Gate:
             return TOO_MANY
         if len(pending) >= limits.pending:
             return TOO_MANY_PENDING
+        if sum(guest.source == source for guest in self._guests.values()) >= limits.per_source:
+            return TOO_MANY_FROM_SOURCE
         if self._known(ip):
             return None
         if pending.count(source) >= limits.pending_per_source:

@@ -266,7 +266,13 @@ class Links:
         ip = netinfo.plain_ip(request.remote or "")
         responder = session.Responder(self._local(), self._mesh(), self._entropy)
         try:
-            accepted = await self._receive_hello(stream, responder, ip)
+            # The gate's own clock has stopped where a member is linked from this address.
+            async with asyncio.timeout(self._limits.handshake_s):
+                accepted = await self._receive_hello(stream, responder, ip)
+        except TimeoutError:
+            self._refuse(ip, gate.TOO_SLOW)
+            link.cut(stream)
+            return stream
         except GaveUp as left:
             self.counters[left.reason] += 1
             link.cut(stream)

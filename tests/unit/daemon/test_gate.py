@@ -226,3 +226,13 @@ def test_other_reasons_not_to_listen(monkeypatch: pytest.MonkeyPatch, number: in
     monkeypatch.setattr(gate, "_listen", fail)
     with pytest.raises(ConfigError, match=words):
         bind("127.0.0.1:80")
+
+
+async def test_one_address_does_not_take_every_place_even_of_a_member() -> None:
+    limits = GateLimits(per_source=2, source_burst=1000, rate=1000, burst=1000)
+    async with door(limits, known=lambda _: True) as opened:
+        pairs = [await opened.knock() for _ in range(3)]
+        assert await opened.refused.get() == ("127.0.0.1", gate.TOO_MANY_FROM_SOURCE)
+        assert opened.made.qsize() == 2
+        for _, writer in pairs:
+            writer.close()

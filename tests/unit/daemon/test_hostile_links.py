@@ -527,3 +527,17 @@ async def test_pings_are_answered_and_nothing_more(tmp_path: Path) -> None:
             answers += len(decoder.feed(channel.decrypt(record)))
         assert one.events.empty()
         assert one.services.empty()
+
+
+async def test_where_a_member_is_linked_from_silence_is_cut_off_all_the_same(tmp_path: Path) -> None:
+    first, second = members(tmp_path, 2)
+    limits = LinkLimits(handshake_s=2.0, close_s=0.2)
+    async with running(node(first, limits=limits), node(second, limits=limits)) as (one, two):
+        two.links.dial(one.address)
+        await one.event(LinkUp)
+        async with asyncio.timeout(20), aiohttp.ClientSession() as http:
+            stream = await http.ws_connect(f"http://{one.address}/p2pq/1/link")
+            got = await stream.receive()
+            assert got.type is not aiohttp.WSMsgType.BINARY
+        assert one.links.counters[gate.TOO_SLOW] == 1
+        assert one.links.is_up(two.id)
