@@ -1,0 +1,289 @@
+"""What the local API says of the node and its mesh, and what it refuses to change."""
+
+import asyncio
+import time
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+
+from p2pq.core.events import BanAsked
+from p2pq.core.node import PeerView as CorePeer
+from p2pq.core.node import Policy
+from p2pq.daemon import admin as admin_module
+from p2pq.daemon.admin import Admin, Parts
+from p2pq.daemon.home import Home
+from p2pq.daemon.selftest import IsolationReport
+from p2pq.errors import RefusedError, StorageError
+from p2pq.model.ids import Mono, NodeId, to_text
+from p2pq.wire import control
+from tests.unit.daemon.linkkit import keys_at
+
+BOB, EVE, NEW = NodeId(b"b" * 32), NodeId(b"e" * 32), NodeId(b"n" * 32)
+HOUR_MS = 3_600_000
+
+
+def now_ms():
+    return int(time.time() * 1000)
+
+
+def peer(node, name, state="up", **fields):
+    known = {"owner": name, "address": "10.0.0.9:9476", "reason": "", "slots": 4, "free": 3, "has_work": True}
+    return CorePeer(id=node, name=name, state=state, profile=None, boot=None, **{**known, **fields})
+
+
+class World:
+    """A node whose parts say what the test wants."""
+
+    def __init__(self, path):
+        self.policy = Policy(known=True, accepts=True, reason="", draining=False, slots=4, free=2, kept=0)
+        self.peers = []
+        self.banned = set()
+        self.guests = ()
+        self.infos = {}
+        self.live = ()
+        self.trouble = None
+        self.asked = []
+        self.restarts = []
+        self.stops = []
+        self.addresses = ("10.0.0.1:9476",)
+        self.keys = keys_at(path / "home", "ant")
+        self.parts = Parts(
+            home=Home.open(path / "home", environ={"P2PQ_ALLOW_ROOT": "1"}),
+            keys=self.keys,
+            node=SimpleNamespace(
+                policy=lambda: self.policy,
+                guests=lambda now: self.guests,
+                peers=lambda now: tuple(self.peers),
+                jobs=lambda: [SimpleNamespace(pending=3), SimpleNamespace(pending=4)],
+                banned=self.banned.__contains__,
+            ),
+            links=SimpleNamespace(
+                port=9476,
+                http=None,
+                counters=Counter(refused=2),
+                peers=lambda: list(self.infos),
+                info=self.infos.get,
+                rtt=lambda node: 0.00125 if node == BOB else None,
+            ),
+            discovery=None,
+            invitations=SimpleNamespace(invite=self.invite),
+            scheduler=SimpleNamespace(name_of=lambda node: f"node-{node[:1].decode()}", resolve_node=lambda text: BOB),
+            store=SimpleNamespace(live_jobs=lambda: self.live, trouble=None),
+            blobs=type("Blobs", (), {"used_bytes": 10, "__len__": lambda _: 2})(),
+            counters=Counter({"job.queued": 1}),
+            mono=lambda: Mono(5.0),
+            post_durable=self.durable,
+            restart=self.restart,
+            stop=self.stops.append,
+        )
+        self.parts.links.addresses = self.addresses
+        self.admin = Admin(self.parts)
+
+    async def durable(self, event):
+        self.asked.append(event)
+
+    async def restart(self, hints, bans):
+        self.restarts.append((hints, bans))
+
+    def invite(self, caps, owner, ttl_s, uses):
+        code = SimpleNamespace(text="7-guitar-anvil")
+        return SimpleNamespace(code=code, owner=owner or "me", caps=caps, expires=now_ms() + ttl_s * 1000)
+
+    async def ask(self, method, request=None):
+        sent = []
+
+        async def send(reply):
+            sent.append(reply)
+
+        await getattr(self.admin, method)(request, send)
+        return sent
+
+    async def findings(self, check):
+        return [found for found in await self.ask("doctor") if found.check == check]
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+def info(*, skew_ms=0, expires=0):
+    return SimpleNamespace(wall_skew_ms=skew_ms, caps=("work",), cert_expires=expires or now_ms() + HOUR_MS)
+
+
+async def test_status(world):
+    [status] = await world.ask("status")
+    assert (status.id, status.name) == (to_text(world.keys.node), "ant")
+    assert (status.slots, status.free, status.queued, status.sandbox) == (4, 2, 7, "unknown")
+    assert (status.policy.state, status.policy.reason) == ("run", "")
+    assert status.counters == {"job.queued": 1, "link.refused": 2}
+    assert status.disk == {"blobs_bytes": 10, "blobs": 2}
+    assert status.address == "10.0.0.1:9476"
+    running = {"job": b"j" * 16, "task": 2, "owner": "bob", "master": BOB, "own": False}
+    world.guests = (SimpleNamespace(**running, since_s=1.26), SimpleNamespace(**running, since_s=0))
+    world.parts.isolation = IsolationReport("none", "no bubblewrap", "install it")
+    world.parts.links.addresses = ()
+    world.policy = Policy(known=True, accepts=False, reason="switched off", draining=False, slots=4, free=2, kept=1)
+    [status] = await world.ask("status")
+    assert [(row.node, row.task, row.seconds) for row in status.running] == [("node-b", 2, 1.3)]
+    assert (status.sandbox, status.sandbox_reason, status.kept_results) == ("none", "no bubblewrap", 1)
+    assert (status.policy.state, status.policy.reason) == ("off", "switched off")
+    assert status.address == "127.0.0.1:9476"
+    world.policy = Policy(known=True, accepts=False, reason="", draining=True, slots=4, free=2, kept=1)
+    assert (await world.ask("status"))[0].policy.state == "draining"
+
+
+async def test_peers_and_members(world):
+    world.peers = [peer(BOB, "bob"), peer(EVE, "", state="down", reason="timeout"), peer(None, "", state="connecting")]
+    world.infos[BOB] = info(expires=1000)
+    bob, eve, unknown = await world.ask("peers")
+    assert (bob.name, bob.state, bob.rtt_ms, bob.slots, bob.free, bob.mesh) == (
+        "bob",
+        "up",
+        1.25,
+        4,
+        3,
+        world.keys.state.name,
+    )
+    assert (eve.name, eve.slots, eve.rtt_ms, eve.reason, eve.mesh) == ("node-e", None, None, "timeout", "")
+    assert (unknown.id, unknown.address) == ("", "10.0.0.9:9476")
+    world.banned.add(EVE)
+    me, bob, eve = await world.ask("members")
+    assert (me.name, me.state, me.caps) == ("ant", "self", world.keys.cert.caps)
+    assert (bob.state, bob.caps, bob.expires) == ("up", ("work",), "1970-01-01T00:00:01Z")
+    assert (eve.state, eve.caps, eve.expires) == ("banned", (), "")
+    [mesh] = await world.ask("mesh")
+    assert (mesh.members, mesh.founder) == (3, world.keys.founder)
+
+
+async def test_a_new_mesh_begins_a_new_life(world):
+    before = world.keys.mesh
+    [mesh] = await world.ask("mesh_init", control.MeshInit(name="garden"))
+    assert mesh.name == "garden"
+    assert world.keys.mesh != before
+    assert world.restarts == [((), ())]
+
+
+@pytest.mark.parametrize("request_", [control.MeshInit(name="garden"), control.Join(code="7-guitar-anvil")])
+async def test_a_mesh_is_not_left_while_somebody_relies_on_this_node(world, request_):
+    method = "join" if isinstance(request_, control.Join) else "mesh_init"
+    before = world.keys.mesh
+    world.live = (1, 2)
+    with pytest.raises(RefusedError, match=r"2 jobs .*`p2pq jobs`"):
+        await world.ask(method, request_)
+    world.live = ()
+    world.policy = Policy(known=True, accepts=True, reason="", draining=False, slots=4, free=2, kept=3)
+    with pytest.raises(RefusedError, match="3 results"):
+        await world.ask(method, request_)
+    assert (world.keys.mesh, world.restarts) == (before, [])
+
+
+async def test_joining_begins_a_new_life_with_what_the_inviter_told(world, monkeypatch):
+    asked = []
+
+    async def join_mesh(keys, http, code, *, at, find, **_):
+        asked.append((code, at, await find("slot", 1.0)))
+        return SimpleNamespace(
+            mesh="garden", owner="carol", inviter="10.0.0.1:1", peers=("10.0.0.2:2",), bans=(b"ban",)
+        )
+
+    monkeypatch.setattr(admin_module, "join_mesh", join_mesh)
+    await world.ask("join", control.Join(code="7-guitar-anvil", at="h:1"))
+    assert asked == [("7-guitar-anvil", "h:1", ())]
+    assert world.restarts == [(("10.0.0.1:1", "10.0.0.2:2"), (b"ban",))]
+
+
+async def test_invite_says_what_the_code_is_good_for(world):
+    request = control.Invite(caps=("work", "work", "submit"), ttl_s=60, uses=3)
+    [view] = await world.ask("invite", request)
+    assert (view.code, view.caps, view.uses, view.owner) == ("7-guitar-anvil", ("submit", "work"), 3, "me")
+    assert view.addresses == ("10.0.0.1:9476",)
+
+
+@pytest.mark.parametrize(("signed", "reach"), [(b"word", "every node that hears of it"), (b"", "on this node")])
+async def test_a_ban_is_durable_before_it_is_said_and_says_how_far_it_reaches(world, monkeypatch, signed, reach):
+    monkeypatch.setattr(type(world.keys), "sign_ban", lambda *_, **__: signed)
+    [note] = await world.ask("ban", control.BanMember(who="bob"))
+    assert world.asked == [BanAsked(node=BOB, banned=True, signed=signed)]
+    assert "node-b" in note.text
+    assert "is banned" in note.text
+    assert reach in note.text
+    [note] = await world.ask("ban", control.BanMember(who="bob", banned=False))
+    assert "no longer banned" in note.text
+
+
+async def test_stop(world):
+    assert await world.ask("stop", control.Stop(now=True)) == []
+    assert world.stops == [True]
+
+
+async def test_doctor_of_a_sound_node(world):
+    world.parts.isolation = IsolationReport("strict", "bubblewrap held")
+    world.parts.discovery = SimpleNamespace(problem="")
+    world.peers = [peer(BOB, "bob")]
+    world.infos[BOB] = info(skew_ms=100)
+    found = await world.ask("doctor")
+    assert {finding.check for finding in found} >= {
+        "sandbox", "store", "clock", "membership", "network", "discovery", "peers",
+    }  # fmt: skip
+    assert [finding for finding in found if not finding.ok] == []
+    assert "1 linked" in {finding.check: finding.detail for finding in found}["peers"]
+
+
+async def test_doctor_names_the_failing_step(world):
+    assert "still running" in (await world.findings("sandbox"))[0].detail
+    world.parts.isolation = IsolationReport("none", "no bubblewrap", "install it")
+    [sandbox] = await world.findings("sandbox")
+    assert (sandbox.ok, sandbox.suggestion) == (False, "install it")
+
+    world.parts.store.trouble = StorageError("the disk is full")
+    [store] = await world.findings("store")
+    assert (store.ok, store.detail) == (False, "the disk is full")
+
+    world.infos |= {BOB: info(skew_ms=-24 * HOUR_MS), EVE: info(skew_ms=10)}
+    [clock] = await world.findings("clock")
+    assert not clock.ok
+    assert "node-b by -86400 s" in clock.detail
+    assert "node-e" not in clock.detail
+    assert "time synchronisation" in clock.suggestion
+
+    world.parts.duplicate = "another node has this key"
+    [membership] = await world.findings("membership")
+    assert (membership.ok, membership.detail) == (False, "another node has this key")
+
+    world.parts.links.addresses = ()
+    [network] = await world.findings("network")
+    assert "this machine only" in network.detail
+
+    world.parts.discovery = SimpleNamespace(problem="no multicast here")
+    [discovery] = await world.findings("discovery")
+    assert not discovery.ok
+    assert "--peer" in discovery.suggestion
+
+    world.peers = [
+        peer(BOB, "bob", state="refused", reason="another-mesh"),
+        peer(EVE, "eve", state="down", reason="timeout"),
+        peer(NEW, "new", state="down"),
+    ]
+    refused, down = await world.findings("peer")
+    assert not refused.ok
+    assert "bob" in refused.detail
+    assert "another-mesh" in refused.detail
+    assert down.ok
+    assert "firewall" in down.suggestion
+
+
+async def test_a_certificate_that_ends_soon_is_said(world, monkeypatch):
+    expires = world.keys.cert.exp
+    monkeypatch.setattr(admin_module, "_wall", lambda: expires - HOUR_MS)
+    [membership] = await world.findings("membership")
+    assert not membership.ok
+    assert "renews by itself" in membership.suggestion
+
+
+async def test_every_answer_is_one_the_client_knows(world):
+    world.peers = [peer(BOB, "bob")]
+    for method in ("status", "peers", "members", "mesh", "doctor"):
+        async with asyncio.timeout(5):
+            assert all(isinstance(reply, control.Reply) for reply in await world.ask(method))
