@@ -134,6 +134,8 @@ class CollectFailed(_Event, frozen=True, kw_only=True):
 
     lease: LeaseId
     reason: str
+    refused: bool = False
+    """They are here, but are not what a result must be; there is no point in having them again."""
 
 
 class Delivered(_Event, frozen=True, kw_only=True):

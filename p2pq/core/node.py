@@ -22,9 +22,10 @@ from p2pq.core.records import BanKept, Restored
 from p2pq.core.slots import Guest
 from p2pq.core.worker import Worker
 from p2pq.model.config import ScheduleSettings
-from p2pq.model.ids import JobId, Mono, NodeId, Wall
+from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Profile
 from p2pq.wire import messages as msg
+from p2pq.wire.objects import ResultItem
 
 LINKS_MAX: Final = 64
 """Links to peers where nothing else is set."""
@@ -284,6 +285,10 @@ class Node:
     def tasks(self, job: JobId, start: int = 0, limit: int = 100_000) -> list[TaskSnapshot]:
         """Return a job's tasks from ``start`` on, at most ``limit``."""
         return self._queue.tasks(job, start, limit)
+
+    def collecting(self, lease: LeaseId) -> ResultItem | None:
+        """Return the result that is being collected under a lease; None if there is none."""
+        return self._queue.collecting(lease)
 
     def why(self, job: JobId, task: int | None, now: Mono) -> str | None:
         """Return one sentence on why a job, or one task of it, waits; None if there is no such job or task here."""

@@ -106,9 +106,7 @@ class Queue:
             case ev.Collected():
                 self._collected(event.lease, now)
             case ev.CollectFailed():
-                lease = self._book.leases.get(event.lease)
-                if lease is not None and lease.collecting is not None:
-                    self._book.leases.collect_failed(lease, now)
+                self._collect_failed(event, now)
             case (
                 ev.AddressSeen()
                 | ev.DialFailed()
@@ -384,6 +382,17 @@ class Queue:
         if lease.worker in self._workers:
             self._receipt(lease.worker, [lease.id], "settled")
 
+    def _collect_failed(self, event: ev.CollectFailed, now: Mono) -> None:
+        lease = self._book.leases.get(event.lease)
+        if lease is None or lease.collecting is None:
+            return  # it was cancelled meanwhile
+        if not event.refused:
+            self._book.leases.collect_failed(lease, now)
+            return
+        self._book.lose(lease, "deliver", event.reason, now)
+        if lease.worker in self._workers:
+            self._receipt(lease.worker, [lease.id], "refused")
+
     def _receipt(self, peer: NodeId, leases: list[LeaseId], verdict: Verdict) -> None:
         receipt = Receipt(
             mesh=self._identity.mesh,
@@ -427,6 +436,11 @@ class Queue:
         """Return the job and task that a live lease is for."""
         live = self._book.leases.get(lease)
         return None if live is None else (live.job, live.task)
+
+    def collecting(self, lease: LeaseId) -> ResultItem | None:
+        """Return the result that is being collected under a lease; None if there is none."""
+        live = self._book.leases.get(lease)
+        return None if live is None else live.collecting
 
     def workers(self) -> list[WorkerSnapshot]:
         """Return the linked peers that may work."""

@@ -27,9 +27,10 @@ from p2pq.errors import LinkError, NotFoundError, RefusedError, Reject, StorageE
 from p2pq.model import notice as facts
 from p2pq.model.ids import JobId, Wall, short, to_text
 from p2pq.model.params import task_index, task_number
+from p2pq.wire import body as bodies
 from p2pq.wire import control, prims, sign
 from p2pq.wire.control import Change, JobView, Note, Reply, TaskView, Wrote
-from p2pq.wire.objects import Manifest
+from p2pq.wire.objects import Manifest, ResultItem
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +128,12 @@ class Jobs:
             missing = [(ref.blob, ref.size) for ref in effect.blobs if not self._blobs.has(ref.blob)]
             if missing:
                 await self._transfers.fetch(effect.peer, missing)
-            await asyncio.to_thread(self._blobs.sync, wanted)
-        except (LinkError, StorageError, Reject) as error:
+            await asyncio.to_thread(self._secure, self._scheduler.collecting(effect.lease), wanted)
+        except Reject as error:
+            self._blobs.unpin(tag)
+            self._post(CollectFailed(lease=effect.lease, reason=f"the result: {error}"[:500], refused=True))
+            return
+        except (LinkError, StorageError) as error:
             self._blobs.unpin(tag)
             if isinstance(error, StorageError):
                 for job in {job for watcher in self._watchers for job in watcher.jobs}:
@@ -142,6 +147,21 @@ class Jobs:
             self._post(CollectFailed(lease=effect.lease, reason="an internal error, see node.log"))
             return
         self._post(Collected(lease=effect.lease))
+
+    def _secure(self, item: ResultItem | None, wanted: set[bytes]) -> None:
+        """Look into a result before it counts, and make it durable.
+
+        Raises:
+            Reject: it does not open, or names blobs that its worker did not bring.
+            StorageError: it cannot be kept.
+        """
+        secret = None if item is None else self._store.secret(JobId(item.job))
+        if item is not None and secret is not None:
+            body = delivery.open_result(item, secret.reply_secret, self._blobs)
+            named = {ref.blob for tree in (body.tree, body.output) for ref in bodies.tree_refs(tree)}
+            if not named <= wanted:
+                raise Reject("it names blobs that it did not bring")
+        self._blobs.sync(wanted)
 
     def _keep_inline(self, effect: Collect, wanted: set[bytes]) -> None:
         for ciphertext in effect.inline:

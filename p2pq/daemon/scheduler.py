@@ -5,7 +5,8 @@ from collections.abc import Callable
 from p2pq.core.node import Node
 from p2pq.core.placement import TaskSnapshot
 from p2pq.errors import RefusedError
-from p2pq.model.ids import JobId, Mono, NodeId, short, to_text
+from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, short, to_text
+from p2pq.wire.objects import ResultItem
 
 ID_PREFIX_CHARS_MIN = 4
 
@@ -25,6 +26,10 @@ class Scheduler:
         """Return a task of a live job."""
         found = self._node.tasks(job, task, 1) if self._node.job(job) is not None else []
         return found[0] if found else None
+
+    def collecting(self, lease: LeaseId) -> ResultItem | None:
+        """Return the result that is being collected under a lease; None if it is not wanted any more."""
+        return self._node.collecting(lease)
 
     def why(self, job: JobId, task: int | None) -> str | None:
         """Return one sentence about a live job or one of its tasks, or None."""

@@ -294,3 +294,7 @@ def test_own_work_goes_on_whoever_bans_this_node(bench: Bench):
 def test_bans_that_peers_tell_are_judged_like_those_of_the_user(bench: Bench):
     bench.do(ANN.link())
     assert kinds(bench.says(msg.Bans(bans=(b"no ban",)))) == ["Drop"]
+
+
+def test_what_is_being_collected_can_be_looked_at(bench: Bench):
+    assert bench.node.collecting(LeaseId(1, 0)) is None

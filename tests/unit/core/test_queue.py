@@ -437,3 +437,28 @@ def test_leases_of_an_expelled_worker_are_taken_back_but_for_a_result_that_is_co
     assert [(type(row), row.lease) for row in lost] == [(r.LeaseEnded, second.lease)]
     bench.queue.check()
     assert any(isinstance(effect, fx.Record) for effect in bench.do(ev.Collected(lease=first.lease)))
+
+
+def test_a_result_that_is_no_result_is_refused_and_its_task_goes_elsewhere():
+    bench = Bench()
+    bench.join(ALICE)
+    bench.do(submitted(tasks=1))
+    (item,) = bench.leases(ALICE)
+    bench.says(ALICE, ready(ALICE, result_item(item)))
+    assert bench.queue.collecting(item.lease) == result_item(item)
+    effects = bench.do(ev.CollectFailed(lease=item.lease, reason="the result: a bomb", refused=True))
+    assert receipt(ALICE, "refused", item.lease) in effects
+    assert bench.queue.tasks(JOB)[0].detail == "deliver: the result: a bomb"
+    assert bench.queue.collecting(item.lease) is None
+    assert bench.do(ev.CollectFailed(lease=item.lease, reason="again", refused=True)) == []
+
+
+def test_a_worker_that_is_gone_is_not_told_that_its_result_was_refused():
+    bench = Bench()
+    bench.join(ALICE)
+    bench.do(submitted(tasks=1))
+    (item,) = bench.leases(ALICE)
+    bench.says(ALICE, ready(ALICE, result_item(item)))
+    bench.do(ev.LinkDown(peer=ALICE.node))
+    effects = bench.do(ev.CollectFailed(lease=item.lease, reason="a bomb", refused=True))
+    assert not any(isinstance(effect, fx.Send) for effect in effects)
