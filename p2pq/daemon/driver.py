@@ -2,8 +2,9 @@
 
 A turn takes what is in the inbox (256 events at most), handles each and collects the effects. A turn that recorded
 rows is released when they are durable; the next turns go on meanwhile but are released after it, so effects leave in the
-order in which they were decided. A turn without rows that follows none is released at once. Heartbeats overtake, because a
-slow disk must not cost leases and they promise nothing new.
+order in which they were decided. A turn without rows that follows none is released at once. Two effects overtake because they
+promise nothing that a crash could break: heartbeats, so that a slow disk costs no leases, and starts of other people's tasks,
+so that a slot does not wait for the disk to take in the result of the task before.
 
 While the disk fails nothing is released: nobody is told of what is not durable. The store tries again; leases that cannot be
 renewed by a paused driver expire, and the protocol recovers.
@@ -14,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from p2pq.core.effects import Effect, Record, Send
+from p2pq.core.effects import Effect, Record, Send, Start
 from p2pq.core.events import Event, Received, Tick
 from p2pq.core.records import Row
 from p2pq.daemon.store import needs_full
@@ -215,10 +216,12 @@ class Driver:
             raise InvariantError(f"{error} (while handling {type(event).__name__})") from error
 
     def _overtakes(self, effect: Effect) -> bool:
-        if isinstance(effect, Send) and isinstance(effect.message, Heartbeat):
-            self._perform(effect)
-            return True
-        return False
+        match effect:
+            case Send(message=Heartbeat()) | Start(own=False):
+                self._perform(effect)
+                return True
+            case _:
+                return False
 
     def _release(self) -> None:
         """Perform what is durable, in order; events that come of it wait in the inbox."""

@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from p2pq.core.effects import Dial, Effect, Emit, Hangup, Record, Send
+from p2pq.core.effects import Dial, Effect, Emit, Hangup, Record, Send, Start
 from p2pq.core.events import AddressSeen, CancelAsked, Event, LinkDown, LinkUp, Received, Tick
 from p2pq.core.identity import Identity
 from p2pq.core.node import Node
@@ -16,7 +17,8 @@ from p2pq.daemon.driver import Driver
 from p2pq.daemon.store import Store
 from p2pq.errors import DiskFullError, InvariantError, StorageError, StoreDamagedError
 from p2pq.model.config import ScheduleSettings
-from p2pq.model.ids import JobId, MeshId, Mono, NodeId, Wall
+from p2pq.model.ids import JobId, LeaseId, MeshId, Mono, NodeId, Wall
+from p2pq.model.job import Limits, Resources
 from p2pq.model.notice import LinksFull
 from p2pq.wire import prims
 from p2pq.wire.messages import HasWork, Heartbeat
@@ -189,6 +191,34 @@ async def test_heartbeats_do_not_wait_for_the_disk() -> None:
         durable.set_result(None)
         await rig.settle()
         assert rig.performed == [BEAT, BEAT, said(1), said(2)]
+
+
+async def test_only_others_tasks_start_before_the_disk_is_done() -> None:
+    start = Start(
+        lease=LeaseId(1, 1),
+        master=PEER,
+        owner="bob",
+        job=JobId(b"j" * 16),
+        task=0,
+        attempt=1,
+        tasks=1,
+        key=b"k" * 32,
+        reply=b"r" * 32,
+        body=(),
+        blobs=(),
+        resources=Resources(),
+        limits=Limits(),
+        sandbox="strict",
+        own=False,
+    )
+    own = msgspec.structs.replace(start, own=True)
+    async with running(Rig()) as rig:
+        rig.driver.post(rig.when(cancel(1), Record(row=ROW), own, start))
+        _, _, durable = await rig.store.next_batch()
+        assert rig.performed == [start]
+        durable.set_result(None)
+        await rig.settle()
+        assert rig.performed == [start, own]
 
 
 async def test_a_turn_takes_a_bounded_number_of_events() -> None:
