@@ -414,7 +414,7 @@ class Links:
 
     def _deliver(self, heard: Link, message: Message) -> None:
         if isinstance(message, Peers):
-            message = _worth_a_try(message, heard.remote_ip)
+            message = Peers(addresses=netinfo.worth_a_try(message.addresses, heard.remote_ip))
         if type(message) in _CORE:
             self._post(Received(peer=heard.peer, message=message))  # type: ignore[arg-type]  # checked by type
             return
@@ -496,9 +496,3 @@ class Links:
         task = self._group.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _worth_a_try(told: Peers, teller_ip: str) -> Peers:
-    """Leave out addresses that a member must not make us dial: not private, or a system's port."""
-    hints = ((node, netinfo.hints(addresses, teller_ip)) for node, addresses in told.addresses)
-    return Peers(addresses=tuple((node, good) for node, good in hints if good))

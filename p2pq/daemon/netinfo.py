@@ -12,6 +12,8 @@ from typing import Final
 import msgspec
 import psutil
 
+from p2pq.model.ids import NodeId
+
 ADDRESSES_MAX: Final = 8
 """Addresses of one node that are looked at."""
 PORT_MIN: Final = 1024
@@ -89,6 +91,14 @@ def hints(addresses: Iterable[str], seen_at: str = "") -> tuple[str, ...]:
         if is_hint(address, seen_at) and address not in good:
             good.append(address)
     return tuple(good)
+
+
+def worth_a_try(
+    told: Iterable[tuple[NodeId, tuple[str, ...]]], teller_ip: str
+) -> tuple[tuple[NodeId, tuple[str, ...]], ...]:
+    """Leave out addresses that a member must not make us dial (not private, or a system's port), and whom nothing is left of."""
+    found = ((node, hints(addresses, teller_ip)) for node, addresses in told)
+    return tuple((node, good) for node, good in found if good)
 
 
 def is_hint(address: str, seen_at: str = "") -> bool:
