@@ -322,6 +322,18 @@ class Book:
         self.redeliver.set(TaskKey(job_id, index), Mono(now + pause_s))
         self.out.append(fx.Emit(notice=notice.TaskResultsStuck(job=job_id, task=index, reason=reason)))
 
+    def deliver_refused(self, job_id: JobId, index: int, reason: str, now: Mono) -> None:
+        """Results that counted turn out to be damaged in a way that no repetition mends: their task has failed."""
+        if (found := self._undelivered(job_id, index)) is None:
+            return
+        job, task = found
+        job.over[task.state] -= 1
+        job.undelivered -= 1
+        self.redeliver.cancel(TaskKey(job_id, index))
+        task.outcome = None
+        self._end_task(job, index, "failed", f"deliver: {reason}", self._clock.at(now))
+        self.finish(job, now)
+
     def _undelivered(self, job_id: JobId, index: int) -> tuple[Job, Task] | None:
         job = self.jobs.get(job_id)
         task = None if job is None else job.tasks.get(index)

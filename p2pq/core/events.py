@@ -152,6 +152,8 @@ class DeliverFailed(_Event, frozen=True, kw_only=True):
     job: JobId
     task: int
     reason: str
+    refused: bool = False
+    """They are not what their worker signed: they will never be written out."""
 
 
 class Offering(_Event, frozen=True, kw_only=True):

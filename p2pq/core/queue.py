@@ -154,7 +154,10 @@ class Queue:
             case ev.Delivered():
                 self._book.delivered(event.job, event.task, now)
             case ev.DeliverFailed():
-                self._book.deliver_failed(event.job, event.task, event.reason, now)
+                if event.refused:
+                    self._book.deliver_refused(event.job, event.task, event.reason, now)
+                else:
+                    self._book.deliver_failed(event.job, event.task, event.reason, now)
             case _:
                 assert_never(event)
 

@@ -177,7 +177,11 @@ class Jobs:
         async with self._deliveries:
             try:
                 await asyncio.to_thread(self._write_out, effect.job, effect.task, None)
-            except (StorageError, Reject, OSError) as error:
+            except Reject as error:
+                self._unpin_result(effect)
+                self._post(DeliverFailed(job=effect.job, task=effect.task, reason=str(error)[:500], refused=True))
+                return
+            except (StorageError, RefusedError, OSError) as error:
                 self._post(DeliverFailed(job=effect.job, task=effect.task, reason=str(error)[:500]))
                 return
             except Exception:
@@ -185,10 +189,13 @@ class Jobs:
                 reason = "an internal error, see node.log"
                 self._post(DeliverFailed(job=effect.job, task=effect.task, reason=reason))
                 return
+        self._unpin_result(effect)
+        self._post(Delivered(job=effect.job, task=effect.task, wall=_now()))
+
+    def _unpin_result(self, effect: Deliver) -> None:
         item = self._store.result(effect.job, effect.task)
         if item is not None:
             self._blobs.unpin(("result", item.lease))
-        self._post(Delivered(job=effect.job, task=effect.task, wall=_now()))
 
     def _write_out(self, job: JobId, task: int, to: Path | None) -> Path:
         """Write one task's results into the owner's folder, or below ``to``."""
@@ -246,6 +253,7 @@ class Jobs:
         if request.sandbox == "none" and only != self._author.node:
             raise UsageError("--sandbox none is for this machine only; add --where local")
         results = _results_folder(request)
+        _check_apart(Path(results), Path(request.folder))
         self._check_free(results)
         self._submitting.add(results)
         try:
@@ -556,6 +564,19 @@ def _empty_folder(folder: Path) -> None:
 
 def _results_folder(request: control.Submit) -> str:
     return os.path.normpath(request.results or f"{request.folder}/results")
+
+
+def _check_apart(results: Path, folder: Path) -> None:
+    """Refuse a results folder that is, or holds, what is submitted: moving earlier results aside would move that away.
+
+    Raises:
+        UsageError: it is so.
+    """
+    home, source = results.resolve(), folder.resolve()
+    if home == source or home in source.parents:
+        raise UsageError(
+            f"--results {results} holds the folder that is submitted; name one of its own, such as results"
+        )
 
 
 def _rotate(results: Path) -> Path | None:

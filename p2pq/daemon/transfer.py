@@ -119,7 +119,8 @@ class Transfers:
         self._tasks = tasks
         self._tickets = Tickets(clock, entropy)
         self._links: dict[NodeId, _Link] = {}
-        self._flights: dict[bytes, asyncio.Future[None]] = {}
+        self._flights: dict[tuple[NodeId, bytes], asyncio.Future[None]] = {}
+        """By peer: one that sends nothing must not hold up what another would send. Honest peers share no blobs."""
         self._bodies = asyncio.Semaphore(BODIES_MAX)
         self._req = 0
 
@@ -195,9 +196,9 @@ class Transfers:
         while missing := {blob: size for blob, size in wanted.items() if not self._store.has(blob)}:
             if idle == len(PAUSES_S) or peer not in self._links or max(missing.values()) > CHUNK:
                 raise TransferError(f"{len(missing)} of {len(wanted)} blobs could not be fetched from {short(peer)}")
-            own = {blob: size for blob, size in missing.items() if blob not in self._flights}
+            own = {blob: size for blob, size in missing.items() if (peer, blob) not in self._flights}
             if not own:
-                await asyncio.wait({self._flights[blob] for blob in missing})
+                await asyncio.wait({self._flights[peer, blob] for blob in missing})
                 continue
             await self._fly(peer, own)
             if any(self._store.has(blob) for blob in own):
@@ -209,7 +210,7 @@ class Transfers:
     async def _fly(self, peer: NodeId, own: dict[bytes, int]) -> None:
         """Try once to get blobs that nobody else is getting."""
         landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._flights.update(dict.fromkeys(own, landed))
+        self._flights.update(dict.fromkeys(((peer, blob) for blob in own), landed))
         batches = deque(_batches(own))
         failures: list[StorageError] = []
         try:
@@ -218,7 +219,7 @@ class Transfers:
                     group.create_task(self._fetch_batches(peer, batches, failures))
         finally:
             for blob in own:
-                del self._flights[blob]
+                del self._flights[peer, blob]
             landed.set_result(None)
         if failures:
             raise failures[0]

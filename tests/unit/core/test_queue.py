@@ -11,7 +11,7 @@ from p2pq.core.placement import WorkerSnapshot
 from p2pq.errors import Reject
 from p2pq.model import notice as n
 from p2pq.model.ids import LeaseId, Wall
-from p2pq.model.job import Profile, Resources
+from p2pq.model.job import Outcome, Profile, Resources
 from p2pq.wire import messages as msg
 from p2pq.wire import prims, sign
 from p2pq.wire.objects import BlobRef, Manifest
@@ -462,3 +462,27 @@ def test_a_worker_that_is_gone_is_not_told_that_its_result_was_refused():
     bench.do(ev.LinkDown(peer=ALICE.node))
     effects = bench.do(ev.CollectFailed(lease=item.lease, reason="a bomb", refused=True))
     assert not any(isinstance(effect, fx.Send) for effect in effects)
+
+
+def test_results_that_prove_damaged_when_they_are_written_out_fail_their_task_and_end_the_job():
+    bench = Bench()
+    bench.join(ALICE)
+    bench.do(submitted(tasks=2))
+    first, second = bench.leases(ALICE, tasks_max=2)
+    bench.finish(ALICE, first, Outcome(reason="ok", exit=0))
+    bench.do(ev.DeliverFailed(job=JOB, task=0, reason="a full disk"))
+    effects = bench.do(ev.DeliverFailed(job=JOB, task=0, reason="a blob does not match its name", refused=True))
+    rows = [effect.row for effect in effects if isinstance(effect, fx.Record)]
+    assert [(type(row), row.state) for row in rows] == [(r.TaskEnded, "failed")]
+    assert bench.queue.tasks(JOB)[0].detail == "deliver: a blob does not match its name"
+    assert bench.do(ev.DeliverFailed(job=JOB, task=0, reason="again", refused=True)) == []
+    bench.boot()
+    bench.tick()
+    assert bench.queue.tasks(JOB)[0].state == "failed"
+    bench.boot()
+    bench.join(ALICE)
+    (again,) = bench.leases(ALICE)
+    assert again.task == second.task
+    bench.finish(ALICE, again, Outcome(reason="ok", exit=0))
+    effects = bench.do(ev.Delivered(job=JOB, task=1, wall=WALL))
+    assert r.JobEnded(job=JOB, state="failed", wall=WALL) in [e.row for e in effects if isinstance(e, fx.Record)]

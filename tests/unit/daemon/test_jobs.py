@@ -12,10 +12,11 @@ from p2pq.core.events import Collected, CollectFailed
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.jobs import Jobs
 from p2pq.daemon.unpack import collect
+from p2pq.errors import UsageError
 from p2pq.model.ids import LeaseId, NodeId
 from p2pq.model.job import Outcome
 from p2pq.wire import body as bodies
-from p2pq.wire import prims, seal
+from p2pq.wire import control, prims, seal
 from p2pq.wire.body import ResultBody
 from p2pq.wire.objects import ResultItem
 from p2pq.wire.tree import File, Tree, TreeLimits
@@ -109,3 +110,15 @@ async def test_a_result_that_does_not_bring_what_it_names_never_counts(bench):
     assert isinstance(event, CollectFailed)
     assert event.refused
     assert "did not bring" in event.reason
+
+
+@pytest.mark.parametrize("results", ["", "/..", "/../..", "/link"])
+async def test_results_never_take_the_place_of_what_is_submitted(bench, results):
+    folder = bench.folder / "work/project"
+    folder.mkdir(parents=True)
+    (folder / "main.py").write_text("")
+    (folder / "link").symlink_to(folder.parent)
+    request = control.Submit(folder=str(folder), results=f"{folder}{results}" if results else str(folder))
+    with pytest.raises(UsageError, match="holds the folder"):
+        await bench.jobs.submit(request, None)
+    assert (folder / "main.py").exists()

@@ -631,3 +631,23 @@ def test_batches():
     assert max(len(batch) for batch in transfer._batches(many)) == transfer.BATCH_BLOBS
     assert sum(len(batch) for batch in transfer._batches(many)) == 1000
     assert list(transfer._batches({})) == []
+
+
+async def test_a_peer_that_sends_nothing_does_not_hold_up_what_another_sends(hosts):
+    fetcher, holder = hosts
+    silent = NodeId(b"s" * 32)
+    honest_send = fetcher.transfers._send
+
+    def send(peer, message):
+        if peer != silent:
+            honest_send(peer, message)
+
+    fetcher.transfers._send = send
+    fetcher.transfers.link_up(silent, True, "127.0.0.1:9")
+    wanted = holder.fill(*datas(3))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fetcher.transfers.fetch(silent, wanted))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await fetcher.transfers.fetch(holder.node, wanted)
+        fetcher.transfers.link_down(silent)
