@@ -12,8 +12,6 @@ from typing import Final
 import msgspec
 import psutil
 
-from p2pq.model.ids import NodeId
-
 ADDRESSES_MAX: Final = 8
 """Addresses of one node that are looked at."""
 PORT_MIN: Final = 1024
@@ -94,8 +92,8 @@ def hints(addresses: Iterable[str], seen_at: str = "") -> tuple[str, ...]:
 
 
 def worth_a_try(
-    told: Iterable[tuple[NodeId, tuple[str, ...]]], teller_ip: str
-) -> tuple[tuple[NodeId, tuple[str, ...]], ...]:
+    told: Iterable[tuple[bytes, tuple[str, ...]]], teller_ip: str
+) -> tuple[tuple[bytes, tuple[str, ...]], ...]:
     """Leave out addresses that a member must not make us dial (not private, or a system's port), and whom nothing is left of."""
     found = ((node, hints(addresses, teller_ip)) for node, addresses in told)
     return tuple((node, good) for node, good in found if good)
