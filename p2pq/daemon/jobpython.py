@@ -89,8 +89,9 @@ def _ask(path: Path, code: str) -> list[str]:
         )
         answer = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SandboxError(
-            f"{path} does not run as a Python interpreter ({error}); set [runner] python to one that does"
+            f"{path} does not run as a Python interpreter ({why}); set [runner] python to one that does"
         ) from error
     if not (isinstance(answer, list) and all(isinstance(item, str) for item in answer)):
         raise SandboxError(f"{path} does not answer like a Python interpreter")

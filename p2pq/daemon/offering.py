@@ -44,14 +44,15 @@ def machine(settings: Settings) -> Machine:
 def find_python(settings: Settings, home: Path) -> tuple[JobPython, str]:
     """Return the interpreter of jobs and, where it cannot be used in a sandbox, the reason why.
 
-    Own tasks without a sandbox then run with the node's own interpreter.
+    Own tasks then run without a sandbox, and still with the interpreter that the settings name: another one would lack
+    the packages that they were written for.
     """
-    wanted = Path(settings.runner.python) if settings.runner.python else None
+    wanted = Path(settings.runner.python).expanduser() if settings.runner.python else None
     try:
         return resolve_python(wanted, user_home=Path.home(), p2pq_home=home), ""
     except SandboxError as error:
         version = ".".join(map(str, sys.version_info[:3]))
-        return JobPython(executable=Path(sys.executable), prefixes=(), version=version), str(error)
+        return JobPython(executable=wanted or Path(sys.executable), prefixes=(), version=version), str(error)
 
 
 def prove(python: JobPython, home: Path, socket: Path, problem: str) -> tuple[IsolationReport, frozenset[str]]:

@@ -64,4 +64,15 @@ def test_an_interpreter_that_does_not_run_is_a_reason(tmp_path: Path) -> None:
     assert "does not run as a Python interpreter" in problem
     report, features = offering.prove(python, tmp_path, tmp_path / "node.sock", problem)
     assert (report.level, report.reason) == ("none", problem)
-    assert features
+    assert python.executable == tmp_path / "missing", "no other interpreter takes its place"
+    assert not features
+
+
+def test_an_interpreter_may_be_named_from_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = Settings(runner=RunnerSettings(python="~/jobs/bin/python"))
+    python, problem = offering.find_python(settings, tmp_path / "node")
+    assert python.executable == tmp_path / "jobs" / "bin" / "python"
+    assert problem.startswith(
+        f"{tmp_path}/jobs/bin/python does not run as a Python interpreter (No such file or directory)"
+    )
