@@ -14,6 +14,8 @@ from p2pq.wire.prims import SigningKey
 
 KEPT_MAX: Final = 4096
 """Unacknowledged results per master; beyond it nothing more is asked of that master."""
+KEPT_BYTES_MAX: Final = 4 << 30
+"""Bytes of results kept per master, beyond which likewise: they stay on this machine's disk for a month."""
 BATCH_MAX: Final = 64
 """Results under one signature when many are said again."""
 RESEND_S: Final = 30.0
@@ -33,6 +35,7 @@ class Kept:
         self._key = SigningKey(identity.secret)
         self._items: dict[NodeId, dict[LeaseId, ResultItem]] = {}
         self._since: dict[Key, Mono | None] = {}
+        self._bytes: dict[NodeId, int] = {}
         for row in restored:
             self.keep(row.master, row.item, None)
 
@@ -41,17 +44,21 @@ class Kept:
 
     def keep(self, master: NodeId, item: ResultItem, now: Mono | None) -> None:
         """Keep a result. ``now`` is None for one of an earlier life."""
+        assert not self.has(master, item.lease), "one lease has one result"
         self._items.setdefault(master, {})[item.lease] = item
+        self._bytes[master] = self._bytes.get(master, 0) + _size(item)
         self._since[master, item.lease] = now
 
     def release(self, master: NodeId, lease: LeaseId) -> bool:
         """Forget a result; False if it is not kept."""
         items = self._items.get(master, {})
-        if items.pop(lease, None) is None:
+        item = items.pop(lease, None)
+        if item is None:
             return False
         del self._since[master, lease]
+        self._bytes[master] -= _size(item)
         if not items:
-            del self._items[master]
+            del self._items[master], self._bytes[master]
         return True
 
     def has(self, master: NodeId, lease: LeaseId) -> bool:
@@ -59,8 +66,8 @@ class Kept:
         return (master, lease) in self._since
 
     def full(self, master: NodeId) -> bool:
-        """Tell whether that master has KEPT_MAX results to acknowledge."""
-        return len(self._items.get(master, {})) >= KEPT_MAX
+        """Tell whether that master has KEPT_MAX results, or KEPT_BYTES_MAX of them, to acknowledge."""
+        return len(self._items.get(master, {})) >= KEPT_MAX or self._bytes.get(master, 0) >= KEPT_BYTES_MAX
 
     def due(self, master: NodeId, now: Mono) -> tuple[LeaseId, ...]:
         """Return those that have waited RESEND_S or longer."""
@@ -112,3 +119,9 @@ class Kept:
         """Assert that both indexes hold the same."""
         keys = [(master, lease) for master, items in self._items.items() for lease in items]
         assert dict.fromkeys(keys).keys() == self._since.keys(), "kept results disagree"
+        sizes = {master: sum(map(_size, items.values())) for master, items in self._items.items()}
+        assert sizes == self._bytes, "the sizes of kept results disagree"
+
+
+def _size(item: ResultItem) -> int:
+    return sum(ref.size for ref in (*item.body, *item.blobs))

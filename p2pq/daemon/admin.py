@@ -5,6 +5,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -55,6 +56,8 @@ class Parts:
     restart: Callable[[tuple[str, ...], tuple[bytes, ...]], Awaitable[None]]
     """Begin anew in the mesh that the keys now name, with these addresses to try and these bans."""
     stop: Callable[[bool], None]
+    held: Callable[[str], AbstractContextManager[object]] = nullcontext
+    """Takes no submission while it is open; says why."""
     isolation: IsolationReport | None = None
     """What the self-test proved; None until it has run."""
     duplicate: str = ""
@@ -186,9 +189,10 @@ class Admin:
 
     async def mesh_init(self, request: control.MeshInit, send: Send) -> None:
         """Answer ``MeshInit``: a new mesh; the node begins anew in it."""
-        self._refuse_live_jobs("founding another mesh")
-        self._p.keys.found(request.name, _wall())
-        await self._p.restart((), ())
+        with self._p.held("founding another mesh"):
+            self._refuse_live_jobs("founding another mesh")
+            self._p.keys.found(request.name, _wall())
+            await self._p.restart((), ())
         await send(self._mesh_view())
 
     async def invite(self, request: control.Invite, send: Send) -> None:
@@ -211,19 +215,20 @@ class Admin:
         """Answer ``Join``: by code, into another mesh; the node begins anew in it."""
         p = self._p
         p.keys.check_may_join()
-        self._refuse_live_jobs("joining another mesh")
-        joined = await join_mesh(
-            p.keys,
-            p.links.http,
-            request.code,
-            at=request.at,
-            find=_nobody if p.discovery is None else p.discovery.find_inviter,
-            wall=_wall,
-            entropy=os.urandom,
-            software=f"p2pq {__version__}",
-        )
-        log.info("mesh.joined", extra={"fields": {"mesh": joined.mesh, "as": joined.owner}})
-        await p.restart((joined.inviter, *joined.peers), joined.bans)
+        with p.held("joining another mesh"):
+            self._refuse_live_jobs("joining another mesh")
+            joined = await join_mesh(
+                p.keys,
+                p.links.http,
+                request.code,
+                at=request.at,
+                find=_nobody if p.discovery is None else p.discovery.find_inviter,
+                wall=_wall,
+                entropy=os.urandom,
+                software=f"p2pq {__version__}",
+            )
+            log.info("mesh.joined", extra={"fields": {"mesh": joined.mesh, "as": joined.owner}})
+            await p.restart((joined.inviter, *joined.peers), joined.bans)
         await send(self._mesh_view())
 
     def _refuse_live_jobs(self, what: str) -> None:

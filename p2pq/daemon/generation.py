@@ -304,6 +304,7 @@ class Generation:
             blobs=self.blobs,
             counters=app.telemetry.counters,
             mono=app.mono,
+            held=self.jobs.held,
             post_durable=self._post_durable,
             restart=self._restart,
             stop=app.stop,

@@ -9,7 +9,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -90,6 +91,7 @@ class Jobs:
         self._watchers: dict[Watcher, None] = {}
         self._deliveries = asyncio.Semaphore(DELIVERIES_MAX)
         self._submitting: set[str] = set()
+        self._held = ""
         self._troubles: dict[JobId, str] = {}
         """Live jobs whose results do not get through on this side, and why."""
 
@@ -247,8 +249,25 @@ class Jobs:
 
     # ------------------------------------------------------------------ requests
 
+    @contextmanager
+    def held(self, what: str) -> Iterator[None]:
+        """Take no submission for a while: a job that came while the node changes its mesh would belong to neither.
+
+        Raises:
+            RefusedError: one is under way.
+        """
+        if self._submitting or self._held:
+            raise RefusedError(f"{self._held or 'a job is being submitted'}; try {what} again when that is done")
+        self._held = what
+        try:
+            yield
+        finally:
+            self._held = ""
+
     async def submit(self, request: control.Submit, send: Send) -> None:
         """Answer ``Submit``."""
+        if self._held:
+            raise RefusedError(f"this node is {self._held}; submit again when that is done")
         only = self._only(request)
         if request.sandbox == "none" and only != self._author.node:
             raise UsageError("--sandbox none is for this machine only; add --where local")

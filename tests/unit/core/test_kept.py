@@ -63,3 +63,15 @@ def test_a_master_that_acknowledges_nothing_is_full(monkeypatch: pytest.MonkeyPa
     assert not book(1).full(ANN.node)
     assert book(2).full(ANN.node)
     assert not book(2).full(BOB.node)
+
+
+def test_a_master_that_acknowledges_nothing_gets_no_more_of_this_disk(monkeypatch):
+    monkeypatch.setattr(kept, "KEPT_BYTES_MAX", 3000)
+    results = book(2, blobs=(BlobRef(b"b" * 32, 1000),))
+    assert not results.full(ANN.node)
+    results.keep(ANN.node, result_item(item(2), blobs=(BlobRef(b"b" * 32, 1000),)), Mono(0.0))
+    assert results.full(ANN.node)
+    assert not results.full(BOB.node)
+    results.release(ANN.node, LeaseId(1, 0))
+    results.check()
+    assert not results.full(ANN.node)

@@ -12,7 +12,7 @@ from p2pq.core.events import Collected, CollectFailed
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.jobs import Jobs
 from p2pq.daemon.unpack import collect
-from p2pq.errors import UsageError
+from p2pq.errors import RefusedError, UsageError
 from p2pq.model.ids import LeaseId, NodeId
 from p2pq.model.job import Outcome
 from p2pq.wire import body as bodies
@@ -122,3 +122,15 @@ async def test_results_never_take_the_place_of_what_is_submitted(bench, results)
     with pytest.raises(UsageError, match="holds the folder"):
         await bench.jobs.submit(request, None)
     assert (folder / "main.py").exists()
+
+
+async def test_no_job_is_taken_while_the_node_changes_its_mesh(bench):
+    request = control.Submit(folder=str(bench.folder))
+    with bench.jobs.held("joining another mesh"):
+        with pytest.raises(RefusedError, match="joining another mesh"):
+            await bench.jobs.submit(request, None)
+        with pytest.raises(RefusedError), bench.jobs.held("founding another mesh"):
+            pass
+    bench.jobs._submitting.add("/results")
+    with pytest.raises(RefusedError, match="being submitted"), bench.jobs.held("joining another mesh"):
+        pass
