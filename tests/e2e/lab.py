@@ -190,6 +190,19 @@ def read_line(stream, seconds: float) -> str:
     return stream.readline()
 
 
+def interrupt(process: "subprocess.Popen[str]") -> str:
+    """Press Ctrl-C in a command; return what it said on standard error."""
+    process.send_signal(signal.SIGINT)
+    try:
+        _, said = process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    assert "Traceback" not in said, said
+    return said
+
+
 def processes(marker: str) -> list[int]:
     """Return the processes that have this in their command line."""
     found = []
@@ -213,5 +226,9 @@ def on_terminal(host: Host, *args: str, typed: str = "", seconds: float = 60.0) 
             shown += os.read(master, 65_536)
     os.close(master)
     text = shown.decode(errors="replace")
-    assert process.wait(timeout=5) == 0, text
+    try:
+        assert process.wait(timeout=5) == 0, text
+    finally:
+        process.kill()
+        process.wait()
     return text

@@ -1,7 +1,6 @@
 """Commands about jobs, each option by its effect."""
 
 import json
-import signal
 import time
 
 import lab
@@ -137,15 +136,13 @@ def test_needs_are_met_or_the_job_says_why_it_waits(shared, tmp_path):
     assert "gpu" in shared.ok("why", gpu).lower()
     waiting = shared.popen("submit", "--need", "room=99", str(folder))
     try:
-        line = lab.read_line(waiting.stderr, 15)
+        line = lab.read_line(waiting.stderr, 30)
         while "still waiting" not in line:
-            line = lab.read_line(waiting.stderr, 15)
+            line = lab.read_line(waiting.stderr, 30)
         assert "room=99" in line
     finally:
-        waiting.send_signal(signal.SIGINT)
-        _, said = waiting.communicate(timeout=10)
+        said = lab.interrupt(waiting)
     assert waiting.returncode == 130
-    assert "Traceback" not in said
     job = shared.json("jobs")[0]
     assert f"p2pq wait {job['job']}" in said
     assert job["state"] == "queued"
@@ -277,10 +274,8 @@ def test_interrupting_leaves_the_job_running(shared, tmp_path, command):
     lab.until(lambda: shared.json("jobs", "--limit", "1")[0]["name"] == "job", "it is submitted")
     job = job or shared.json("jobs")[0]["job"]
     running(shared, job)
-    waiting.send_signal(signal.SIGINT)
-    _, said = waiting.communicate(timeout=10)
+    said = lab.interrupt(waiting)
     assert waiting.returncode == 130
-    assert "Traceback" not in said
     assert f"p2pq wait {job}" in said
     assert f"p2pq cancel {job}" in said
     assert shared.json("show", job)["state"] == "running"
