@@ -35,6 +35,8 @@ if [ ! -w "$folder" ]; then
     folder=$copy/pi
 fi
 
+echo "\$ p2pq start"
+"$venv/bin/p2pq" start </dev/null
 echo "\$ p2pq submit --sweep seed=0,1,2,3,4,5,6,7 $folder"
 "$venv/bin/p2pq" submit --sweep seed=0,1,2,3,4,5,6,7 "$folder" </dev/null
 echo "\$ python3 $folder/mean.py"
