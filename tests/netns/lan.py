@@ -75,7 +75,7 @@ class Host(lab.Host):
         """Submit and return the job's id."""
         return self.ok("submit", "--detach", *args).split()[0]
 
-    def settings(self, text: str) -> None:
+    def configure(self, text: str) -> None:
         """Write the host's config.toml."""
         (self.home / "config.toml").write_text(text)
         (self.home / "config.toml").chmod(0o600)

@@ -54,7 +54,7 @@ def brian_python() -> str:
 def test_the_sweep_over_three_hosts_equals_a_local_run(lan: Lan, tmp_path: Path, brian_python: str) -> None:
     hosts = [lan.add(name) for name in NAMES]
     for host in hosts:
-        host.settings(f'[runner]\npython = "{brian_python}"\n')
+        host.configure(f'[runner]\npython = "{brian_python}"\n')
     into_one_mesh(hosts)
     anna = hosts[0]
     folder = tmp_path / "brian2-sweep"
