@@ -43,6 +43,9 @@ BODIES_MAX: Final = 64
 """Opened job bodies kept in memory."""
 ENTRIES_KEPT_MAX: Final = 500_000
 """Files, chunks, arguments and the like that all of them may name; a few compressed bytes can name a million."""
+PREFETCH_BYTES_MAX: Final = 1 << 30
+"""Larger jobs are fetched when they start."""
+PREFETCHES_MAX: Final = 8
 OPENING_MAX: Final = 2
 """Bodies that are opened at the same time: each may take a quarter of a gigabyte for a moment."""
 PARAMS_FILE: Final = ".p2pq/params.json"
@@ -127,7 +130,9 @@ class Guests:
         """Perform ``Fetch``: bring blobs that will probably be needed, one job at a time."""
         missing = self._missing(effect.blobs)
         key = (effect.master, effect.job)
-        if missing and key not in self._prefetching:
+        # Unpinned blobs beyond what fits push each other out, and would be fetched for ever.
+        modest = sum(size for _, size in missing) <= PREFETCH_BYTES_MAX and len(self._prefetching) < PREFETCHES_MAX
+        if missing and modest and key not in self._prefetching:
             task = self._tasks.create_task(self._prefetch(effect.master, effect.job, missing), name="prefetch")
             self._prefetching[key] = task
             task.add_done_callback(lambda _: self._prefetching.pop(key, None))

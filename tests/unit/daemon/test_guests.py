@@ -23,7 +23,7 @@ from p2pq.model.params import Axis
 from p2pq.wire import body as bodies
 from p2pq.wire import prims
 from p2pq.wire.body import JobBody
-from p2pq.wire.objects import ResultItem
+from p2pq.wire.objects import BlobRef, ResultItem
 from p2pq.wire.tree import TreeLimits
 
 ALICE, MALLORY = NodeId(b"a" * 32), NodeId(b"m" * 32)
@@ -220,3 +220,15 @@ async def test_a_tree_with_a_file_where_results_belong_is_refused_and_leaves_not
     assert isinstance(await bench.run(odd), Faulted)
     assert not bench.blobs._tags
     assert isinstance(await bench.run(start), Exited)
+
+
+async def test_what_would_fill_the_store_is_not_fetched_on_a_mere_hint(bench):
+    huge = tuple(BlobRef(number.to_bytes(32, "big"), 4 << 20) for number in range(300))
+    bench.guests.fetch(Fetch(master=MALLORY, job=JOB, blobs=huge))
+    for number in range(20):
+        ref = BlobRef(number.to_bytes(32, "big"), 1)
+        bench.guests.fetch(Fetch(master=MALLORY, job=JobId(bytes([number]) * 16), blobs=(ref,)))
+    bench.transfers.go_on.set()
+    await asyncio.wait(tuple(bench.guests._prefetching.values()))
+    assert len(bench.transfers.fetches) == module.PREFETCHES_MAX
+    assert all(len(blobs) == 1 for _, blobs in bench.transfers.fetches)
