@@ -155,6 +155,7 @@ def test_demo_shows_the_results_stops_its_node_and_leaves_nothing_else(tmp_path,
     assert done.returncode == code, done.stderr
     folder = tmp_path / "examples" / "pi"
     assert log.read_text().splitlines() == [
+        "start root=1",
         f"submit --sweep seed=0,1,2,3,4,5,6,7 {folder} root=1",
         "stop root=1",
     ]
