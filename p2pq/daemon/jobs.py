@@ -56,11 +56,14 @@ class Watcher:
         """Follow these jobs."""
         self.jobs = jobs
         self.queue: asyncio.Queue[tuple[bytes, int | None, bool]] = asyncio.Queue(WATCH_QUEUE_MAX)
+        self.lost = False
+        """A change was dropped, so that every job must be looked at."""
 
     def tell(self, job: bytes, task: int | None, *, ended: bool) -> None:
         """Queue a change; a slow reader only loses details, since each change carries the whole count."""
         if self.queue.full():
             self.queue.get_nowait()
+            self.lost = True
         self.queue.put_nowait((job, task, ended))
 
 
@@ -375,20 +378,20 @@ class Jobs:
         said: set[str] = set()
         told = loop.time()
         while live:
-            pending: set[JobId] = set()
             timeout_at = min((at for at in live.values() if at), default=None)
             try:
                 async with asyncio.timeout_at(timeout_at or None):
                     job_bytes, task, _ = await watcher.queue.get()
-                pending.add(JobId(job_bytes))
-                if task is not None:
-                    await send(self._change(JobId(job_bytes), task))
             except TimeoutError:
                 for job, at in live.items():
                     if at and at <= loop.time():
                         live[job] = 0.0
                         await self._say_why_waiting(job, send)
                 continue
+            pending = {JobId(job_bytes)} | (set(live) if watcher.lost else set())
+            watcher.lost = False
+            if task is not None:
+                await send(self._change(JobId(job_bytes), task))
             wait = told + WATCH_PERIOD_S - loop.time()
             if wait > 0 and not self._any_ended(watcher, pending):
                 await self._gather(watcher, pending, wait, send)
