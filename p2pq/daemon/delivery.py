@@ -11,7 +11,7 @@ from typing import Final
 
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.unpack import rotate_results, unpack
-from p2pq.errors import DiskFullError, StorageError
+from p2pq.errors import DiskFullError, RefusedError, StorageError, UsageError
 from p2pq.wire import body as bodies
 from p2pq.wire import seal
 from p2pq.wire.body import ResultBody
@@ -103,3 +103,42 @@ def same(one: Path, other: Path) -> bool:
     if differ or failed:
         return False
     return all(same(one / name, other / name) for name in compared.common_dirs)
+
+
+def make_empty(folder: Path) -> None:
+    """Make an empty folder, or find one. Raises RefusedError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        full = any(folder.iterdir())
+    except OSError as error:
+        raise RefusedError(f"{error.filename or folder}: {error.strerror}; name another with --to DIR") from error
+    if full:
+        raise RefusedError(f"{folder} is not empty; name another with --to DIR")
+
+
+def check_apart(results: Path, folder: Path) -> None:
+    """Refuse a results folder that is, or holds, what is submitted: moving earlier results aside would move that away.
+
+    Raises:
+        UsageError: it is so.
+    """
+    home, source = results.resolve(), folder.resolve()
+    if home == source or home in source.parents:
+        raise UsageError(
+            f"--results {results} holds the folder that is submitted; name one of its own, such as results"
+        )
+
+
+def move_aside(results: Path) -> Path | None:
+    """Move earlier results aside; find out now, not when the results come, whether they can be written.
+
+    Raises:
+        RefusedError: they cannot.
+    """
+    try:
+        parent = next(folder for folder in results.parents if os.path.lexists(folder))
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise RefusedError(f"results cannot be written below {parent}; use --results DIR")
+        return rotate_results(results.parent, results.name) if os.path.lexists(results) else None
+    except OSError as error:
+        raise RefusedError(f"{error.filename or results}: {error.strerror}; mend it, or use --results DIR") from error

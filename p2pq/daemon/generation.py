@@ -207,7 +207,7 @@ class Generation:
             post=self._post,
             post_durable=self._post_durable,
         )
-        self.jobs.pin_live()
+        self.jobs.home.pin_live()
         self.logs = Logs(
             node=keys.node,
             guests=self.guests,
@@ -230,7 +230,7 @@ class Generation:
             except Reject as error:
                 log.warning("join.ban-ignored", extra={"fields": {"reason": error.reason}})
                 continue
-            told.append(BanKept(node=NodeId(ban.sub), banned=ban.banned, signed=raw))
+            told.append(BanKept(node=NodeId(ban.sub), banned=ban.banned, issuer=ban.iss, signed=raw))
         self._new_bans += tuple(told)
         return msgspec.structs.replace(restored, bans=(*restored.bans, *told))
 
@@ -247,8 +247,8 @@ class Generation:
                 log.warning("ban.not-verified", extra={"fields": {"peer": short(row.node), "reason": error.reason}})
                 if error.reason == trust.WRONG_ROOT:
                     # Written over, or whoever joins would be told of it.
-                    self._new_bans += (BanKept(node=row.node, banned=False),)
-                else:
+                    self._new_bans += (BanKept(node=row.node, banned=False, issuer=row.issuer),)
+                elif row.banned:
                     # Most often a clock that was set back: a ban errs towards holding, and the store keeps the signed one.
                     kept.append(BanKept(node=row.node, banned=row.banned))
         return msgspec.structs.replace(restored, bans=tuple(kept))
@@ -399,9 +399,9 @@ class Generation:
             case fx.Release():
                 self.guests.release(effect)
             case fx.Collect():
-                self.jobs.collect(effect)
+                self.jobs.home.collect(effect)
             case fx.Deliver():
-                self.jobs.deliver(effect)
+                self.jobs.home.deliver(effect)
             case fx.Emit():
                 self._telemetry.notice(effect.notice)
                 self.jobs.notice(effect.notice)

@@ -1,7 +1,7 @@
-"""As master, beside the core: take submissions in, bring results home, tell people how their jobs are.
+"""As master, beside the core: take submissions in and tell people how their jobs are.
 
-Performs ``Collect`` and ``Deliver``; answers the local API's requests about jobs. What is shown comes from the store, so it
-is durable; what only the running core knows (progress, why) is added on top.
+Answers the local API's requests about jobs. What is shown comes from the store, so it is durable;
+what only the running core knows (progress, why) is added on top.
 """
 
 import asyncio
@@ -14,24 +14,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from p2pq.core.effects import Collect, Deliver
-from p2pq.core.events import CancelAsked, Collected, CollectFailed, Delivered, DeliverFailed, Event, Submitted
+from p2pq.core.events import CancelAsked, Event, Submitted
 from p2pq.daemon import delivery, submission
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.history import PAGE_MAX, JobExtra, JobRow, TaskRow
+from p2pq.daemon.homecoming import Homecoming
 from p2pq.daemon.scheduler import Scheduler
 from p2pq.daemon.store import Store
 from p2pq.daemon.transfer import Transfers
-from p2pq.daemon.unpack import rotate_results
 from p2pq.daemon.views import job_view, task_view
-from p2pq.errors import LinkError, NotFoundError, RefusedError, Reject, StorageError, UsageError
+from p2pq.errors import NotFoundError, RefusedError, UsageError
 from p2pq.model import notice as facts
-from p2pq.model.ids import JobId, Wall, short, to_text
-from p2pq.model.params import task_index, task_number
-from p2pq.wire import body as bodies
-from p2pq.wire import control, prims, sign
+from p2pq.model.ids import JobId, Wall, to_text
+from p2pq.model.params import task_index
+from p2pq.wire import control
 from p2pq.wire.control import Change, JobView, Note, Reply, TaskView, Wrote
-from p2pq.wire.objects import Manifest, ResultItem
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +42,6 @@ WATCH_PERIOD_S: Final = 0.1
 WAIT_WHY_S: Final = 10.0
 """A job that nobody took within this time says why."""
 TASKS_SHOWN_MAX: Final = 1_000_000
-DELIVERIES_MAX: Final = 4
-"""Results written out at the same time."""
 
 
 class Watcher:
@@ -86,137 +81,24 @@ class Jobs:
         self._author = author
         self._store = store
         self._blobs = blobs
-        self._transfers = transfers
         self._scheduler = scheduler
-        self._tasks = tasks
-        self._post = post
         self._post_durable = post_durable
         self._watchers: dict[Watcher, None] = {}
-        self._deliveries = asyncio.Semaphore(DELIVERIES_MAX)
         self._submitting: set[str] = set()
         self._held = ""
         self._troubles: dict[JobId, str] = {}
         """Live jobs whose results do not get through on this side, and why."""
-
-    def pin_live(self) -> None:
-        """After a start: hold the blobs that live jobs need."""
-        for row in self._store.live_jobs():
-            secret = self._store.secret(row.job)
-            if secret is not None:
-                manifest = sign.open_signed(secret.manifest, Manifest, self._author.node)
-                self._blobs.pin(row.job, [ref.blob for ref in (*manifest.body, *manifest.blobs)])
-            self._pin_undelivered(row.job)
-
-    def _pin_undelivered(self, job: JobId) -> None:
-        """Hold results that are here but not yet in the owner's folder."""
-        start = 0
-        while page := self._store.tasks(job, start=start):
-            for task in page:
-                if task.state in {"done", "failed"} and not task.delivered:
-                    item = self._store.result(job, task.task)
-                    if item is not None:
-                        self._blobs.pin(("result", item.lease), [ref.blob for ref in (*item.body, *item.blobs)])
-            start = page[-1].task + 1
-
-    # ------------------------------------------------------------------ effects
-
-    def collect(self, effect: Collect) -> None:
-        """Perform ``Collect``."""
-        self._tasks.create_task(self._collect(effect), name=f"collect {effect.lease}")
-
-    async def _collect(self, effect: Collect) -> None:
-        tag = ("result", effect.lease)
-        wanted = {ref.blob for ref in effect.blobs}
-        self._blobs.pin(tag, wanted)
-        try:
-            await asyncio.to_thread(self._keep_inline, effect, wanted)
-            missing = [(ref.blob, ref.size) for ref in effect.blobs if not self._blobs.has(ref.blob)]
-            if missing:
-                await self._transfers.fetch(effect.peer, missing)
-            await asyncio.to_thread(self._secure, self._scheduler.collecting(effect.lease), wanted)
-        except Reject as error:
-            self._blobs.unpin(tag)
-            self._post(CollectFailed(lease=effect.lease, reason=f"the result: {error}"[:500], refused=True))
-            return
-        except (LinkError, StorageError) as error:
-            self._blobs.unpin(tag)
-            if isinstance(error, StorageError):
-                for job in {job for watcher in self._watchers for job in watcher.jobs}:
-                    self._in_trouble(JobId(job), f"results cannot be taken in: {error}")
-            self._post(CollectFailed(lease=effect.lease, reason=str(error)[:500]))
-            return
-        except Exception:
-            # One result must not take the node down; its worker keeps it and offers it again.
-            log.exception("result.collect-failed", extra={"fields": {"lease": str(effect.lease)}})
-            self._blobs.unpin(tag)
-            self._post(CollectFailed(lease=effect.lease, reason="an internal error, see node.log"))
-            return
-        self._post(Collected(lease=effect.lease))
-
-    def _secure(self, item: ResultItem | None, wanted: set[bytes]) -> None:
-        """Look into a result before it counts, and make it durable.
-
-        Raises:
-            Reject: it does not open, or names blobs that its worker did not bring.
-            StorageError: it cannot be kept.
-        """
-        secret = None if item is None else self._store.secret(JobId(item.job))
-        if item is not None and secret is not None:
-            body = delivery.open_result(item, secret.reply_secret, self._blobs)
-            named = {ref.blob for tree in (body.tree, body.output) for ref in bodies.tree_refs(tree)}
-            if not named <= wanted:
-                raise Reject("it names blobs that it did not bring")
-        self._blobs.sync(wanted)
-
-    def _keep_inline(self, effect: Collect, wanted: set[bytes]) -> None:
-        for ciphertext in effect.inline:
-            blob = prims.blob_id(ciphertext)
-            if blob in wanted:
-                self._blobs.add(blob, ciphertext)
-
-    def deliver(self, effect: Deliver) -> None:
-        """Perform ``Deliver``."""
-        self._tasks.create_task(self._deliver(effect), name=f"deliver {short(effect.job)}")
-
-    async def _deliver(self, effect: Deliver) -> None:
-        async with self._deliveries:
-            try:
-                await asyncio.to_thread(self._write_out, effect.job, effect.task, None)
-            except Reject as error:
-                self._unpin_result(effect)
-                self._post(DeliverFailed(job=effect.job, task=effect.task, reason=str(error)[:500], refused=True))
-                return
-            except (StorageError, RefusedError, OSError) as error:
-                self._post(DeliverFailed(job=effect.job, task=effect.task, reason=str(error)[:500]))
-                return
-            except Exception:
-                log.exception("result.deliver-failed", extra={"fields": {"job": to_text(effect.job)}})
-                reason = "an internal error, see node.log"
-                self._post(DeliverFailed(job=effect.job, task=effect.task, reason=reason))
-                return
-        self._unpin_result(effect)
-        self._post(Delivered(job=effect.job, task=effect.task, wall=_now()))
-
-    def _unpin_result(self, effect: Deliver) -> None:
-        item = self._store.result(effect.job, effect.task)
-        if item is not None:
-            self._blobs.unpin(("result", item.lease))
-
-    def _write_out(self, job: JobId, task: int, to: Path | None) -> Path:
-        """Write one task's results into the owner's folder, or below ``to``."""
-        row, secret, item = self._store.job(job), self._store.secret(job), self._store.result(job, task)
-        if row is None or row.extra is None or secret is None or item is None:
-            raise StorageError("the store has no such result")
-        body = delivery.open_result(item, secret.reply_secret, self._blobs)
-        number = self._number(row.extra, task)
-        folder = delivery.target(to or Path(row.extra.results), tasks=row.extra.tasks, number=number)
-        delivery.write(body.tree, self._blobs, folder, umask=row.extra.umask)
-        return folder
-
-    @staticmethod
-    def _number(extra: JobExtra, task: int) -> int:
-        sweep = submission.open_sweep(extra)
-        return task_number(sweep.array, sweep.axes, task)
+        self.home = Homecoming(
+            node=author.node,
+            store=store,
+            blobs=blobs,
+            transfers=transfers,
+            scheduler=scheduler,
+            tasks=tasks,
+            post=post,
+            in_trouble=self._all_in_trouble,
+        )
+        """Performs ``Collect`` and ``Deliver``."""
 
     # ------------------------------------------------------------------ notices
 
@@ -244,6 +126,10 @@ class Jobs:
     def _in_trouble(self, job: JobId, sentence: str) -> None:
         self._troubles[job] = f"{sentence}; nothing is lost, it is tried again until it works"
         self._tell(job, None, ended=False)
+
+    def _all_in_trouble(self, sentence: str) -> None:
+        for job in {job for watcher in self._watchers for job in watcher.jobs}:
+            self._in_trouble(JobId(job), sentence)
 
     def _tell(self, job: bytes, task: int | None, *, ended: bool) -> None:
         for watcher in self._watchers:
@@ -275,7 +161,7 @@ class Jobs:
         if request.sandbox == "none" and only != self._author.node:
             raise UsageError("--sandbox none is for this machine only; add --where local")
         results = _results_folder(request)
-        _check_apart(Path(results), Path(request.folder))
+        delivery.check_apart(Path(results), Path(request.folder))
         self._check_free(results)
         self._submitting.add(results)
         try:
@@ -283,7 +169,7 @@ class Jobs:
             for warning in prepared.warnings:
                 await send(Note(text=warning))
             try:
-                moved = await asyncio.to_thread(_rotate, Path(results))
+                moved = await asyncio.to_thread(delivery.move_aside, Path(results))
                 self._store.keep_extra(prepared.job, prepared.extra)
                 await self._post_durable(
                     Submitted(
@@ -460,12 +346,12 @@ class Jobs:
         to = Path(request.to) if request.to else None
         written = 0
         if to is not None:
-            await asyncio.to_thread(_empty_folder, to)
+            await asyncio.to_thread(delivery.make_empty, to)
         start = 0
         while page := self._store.tasks(row.job, start=start):
             for task in page:
                 if task.state in {"done", "failed"} and self._store.result(row.job, task.task) is not None:
-                    await asyncio.to_thread(self._write_out, row.job, task.task, to)
+                    await asyncio.to_thread(self.home.write_out, row.job, task.task, to)
                     written += 1
             start = page[-1].task + 1
         if not written:
@@ -573,47 +459,8 @@ class Jobs:
         )
 
 
-def _empty_folder(folder: Path) -> None:
-    """Make an empty folder, or find one. Raises RefusedError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        full = any(folder.iterdir())
-    except OSError as error:
-        raise RefusedError(f"{error.filename or folder}: {error.strerror}; name another with --to DIR") from error
-    if full:
-        raise RefusedError(f"{folder} is not empty; name another with --to DIR")
-
-
 def _results_folder(request: control.Submit) -> str:
     return os.path.normpath(request.results or f"{request.folder}/results")
-
-
-def _check_apart(results: Path, folder: Path) -> None:
-    """Refuse a results folder that is, or holds, what is submitted: moving earlier results aside would move that away.
-
-    Raises:
-        UsageError: it is so.
-    """
-    home, source = results.resolve(), folder.resolve()
-    if home == source or home in source.parents:
-        raise UsageError(
-            f"--results {results} holds the folder that is submitted; name one of its own, such as results"
-        )
-
-
-def _rotate(results: Path) -> Path | None:
-    """Move earlier results aside; find out now, not when the results come, whether they can be written.
-
-    Raises:
-        RefusedError: they cannot.
-    """
-    try:
-        parent = next(folder for folder in results.parents if os.path.lexists(folder))
-        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-            raise RefusedError(f"results cannot be written below {parent}; use --results DIR")
-        return rotate_results(results.parent, results.name) if os.path.lexists(results) else None
-    except OSError as error:
-        raise RefusedError(f"{error.filename or results}: {error.strerror}; mend it, or use --results DIR") from error
 
 
 def _now() -> Wall:

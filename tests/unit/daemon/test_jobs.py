@@ -1,136 +1,495 @@
-"""Results on their way home: what a hostile worker can send."""
+"""As master beside the core: submissions, results, and what people are told; test_homecoming.py has hostile results."""
 
 import asyncio
 import os
-from types import SimpleNamespace
+import time
+from pathlib import Path
 
-import msgspec
 import pytest
 
-from p2pq.core.effects import Collect
-from p2pq.core.events import Collected, CollectFailed
+from p2pq.core.effects import Collect, Deliver
+from p2pq.core.events import CancelAsked, Collected, CollectFailed, Delivered, DeliverFailed, Submitted
+from p2pq.core.records import AttemptEnded, JobAdded, JobEnded, LeaseGranted, TaskDelivered, TasksCancelled
+from p2pq.daemon import jobs as jobs_module
 from p2pq.daemon.blobstore import BlobStore
-from p2pq.daemon.jobs import Jobs
-from p2pq.daemon.unpack import collect
-from p2pq.errors import RefusedError, UsageError
-from p2pq.model.ids import LeaseId, NodeId
+from p2pq.daemon.jobs import Jobs, Watcher
+from p2pq.daemon.submission import Author
+from p2pq.errors import LinkError, NotFoundError, RefusedError, StorageError, UsageError
+from p2pq.model import notice as facts
+from p2pq.model.ids import LeaseId, MeshId, Wall, to_text
 from p2pq.model.job import Outcome
-from p2pq.wire import body as bodies
-from p2pq.wire import control, prims, seal
+from p2pq.wire import body, control, prims, seal, sign
 from p2pq.wire.body import ResultBody
-from p2pq.wire.objects import ResultItem
-from p2pq.wire.tree import File, Tree, TreeLimits
+from p2pq.wire.control import Change, JobView, Note, TaskView, Wrote
+from p2pq.wire.objects import BlobRef, Manifest, ResultItem
+from p2pq.wire.tree import Tree
+from tests.unit.daemon.storekit import WORKER
 
-REPLY = b"r" * 32
-LEASE = LeaseId(1, 2)
+KEY = prims.SigningKey(b"s" * 32)
+AUTHOR = Author(KEY.public, KEY.seed, MeshId(b"m" * 32), "alice")
+LEASE = LeaseId(1, 1)
 
 
-class Bench:
-    """A master that collects one result."""
+class Transfers:
+    """Brings what it was given, or fails as told."""
 
-    def __init__(self, tmp_path, tasks):
-        self.folder = tmp_path
-        self.blobs = BlobStore(tmp_path / "blobs", quota_bytes=1 << 30, reserve_bytes=0)
-        self.events = asyncio.Queue()
-        self.item = None
+    def __init__(self, blobs):
+        self.blobs = blobs
+        self.error = None
+        self.has = {}
+
+    async def fetch(self, peer, missing):
+        if self.error is not None:
+            raise self.error
+        for blob, _ in missing:
+            self.blobs.add(blob, self.has[blob])
+
+
+class Scheduler:
+    """Knows one node and one reason."""
+
+    reason = "no machine has that label"
+
+    def why(self, job, task):
+        return self.reason
+
+    def task(self, job, task):
+        return None
+
+    def collecting(self, lease):
+        return None
+
+    def name_of(self, node):
+        return "worker"
+
+    def resolve_node(self, text):
+        if text != "worker":
+            raise RefusedError("no such node")
+        return WORKER
+
+
+class Rig:
+    """Jobs beside a real store; the core is played by the test."""
+
+    def __init__(self, opened, path, group):
+        self.store = opened.store
+        self.blobs = BlobStore(path / "blobs", quota_bytes=1 << 30, reserve_bytes=0)
+        self.transfers = Transfers(self.blobs)
+        self.scheduler = Scheduler()
+        self.posted = []
+        self.sent = []
+        self.heard = asyncio.Event()
+        self.noted = asyncio.Event()
         self.jobs = Jobs(
-            author=None,
-            store=SimpleNamespace(secret=lambda _job: SimpleNamespace(reply_secret=REPLY)),
+            author=AUTHOR,
+            store=self.store,
             blobs=self.blobs,
-            transfers=None,
-            scheduler=SimpleNamespace(collecting=lambda _lease: self.item),
-            tasks=tasks,
-            post=self.events.put_nowait,
-            post_durable=None,
+            transfers=self.transfers,
+            scheduler=self.scheduler,
+            tasks=group,
+            post=self.post,
+            post_durable=self.post_durable,
         )
 
-    def tree(self):
-        source = self.folder / "source"
-        source.mkdir()
-        (source / "out.txt").write_text("42")
-        found, _ = collect(source, TreeLimits(), self.blobs.put, lambda _: os.urandom(32))
-        return found
+    def post(self, event):
+        self.posted.append(event)
+        self.heard.set()
 
-    def result(self, tree, key=b"k" * 32, **changes):
-        refs, parts = bodies.encrypt(b"k" * 32, ResultBody(tree=tree, output=Tree()))
-        for ref, part in zip(refs, parts, strict=True):
-            self.blobs.put(ref.blob, part)
-        context = bodies.result_context(b"j" * 16, 0, 1, LEASE)
-        fields = {
-            "job": b"j" * 16,
-            "task": 0,
-            "attempt": 1,
-            "lease": LEASE,
-            "outcome": Outcome(reason="ok"),
-            "sandbox": "strict",
-            "key": seal.seal(prims.x25519_public(REPLY), key, context, os.urandom),
-            "body": refs,
-            "blobs": bodies.tree_refs(tree),
-        }
-        self.item = ResultItem(**(fields | changes))
-        return self.item
+    async def post_durable(self, event):
+        self.posted.append(event)
+        match event:
+            case Submitted():
+                manifest = sign.open_signed(event.manifest, Manifest, AUTHOR.node)
+                row = JobAdded(
+                    job=manifest.job,
+                    manifest=event.manifest,
+                    key=event.key,
+                    reply_secret=event.reply_secret,
+                    wall=event.wall,
+                )
+                await self.write(row)
+            case CancelAsked():
+                await self.write(TasksCancelled(job=event.job, wall=event.wall))
 
-    async def collect(self):
-        item = self.item
-        self.jobs.collect(Collect(lease=LEASE, peer=NodeId(b"w" * 32), blobs=(*item.body, *item.blobs)))
-        return await self.events.get()
+    async def write(self, *rows):
+        await self.store.commit(rows, full=False)
+
+    async def send(self, reply):
+        self.sent.append(reply)
+        if isinstance(reply, Note):
+            self.noted.set()
+
+    async def ask(self, method, request):
+        self.sent = []
+        await method(request, self.send)
+        return self.sent
+
+    async def submit(self, folder, **options):
+        return (await self.ask(self.jobs.submit, control.Submit(folder=str(folder), **options)))[-1]
+
+    async def event(self):
+        async with asyncio.timeout(10):
+            await self.heard.wait()
+        self.heard.clear()
+        return self.posted[-1]
+
+    def result(self, job, task=0, *, outcome=None, store=True):
+        """Make the sealed, empty result of a task; return it and its blobs."""
+        secret = self.store.secret(job)
+        key = os.urandom(32)
+        refs, parts = body.encrypt(key, ResultBody(tree=Tree(), output=Tree()))
+        reply = prims.x25519_public(secret.reply_secret)
+        wrapped = seal.seal(reply, key, body.result_context(job, task, 1, LEASE), os.urandom)
+        found = {ref.blob: part for ref, part in zip(refs, parts, strict=True)}
+        if store:
+            for blob, part in found.items():
+                self.blobs.add(blob, part)
+        made = ResultItem(
+            job=job,
+            task=task,
+            attempt=1,
+            lease=LEASE,
+            outcome=outcome or Outcome(reason="ok"),
+            sandbox="strict",
+            key=wrapped,
+            body=refs,
+        )
+        return made, found
+
+    async def settle(self, job, task=0, state="done", outcome=None):
+        granted = LeaseGranted(lease=LEASE, job=job, task=task, attempt=1, worker=WORKER, wall=Wall(1))
+        item, _ = self.result(job, task, outcome=outcome)
+        ended = AttemptEnded(lease=LEASE, job=job, task=task, worker=WORKER, result=item, state=state, wall=Wall(2))
+        await self.write(granted, ended)
+        return item
 
 
 @pytest.fixture
-async def bench(tmp_path):
-    async with asyncio.TaskGroup() as tasks:
-        yield Bench(tmp_path, tasks)
+async def rig(opened, tmp_path):
+    async with asyncio.TaskGroup() as group:
+        yield Rig(opened, tmp_path, group)
 
 
-async def test_an_honest_result_counts(bench):
-    bench.result(bench.tree())
-    assert await bench.collect() == Collected(lease=LEASE)
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "mysim"
+    path.mkdir()
+    (path / "main.py").write_text("print('hello')\n")
+    return path
 
 
-async def test_a_result_that_does_not_open_never_counts(bench):
-    bench.result(bench.tree(), key=b"x" * 32)
-    event = await bench.collect()
-    assert isinstance(event, CollectFailed)
-    assert event.refused
-    assert not bench.blobs._tags
+def id_of(rig, view):
+    return rig.jobs.find(view.job).job
 
 
-async def test_a_result_whose_tree_escapes_never_counts(bench):
-    tree = bench.tree()
-    evil = msgspec.structs.replace(tree, files=(File("../../.bashrc", False, 2, tree.files[0].parts),))
-    bench.result(evil)
-    event = await bench.collect()
-    assert isinstance(event, CollectFailed)
-    assert event.refused
+# -- submitting ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_result_that_does_not_bring_what_it_names_never_counts(bench):
-    bench.result(bench.tree(), blobs=())
-    event = await bench.collect()
-    assert isinstance(event, CollectFailed)
-    assert event.refused
-    assert "did not bring" in event.reason
+async def test_a_submission_is_durable_before_it_is_said(rig, folder):
+    (folder / "results").mkdir()
+    replies = await rig.ask(rig.jobs.submit, control.Submit(folder=str(folder), array="0-4"))
+    [note, view] = replies
+    assert note == Note(text=f"the earlier results are in {folder}/results.~1~")
+    assert isinstance(view, JobView)
+    assert (view.state, view.tasks.total, view.tasks.pending, view.owner) == ("queued", 5, 5, "alice")
+    [submitted] = rig.posted
+    manifest = sign.open_signed(submitted.manifest, Manifest, AUTHOR.node)
+    assert (to_text(manifest.job), manifest.only) == (view.job, b"")
+
+
+@pytest.mark.parametrize(("where", "only"), [("local", AUTHOR.node), ("worker", WORKER)])
+async def test_where_names_the_only_node(rig, folder, where, only):
+    await rig.submit(folder, where=where)
+    assert sign.open_signed(rig.posted[0].manifest, Manifest, AUTHOR.node).only == only
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"where": "nobody"}, RefusedError, "no such node"),
+        ({"sandbox": "none"}, UsageError, "--where local"),
+        ({"array": "x"}, UsageError, "--array"),
+        ({"results": "/proc/self/status/x"}, RefusedError, "--results DIR"),
+    ],
+)
+async def test_a_refused_submission_leaves_nothing(rig, folder, options, error, words):
+    with pytest.raises(error, match=words):
+        await rig.submit(folder, **options)
+    assert rig.posted == []
+    await rig.submit(folder)  # the place for results is free again
+
+
+async def test_two_live_jobs_never_share_a_results_folder(rig, folder):
+    view = await rig.submit(folder)
+    with pytest.raises(RefusedError, match=f"job {view.job[:8]} still returns results to {folder}/results"):
+        await rig.submit(folder)
+    await rig.submit(folder, results=str(folder.parent / "other"))
+    await rig.write(JobEnded(job=id_of(rig, view), state="done", wall=Wall(5)))
+    await rig.submit(folder)
+
+
+async def test_a_client_that_goes_away_while_the_folder_is_packed(rig, folder, monkeypatch):
+    loop, begun, over = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+
+    def prepare(*args, given_up, **kwargs):
+        loop.call_soon_threadsafe(begun.set)
+        while not given_up():
+            time.sleep(0.001)
+        loop.call_soon_threadsafe(over.set)
+        raise RefusedError("interrupted")
+
+    monkeypatch.setattr(jobs_module.submission, "prepare", prepare)
+    task = loop.create_task(rig.submit(folder))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(10):
+        await over.wait()
+    monkeypatch.undo()
+    assert rig.posted == []
+    await rig.submit(folder)
+
+
+# -- results ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_result_is_collected_from_the_worker_and_from_the_message(rig, folder):
+    job = id_of(rig, await rig.submit(folder))
+    item, parts = rig.result(job, store=False)
+    rig.transfers.has = parts
+    rig.jobs.home.collect(Collect(lease=LEASE, peer=WORKER, blobs=item.body))
+    assert await rig.event() == Collected(lease=LEASE)
+    assert all(rig.blobs.has(blob) for blob in parts)
+    stray = b"nobody asked for this"
+    inline = b"small"
+    ref = BlobRef(prims.blob_id(inline), len(inline))
+    rig.jobs.home.collect(Collect(lease=LEASE, peer=WORKER, blobs=(ref,), inline=(stray, inline)))
+    assert await rig.event() == Collected(lease=LEASE)
+    assert rig.blobs.has(ref.blob)
+    assert not rig.blobs.has(prims.blob_id(stray))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (LinkError("the peer is gone"), "the peer is gone"),
+        (StorageError("the disk is full"), "the disk is full"),
+        (ZeroDivisionError(), "an internal error, see node.log"),
+    ],
+)
+async def test_a_result_that_cannot_be_had_now_is_asked_for_again(rig, folder, error, reason):
+    job = id_of(rig, await rig.submit(folder))
+    item, _ = rig.result(job, store=False)
+    rig.transfers.error = error
+    watcher = rig.jobs.watcher(job)
+    rig.jobs.home.collect(Collect(lease=LEASE, peer=WORKER, blobs=item.body))
+    assert await rig.event() == CollectFailed(lease=LEASE, reason=reason)
+    [why] = await rig.ask(rig.jobs.why, control.Why(job=to_text(job)))
+    assert ("results cannot be taken in: the disk is full" in why.text) == isinstance(error, StorageError)
+    rig.jobs.unwatch(watcher)
+
+
+async def test_results_are_written_out(rig, folder):
+    job = id_of(rig, await rig.submit(folder))
+    await rig.settle(job)
+    rig.jobs.home.deliver(Deliver(job=job, task=0))
+    delivered = await rig.event()
+    assert isinstance(delivered, Delivered)
+    assert (delivered.job, delivered.task) == (job, 0)
+    assert (folder / "results").is_dir()
+
+
+async def test_results_that_cannot_be_written_out_are_kept_and_said(rig, folder):
+    job = id_of(rig, await rig.submit(folder))
+    rig.jobs.home.deliver(Deliver(job=job, task=0))
+    assert await rig.event() == DeliverFailed(job=job, task=0, reason="the store has no such result")
+    await rig.settle(job)
+    folder.rename(folder.with_name("moved"))
+    folder.write_text("a file in its place")
+    rig.jobs.home.deliver(Deliver(job=job, task=0))
+    failed = await rig.event()
+    assert isinstance(failed, DeliverFailed)
+    assert "tried again" in failed.reason
+    rig.jobs.notice(facts.TaskResultsStuck(job=job, task=0, reason="no room"))
+    [why] = await rig.ask(rig.jobs.why, control.Why(job=to_text(job)))
+    assert why.text.startswith("results cannot be written out: no room; nothing is lost")
+    rig.jobs.notice(facts.TaskResultsWritten(job=job, task=0))
+    [why] = await rig.ask(rig.jobs.why, control.Why(job=to_text(job)))
+    assert why.text == rig.scheduler.reason
+
+
+async def test_results_once_more_and_elsewhere(rig, folder, tmp_path):
+    view = await rig.submit(folder, array="0-1")
+    with pytest.raises(RefusedError, match="no results yet"):
+        await rig.ask(rig.jobs.results, control.Results(job=view.job))
+    await rig.settle(id_of(rig, view), task=1)
+    to = tmp_path / "copy"
+    assert await rig.ask(rig.jobs.results, control.Results(job=view.job, to=str(to))) == [
+        Wrote(folder=str(to), tasks=1)
+    ]
+    assert (to / "1").is_dir()
+    with pytest.raises(RefusedError, match="not empty; name another with --to"):
+        await rig.ask(rig.jobs.results, control.Results(job=view.job, to=str(to)))
+    with pytest.raises(RefusedError, match="name another with --to"):
+        await rig.ask(rig.jobs.results, control.Results(job=view.job, to=f"{folder}/main.py"))
+
+
+async def test_after_a_start_live_jobs_and_undelivered_results_are_held(rig, folder, monkeypatch):
+    job = id_of(rig, await rig.submit(folder))
+    item = await rig.settle(job)
+    held = {}
+    monkeypatch.setattr(rig.blobs, "pin", lambda tag, blobs: held.setdefault(tag, set()).update(blobs))
+    rig.jobs.home.pin_live()
+    assert held[("result", LEASE)] == {ref.blob for ref in item.body}
+    assert held[job]
+    await rig.write(TaskDelivered(job=job, task=0))
+    held.clear()
+    rig.jobs.home.pin_live()
+    assert set(held) == {job}
+
+
+# -- telling ------------------------------------------------------------------------------------------------------------
+
+
+async def test_jobs_show_and_tasks(rig, folder, tmp_path):
+    first = await rig.submit(folder, array="3,5", sweep=("k=a,b",))
+    second = await rig.submit(folder, results=str(tmp_path / "second"))
+    assert await rig.ask(rig.jobs.jobs, control.Jobs(limit=1)) == [second]
+    assert await rig.ask(rig.jobs.show, control.Show(job=first.job[:6])) == [first]
+    await rig.settle(id_of(rig, first), task=2, state="failed", outcome=Outcome(reason="exit", exit=3, run_ms=1500))
+    tasks = await rig.ask(rig.jobs.tasks, control.Tasks(job=first.job))
+    assert [task.state for task in tasks] == ["pending", "pending", "failed", "pending"]
+    assert [task.params for task in tasks][2] == {"array": "5", "k": "a"}
+    assert (tasks[2].exit, tasks[2].seconds, tasks[2].node, tasks[2].attempts) == (3, 1.5, "worker", 1)
+    [why] = await rig.ask(rig.jobs.why, control.Why(job=first.job))
+    assert why == Note(text=rig.scheduler.reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("abc", "too short"), ("abcdefgh", "no job 'abcdefgh'"), ("!!!!", "no job"), ("a" * 60, "no job")],
+)
+async def test_jobs_that_are_not_there(rig, name, words):
+    with pytest.raises(NotFoundError, match=words):
+        rig.jobs.find(name)
+
+
+async def test_tasks_are_named_by_their_numbers(rig, folder):
+    row = rig.jobs.find((await rig.submit(folder, array="3,5")).job)
+    assert (rig.jobs.index(row, 3), rig.jobs.index(row, 5)) == (0, 1)
+    with pytest.raises(NotFoundError, match="no task 4"):
+        rig.jobs.index(row, 4)
+
+
+async def test_cancelling_is_durable_before_it_is_said_and_done_once(rig, folder):
+    view = await rig.submit(folder, array="0-2")
+    [after] = await rig.ask(rig.jobs.cancel, control.CancelJob(job=view.job, task=1))
+    assert rig.posted[-1].task == 1
+    assert after.tasks.cancelled == 3
+    await rig.write(JobEnded(job=id_of(rig, view), state="cancelled", wall=Wall(9)))
+    count = len(rig.posted)
+    [after] = await rig.ask(rig.jobs.cancel, control.CancelJob(job=view.job))
+    assert (after.state, len(rig.posted)) == ("cancelled", count)
+    [why] = await rig.ask(rig.jobs.why, control.Why(job=view.job))
+    assert "3 cancelled of 3" in why.text
+    [why] = await rig.ask(rig.jobs.why, control.Why(job=view.job, task=2))
+    assert why.text.startswith("Task 2")
+    assert "cancelled" in why.text
+
+
+async def test_watching_until_the_end(rig, folder):
+    view = await rig.submit(folder)
+    job = id_of(rig, view)
+    watching = asyncio.get_running_loop().create_task(rig.ask(rig.jobs.watch, control.Watch(jobs=(view.job,))))
+    await asyncio.sleep(0)
+    await rig.settle(job, state="failed", outcome=Outcome(reason="exit", exit=7))
+    rig.jobs.notice(facts.TaskSettled(job=job, task=0, state="failed", worker=WORKER, attempt=1))
+    await rig.write(JobEnded(job=job, state="failed", wall=Wall(9)))
+    rig.jobs.notice(facts.JobFinished(job=job, state="failed"))
+    async with asyncio.timeout(10):
+        said = await watching
+    assert all(isinstance(change, Change) for change in said)
+    assert (said[0].ended, said[0].progress) == (False, 0.0)
+    assert [change.task.exit for change in said if change.task is not None] == [7]
+    assert isinstance(said[1].task, TaskView)
+    assert (said[-1].ended, said[-1].job.state, said[-1].progress) == (True, "failed", 1.0)
+    assert await rig.ask(rig.jobs.watch, control.Watch(jobs=(view.job,))) == [rig.sent[-1]]
+
+
+async def test_a_job_that_nobody_takes_says_why_and_trouble_is_said_once(rig, folder, monkeypatch):
+    monkeypatch.setattr(jobs_module, "WAIT_WHY_S", 0.05)
+    view = await rig.submit(folder)
+    job = id_of(rig, view)
+    watching = asyncio.get_running_loop().create_task(rig.ask(rig.jobs.watch, control.Watch(jobs=(view.job,))))
+    async with asyncio.timeout(10):
+        await rig.noted.wait()
+        for _ in range(3):
+            rig.jobs.notice(facts.TaskResultsStuck(job=job, task=0, reason="no room"))
+            await asyncio.sleep(0.15)
+        await rig.write(JobEnded(job=job, state="done", wall=Wall(9)))
+        rig.jobs.notice(facts.JobFinished(job=job, state="done"))
+        said = await watching
+    notes = [reply.text for reply in said if isinstance(reply, Note)]
+    assert notes[0] == "still waiting: no machine has that label"
+    assert len(notes) == 2
+    assert notes[1].startswith("results cannot be written out: no room")
+
+
+async def test_watchers_are_bounded_and_a_slow_one_loses_only_details(rig, folder, monkeypatch):
+    view = await rig.submit(folder)
+    monkeypatch.setattr(jobs_module, "WATCHERS_MAX", 1)
+    watcher = rig.jobs.watcher(id_of(rig, view))
+    with pytest.raises(RefusedError, match="end some of them"):
+        await rig.ask(rig.jobs.watch, control.Watch(jobs=(view.job,)))
+    rig.jobs.unwatch(watcher)
+    monkeypatch.setattr(jobs_module, "WATCH_QUEUE_MAX", 2)
+    slow = Watcher(frozenset({b"j"}))
+    for task in range(5):
+        slow.tell(b"j", task, ended=False)
+    assert [slow.queue.get_nowait()[1] for _ in range(2)] == [3, 4]
+    assert slow.lost
+
+
+async def test_the_end_of_a_job_is_not_lost_among_many_changes(rig, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs_module, "WATCH_QUEUE_MAX", 2)
+    views = [await rig.submit(folder, results=str(tmp_path / name)) for name in "ab"]
+    one, other = (id_of(rig, view) for view in views)
+    names = tuple(view.job for view in views)
+    watching = asyncio.get_running_loop().create_task(rig.ask(rig.jobs.watch, control.Watch(jobs=names)))
+    await asyncio.sleep(0)
+    await rig.write(*(JobEnded(job=job, state="done", wall=Wall(9)) for job in (one, other)))
+    rig.jobs.notice(facts.JobFinished(job=one, state="done"))
+    for _ in range(5):
+        rig.jobs.notice(facts.JobFinished(job=other, state="done"))
+    async with asyncio.timeout(10):
+        assert {change.job.job for change in await watching if change.ended} == set(names)
+
+
+def test_results_go_below_the_folder_unless_said_otherwise():
+    assert jobs_module._results_folder(control.Submit(folder="/a/b/")) == "/a/b/results"
+    assert jobs_module._results_folder(control.Submit(folder="/a/b", results="/c/../d")) == str(Path("/d"))
 
 
 @pytest.mark.parametrize("results", ["", "/..", "/../..", "/link"])
-async def test_results_never_take_the_place_of_what_is_submitted(bench, results):
-    folder = bench.folder / "work/project"
+async def test_results_never_take_the_place_of_what_is_submitted(rig, tmp_path, results):
+    folder = tmp_path / "work/project"
     folder.mkdir(parents=True)
     (folder / "main.py").write_text("")
     (folder / "link").symlink_to(folder.parent)
     request = control.Submit(folder=str(folder), results=f"{folder}{results}" if results else str(folder))
     with pytest.raises(UsageError, match="holds the folder"):
-        await bench.jobs.submit(request, None)
+        await rig.jobs.submit(request, None)
     assert (folder / "main.py").exists()
 
 
-async def test_no_job_is_taken_while_the_node_changes_its_mesh(bench):
-    request = control.Submit(folder=str(bench.folder))
-    with bench.jobs.held("joining another mesh"):
+async def test_no_job_is_taken_while_the_node_changes_its_mesh(rig, tmp_path):
+    request = control.Submit(folder=str(tmp_path))
+    with rig.jobs.held("joining another mesh"):
         with pytest.raises(RefusedError, match="joining another mesh"):
-            await bench.jobs.submit(request, None)
-        with pytest.raises(RefusedError), bench.jobs.held("founding another mesh"):
+            await rig.jobs.submit(request, None)
+        with pytest.raises(RefusedError), rig.jobs.held("founding another mesh"):
             pass
-    bench.jobs._submitting.add("/results")
-    with pytest.raises(RefusedError, match="being submitted"), bench.jobs.held("joining another mesh"):
+    rig.jobs._submitting.add("/results")
+    with pytest.raises(RefusedError, match="being submitted"), rig.jobs.held("joining another mesh"):
         pass

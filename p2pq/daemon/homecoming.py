@@ -1,0 +1,175 @@
+"""Results on their way home, at their master: brought from the worker, looked into, made durable, written out.
+
+Performs ``Collect`` and ``Deliver``. A result counts only once it has been opened here; it is held until
+its owner's folder has it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from p2pq.core.effects import Collect, Deliver
+from p2pq.core.events import Collected, CollectFailed, Delivered, DeliverFailed, Event
+from p2pq.daemon import delivery, submission
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.scheduler import Scheduler
+from p2pq.daemon.store import Store
+from p2pq.daemon.transfer import Transfers
+from p2pq.errors import LinkError, RefusedError, Reject, StorageError
+from p2pq.model.ids import JobId, NodeId, Wall, short, to_text
+from p2pq.model.params import task_number
+from p2pq.wire import body as bodies
+from p2pq.wire import prims, sign
+from p2pq.wire.objects import Manifest, ResultItem
+
+log = logging.getLogger(__name__)
+
+DELIVERIES_MAX: Final = 4
+"""Results written out at the same time."""
+
+
+class Homecoming:
+    """Brings results home. Use it from the event loop's thread only."""
+
+    def __init__(  # noqa: PLR0913  the daemon's parts, each used here
+        self,
+        *,
+        node: NodeId,
+        store: Store,
+        blobs: BlobStore,
+        transfers: Transfers,
+        scheduler: Scheduler,
+        tasks: asyncio.TaskGroup,
+        post: Callable[[Event], None],
+        in_trouble: Callable[[str], None],
+    ) -> None:
+        """Take the parts; ``in_trouble`` is told, as a sentence, why no result can be taken in now."""
+        self._node = node
+        self._store = store
+        self._blobs = blobs
+        self._transfers = transfers
+        self._scheduler = scheduler
+        self._tasks = tasks
+        self._post = post
+        self._in_trouble = in_trouble
+        self._deliveries = asyncio.Semaphore(DELIVERIES_MAX)
+
+    def pin_live(self) -> None:
+        """After a start: hold the blobs that live jobs need."""
+        for row in self._store.live_jobs():
+            secret = self._store.secret(row.job)
+            if secret is not None:
+                manifest = sign.open_signed(secret.manifest, Manifest, self._node)
+                self._blobs.pin(row.job, [ref.blob for ref in (*manifest.body, *manifest.blobs)])
+            self._pin_undelivered(row.job)
+
+    def _pin_undelivered(self, job: JobId) -> None:
+        """Hold results that are here but not yet in the owner's folder."""
+        start = 0
+        while page := self._store.tasks(job, start=start):
+            for task in page:
+                if task.state in {"done", "failed"} and not task.delivered:
+                    item = self._store.result(job, task.task)
+                    if item is not None:
+                        self._blobs.pin(("result", item.lease), [ref.blob for ref in (*item.body, *item.blobs)])
+            start = page[-1].task + 1
+
+    def collect(self, effect: Collect) -> None:
+        """Perform ``Collect``."""
+        self._tasks.create_task(self._collect(effect), name=f"collect {effect.lease}")
+
+    async def _collect(self, effect: Collect) -> None:
+        tag = ("result", effect.lease)
+        wanted = {ref.blob for ref in effect.blobs}
+        self._blobs.pin(tag, wanted)
+        try:
+            await asyncio.to_thread(self._keep_inline, effect, wanted)
+            missing = [(ref.blob, ref.size) for ref in effect.blobs if not self._blobs.has(ref.blob)]
+            if missing:
+                await self._transfers.fetch(effect.peer, missing)
+            await asyncio.to_thread(self._secure, self._scheduler.collecting(effect.lease), wanted)
+        except Reject as error:
+            self._blobs.unpin(tag)
+            self._post(CollectFailed(lease=effect.lease, reason=f"the result: {error}"[:500], refused=True))
+            return
+        except (LinkError, StorageError) as error:
+            self._blobs.unpin(tag)
+            if isinstance(error, StorageError):
+                self._in_trouble(f"results cannot be taken in: {error}")
+            self._post(CollectFailed(lease=effect.lease, reason=str(error)[:500]))
+            return
+        except Exception:
+            # One result must not take the node down; its worker keeps it and offers it again.
+            log.exception("result.collect-failed", extra={"fields": {"lease": str(effect.lease)}})
+            self._blobs.unpin(tag)
+            self._post(CollectFailed(lease=effect.lease, reason="an internal error, see node.log"))
+            return
+        self._post(Collected(lease=effect.lease))
+
+    def _secure(self, item: ResultItem | None, wanted: set[bytes]) -> None:
+        """Look into a result before it counts, and make it durable.
+
+        Raises:
+            Reject: it does not open, or names blobs that its worker did not bring.
+            StorageError: it cannot be kept.
+        """
+        secret = None if item is None else self._store.secret(JobId(item.job))
+        if item is not None and secret is not None:
+            body = delivery.open_result(item, secret.reply_secret, self._blobs)
+            named = {ref.blob for tree in (body.tree, body.output) for ref in bodies.tree_refs(tree)}
+            if not named <= wanted:
+                raise Reject("it names blobs that it did not bring")
+        self._blobs.sync(wanted)
+
+    def _keep_inline(self, effect: Collect, wanted: set[bytes]) -> None:
+        for ciphertext in effect.inline:
+            blob = prims.blob_id(ciphertext)
+            if blob in wanted:
+                self._blobs.add(blob, ciphertext)
+
+    def deliver(self, effect: Deliver) -> None:
+        """Perform ``Deliver``."""
+        self._tasks.create_task(self._deliver(effect), name=f"deliver {short(effect.job)}")
+
+    async def _deliver(self, effect: Deliver) -> None:
+        async with self._deliveries:
+            try:
+                await asyncio.to_thread(self.write_out, effect.job, effect.task, None)
+            except Reject as error:
+                self._unpin_result(effect)
+                self._post(DeliverFailed(job=effect.job, task=effect.task, reason=str(error)[:500], refused=True))
+                return
+            except (StorageError, RefusedError, OSError) as error:
+                self._post(DeliverFailed(job=effect.job, task=effect.task, reason=str(error)[:500]))
+                return
+            except Exception:
+                log.exception("result.deliver-failed", extra={"fields": {"job": to_text(effect.job)}})
+                reason = "an internal error, see node.log"
+                self._post(DeliverFailed(job=effect.job, task=effect.task, reason=reason))
+                return
+        self._unpin_result(effect)
+        self._post(Delivered(job=effect.job, task=effect.task, wall=_now()))
+
+    def _unpin_result(self, effect: Deliver) -> None:
+        item = self._store.result(effect.job, effect.task)
+        if item is not None:
+            self._blobs.unpin(("result", item.lease))
+
+    def write_out(self, job: JobId, task: int, to: Path | None) -> Path:
+        """Write one task's results into the owner's folder, or below ``to``."""
+        row, secret, item = self._store.job(job), self._store.secret(job), self._store.result(job, task)
+        if row is None or row.extra is None or secret is None or item is None:
+            raise StorageError("the store has no such result")
+        body = delivery.open_result(item, secret.reply_secret, self._blobs)
+        sweep = submission.open_sweep(row.extra)
+        number = task_number(sweep.array, sweep.axes, task)
+        folder = delivery.target(to or Path(row.extra.results), tasks=row.extra.tasks, number=number)
+        delivery.write(body.tree, self._blobs, folder, umask=row.extra.umask)
+        return folder
+
+
+def _now() -> Wall:
+    return Wall(int(time.time() * 1000))

@@ -1,0 +1,111 @@
+"""Results on their way home: what a hostile worker can send."""
+
+import asyncio
+import os
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from p2pq.core.effects import Collect
+from p2pq.core.events import Collected, CollectFailed
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.homecoming import Homecoming
+from p2pq.daemon.unpack import collect
+from p2pq.model.ids import LeaseId, NodeId
+from p2pq.model.job import Outcome
+from p2pq.wire import body as bodies
+from p2pq.wire import prims, seal
+from p2pq.wire.body import ResultBody
+from p2pq.wire.objects import ResultItem
+from p2pq.wire.tree import File, Tree, TreeLimits
+
+REPLY = b"r" * 32
+LEASE = LeaseId(1, 2)
+
+
+class Bench:
+    """A master that collects one result."""
+
+    def __init__(self, tmp_path, tasks):
+        self.folder = tmp_path
+        self.blobs = BlobStore(tmp_path / "blobs", quota_bytes=1 << 30, reserve_bytes=0)
+        self.events = asyncio.Queue()
+        self.item = None
+        self.home = Homecoming(
+            node=NodeId(b"m" * 32),
+            store=SimpleNamespace(secret=lambda _job: SimpleNamespace(reply_secret=REPLY)),
+            blobs=self.blobs,
+            transfers=None,
+            scheduler=SimpleNamespace(collecting=lambda _lease: self.item),
+            tasks=tasks,
+            post=self.events.put_nowait,
+            in_trouble=pytest.fail,
+        )
+
+    def tree(self):
+        source = self.folder / "source"
+        source.mkdir()
+        (source / "out.txt").write_text("42")
+        found, _ = collect(source, TreeLimits(), self.blobs.put, lambda _: os.urandom(32))
+        return found
+
+    def result(self, tree, key=b"k" * 32, **changes):
+        refs, parts = bodies.encrypt(b"k" * 32, ResultBody(tree=tree, output=Tree()))
+        for ref, part in zip(refs, parts, strict=True):
+            self.blobs.put(ref.blob, part)
+        context = bodies.result_context(b"j" * 16, 0, 1, LEASE)
+        fields = {
+            "job": b"j" * 16,
+            "task": 0,
+            "attempt": 1,
+            "lease": LEASE,
+            "outcome": Outcome(reason="ok"),
+            "sandbox": "strict",
+            "key": seal.seal(prims.x25519_public(REPLY), key, context, os.urandom),
+            "body": refs,
+            "blobs": bodies.tree_refs(tree),
+        }
+        self.item = ResultItem(**(fields | changes))
+        return self.item
+
+    async def collect(self):
+        item = self.item
+        self.home.collect(Collect(lease=LEASE, peer=NodeId(b"w" * 32), blobs=(*item.body, *item.blobs)))
+        return await self.events.get()
+
+
+@pytest.fixture
+async def bench(tmp_path):
+    async with asyncio.TaskGroup() as tasks:
+        yield Bench(tmp_path, tasks)
+
+
+async def test_an_honest_result_counts(bench):
+    bench.result(bench.tree())
+    assert await bench.collect() == Collected(lease=LEASE)
+
+
+async def test_a_result_that_does_not_open_never_counts(bench):
+    bench.result(bench.tree(), key=b"x" * 32)
+    event = await bench.collect()
+    assert isinstance(event, CollectFailed)
+    assert event.refused
+    assert not bench.blobs._tags
+
+
+async def test_a_result_whose_tree_escapes_never_counts(bench):
+    tree = bench.tree()
+    evil = msgspec.structs.replace(tree, files=(File("../../.bashrc", False, 2, tree.files[0].parts),))
+    bench.result(evil)
+    event = await bench.collect()
+    assert isinstance(event, CollectFailed)
+    assert event.refused
+
+
+async def test_a_result_that_does_not_bring_what_it_names_never_counts(bench):
+    bench.result(bench.tree(), blobs=())
+    event = await bench.collect()
+    assert isinstance(event, CollectFailed)
+    assert event.refused
+    assert "did not bring" in event.reason
