@@ -53,7 +53,7 @@ class Ledger:
         self._settled: dict[int, IntervalSet] = {}
         self._kept: dict[tuple[NodeId, LeaseId], records.ResultKept] = {}
         self._peers: dict[NodeId, records.PeerSeen] = {}
-        self._bans: dict[NodeId, records.BanKept] = {}
+        self._bans: dict[tuple[NodeId, bytes], records.BanKept] = {}
 
     def apply(self, row: records.Row) -> None:  # noqa: C901, PLR0912  one arm per row is the clearest there is
         """Take one row in.
@@ -96,7 +96,7 @@ class Ledger:
                 if len(self._peers) > PEERS_MAX:
                     del self._peers[next(iter(self._peers))]
             case records.BanKept():
-                self._bans[row.node] = row
+                self._bans[row.node, row.issuer] = row
             case _:
                 assert_never(row)
 

@@ -78,7 +78,7 @@ class Membership:
                 # Judged against the clock when it came; a clock that is behind now must not keep the node from starting.
                 ban = trust.open_ban(row.signed, identity.root, TIME_END)
                 self._signed[ban.iss, NodeId(ban.sub)] = (ban.at, ban.banned, row.signed)
-            else:
+            elif not row.issuer:
                 self._local[row.node] = row.banned
         for seen in restored.peers[-REMEMBERED_MAX:]:
             self._remembered[seen.node] = seen
@@ -323,7 +323,7 @@ class Membership:
             return
         before = self.banned(node)
         self._signed[ban.iss, node] = (ban.at, ban.banned, raw)
-        out.append(Record(row=BanKept(node=node, banned=ban.banned, signed=raw)))
+        out.append(Record(row=BanKept(node=node, banned=ban.banned, issuer=ban.iss, signed=raw)))
         for other in self._links:
             if other != peer:
                 self._tell_bans(other, (raw,), out)

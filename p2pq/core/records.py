@@ -125,10 +125,12 @@ class PeerSeen(_Row, frozen=True, kw_only=True):
 
 
 class BanKept(_Row, frozen=True, kw_only=True):
-    """A ban: local where ``signed`` is empty, an admin's otherwise."""
+    """A ban, or its end; the latest per node and issuer counts. With an issuer and no signature: that word is void."""
 
     node: NodeId
     banned: bool
+    issuer: bytes = b""
+    """The admin who signed it; empty: this node's own user, for this node only."""
     signed: bytes = b""
 
 

@@ -161,7 +161,9 @@ class History:
 
     def signed_bans(self) -> tuple[bytes, ...]:
         """Return the bans that admins signed, for whoever joins; in order of the banned node."""
-        return tuple(signed for (signed,) in self._rows("SELECT signed FROM bans WHERE signed != x'' ORDER BY node"))
+        return tuple(
+            signed for (signed,) in self._rows("SELECT signed FROM bans WHERE signed != x'' ORDER BY node, issuer")
+        )
 
     def find_jobs(self, prefix: str) -> tuple[JobId, ...]:
         """Return the jobs whose id, as text, begins with ``prefix``; a few at most, in order of id."""

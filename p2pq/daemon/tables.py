@@ -120,7 +120,13 @@ CREATE TABLE peers (
     name TEXT NOT NULL,
     addresses BLOB NOT NULL
 );
-CREATE TABLE bans (node BLOB PRIMARY KEY, banned INTEGER NOT NULL, signed BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE bans (
+    node BLOB NOT NULL,
+    issuer BLOB NOT NULL,
+    banned INTEGER NOT NULL,
+    signed BLOB NOT NULL,
+    PRIMARY KEY (node, issuer)
+) WITHOUT ROWID;
 """
 
 
@@ -206,7 +212,7 @@ class Tables:
                     (row.node, row.name, addresses),
                 )
             case BanKept():
-                run("INSERT OR REPLACE INTO bans VALUES (?, ?, ?)", (row.node, row.banned, row.signed))
+                run("INSERT OR REPLACE INTO bans VALUES (?, ?, ?, ?)", (row.node, row.issuer, row.banned, row.signed))
             case ExtraKept():
                 run("INSERT OR REPLACE INTO extras VALUES (?, ?)", (row.job, row.extra))
             case _:
@@ -283,8 +289,10 @@ class Tables:
                 for node, name, found in run("SELECT node, name, addresses FROM peers ORDER BY seen")
             ),
             bans=tuple(
-                BanKept(node=NodeId(node), banned=bool(banned), signed=signed)
-                for node, banned, signed in run("SELECT node, banned, signed FROM bans ORDER BY node")
+                BanKept(node=NodeId(node), banned=bool(banned), issuer=issuer, signed=signed)
+                for node, issuer, banned, signed in run(
+                    "SELECT node, issuer, banned, signed FROM bans ORDER BY node, issuer"
+                )
             ),
         )
 

@@ -162,7 +162,8 @@ class Life:
         return [records.PeerSeen(node=data.draw(nodes), name=data.draw(st.text(max_size=3)), addresses=addresses)]
 
     def ban(self, data: st.DataObject) -> list[Row]:
-        return [records.BanKept(node=data.draw(nodes), banned=data.draw(bits), signed=data.draw(st.binary(max_size=3)))]
+        issuer, signed = data.draw(st.sampled_from((b"", b"i", b"j"))), data.draw(st.binary(max_size=3))
+        return [records.BanKept(node=data.draw(nodes), banned=data.draw(bits), issuer=issuer, signed=signed)]
 
 
 @pytest.mark.slow

@@ -134,6 +134,7 @@ def test_what_a_worker_and_a_member_remember() -> None:
 
     ban = r.BanKept(node=NodeId(b"z"), banned=True)
     unban = r.BanKept(node=NodeId(b"a"), banned=False)
+    signed = r.BanKept(node=NodeId(b"a"), banned=True, issuer=b"i", signed=b"s")
     rows = (
         kept(2),
         kept(1),
@@ -146,7 +147,8 @@ def test_what_a_worker_and_a_member_remember() -> None:
         ban,
         r.BanKept(node=NodeId(b"a"), banned=True),
         unban,
+        signed,
     )
-    assert total(*rows) == r.Restored(kept=(kept(1), kept(2)), peers=(seen("q"), seen("p")), bans=(unban, ban))
+    assert total(*rows) == r.Restored(kept=(kept(1), kept(2)), peers=(seen("q"), seen("p")), bans=(unban, signed, ban))
     many = total(*(seen(f"{number:05}") for number in range(PEERS_MAX + 2)))
     assert [peer.name for peer in many.peers] == [f"{number:05}" for number in range(2, PEERS_MAX + 2)]

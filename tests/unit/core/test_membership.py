@@ -238,7 +238,7 @@ def test_a_signed_ban_is_believed_kept_and_passed_on(bench: Bench) -> None:
     bench.do(BOB.link(address=AWAY))
     raw = ban(BOB.node)
     assert bench.says(msg.Bans(bans=(raw,))) == [
-        fx.Record(row=BanKept(node=BOB.node, banned=True, signed=raw)),
+        fx.Record(row=BanKept(node=BOB.node, banned=True, issuer=ROOT.public, signed=raw)),
         send(msg.Bans(bans=(raw,)), BOB),
         fx.Emit(notice=PeerBanned(peer=BOB.node, banned=True, by="an admin")),
         fx.Hangup(peer=BOB.node, reason="banned"),
@@ -266,7 +266,7 @@ def test_an_admin_asks_with_its_signature(bench: Bench) -> None:
     raw = ban(BOB.node)
     assert bench.do(ev.BanAsked(node=BOB.node, banned=True, signed=raw)) == [
         fx.Record(row=BanKept(node=BOB.node, banned=True)),
-        fx.Record(row=BanKept(node=BOB.node, banned=True, signed=raw)),
+        fx.Record(row=BanKept(node=BOB.node, banned=True, issuer=ROOT.public, signed=raw)),
         send(msg.Bans(bans=(raw,))),
         fx.Emit(notice=PeerBanned(peer=BOB.node, banned=True, by="me")),
     ]
@@ -288,9 +288,21 @@ def test_bans_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None
     assert bench.says(msg.Bans(bans=(ban(CAT.node),))) == [fx.Drop(peer=ANN.node, reason="ban: too many")]
 
 
+def test_each_issuers_word_survives_a_restart_on_its_own() -> None:
+    free = ban(BOB.node, WALL + 1, banned=False)
+    rows = (
+        BanKept(node=BOB.node, banned=True),
+        BanKept(node=BOB.node, banned=False, issuer=ROOT.public, signed=free),
+        BanKept(node=CAT.node, banned=True, issuer=b"void"),
+    )
+    bench = Bench(Restored(bans=rows))
+    assert bench.members.banned(BOB.node)
+    assert not bench.members.banned(CAT.node)
+
+
 def test_bans_survive_a_restart() -> None:
     raw = ban(BOB.node)
-    rows = (BanKept(node=BOB.node, banned=True, signed=raw), BanKept(node=ANN.node, banned=True))
+    rows = (BanKept(node=BOB.node, banned=True, issuer=ROOT.public, signed=raw), BanKept(node=ANN.node, banned=True))
     bench = Bench(Restored(bans=rows, peers=(seen(ANN).row,)))
     assert bench.members.banned(BOB.node)
     assert bench.members.banned(ANN.node)

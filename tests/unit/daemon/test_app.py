@@ -155,14 +155,17 @@ async def test_bans_of_a_mesh_that_was_left_and_of_a_clock_set_back_do_not_preve
     early = own.sign_ban(late, Wall(now + 10 * trust.SKEW_MS), banned=True)
     store, _ = Store.open(home.store, lambda: now)
     store.start()
-    rows = BanKept(node=stranger, banned=True, signed=foreign), BanKept(node=late, banned=True, signed=early)
+    rows = (
+        BanKept(node=stranger, banned=True, issuer=other.public, signed=foreign),
+        BanKept(node=late, banned=True, issuer=own.node, signed=early),
+    )
     await store.commit(rows, full=True)
     await store.close()
     async with running(home, settings(tmp_path)) as (client, _, _):
         assert await client.ask(control.Stop()) == [Done()]
     store, restored = Store.open(home.store, lambda: now)
     await store.close()
-    assert set(restored.bans) == {BanKept(node=stranger, banned=False), rows[1]}
+    assert set(restored.bans) == {BanKept(node=stranger, banned=False, issuer=other.public), rows[1]}
 
 
 async def test_sigterm_stops_the_node(home: Home, tmp_path: Path) -> None:

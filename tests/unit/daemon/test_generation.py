@@ -94,7 +94,7 @@ async def test_a_ban_that_a_join_told_holds_before_the_first_link_and_after_a_re
         assert not generation.node.banned(NodeId(b"q" * 32))
     store, restored = Store.open(app.home.store, wall)
     await store.close()
-    assert restored.bans == (BanKept(node=PEER, banned=True, signed=raw),)
+    assert restored.bans == (BanKept(node=PEER, banned=True, issuer=app.keys.node, signed=raw),)
 
 
 @pytest.mark.parametrize(
