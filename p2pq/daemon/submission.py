@@ -16,7 +16,7 @@ from p2pq.daemon.history import JobExtra
 from p2pq.errors import RefusedError, Reject, UsageError
 from p2pq.model.ids import JobId, MeshId, NodeId
 from p2pq.model.job import TIME_DEFAULT_S, Limits
-from p2pq.model.params import Axis, Range, count_tasks, parse_array, parse_sweep
+from p2pq.model.params import Axis, Range, count_tasks, expand, parse_array, parse_sweep, task_params
 from p2pq.wire import body as bodies
 from p2pq.wire import names, prims, seal, sign
 from p2pq.wire.body import JobBody
@@ -87,6 +87,8 @@ def prepare(
         parse_array(request.array) if request.array else (), tuple(parse_sweep(text) for text in request.sweep)
     )
     tasks = count_tasks(sweep.array, sweep.axes)
+    # Too long for the first task is said here, not by eleven workers.
+    expand(request.args, task_params(sweep.array, sweep.axes, 0), job="", task=0, swept=sweep.axes)
     found = folders.scan(folder, request.exclude)
     main = _main(folder, request.main, found)
     job = JobId(os.urandom(16))

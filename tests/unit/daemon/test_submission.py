@@ -121,6 +121,7 @@ def test_a_config_that_would_not_travel_is_added(folder, blobs, tmp_path, inside
         (lambda folder: {"main": "gone.py"}, "no file"),
         (lambda folder: {"array": "9-1"}, "--array"),
         (lambda folder: {"sweep": ("k",)}, "--sweep"),
+        (lambda folder: {"args": ("{k}" * 1000,), "sweep": ("k=" + "v" * 10_000,)}, "use a file"),
         (lambda folder: {"folder": str(folder / "gone")}, "does not exist"),
     ],
 )
