@@ -206,6 +206,7 @@ class Generation:
             tasks=group,
             post=self._post,
             post_durable=self._post_durable,
+            unprotected=self._unprotected,
         )
         self.jobs.home.pin_live()
         self.logs = Logs(
@@ -423,6 +424,10 @@ class Generation:
                 raise LinkError("links answer these themselves")
             case _:
                 assert_never(message)
+
+    def _unprotected(self) -> str:
+        found = self._app.isolation
+        return found.reason if found is not None and found.level != "strict" else ""
 
     def _on_trouble(self, trouble: StorageError | None) -> None:
         if trouble is None:

@@ -76,13 +76,15 @@ class Jobs:
         tasks: asyncio.TaskGroup,
         post: Callable[[Event], None],
         post_durable: Callable[[Event], Awaitable[None]],
+        unprotected: Callable[[], str] = lambda: "",
     ) -> None:
-        """Take the parts."""
+        """Take the parts; ``unprotected`` says why tasks run without a sandbox here, or nothing."""
         self._author = author
         self._store = store
         self._blobs = blobs
         self._scheduler = scheduler
         self._post_durable = post_durable
+        self._unprotected = unprotected
         self._watchers: dict[Watcher, None] = {}
         self._submitting: set[str] = set()
         self._held = ""
@@ -166,7 +168,7 @@ class Jobs:
         self._submitting.add(results)
         try:
             prepared = await self._prepare(request, only)
-            for warning in prepared.warnings:
+            for warning in (*prepared.warnings, *self._warnings(only)):
                 await send(Note(text=warning))
             try:
                 moved = await asyncio.to_thread(delivery.move_aside, Path(results))
@@ -201,6 +203,10 @@ class Jobs:
         except asyncio.CancelledError:
             given_up.set()
             raise
+
+    def _warnings(self, only: bytes) -> tuple[str, ...]:
+        why = self._unprotected() if only in (b"", self._author.node) else ""
+        return (f"tasks that run on this machine run without a sandbox: {why}",) if why else ()
 
     def _only(self, request: control.Submit) -> bytes:
         if request.where == "any":

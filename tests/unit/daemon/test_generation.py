@@ -133,6 +133,7 @@ async def test_what_members_say_reaches_the_part_that_answers_it(tmp_path: Path)
 async def test_what_the_machine_offers_is_told_once_it_is_known(tmp_path: Path) -> None:
     app = lasting(tmp_path)
     async with living(app) as generation:
+        assert generation._unprotected() == ""  # not known yet
         told: list[ev.Event] = []
         generation.driver.post = told.append  # type: ignore[method-assign]
         generation.offer()
@@ -140,5 +141,6 @@ async def test_what_the_machine_offers_is_told_once_it_is_known(tmp_path: Path) 
         app.isolation = offering.IsolationReport("none", "no bwrap", "install it")
         generation.offer()
         (offered,) = told
+        assert generation._unprotected() == "no bwrap"
         assert isinstance(offered, ev.Offering)
         assert generation.parts.isolation == app.isolation
