@@ -71,6 +71,11 @@ class BlobStore:
             raise StorageError(f"the blobs in {folder} cannot be used: {error.strerror}") from error
 
     @property
+    def quota_bytes(self) -> int:
+        """Most bytes of blobs."""
+        return self._quota
+
+    @property
     def used_bytes(self) -> int:
         """Bytes of all blobs here."""
         return self._used

@@ -26,7 +26,7 @@ from p2pq.daemon.runners import RunnerPool, TaskLaunch
 from p2pq.daemon.sandbox import JOB_FOLDER, JobPython
 from p2pq.daemon.transfer import Transfers
 from p2pq.daemon.unpack import collect, unpack
-from p2pq.errors import LinkError, Reject, SandboxError, StorageError, UsageError
+from p2pq.errors import DiskFullError, LinkError, Reject, SandboxError, StorageError, UsageError
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import LeaseId, NodeId, short, to_text
 from p2pq.model.job import Fault, Outcome, Reason
@@ -39,6 +39,8 @@ from p2pq.wire.tree import Tree, TreeLimits
 
 log = logging.getLogger(__name__)
 
+GUESTS_PART: Final = 2
+"""Inputs of others' jobs may take one part in this many of the store."""
 BODIES_MAX: Final = 64
 """Opened job bodies kept in memory."""
 ENTRIES_KEPT_MAX: Final = 500_000
@@ -199,6 +201,8 @@ class Guests:
             LinkError, StorageError: a blob cannot be had.
             Reject: the body is not what the manifest promised.
         """
+        if not start.own:
+            self._check_share()
         refs = (*start.body, *start.blobs)
         self._blobs.pin(self._pin_tag(start.master, start.lease), [ref.blob for ref in refs])
         for ciphertext in start.inline:
@@ -217,6 +221,19 @@ class Guests:
         else:
             self._bodies.move_to_end(key)
         return job
+
+    def _check_share(self) -> None:
+        """Refuse inputs that would take from this machine's owner, and from other guests, all room for blobs.
+
+        Raises:
+            DiskFullError: the inputs of guests' jobs here would be more than their part of the store.
+        """
+        jobs = {
+            (guest.start.master, guest.start.job): guest.start for guest in self._guests.values() if not guest.start.own
+        }
+        wanted = sum(ref.size for start in jobs.values() for ref in (*start.body, *start.blobs))
+        if wanted > self._blobs.quota_bytes // GUESTS_PART:
+            raise DiskFullError("the files of others' jobs would take more than half of [store] blobs_mb here")
 
     def _keep_body(self, key: "JobKey", job: JobBody) -> None:
         if key not in self._bodies:

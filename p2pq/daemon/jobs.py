@@ -164,8 +164,9 @@ class Jobs:
             raise UsageError("--sandbox none is for this machine only; add --where local")
         results = _results_folder(request)
         delivery.check_apart(Path(results), Path(request.folder))
-        self._check_free(results)
-        self._submitting.add(results)
+        place = os.path.realpath(results)  # noqa: ASYNC240  a few look-ups; one folder may have several names
+        self._check_free(place)
+        self._submitting.add(place)
         try:
             prepared = await self._prepare(request, only)
             for warning in (*prepared.warnings, *self._warnings(only)):
@@ -182,7 +183,7 @@ class Jobs:
                 self._blobs.unpin(prepared.job)
                 raise
         finally:
-            self._submitting.discard(results)
+            self._submitting.discard(place)
         if moved is not None:
             await send(Note(text=f"the earlier results are in {moved}"))
         await send(self._view(self._row(prepared.job)))
@@ -219,7 +220,7 @@ class Jobs:
         if results in self._submitting:
             raise RefusedError(f"another job is being submitted with results in {results}; wait, or use --results DIR")
         for row in self._store.live_jobs():
-            if row.extra is not None and os.path.normpath(row.extra.results) == results:
+            if row.extra is not None and os.path.realpath(row.extra.results) == results:
                 raise RefusedError(
                     f"job {to_text(row.job)[:8]} still returns results to {results}; "
                     "wait for it, cancel it, or use --results DIR"

@@ -152,6 +152,18 @@ async def test_two_masters_that_use_one_job_id_get_neither_the_others_program_no
     assert bench.pool.launches[0].job != bench.pool.launches[1].job
 
 
+async def test_inputs_of_guests_leave_room_for_the_owner_of_the_machine(bench):
+    start = bench.start(ALICE, "pass", 1)
+    huge = msgspec.structs.replace(start, blobs=(BlobRef(b"h" * 32, (1 << 29) + 1),))
+    event = await bench.run(huge)
+    assert (event.fault, event.detail) == (
+        "disk",
+        "the files of others' jobs would take more than half of [store] blobs_mb here",
+    )
+    assert not bench.transfers.fetches
+    assert isinstance(await bench.run(start), Exited)
+
+
 async def test_a_job_is_opened_once(bench, monkeypatch):
     opened = []
     decrypt = bodies.decrypt
