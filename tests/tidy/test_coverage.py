@@ -1,9 +1,12 @@
 """The pure layers are covered in full, every branch, by their own unit and property tests."""
 
+import ast
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +22,7 @@ def test_every_branch_of_core_wire_and_model_is_covered(tmp_path):
     source = ",".join(f"p2pq.{package}" for package in PURE)
     suites = [f"tests/unit/{package}" for package in PURE] + ["tests/property"]
     measure = ["run", "--branch", f"--source={source}", "-m", "pytest", "-q", "-p", "no:cacheprovider", *suites]
-    report = ["report", "--show-missing", "--skip-covered", "--fail-under=100"]
+    report = ["json", "--quiet", "-o", str(tmp_path / "coverage.json")]
     for step in (measure, report):
         done = subprocess.run(
             [sys.executable, "-m", "coverage", *step],
@@ -32,4 +35,22 @@ def test_every_branch_of_core_wire_and_model_is_covered(tmp_path):
             check=False,
         )
         print(done.stdout, done.stderr)
-        assert done.returncode == 0, "see the captured output for what is not covered"
+        assert done.returncode == 0, "see the captured output"
+    files = json.loads((tmp_path / "coverage.json").read_text())["files"]
+    assert len(files) > 40
+    missing = {path: (found["missing_lines"], missing_branches(path, found)) for path, found in files.items()}
+    assert {path: what for path, what in missing.items() if what != ([], [])} == {}
+
+
+def missing_branches(path: str, found: dict[str, Any]) -> list[list[int]]:
+    """Return the branches that no test took, as pairs of lines; a negative second one is the end of the function.
+
+    Early releases of 3.11 leave the function from an ``if`` at the end of a ``case`` without an event that coverage could
+    see; there those ends do not count.
+    """
+    unseen: set[int] = set()
+    if sys.version_info < (3, 11, 7):
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.match_case) and isinstance(node.body[-1], ast.If) and not node.body[-1].orelse:
+                unseen.add(node.body[-1].lineno)
+    return [[start, end] for start, end in found["missing_branches"] if not (end < 0 and start in unseen)]
