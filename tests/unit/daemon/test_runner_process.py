@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,14 +31,24 @@ def test_scratch_folders_are_private_and_emptied(tmp_path: Path) -> None:
 
 def test_an_orphan_is_found_by_its_mark() -> None:
     token = RunnerToken(os.urandom(8).hex())
-    with (
-        subprocess.Popen(["sleep", "1000"], env={MARK: token}, start_new_session=True) as orphan,
-        subprocess.Popen(["sleep", "1000"], env={MARK: token + "x"}) as other,
-    ):
+    with waiting(token) as orphan, waiting(token + "x") as other:
         kill_marked(token)
         assert orphan.wait(20) == -9
         assert other.poll() is None
-        other.kill()
+
+
+@contextmanager
+def waiting(mark: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start a process with that mark; when it has said something, the kernel shows its environment."""
+    argv = ["/bin/sh", "-c", "echo; read _"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(argv, env={MARK: mark}, start_new_session=True, **pipes) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
 
 
 def test_all_below_a_process_are_killed() -> None:
