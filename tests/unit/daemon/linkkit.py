@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +23,13 @@ from p2pq.wire.messages import ServiceMessage
 E = TypeVar("E")
 
 OPEN_GATE = GateLimits(source_burst=1000, source_rate=1000, rate=1000, burst=1000)
+
+
+def free_address() -> str:
+    """Return an address that nobody listens on: port 0 would take 9476 first, as every other node of these tests does."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return "{}:{}".format(*probe.getsockname())
 
 
 def wall() -> Wall:

@@ -27,6 +27,7 @@ from p2pq.model.ids import NodeId, Wall
 from p2pq.wire import control, trust
 from p2pq.wire.control import Done, Failed, MeshView, Reply, StatusView, Welcome
 from p2pq.wire.prims import SigningKey
+from tests.unit.daemon.linkkit import free_address
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ async def test_a_self_test_that_ends_just_before_the_node_serves_is_heard_of(
 
 
 async def test_founding_a_mesh_begins_a_new_life_on_the_same_port_and_connection(home: Home, tmp_path: Path) -> None:
-    async with running(home, settings(tmp_path)) as (client, line, _):
+    async with running(home, settings(tmp_path, free_address())) as (client, line, _):
         (before, _) = await client.ask(control.Mesh())
         (founded, _) = await client.ask(control.MeshInit(name="lab"))
         assert isinstance(founded, MeshView)

@@ -20,7 +20,7 @@ from p2pq.errors import ConfigError, LinkError, StorageError
 from p2pq.model.config import NodeSettings, Settings
 from p2pq.model.ids import Mono, NodeId
 from p2pq.wire.messages import BlobGone, Ping
-from tests.unit.daemon.linkkit import keys_at, wall
+from tests.unit.daemon.linkkit import free_address, keys_at, wall
 
 PEER = NodeId(b"p" * 32)
 
@@ -76,7 +76,7 @@ async def living(app: Lasting) -> AsyncIterator[Generation]:
 
 
 async def test_it_says_where_it_listens_and_listens_there_again(tmp_path: Path) -> None:
-    app = lasting(tmp_path)
+    app = lasting(tmp_path, listen=free_address())
     async with living(app) as first:
         line = first.ready_line()
         assert line.split()[:2] == ["ready", "ant"]
