@@ -279,13 +279,6 @@ class Host:
             else:
                 self._arm()
 
-    def _later(self, seconds: float, event: ev.Event) -> None:
-        self._world.after(seconds, self._comes, self.life, event)
-
-    def _comes(self, life: int, event: ev.Event) -> None:
-        if life == self.life:
-            self.post(event)
-
     # -- effects --------------------------------------------------------------------------------------------------------
 
     def _perform(self, effect: fx.Effect) -> None:  # noqa: C901, PLR0912  one arm per effect

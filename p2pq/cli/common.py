@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import msgspec
@@ -185,8 +185,3 @@ def parse_megabytes(text: str) -> int:
     if megabytes < 1:
         raise UsageError(f"{text!r} is less than a mebibyte; write it like 512M or 4G")
     return megabytes
-
-
-def fail(message: str) -> NoReturn:
-    """End with a usage error."""
-    raise UsageError(message)

@@ -66,16 +66,6 @@ def _seal_key(shared: bytes, ephemeral: bytes, to: bytes) -> bytes:
     return prims.derive(shared, ephemeral + to, "p2pq-seal")
 
 
-def derive_chunk_key(node_secret: bytes, digest: bytes) -> bytes:
-    """Return the key of a chunk: equal bytes get equal keys on one node, and nowhere else.
-
-    Args:
-        node_secret: 32 bytes that never leave the node.
-        digest: 32 bytes, the BLAKE2b of the very bytes that will be encrypted, so one key never meets two messages.
-    """
-    return prims.derive(node_secret, digest, "p2pq-chunk")
-
-
 def commitment(key: bytes) -> bytes:
     """Return 32 bytes that pin down a key: Poly1305 alone would let one ciphertext open under two keys."""
     return prims.derive(key, b"", "p2pq-commit")

@@ -132,7 +132,6 @@ def secrets() -> dict[str, bytes]:
         "seal": seal.seal(to, key, CONTEXT, entropy("seal")),
         "body": seal.encrypt_body(key, BODY, CONTEXT),
         "body-stored": seal.encrypt_body(key, b"short", CONTEXT),
-        "chunk-key": seal.derive_chunk_key(key, b"d" * 32),
         "commitment": seal.commitment(key),
         "blob-id": prims.blob_id(b"blob"),
         "mesh-id": MESH,

@@ -60,11 +60,6 @@ def test_low_order_points_neither_seal_nor_open(point):
         seal.open_seal(SECRET, bytes.fromhex(point) + bytes(48), b"")
 
 
-def test_chunk_keys_depend_on_node_and_bytes():
-    keys = {seal.derive_chunk_key(node, data) for node in (KEY, SECRET) for data in (b"1" * 32, b"2" * 32)}
-    assert len(keys) == 4
-
-
 def test_commitment():
     """H39."""
     seal.check_commitment(KEY, seal.commitment(KEY))
