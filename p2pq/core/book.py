@@ -1,4 +1,4 @@
-"""The books of a master: its jobs, the leases on their tasks, and what became of each attempt.
+"""The books of a master: the leases on the tasks of its jobs, and what became of each attempt.
 
 Every change of a task goes through here and leaves as rows and notices. Who asks and who is told is the queue's affair.
 """
@@ -10,23 +10,20 @@ from p2pq.core import effects as fx
 from p2pq.core import records
 from p2pq.core.clock import WallClock
 from p2pq.core.deadlines import Deadlines
-from p2pq.core.jobs import OVER, Job, Line, Task
+from p2pq.core.docket import BACKOFF_MAX_S, Docket
+from p2pq.core.jobs import OVER, Job, Task
 from p2pq.core.leases import Lease, Leases
 from p2pq.core.placement import TaskSnapshot
 from p2pq.model import notice
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, TaskKey, Wall
 from p2pq.model.job import FAULTS_MAX, Fault, TaskState
-from p2pq.wire import sign
-from p2pq.wire.objects import GrantItem, Manifest
+from p2pq.wire.objects import GrantItem
 
-BACKOFF_MAX_S: Final = 60.0
 AVOID_S: Final = 60.0
 """How long a task is kept from the worker it failed on while another could run it; then it may have it again."""
 RETURNS_FREE: Final = 8
 """How often a task that was handed back goes to the next worker without a pause."""
-DELIVER_S: Final = 5.0
-"""Pause after results could not be written out; doubles up to BACKOFF_MAX_S."""
 
 _UNCOUNTED: Final[tuple[Fault, ...]] = ("late", "draining", "refused", "no-manifest", "evicted")
 """Handed back unstarted: nobody's failure."""
@@ -34,8 +31,8 @@ _AT_ONCE: Final[tuple[Fault, ...]] = ("late", "draining", "no-manifest", "evicte
 """Says nothing about how the task would fare on the next worker, or on this one again."""
 
 
-class Book:
-    """The open jobs of this node. What is to be done about them is appended to ``out``."""
+class Book(Docket):
+    """The open jobs of this node and the leases on their tasks. What is to be done is appended to ``out``."""
 
     def __init__(
         self,
@@ -59,30 +56,17 @@ class Book:
         Raises:
             Reject: a restored manifest is not this node's: the store belongs to another key.
         """
-        self._node = node
+        super().__init__(node, clock)
         self._settings = settings
-        self._clock = clock
         self._other_is_able = other_is_able
-        self._serial = 0
-        self.jobs: dict[JobId, Job] = {}
-        self.lines: dict[str, Line] = {}
         self.leases = Leases(restored.epoch + 1, settings.lease_s, restored.settled)
         self.rests: Deadlines[TaskKey] = Deadlines()
         """Tasks that rest until then, or avoid a worker until then."""
-        self.redeliver: Deadlines[TaskKey] = Deadlines()
-        self.grew = False
-        """Something became grantable that was not; whoever reads it resets it."""
-        self.out: list[fx.Effect] = [fx.Record(row=records.EpochBegun(epoch=restored.epoch + 1))]
+        self.out.append(fx.Record(row=records.EpochBegun(epoch=restored.epoch + 1)))
         self._restore(restored, now)
 
     def _restore(self, restored: records.Restored, now: Mono) -> None:
-        for kept in restored.jobs:
-            manifest = sign.open_signed(kept.manifest, Manifest, self._node)
-            job = self._add(kept.manifest, manifest, kept.key, kept.wall)
-            if kept.cancelled:
-                job.cancel()
-            for old in kept.tasks:
-                job.restore(old)
+        self._restore_jobs(restored)
         for old_lease in restored.leases:
             job = self.jobs[old_lease.job]
             job.pending.remove(old_lease.task)
@@ -99,20 +83,6 @@ class Book:
         instants = (self.leases.deadline, self.rests.next, self.redeliver.next)
         return min((at for at in instants if at is not None), default=None)
 
-    def owners(self) -> tuple[str, ...]:
-        """Return the owners with tasks that can be granted."""
-        return tuple(owner for owner, line in self.lines.items() if len(line))
-
-    def grantable(self, enough: int) -> int:
-        """Count tasks that can be granted, at least up to ``enough``."""
-        count = 0
-        for line in self.lines.values():
-            for job in line:
-                if count >= enough:
-                    return count
-                count += self.jobs[job].grantable
-        return count
-
     def fire(self, now: Mono) -> list[Lease]:
         """Do what is due at ``now``; return the leases that expired."""
         expired: list[Lease] = []
@@ -128,21 +98,6 @@ class Book:
         return expired
 
     # -- from pending to running ----------------------------------------------------------------------------------------
-
-    def add(self, row: records.JobAdded, manifest: Manifest) -> None:
-        """Take in a new job; one that is known already changes nothing."""
-        if row.job not in self.jobs:
-            job = self._add(row.manifest, manifest, row.key, row.wall)
-            queued = notice.JobQueued(job=job.id, tasks=job.manifest.tasks)
-            self.out += [fx.Record(row=row), fx.Emit(notice=queued)]
-            self._offered(job)
-
-    def _add(self, raw: bytes, manifest: Manifest, key: bytes, wall: Wall) -> Job:
-        self._serial += 1
-        job = Job(manifest, raw, sign.digest(raw), key, self._serial, wall)
-        self.jobs[job.id] = job
-        self.lines.setdefault(manifest.owner, Line())
-        return job
 
     def grant(self, job: Job, worker: NodeId, limit: int, now: Mono) -> tuple[GrantItem, ...]:
         """Give ``worker`` up to ``limit`` tasks of ``job`` that it may have."""
@@ -238,24 +193,6 @@ class Book:
         task.avoid = None
         self._offer(job, key.task)
 
-    def _offer(self, job: Job, index: int) -> None:
-        job.pending.add(index)
-        self._offered(job)
-
-    def _offered(self, job: Job) -> None:
-        self.lines[job.manifest.owner].update(job)
-        self.grew = True
-
-    def _end_task(self, job: Job, index: int, state: TaskState, detail: str, wall: Wall) -> None:
-        """A task that neither waits nor runs any more ends without a result."""
-        task = job.settle(index, state, deliver=False)
-        task.detail = detail
-        row = records.TaskEnded(job=job.id, task=index, state=state, detail=detail, wall=wall)
-        settled = notice.TaskSettled(
-            job=job.id, task=index, attempt=task.attempts, state=state, worker=task.worker, detail=detail
-        )
-        self.out += [fx.Record(row=row), fx.Emit(notice=settled)]
-
     # -- results --------------------------------------------------------------------------------------------------------
 
     def settle(self, lease: Lease, now: Mono) -> None:
@@ -299,47 +236,6 @@ class Book:
             job=job.id, task=lease.task, attempt=lease.attempt, state=state, worker=lease.worker, outcome=outcome
         )
         self.out += [fx.Emit(notice=settled), fx.Deliver(job=job.id, task=lease.task)]
-
-    def delivered(self, job_id: JobId, index: int, now: Mono) -> None:
-        """The results of a task lie in the owner's folder."""
-        if (found := self._undelivered(job_id, index)) is None:
-            return
-        job, task = found
-        task.delivered = True
-        job.undelivered -= 1
-        self.redeliver.cancel(TaskKey(job_id, index))
-        written = notice.TaskResultsWritten(job=job_id, task=index)
-        self.out += [fx.Record(row=records.TaskDelivered(job=job_id, task=index)), fx.Emit(notice=written)]
-        self.finish(job, now)
-
-    def deliver_failed(self, job_id: JobId, index: int, reason: str, now: Mono) -> None:
-        """Results could not be written out: they stay in the store, and it is tried again after a pause."""
-        if (found := self._undelivered(job_id, index)) is None:
-            return
-        task = found[1]
-        pause_s = min(BACKOFF_MAX_S, DELIVER_S * 2.0 ** min(task.stuck, 16))
-        task.stuck += 1
-        self.redeliver.set(TaskKey(job_id, index), Mono(now + pause_s))
-        self.out.append(fx.Emit(notice=notice.TaskResultsStuck(job=job_id, task=index, reason=reason)))
-
-    def deliver_refused(self, job_id: JobId, index: int, reason: str, now: Mono) -> None:
-        """Results that counted turn out to be damaged in a way that no repetition mends: their task has failed."""
-        if (found := self._undelivered(job_id, index)) is None:
-            return
-        job, task = found
-        job.over[task.state] -= 1
-        job.undelivered -= 1
-        self.redeliver.cancel(TaskKey(job_id, index))
-        task.outcome = None
-        self._end_task(job, index, "failed", f"deliver: {reason}", self._clock.at(now))
-        self.finish(job, now)
-
-    def _undelivered(self, job_id: JobId, index: int) -> tuple[Job, Task] | None:
-        job = self.jobs.get(job_id)
-        task = None if job is None else job.tasks.get(index)
-        if job is None or task is None or task.delivered or task.state not in OVER:
-            return None
-        return job, task
 
     # -- the end --------------------------------------------------------------------------------------------------------
 
@@ -389,13 +285,6 @@ class Book:
         )
         self.out.append(fx.Record(row=row))
         return self.leases.end(lease)
-
-    def finish(self, job: Job, now: Mono) -> None:
-        """Let go of a job if nothing is left of it to run or to deliver."""
-        if job.ended:
-            del self.jobs[job.id]
-            row = records.JobEnded(job=job.id, state=job.state, wall=self._clock.at(now))
-            self.out += [fx.Record(row=row), fx.Emit(notice=notice.JobFinished(job=job.id, state=job.state))]
 
     # -- for readers ----------------------------------------------------------------------------------------------------
 

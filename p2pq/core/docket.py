@@ -1,0 +1,151 @@
+"""The open jobs of a master: taken in, offered, ended, delivered. Who runs their tasks is the book's affair.
+
+Every change leaves as rows and notices.
+"""
+
+from typing import Final
+
+from p2pq.core import effects as fx
+from p2pq.core import records
+from p2pq.core.clock import WallClock
+from p2pq.core.deadlines import Deadlines
+from p2pq.core.jobs import OVER, Job, Line, Task
+from p2pq.model import notice
+from p2pq.model.ids import JobId, Mono, NodeId, TaskKey, Wall
+from p2pq.model.job import TaskState
+from p2pq.wire import sign
+from p2pq.wire.objects import Manifest
+
+BACKOFF_MAX_S: Final = 60.0
+DELIVER_S: Final = 5.0
+"""Pause after results could not be written out; doubles up to BACKOFF_MAX_S."""
+
+
+class Docket:
+    """The open jobs of this node, in the order in which each owner's are served."""
+
+    def __init__(self, node: NodeId, clock: WallClock) -> None:
+        """Begin without jobs.
+
+        Args:
+            node: this master, the author of every manifest.
+            clock: for the rows' wall times.
+        """
+        self._node = node
+        self._clock = clock
+        self._serial = 0
+        self.jobs: dict[JobId, Job] = {}
+        self.lines: dict[str, Line] = {}
+        self.redeliver: Deadlines[TaskKey] = Deadlines()
+        self.grew = False
+        """Something became grantable that was not; whoever reads it resets it."""
+        self.out: list[fx.Effect] = []
+        """What is to be done; whoever reads it empties it."""
+
+    def owners(self) -> tuple[str, ...]:
+        """Return the owners with tasks that can be granted."""
+        return tuple(owner for owner, line in self.lines.items() if len(line))
+
+    def grantable(self, enough: int) -> int:
+        """Count tasks that can be granted, at least up to ``enough``."""
+        count = 0
+        for line in self.lines.values():
+            for job in line:
+                if count >= enough:
+                    return count
+                count += self.jobs[job].grantable
+        return count
+
+    # -- in --------------------------------------------------------------------------------------------------------------
+
+    def add(self, row: records.JobAdded, manifest: Manifest) -> None:
+        """Take in a new job; one that is known already changes nothing."""
+        if row.job not in self.jobs:
+            job = self._add(row.manifest, manifest, row.key, row.wall)
+            queued = notice.JobQueued(job=job.id, tasks=job.manifest.tasks)
+            self.out += [fx.Record(row=row), fx.Emit(notice=queued)]
+            self._offered(job)
+
+    def _add(self, raw: bytes, manifest: Manifest, key: bytes, wall: Wall) -> Job:
+        self._serial += 1
+        job = Job(manifest, raw, sign.digest(raw), key, self._serial, wall)
+        self.jobs[job.id] = job
+        self.lines.setdefault(manifest.owner, Line())
+        return job
+
+    def _restore_jobs(self, restored: records.Restored) -> None:
+        for kept in restored.jobs:
+            manifest = sign.open_signed(kept.manifest, Manifest, self._node)
+            job = self._add(kept.manifest, manifest, kept.key, kept.wall)
+            if kept.cancelled:
+                job.cancel()
+            for old in kept.tasks:
+                job.restore(old)
+
+    def _offer(self, job: Job, index: int) -> None:
+        job.pending.add(index)
+        self._offered(job)
+
+    def _offered(self, job: Job) -> None:
+        self.lines[job.manifest.owner].update(job)
+        self.grew = True
+
+    # -- out -------------------------------------------------------------------------------------------------------------
+
+    def _end_task(self, job: Job, index: int, state: TaskState, detail: str, wall: Wall) -> None:
+        """A task that neither waits nor runs any more ends without a result."""
+        task = job.settle(index, state, deliver=False)
+        task.detail = detail
+        row = records.TaskEnded(job=job.id, task=index, state=state, detail=detail, wall=wall)
+        settled = notice.TaskSettled(
+            job=job.id, task=index, attempt=task.attempts, state=state, worker=task.worker, detail=detail
+        )
+        self.out += [fx.Record(row=row), fx.Emit(notice=settled)]
+
+    def delivered(self, job_id: JobId, index: int, now: Mono) -> None:
+        """The results of a task lie in the owner's folder."""
+        if (found := self._undelivered(job_id, index)) is None:
+            return
+        job, task = found
+        task.delivered = True
+        job.undelivered -= 1
+        self.redeliver.cancel(TaskKey(job_id, index))
+        written = notice.TaskResultsWritten(job=job_id, task=index)
+        self.out += [fx.Record(row=records.TaskDelivered(job=job_id, task=index)), fx.Emit(notice=written)]
+        self.finish(job, now)
+
+    def deliver_failed(self, job_id: JobId, index: int, reason: str, now: Mono) -> None:
+        """Results could not be written out: they stay in the store, and it is tried again after a pause."""
+        if (found := self._undelivered(job_id, index)) is None:
+            return
+        task = found[1]
+        pause_s = min(BACKOFF_MAX_S, DELIVER_S * 2.0 ** min(task.stuck, 16))
+        task.stuck += 1
+        self.redeliver.set(TaskKey(job_id, index), Mono(now + pause_s))
+        self.out.append(fx.Emit(notice=notice.TaskResultsStuck(job=job_id, task=index, reason=reason)))
+
+    def deliver_refused(self, job_id: JobId, index: int, reason: str, now: Mono) -> None:
+        """Results that counted turn out to be damaged in a way that no repetition mends: their task has failed."""
+        if (found := self._undelivered(job_id, index)) is None:
+            return
+        job, task = found
+        job.over[task.state] -= 1
+        job.undelivered -= 1
+        self.redeliver.cancel(TaskKey(job_id, index))
+        task.outcome = None
+        self._end_task(job, index, "failed", f"deliver: {reason}", self._clock.at(now))
+        self.finish(job, now)
+
+    def _undelivered(self, job_id: JobId, index: int) -> tuple[Job, Task] | None:
+        job = self.jobs.get(job_id)
+        task = None if job is None else job.tasks.get(index)
+        if job is None or task is None or task.delivered or task.state not in OVER:
+            return None
+        return job, task
+
+    def finish(self, job: Job, now: Mono) -> None:
+        """Let go of a job if nothing is left of it to run or to deliver."""
+        if job.ended:
+            del self.jobs[job.id]
+            row = records.JobEnded(job=job.id, state=job.state, wall=self._clock.at(now))
+            self.out += [fx.Record(row=row), fx.Emit(notice=notice.JobFinished(job=job.id, state=job.state))]
