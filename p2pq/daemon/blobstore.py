@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
+from p2pq.daemon import files
 from p2pq.errors import DiskFullError, Reject, StorageError
 from p2pq.model.ids import BLOB_ID_BYTES, from_text, to_text
 from p2pq.wire import prims
@@ -169,12 +170,12 @@ class BlobStore:
                 for blob in wanted:
                     path = self._path(blob)
                     with suppress(FileNotFoundError):  # evicted in the meantime: nobody needed it
-                        _fsync(path)
+                        files.sync(path)
                     folders[str(path.parent)] = None
                 for folder in folders:
-                    _fsync(Path(folder))
+                    files.sync(Path(folder))
                 if folders:
-                    _fsync(self._folder)
+                    files.sync(self._folder)
             except OSError as error:
                 for blob in wanted:
                     self._forget(blob)  # after a failed fsync the next one would lie
@@ -332,11 +333,3 @@ class BlobStore:
         self._used -= self._pinned.pop(blob) if size is None else size
         self._unchecked.discard(blob)
         self._dirty.pop(blob, None)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

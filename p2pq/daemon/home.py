@@ -14,6 +14,7 @@ from typing import Final, Self
 
 import platformdirs
 
+from p2pq.daemon import files
 from p2pq.errors import ConfigError, RefusedError, StorageError
 from p2pq.model.ids import MeshId, short
 from p2pq.wire.control import TOKEN_BYTES
@@ -253,11 +254,7 @@ def write_private(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    files.sync(path.parent)
 
 
 def _check_owner(path: Path, found: os.stat_result) -> None:

@@ -24,7 +24,7 @@ from typing import Final, Self
 import msgspec
 
 from p2pq.core.records import AttemptEnded, BanKept, EpochBegun, JobAdded, Restored, ResultKept, Row
-from p2pq.daemon import sqlite
+from p2pq.daemon import files, migrations, sqlite
 from p2pq.daemon.history import AttemptRow, History, JobExtra, JobRow, JobSecret, TaskRow, encode_extra
 from p2pq.daemon.tables import APPLICATION, FORMAT, SCHEMA, ExtraKept, Tables
 from p2pq.errors import RefusedError, StorageError
@@ -104,7 +104,7 @@ class Store(History):
                 store._begin(full=True)
                 store._tables.forget_old(kept_before=_days_ago(clock(), keep))
                 writer.execute("COMMIT")
-                restored = store._tables.restore()
+                restored = _outdated(store._tables.restore(), clock())
             except sqlite3.Error as error:
                 raise sqlite.storage_error(error, path) from error
             except OSError as error:
@@ -300,6 +300,16 @@ def _settle(waiters: list[Waiter], error: StorageError | None) -> None:
             waiter.set_exception(error)
 
 
+def _outdated(restored: Restored, now: Wall) -> Restored:
+    """Begin after every epoch that this node can have used, also in a store that is lost.
+
+    A node whose store is gone, or was put back from a backup, must never grant a lease id again that a worker may still
+    hold. Its lives are far less than one a second apart, so an epoch is never ahead of the seconds of the wall clock, unless
+    that was wrong when a life began.
+    """
+    return msgspec.structs.replace(restored, epoch=max(restored.epoch, now // 1000))
+
+
 def _days_ago(now: Wall, settings: StoreSettings) -> Wall:
     return Wall(now - settings.keep_days * DAY_MS)
 
@@ -311,7 +321,7 @@ def _connect(path: Path, undo: contextlib.ExitStack) -> tuple[sqlite3.Connection
     elif path.stat().st_size == 0:
         raise sqlite.damaged(path, "it is empty")
     writer = undo.enter_context(contextlib.closing(sqlite.connect(path)))
-    _check(writer, path)
+    migrations.migrate(writer, path, _check(writer, path))
     reader = undo.enter_context(contextlib.closing(sqlite.connect(path, readonly=True)))
     return writer, reader
 
@@ -329,15 +339,11 @@ def _create(path: Path) -> None:
         )
         db.execute("PRAGMA journal_mode = WAL")
     fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    files.sync(path.parent)
 
 
-def _check(db: sqlite3.Connection, path: Path) -> None:
-    """Refuse a store that is damaged, of a newer version, or none at all."""
+def _check(db: sqlite3.Connection, path: Path) -> int:
+    """Refuse a store that is damaged, of a newer version, or none at all; return its format."""
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION:
@@ -346,9 +352,12 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
         raise RefusedError(
             f"{path}: written by a newer p2pq (format {version}; this one knows {FORMAT}); install that version again"
         )
+    if version < 1:
+        raise sqlite.damaged(path, "its format is missing")
     found = [text for (text,) in db.execute("PRAGMA quick_check(1)")]
     if found != ["ok"]:
         raise sqlite.damaged(path, found[0].splitlines()[0] if found else "no answer")
     (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StorageError(f"{path}: this file system cannot hold the store (no write-ahead log); use another --home")
+    return int(version)

@@ -34,8 +34,9 @@ from p2pq.core.records import (
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.wire.objects import ResultItem
 
-FORMAT: Final = 1
-"""The format of the database (``PRAGMA user_version``). A node refuses a newer one and migrates an older one."""
+FORMAT: Final = 2
+"""The format of the database (``PRAGMA user_version``). A node refuses a newer one and migrates an older one
+(``migrations``, which says what a change of SCHEMA needs)."""
 APPLICATION: Final = 0x70327071
 """``p2pq``: tells our database from any other."""
 PEERS_MAX: Final = 1024

@@ -18,12 +18,15 @@ from p2pq.core.records import (
 )
 from p2pq.daemon import store as store_module
 from p2pq.daemon.store import Store, needs_full
+from p2pq.daemon.tables import FORMAT
 from p2pq.errors import DiskFullError, RefusedError, StorageError, StoreDamagedError
 from p2pq.model.config import StoreSettings
 from p2pq.model.ids import LeaseId, Wall
 from tests.unit.daemon.storekit import (
     ADDED,
     JOB,
+    NOW,
+    OUTDATED,
     Opened,
     attempt_ended,
     clock,
@@ -34,7 +37,7 @@ from tests.unit.daemon.storekit import (
 
 
 async def test_a_new_store_is_empty_and_private(opened: Opened) -> None:
-    assert opened.restored == Restored()
+    assert opened.restored == Restored(epoch=OUTDATED)
     await opened.write(ADDED)
     names = {path.name: path.stat().st_mode & 0o777 for path in opened.path.parent.iterdir()}
     assert names == {"store.sqlite": 0o600, "store.sqlite-wal": 0o600, "store.sqlite-shm": 0o600}
@@ -76,7 +79,7 @@ async def test_a_full_disk_loses_nothing(opened: Opened, monkeypatch: pytest.Mon
     await opened.until_trouble_changes()
     assert isinstance(opened.store.trouble, DiskFullError)
     assert "disk is full" in str(opened.store.trouble)
-    second = opened.store.commit([EpochBegun(epoch=2)], full=False)
+    second = opened.store.commit([EpochBegun(epoch=OUTDATED + 2)], full=False)
     assert not first.done()
     assert not second.done()
     assert opened.store.job(JOB) is None  # half a batch is never seen
@@ -88,7 +91,7 @@ async def test_a_full_disk_loses_nothing(opened: Opened, monkeypatch: pytest.Mon
     assert [type(trouble) for trouble in opened.troubles] == [DiskFullError, type(None)]
     assert opened.store.trouble is None
     restored = await opened.reopened()
-    assert (restored.epoch, restored.settled) == (2, ((1, ((7, 8),)),))
+    assert (restored.epoch, restored.settled) == (OUTDATED + 2, ((1, ((7, 8),)),))
     assert restored.jobs[0].manifest == big.manifest
 
 
@@ -107,13 +110,13 @@ async def test_closing_on_a_full_disk_says_so_to_who_waits(opened: Opened) -> No
 
 async def test_a_row_that_cannot_be_stored_is_the_end(opened: Opened) -> None:
     await opened.write(ADDED)
-    waiting = opened.store.commit([EpochBegun(epoch=5), ADDED], full=True)  # the same job twice
+    waiting = opened.store.commit([EpochBegun(epoch=OUTDATED + 5), ADDED], full=True)  # the same job twice
     with pytest.raises(StorageError, match="report this"):
         await waiting
     assert opened.store.trouble is not None
     with pytest.raises(StorageError):
         await opened.store.commit([EpochBegun(epoch=6)], full=True)
-    assert (await opened.reopened()).epoch == 0
+    assert (await opened.reopened()).epoch == OUTDATED
 
 
 async def test_a_value_that_sqlite_cannot_hold_is_the_end(opened: Opened) -> None:
@@ -192,9 +195,40 @@ async def test_a_value_that_does_not_decode_is_damage(tmp_path: Path) -> None:
 async def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     await filled(path)
-    raw(path, "PRAGMA user_version = 2")
+    raw(path, f"PRAGMA user_version = {FORMAT + 1}")
     with pytest.raises(RefusedError, match="newer p2pq"):
         Store.open(path, clock)
+
+
+async def test_a_store_without_a_format_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    await filled(path)
+    raw(path, "PRAGMA user_version = 0")
+    with pytest.raises(StoreDamagedError, match="its format is missing"):
+        Store.open(path, clock)
+
+
+async def test_a_life_begins_after_every_epoch_that_a_lost_store_can_have_used(tmp_path: Path) -> None:
+    path, backup = tmp_path / "store.sqlite", tmp_path / "backup"
+    opened = Opened(path).start()
+    await opened.write(EpochBegun(epoch=opened.restored.epoch + 1))
+    await opened.store.close()
+    backup.write_bytes(path.read_bytes())
+    last = opened.restored.epoch + 1
+    for _ in range(3):  # lives that come quickly
+        store, restored = Store.open(path, lambda: Wall(NOW + 999))
+        store.start()
+        assert restored.epoch == last
+        last = restored.epoch + 1
+        await store.commit([EpochBegun(epoch=last)], full=True)
+        await store.close()
+    backup.replace(path)
+    later = Wall(NOW + 10_000)
+    for _ in ("from a backup", "without its store"):
+        store, restored = Store.open(path, lambda: later)
+        await store.close()
+        assert restored.epoch + 1 > last
+        path.unlink()
 
 
 def test_another_programs_database_is_refused(tmp_path: Path) -> None:
@@ -213,7 +247,7 @@ def test_a_crash_while_making_the_store_leaves_nothing_in_the_way(tmp_path: Path
     (tmp_path / ".store.sqlite.new").write_bytes(b"half")
     store, restored = Store.open(tmp_path / "store.sqlite", clock)
     asyncio.run(store.close())
-    assert restored == Restored()
+    assert restored == Restored(epoch=OUTDATED)
     assert not (tmp_path / ".store.sqlite.new").exists()
 
 

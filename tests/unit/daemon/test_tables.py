@@ -32,6 +32,7 @@ from tests.unit.daemon.storekit import (
     LEASE,
     MASTER,
     NOW,
+    OUTDATED,
     WORKER,
     Opened,
     attempt_ended,
@@ -64,7 +65,7 @@ async def test_everything_comes_back_after_a_restart(opened: Opened) -> None:
         BanKept(node=WORKER, banned=True, signed=b"ban"),
     )
     assert await opened.reopened() == Restored(
-        epoch=1,
+        epoch=OUTDATED,
         jobs=(
             RestoredJob(
                 job=JOB,
@@ -105,7 +106,7 @@ async def test_rows_of_a_job_that_ended_change_nothing(opened: Opened) -> None:
     )
     assert opened.store.job(JOB) == before
     assert opened.store.tasks(JOB) == ()
-    assert await opened.reopened() == Restored()
+    assert await opened.reopened() == Restored(epoch=OUTDATED)
 
 
 async def test_only_the_latest_jobs_and_those_of_the_last_days_stay(opened: Opened) -> None:
