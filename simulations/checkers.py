@@ -1,6 +1,7 @@
 """What must hold whatever happens, judged by what became durable and by what really ran, not by what nodes believe."""
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -15,6 +16,7 @@ STARTS_MAX: Final = 3.0
 """Attempts started per task, on average, with any faults."""
 
 Key = tuple[NodeId, LeaseId]
+Undo = Callable[[], None]
 
 
 class Broken(AssertionError):  # noqa: N818  read as a sentence: the promise is broken
@@ -31,7 +33,10 @@ class _Task(msgspec.Struct):
     state: str = "pending"
     attempts: int = 0
     starts: int = 0
-    lease: LeaseId | None = None
+    excused: int = 0
+    """Starts that no count of its master knows of: the power took the rows."""
+    leases: dict[LeaseId, NodeId] = msgspec.field(default_factory=dict)
+    """The live ones, with their workers."""
     written: bool = False
     delivered: bool = False
 
@@ -40,8 +45,14 @@ class _Job(msgspec.Struct):
     master: NodeId
     retries: int
     tasks: list[_Task]
+    waiting: int
+    """Tasks that are not over and under no lease."""
     added: bool = False
     state: str = ""
+    settled: int = 0
+    retried: int = 0
+    """Attempts that failed by their own doing and were followed by another."""
+    starts: int = 0
 
 
 class Checkers:
@@ -51,53 +62,80 @@ class Checkers:
         """Start with nothing seen."""
         self._jobs: dict[JobId, _Job] = {}
         self._granted: dict[Key, records.LeaseGranted] = {}
+        """Every lease that was ever durable, even if a loss of power undid it: it may be under way, and is used up."""
         self._live: dict[Key, records.LeaseGranted] = {}
         self._started: dict[Key, NodeId] = {}
         self._exited: dict[Key, tuple[NodeId, Outcome]] = {}
+        self._unsynced: dict[NodeId, list[Undo]] = {}
+        """Per host, how to undo each row that a loss of power may take, the latest last."""
+        self._settling: list[_Task] = []
+        """Tasks that the transaction at hand has settled."""
         self.expected = 0
         """Jobs that will be submitted in all."""
         self.open = 0
         """Jobs that have not ended."""
         self.settled = 0
+        self.undone_rows = 0
+        """Rows that losses of power took."""
+        self.lost_jobs = 0
+        """Jobs that went with the disk of their master."""
         self.states: Counter[str] = Counter()
-        self.retries = 0
-        """Attempts that failed by their own doing and were followed by another."""
         self.starts = 0
 
     def submitted(self, master: NodeId, job: JobId, tasks: int, retries: int) -> None:
         """A user wants that job done; it counts from now, whatever becomes of the master."""
         insist(job not in self._jobs, "a job was submitted twice")
-        self._jobs[job] = _Job(master, retries, [_Task() for _ in range(tasks)])
+        self._jobs[job] = _Job(master, retries, [_Task() for _ in range(tasks)], tasks)
         self.open += 1
 
-    def durable(self, host: NodeId, row: records.Row) -> None:
-        """A row of that host will survive a crash from now on."""
+    # -- rows -----------------------------------------------------------------------------------------------------------
+
+    def durable(self, host: NodeId, rows: Sequence[records.Row]) -> None:
+        """A transaction of that host will survive a crash from now on."""
+        undos = self._unsynced.setdefault(host, [])
+        for row in rows:
+            undos.append(self._apply(host, row))
+        insist(not any(task.leases for task in self._settling), "a task was settled, and one of its leases lives on")
+        self._settling.clear()
+
+    def synced(self, host: NodeId) -> None:
+        """Whatever is durable there will survive a loss of power, too."""
+        self._unsynced.pop(host, None)
+
+    def undone(self, host: NodeId, count: int) -> None:
+        """The last ``count`` durable rows of that host are gone: the power failed."""
+        undos = self._unsynced.get(host, [])
+        self.undone_rows += count
+        for _ in range(count):
+            undos.pop()()
+
+    def _apply(self, host: NodeId, row: records.Row) -> Undo:
         match row:
             case records.JobAdded():
                 job = self._job(host, row.job)
                 insist(not job.added, "a job was added twice")
                 job.added = True
             case records.LeaseGranted():
-                self._lease_granted(host, row)
+                return self._lease_granted(host, row)
             case records.LeaseEnded():
-                self._lease_over(host, row.lease, row.job, row.task)
+                return self._lease_ended(host, row)
             case records.AttemptEnded():
                 self._attempt_ended(host, row)
             case records.TaskEnded():
-                self._settle(self._task(host, row.job, row.task), row.state)
+                job = self._job(host, row.job)
+                self._settle(job, job.tasks[row.task], row.state)
             case records.TasksCancelled():
-                for task in self._job(host, row.job).tasks:
+                job = self._job(host, row.job)
+                for task in job.tasks:
                     if task.state not in OVER:
-                        self._settle(task, "cancelled")
+                        self._settle(job, task, "cancelled")
             case records.TaskDelivered():
-                task = self._task(host, row.job, row.task)
-                insist(task.state in OVER, "a task was delivered before it was over")
-                insist(task.written, "a task counts as delivered but nothing was written")
-                task.delivered = True
+                return self._delivered(host, row)
             case records.JobEnded():
                 self._job_ended(host, row)
             case _:
-                pass
+                return _nothing
+        return _never
 
     def _job(self, host: NodeId, job_id: JobId) -> _Job:
         job = self._jobs.get(job_id)
@@ -106,25 +144,57 @@ class Checkers:
         insist(not job.state, "rows of a job that has ended")
         return job
 
-    def _task(self, host: NodeId, job_id: JobId, index: int) -> _Task:
-        return self._job(host, job_id).tasks[index]
-
-    def _lease_granted(self, host: NodeId, row: records.LeaseGranted) -> None:
-        task = self._task(host, row.job, row.task)
-        insist((host, row.lease) not in self._granted, "a lease was granted twice")
-        insist(task.lease is None, "a task has two live leases")
+    def _lease_granted(self, host: NodeId, row: records.LeaseGranted) -> Undo:
+        job = self._job(host, row.job)
+        task = job.tasks[row.task]
+        key = (host, row.lease)
+        before = task.attempts
+        insist(key not in self._granted, "a lease was granted twice")
+        insist(len(task.leases) < 2, "a task has three live leases")
+        if task.leases:
+            insist(row.worker not in task.leases.values(), "a worker holds two leases of one task")
+            insist(not job.waiting, "a task has two live leases while another of its job waits")
         insist(task.state not in OVER, "a task that is over was granted")
-        insist(row.attempt > task.attempts, "attempts are not counted up")
-        self._granted[host, row.lease] = self._live[host, row.lease] = row
-        task.lease, task.attempts = row.lease, row.attempt
+        insist(row.attempt > before, "attempts are not counted up")
+        self._granted[key] = row
+        self._take(job, task, host, row)
+        task.attempts = row.attempt
+
+        def undo() -> None:
+            self._drop(job, task, host, row)
+            task.attempts = before
+            task.excused += 1
+
+        return undo
+
+    def _take(self, job: _Job, task: _Task, host: NodeId, row: records.LeaseGranted) -> None:
+        job.waiting -= not task.leases
+        task.leases[row.lease] = row.worker
+        self._live[host, row.lease] = row
+
+    def _drop(self, job: _Job, task: _Task, host: NodeId, row: records.LeaseGranted) -> None:
+        del self._live[host, row.lease], task.leases[row.lease]
+        job.waiting += not task.leases and task.state not in OVER
 
     def _lease_over(self, host: NodeId, lease: LeaseId, job: JobId, index: int) -> records.LeaseGranted:
-        row = self._live.pop((host, lease), None)
+        row = self._live.get((host, lease))
         insist(row is not None, "a lease ended that was not live")
         assert row is not None
         insist((row.job, row.task) == (job, index), "a lease ended for another task")
-        self._task(host, job, index).lease = None
+        known = self._job(host, job)
+        self._drop(known, known.tasks[index], host, row)
         return row
+
+    def _lease_ended(self, host: NodeId, row: records.LeaseEnded) -> Undo:
+        granted = self._lease_over(host, row.lease, row.job, row.task)
+        job = self._job(host, row.job)
+        task = job.tasks[row.task]
+
+        def undo() -> None:
+            self._take(job, task, host, granted)
+            task.excused += 1
+
+        return undo
 
     def _attempt_ended(self, host: NodeId, row: records.AttemptEnded) -> None:
         granted = self._lease_over(host, row.lease, row.job, row.task)
@@ -137,17 +207,31 @@ class Checkers:
         )  # fmt: skip
         ran = self._exited.get((host, row.lease))
         insist(ran == (row.worker, result.outcome), "a result of an attempt that never ended so")
+        job = self._job(host, row.job)
         if row.state in OVER:
-            self._settle(self._task(host, row.job, row.task), row.state)
+            self._settle(job, job.tasks[row.task], row.state)
         else:
-            self.retries += 1
+            job.retried += 1
 
-    def _settle(self, task: _Task, state: str) -> None:
+    def _settle(self, job: _Job, task: _Task, state: str) -> None:
         insist(task.state not in OVER, "a task was settled twice")
-        insist(task.lease is None, "a task was settled under a live lease")
+        job.waiting -= not task.leases
         task.state = state
+        self._settling.append(task)
+        job.settled += 1
         self.settled += 1
         self.states[state] += 1
+
+    def _delivered(self, host: NodeId, row: records.TaskDelivered) -> Undo:
+        task = self._job(host, row.job).tasks[row.task]
+        insist(task.state in OVER, "a task was delivered before it was over")
+        insist(task.written, "a task counts as delivered but nothing was written")
+        before, task.delivered = task.delivered, True
+
+        def undo() -> None:
+            task.delivered = before
+
+        return undo
 
     def _job_ended(self, host: NodeId, row: records.JobEnded) -> None:
         job = self._job(host, row.job)
@@ -159,6 +243,17 @@ class Checkers:
         insist(row.state == worst, "a job ended in the wrong state")
         job.state = row.state
         self.open -= 1
+
+    def disk_lost(self, host: NodeId) -> None:
+        """The store of that host is gone, and with it the jobs that were submitted there and have not ended."""
+        self._unsynced.pop(host, None)
+        for job in self._jobs.values():
+            if job.master == host and job.added and not job.state:
+                job.state = "lost"
+                self.open -= 1
+                self.lost_jobs += 1
+        for key in [key for key in self._live if key[0] == host]:
+            del self._live[key]
 
     # -- what really runs -----------------------------------------------------------------------------------------------
 
@@ -172,10 +267,12 @@ class Checkers:
         insist((granted.job, granted.task) == (start.job, start.task), "another task runs than was granted")
         insist(key not in self._started, "an attempt was started twice")
         self._started[key] = host
-        task = self._jobs[start.job].tasks[start.task]
+        job = self._jobs[start.job]
+        task = job.tasks[start.task]
         task.starts += 1
+        job.starts += 1
         self.starts += 1
-        insist(task.starts <= FAULTS_MAX + self._jobs[start.job].retries + 2, "a task runs again and again")
+        insist(task.starts <= FAULTS_MAX + job.retries + 2 + task.excused, "a task runs again and again")
 
     def exited(self, host: NodeId, master: NodeId, lease: LeaseId, outcome: Outcome) -> None:
         """An attempt ran to its end there."""
@@ -203,10 +300,20 @@ class Checkers:
 
     def finish(self, *, clean: bool) -> None:
         """Judge the end: everything must have been done, with no more work than was called for."""
-        waiting = [task for job in self._jobs.values() for task in job.tasks if task.state not in OVER]
+        kept = [job for job in self._jobs.values() if job.state != "lost"]
+        waiting = [task for job in kept for task in job.tasks if task.state not in OVER]
         insist(not waiting, f"{len(waiting)} tasks were lost: all faults are over, and they are not")
         insist(not self.open, f"{self.open} jobs never ended though all their tasks did")
         insist(not self._live, "a lease is live though all jobs have ended")
-        called_for = self.settled + self.retries
+        called_for = sum(job.settled + job.retried for job in kept)
+        starts = sum(job.starts for job in kept)
         limit = called_for if clean else STARTS_MAX * called_for + 20
-        insist(self.starts <= limit, f"{self.starts} attempts were started for {self.settled} tasks")
+        insist(starts <= limit, f"{starts} attempts were started for {called_for} that were called for")
+
+
+def _nothing() -> None:
+    """No check hangs on that row."""
+
+
+def _never() -> None:
+    insist(False, "a loss of power undid what people have been told")

@@ -2,10 +2,14 @@
 
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
 
 from p2pq.core.effects import Effect, Record, Send, Start
 from p2pq.core.ledger import Ledger
-from p2pq.core.records import Row
+from p2pq.core.records import Restored, Row, needs_full
+from p2pq.model.ids import Wall
 from p2pq.wire.messages import Heartbeat
 from simulations.world import World
 
@@ -23,29 +27,66 @@ def _overtakes(effect: Effect) -> bool:
             return False
 
 
+class Watch(Protocol):
+    """Who hears what becomes of rows."""
+
+    def durable(self, rows: list[Row]) -> None:
+        """One transaction: it survives the end of the process."""
+        ...
+
+    def synced(self) -> None:
+        """Whatever is durable so far survives a loss of power."""
+        ...
+
+    def undone(self, count: int) -> None:
+        """The power was lost, and with it the last ``count`` durable rows."""
+        ...
+
+
+class _Turn(msgspec.Struct, frozen=True):
+    rows: list[Row]
+    effects: list[Effect]
+
+
 class Disk:
     """Group commit: the rows of a turn are durable before any effect of that turn or a later one is performed.
 
     Heartbeats, and starts under another master's lease, alone overtake: nothing that they promise is recorded here.
+
+    As in SQLite's write-ahead log, a transaction is there whole or not at all. One with rows that need it syncs the log; of
+    those since the last such one a loss of power leaves a prefix.
     """
 
-    def __init__(self, world: World, name: str, perform: Callable[[Effect], None], kept: Callable[[Row], None]) -> None:
+    def __init__(self, world: World, name: str, perform: Callable[[Effect], None], watch: Watch) -> None:
         """Start empty.
 
         Args:
             world: the clock.
             name: of its own source of chance.
             perform: does an effect whose time has come.
-            kept: hears of every row that became durable.
+            watch: hears what becomes of rows.
         """
-        self.ledger = Ledger()
         self._world = world
         self._rng = world.rng(name)
         self._perform = perform
-        self._kept = kept
-        self._turns: deque[tuple[list[Row], list[Effect]]] = deque()
+        self._watch = watch
+        self._synced = Ledger()
+        self._tail: list[list[Row]] = []
+        """Transactions since the log was synced."""
+        self._turns: deque[_Turn] = deque()
         self._committing = 0
         self._life = 0
+        self.commit_s = COMMIT_S
+        """How long a commit takes."""
+
+    def restored(self, wall: Wall) -> Restored:
+        """Return what a node that starts now is given. To read the log is to sync it, as far as a node can tell.
+
+        As in the daemon, a life begins after every epoch that a store which is lost can have used.
+        """
+        self._sync()
+        restored = self._synced.restored()
+        return msgspec.structs.replace(restored, epoch=max(restored.epoch, wall // 1000))
 
     def take(self, effects: list[Effect]) -> None:
         """Take in the effects of one turn."""
@@ -61,35 +102,64 @@ class Disk:
             elif not isinstance(effect, Record):
                 later.append(effect)
         if rows or later:
-            self._turns.append((rows, later))
+            self._turns.append(_Turn(rows, later))
         if not self._committing:
             self._commit()
 
     def _commit(self) -> None:
         self._committing = len(self._turns)
         if self._committing:
-            self._world.after(self._rng.uniform(*COMMIT_S), self._committed, self._life)
+            self._world.after(self._rng.uniform(*self.commit_s), self._committed, self._life)
 
     def _committed(self, life: int) -> None:
         if life != self._life:
             return
         turns = [self._turns.popleft() for _ in range(self._committing)]
         self._keep(turns)
-        for _, effects in turns:
-            for effect in effects:
+        for turn in turns:
+            for effect in turn.effects:
                 self._perform(effect)
         self._commit()
 
-    def _keep(self, turns: list[tuple[list[Row], list[Effect]]]) -> None:
-        for rows, _ in turns:
-            for row in rows:
-                self.ledger.apply(row)
-                self._kept(row)
+    def _keep(self, turns: list[_Turn]) -> None:
+        rows = [row for turn in turns for row in turn.rows]
+        if rows:
+            self._watch.durable(rows)
+            self._tail.append(rows)
+        if needs_full(rows):
+            self._sync()
 
-    def crash(self) -> None:
-        """Lose what was not committed; whether a commit under way succeeded is a matter of chance."""
-        if self._rng.random() < 0.5:
+    def _sync(self) -> None:
+        for rows in self._tail:
+            for row in rows:
+                self._synced.apply(row)
+        self._tail.clear()
+        self._watch.synced()
+
+    def crash(self, *, power: bool) -> None:
+        """Lose what was not committed; whether a commit under way succeeded is a matter of chance.
+
+        ``power``: it failed, so that of what was not synced a prefix is left, which may be all or nothing.
+        """
+        if power:
+            left = self._rng.choice((0, len(self._tail), self._rng.randint(0, len(self._tail))))
+            lost = self._tail[left:]
+            del self._tail[left:]
+            self._watch.undone(sum(map(len, lost)))
+            whole = not lost
+        else:
+            whole = True
+        if whole and self._rng.random() < 0.5:
             self._keep([self._turns.popleft() for _ in range(self._committing)])
+        self._forget()
+
+    def wipe(self) -> None:
+        """Be another disk, with an empty store."""
+        self._forget()
+        self._tail.clear()
+        self._synced = Ledger()
+
+    def _forget(self) -> None:
         self._turns.clear()
         self._committing = 0
         self._life += 1

@@ -9,6 +9,7 @@ from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.identity import Identity
 from p2pq.core.node import Node
+from p2pq.core.records import Row
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import Fault, Outcome, Profile
@@ -69,6 +70,23 @@ def _blob(master: NodeId, lease: LeaseId) -> bytes:
     return prims.blake2b(master + codec.encode(lease))
 
 
+class _Watch:
+    """Tells the checkers of one host's disk."""
+
+    def __init__(self, checkers: Checkers, node: NodeId) -> None:
+        self._checkers = checkers
+        self._node = node
+
+    def durable(self, rows: list[Row]) -> None:
+        self._checkers.durable(self._node, rows)
+
+    def synced(self) -> None:
+        self._checkers.synced(self._node)
+
+    def undone(self, count: int) -> None:
+        self._checkers.undone(self._node, count)
+
+
 class Host:
     """A machine that may crash and start again."""
 
@@ -114,12 +132,9 @@ class Host:
         """Blobs of results that lie here, across crashes, until they are released."""
         self._submitted: list[tuple[JobId, ev.Submitted]] = []
         self._serial = 0
-        self._disk = Disk(world, f"disk {plan.index}", self._perform, self._row_kept)
+        self._disk = Disk(world, f"disk {plan.index}", self._perform, _Watch(checkers, self.node_id))
         self._identity: Identity
         self.node: Node
-
-    def _row_kept(self, row: object) -> None:
-        self._checkers.durable(self.node_id, row)  # type: ignore[arg-type]  # rows only
 
     # -- life and death -------------------------------------------------------------------------------------------------
 
@@ -144,7 +159,7 @@ class Host:
         self.node = Node(
             self._identity,
             self._settings,
-            self._disk.ledger.restored(),
+            self._disk.restored(self._wall()),
             Random(self._rng.randbytes(16)),
             Random(self._rng.randbytes(16)).randbytes,
             now=self._world.now,
@@ -160,14 +175,25 @@ class Host:
                 self.post(submitted)
 
     def crash(self, *, silent: bool) -> None:
-        """Switch it off: what runs dies, what was not durable is lost. ``silent``: the power, not the process, failed."""
+        """Switch it off: what runs dies, what was not durable is lost.
+
+        ``silent``: the power, not the process, failed. Peers have to find out, and what was not synced may be lost, too.
+        """
         self._network.unplug(self, silent=silent)
         self.alive = False
         self.dark = silent
         self.life += 1
         self._paused = None
         self._running.clear()
-        self._disk.crash()
+        self._disk.crash(power=silent)
+
+    def lose_disk(self) -> None:
+        """While it is off: the disk is replaced by an empty one. The key was kept elsewhere."""
+        assert not self.alive, "a disk is replaced while the machine is off"
+        self._disk.wipe()
+        self._results.clear()
+        self._cached.clear()
+        self._checkers.disk_lost(self.node_id)
 
     def leave(self) -> None:
         """Go down politely: leases are handed back first."""

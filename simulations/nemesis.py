@@ -16,6 +16,10 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     crash_every_s: float = 0.0
     down_s: float = 5.0
     """A host that crashed is down for so long on average."""
+    power: float = 0.3
+    """How likely a crash is a loss of power."""
+    wipe: float = 0.0
+    """How likely a host that crashed comes back without its disk."""
     masters_too: bool = True
     leave_every_s: float = 0.0
     pause_every_s: float = 0.0
@@ -55,6 +59,8 @@ class Nemesis:
         self._rng: Random = world.rng("nemesis")
         self._over = False
         self.crashes = 0
+        self.power_losses = 0
+        self.wipes = 0
         self.cuts = 0
 
     def begin(self) -> None:
@@ -109,7 +115,12 @@ class Nemesis:
     def _down(self, host: Host, life: int) -> None:
         if host.alive and host.life == life:
             self.crashes += 1
-            host.crash(silent=self._rng.random() < 0.3)
+            silent = self._rng.random() < self.faults.power
+            self.power_losses += silent
+            host.crash(silent=silent)
+            if self._rng.random() < self.faults.wipe:
+                self.wipes += 1
+                host.lose_disk()
             down_s = self._rng.expovariate(1 / self.faults.down_s)
             self._world.after(min(down_s, 3 * self.faults.down_s), host.start)
 

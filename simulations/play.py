@@ -46,6 +46,12 @@ class Report(msgspec.Struct, kw_only=True):
     lost: int
     events: int
     crashes: int
+    power_losses: int
+    undone: int
+    """Rows that losses of power undid."""
+    wipes: int
+    lost_jobs: int
+    """They went with the disk of their master."""
     cuts: int
     notices: dict[str, int]
     drops: dict[str, int]
@@ -66,6 +72,8 @@ class Report(msgspec.Struct, kw_only=True):
                 f"attempts  {self.attempts}",
                 f"messages  {self.messages} ({self.bytes / 1e6:.1f} MB, {self.lost} lost)",
                 f"faults    {self.crashes} crashes, {self.cuts} partitions",
+                f"power     {self.power_losses} losses, {self.undone} rows undone",
+                f"disks     {self.wipes} lost, and {self.lost_jobs} jobs with them",
                 f"notices   {notices}",
                 f"refused   {drops}",
                 f"events    {self.events} in {self.took_s:.1f} s ({self.events / max(1e-9, self.took_s):.0f}/s)",
@@ -194,6 +202,10 @@ class Play:
             lost=self.network.lost,
             events=self.world.events,
             crashes=self.nemesis.crashes,
+            power_losses=self.nemesis.power_losses,
+            undone=self.checkers.undone_rows,
+            wipes=self.nemesis.wipes,
+            lost_jobs=self.checkers.lost_jobs,
             cuts=self.nemesis.cuts,
             notices=dict(self.world.notices),
             drops=dict(self.world.drops),

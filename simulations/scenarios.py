@@ -35,6 +35,8 @@ def _swarm(rng: Random) -> Faults:
     return Faults(
         crash_every_s=rng.choice((0.0, 5.0, 15.0)),
         down_s=rng.choice((0.5, 5.0, 30.0)),
+        power=rng.choice((0.1, 0.5, 1.0)),
+        wipe=rng.choice((0.0, 0.0, 0.05, 0.2)),
         leave_every_s=rng.choice((0.0, 20.0)),
         pause_every_s=rng.choice((0.0, 10.0)),
         cut_every_s=rng.choice((0.0, 10.0, 30.0)),
@@ -68,6 +70,14 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "crashes": Scenario(
         about="machines crash, lose power and come back; some leave politely",
         faults=lambda _: Faults(crash_every_s=2.0, leave_every_s=10.0, fault=0.02, deliver=0.1),
+    ),
+    "power": Scenario(
+        about="the power fails again and again: what was not synced is lost",
+        faults=lambda _: Faults(crash_every_s=1.5, power=1.0, down_s=3.0, fault=0.02, deliver=0.1),
+    ),
+    "disks": Scenario(
+        about="machines come back without their disks",
+        faults=lambda _: Faults(crash_every_s=4.0, wipe=0.5, power=0.5),
     ),
     "partitions": Scenario(
         about="the network is cut in two, both ways or one, for longer than a lease; links clog, machines hang",

@@ -1,7 +1,12 @@
 """What must survive a crash: rows that the core asks to be made durable, and what the store gives back at start.
 
-The store applies the rows of a batch in order, in one transaction; ``Restored`` is the state they add up to.
+The store applies the rows of a batch in order, in one transaction; ``Restored`` is the state they add up to. Every row
+survives the end of the process before anybody hears of it; whether it must survive a loss of power, too, is said by
+``needs_full``.
 """
+
+from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
@@ -149,6 +154,18 @@ Row = (
     | PeerSeen
     | BanKept
 )
+
+
+_FULL: Final = (EpochBegun, JobAdded, AttemptEnded, TaskEnded, TasksCancelled, JobEnded, ResultKept, BanKept)
+
+
+def needs_full(rows: Iterable[Row]) -> bool:
+    """Tell whether rows must survive a loss of power before anybody hears of them.
+
+    So must what cannot be had again (jobs, results, bans), what people were told is over, and the epoch that fences all the
+    rest: a grant, the end of a lease or a receipt that is undone belongs to an older epoch than whatever follows.
+    """
+    return any(isinstance(row, _FULL) for row in rows)
 
 
 class RestoredTask(msgspec.Struct, frozen=True, kw_only=True):

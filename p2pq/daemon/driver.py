@@ -17,8 +17,7 @@ from typing import Final, Protocol
 
 from p2pq.core.effects import Effect, Record, Send, Start
 from p2pq.core.events import Event, Received, Tick
-from p2pq.core.records import Row
-from p2pq.daemon.store import needs_full
+from p2pq.core.records import Row, needs_full
 from p2pq.errors import InvariantError, StorageError
 from p2pq.model.ids import Mono, Wall
 from p2pq.wire.messages import Heartbeat

@@ -23,7 +23,7 @@ from typing import Final, Self
 
 import msgspec
 
-from p2pq.core.records import AttemptEnded, BanKept, EpochBegun, JobAdded, Restored, ResultKept, Row
+from p2pq.core.records import Restored, Row
 from p2pq.daemon import files, migrations, sqlite
 from p2pq.daemon.history import AttemptRow, History, JobExtra, JobRow, JobSecret, TaskRow, encode_extra
 from p2pq.daemon.tables import APPLICATION, FORMAT, SCHEMA, ExtraKept, Tables
@@ -31,7 +31,7 @@ from p2pq.errors import RefusedError, StorageError
 from p2pq.model.config import StoreSettings
 from p2pq.model.ids import JobId, Wall
 
-__all__ = ["AttemptRow", "JobExtra", "JobRow", "JobSecret", "Store", "TaskRow", "needs_full"]
+__all__ = ["AttemptRow", "JobExtra", "JobRow", "JobSecret", "Store", "TaskRow"]
 
 GROUP_ROWS: Final = 10_000
 """Rows in one transaction, if single batches are not larger."""
@@ -42,11 +42,6 @@ NOT_STARTED: Final = "the store has not been started"
 
 Clock = Callable[[], Wall]
 Waiter = asyncio.Future[None]
-
-
-def needs_full(rows: Sequence[Row]) -> bool:
-    """Tell whether rows must survive a power failure before anybody hears of them: submissions, results, bans, epochs."""
-    return any(isinstance(row, JobAdded | AttemptEnded | ResultKept | BanKept | EpochBegun) for row in rows)
 
 
 class _Batch:

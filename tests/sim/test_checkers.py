@@ -12,28 +12,31 @@ from simulations.world import WALL0
 
 MASTER, WORKER, OTHER = (NodeId(bytes([number]) * 32) for number in range(3))
 JOB = JobId(b"j" * 16)
-FIRST, SECOND = LeaseId(1, 0), LeaseId(1, 1)
+FIRST, SECOND, THIRD = (LeaseId(1, number) for number in range(3))
 OK = Outcome(reason="ok", exit=0)
+
+
+def ended(lease: LeaseId) -> records.LeaseEnded:
+    return records.LeaseEnded(lease=lease, job=JOB, task=0, attempt=1, fault="lost")
 
 
 class Bench:
     """A job of one task."""
 
-    def __init__(self) -> None:
+    def __init__(self, tasks: int = 1) -> None:
         self.checkers = Checkers()
-        self.checkers.submitted(MASTER, JOB, tasks=1, retries=0)
+        self.checkers.submitted(MASTER, JOB, tasks=tasks, retries=0)
         self.row(records.JobAdded(job=JOB, manifest=b"", key=b"", reply_secret=b"", wall=WALL0))
+        self.checkers.synced(MASTER)
 
-    def row(self, row: records.Row, host: NodeId = MASTER) -> None:
-        self.checkers.durable(host, row)
+    def row(self, *rows: records.Row, host: NodeId = MASTER) -> None:
+        self.checkers.durable(host, rows)
 
-    def grant(self, lease: LeaseId = FIRST, attempt: int = 1) -> None:
-        self.row(
-            records.LeaseGranted(lease=lease, job=JOB, task=0, attempt=attempt, worker=WORKER, wall=WALL0),
-        )
+    def grant(self, lease: LeaseId = FIRST, attempt: int = 1, worker: NodeId = WORKER, task: int = 0) -> None:
+        self.row(records.LeaseGranted(lease=lease, job=JOB, task=task, attempt=attempt, worker=worker, wall=WALL0))
 
     def lose(self, lease: LeaseId = FIRST) -> None:
-        self.row(records.LeaseEnded(lease=lease, job=JOB, task=0, attempt=1, fault="lost"))
+        self.row(ended(lease))
 
     def run(self, lease: LeaseId = FIRST, host: NodeId = WORKER) -> None:
         self.checkers.started(
@@ -75,13 +78,73 @@ def test_leases():
     bench.grant()
     with broken("granted twice"):
         bench.grant()
-    with broken("two live leases"):
-        bench.grant(SECOND, attempt=2)
     bench.lose()
     with broken("not live"):
         bench.lose()
     with broken("counted up"):
         bench.grant(SECOND, attempt=1)
+
+
+def test_a_second_lease_of_a_running_task():
+    bench = Bench()
+    bench.grant()
+    with broken("holds two leases"):
+        bench.grant(SECOND, attempt=2)
+    bench.grant(SECOND, attempt=2, worker=OTHER)
+    with broken("three live leases"):
+        bench.grant(THIRD, attempt=3, worker=MASTER)
+    bench.run()
+    with broken("one of its leases lives on"):
+        bench.settle()
+    bench = Bench(tasks=2)
+    bench.grant()
+    with broken("while another of its job waits"):
+        bench.grant(SECOND, attempt=2, worker=OTHER)
+    bench.grant(SECOND, task=1, worker=OTHER)
+    bench.grant(THIRD, attempt=2, worker=OTHER)
+
+
+def test_what_the_power_takes_is_as_if_it_had_never_been_but_its_lease_is_used_up():
+    bench = Bench()
+    bench.grant()
+    bench.lose()
+    bench.checkers.undone(MASTER, 1)
+    bench.lose()
+    bench.checkers.undone(MASTER, 2)
+    with broken("not live"):
+        bench.lose()
+    bench.run()  # the grant may have been on its way already
+    with broken("granted twice"):
+        bench.grant()
+    with broken("ended that was not live"):
+        bench.settle()
+    bench.grant(SECOND)
+    bench.checkers.synced(MASTER)
+    with pytest.raises(IndexError):
+        bench.checkers.undone(MASTER, 1)
+    assert bench.checkers.undone_rows > 0
+
+
+def test_what_people_were_told_must_not_be_undone():
+    bench = Bench()
+    bench.row(records.TasksCancelled(job=JOB, wall=WALL0))
+    with broken("what people have been told"):
+        bench.checkers.undone(MASTER, 1)
+
+
+def test_jobs_go_with_the_disk_of_their_master():
+    bench = Bench()
+    bench.grant()
+    bench.checkers.disk_lost(OTHER)
+    assert not bench.checkers.lost_jobs
+    bench.checkers.disk_lost(MASTER)
+    bench.run()  # it holds a lease that nobody wants
+    with broken("a lease ended that was not live"):
+        bench.lose()
+    with broken("a job that has ended"):
+        bench.grant(SECOND)
+    bench.checkers.finish(clean=False)
+    assert (bench.checkers.lost_jobs, bench.checkers.open) == (1, 0)
 
 
 def test_attempts():

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from p2pq.core import records
-from p2pq.core.records import Restored, Row
+from p2pq.core.records import Restored, Row, needs_full
 from tests.samples import fullest, smallest, unions
 
 KINDS = unions(Row)
@@ -42,3 +42,17 @@ def test_what_a_store_gives_back_can_be_compared_and_written_down(make):
 def test_a_first_life_has_nothing_behind_it():
     assert Restored() == smallest(Restored)
     assert Restored().epoch == 0
+
+
+def test_what_must_survive_a_loss_of_power():
+    """What cannot be had again, what people were told is over, and the epoch that fences the rest."""
+    full = {kind.__name__ for kind in KINDS if needs_full([smallest(kind)])}
+    assert full == {
+        "EpochBegun", "JobAdded", "AttemptEnded", "TaskEnded", "TasksCancelled", "JobEnded", "ResultKept", "BanKept",
+    }  # fmt: skip
+
+
+def test_one_row_that_must_survive_is_enough():
+    assert needs_full([smallest(records.LeaseGranted), smallest(records.JobAdded)])
+    assert not needs_full([smallest(records.LeaseGranted), smallest(records.TaskDelivered)])
+    assert not needs_full([])

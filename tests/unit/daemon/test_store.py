@@ -14,10 +14,9 @@ from p2pq.core.records import (
     EpochBegun,
     JobAdded,
     Restored,
-    TaskDelivered,
 )
 from p2pq.daemon import store as store_module
-from p2pq.daemon.store import Store, needs_full
+from p2pq.daemon.store import Store
 from p2pq.daemon.tables import FORMAT
 from p2pq.errors import DiskFullError, RefusedError, StorageError, StoreDamagedError
 from p2pq.model.config import StoreSettings
@@ -41,14 +40,6 @@ async def test_a_new_store_is_empty_and_private(opened: Opened) -> None:
     await opened.write(ADDED)
     names = {path.name: path.stat().st_mode & 0o777 for path in opened.path.parent.iterdir()}
     assert names == {"store.sqlite": 0o600, "store.sqlite-wal": 0o600, "store.sqlite-shm": 0o600}
-
-
-def test_what_must_survive_a_power_failure() -> None:
-    assert needs_full([granted(), ADDED])
-    assert needs_full([attempt_ended(item())])
-    assert needs_full([EpochBegun(epoch=1)])
-    assert not needs_full([granted(), TaskDelivered(job=JOB, task=0)])
-    assert not needs_full([])
 
 
 async def test_the_log_is_synced_only_where_it_must_be(opened: Opened) -> None:
