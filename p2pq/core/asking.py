@@ -152,6 +152,11 @@ class Asking:
         self._close(asked)
         self.strike(asked.master, now)
 
+    def woke(self, now: Mono) -> None:
+        """Give every request its full time anew: nobody can be blamed for answers that came while this node slept."""
+        for nonce in self._asked:
+            self._deadlines.set(("request", nonce), Mono(now + self._schedule.request_s))
+
     def strike(self, master: NodeId, now: Mono) -> None:
         """Leave a master alone for a while, longer each time: it does not answer, or its tasks cannot start here."""
         offer = self._offers.get(master)

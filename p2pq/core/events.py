@@ -22,6 +22,17 @@ class Tick(_Event, frozen=True, kw_only=True):
     wall: Wall | None = None
 
 
+class Woke(_Event, frozen=True, kw_only=True):
+    """This node did nothing for a while: its machine slept, its process was stopped or hung.
+
+    Handled before the deadlines that passed meanwhile, and before whatever waited.
+    """
+
+    slept_s: float
+    counted: bool
+    """Whether the clock of the core, ``now``, went on meanwhile (a stopped process), or stood still (a machine's sleep)."""
+
+
 class AddressSeen(_Event, frozen=True, kw_only=True):
     """Somebody may listen there: a hint from mDNS, a peer, the configuration or memory."""
 
@@ -180,6 +191,7 @@ class Drain(_Event, frozen=True, kw_only=True):
 
 Event = (
     Tick
+    | Woke
     | AddressSeen
     | LinkUp
     | LinkDown

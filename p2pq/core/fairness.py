@@ -89,6 +89,12 @@ class Fairness:
         charge.since = now
         self._running[key] = charge
 
+    def postpone(self, key: Hashable, by_s: float, now: Mono) -> None:
+        """Do not count so many of the seconds since ``occupy``: nothing ran in them."""
+        charge = self._running[key]
+        assert charge.since is not None, "runs, but since when?"
+        charge.since = min(now, Mono(charge.since + by_s))
+
     def free(self, key: Hashable, now: Mono) -> float:
         """Close the charge; the owner pays for the time since ``occupy``, nothing without one.
 

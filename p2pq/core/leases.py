@@ -122,6 +122,13 @@ class Leases:
         if lease.collecting is None:
             self._due.set(lease.id, min(Mono(now + self._lease_s), lease.until))
 
+    def slept(self, slept_s: float, now: Mono) -> None:
+        """This master slept while its clock went on: nobody could renew, so each lease has its full term anew."""
+        for lease in self._live.values():
+            lease.until = Mono(lease.until + slept_s)
+            if lease.collecting is None:
+                self._due.set(lease.id, min(Mono(now + self._lease_s), lease.until))
+
     def collect(self, lease: Lease, item: ResultItem) -> None:
         """Its result is being fetched; it is not due until that has succeeded or failed."""
         lease.collecting = item

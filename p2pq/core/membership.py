@@ -166,6 +166,7 @@ class Membership:
                 out.extend(Send(peer=peer, message=msg.Leaving()) for peer in self._links)
             case (
                 ev.Tick()
+                | ev.Woke()
                 | ev.Submitted()
                 | ev.CancelAsked()
                 | ev.Started()

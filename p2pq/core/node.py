@@ -13,7 +13,7 @@ import msgspec
 
 from p2pq.core import events as ev
 from p2pq.core.clock import WallClock
-from p2pq.core.effects import Drop, Effect, Record, Send
+from p2pq.core.effects import Drop, Effect, Emit, Record, Send
 from p2pq.core.identity import Identity
 from p2pq.core.membership import Membership, State
 from p2pq.core.placement import JobSnapshot, TaskSnapshot
@@ -24,6 +24,7 @@ from p2pq.core.worker import Worker
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Profile
+from p2pq.model.notice import NodeWoke
 from p2pq.wire import messages as msg
 from p2pq.wire.objects import ResultItem
 
@@ -125,7 +126,10 @@ class Node:
         return self._next
 
     def handle(self, event: ev.Event, now: Mono) -> list[Effect]:
-        """Fire what is due, take the event in, settle what this node says to itself; return what is to be done, in order."""
+        """Fire what is due, take the event in, settle what this node says to itself; return what is to be done, in order.
+
+        ``Woke`` alone comes before what is due: it is the clock's own event, and moves deadlines.
+        """
         turn = _Turn(self._me)
         if self._fresh:
             self._fresh = False
@@ -133,7 +137,7 @@ class Node:
             turn.take(self._worker.handle(self._self_link, now))
         if isinstance(event, ev.Tick) and event.wall is not None:
             self._clock.rebase(now, event.wall)
-        if self._next is not None and self._next <= now:
+        if self._next is not None and self._next <= now and not isinstance(event, ev.Woke):
             self._fire(turn, now)
         self._route(turn, event, now)
         delivered = 0
@@ -154,6 +158,10 @@ class Node:
         match event:
             case ev.Tick():
                 turn.take(self._queue.handle(event, now))
+            case ev.Woke():
+                turn.take([Emit(notice=NodeWoke(slept_s=event.slept_s, counted=event.counted))])
+                for machine in (self._membership, self._queue, self._worker):
+                    turn.take(machine.handle(event, now))
             case ev.AddressSeen() | ev.DialFailed():
                 turn.take(self._membership.handle(event, now))
             case ev.BanAsked():

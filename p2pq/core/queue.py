@@ -90,6 +90,8 @@ class Queue:
 
     def handle(self, event: ev.Event, now: Mono) -> list[fx.Effect]:
         """Fire what is due, take the event in, and return what is to be done."""
+        if isinstance(event, ev.Woke) and event.counted:
+            self._book.leases.slept(event.slept_s, now)
         self._revoke(self._book.fire(now))
         match event:
             case ev.Tick():
@@ -108,7 +110,8 @@ class Queue:
             case ev.CollectFailed():
                 self._collect_failed(event, now)
             case (
-                ev.AddressSeen()
+                ev.Woke()
+                | ev.AddressSeen()
                 | ev.DialFailed()
                 | ev.Started()
                 | ev.Exited()
@@ -118,7 +121,7 @@ class Queue:
                 | ev.BanAsked()
                 | ev.Drain()
             ):
-                pass  # for the worker and the membership
+                pass  # for the worker and the membership, or taken in before
             case _:
                 assert_never(event)
         return self._flush(now)

@@ -18,6 +18,7 @@ from p2pq.core.identity import Identity
 from p2pq.core.records import Restored
 from p2pq.core.reports import Reports
 from p2pq.core.slots import Attempt, Guest, Slots, level, offered, refusal
+from p2pq.core.waking import Waking
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
@@ -52,6 +53,7 @@ class Worker:
         self._asking = Asking(identity.node, schedule, self._fairness, Means(), self._deadlines, rng, entropy)
         self._slots = Slots()
         self._reports = Reports(identity, schedule, restored.kept, self._slots, self._asking, self._deadlines)
+        self._waking = Waking(self._slots, self._fairness, self._asking, self._deadlines)
         self._offering: ev.Offering | None = None
         self._draining = False
 
@@ -94,6 +96,8 @@ class Worker:
     def handle(self, event: ev.Event, now: Mono) -> list[fx.Effect]:
         """Do what is due, then take in the event, then start and ask for what fits."""
         out: list[fx.Effect] = []
+        if isinstance(event, ev.Woke):
+            self._waking.woke(event, self._patience_s, now)
         while (timer := self._deadlines.pop(now)) is not None:
             self._due(timer, now, out)
         self._take_in(event, now, out)
@@ -142,6 +146,7 @@ class Worker:
                 self._drain(now, out, at_once=at_once)
             case (
                 ev.Tick()
+                | ev.Woke()
                 | ev.AddressSeen()
                 | ev.DialFailed()
                 | ev.Submitted()

@@ -181,6 +181,8 @@ def _told(notice: Notice) -> _Told:  # noqa: C901, PLR0911, PLR0912  one arm per
                 master=notice.master,
                 reason=notice.reason,
             )
+        case n.NodeWoke():
+            return _Told(logging.INFO, "node.woke", slept_s=notice.slept_s, counted=notice.counted)
         case n.PeerUp():
             return _Told(
                 logging.INFO, "peer.up", notice.peer, peer=notice.peer, name=notice.name, address=notice.address

@@ -125,6 +125,13 @@ class GuestEnded(_Notice, frozen=True, kw_only=True):
     reason: str
 
 
+class NodeWoke(_Notice, frozen=True, kw_only=True):
+    """This node did nothing for a while; ``counted``: its clock went on meanwhile (a stopped process, a hang)."""
+
+    slept_s: float
+    counted: bool
+
+
 class PeerUp(_Notice, frozen=True, kw_only=True):
     """A link stands."""
 
@@ -176,6 +183,7 @@ Notice = (
     | LateResult
     | GuestTaken
     | GuestEnded
+    | NodeWoke
     | PeerUp
     | PeerDown
     | PeerRefused

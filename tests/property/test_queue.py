@@ -245,6 +245,12 @@ class Master(RuleBasedStateMachine):
     def time_passes(self, after: float) -> None:
         self.do(ev.Tick(), after)
 
+    @rule(slept=st.sampled_from([6.0, 61.0, 700.0]))
+    def sleep(self, slept: float) -> None:
+        before = self.bench.disk.restored().leases
+        self.do(ev.Woke(slept_s=slept, counted=True), slept)
+        assert self.bench.disk.restored().leases == before, "a lease expired because its master slept"
+
     @rule()
     def restart(self) -> None:
         self.linked.clear()

@@ -238,6 +238,12 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
         self.now = Mono(self.now + after)
         self.do(ev.Tick())
 
+    @rule(slept=st.sampled_from([6.0, 30.0, 700.0]), counted=st.booleans())
+    def sleep(self, slept: float, counted: bool) -> None:
+        if counted:
+            self.now = Mono(self.now + slept)
+        self.do(ev.Woke(slept_s=slept, counted=counted))
+
     @rule()
     def restart(self) -> None:
         # What ran is gone with its runner; a lease of before never runs again, as its nonce died too.

@@ -200,3 +200,12 @@ def test_pauses_double_up_to_a_minute():
         bench.deadlines.cancel(("quiet", ANN.node))
         bench.asking.unquiet(ANN.node)
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_who_was_asked_before_a_sleep_has_the_full_time_to_answer():
+    bench = Bench()
+    bench.announce(1, "ann")
+    assert len(bench.plan()) == 1
+    assert bench.deadlines.next == 2.0
+    bench.asking.woke(Mono(60.0))
+    assert bench.deadlines.next == 62.0

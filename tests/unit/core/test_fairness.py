@@ -140,3 +140,15 @@ def test_means_are_bounded_by_the_latest():
         means.learn(key, 1.0)
     assert means.get(0) is None
     assert means.get(1) == 1.0
+
+
+def test_time_that_is_postponed_is_not_paid_for():
+    fair = Fairness(10.0)
+    fair.charge("key", "ann", 2, 5.0)
+    fair.occupy("key", Mono(0.0))
+    assert fair.given(Mono(100.0)) == {"ann": 200.0}
+    fair.postpone("key", 60.0, Mono(100.0))
+    assert fair.given(Mono(100.0)) == {"ann": 80.0}
+    fair.postpone("key", 60.0, Mono(101.0))  # never beyond the present
+    assert fair.free("key", Mono(101.0)) == 0.0
+    assert fair.given(Mono(101.0)) == {"ann": 0.0}

@@ -91,3 +91,28 @@ def test_settling_twice_is_a_bug() -> None:
     leases.settle(lease)
     with pytest.raises(AssertionError, match="settled twice"):
         leases.settle(lease)
+
+
+def test_who_could_not_renew_because_the_master_slept_has_the_full_term_anew() -> None:
+    leases = table()
+    first, second, third = granted(leases), granted(leases, 30.0), granted(leases, 50.0)
+    leases.renew(second, Mono(50.0), running=True)
+    leases.collect(third, item(third))
+    leases.slept(1000.0, Mono(1055.0))
+    leases.check()
+    assert (first.until, second.until) == (WAIT_S + TIME_S + GRACE_S + 1000.0, 50.0 + TIME_S + GRACE_S + 1000.0)
+    assert leases.pop_due(Mono(1114.9)) is None
+    assert {leases.pop_due(Mono(1115.0)), leases.pop_due(Mono(1115.0))} == {first, second}
+    assert leases.deadline is None  # what is collected is not due
+    assert leases.get(third.id) is third
+
+
+def test_a_sleep_gives_nobody_more_than_the_time_limit() -> None:
+    leases = table()
+    lease = granted(leases)
+    leases.renew(lease, Mono(1.0), running=True)
+    bound = 1.0 + TIME_S + GRACE_S
+    for at in range(60, 400, 50):
+        leases.renew(lease, Mono(at), running=True)
+    leases.slept(100.0, Mono(490.0))
+    assert leases.deadline == bound + 100.0 < 490.0 + 60.0

@@ -13,7 +13,7 @@ from p2pq.core.records import EpochBegun
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, Wall
 from p2pq.model.job import Resources
-from p2pq.model.notice import PeerDown
+from p2pq.model.notice import NodeWoke, PeerDown
 from p2pq.wire import messages as msg
 from p2pq.wire import sign
 from tests.unit.core.workerkit import (
@@ -298,3 +298,12 @@ def test_bans_that_peers_tell_are_judged_like_those_of_the_user(bench: Bench):
 
 def test_what_is_being_collected_can_be_looked_at(bench: Bench):
     assert bench.node.collecting(LeaseId(1, 0)) is None
+
+
+def test_waking_comes_before_what_is_due(bench: Bench):
+    bench.do(OFFER)
+    bench.submit()
+    effects = bench.do(ev.Woke(slept_s=600.0, counted=True), after=600.0)
+    assert effects == [fx.Emit(notice=NodeWoke(slept_s=600.0, counted=True))]
+    assert bench.node.busy
+    assert [guest.since_s for guest in bench.node.guests(bench.now)] == [0.0]

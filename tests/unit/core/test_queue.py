@@ -486,3 +486,24 @@ def test_results_that_prove_damaged_when_they_are_written_out_fail_their_task_an
     bench.finish(ALICE, again, Outcome(reason="ok", exit=0))
     effects = bench.do(ev.Delivered(job=JOB, task=1, wall=WALL))
     assert r.JobEnded(job=JOB, state="failed", wall=WALL) in [e.row for e in effects if isinstance(e, fx.Record)]
+
+
+# -- this node slept -----------------------------------------------------------------------------------------------------
+
+
+def test_nothing_expires_because_the_master_slept() -> None:
+    busy = bench(ALICE)
+    busy.do(submitted())
+    busy.leases(ALICE)
+    assert busy.do(ev.Woke(slept_s=500.0, counted=True), after=559.0) == []
+    assert busy.queue.deadline == 559.0 + 60.0
+    assert busy.tick(after=59.9) == []
+    assert fx.Emit(notice=n.LeaseExpired(lease=lease(0), worker=ALICE.node, held_s=619.0)) in busy.tick(after=0.1)
+
+
+def test_a_sleep_that_the_clock_did_not_count_took_no_term() -> None:
+    busy = bench(ALICE)
+    busy.do(submitted())
+    busy.leases(ALICE)
+    assert busy.do(ev.Woke(slept_s=500.0, counted=False), after=1.0) == []
+    assert busy.queue.deadline == 60.0
