@@ -5,6 +5,7 @@ loop may ask directly; whoever wants a million tasks asks page by page.
 """
 
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,7 +122,7 @@ def encode_extra(extra: JobExtra) -> bytes:
 
 
 class History:
-    """Queries over committed rows; for one thread. What does not exist is None or an empty tuple.
+    """Queries over committed rows, for any thread. What does not exist is None or an empty tuple.
 
     Every query may raise StorageError, if the disk fails.
     """
@@ -130,10 +131,14 @@ class History:
         """Use a connection that nobody writes with; ``path`` is only for messages."""
         self._reader = db
         self._path = path
+        self._one_at_a_time = threading.Lock()
 
     def _rows(self, sql: str, *args: object) -> list[tuple[Any, ...]]:
         try:
-            return self._reader.execute(sql, args).fetchall()
+            # A statement that is under way keeps the connection at the moment at which it began: another thread would not
+            # see what was committed since, such as the very result that it is to write out.
+            with self._one_at_a_time:
+                return self._reader.execute(sql, args).fetchall()
         except sqlite3.Error as error:
             raise sqlite.storage_error(error, self._path) from error
 

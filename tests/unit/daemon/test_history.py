@@ -1,5 +1,8 @@
 """What people ask of committed rows."""
 
+import asyncio
+import threading
+
 from p2pq.core.records import (
     BanKept,
     EpochBegun,
@@ -155,3 +158,26 @@ async def test_a_job_is_found_by_the_beginning_of_its_id(opened: Opened) -> None
 async def test_signed_bans_are_for_telling(opened: Opened) -> None:
     await opened.write(BanKept(node=MASTER, banned=True), BanKept(node=WORKER, banned=True, signed=b"ban"))
     assert opened.store.signed_bans() == (b"ban",)
+
+
+async def test_a_thread_sees_what_is_committed_though_another_is_in_the_middle_of_a_query(opened: Opened) -> None:
+    """A statement that is not finished keeps its connection at the moment at which it began."""
+    await opened.write(EpochBegun(epoch=1), ADDED, granted(task=0), granted(task=1, lease=LeaseId(1, 8)))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(_cursor: object, row: tuple[object, ...]) -> tuple[object, ...]:
+        begun.set()
+        assert go_on.wait(20)
+        return row
+
+    opened.store._reader.row_factory = slowly
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(asyncio.to_thread(opened.store.tasks, JOB))
+        assert await asyncio.to_thread(begun.wait, 20)
+        opened.store._reader.row_factory = None
+        await opened.write(attempt_ended(item(0)))
+        asking = group.create_task(asyncio.to_thread(opened.store.result, JOB, 0))
+        await asyncio.wait([asking], timeout=0.2)  # without a lock it has its answer by now
+        go_on.set()
+    assert asking.result() == item(0)
+    assert [task.state for task in reading.result()] == ["running", "running"]
