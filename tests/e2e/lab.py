@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -47,16 +48,19 @@ class Host:
     def start(self, *options: str, mdns: bool = False) -> str:
         """Run ``p2pq node`` and wait until it is ready; return its line."""
         arguments = ["node", *([] if mdns else ["--no-mdns"]), *options]
-        self.process = subprocess.Popen(
-            self.argv(*arguments), env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout is not None
-        readable, _, _ = select.select([self.process.stdout], [], [], READY_S)
-        self.ready = self.process.stdout.readline() if readable else ""
-        if not self.ready.startswith("ready "):
-            self.process.kill()
-            _, said = self.process.communicate()
-            raise AssertionError(f"the node did not start: {said}")
+        # Its standard error is a file: a pipe that nobody reads would stop the node once it is full.
+        with tempfile.TemporaryFile("w+") as said:
+            self.process = subprocess.Popen(
+                self.argv(*arguments), env=self.environment(), stdout=subprocess.PIPE, stderr=said, text=True
+            )
+            assert self.process.stdout is not None
+            readable, _, _ = select.select([self.process.stdout], [], [], READY_S)
+            self.ready = self.process.stdout.readline() if readable else ""
+            if not self.ready.startswith("ready "):
+                self.process.kill()
+                self.process.communicate()
+                said.seek(0)
+                raise AssertionError(f"the node did not start: {said.read()}")
         return self.ready
 
     @property
@@ -134,8 +138,11 @@ class Host:
 
     def log(self) -> str:
         """Return the end of the node's log."""
-        path = self.home / "node.log"
-        return path.read_text()[-4000:] if path.exists() else ""
+        return self.whole_log()[-4000:]
+
+    def whole_log(self) -> str:
+        """Return all of the node's log that is still there."""
+        return "".join(path.read_text() for path in sorted(self.home.glob("node.log*"), reverse=True))
 
     def close(self) -> None:
         """End the node, however it was started."""
