@@ -18,7 +18,7 @@ from typing import Any
 
 from p2pq.client.connection import Connection
 from p2pq.daemon.home import Home, socket_path
-from p2pq.errors import NodeUnreachableError
+from p2pq.errors import P2PQError
 from p2pq.wire import control
 from tests.e2e import lab
 
@@ -56,11 +56,11 @@ class Host(lab.Host):
         return line
 
     def ask(self, request: control.ControlRequest, kind: type) -> list[Any]:
-        """Ask the node over its socket, which is quicker than a command; nothing if it is not there."""
+        """Ask the node over its socket, which is quicker than a command; nothing if it is not there, or cannot say."""
         try:
             with Connection(socket_path(self.home), Home(self.home).api_token.read_bytes()) as node:
                 return node.all(request, kind)
-        except (NodeUnreachableError, FileNotFoundError):
+        except (P2PQError, FileNotFoundError):
             return []
 
     def up(self) -> set[str]:
