@@ -6,6 +6,8 @@ order in which they were decided. A turn without rows that follows none is relea
 promise nothing that a crash could break: heartbeats, so that a slow disk costs no leases, and starts of other people's tasks,
 so that a slot does not wait for the disk to take in the result of the task before.
 
+A sleep of the machine or of this process is told to the core (``Woke``) before everything that waited meanwhile.
+
 While the disk fails nothing is released: nobody is told of what is not durable. The store tries again; leases that cannot be
 renewed by a paused driver expire, and the protocol recovers.
 """
@@ -16,8 +18,9 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from p2pq.core.effects import Effect, Record, Send, Start
-from p2pq.core.events import Event, Received, Tick
+from p2pq.core.events import Event, Received, Tick, Woke
 from p2pq.core.records import Row, needs_full
+from p2pq.daemon.sleeping import LOOK_EVERY_S, Sleeps
 from p2pq.errors import InvariantError, StorageError
 from p2pq.model.ids import Mono, Wall
 from p2pq.wire.messages import Heartbeat
@@ -82,6 +85,7 @@ class Driver:
         perform: Callable[[Effect], None],
         mono: Callable[[], Mono],
         wall: Callable[[], Wall],
+        boot: Callable[[], float] | None = None,
     ) -> None:
         """Wire it up; nothing happens before ``run``.
 
@@ -91,6 +95,7 @@ class Driver:
             perform: does one effect, without waiting; what comes of it returns as an event.
             mono: the clock that the event loop runs on, or a test's.
             wall: the wall clock.
+            boot: a clock like ``mono`` that counts the machine's sleep too; None where there is none.
         """
         self._node = node
         self._store = store
@@ -101,6 +106,8 @@ class Driver:
         self._turns: deque[_Turn] = deque()
         self._rows_waiting = 0
         self._wake = asyncio.Event()
+        self._sleeps = Sleeps(mono, boot)
+        self._woke: list[Woke] = []
         self._told_mono = mono()
         self._told_wall = wall()
         self._over = False
@@ -153,8 +160,10 @@ class Driver:
         """
         try:
             self._inbox.appendleft((self._tell_wall(), None))
+            self._sleeps.look()  # what went by before is nobody's sleep
             while True:
                 await self._until_something()
+                self._woke += self._sleeps.look()
                 self._release()
                 if self._rows_waiting < ROWS_WAITING_MAX:
                     self._turn()
@@ -174,6 +183,8 @@ class Driver:
             wait_s = WALL_EVERY_S  # the disk is what we wait for
         if wait_s <= 0:
             return
+        wait_s = min(wait_s, LOOK_EVERY_S)
+        self._sleeps.wait(wait_s)
         timer = asyncio.get_running_loop().call_later(wait_s, self._wake.set)
         try:
             await self._wake.wait()
@@ -189,8 +200,11 @@ class Driver:
         turn = _Turn()
         if self._clock_moved():
             self._inbox.appendleft((self._tell_wall(), None))
-        elif not self._inbox and self._due():
+        elif not self._inbox and not self._woke and self._due():
             self._inbox.append((Tick(), None))
+        # First of all, as it moves the very deadlines that anything else would fire.
+        self._inbox.extendleft((woke, None) for woke in self._woke)
+        self._woke.clear()
         for _ in range(min(TURN_EVENTS_MAX, len(self._inbox))):
             event, answer = self._inbox.popleft()
             effects = self._handle(event)

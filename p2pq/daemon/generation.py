@@ -82,6 +82,7 @@ class Lasting:
     """Where to listen: after the first generation with the port that it got."""
     mono: Callable[[], Mono]
     wall: Callable[[], Wall]
+    boot: Callable[[], float] | None
     restart: "Callable[[tuple[str, ...], tuple[bytes, ...]], Awaitable[Generation]]"
     """Begin anew in the mesh that the keys now name; the generation that serves there."""
     stop: Callable[[bool], None]
@@ -137,7 +138,7 @@ class Generation:
             wall=app.wall(),
             links_max=settings.node.links_max,
         )
-        self.driver = Driver(self.node, self.store, self._perform, app.mono, app.wall)
+        self.driver = Driver(self.node, self.store, self._perform, app.mono, app.wall, app.boot)
         return restored
 
     def _build_network(self, restored: Restored) -> None:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from p2pq.core.effects import Dial, Effect, Emit, Hangup, Record, Send, Start
-from p2pq.core.events import AddressSeen, CancelAsked, Event, LinkDown, LinkUp, Received, Tick
+from p2pq.core.events import AddressSeen, CancelAsked, Event, LinkDown, LinkUp, Received, Tick, Woke
 from p2pq.core.identity import Identity
 from p2pq.core.node import Node
 from p2pq.core.records import EpochBegun, JobAdded, PeerSeen, Row
@@ -92,7 +92,16 @@ class Rig:
         self.seen = asyncio.Event()
         self.mono = 0.0
         self.wall = 1_000_000.0
-        self.driver = Driver(self.node, self.store, self.perform, lambda: Mono(self.mono), lambda: Wall(int(self.wall)))
+        self.boot = 0.0
+        """What the clock since boot is ahead of the monotonic one."""
+        self.driver = Driver(
+            self.node,
+            self.store,
+            self.perform,
+            lambda: Mono(self.mono),
+            lambda: Wall(int(self.wall)),
+            lambda: self.mono + self.boot,
+        )
 
     def perform(self, effect: Effect) -> None:
         self.performed.append(effect)
@@ -106,6 +115,12 @@ class Rig:
     def when(self, event: Event, *effects: Effect) -> Event:
         self.node.answers[event] = list(effects)
         return event
+
+    async def idle(self, seconds: float) -> None:
+        """Let time pass in which the driver looks up."""
+        self.pass_time(seconds)
+        self.driver._wake.set()
+        await self.settle()
 
     def pass_time(self, seconds: float) -> None:
         self.mono += seconds
@@ -310,7 +325,8 @@ async def test_a_deadline_is_kept_by_one_timer() -> None:
 
 async def test_the_wall_time_is_told_every_minute() -> None:
     async with running(Rig()) as rig:
-        rig.pass_time(59)
+        for _ in range(59):
+            await rig.idle(1)
         rig.driver.post(cancel(1))
         await rig.settle()
         assert rig.node.events() == [cancel(1)]
@@ -319,6 +335,41 @@ async def test_the_wall_time_is_told_every_minute() -> None:
         await rig.settle()
         assert rig.node.events()[1:] == [Tick(wall=Wall(1_060_000)), cancel(2)]
         assert rig.node.checks == 2
+
+
+async def test_a_sleep_comes_before_all_that_waited_and_before_what_is_due() -> None:
+    async with running(Rig()) as rig:
+        rig.node.deadline = Mono(1.0)
+        rig.driver.post(cancel(1))
+        rig.pass_time(302)
+        rig.boot = 50.0
+        await rig.settle()
+        asleep = Woke(slept_s=50.0, counted=False)
+        stopped = Woke(slept_s=300.0, counted=True)
+        assert rig.node.events() == [stopped, asleep, Tick(wall=Wall(1_302_000)), cancel(1)]
+        await rig.idle(1)
+        assert len(rig.node.heard) == 4
+
+
+async def test_a_sleep_is_told_though_nothing_else_happens() -> None:
+    async with running(Rig()) as rig:
+        rig.node.deadline = Mono(10.0)
+        await rig.idle(59.5)
+        assert rig.node.events() == [Woke(slept_s=57.5, counted=True)]
+
+
+async def test_a_sleep_is_told_when_the_disk_has_caught_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver_module, "ROWS_WAITING_MAX", 1)
+    async with running(Rig()) as rig:
+        rig.driver.post(rig.when(cancel(1), Record(row=ROW)))
+        _, _, durable = await rig.store.next_batch()
+        await rig.settle()
+        await rig.idle(32)
+        await rig.idle(1)
+        assert rig.node.events() == [cancel(1)]
+        durable.set_result(None)
+        await rig.settle()
+        assert rig.node.events() == [cancel(1), Woke(slept_s=30.0, counted=True)]
 
 
 @pytest.mark.parametrize("jump_ms", [-3_600_000, 5000])

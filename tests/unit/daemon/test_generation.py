@@ -45,6 +45,7 @@ def lasting(path: Path, **changes: object) -> Lasting:
         python=JobPython(executable=path / "no-python", prefixes=(), version="3.11.0"),
         listen="127.0.0.1:0",
         mono=mono,
+        boot=None,
         wall=wall,
         restart=no_restart,
         stop=lambda _now: None,
