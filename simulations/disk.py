@@ -2,7 +2,8 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from random import Random
+from typing import Any, Protocol
 
 import msgspec
 
@@ -11,7 +12,6 @@ from p2pq.core.ledger import Ledger
 from p2pq.core.records import Restored, Row, needs_full
 from p2pq.model.ids import Wall
 from p2pq.wire.messages import Heartbeat
-from simulations.world import World
 
 COMMIT_S = (0.001, 0.006)
 """How long a commit takes."""
@@ -25,6 +25,14 @@ def _overtakes(effect: Effect) -> bool:
             return isinstance(message, Heartbeat)
         case _:
             return False
+
+
+class After(Protocol):
+    """A clock that calls."""
+
+    def __call__(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:  # noqa: ANN401
+        """Call that in so many seconds."""
+        ...
 
 
 class Watch(Protocol):
@@ -57,17 +65,17 @@ class Disk:
     those since the last such one a loss of power leaves a prefix.
     """
 
-    def __init__(self, world: World, name: str, perform: Callable[[Effect], None], watch: Watch) -> None:
+    def __init__(self, after: After, rng: Random, perform: Callable[[Effect], None], watch: Watch) -> None:
         """Start empty.
 
         Args:
-            world: the clock.
-            name: of its own source of chance.
+            after: calls something in so many seconds.
+            rng: its own source of chance.
             perform: does an effect whose time has come.
             watch: hears what becomes of rows.
         """
-        self._world = world
-        self._rng = world.rng(name)
+        self._after = after
+        self._rng = rng
         self._perform = perform
         self._watch = watch
         self._synced = Ledger()
@@ -109,7 +117,7 @@ class Disk:
     def _commit(self) -> None:
         self._committing = len(self._turns)
         if self._committing:
-            self._world.after(self._rng.uniform(*self.commit_s), self._committed, self._life)
+            self._after(self._rng.uniform(*self.commit_s), self._committed, self._life)
 
     def _committed(self, life: int) -> None:
         if life != self._life:

@@ -18,6 +18,7 @@ from p2pq.wire import codec, prims, seal, sign
 from p2pq.wire import messages as msg
 from p2pq.wire.objects import BlobRef, Manifest
 from simulations.checkers import Checkers
+from simulations.clock import Clock
 from simulations.disk import Disk
 from simulations.network import Network
 from simulations.work import JobPlan, outcome_of
@@ -25,6 +26,8 @@ from simulations.world import World
 
 WALL_S = 60.0
 """How often a node is told the wall clock."""
+WOKE_S = 5.0
+"""A node notices that it did nothing for so long."""
 TRANSFER_S = (0.002, 0.05)
 START_S = (0.0002, 0.002)
 DELIVER_S = (0.001, 0.01)
@@ -124,7 +127,12 @@ class Host:
         self.alive = False
         self.dark = False
         self.life = 0
-        self._paused: list[tuple[ev.Event, bytes]] | None = None
+        self.naps = 0
+        """How often it was stopped or put to sleep."""
+        self._clock = Clock(world)
+        self._waiting: list[tuple[ev.Event, bytes]] = []
+        """What came while it was stopped or asleep."""
+        self._skew_ms = plan.skew_ms
         self._wake = inf
         self._running: dict[tuple[NodeId, LeaseId], int] = {}
         self._cached: dict[JobId, None] = {}
@@ -132,7 +140,9 @@ class Host:
         """Blobs of results that lie here, across crashes, until they are released."""
         self._submitted: list[tuple[JobId, ev.Submitted]] = []
         self._serial = 0
-        self._disk = Disk(world, f"disk {plan.index}", self._perform, _Watch(checkers, self.node_id))
+        self._disk = Disk(
+            self._clock.after, world.rng(f"disk {plan.index}"), self._perform, _Watch(checkers, self.node_id)
+        )
         self._identity: Identity
         self.node: Node
 
@@ -162,7 +172,7 @@ class Host:
             self._disk.restored(self._wall()),
             Random(self._rng.randbytes(16)),
             Random(self._rng.randbytes(16)).randbytes,
-            now=self._world.now,
+            now=self._clock.now,
             wall=self._wall(),
             links_max=self._plan.links_max,
         )
@@ -183,7 +193,8 @@ class Host:
         self.alive = False
         self.dark = silent
         self.life += 1
-        self._paused = None
+        self._clock.reset()
+        self._waiting.clear()
         self._running.clear()
         self._disk.crash(power=silent)
 
@@ -199,18 +210,47 @@ class Host:
         """Go down politely: leases are handed back first."""
         self.post(ev.Drain(now=True))
 
-    def pause(self) -> None:
-        """Stop handling anything (a laptop sleeps, a disk hangs), without dying."""
-        if self._paused is None:
-            self._paused = []
+    @property
+    def held(self) -> bool:
+        """Whether it handles nothing: stopped, or asleep."""
+        return self._clock.held
 
-    def resume(self, life: int) -> None:
-        """Go on after a pause, with everything that came meanwhile."""
-        if self.life == life and self._paused is not None:
-            waiting, self._paused = self._paused, None
+    def pause(self, *, asleep: bool) -> None:
+        """Handle nothing for a while, without dying.
+
+        ``asleep``: the whole machine sleeps, so its tasks do, too, and its monotonic clock stands. Otherwise only the node is
+        stopped (SIGSTOP): its tasks run on and its clock counts the time.
+        """
+        if self.alive and not self.held:
+            self.naps += 1
+            self._clock.hold(asleep=asleep)
+            self._network.hush(self)
+
+    def resume(self, nap: int) -> None:
+        """Go on after that pause, with everything that came meanwhile."""
+        if self.alive and self.held and self.naps == nap:
+            slept_s, counted = self._clock.release()
+            if slept_s >= WOKE_S:
+                self.post(ev.Woke(slept_s=slept_s, counted=counted))
+            self.post(ev.Tick(wall=self._wall()))
+            waiting, self._waiting = self._waiting, []
             for event, trace in waiting:
                 self.post(event, trace)
-            self.post(ev.Tick())
+
+    @property
+    def skew_ms(self) -> int:
+        """How wrong its wall clock is."""
+        return self._skew_ms
+
+    def step_clock(self, step_ms: int) -> None:
+        """Set the wall clock; the node notices when it does something next."""
+        self._skew_ms += step_ms
+        if self.alive:
+            self.post(ev.Tick(wall=self._wall()))
+
+    def set_commit_s(self, commit_s: tuple[float, float]) -> None:
+        """Let commits take so long from now on."""
+        self._disk.commit_s = commit_s
 
     def submit(self, plan: JobPlan) -> None:
         """Let the user of this host submit a job."""
@@ -263,21 +303,21 @@ class Host:
         )
 
     def _wall(self) -> Wall:
-        return Wall(self._world.wall() + self._plan.skew_ms)
+        return Wall(self._world.wall() + self._skew_ms)
 
     def _tell_wall(self, life: int) -> None:
         if life == self.life and self.alive:
             self.post(ev.Tick(wall=self._wall()))
-            self._world.after(WALL_S, self._tell_wall, life)
+            self._clock.after(WALL_S, self._tell_wall, life)
 
     # -- turns ----------------------------------------------------------------------------------------------------------
 
     def post(self, event: ev.Event, trace: bytes = b"") -> None:
         """Something happens here. ``trace`` is what the digest takes of it, where that is not the event itself."""
-        if self._paused is not None:
-            self._paused.append((event, trace))
+        if self.held:
+            self._waiting.append((event, trace))
             return
-        now = self._world.now
+        now = self._clock.now
         self._world.events += 1
         self._world.trace(self.index, trace or codec.encode(event))
         effects = self.node.handle(event, now)
@@ -290,20 +330,20 @@ class Host:
     def _arm(self) -> None:
         at = self.node.deadline
         if at is not None and at < self._wake:
-            assert at > self._world.now, "a deadline that does not pass"
+            now = self._clock.now
+            assert at > now, "a deadline that does not pass"
             self._wake = at
-            self._world.at(at, self._awake, self.life, at)
+            self._clock.at(at, self._awake, self.life, at)
 
     def _awake(self, life: int, at: float) -> None:
         if life != self.life or at != self._wake or not self.alive:
             return
         self._wake = inf
         due = self.node.deadline
-        if self._paused is None:
-            if due is not None and due <= self._world.now:
-                self.post(ev.Tick())
-            else:
-                self._arm()
+        if due is not None and due <= self._clock.now:
+            self.post(ev.Tick())
+        else:
+            self._arm()
 
     # -- effects --------------------------------------------------------------------------------------------------------
 
@@ -321,13 +361,13 @@ class Host:
             case fx.Kill():
                 self._running.pop((effect.master, effect.lease), None)
             case fx.Fetch():
-                self._world.after(self._rng.uniform(*TRANSFER_S), self._fetched, self.life, effect.job)
+                self._clock.after(self._rng.uniform(*TRANSFER_S), self._fetched, self.life, effect.job)
             case fx.Release():
                 self._results.pop(_blob(effect.master, effect.lease), None)
             case fx.Collect():
-                self._world.after(self._rng.uniform(*TRANSFER_S), self._collected, self.life, effect)
+                self._clock.after(self._rng.uniform(*TRANSFER_S), self._collected, self.life, effect)
             case fx.Deliver():
-                self._world.after(self._rng.uniform(*DELIVER_S), self._deliver, self.life, effect)
+                self._clock.after(self._rng.uniform(*DELIVER_S), self._deliver, self.life, effect)
             case fx.Dial():
                 self._network.dial(self, effect.address, effect.node)
             case fx.Hangup():
@@ -347,7 +387,7 @@ class Host:
         prepare_s = self._rng.uniform(*START_S)
         if start.job not in self._cached:
             prepare_s += self._rng.uniform(*TRANSFER_S)
-        self._world.after(prepare_s, self._started, self._serial, start)
+        self._clock.after(prepare_s, self._started, self._serial, start)
 
     def _fetched(self, life: int, job: JobId) -> None:
         if life == self.life:
@@ -369,7 +409,7 @@ class Host:
         length_s = plan.length_s(start.job, start.task)
         outcome = outcome_of(plan, start.job, start.task, start.attempt, min(length_s, plan.limits.time_s))
         self.post(ev.Started(lease=start.lease, master=start.master))
-        self._world.after(min(length_s, plan.limits.time_s), self._exited, serial, start, outcome)
+        self._clock.after_of_task(min(length_s, plan.limits.time_s), self._exited, serial, start, outcome)
 
     def _exited(self, serial: int, start: fx.Start, outcome: Outcome) -> None:
         if not self._runs(serial, start):
@@ -395,6 +435,8 @@ class Host:
         worker = self._network.host(collect.peer)
         if collect.peer != self.node_id and not self._network.linked(self.index, worker.index):
             self.post(ev.CollectFailed(lease=collect.lease, reason="not linked"))
+        elif worker.held and worker is not self:
+            self.post(ev.CollectFailed(lease=collect.lease, reason="no answer"))
         elif self._rng.random() < self._misfortune.collect:
             self.post(ev.CollectFailed(lease=collect.lease, reason="simulated"))
         elif not all(worker.holds(ref.blob) for ref in collect.blobs):

@@ -5,9 +5,14 @@ from random import Random
 
 import msgspec
 
+from p2pq.wire.trust import SKEW_MS
+from simulations.disk import COMMIT_S
 from simulations.host import Host, Misfortune
 from simulations.network import Network, Partition
 from simulations.world import World
+
+TOLERATED_MS = SKEW_MS // 2
+"""Two clocks of which neither is further off than this differ by no more than is tolerated."""
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,12 +28,23 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     masters_too: bool = True
     leave_every_s: float = 0.0
     pause_every_s: float = 0.0
+    """A machine sleeps, or its node is stopped."""
+    pause_s: float = 5.0
+    """For so long on average; the longest is ten times that."""
+    asleep: float = 0.5
+    """How likely the whole machine sleeps, with its monotonic clock and its tasks."""
+    slow_disk_every_s: float = 0.0
+    """For half a minute or so, commits of a host take 0.1 to 20 s, or up to two minutes."""
+    step_every_s: float = 0.0
+    """A wall clock is set, within what is tolerated."""
     cut_every_s: float = 0.0
     cut_s: float = 20.0
     drop_every_s: float = 0.0
     """A link breaks, with what is on its way."""
     clog_every_s: float = 0.0
-    """A link becomes 200 times slower for a while."""
+    """A link becomes 200 times slower for a while, or all links of a host do."""
+    flap_every_s: float = 0.0
+    """A host is cut off and on again every second or so, for half a minute."""
     loss: float = 0.0
     """Of single messages; the link breaks a little later."""
     duplicates: float = 0.0
@@ -61,7 +77,9 @@ class Nemesis:
         self.crashes = 0
         self.power_losses = 0
         self.wipes = 0
+        self.pauses = 0
         self.cuts = 0
+        self.flaps = 0
 
     def begin(self) -> None:
         """Let things go wrong from now on."""
@@ -77,9 +95,12 @@ class Nemesis:
             (faults.crash_every_s, self._crash),
             (faults.leave_every_s, self._leave),
             (faults.pause_every_s, self._pause),
+            (faults.slow_disk_every_s, self._slow_disk),
+            (faults.step_every_s, self._step),
             (faults.cut_every_s, self._cut),
             (faults.drop_every_s, self._drop),
             (faults.clog_every_s, self._clog),
+            (faults.flap_every_s, self._flap),
         ):
             if mean_s:
                 self._strike(mean_s, strike, first=True)
@@ -100,6 +121,9 @@ class Nemesis:
         for partition in list(self._network.partitions):
             self._network.mend(partition)
         self._misfortune.fault = self._misfortune.collect = self._misfortune.deliver = 0.0
+        for host in self._hosts:
+            host.resume(host.naps)
+            host.set_commit_s(COMMIT_S)
 
     def _any_host(self) -> Host | None:
         host = self._hosts[self._rng.randrange(len(self._hosts))]
@@ -132,9 +156,22 @@ class Nemesis:
 
     def _pause(self) -> None:
         host = self._any_host()
+        if host is not None and not host.held:
+            self.pauses += 1
+            host.pause(asleep=self._rng.random() < self.faults.asleep)
+            pause_s = min(self._rng.expovariate(1 / self.faults.pause_s), 10 * self.faults.pause_s)
+            self._world.after(pause_s, host.resume, host.naps)
+
+    def _slow_disk(self) -> None:
+        host = self._any_host()
         if host is not None:
-            host.pause()
-            self._world.after(self._rng.expovariate(1 / self.faults.down_s), host.resume, host.life)
+            host.set_commit_s(self._rng.choice(((0.1, 1.0), (0.1, 20.0), (20.0, 120.0))))
+            self._world.after(self._rng.expovariate(1 / 30.0), host.set_commit_s, COMMIT_S)
+
+    def _step(self) -> None:
+        host = self._any_host()
+        if host is not None:
+            host.step_clock(self._rng.randint(-TOLERATED_MS, TOLERATED_MS) - host.skew_ms)
 
     def _cut(self) -> None:
         count = len(self._hosts)
@@ -156,5 +193,24 @@ class Nemesis:
 
     def _clog(self) -> None:
         link = self._network.any_link(self._rng)
-        if link is not None:
-            link.slow_until = self._world.now + self._rng.uniform(1.0, 20.0)
+        if link is None:
+            return
+        links = self._network.links_of(link.dialler) if self._rng.random() < 0.2 else [link]
+        until = self._world.now + self._rng.uniform(1.0, 20.0)
+        for slow in links:
+            slow.slow_until = until
+
+    def _flap(self) -> None:
+        self.flaps += 1
+        side = frozenset((self._rng.randrange(len(self._hosts)),))
+        until = self._world.now + self._rng.expovariate(1 / 30.0)
+        self._flap_off(Partition(side, one_way=self._rng.random() < 0.3), until)
+
+    def _flap_off(self, partition: Partition, until: float) -> None:
+        if not self._over and self._world.now < until:
+            self._network.cut(partition)
+            self._world.after(self._rng.uniform(0.2, 1.5), self._flap_on, partition, until)
+
+    def _flap_on(self, partition: Partition, until: float) -> None:
+        self._mend(partition)
+        self._world.after(self._rng.uniform(0.2, 1.5), self._flap_off, partition, until)

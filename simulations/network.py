@@ -34,7 +34,14 @@ class End(Protocol):
     dark: bool
     """It has no power, so nothing of it answers."""
     life: int
+    naps: int
+    """How often it was stopped or put to sleep."""
     node_id: NodeId
+
+    @property
+    def held(self) -> bool:
+        """Whether it is stopped or asleep now."""
+        ...
 
     def post(self, event: ev.Event, trace: bytes = b"") -> None:
         """Something happens there."""
@@ -122,6 +129,10 @@ class Network:
                 found[id(link)] = link
         return list(found.values())
 
+    def links_of(self, host: int) -> list[Link]:
+        """Return the links that a host believes in."""
+        return list(self._ends[host].values())
+
     def any_link(self, rng: Random) -> Link | None:
         """Return some link, if there is one at some host."""
         ends = self._ends[rng.randrange(len(self._ends))]
@@ -163,7 +174,12 @@ class Network:
 
     def _arrive(self, link: Link, host: End, life: int, target: End, address: str) -> None:
         """The dialler's greeting has arrived."""
-        if target.dark or self._blocked(host.index, target.index) or self._blocked(target.index, host.index):
+        if (
+            target.dark
+            or target.held
+            or self._blocked(host.index, target.index)
+            or self._blocked(target.index, host.index)
+        ):
             return
         if not target.listens or not target.alive:
             self._refuse(link, host, life, address, "refused", None)
@@ -246,6 +262,16 @@ class Network:
     def _time_out(self, link: Link, end: int) -> None:
         if link.open[end]:
             self.close(link, end, "timed out")
+
+    def hush(self, host: End) -> None:
+        """A host says nothing any more: if that lasts, its peers give their links to it up."""
+        for link in list(self._ends[host.index].values()):
+            wait_s = self._rng.uniform(*TIMEOUT_S)
+            self._world.after(wait_s, self._hushed, link, link.other(host.index), host, host.naps)
+
+    def _hushed(self, link: Link, end: int, host: End, nap: int) -> None:
+        if host.held and host.naps == nap:
+            self._time_out(link, end)
 
     def cut(self, partition: Partition) -> None:
         """Cut the network in two."""

@@ -53,6 +53,8 @@ class Report(msgspec.Struct, kw_only=True):
     lost_jobs: int
     """They went with the disk of their master."""
     cuts: int
+    flaps: int
+    pauses: int
     notices: dict[str, int]
     drops: dict[str, int]
     digest: str
@@ -71,7 +73,7 @@ class Report(msgspec.Struct, kw_only=True):
                 f"makespan  {self.makespan_s:.1f} s simulated (the work alone: {self.ideal_s:.1f} s)",
                 f"attempts  {self.attempts}",
                 f"messages  {self.messages} ({self.bytes / 1e6:.1f} MB, {self.lost} lost)",
-                f"faults    {self.crashes} crashes, {self.cuts} partitions",
+                f"faults    {self.crashes} crashes, {self.cuts} partitions, {self.flaps} flapping hosts, {self.pauses} pauses",
                 f"power     {self.power_losses} losses, {self.undone} rows undone",
                 f"disks     {self.wipes} lost, and {self.lost_jobs} jobs with them",
                 f"notices   {notices}",
@@ -111,6 +113,11 @@ class Play:
         self.network.connect(self.hosts)
         self.nemesis = Nemesis(self.world, self.network, self.misfortune, self.hosts, scenario.faults(rng))
         self._submissions(rng)
+
+    @property
+    def troubled(self) -> bool:
+        """Whether anything goes wrong in this run."""
+        return self.nemesis.faults.any or self.scenario.script is not None
 
     def _may_link(self, one: int, other: int) -> bool:
         return not self.masters or (one < self.masters) != (other < self.masters)
@@ -165,12 +172,14 @@ class Play:
         for host in self.hosts:
             world.after(world.rng(f"boot {host.index}").uniform(0.0, 0.5), host.start)
         self.nemesis.begin()
-        if self.nemesis.faults.any:
+        if self.scenario.script is not None:
+            self.scenario.script(self)
+        if self.troubled:
             world.run(self.scenario.faults_s, lambda: False)
         self.nemesis.heal()
         world.run(world.now + PATIENCE_S + 20 * self.work_s / self.slots, self.checkers.done)
         makespan_s = world.now - START_S
-        self.checkers.finish(clean=not self.nemesis.faults.any)
+        self.checkers.finish(clean=not self.troubled)
         world.run(world.now + SETTLE_S, lambda: False)
         self._converged()
         return self._report(makespan_s, perf_counter() - began)
@@ -207,6 +216,8 @@ class Play:
             wipes=self.nemesis.wipes,
             lost_jobs=self.checkers.lost_jobs,
             cuts=self.nemesis.cuts,
+            flaps=self.nemesis.flaps,
+            pauses=self.nemesis.pauses,
             notices=dict(self.world.notices),
             drops=dict(self.world.drops),
             digest=self.world.digest(),

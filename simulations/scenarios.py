@@ -1,13 +1,22 @@
 """Pinned runs: how many nodes, what they are asked to do, what goes wrong meanwhile."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
+from simulations.host import Host
 from simulations.nemesis import Faults
 from simulations.work import JobPlan, workload
+from simulations.world import World
+
+
+class Stage(Protocol):
+    """What a script acts on."""
+
+    world: World
+    hosts: Sequence[Host]
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +34,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     work: Callable[[Random, int], list[JobPlan]] = lambda rng, tasks: workload(rng, tasks, 2.0)
     arrive_s: float = 30.0
     """The jobs are submitted within so many seconds."""
+    script: Callable[[Stage], None] | None = None
+    """What happens besides the faults that are drawn."""
     checks: int = 1
     """The invariants of a node are checked every so many events of it."""
 
@@ -39,6 +50,11 @@ def _swarm(rng: Random) -> Faults:
         wipe=rng.choice((0.0, 0.0, 0.05, 0.2)),
         leave_every_s=rng.choice((0.0, 20.0)),
         pause_every_s=rng.choice((0.0, 10.0)),
+        pause_s=rng.choice((2.0, 30.0, 300.0)),
+        asleep=rng.choice((0.0, 0.5, 1.0)),
+        slow_disk_every_s=rng.choice((0.0, 0.0, 10.0)),
+        step_every_s=rng.choice((0.0, 0.0, 10.0)),
+        flap_every_s=rng.choice((0.0, 0.0, 20.0)),
         cut_every_s=rng.choice((0.0, 10.0, 30.0)),
         cut_s=rng.choice((3.0, 20.0, 90.0)),
         drop_every_s=rng.choice((0.0, 0.5, 3.0)),
@@ -58,6 +74,23 @@ def _equal(mean_s: float) -> Callable[[Random, int], list[JobPlan]]:
 
 def _thousand(_: Random, tasks: int) -> list[JobPlan]:
     return [JobPlan(tasks=tasks // 20, mean_s=5.0, shape="exponential", fails=0.01, retries=3) for _ in range(20)]
+
+
+def _pause(stage: Stage, index: int, at: float, seconds: float, *, asleep: bool) -> None:
+    host = stage.hosts[index]
+    stage.world.at(at, lambda: host.pause(asleep=asleep))
+    stage.world.at(at + seconds, lambda: host.resume(host.naps))
+
+
+def _sleeper(stage: Stage) -> None:
+    """Stop the node of one worker, and let another sleep, both for five minutes."""
+    _pause(stage, 2, 30.0, 300.0, asleep=False)
+    _pause(stage, 3, 40.0, 300.0, asleep=True)
+
+
+def _sleeping_master(stage: Stage) -> None:
+    _pause(stage, 0, 30.0, 300.0, asleep=False)
+    _pause(stage, 0, 400.0, 300.0, asleep=True)
 
 
 SCENARIOS: Final[dict[str, Scenario]] = {
@@ -81,7 +114,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     ),
     "partitions": Scenario(
         about="the network is cut in two, both ways or one, for longer than a lease; links clog, machines hang",
-        faults=lambda _: Faults(cut_every_s=8.0, cut_s=60.0, clog_every_s=2.0, pause_every_s=10.0, down_s=10.0),
+        faults=lambda _: Faults(cut_every_s=8.0, cut_s=60.0, clog_every_s=2.0, pause_every_s=10.0, pause_s=10.0),
         faults_s=200.0,
         work=lambda rng, tasks: workload(rng, tasks, 20.0),
     ),
@@ -97,6 +130,15 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         faults_s=60.0,
         work=_thousand,
         checks=2000,
+    ),
+    "sleeper": Scenario(
+        about="one worker's node is stopped for five minutes, another worker's machine sleeps for as long",
+        nodes=7, masters=1, slots=(1, 1), tasks=240, work=_equal(10.0), arrive_s=0.0, script=_sleeper, faults_s=345.0,
+    ),
+    "sleeping-master": Scenario(
+        about="the master is stopped for five minutes, and later sleeps for as long",
+        nodes=7, masters=1, slots=(1, 1), tasks=60, work=_equal(50.0), arrive_s=0.0, script=_sleeping_master,
+        faults_s=705.0,
     ),
     "short": Scenario(about="one job of 10 ms tasks, clean", tasks=5000, masters=1, slots=(1, 1), nodes=11,
                       work=_equal(0.01), arrive_s=0.0, checks=100),

@@ -16,7 +16,9 @@ PER_NODE_MAX: Final = 16
 DIALS_MAX: Final = 8
 """Dials in flight at once."""
 PAUSE_S: Final = 1.0
-PAUSE_MAX_S: Final = 60.0
+PAUSE_MAX_S: Final = 30.0
+"""With a dial that nobody answers still well under the length of a lease: who was away for long is found again before the
+leases that were kept for it expire."""
 HINT_TRIES_MAX: Final = 10
 """A mere hint (mDNS, a peer's word) that failed this often is forgotten."""
 ANSWER_S: Final = 30.0

@@ -17,7 +17,7 @@ class Bench:
         self.world = World(seed)
         self.done: list[fx.Effect] = []
         self.kept: list[records.Row] = []
-        self.disk = Disk(self.world, "disk", self.done.append, self)
+        self.disk = Disk(self.world.after, self.world.rng("disk"), self.done.append, self)
 
     def durable(self, rows: list[records.Row]) -> None:
         self.kept += rows

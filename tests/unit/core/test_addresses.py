@@ -6,6 +6,7 @@ import pytest
 
 from p2pq.core import addresses
 from p2pq.core.addresses import ANSWER_S, DIALS_MAX, HINT_TRIES_MAX, PER_NODE_MAX, Addresses
+from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import Mono
 from tests.unit.core.workerkit import ANN, BOB
 
@@ -57,7 +58,12 @@ def test_a_failed_dial_is_tried_again_after_a_pause_that_doubles():
         assert bench.places.failed("a", "refused", bench.now, dial=True) is bench.places.get("a")
         pauses.append(bench.places.deadline - bench.now)
         bench.add("a")
-    assert pauses == [0.75, 1.5, 3.0, 6.0, 12.0, 24.0, 45.0, 45.0, 45.0]
+    assert pauses == [0.75, 1.5, 3.0, 6.0, 12.0, 22.5, 22.5, 22.5, 22.5]
+
+
+def test_who_was_away_for_long_is_found_again_before_leases_expire():
+    unanswered_s = 10.0  # as long as a link lets a dial take
+    assert addresses.PAUSE_MAX_S + unanswered_s < ScheduleSettings().lease_s
 
 
 def test_nobody_is_dialled_again_who_is_not_wanted():
