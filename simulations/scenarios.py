@@ -15,8 +15,15 @@ from simulations.world import World
 class Stage(Protocol):
     """What a script acts on."""
 
-    world: World
-    hosts: Sequence[Host]
+    @property
+    def world(self) -> World:
+        """The clock."""
+        ...
+
+    @property
+    def hosts(self) -> Sequence[Host]:
+        """The machines, masters first."""
+        ...
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
