@@ -66,7 +66,8 @@ class Book(Docket):
         self._restore(restored, now)
 
     def _restore(self, restored: records.Restored, now: Mono) -> None:
-        self._restore_jobs(restored)
+        for kept in restored.jobs:
+            self._take_up(kept)
         for old_lease in restored.leases:
             job = self.jobs[old_lease.job]
             job.pending.remove(old_lease.task)
@@ -161,6 +162,10 @@ class Book(Docket):
             self._end_task(job, lease.task, "failed", detail, self._clock.at(now))
             self.finish(job, now)
             return
+        if job.halted:
+            self._end_task(job, lease.task, "cancelled", job.halted, self._clock.at(now))
+            self.finish(job, now)
+            return
         task.returns += 1
         rests = fault not in _AT_ONCE or task.returns > RETURNS_FREE
         self._requeue(job, lease.task, lease.worker if rests else None, now)
@@ -211,7 +216,7 @@ class Book(Docket):
         task.outcome = outcome
         task.detail = ""
         state: TaskState = "done" if outcome.ok else "failed"
-        if not outcome.ok and (not counted or task.failures <= job.manifest.retries):
+        if not outcome.ok and not job.halted and (not counted or task.failures <= job.manifest.retries):
             state = "pending"
         row = records.AttemptEnded(
             lease=lease.id,
@@ -232,6 +237,7 @@ class Book(Docket):
             self._requeue(job, lease.task, lease.worker, now)
             return
         job.settle(lease.task, state, deliver=True)
+        self._counted(job)
         settled = notice.TaskSettled(
             job=job.id, task=lease.task, attempt=lease.attempt, state=state, worker=lease.worker, outcome=outcome
         )
@@ -246,15 +252,33 @@ class Book(Docket):
             return []
         if index is not None:
             return self._cancel_task(job, index, wall, now)
-        leases = [self._revoke(job, other, task) for other, task in job.tasks.items() if task.state == "running"]
-        for other, task in job.tasks.items():
+        return self._cancel_all(job, wall, now, running=True)
+
+    def _cancel_all(self, job: Job, wall: Wall, now: Mono, *, running: bool) -> list[Lease]:
+        leases: list[Lease] = []
+        for index, task in job.tasks.items():
+            if running and task.state == "running":
+                leases.append(self._revoke(job, index, task))
             if task.avoid is not None:
-                self.rests.cancel(TaskKey(job.id, other))
-        if job.unsettled:
-            job.cancel()
+                self.rests.cancel(TaskKey(job.id, index))
+        if job.unsettled > job.running:
+            job.cancel(running=running)
             self.lines[job.manifest.owner].update(job)
-            self.out.append(fx.Record(row=records.TasksCancelled(job=job.id, wall=wall)))
+            self.out.append(fx.Record(row=records.TasksCancelled(job=job.id, wall=wall, running=running)))
             self.finish(job, now)
+        return leases
+
+    def halt(self, now: Mono) -> list[Lease]:
+        """Stop the jobs of which enough tasks have failed (or succeeded) by now; return the leases that this ended."""
+        leases: list[Lease] = []
+        for job_id in self.counted:
+            job = self.jobs.get(job_id)
+            if job is not None and job.halt is not None and job.halts:
+                detail = job.say_halted()
+                halted = notice.JobHalted(job=job.id, detail=detail)
+                self.out += [fx.Record(row=records.JobHalted(job=job.id, detail=detail)), fx.Emit(notice=halted)]
+                leases += self._cancel_all(job, self._clock.at(now), now, running=job.halt.now)
+        self.counted.clear()
         return leases
 
     def _cancel_task(self, job: Job, index: int, wall: Wall, now: Mono) -> list[Lease]:
@@ -292,7 +316,7 @@ class Book(Docket):
         """Return one task as a value."""
         task = job.tasks.get(index)
         if task is None:
-            return TaskSnapshot(task=index, state=job.state_of(index), delivered=job.cancelled)
+            return TaskSnapshot(task=index, state=job.state_of(index), delivered=job.state_of(index) != "pending")
         lease = None if task.lease is None else self.leases.get(task.lease)
         return TaskSnapshot(
             task=index,

@@ -9,6 +9,8 @@ from p2pq.core import effects as fx
 from p2pq.core import records
 from p2pq.core.clock import WallClock
 from p2pq.core.deadlines import Deadlines
+from p2pq.core.events import RetryAsked
+from p2pq.core.intervals import IntervalSet
 from p2pq.core.jobs import OVER, Job, Line, Task
 from p2pq.model import notice
 from p2pq.model.ids import JobId, Mono, NodeId, TaskKey, Wall
@@ -37,6 +39,8 @@ class Docket:
         self.jobs: dict[JobId, Job] = {}
         self.lines: dict[str, Line] = {}
         self.redeliver: Deadlines[TaskKey] = Deadlines()
+        self.counted: dict[JobId, None] = {}
+        """Jobs with a condition to halt of which a task was settled; whoever looks at them empties it."""
         self.grew = False
         """Something became grantable that was not; whoever reads it resets it."""
         self.out: list[fx.Effect] = []
@@ -58,29 +62,55 @@ class Docket:
 
     # -- in --------------------------------------------------------------------------------------------------------------
 
-    def add(self, row: records.JobAdded, manifest: Manifest) -> None:
+    def add(self, row: records.JobAdded, manifest: Manifest, now: Mono) -> None:
         """Take in a new job; one that is known already changes nothing."""
         if row.job not in self.jobs:
-            job = self._add(row.manifest, manifest, row.key, row.wall)
+            job = self._add(row, manifest)
             queued = notice.JobQueued(job=job.id, tasks=job.manifest.tasks)
             self.out += [fx.Record(row=row), fx.Emit(notice=queued)]
             self._offered(job)
+            self.finish(job, now)
 
-    def _add(self, raw: bytes, manifest: Manifest, key: bytes, wall: Wall) -> Job:
+    def _add(self, row: records.JobAdded | records.RestoredJob, manifest: Manifest) -> Job:
         self._serial += 1
-        job = Job(manifest, raw, sign.digest(raw), key, self._serial, wall)
+        job = Job(manifest, row.manifest, sign.digest(row.manifest), row.key, self._serial, row.wall)
+        job.keep(row.kept)
+        job.halt = row.halt
         self.jobs[job.id] = job
         self.lines.setdefault(manifest.owner, Line())
         return job
 
-    def _restore_jobs(self, restored: records.Restored) -> None:
-        for kept in restored.jobs:
-            manifest = sign.open_signed(kept.manifest, Manifest, self._node)
-            job = self._add(kept.manifest, manifest, kept.key, kept.wall)
-            if kept.cancelled:
-                job.cancel()
-            for old in kept.tasks:
-                job.restore(old)
+    def _take_up(self, kept: records.RestoredJob) -> Job:
+        job = self._add(kept, sign.open_signed(kept.manifest, Manifest, self._node))
+        job.halted = kept.halted
+        if kept.cancelled:
+            job.cancel()
+        for old in kept.tasks:
+            job.restore(old)
+        return job
+
+    def retry(self, asked: RetryAsked) -> None:
+        """Run tasks that are over again; a job that has ended is opened again if there are such.
+
+        Raises:
+            Reject: the manifest of the ended job is not this node's.
+        """
+        job, reopened = self.jobs.get(asked.job), None
+        if job is None and asked.ended is not None and asked.ended.job == asked.job:
+            job = reopened = self._take_up(asked.ended)
+        if job is None:
+            return
+        tasks, rest = job.retry(asked.task, cancelled=asked.cancelled)
+        if not tasks and not rest:
+            if reopened is not None:
+                del self.jobs[job.id]
+            return
+        if asked.ended is not None and reopened is not None:
+            self.out.append(fx.Record(row=records.JobReopened(job=asked.ended)))
+        again = IntervalSet((index, index + 1) for index in tasks).intervals()
+        self.out.append(fx.Record(row=records.TasksRetried(job=job.id, tasks=again, rest=rest, wall=asked.wall)))
+        self.out.append(fx.Emit(notice=notice.TasksRetried(job=job.id, tasks=job.unsettled)))
+        self._offered(job)
 
     def _offer(self, job: Job, index: int) -> None:
         job.pending.add(index)
@@ -101,6 +131,11 @@ class Docket:
             job=job.id, task=index, attempt=task.attempts, state=state, worker=task.worker, detail=detail
         )
         self.out += [fx.Record(row=row), fx.Emit(notice=settled)]
+        self._counted(job)
+
+    def _counted(self, job: Job) -> None:
+        if job.halt is not None:
+            self.counted[job.id] = None
 
     def delivered(self, job_id: JobId, index: int, now: Mono) -> None:
         """The results of a task lie in the owner's folder."""

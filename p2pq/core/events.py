@@ -2,6 +2,8 @@
 
 import msgspec
 
+from p2pq.core.records import Intervals, RestoredJob
+from p2pq.model.halt import Halt
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import Fault, Outcome, Profile
 from p2pq.wire.messages import CoreMessage
@@ -88,6 +90,10 @@ class Submitted(_Event, frozen=True, kw_only=True):
     key: bytes
     reply_secret: bytes
     wall: Wall
+    kept: Intervals = ()
+    """Tasks that an earlier job of the same folder has done."""
+    halt: Halt | None = None
+    """When it is to stop by itself."""
 
 
 class CancelAsked(_Event, frozen=True, kw_only=True):
@@ -95,6 +101,17 @@ class CancelAsked(_Event, frozen=True, kw_only=True):
 
     job: JobId
     task: int | None = None
+    wall: Wall
+
+
+class RetryAsked(_Event, frozen=True, kw_only=True):
+    """The owner wants the failed tasks of a job, or one of them, run again (and, if so said, the cancelled ones)."""
+
+    job: JobId
+    task: int | None = None
+    cancelled: bool = False
+    ended: RestoredJob | None = None
+    """What the store has of the job, where it has ended."""
     wall: Wall
 
 
@@ -199,6 +216,7 @@ Event = (
     | Received
     | Submitted
     | CancelAsked
+    | RetryAsked
     | Started
     | Exited
     | Faulted

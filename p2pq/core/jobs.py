@@ -11,7 +11,8 @@ from typing import Final
 
 from p2pq.core.intervals import IntervalSet
 from p2pq.core.placement import Ask, JobSnapshot
-from p2pq.core.records import RestoredTask
+from p2pq.core.records import Intervals, RestoredTask
+from p2pq.model.halt import Halt
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import JobState, Outcome, TaskState
 from p2pq.wire.objects import Manifest
@@ -31,6 +32,11 @@ class Task:
         self.state: TaskState = "pending"
         self.attempts = 0
         """Granted so far; the latest attempt has this number."""
+        self.worker: NodeId | None = None
+        self.wipe()
+
+    def wipe(self) -> None:
+        """Nothing counts against it any more."""
         self.failures = 0
         self.faults = 0
         self.returns = 0
@@ -43,7 +49,6 @@ class Task:
         self.stuck = 0
         """Deliveries that failed in a row."""
         self.lease: LeaseId | None = None
-        self.worker: NodeId | None = None
         self.outcome: Outcome | None = None
         self.avoid: NodeId | None = None
         """The worker that it failed on last, while that matters."""
@@ -71,7 +76,12 @@ class Job:
         self.over: dict[TaskState, int] = dict.fromkeys(OVER, 0)
         self.undelivered = 0
         self.cancelled = False
-        """As a whole: a task without a history is cancelled then."""
+        """As a whole: a task without a history is cancelled then, unless it was kept."""
+        self.kept = IntervalSet()
+        """Done by an earlier job; they have no history here."""
+        self.halt: Halt | None = None
+        self.halted = ""
+        """After what it was halted: no further attempt begins."""
         self.able: tuple[int, tuple[NodeId, ...]] = (-1, ())
         """Up to two linked workers that could run it, and as of which change of the workers that is."""
 
@@ -122,9 +132,18 @@ class Job:
     def state_of(self, index: int) -> TaskState:
         """Return the state of any task."""
         task = self.tasks.get(index)
-        if task is None:
-            return "cancelled" if self.cancelled else "pending"
-        return task.state
+        if task is not None:
+            return task.state
+        if index in self.kept:
+            return "done"
+        return "cancelled" if self.cancelled else "pending"
+
+    def keep(self, kept: Intervals) -> None:
+        """These tasks are done from the start."""
+        for start, stop in kept:
+            self.kept.add(start, min(stop, self.manifest.tasks))
+            self.pending.remove(start, stop)
+        self.over["done"] = len(self.kept)
 
     def settle(self, index: int, state: TaskState, *, deliver: bool) -> Task:
         """A task is over; ``deliver`` tells whether its results are still to be written out."""
@@ -137,16 +156,16 @@ class Job:
         self.undelivered += deliver
         return task
 
-    def cancel(self) -> None:
-        """All tasks that wait or run are cancelled; their leases and pauses have been ended."""
+    def cancel(self, *, running: bool = True) -> None:
+        """All tasks that wait or, unless told otherwise, run are cancelled; their leases and pauses have been ended."""
         self.cancelled = True
         for task in self.tasks.values():
-            if task.state not in OVER:
+            if task.state == "pending" or (running and task.state == "running"):
                 task.state = "cancelled"
                 task.lease = None
                 task.avoid = None
                 task.delivered = True
-        self.over["cancelled"] += self.unsettled
+        self.over["cancelled"] += self.unsettled - self.running
         self.pending.clear()
         self.shy.clear()
         self.resting = 0
@@ -159,13 +178,50 @@ class Job:
         task.faults = old.faults
         task.died = old.died
         task.detail = old.detail
-        if old.state not in OVER:
-            assert not self.cancelled, "a task of a cancelled job waits"
-            return
         if self.cancelled:
             self.over["cancelled"] -= 1  # it had been counted among those without a history
+            self.pending.add(old.task)
+        if old.state not in OVER:
+            return
         self.pending.remove(old.task)
         self.settle(old.task, old.state, deliver=not old.delivered)
+
+    def retry(self, index: int | None, *, cancelled: bool) -> tuple[list[int], bool]:
+        """Let tasks that failed (or were cancelled) wait again, one or all; return which, and whether the plain rest too.
+
+        Results on their way to the owner's folder get there first: such a task is left as it is.
+        """
+        states: tuple[TaskState, ...] = ("failed", "cancelled") if cancelled else ("failed",)
+        rest = cancelled and index is None and self.cancelled
+        if rest:
+            self.cancelled = False
+            plain = IntervalSet([(0, self.manifest.tasks)])
+            for start, stop in self.kept.intervals():
+                plain.remove(start, stop)
+            for other in self.tasks:
+                plain.remove(other)
+            rest = bool(plain)
+            self.over["cancelled"] -= len(plain)
+            for start, stop in plain.intervals():
+                self.pending.add(start, stop)
+        elif index is not None and cancelled and index not in self.tasks and self.state_of(index) == "cancelled":
+            task = self.task(index)
+            task.state, task.delivered = "cancelled", True
+        wanted = self.tasks if index is None else (index,)
+        again = [other for other in wanted if self._is_over(other, states)]
+        for other in again:
+            task = self.tasks[other]
+            self.over[task.state] -= 1
+            task.state = "pending"
+            task.wipe()
+            self.pending.add(other)
+        if again or rest:
+            self.halted = ""
+        return again, rest
+
+    def _is_over(self, index: int, states: tuple[TaskState, ...]) -> bool:
+        task = self.tasks.get(index)
+        return task is not None and task.state in states and task.delivered
 
     def to_deliver(self) -> list[int]:
         """Return the tasks whose results do not lie in the owner's folder yet."""
@@ -186,9 +242,31 @@ class Job:
         """How the job stands; what it will have been once it has ended."""
         if self.unsettled:
             return "running" if self.running or self.tasks else "queued"
-        if self.over["cancelled"]:
+        if self.over["cancelled"] and not self._content:
             return "cancelled"
         return "failed" if self.over["failed"] else "done"
+
+    @property
+    def _content(self) -> bool:
+        """It was halted because enough had succeeded: what was cut off is not missed."""
+        return bool(self.halted) and self.halt is not None and self.halt.what != "fail"
+
+    @property
+    def halts(self) -> bool:
+        """Whether it is time to stop by itself."""
+        if self.halt is None or self.halted or not self.unsettled:
+            return False
+        return self.halt.reached(**self._own, total=self.manifest.tasks)
+
+    def say_halted(self) -> str:
+        """Begin to be halted; return after what."""
+        assert self.halt is not None, "only a job with a condition is halted"
+        self.halted = self.halt.sentence(**self._own)
+        return self.halted
+
+    @property
+    def _own(self) -> dict[str, int]:
+        return {"done": self.over["done"] - len(self.kept), "failed": self.over["failed"]}
 
     def snapshot(self) -> JobSnapshot:
         """Return a value for readers."""
@@ -206,6 +284,7 @@ class Job:
             priority=self.manifest.priority,
             ask=self.ask,
             submitted=self.wall,
+            halted=self.halted,
         )
 
     def check(self) -> None:
@@ -218,10 +297,13 @@ class Job:
             assert all(index not in self.pending for index in tasks), "a task is in two places"
             count += len(tasks)
         states = [task.state for task in self.tasks.values()]
-        plain = self.manifest.tasks - len(self.tasks) if self.cancelled else 0
+        plain = {"cancelled": 0, "failed": 0, "done": len(self.kept)}
+        if self.cancelled:
+            plain["cancelled"] = self.manifest.tasks - len(self.tasks) - len(self.kept)
         assert self.running == states.count("running"), "the count of running tasks is wrong"
         for state in OVER:
-            assert self.over[state] == states.count(state) + (plain if state == "cancelled" else 0), "a count is wrong"
+            assert self.over[state] == states.count(state) + plain[state], "a count is wrong"
+        assert all(index not in self.kept for index in self.tasks), "a task that was kept has a history"
         assert count + self.running + sum(self.over.values()) == self.manifest.tasks, "a task was lost or is twice"
         waiting = sum(task.state in OVER and not task.delivered for task in self.tasks.values())
         assert self.undelivered == waiting, "the count of undelivered results is wrong"

@@ -18,9 +18,15 @@ PEERS_MAX: Final = 1024
 class _Task:
     __slots__ = ("attempts", "delivered", "detail", "died", "failures", "faults", "state")
 
-    def __init__(self) -> None:
+    def __init__(self, old: records.RestoredTask | None = None) -> None:
         self.state: TaskState = "pending"
         self.attempts = 0
+        self.wipe()
+        if old is not None:
+            self.state, self.attempts, self.failures, self.faults = old.state, old.attempts, old.failures, old.faults
+            self.detail, self.delivered, self.died = old.detail, old.delivered, old.died
+
+    def wipe(self) -> None:
         self.failures = 0
         self.faults = 0
         self.detail = ""
@@ -29,12 +35,16 @@ class _Task:
 
 
 class _Job:
-    __slots__ = ("cancelled", "row", "tasks")
+    __slots__ = ("cancelled", "halted", "row", "tasks")
 
-    def __init__(self, row: records.JobAdded) -> None:
+    def __init__(self, row: records.JobAdded | records.RestoredJob) -> None:
         self.row = row
         self.tasks: dict[int, _Task] = {}
         self.cancelled = False
+        self.halted = ""
+        if isinstance(row, records.RestoredJob):
+            self.cancelled, self.halted = row.cancelled, row.halted
+            self.tasks = {old.task: _Task(old) for old in row.tasks}
 
     def task(self, index: int) -> _Task:
         task = self.tasks.get(index)
@@ -49,6 +59,8 @@ class Ledger:
     def __init__(self) -> None:
         self._epoch = 0
         self._jobs: dict[JobId, _Job] = {}
+        self._serials: dict[JobId, int] = {}
+        """When each job was first added, as a number: one that is opened again takes its old place."""
         self._leases: dict[LeaseId, records.RestoredLease] = {}
         self._settled: dict[int, IntervalSet] = {}
         self._kept: dict[tuple[NodeId, LeaseId], records.ResultKept] = {}
@@ -64,7 +76,13 @@ class Ledger:
             case records.EpochBegun():
                 self._epoch = row.epoch
             case records.JobAdded():
-                self._jobs[row.job] = _Job(row)
+                self._take_up(row.job, row)
+            case records.JobReopened():
+                self._take_up(row.job.job, row.job)
+            case records.JobHalted():
+                self._halted(row)
+            case records.TasksRetried():
+                self._retried(row)
             case records.LeaseGranted():
                 self._granted(row)
             case records.LeaseEnded():
@@ -76,11 +94,7 @@ class Ledger:
                     task = job.task(row.task)
                     task.state, task.detail, task.delivered = row.state, row.detail, True
             case records.TasksCancelled():
-                if job := self._jobs.get(row.job):
-                    job.cancelled = True
-                    for task in job.tasks.values():
-                        if task.state in {"pending", "running"}:
-                            task.state, task.delivered = "cancelled", True
+                self._cancelled(row)
             case records.TaskDelivered():
                 if job := self._jobs.get(row.job):
                     job.task(row.task).delivered = True
@@ -91,14 +105,41 @@ class Ledger:
             case records.ResultReleased():
                 self._kept.pop((row.master, row.lease), None)
             case records.PeerSeen():
-                self._peers.pop(row.node, None)
-                self._peers[row.node] = row
-                if len(self._peers) > PEERS_MAX:
-                    del self._peers[next(iter(self._peers))]
+                self._seen(row)
             case records.BanKept():
                 self._bans[row.node, row.issuer] = row
             case _:
                 assert_never(row)
+
+    def _seen(self, row: records.PeerSeen) -> None:
+        self._peers.pop(row.node, None)
+        self._peers[row.node] = row
+        if len(self._peers) > PEERS_MAX:
+            del self._peers[next(iter(self._peers))]
+
+    def _take_up(self, job: JobId, row: records.JobAdded | records.RestoredJob) -> None:
+        self._serials.setdefault(job, len(self._serials))
+        self._jobs[job] = _Job(row)
+
+    def _cancelled(self, row: records.TasksCancelled) -> None:
+        if job := self._jobs.get(row.job):
+            job.cancelled = True
+            for task in job.tasks.values():
+                if task.state == "pending" or (row.running and task.state == "running"):
+                    task.state, task.delivered = "cancelled", True
+
+    def _halted(self, row: records.JobHalted) -> None:
+        if job := self._jobs.get(row.job):
+            job.halted = row.detail
+
+    def _retried(self, row: records.TasksRetried) -> None:
+        if job := self._jobs.get(row.job):
+            job.halted = ""
+            job.cancelled = job.cancelled and not row.rest
+            for index in IntervalSet(row.tasks):
+                task = job.task(index)
+                task.state = "pending"
+                task.wipe()
 
     def _granted(self, row: records.LeaseGranted) -> None:
         if job := self._jobs.get(row.job):
@@ -129,7 +170,7 @@ class Ledger:
         """Return what a node that starts now is given."""
         return records.Restored(
             epoch=self._epoch,
-            jobs=tuple(_restored_job(job) for job in self._jobs.values()),
+            jobs=tuple(_restored_job(self._jobs[job]) for job in sorted(self._jobs, key=self._serials.__getitem__)),
             leases=tuple(lease for _, lease in sorted(self._leases.items())),
             settled=tuple((epoch, done.intervals()) for epoch, done in sorted(self._settled.items())),
             kept=tuple(row for _, row in sorted(self._kept.items())),
@@ -147,6 +188,9 @@ def _restored_job(job: _Job) -> records.RestoredJob:
         reply_secret=row.reply_secret,
         wall=row.wall,
         cancelled=job.cancelled,
+        kept=row.kept,
+        halt=row.halt,
+        halted=job.halted,
         tasks=tuple(
             records.RestoredTask(
                 task=index,

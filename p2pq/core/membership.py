@@ -168,6 +168,7 @@ class Membership:
                 ev.Tick()
                 | ev.Woke()
                 | ev.Submitted()
+                | ev.RetryAsked()
                 | ev.CancelAsked()
                 | ev.Started()
                 | ev.Exited()

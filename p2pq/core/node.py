@@ -185,6 +185,7 @@ class Node:
             case (
                 ev.Submitted()
                 | ev.CancelAsked()
+                | ev.RetryAsked()
                 | ev.Collected()
                 | ev.CollectFailed()
                 | ev.Delivered()

@@ -84,6 +84,8 @@ class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     priority: int
     ask: Ask
     submitted: Wall
+    halted: str = ""
+    """After what it was halted, if it was."""
 
 
 def barrier(ask: Ask, profile: Profile, node: NodeId, *, own: bool) -> str | None:

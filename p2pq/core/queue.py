@@ -103,7 +103,7 @@ class Queue:
                 self._link_down(event.peer)
             case ev.Received():
                 self._received(event.peer, event.message, now)
-            case ev.Submitted() | ev.CancelAsked() | ev.Delivered() | ev.DeliverFailed():
+            case ev.Submitted() | ev.CancelAsked() | ev.RetryAsked() | ev.Delivered() | ev.DeliverFailed():
                 self._asked(event, now)
             case ev.Collected():
                 self._collected(event.lease, now)
@@ -134,12 +134,15 @@ class Queue:
         return self._flush(now)
 
     def _flush(self, now: Mono) -> list[fx.Effect]:
+        self._revoke(self._book.halt(now))
         self._announce(now)
         effects = self._out.copy()
         self._out.clear()
         return effects
 
-    def _asked(self, event: ev.Submitted | ev.CancelAsked | ev.Delivered | ev.DeliverFailed, now: Mono) -> None:
+    def _asked(
+        self, event: ev.Submitted | ev.CancelAsked | ev.RetryAsked | ev.Delivered | ev.DeliverFailed, now: Mono
+    ) -> None:
         """What this very node asks or reports of its own jobs."""
         match event:
             case ev.Submitted():
@@ -150,8 +153,12 @@ class Queue:
                     key=event.key,
                     reply_secret=event.reply_secret,
                     wall=event.wall,
+                    kept=event.kept,
+                    halt=event.halt,
                 )
-                self._book.add(row, manifest)
+                self._book.add(row, manifest, now)
+            case ev.RetryAsked():
+                self._book.retry(event)
             case ev.CancelAsked():
                 self._revoke(self._book.cancel(event.job, event.task, event.wall, now))
             case ev.Delivered():

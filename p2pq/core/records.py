@@ -10,9 +10,13 @@ from typing import Final
 
 import msgspec
 
+from p2pq.model.halt import Halt
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import JobState, TaskState
 from p2pq.wire.objects import ResultItem
+
+Intervals = tuple[tuple[int, int], ...]
+"""Half-open intervals of task indexes, in order."""
 
 
 class _Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):
@@ -33,6 +37,10 @@ class JobAdded(_Row, frozen=True, kw_only=True):
     key: bytes
     reply_secret: bytes
     wall: Wall
+    kept: Intervals = ()
+    """Tasks that were done by an earlier job of the same folder: done from the start, never run, never delivered."""
+    halt: Halt | None = None
+    """When it stops by itself."""
 
 
 class LeaseGranted(_Row, frozen=True, kw_only=True):
@@ -89,6 +97,29 @@ class TasksCancelled(_Row, frozen=True, kw_only=True):
 
     job: JobId
     wall: Wall
+    running: bool = True
+    """Those that run too; otherwise these go on."""
+
+
+class JobHalted(_Row, frozen=True, kw_only=True):
+    """The job stops by itself, as its ``halt`` says: no further attempt begins."""
+
+    job: JobId
+    detail: str
+    """After what, as a sentence for people."""
+
+
+class TasksRetried(_Row, frozen=True, kw_only=True):
+    """Tasks that had failed or were cancelled wait again: nothing counts against them, their attempts are counted on.
+
+    The job is halted no longer.
+    """
+
+    job: JobId
+    tasks: Intervals
+    rest: bool = False
+    """Of a cancelled job: those that are cancelled without a history, too."""
+    wall: Wall
 
 
 class TaskDelivered(_Row, frozen=True, kw_only=True):
@@ -104,6 +135,12 @@ class JobEnded(_Row, frozen=True, kw_only=True):
     job: JobId
     state: JobState
     wall: Wall
+
+
+class JobReopened(_Row, frozen=True, kw_only=True):
+    """A job that had ended is live again, with the tasks as they were."""
+
+    job: "RestoredJob"
 
 
 class ResultKept(_Row, frozen=True, kw_only=True):
@@ -149,6 +186,9 @@ Row = (
     | TasksCancelled
     | TaskDelivered
     | JobEnded
+    | JobHalted
+    | JobReopened
+    | TasksRetried
     | ResultKept
     | ResultReleased
     | PeerSeen
@@ -156,14 +196,17 @@ Row = (
 )
 
 
-_FULL: Final = (EpochBegun, JobAdded, AttemptEnded, TaskEnded, TasksCancelled, JobEnded, ResultKept, BanKept)
+_FULL: Final = (
+    EpochBegun, JobAdded, AttemptEnded, TaskEnded, TasksCancelled, TasksRetried, JobEnded, ResultKept, BanKept,
+)  # fmt: skip
 
 
 def needs_full(rows: Iterable[Row]) -> bool:
     """Tell whether rows must survive a loss of power before anybody hears of them.
 
-    So must what cannot be had again (jobs, results, bans), what people were told is over, and the epoch that fences all the
-    rest: a grant, the end of a lease or a receipt that is undone belongs to an older epoch than whatever follows.
+    So must what cannot be had again (jobs, results, bans, what owners asked for), what people were told is over, and the epoch
+    that fences all the rest: a grant, the end of a lease or a receipt that is undone belongs to an older epoch than whatever
+    follows.
     """
     return any(isinstance(row, _FULL) for row in rows)
 
@@ -206,9 +249,13 @@ class RestoredJob(msgspec.Struct, frozen=True, kw_only=True):
     reply_secret: bytes
     wall: Wall
     tasks: tuple[RestoredTask, ...] = ()
-    """By index; only those that are not plain pending (or, where ``cancelled``, not plain cancelled)."""
+    """By index; only those that are not plain pending (or, where ``cancelled``, not plain cancelled) and not ``kept``."""
     cancelled: bool = False
-    """TasksCancelled was recorded: a task that is not in ``tasks`` is cancelled."""
+    """TasksCancelled was recorded: a task that is neither in ``tasks`` nor ``kept`` is cancelled."""
+    kept: Intervals = ()
+    halt: Halt | None = None
+    halted: str = ""
+    """After what it was halted, if it was."""
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):

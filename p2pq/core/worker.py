@@ -150,6 +150,7 @@ class Worker:
                 | ev.AddressSeen()
                 | ev.DialFailed()
                 | ev.Submitted()
+                | ev.RetryAsked()
                 | ev.CancelAsked()
                 | ev.Collected()
                 | ev.CollectFailed()

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-from p2pq.daemon import sqlite
+from p2pq.core.records import RestoredJob
+from p2pq.daemon import restoring, sqlite
 from p2pq.model.ids import JOB_ID_BYTES, JobId, LeaseId, NodeId, Wall, to_text
 from p2pq.model.job import JobState, Outcome, TaskState
 from p2pq.wire.objects import ResultItem
@@ -21,6 +22,15 @@ PAGE_MAX: Final = 10_000
 FIND_MAX: Final = 16
 ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
 JOB_ID_BITS: Final = JOB_ID_BYTES * 8
+
+
+class Kept(msgspec.Struct, frozen=True, array_like=True):
+    """Tasks start, ..., stop - 1, whose results an earlier job brought; there they begin at ``first``."""
+
+    start: int
+    stop: int
+    job: JobId
+    first: int
 
 
 class JobExtra(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +48,10 @@ class JobExtra(msgspec.Struct, frozen=True, kw_only=True):
     """How many tasks there are."""
     umask: int = 0o022
     """Modes that the user does not want on the results."""
+    inputs: bytes = b""
+    """What the tasks' results depend on, besides their parameters and numbers, as a digest; empty: not known."""
+    kept: tuple[Kept, ...] = ()
+    """Tasks that an earlier job had done, in order."""
 
 
 class JobRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +71,8 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     failed: int = 0
     cancelled_tasks: int = 0
     """Tasks that were cancelled one by one."""
+    halted: str = ""
+    """After what the job was halted, if it was."""
 
 
 class JobSecret(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,10 +97,12 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
     worker: NodeId
     granted: Wall
     ended: Wall | None = None
-    """When its result came; None without one."""
+    """When its result came, or its lease ended without one."""
     fault: str | None = None
     detail: str = ""
     outcome: Outcome | None = None
+    counted: bool = True
+    """Whether its end counts: a failure against the task, a fault against the limit of faults."""
 
 
 class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,10 +125,12 @@ SELECT jobs.job, submitted, extra, jobs.state, jobs.ended, cancelled,
     CASE WHEN jobs.state IS NULL THEN (SELECT count(*) FROM leases WHERE leases.n = jobs.n) ELSE 0 END,
     coalesce(done, (SELECT sum(tasks.state = 'done') FROM tasks WHERE tasks.n = jobs.n), 0),
     coalesce(failed, (SELECT sum(tasks.state = 'failed') FROM tasks WHERE tasks.n = jobs.n), 0),
-    coalesce((SELECT sum(tasks.state = 'cancelled') FROM tasks WHERE tasks.n = jobs.n), 0)
+    coalesce((SELECT sum(tasks.state = 'cancelled') FROM tasks WHERE tasks.n = jobs.n), 0), halted
 FROM jobs LEFT JOIN extras USING (job) WHERE NOT pruned
 """
-_ATTEMPT: Final = "a.task, a.attempt, a.epoch, a.counter, a.worker, a.granted, a.ended, a.fault, a.detail, a.outcome"
+_ATTEMPT: Final = (
+    "a.task, a.attempt, a.epoch, a.counter, a.worker, a.granted, a.ended, a.fault, a.detail, a.outcome, a.counted"
+)
 _EXTRA: Final = msgspec.msgpack.Decoder(JobExtra)
 _OUTCOME: Final = msgspec.msgpack.Decoder(Outcome)
 _RESULT: Final = msgspec.msgpack.Decoder(ResultItem)
@@ -223,6 +243,14 @@ class History:
         )
         return tuple(_attempt_row(row) for row in found)
 
+    def ended_job(self, job: JobId) -> RestoredJob | None:
+        """Return what it takes to open a job again that has ended."""
+        try:
+            with self._one_at_a_time:
+                return restoring.ended_job(self._reader, job)
+        except sqlite3.Error as error:
+            raise sqlite.storage_error(error, self._path) from error
+
     def result(self, job: JobId, task: int, attempt: int | None = None) -> ResultItem | None:
         """Return the result that came of an attempt (the latest that has one), settled or not."""
         found = self._rows(
@@ -241,7 +269,7 @@ def _page(limit: int) -> int:
 
 
 def _job_row(row: tuple[Any, ...]) -> JobRow:
-    job, submitted, extra, state, ended, cancelled, attempts, running, done, failed, cancelled_tasks = row
+    job, submitted, extra, state, ended, cancelled, attempts, running, done, failed, cancelled_tasks, halted = row
     return JobRow(
         job=job,
         submitted=submitted,
@@ -254,6 +282,7 @@ def _job_row(row: tuple[Any, ...]) -> JobRow:
         done=done,
         failed=failed,
         cancelled_tasks=cancelled_tasks,
+        halted=halted,
     )
 
 
@@ -273,7 +302,7 @@ def _task_row(row: tuple[Any, ...]) -> TaskRow:
 
 
 def _attempt_row(row: tuple[Any, ...]) -> AttemptRow:
-    task, attempt, epoch, counter, worker, granted, ended, fault, detail, outcome = row
+    task, attempt, epoch, counter, worker, granted, ended, fault, detail, outcome, counted = row
     return AttemptRow(
         task=task,
         attempt=attempt,
@@ -284,4 +313,5 @@ def _attempt_row(row: tuple[Any, ...]) -> AttemptRow:
         fault=fault,
         detail=detail,
         outcome=None if outcome is None else _OUTCOME.decode(outcome),
+        counted=bool(counted),
     )

@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 
 STEPS: Final = {
     1: """
+ALTER TABLE jobs ADD COLUMN kept BLOB;
+ALTER TABLE jobs ADD COLUMN halt BLOB;
+ALTER TABLE jobs ADD COLUMN halted TEXT NOT NULL DEFAULT '';
+ALTER TABLE attempts ADD COLUMN counted INTEGER NOT NULL DEFAULT 1;
 """,
 }
 """Format -> the statements that make the next one of it."""

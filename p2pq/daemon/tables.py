@@ -5,7 +5,6 @@ queries until they are pruned; the core never sees them again.
 """
 
 import sqlite3
-from collections.abc import Iterator
 from typing import Final, assert_never
 
 import msgspec
@@ -17,22 +16,22 @@ from p2pq.core.records import (
     EpochBegun,
     JobAdded,
     JobEnded,
+    JobHalted,
+    JobReopened,
     LeaseEnded,
     LeaseGranted,
     PeerSeen,
     Restored,
-    RestoredJob,
-    RestoredLease,
-    RestoredTask,
     ResultKept,
     ResultReleased,
     Row,
     TaskDelivered,
     TaskEnded,
     TasksCancelled,
+    TasksRetried,
 )
-from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
-from p2pq.wire.objects import ResultItem
+from p2pq.daemon import restoring
+from p2pq.model.ids import JobId, LeaseId, Wall
 
 FORMAT: Final = 2
 """The format of the database (``PRAGMA user_version``). A node refuses a newer one and migrates an older one
@@ -59,7 +58,10 @@ CREATE TABLE jobs (
     attempts INTEGER,
     done INTEGER,
     failed INTEGER,
-    pruned INTEGER NOT NULL DEFAULT 0
+    pruned INTEGER NOT NULL DEFAULT 0,
+    kept BLOB,
+    halt BLOB,
+    halted TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX jobs_ended ON jobs (ended) WHERE state IS NOT NULL;
 CREATE INDEX jobs_live ON jobs (n) WHERE state IS NULL;
@@ -90,6 +92,7 @@ CREATE TABLE attempts (
     detail TEXT NOT NULL DEFAULT '',
     outcome BLOB,
     result BLOB,
+    counted INTEGER NOT NULL DEFAULT 1,
     UNIQUE (n, task, attempt)
 );
 CREATE TABLE leases (
@@ -175,27 +178,23 @@ class Tables:
                     (row.epoch,),
                 )
             case JobAdded():
-                added = run(
-                    "INSERT INTO jobs (job, manifest, key, reply_secret, submitted) VALUES (?, ?, ?, ?, ?) RETURNING n",
-                    (row.job, row.manifest, row.key, row.reply_secret, row.wall),
-                )
-                (self._numbers[row.job],) = added.fetchone()
+                self._numbers[row.job] = restoring.add(self._db, row)
+            case JobReopened():
+                self._numbers[row.job.job] = restoring.reopen(self._db, row.job)
+            case TasksRetried():
+                self._retried(row)
+            case JobHalted():
+                run("UPDATE jobs SET halted = ? WHERE n = ?", (row.detail, self._numbers.get(row.job)))
             case LeaseGranted():
                 self._granted(row)
             case LeaseEnded():
-                self._lease_ended(row)
+                self._lease_ended(row, wall)
             case AttemptEnded():
                 self._attempt_ended(row)
             case TaskEnded():
                 self._task_ended(row)
             case TasksCancelled():
-                number = self._numbers.get(row.job)
-                run("UPDATE jobs SET cancelled = 1 WHERE n = ?", (number,))
-                run(
-                    "UPDATE tasks SET state = 'cancelled', delivered = 1, ended = ? "
-                    "WHERE n = ? AND state IN ('pending', 'running')",
-                    (row.wall, number),
-                )
+                self._cancelled(row)
             case TaskDelivered():
                 run("UPDATE tasks SET delivered = 1 WHERE n = ? AND task = ?", (self._numbers.get(row.job), row.task))
             case JobEnded():
@@ -206,12 +205,7 @@ class Tables:
             case ResultReleased():
                 run("DELETE FROM kept WHERE master = ? AND epoch = ? AND counter = ?", (row.master, *_key(row.lease)))
             case PeerSeen():
-                # Replacing gives a new, highest rowid: the order in which peers were last seen.
-                addresses = msgspec.msgpack.encode(row.addresses)
-                run(
-                    "INSERT OR REPLACE INTO peers (node, name, addresses) VALUES (?, ?, ?)",
-                    (row.node, row.name, addresses),
-                )
+                self._seen(row)
             case BanKept():
                 run("INSERT OR REPLACE INTO bans VALUES (?, ?, ?, ?)", (row.node, row.issuer, row.banned, row.signed))
             case ExtraKept():
@@ -265,37 +259,7 @@ class Tables:
         Raises:
             msgspec.MsgspecError: a value does not decode: the database is damaged.
         """
-        run = self._db.execute
-        (epoch,) = run("SELECT coalesce(max(value), 0) FROM meta WHERE key = 'epoch'").fetchone()
-        return Restored(
-            epoch=epoch,
-            jobs=tuple(self._restored_jobs()),
-            leases=tuple(
-                RestoredLease(lease=LeaseId(e, c), job=JobId(job), task=task, attempt=attempt, worker=NodeId(worker))
-                for e, c, job, task, attempt, worker in run(
-                    "SELECT epoch, counter, job, task, attempt, worker FROM leases JOIN jobs USING (n) ORDER BY epoch, counter"
-                )
-            ),
-            settled=tuple((e, found.intervals()) for e, found in sorted(self._settled.items())),
-            kept=tuple(
-                ResultKept(
-                    lease=LeaseId(e, c), master=NodeId(master), item=msgspec.msgpack.decode(item, type=ResultItem)
-                )
-                for master, e, c, item in run(
-                    "SELECT master, epoch, counter, item FROM kept ORDER BY master, epoch, counter"
-                )
-            ),
-            peers=tuple(
-                PeerSeen(node=NodeId(node), name=name, addresses=msgspec.msgpack.decode(found, type=tuple[str, ...]))
-                for node, name, found in run("SELECT node, name, addresses FROM peers ORDER BY seen")
-            ),
-            bans=tuple(
-                BanKept(node=NodeId(node), banned=bool(banned), issuer=issuer, signed=signed)
-                for node, issuer, banned, signed in run(
-                    "SELECT node, issuer, banned, signed FROM bans ORDER BY node, issuer"
-                )
-            ),
-        )
+        return restoring.restored(self._db, self._settled)
 
     def forget_old(self, *, kept_before: Wall) -> None:
         """At start, before ``restore``: drop kept results that are too old, peers beyond PEERS_MAX, extras without a job."""
@@ -325,7 +289,7 @@ class Tables:
             (number, row.task, row.attempt, epoch, counter, row.worker, row.wall),
         )
 
-    def _lease_ended(self, row: LeaseEnded) -> None:
+    def _lease_ended(self, row: LeaseEnded, wall: Wall) -> None:
         number = self._numbers.get(row.job)
         self._db.execute("DELETE FROM leases WHERE epoch = ? AND counter = ?", _key(row.lease))
         self._db.execute(
@@ -334,8 +298,8 @@ class Tables:
             (row.counted, number, row.task),
         )
         self._db.execute(
-            "UPDATE attempts SET fault = ?, detail = ? WHERE n = ? AND task = ? AND attempt = ?",
-            (row.fault, row.detail, number, row.task, row.attempt),
+            "UPDATE attempts SET ended = ?, fault = ?, detail = ?, counted = ? WHERE n = ? AND task = ? AND attempt = ?",
+            (wall, row.fault, row.detail, row.counted, number, row.task, row.attempt),
         )
 
     def _attempt_ended(self, row: AttemptEnded) -> None:
@@ -357,16 +321,37 @@ class Tables:
             ),
         )
         self._db.execute(
-            "UPDATE attempts SET ended = ?, outcome = ?, result = ? WHERE n = ? AND task = ? AND attempt = ?",
+            "UPDATE attempts SET ended = ?, outcome = ?, result = ?, counted = ? WHERE n = ? AND task = ? AND attempt = ?",
             (
                 row.wall,
                 msgspec.msgpack.encode(outcome),
                 msgspec.msgpack.encode(row.result),
+                row.counted,
                 number,
                 row.task,
                 row.result.attempt,
             ),
         )
+
+    def _seen(self, row: PeerSeen) -> None:
+        # Replacing gives a new, highest rowid: the order in which peers were last seen.
+        self._db.execute(
+            "INSERT OR REPLACE INTO peers (node, name, addresses) VALUES (?, ?, ?)",
+            (row.node, row.name, msgspec.msgpack.encode(row.addresses)),
+        )
+
+    def _cancelled(self, row: TasksCancelled) -> None:
+        number = self._numbers.get(row.job)
+        self._db.execute("UPDATE jobs SET cancelled = 1 WHERE n = ?", (number,))
+        self._db.execute(
+            "UPDATE tasks SET state = 'cancelled', delivered = 1, ended = ? "
+            "WHERE n = ? AND (state = 'pending' OR ? AND state = 'running')",
+            (row.wall, number, row.running),
+        )
+
+    def _retried(self, row: TasksRetried) -> None:
+        if (number := self._numbers.get(row.job)) is not None:
+            restoring.retried(self._db, number, row)
 
     def _task_ended(self, row: TaskEnded) -> None:
         number = self._numbers.get(row.job)
@@ -391,37 +376,6 @@ class Tables:
             (row.state, row.wall, attempts, done, failed, number),
         )
         self._numbers.pop(row.job, None)
-
-    def _restored_jobs(self) -> Iterator[RestoredJob]:
-        jobs = self._db.execute(
-            "SELECT n, job, manifest, key, reply_secret, submitted, cancelled FROM jobs WHERE state IS NULL ORDER BY n"
-        )
-        for number, job, manifest, key, reply_secret, submitted, cancelled in jobs.fetchall():
-            tasks = self._db.execute(
-                "SELECT task, state, attempts, failures, faults, detail, delivered, died FROM tasks WHERE n = ? ORDER BY task",
-                (number,),
-            )
-            yield RestoredJob(
-                job=JobId(job),
-                manifest=manifest,
-                key=key,
-                reply_secret=reply_secret,
-                wall=Wall(submitted),
-                cancelled=bool(cancelled),
-                tasks=tuple(
-                    RestoredTask(
-                        task=task,
-                        state=state,
-                        attempts=attempts,
-                        failures=failures,
-                        faults=faults,
-                        detail=detail,
-                        delivered=bool(delivered),
-                        died=bool(died),
-                    )
-                    for task, state, attempts, failures, faults, detail, delivered, died in tasks
-                ),
-            )
 
 
 def _key(lease: LeaseId) -> tuple[int, int]:

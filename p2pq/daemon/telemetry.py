@@ -150,6 +150,10 @@ def _told(notice: Notice) -> _Told:  # noqa: C901, PLR0911, PLR0912  one arm per
         case n.TaskResultsStuck():
             about = (notice.job, notice.reason)
             return _Told(logging.ERROR, "results.stuck", about, **_task(notice), reason=notice.reason)
+        case n.TasksRetried():
+            return _Told(logging.INFO, "job.retried", job=notice.job, tasks=notice.tasks)
+        case n.JobHalted():
+            return _Told(logging.WARNING, "job.halted", job=notice.job, reason=notice.detail)
         case n.JobFinished():
             return _Told(logging.INFO, "job.finished", job=notice.job, state=notice.state)
         case n.LeaseExpired():

@@ -83,6 +83,21 @@ class TaskResultsStuck(_Notice, frozen=True, kw_only=True):
     reason: str
 
 
+class TasksRetried(_Notice, frozen=True, kw_only=True):
+    """As master: the owner wanted tasks that had failed (or were cancelled) run again."""
+
+    job: JobId
+    tasks: int
+    """How many wait again."""
+
+
+class JobHalted(_Notice, frozen=True, kw_only=True):
+    """As master: a job stops by itself, as ``--halt`` says."""
+
+    job: JobId
+    detail: str
+
+
 class JobFinished(_Notice, frozen=True, kw_only=True):
     """Every task of the job is over and delivered."""
 
@@ -178,6 +193,8 @@ Notice = (
     | TaskSettled
     | TaskResultsWritten
     | TaskResultsStuck
+    | TasksRetried
+    | JobHalted
     | JobFinished
     | LeaseExpired
     | LateResult

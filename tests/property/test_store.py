@@ -9,15 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pq.core import records
+from p2pq.core.intervals import IntervalSet
 from p2pq.core.ledger import Ledger
 from p2pq.core.records import Restored, Row
 from p2pq.daemon.store import Store
+from p2pq.model.halt import Halt
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import Outcome
 from p2pq.wire.objects import BlobRef, ResultItem
 
 JOBS = [JobId(bytes([n]) * 16) for n in range(3)]
 NODES = [NodeId(bytes([n]) * 32) for n in range(4)]
+HALT = Halt(now=True, what="fail", count=3)
 OUTCOMES = [Outcome(reason="ok"), Outcome(reason="exit", exit=3), Outcome(reason="runner-died")]
 
 numbers = st.integers(0, 3)
@@ -36,11 +39,15 @@ class Life:
         self.attempts: dict[tuple[JobId, int], int] = {}
         self.leases: dict[LeaseId, tuple[JobId, int, int]] = {}
         self.kept: list[tuple[NodeId, LeaseId]] = []
+        self.ended: list[JobId] = []
+        self.added: dict[JobId, records.JobAdded] = {}
 
     def draw(self, data: st.DataObject) -> list[Row]:
         choices = [self.begin, self.peer, self.ban, self.keep]
         choices += [self.add] if len(self.attempts.keys() | self.live.keys()) == 0 or self.unused() else []
         choices += [self.grant, self.grant, self.end_task, self.deliver, self.cancel, self.end_job] if self.live else []
+        choices += [self.halt, self.retry] if self.live else []
+        choices += [self.reopen] if self.ended else []
         choices += [self.lose, self.settle, self.settle] if self.leases else []
         choices += [self.release] if self.kept else []
         return data.draw(st.sampled_from(choices))(data)
@@ -59,9 +66,16 @@ class Life:
         self.live[job] = {}
         self.attempts[job, -1] = 0
         manifest = data.draw(st.binary(max_size=8))
-        return [
-            records.JobAdded(job=job, manifest=manifest, key=b"k", reply_secret=b"s", wall=data.draw(walls)),
-        ]
+        self.added[job] = records.JobAdded(
+            job=job,
+            manifest=manifest,
+            key=b"k",
+            reply_secret=b"s",
+            wall=data.draw(walls),
+            kept=data.draw(st.sampled_from([(), ((0, 1),), ((0, 1), (3, 9))])),
+            halt=data.draw(st.sampled_from([None, HALT])),
+        )
+        return [self.added[job]]
 
     def grant(self, data: st.DataObject) -> list[Row]:
         job, task = data.draw(st.sampled_from(list(self.live))), data.draw(numbers)
@@ -128,10 +142,68 @@ class Life:
         self.live[job].update(dict.fromkeys(set(range(4)) - self.live[job].keys(), "cancelled"))
         return [*rows, records.TasksCancelled(job=job, wall=data.draw(walls))]
 
+    def halt(self, data: st.DataObject) -> list[Row]:
+        """A job that is halted softly lets what runs end."""
+        job = data.draw(st.sampled_from(list(self.live)))
+        self.live[job].update({task: "cancelled" for task in range(4) if self.live[job].get(task) in {None, "pending"}})
+        wall = data.draw(walls)
+        return [
+            records.JobHalted(job=job, detail=data.draw(st.text(max_size=5))),
+            records.TasksCancelled(job=job, wall=wall, running=False),
+        ]
+
+    def retry(self, data: st.DataObject) -> list[Row]:
+        return [self._retried(data.draw(st.sampled_from(list(self.live))), data)]
+
+    def _retried(self, job: JobId, data: st.DataObject) -> Row:
+        over = [task for task, state in self.live[job].items() if state in {"failed", "cancelled"}]
+        again = data.draw(st.sets(st.sampled_from(over))) if over else set()
+        self.live[job].update(dict.fromkeys(again, "pending"))
+        tasks = IntervalSet((task, task + 1) for task in again).intervals()
+        return records.TasksRetried(job=job, tasks=tasks, rest=data.draw(bits), wall=data.draw(walls))
+
+    def reopen(self, data: st.DataObject) -> list[Row]:
+        """A job that has ended comes back with tasks as somebody says that they were."""
+        job = self.ended.pop(data.draw(st.integers(0, len(self.ended) - 1)))
+        tasks = []
+        self.live[job] = {}
+        for task in range(4):
+            state = data.draw(st.sampled_from(["done", "failed", "cancelled"]))
+            self.live[job][task] = state
+            attempts = self.attempts.get((job, task), 0)
+            died, detail = data.draw(bits), data.draw(st.text(max_size=3))
+            tasks.append(
+                records.RestoredTask(
+                    task=task,
+                    state=state,  # type: ignore[arg-type]
+                    attempts=attempts,
+                    failures=data.draw(numbers),
+                    faults=data.draw(numbers),
+                    detail=detail,
+                    delivered=data.draw(bits),
+                    died=died,
+                )
+            )
+        old = self.added[job]
+        back = records.RestoredJob(
+            job=job,
+            manifest=old.manifest,
+            key=old.key,
+            reply_secret=old.reply_secret,
+            wall=old.wall,
+            kept=old.kept,
+            halt=old.halt,
+            halted=data.draw(st.text(max_size=3)),
+            cancelled=data.draw(bits),
+            tasks=tuple(tasks),
+        )
+        return [records.JobReopened(job=back), self._retried(job, data)]
+
     def end_job(self, data: st.DataObject) -> list[Row]:
         job = data.draw(st.sampled_from(list(self.live)))
         rows = self._end_leases(job)
         del self.live[job]
+        self.ended.append(job)
         state = data.draw(st.sampled_from(["done", "failed", "cancelled"]))
         return [*rows, records.JobEnded(job=job, state=state, wall=data.draw(walls))]  # type: ignore[arg-type]
 

@@ -1,5 +1,6 @@
 """What becomes of attempts and tasks, with everything that comes out."""
 
+import msgspec
 import pytest
 
 from p2pq.core import effects as fx
@@ -7,6 +8,7 @@ from p2pq.core import events as ev
 from p2pq.core import records as r
 from p2pq.core.book import AVOID_S, RETURNS_FREE
 from p2pq.model import notice as n
+from p2pq.model.halt import parse_halt
 from p2pq.model.ids import LeaseId, Wall
 from p2pq.model.job import FAULTS_MAX, Outcome, Resources
 from p2pq.wire import messages as msg
@@ -387,3 +389,92 @@ def test_unknown_jobs_and_tasks_do_nothing() -> None:
         assert bench.do(event) == []
     (item,) = bench.leases(ALICE)
     assert bench.do(ev.Delivered(job=JOB, task=item.task, wall=WALL)) == []
+
+
+def halting(text: str, **job: object) -> Bench:
+    bench = Bench()
+    bench.tick()
+    bench.join(ALICE)
+    bench.do(msgspec.structs.replace(submitted(**job), halt=parse_halt(text)))
+    return bench
+
+
+def halted(detail: str, *, running: bool, at: float = 0.0) -> list[fx.Effect]:
+    wall = Wall(WALL + round(at * 1000))
+    return [
+        fx.Record(row=r.JobHalted(job=JOB, detail=detail)),
+        fx.Emit(notice=n.JobHalted(job=JOB, detail=detail)),
+        fx.Record(row=r.TasksCancelled(job=JOB, wall=wall, running=running)),
+    ]
+
+
+def test_halt_now_ends_what_runs_and_waits() -> None:
+    bench = halting("now,fail=2", tasks=9)
+    items = bench.leases(ALICE)
+    bench.finish(ALICE, items[0], BAD)
+    found = bench.finish(ALICE, items[1], BAD)
+    rows = halted("halted after 2 failures", running=True)
+    assert found == [
+        attempt_ended(items[1], "failed", BAD),
+        *settled(items[1], "failed", BAD),
+        receipt(ALICE, "settled", items[1].lease),
+        *rows[:2],
+        revoked(items[2]),
+        revoked(items[3]),
+        rows[2],
+        cancel(items[2], items[3]),
+        has_work(ALICE, 2, ()),
+    ]
+    told = [bench.do(ev.Delivered(job=JOB, task=task, wall=WALL)) for task in (0, 1)]
+    assert told[-1][-2:] == job_ended("cancelled")
+
+
+def test_halt_soon_lets_what_runs_end_but_begins_nothing() -> None:
+    bench = halting("soon,fail=1", tasks=6, retries=1)
+    first, second, third, fourth = bench.leases(ALICE)
+    bench.finish(ALICE, first, BAD)
+    bench.tick(1.0)
+    (again,) = bench.leases(ALICE, tasks_max=1)
+    assert (again.task, again.attempt) == (0, 2)
+    after = "halted after 1 failure"
+    assert bench.finish(ALICE, again, BAD) == [
+        attempt_ended(again, "failed", BAD, at=1.0),
+        *settled(again, "failed", BAD),
+        receipt(ALICE, "settled", again.lease),
+        *halted(after, running=False, at=1.0),
+        has_work(ALICE, 3, ()),
+    ]
+    bench.boot()
+    bench.tick()
+    assert bench.queue.job(JOB).halted == after
+    states = ["failed", "running", "running", "running", "cancelled", "cancelled"]
+    assert [task.state for task in bench.queue.tasks(JOB)] == states
+    bench.do(ALICE.link_up())
+    row = r.TaskEnded(job=JOB, task=3, state="cancelled", detail=after, wall=WALL)
+    told = n.TaskSettled(job=JOB, task=3, attempt=1, state="cancelled", worker=ALICE.node, detail=after)
+    lost_one = lost(fourth, "lost", "the worker no longer holds it")
+    holding = msg.Holding(leases=(second.lease, third.lease))
+    assert bench.says(ALICE, holding) == [*lost_one, fx.Record(row=row), fx.Emit(notice=told)]
+    assert bench.finish(ALICE, second, BAD)[0] == attempt_ended(second, "failed", BAD)
+    assert bench.finish(ALICE, third, OK)[0] == attempt_ended(third, "done", OK)
+    ends = [bench.do(ev.Delivered(job=JOB, task=task, wall=WALL)) for task in (0, 1, 2)]
+    assert ends[-1][-2:] == job_ended("cancelled")
+
+
+def test_a_task_given_up_for_its_workers_faults_counts_and_may_be_the_last() -> None:
+    bench = halting("now,fail=1", tasks=1)
+    for _ in range(FAULTS_MAX + 1):
+        (item,) = bench.leases(ALICE)
+        told = give_back(bench, item, "expired")
+        bench.tick(60.0)
+    assert told[-1] == fx.Emit(notice=n.JobFinished(job=JOB, state="failed"))
+
+
+def test_halting_when_nothing_waits_or_runs_any_more_says_nothing() -> None:
+    bench = halting("soon,success=1", tasks=2)
+    first, second = bench.leases(ALICE)
+    told = bench.finish(ALICE, first, OK)
+    assert told[-2:] == halted("halted after 1 success", running=False)[:2]
+    bench.finish(ALICE, second, OK)
+    ends = [bench.do(ev.Delivered(job=JOB, task=task, wall=WALL)) for task in (0, 1)]
+    assert ends[-1][-2:] == job_ended("done")

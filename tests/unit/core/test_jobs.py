@@ -3,6 +3,7 @@ import pytest
 from p2pq.core.intervals import IntervalSet
 from p2pq.core.jobs import Job, Line
 from p2pq.core.records import RestoredTask
+from p2pq.model.halt import parse_halt
 from p2pq.model.ids import LeaseId, NodeId
 from tests.unit.core.mesh import ALICE, BOB, WALL, manifest
 
@@ -95,8 +96,9 @@ def test_restoring_a_cancelled_job() -> None:
     work.restore(RestoredTask(task=2, state="cancelled", delivered=True))
     assert (work.over, work.undelivered) == ({"done": 1, "failed": 0, "cancelled": 3}, 1)
     work.check()
-    with pytest.raises(AssertionError, match="a task of a cancelled job waits"):
-        work.restore(RestoredTask(task=3, state="pending"))
+    work.restore(RestoredTask(task=0, state="pending", attempts=1))  # it was let wait again, or ran on
+    assert (work.over, work.unsettled) == ({"done": 1, "failed": 0, "cancelled": 2}, 1)
+    assert work.take(ALICE.node, 9) == [0]
 
 
 @pytest.mark.parametrize(
@@ -130,3 +132,54 @@ def test_a_line_serves_by_priority_then_first_in_first_out() -> None:
     line.update(jobs[0])
     line.update(jobs[0])
     assert (list(line), len(line)) == ([jobs[1].id, jobs[2].id, jobs[3].id], 3)
+
+
+def test_kept_tasks_are_done_from_the_start_and_have_no_history() -> None:
+    work = job(tasks=5)
+    work.keep(((0, 2), (4, 9)))
+    assert [work.state_of(index) for index in range(5)] == ["done", "done", "pending", "pending", "done"]
+    assert (work.over["done"], work.unsettled, work.state) == (3, 2, "queued")
+    assert work.take(ALICE.node, 9) == [2, 3]
+    work.pending.add(2, 4)
+    work.cancel()
+    work.check()
+    assert (work.over["cancelled"], work.state, work.ended) == (2, "cancelled", True)
+
+
+def halting(text: str, **fields: object) -> Job:
+    work = job(**fields)
+    work.halt = parse_halt(text)
+    return work
+
+
+def test_it_is_time_to_halt_only_once_and_only_while_something_is_left() -> None:
+    work = halting("now,fail=1", tasks=3)
+    work.keep(((2, 3),))
+    assert not work.halts
+    work.take(ALICE.node, 1)
+    work.settle(0, "failed", deliver=False)
+    assert work.halts
+    assert work.say_halted() == "halted after 1 failure"
+    assert not work.halts
+    assert work.snapshot().halted == "halted after 1 failure"
+    work.cancel()
+    assert work.state == "cancelled"
+    over = halting("now,fail=1", tasks=1)
+    over.take(ALICE.node, 1)
+    over.settle(0, "failed", deliver=False)
+    assert not over.halts
+    assert not job().halts
+
+
+def test_what_an_earlier_job_did_does_not_count_as_a_success() -> None:
+    work = halting("now,success=1", tasks=4)
+    work.keep(((0, 2),))
+    assert not work.halts
+    work.take(ALICE.node, 1)
+    work.settle(2, "done", deliver=False)
+    assert work.halts
+    work.say_halted()
+    work.cancel()
+    assert work.state == "done"
+    with pytest.raises(AssertionError, match="only a job with a condition"):
+        job().say_halted()

@@ -1,5 +1,8 @@
+import msgspec
+
 from p2pq.core import records as r
 from p2pq.core.ledger import PEERS_MAX, Ledger
+from p2pq.model.halt import Halt
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import Outcome
 from tests.unit.core.mesh import BAD, OK, GrantItem, job_id, result_item
@@ -152,3 +155,42 @@ def test_what_a_worker_and_a_member_remember() -> None:
     assert total(*rows) == r.Restored(kept=(kept(1), kept(2)), peers=(seen("q"), seen("p")), bans=(unban, signed, ban))
     many = total(*(seen(f"{number:05}") for number in range(PEERS_MAX + 2)))
     assert [peer.name for peer in many.peers] == [f"{number:05}" for number in range(2, PEERS_MAX + 2)]
+
+
+def test_kept_tasks_and_the_condition_stay_with_the_job() -> None:
+    halt = Halt(now=True, what="fail", count=2)
+    row = msgspec.structs.replace(added(), kept=((1, 3),), halt=halt)
+    assert total(row, r.JobHalted(job=JOB, detail="halted")) == r.Restored(
+        jobs=(msgspec.structs.replace(job(), kept=((1, 3),), halt=halt, halted="halted"),)
+    )
+
+
+def test_a_soft_cancellation_leaves_what_runs() -> None:
+    live = r.RestoredLease(lease=LeaseId(1, 0), job=JOB, task=0, attempt=1, worker=W)
+    soft = r.TasksCancelled(job=JOB, wall=AT, running=False)
+    assert total(added(), granted(0), granted(1, task=1), lost(1, task=1), soft) == r.Restored(
+        jobs=(
+            job(
+                r.RestoredTask(task=0, state="running", attempts=1),
+                r.RestoredTask(task=1, state="cancelled", attempts=1, faults=1, delivered=True),
+                cancelled=True,
+            ),
+        ),
+        leases=(live,),
+    )
+
+
+def test_an_ended_job_comes_back_with_its_history_and_takes_its_old_place() -> None:
+    other = job_id(2)
+    old = r.RestoredTask(
+        task=1, state="failed", attempts=3, failures=2, faults=1, detail="x", delivered=True, died=True
+    )
+    back = job(old, cancelled=True)
+    again = r.TasksRetried(job=JOB, tasks=((1, 3),), wall=AT)
+    rows = (added(), added(other), r.JobEnded(job=JOB, state="failed", wall=AT), r.JobReopened(job=back))
+    second = msgspec.structs.replace(job(), job=other)
+    assert total(*rows) == r.Restored(jobs=(back, second))
+    waits = (r.RestoredTask(task=1, state="pending", attempts=3), r.RestoredTask(task=2, state="pending"))
+    assert total(*rows, again) == r.Restored(jobs=(job(*waits, cancelled=True), second))
+    assert total(*rows, msgspec.structs.replace(again, rest=True)) == r.Restored(jobs=(job(*waits), second))
+    assert total(r.JobHalted(job=JOB, detail="x"), again) == r.Restored()

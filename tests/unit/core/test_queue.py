@@ -21,6 +21,7 @@ from tests.unit.core.mesh import (
     BOB,
     IDENTITY,
     MASTER,
+    OK,
     OWNER,
     PROFILE,
     WALL,
@@ -507,3 +508,30 @@ def test_a_sleep_that_the_clock_did_not_count_took_no_term() -> None:
     busy.leases(ALICE)
     assert busy.do(ev.Woke(slept_s=500.0, counted=False), after=1.0) == []
     assert busy.queue.deadline == 60.0
+
+
+def test_a_failed_task_is_run_again_when_its_owner_wants_it() -> None:
+    busy = bench(ALICE)
+    job = submitted(tasks=1)
+    busy.do(job)
+    (item,) = busy.leases(ALICE)
+    busy.finish(ALICE, item, BAD)
+    failed = busy.disk.restored().jobs[0]
+    busy.do(ev.Delivered(job=JOB, task=0, wall=WALL))
+    assert busy.queue.jobs() == []
+    delivered = msgspec.structs.replace(failed.tasks[0], delivered=True)
+    ended = msgspec.structs.replace(failed, tasks=(delivered,))
+    asked = ev.RetryAsked(job=JOB, ended=ended, wall=WALL)
+    assert busy.do(asked) == [
+        fx.Record(row=r.JobReopened(job=ended)),
+        fx.Record(row=r.TasksRetried(job=JOB, tasks=((0, 1),), wall=WALL)),
+        fx.Emit(notice=n.TasksRetried(job=JOB, tasks=1)),
+        has_work(ALICE, 3),
+    ]
+    assert busy.do(asked) == []
+    busy.boot()
+    busy.join(ALICE)
+    (again,) = busy.leases(ALICE)
+    assert again == GrantItem(0, 2, LeaseId(2, 0))
+    busy.finish(ALICE, again, OK)
+    assert busy.do(ev.Delivered(job=JOB, task=0, wall=WALL))[-1] == fx.Emit(notice=n.JobFinished(job=JOB, state="done"))

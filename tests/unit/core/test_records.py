@@ -48,7 +48,8 @@ def test_what_must_survive_a_loss_of_power():
     """What cannot be had again, what people were told is over, and the epoch that fences the rest."""
     full = {kind.__name__ for kind in KINDS if needs_full([smallest(kind)])}
     assert full == {
-        "EpochBegun", "JobAdded", "AttemptEnded", "TaskEnded", "TasksCancelled", "JobEnded", "ResultKept", "BanKept",
+        "EpochBegun", "JobAdded", "AttemptEnded", "TaskEnded", "TasksCancelled", "TasksRetried", "JobEnded", "ResultKept",
+        "BanKept",
     }  # fmt: skip
 
 

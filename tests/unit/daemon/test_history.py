@@ -19,6 +19,7 @@ from tests.unit.daemon.storekit import (
     ADDED,
     JOB,
     MASTER,
+    NOW,
     WORKER,
     Opened,
     attempt_ended,
@@ -76,7 +77,16 @@ async def test_an_ended_job_is_history_and_not_restored(opened: Opened) -> None:
         ended=Wall(3000),
         outcome=Outcome(reason="ok"),
     )
-    third = AttemptRow(task=2, attempt=1, lease=LeaseId(1, 3), worker=WORKER, granted=Wall(2000), fault="cancelled")
+    third = AttemptRow(
+        task=2,
+        attempt=1,
+        lease=LeaseId(1, 3),
+        worker=WORKER,
+        granted=Wall(2000),
+        ended=NOW,
+        fault="cancelled",
+        counted=False,
+    )
     assert store.attempts(JOB) == (first, second, third)
     assert store.attempts(JOB, 1, limit=1) == (first,)
     done = TaskRow(

@@ -41,6 +41,10 @@ LINES = {
     ): f"DEBUG task.settled job={J} task=1 attempt=2 state=cancelled",
     n.TaskResultsWritten(job=JOB, task=1): f"DEBUG results.written job={J} task=1",
     n.TaskResultsStuck(job=JOB, task=1, reason="disk full"): f'ERROR results.stuck job={J} task=1 reason="disk full"',
+    n.TasksRetried(job=JOB, tasks=3): f"INFO job.retried job={J} tasks=3",
+    n.JobHalted(
+        job=JOB, detail="halted after 1 failure"
+    ): f'WARNING job.halted job={J} reason="halted after 1 failure"',
     n.JobFinished(job=JOB, state="done"): f"INFO job.finished job={J} state=done",
     n.LeaseExpired(
         lease=LEASE, worker=PEER, held_s=61.23456
@@ -94,7 +98,7 @@ def test_every_notice_is_one_line_and_one_counter(rig: Rig) -> None:
         assert rig.telemetry.counters == {**before, name: 1}
 
 
-@pytest.mark.parametrize(("level", "count"), [("debug", len(LINES)), ("info", 13), ("warning", 5), ("error", 1)])
+@pytest.mark.parametrize(("level", "count"), [("debug", len(LINES)), ("info", 15), ("warning", 6), ("error", 1)])
 def test_the_level_decides_what_is_written_and_not_what_is_counted(
     level: Literal["debug", "info", "warning", "error"], count: int
 ) -> None:
