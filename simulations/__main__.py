@@ -1,11 +1,11 @@
-"""``python -m simulations``: play a scenario from a seed, many seeds, or measure fairness."""
+"""``python -m simulations``: play a scenario from a seed, many seeds, measure fairness, or replay a flight record."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from simulations import fairness
+from simulations import fairness, replay
 from simulations.planted import planted
 from simulations.play import Report, play
 from simulations.scenarios import SCENARIOS
@@ -15,6 +15,8 @@ def main(argv: Sequence[str]) -> int:
     """Return the exit code: 1 where a promise was broken."""
     if argv[:1] == ["fairness"]:
         return fairness.main(list(argv[1:]))
+    if argv[:1] == ["replay"]:
+        return replay.main(argv[1:])
     if argv[:1] == ["seeds"]:
         return seeds(argv[1:])
     return one(argv)

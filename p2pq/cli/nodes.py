@@ -30,6 +30,9 @@ def _node_options(command: F) -> F:
         click.option("--no-mdns", is_flag=True, help="Neither look for peers on the local network nor be found."),
         click.option("--no-accept", is_flag=True, help="Run nobody else's tasks."),
         click.option("--label", multiple=True, metavar="K=V", help="What --need of a job is matched against."),
+        click.option(
+            "--flight", is_flag=True, help="Record decisions in HOME/flight, for replay. Holds the node's keys."
+        ),
     ):
         command = option(command)
     return command
@@ -44,12 +47,13 @@ def _overrides(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
         node["mdns"] = False
     if options["no_accept"]:
         node["accept"] = False
+    log = {"flight": True} if options["flight"] else {}
     if options["label"]:
         labels = dict(text.partition("=")[::2] for text in options["label"])
         if not all(key and value for key, value in labels.items()):
             raise UsageError("--label is not K=V; write it like --label room=12")
         node["labels"] = labels
-    return {"node": node} if node else {}
+    return {section: given for section, given in (("node", node), ("log", log)) if given}
 
 
 @click.command("node")
@@ -99,7 +103,7 @@ def start_command(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN40
     for key in ("peer", "label"):
         for value in options[key]:
             arguments += [f"--{key}", value]
-    arguments += [f"--{key.replace('_', '-')}" for key in ("no_mdns", "no_accept") if options[key]]
+    arguments += [f"--{key.replace('_', '-')}" for key in ("no_mdns", "no_accept", "flight") if options[key]]
     click.echo(start_node(home_of(ctx).path, arguments))
 
 

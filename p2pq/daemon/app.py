@@ -25,7 +25,7 @@ from p2pq.daemon.home import Home
 from p2pq.daemon.identity import load_or_create
 from p2pq.daemon.settings import load
 from p2pq.daemon.telemetry import Telemetry, logging_to
-from p2pq.errors import P2PQError, RefusedError
+from p2pq.errors import InvariantError, P2PQError, RefusedError
 from p2pq.model.config import Settings
 from p2pq.model.ids import Mono, Wall, to_text
 from p2pq.wire import control
@@ -63,7 +63,7 @@ def run(path: Path, overrides: Mapping[str, Mapping[str, Any]] | None = None, *,
         try:
             asyncio.run(run_node(home, settings, ready))
         except BaseExceptionGroup as group:
-            raise _sentence(group, home) from group
+            raise _sentence(group, home, settings) from group
     return 0
 
 
@@ -290,7 +290,7 @@ def _clock_since_boot() -> Callable[[], float] | None:
     return lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _sentence(group: BaseExceptionGroup[BaseException], home: Home) -> P2PQError:
+def _sentence(group: BaseExceptionGroup[BaseException], home: Home, settings: Settings) -> P2PQError:
     """Return the one error to tell people of: what went wrong first. A bug's traceback goes to the log."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
@@ -299,6 +299,8 @@ def _sentence(group: BaseExceptionGroup[BaseException], home: Home) -> P2PQError
         log.error("node.failed", extra={"fields": {"reason": str(error)}})
         return error
     log.critical("node.broken", exc_info=group)
+    again = "; `p2pq node --flight` would record how it comes to that"
+    hint = again if isinstance(error, InvariantError) and not settings.log.flight else ""
     return P2PQError(
-        f"the node stopped because of a bug ({error!r}); nothing acknowledged is lost. Please report {home.log}"
+        f"the node stopped because of a bug ({error!r}); nothing acknowledged is lost. Please report {home.log}{hint}"
     )

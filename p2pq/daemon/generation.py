@@ -15,15 +15,15 @@ from typing import Final, assert_never
 import msgspec
 
 from p2pq import __version__
+from p2pq.core import draws, flight
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
-from p2pq.core.node import Node
 from p2pq.core.records import BanKept, Restored
-from p2pq.daemon import gate, netinfo, offering
+from p2pq.daemon import gate, netinfo, offering, recorder
 from p2pq.daemon.admin import Admin, Parts
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.discovery import Discovery
-from p2pq.daemon.driver import Driver
+from p2pq.daemon.driver import Driver, Machine
 from p2pq.daemon.guests import Guests
 from p2pq.daemon.home import Home
 from p2pq.daemon.identity import NodeKeys
@@ -128,18 +128,29 @@ class Generation:
             quota_bytes=settings.store.blobs_mb << 20,
             reserve_bytes=settings.store.reserve_mb << 20,
         )
-        self.node = Node(
-            keys.core_identity(),
-            settings.schedule,
-            restored,
-            random.SystemRandom(),
-            os.urandom,
-            now=app.mono(),
-            wall=app.wall(),
+        now, wall = app.mono(), app.wall()
+        header = flight.Header(
+            software=SOFTWARE,
+            identity=keys.core_identity(),
+            settings=settings.schedule,
+            restored=restored,
             links_max=settings.node.links_max,
+            now=now,
+            wall=wall,
+            seed=os.urandom(draws.SEED_BYTES),
         )
-        self.driver = Driver(self.node, self.store, self._perform, app.mono, app.wall, app.boot)
+        recorded = settings.log.flight
+        self.node = header.begin() if recorded else header.begin(random.SystemRandom(), os.urandom)
+        machine = self._recorded(header) if recorded else self.node
+        self.driver = Driver(machine, self.store, self._perform, app.mono, app.wall, app.boot)
         return restored
+
+    def _recorded(self, header: flight.Header) -> Machine:
+        recorded = recorder.record(self._app.home.flight, header, self.node, self._telemetry.event)
+        if recorded is None:
+            return self.node
+        self._cleanup.callback(recorded.close)
+        return recorded
 
     def _build_network(self, restored: Restored) -> None:
         app, group = self._app, self._group

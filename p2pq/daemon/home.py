@@ -80,6 +80,8 @@ class Home:
             for folder in (home.mesh, home.blobs, home.scratch):
                 folder.mkdir(mode=0o700, exist_ok=True)
                 _check_folder(folder)
+            if home.flight.exists():
+                _check_folder(home.flight)
             for file in (home.identity_key, home.api_token, home.store, home.lock_file, *home.mesh.iterdir()):
                 if file.is_symlink() or file.exists():
                     _check_secret(file)
@@ -141,6 +143,11 @@ class Home:
     def log(self) -> Path:
         """The node's log."""
         return self.path / "node.log"
+
+    @property
+    def flight(self) -> Path:
+        """Records of what the core heard, where they are wanted; as secret as the home. Made when it is needed."""
+        return self.path / "flight"
 
     @property
     def lock_file(self) -> Path:

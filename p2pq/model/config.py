@@ -96,6 +96,8 @@ class LogSettings(_Section, frozen=True, kw_only=True):
     """The least important lines that are written."""
     json: bool = False
     """One JSON object a line instead of text."""
+    flight: bool = False
+    """Write what the core hears to ``HOME/flight``, so that it can be replayed; such a file holds the node's keys."""
 
 
 class Settings(_Section, frozen=True, kw_only=True):

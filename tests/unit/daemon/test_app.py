@@ -15,14 +15,15 @@ import msgspec
 import pytest
 
 from p2pq.core.records import BanKept
+from p2pq.daemon import app as app_module
 from p2pq.daemon import offering
 from p2pq.daemon.app import run_node, wall
 from p2pq.daemon.generation import Generation
 from p2pq.daemon.home import Home
 from p2pq.daemon.identity import load_or_create
 from p2pq.daemon.store import Store
-from p2pq.errors import ConfigError, StoreDamagedError
-from p2pq.model.config import NodeSettings, RunnerSettings, Settings
+from p2pq.errors import ConfigError, InvariantError, StoreDamagedError
+from p2pq.model.config import LogSettings, NodeSettings, RunnerSettings, Settings
 from p2pq.model.ids import NodeId, Wall
 from p2pq.wire import control, trust
 from p2pq.wire.control import Done, Failed, MeshView, Reply, StatusView, Welcome
@@ -210,6 +211,24 @@ def test_a_damaged_store_and_a_wrong_setting_are_one_sentence(home: Home) -> Non
     assert "Traceback" not in said.stdout + said.stderr
     said = in_a_process(home.path, {"P2PQ_NODE_SLOTS": "many"})
     assert said.stdout.startswith("ConfigError expected `int | null`, got `str` at P2PQ_NODE_SLOTS")
+
+
+@pytest.mark.parametrize(
+    ("error", "recorded", "hint"),
+    [
+        (InvariantError("two"), False, "; `p2pq node --flight` would record how it comes to that"),
+        (InvariantError("two; `python -m simulations replay x --check` shows how"), True, ""),
+        (KeyError("two"), False, ""),
+    ],
+)
+def test_a_bug_is_one_sentence_that_says_how_to_see_more(
+    home: Home, error: Exception, recorded: bool, hint: str
+) -> None:
+    group = BaseExceptionGroup("", [BaseExceptionGroup("", [error])])
+    said = str(app_module._sentence(group, home, Settings(log=LogSettings(flight=recorded))))
+    assert said == (
+        f"the node stopped because of a bug ({error!r}); nothing acknowledged is lost. Please report {home.log}{hint}"
+    )
 
 
 def test_keys_are_out_of_reach_of_other_processes() -> None:

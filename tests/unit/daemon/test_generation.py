@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from p2pq.core import events as ev
+from p2pq.core import flight
 from p2pq.core.records import BanKept
 from p2pq.daemon import offering
 from p2pq.daemon.generation import Generation, Lasting
@@ -17,7 +18,7 @@ from p2pq.daemon.jobpython import JobPython
 from p2pq.daemon.store import Store
 from p2pq.daemon.telemetry import Telemetry
 from p2pq.errors import ConfigError, LinkError, StorageError
-from p2pq.model.config import NodeSettings, Settings
+from p2pq.model.config import LogSettings, NodeSettings, Settings
 from p2pq.model.ids import Mono, NodeId
 from p2pq.wire.messages import BlobGone, Ping
 from tests.unit.daemon.linkkit import free_address, keys_at, wall
@@ -114,6 +115,35 @@ async def test_what_could_not_start_leaves_nothing_open(tmp_path: Path, spoil: s
             pass
     assert caught.group_contains(error), caught.value.exceptions
     assert [path for path in held_open() if str(tmp_path) in path] == []
+
+
+async def test_a_life_is_written_down_only_where_that_is_wanted(tmp_path: Path) -> None:
+    app = lasting(tmp_path)
+    async with living(app):
+        pass
+    assert not app.home.flight.exists()
+    app.settings = Settings(node=app.settings.node, log=LogSettings(flight=True))
+    async with living(app) as generation:
+        hint = ev.AddressSeen(addresses=("192.0.2.1:1",), source="config")
+        await generation.driver.post_durable(hint)
+    with (app.home.flight / "0001.flight").open("rb") as file:
+        header, entries = flight.read(file.read)
+        heard = [entry.event for entry in entries if isinstance(entry, flight.Heard)]
+    assert header.identity.secret == app.keys.key.seed
+    assert header.settings == app.settings.schedule
+    assert isinstance(heard[0], ev.Tick)
+    assert hint in heard
+    assert ev.Drain(now=True) in heard
+    assert app.telemetry.counters["flight.recording"] == 1
+
+
+async def test_a_life_that_cannot_be_written_down_is_lived(tmp_path: Path) -> None:
+    app = lasting(tmp_path)
+    app.settings = Settings(node=app.settings.node, log=LogSettings(flight=True))
+    app.home.flight.write_text("in the way")
+    async with living(app) as generation:
+        assert generation.node.deadline is None
+    assert app.telemetry.counters["flight.ended"] == 1
 
 
 def held_open() -> list[str]:
