@@ -45,8 +45,6 @@ class _Job(msgspec.Struct):
     master: NodeId
     retries: int
     tasks: list[_Task]
-    waiting: int
-    """Tasks that are not over and under no lease."""
     added: bool = False
     state: str = ""
     settled: int = 0
@@ -85,7 +83,7 @@ class Checkers:
     def submitted(self, master: NodeId, job: JobId, tasks: int, retries: int) -> None:
         """A user wants that job done; it counts from now, whatever becomes of the master."""
         insist(job not in self._jobs, "a job was submitted twice")
-        self._jobs[job] = _Job(master, retries, [_Task() for _ in range(tasks)], tasks)
+        self._jobs[job] = _Job(master, retries, [_Task() for _ in range(tasks)])
         self.open += 1
 
     # -- rows -----------------------------------------------------------------------------------------------------------
@@ -153,28 +151,25 @@ class Checkers:
         insist(len(task.leases) < 2, "a task has three live leases")
         if task.leases:
             insist(row.worker not in task.leases.values(), "a worker holds two leases of one task")
-            insist(not job.waiting, "a task has two live leases while another of its job waits")
         insist(task.state not in OVER, "a task that is over was granted")
         insist(row.attempt > before, "attempts are not counted up")
         self._granted[key] = row
-        self._take(job, task, host, row)
+        self._take(task, host, row)
         task.attempts = row.attempt
 
         def undo() -> None:
-            self._drop(job, task, host, row)
+            self._drop(task, host, row)
             task.attempts = before
             task.excused += 1
 
         return undo
 
-    def _take(self, job: _Job, task: _Task, host: NodeId, row: records.LeaseGranted) -> None:
-        job.waiting -= not task.leases
+    def _take(self, task: _Task, host: NodeId, row: records.LeaseGranted) -> None:
         task.leases[row.lease] = row.worker
         self._live[host, row.lease] = row
 
-    def _drop(self, job: _Job, task: _Task, host: NodeId, row: records.LeaseGranted) -> None:
+    def _drop(self, task: _Task, host: NodeId, row: records.LeaseGranted) -> None:
         del self._live[host, row.lease], task.leases[row.lease]
-        job.waiting += not task.leases and task.state not in OVER
 
     def _lease_over(self, host: NodeId, lease: LeaseId, job: JobId, index: int) -> records.LeaseGranted:
         row = self._live.get((host, lease))
@@ -182,7 +177,7 @@ class Checkers:
         assert row is not None
         insist((row.job, row.task) == (job, index), "a lease ended for another task")
         known = self._job(host, job)
-        self._drop(known, known.tasks[index], host, row)
+        self._drop(known.tasks[index], host, row)
         return row
 
     def _lease_ended(self, host: NodeId, row: records.LeaseEnded) -> Undo:
@@ -191,7 +186,7 @@ class Checkers:
         task = job.tasks[row.task]
 
         def undo() -> None:
-            self._take(job, task, host, granted)
+            self._take(task, host, granted)
             task.excused += 1
 
         return undo
@@ -215,7 +210,6 @@ class Checkers:
 
     def _settle(self, job: _Job, task: _Task, state: str) -> None:
         insist(task.state not in OVER, "a task was settled twice")
-        job.waiting -= not task.leases
         task.state = state
         self._settling.append(task)
         job.settled += 1

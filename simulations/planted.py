@@ -20,7 +20,7 @@ class ByTask(Queue):
         for item in sign.open_signed(ready.result, Result, peer).items:
             job = self._book.jobs.get(JobId(item.job))
             task = None if job is None else job.tasks.get(item.task)
-            lease = None if task is None or task.lease is None else self._book.leases.get(task.lease)
+            lease = None if task is None or not task.leases else self._book.leases.get(task.leases[0])
             if lease is None:
                 self._receipt(peer, [item.lease], "late")
             elif lease.collecting is None:

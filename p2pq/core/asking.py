@@ -177,8 +177,8 @@ class Asking:
         if offer is not None:
             offer.full = full
 
-    def ended(self, master: NodeId, job: JobId, owner: str, took_s: float) -> None:
-        """Learn how long an attempt of a job took; leases ahead are asked for where jobs are short."""
+    def ended(self, master: NodeId, job: JobId, owner: str, took_s: float, *, ok: bool) -> None:
+        """Learn how long an attempt of a job took; leases ahead are asked for where jobs are short and succeed here."""
         self._means.learn(job, took_s)
         self._means.learn(owner, took_s)
         offer = self._offers.get(master)
@@ -186,7 +186,7 @@ class Asking:
             return
         offer.strikes = 0
         offer.short.pop(job, None)
-        if self.mean_s(job, owner) <= self._schedule.ahead_s:
+        if ok and self.mean_s(job, owner) <= self._schedule.ahead_s:
             offer.short[job] = owner
             if len(offer.short) > SHORT_JOBS_MAX:
                 del offer.short[next(iter(offer.short))]

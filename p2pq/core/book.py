@@ -14,10 +14,11 @@ from p2pq.core.docket import BACKOFF_MAX_S, Docket
 from p2pq.core.jobs import OVER, Job, Task
 from p2pq.core.leases import Lease, Leases
 from p2pq.core.placement import TaskSnapshot
+from p2pq.core.standing import Budgets
 from p2pq.model import notice
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, TaskKey, Wall
-from p2pq.model.job import FAULTS_MAX, Fault, TaskState
+from p2pq.model.job import FAULTS_MAX, Fault, Outcome, TaskState
 from p2pq.wire.objects import GrantItem
 
 AVOID_S: Final = 60.0
@@ -25,10 +26,15 @@ AVOID_S: Final = 60.0
 RETURNS_FREE: Final = 8
 """How often a task that was handed back goes to the next worker without a pause."""
 
-_UNCOUNTED: Final[tuple[Fault, ...]] = ("late", "draining", "refused", "no-manifest", "evicted")
+_UNCOUNTED: Final[tuple[Fault, ...]] = ("late", "draining", "refused", "no-manifest", "evicted", "recalled")
 """Handed back unstarted: nobody's failure."""
-_AT_ONCE: Final[tuple[Fault, ...]] = ("late", "draining", "no-manifest", "evicted", "lost", "expired")
+_AT_ONCE: Final[tuple[Fault, ...]] = ("late", "draining", "no-manifest", "evicted", "recalled", "lost", "expired")
 """Says nothing about how the task would fare on the next worker, or on this one again."""
+FAULTS_EACH: Final = 3
+"""Faults of one worker that count against one task, while another could run it."""
+
+Probe = tuple[JobId | None, NodeId]
+"""Somebody who must wait for an attempt: of one job, or (None) of any."""
 
 
 class Book(Docket):
@@ -62,6 +68,13 @@ class Book(Docket):
         self.leases = Leases(restored.epoch + 1, settings.lease_s, restored.settled)
         self.rests: Deadlines[TaskKey] = Deadlines()
         """Tasks that rest until then, or avoid a worker until then."""
+        self.tails: Deadlines[JobId] = Deadlines()
+        """Jobs of which nothing waits, and when an attempt will have taken too long."""
+        self.probes: Deadlines[Probe] = Deadlines()
+        """Workers that must wait until then."""
+        self.wake: list[NodeId] = []
+        """Workers that may have something now that was kept from them; whoever reads it empties it."""
+        self._budgets = Budgets()
         self.out.append(fx.Record(row=records.EpochBegun(epoch=restored.epoch + 1)))
         self._restore(restored, now)
 
@@ -71,7 +84,8 @@ class Book(Docket):
         for old_lease in restored.leases:
             job = self.jobs[old_lease.job]
             job.pending.remove(old_lease.task)
-            self._run(job, old_lease.task, old_lease.lease, old_lease.worker, now)
+            lease = Lease(old_lease.lease, job.id, old_lease.task, old_lease.attempt, old_lease.worker)
+            self._run(job, lease, now)
         for job in list(self.jobs.values()):
             self.out += [fx.Deliver(job=job.id, task=index) for index in job.to_deliver()]
             self.finish(job, now)
@@ -81,7 +95,7 @@ class Book(Docket):
     @property
     def deadline(self) -> Mono | None:
         """When ``fire`` has something to do."""
-        instants = (self.leases.deadline, self.rests.next, self.redeliver.next)
+        instants = (self.leases.deadline, self.rests.next, self.redeliver.next, self.tails.next, self.probes.next)
         return min((at for at in instants if at is not None), default=None)
 
     def fire(self, now: Mono) -> list[Lease]:
@@ -96,38 +110,82 @@ class Book(Docket):
             self._rested(self.jobs[JobId(key.job)], key, now)
         while (key := self.redeliver.pop(now)) is not None:
             self.out.append(fx.Deliver(job=JobId(key.job), task=key.task))
+        while (late := self.tails.pop(now)) is not None:
+            self._tail(self.jobs[late], now)
+        while (probe := self.probes.pop(now)) is not None:
+            self.wake.append(probe[1])
         return expired
 
     # -- from pending to running ----------------------------------------------------------------------------------------
 
     def grant(self, job: Job, worker: NodeId, limit: int, now: Mono) -> tuple[GrantItem, ...]:
         """Give ``worker`` up to ``limit`` tasks of ``job`` that it may have."""
-        wall = self._clock.at(now)
         items: list[GrantItem] = []
         for index in job.take(worker, limit):
             task = job.task(index)
             if task.avoid is not None:
                 task.avoid = None
                 self.rests.cancel(TaskKey(job.id, index))
-            task.attempts += 1
-            item = GrantItem(index, task.attempts, self.leases.new_id())
-            items.append(item)
-            self._run(job, index, item.lease, worker, now)
-            row = records.LeaseGranted(
-                lease=item.lease, job=job.id, task=index, attempt=item.attempt, worker=worker, wall=wall
-            )
-            granted = notice.TaskGranted(job=job.id, task=index, attempt=item.attempt, lease=item.lease, worker=worker)
-            self.out += [fx.Record(row=row), fx.Emit(notice=granted)]
-        self.lines[job.manifest.owner].update(job)
+            items.append(self._grant(job, index, worker, now))
+        self._tail(job, now)
         return tuple(items)
 
-    def _run(self, job: Job, index: int, lease: LeaseId, worker: NodeId, now: Mono) -> None:
+    def grant_again(self, job: Job, worker: NodeId, limit: int, now: Mono) -> tuple[GrantItem, ...]:
+        """Give ``worker`` second attempts of up to ``limit`` tasks that take too long elsewhere."""
+        items: list[GrantItem] = []
+        for lease_id in list(job.tail.overdue(now)) if job.tail.open else ():
+            lease = self.leases.get(lease_id)
+            assert lease is not None, "an attempt that has ended is overdue"
+            if len(items) < limit and lease.worker != worker and lease.collecting is None:
+                items.append(self._grant(job, lease.task, worker, now))
+        if items:
+            self._tail(job, now)
+        return tuple(items)
+
+    def _grant(self, job: Job, index: int, worker: NodeId, now: Mono) -> GrantItem:
         task = job.task(index)
+        task.attempts += 1
+        lease = Lease(self.leases.new_id(), job.id, index, task.attempts, worker)
+        self._run(job, lease, now)
+        row = records.LeaseGranted(
+            lease=lease.id, job=job.id, task=index, attempt=lease.attempt, worker=worker, wall=self._clock.at(now)
+        )
+        granted = notice.TaskGranted(job=job.id, task=index, attempt=lease.attempt, lease=lease.id, worker=worker)
+        self.out += [fx.Record(row=row), fx.Emit(notice=granted)]
+        return GrantItem(index, lease.attempt, lease.id)
+
+    def _run(self, job: Job, lease: Lease, now: Mono) -> None:
+        task = job.task(lease.task)
+        if task.leases:
+            job.tail.end(task.leases[0])
+        else:
+            job.tail.begin(lease.id, now)
+            job.running += 1
         task.state = "running"
-        task.lease = lease
-        task.worker = worker
-        job.running += 1
-        self.leases.add(Lease(lease, job.id, index, task.attempts, worker), now, job.manifest.limits.time_s)
+        task.leases += (lease.id,)
+        task.worker = lease.worker
+        self.leases.add(lease, now, job.manifest.limits.time_s)
+
+    def _stop(self, job: Job, task: Task, lease: LeaseId, now: Mono) -> None:
+        """An attempt of a task has ended; where another one is under way, that is alone again."""
+        job.tail.end(lease)
+        task.leases = tuple(other for other in task.leases if other != lease)
+        if task.leases:
+            job.tail.begin(task.leases[0], now)
+        else:
+            job.running -= 1
+
+    def _tail(self, job: Job, now: Mono) -> None:
+        """See whether there are second attempts of the job to be had, or from when on."""
+        due = None if job.waits or job.halted else job.tail.due()
+        is_open = due is not None and due <= now
+        self.grew = self.grew or (is_open and not job.tail.open)
+        job.tail.open = is_open
+        if due is None or is_open:
+            self.tails.cancel(job.id)
+        else:
+            self.tails.set(job.id, due)
+        self.lines[job.manifest.owner].update(job)
 
     # -- attempts that end without a result -----------------------------------------------------------------------------
 
@@ -138,10 +196,10 @@ class Book(Docket):
     def _lost(self, lease: Lease, fault: Fault, detail: str, now: Mono) -> None:
         job = self.jobs[lease.job]
         task = job.tasks[lease.task]
-        counted = fault not in _UNCOUNTED
+        counted = fault not in _UNCOUNTED and self._charge(job, task, lease.worker, now)
         task.faults += counted
         task.detail = f"{fault}: {detail}" if detail else fault
-        job.running -= 1
+        self._stop(job, task, lease.id, now)
         ended = records.LeaseEnded(
             lease=lease.id,
             job=lease.job,
@@ -155,26 +213,38 @@ class Book(Docket):
             job=lease.job, task=lease.task, attempt=lease.attempt, worker=lease.worker, fault=fault, detail=detail
         )
         self.out += [fx.Record(row=ended), fx.Emit(notice=lost)]
-        if task.faults > FAULTS_MAX:
+        if task.faults > FAULTS_MAX and not task.leases:
             detail = (
                 f"given up after {task.faults} attempts that ended by their workers' doing; the last: {task.detail}"
             )
             self._end_task(job, lease.task, "failed", detail, self._clock.at(now))
             self.finish(job, now)
-            return
-        if job.halted:
+        elif job.halted and not task.leases:
             self._end_task(job, lease.task, "cancelled", job.halted, self._clock.at(now))
             self.finish(job, now)
-            return
-        task.returns += 1
-        rests = fault not in _AT_ONCE or task.returns > RETURNS_FREE
-        self._requeue(job, lease.task, lease.worker if rests else None, now)
+        elif not task.leases:
+            task.returns += 1
+            rests = fault not in _AT_ONCE or task.returns > RETURNS_FREE
+            self._requeue(job, lease.task, lease.worker if rests else None, now)
+        self._tail(job, now)
+
+    def _charge(self, job: Job, task: Task, worker: NodeId, now: Mono) -> bool:
+        """A worker lost an attempt by its own doing: remember that; return whether it counts against the task as well.
+
+        One worker alone cannot use up a task's faults while there is another to try; a task that kills whatever worker it
+        gets is given up all the same.
+        """
+        if (until := self._budgets.fault(worker, now, self._settings.backoff_s)) is not None:
+            self.probes.set((None, worker), until)
+        again = task.dropped.count(worker) >= FAULTS_EACH
+        if not again:
+            task.dropped += (worker,)
+        return not again or task.returns >= FAULTS_EACH * FAULTS_MAX or not self._other_is_able(job, worker)
 
     def _requeue(self, job: Job, index: int, avoid: NodeId | None, now: Mono) -> None:
         """A task that ran is pending again: at once, or after a pause and if possible on another worker."""
         task = job.tasks[index]
         task.state = "pending"
-        task.lease = None
         task.avoid = avoid
         if avoid is None:
             self._offer(job, index)
@@ -200,24 +270,32 @@ class Book(Docket):
 
     # -- results --------------------------------------------------------------------------------------------------------
 
-    def settle(self, lease: Lease, now: Mono) -> None:
-        """The result that was being collected is durable here: it counts, and decides the task or one of its tries."""
+    def settle(self, lease: Lease, now: Mono) -> list[Lease]:
+        """The result that was being collected is durable here: it counts, and decides the task or one of its tries.
+
+        Returns:
+            The lease of the task's other attempt, if that is over by this.
+        """
         item = lease.collecting
         assert item is not None, "a result counts only once it has been collected"
         self.leases.settle(lease)
         job = self.jobs[lease.job]
         task = job.tasks[lease.task]
-        job.running -= 1
         outcome = item.outcome
         # The first death of a runner may well be the runner's or the machine's fault.
         counted = outcome.reason != "runner-died" or task.died
+        counted = not self._judge(job, lease, outcome, now, counted=counted) and counted
         task.died = task.died or outcome.reason == "runner-died"
         task.failures += counted and not outcome.ok
         task.outcome = outcome
         task.detail = ""
+        self._stop(job, task, lease.id, now)
         state: TaskState = "done" if outcome.ok else "failed"
-        if not outcome.ok and not job.halted and (not counted or task.failures <= job.manifest.retries):
+        if not outcome.ok and task.leases:
+            state = "running"  # the other attempt may still succeed
+        elif not outcome.ok and not job.halted and (not counted or task.failures <= job.manifest.retries):
             state = "pending"
+        over = [self._revoke(job, task, other, now) for other in task.leases] if outcome.ok else []
         row = records.AttemptEnded(
             lease=lease.id,
             job=job.id,
@@ -229,19 +307,73 @@ class Book(Docket):
             counted=counted,
         )
         self.out.append(fx.Record(row=row))
-        if state == "pending":
+        if state in OVER:
+            job.settle(lease.task, state, deliver=True)
+            self._counted(job)
+            settled = notice.TaskSettled(
+                job=job.id, task=lease.task, attempt=lease.attempt, state=state, worker=lease.worker, outcome=outcome
+            )
+            self.out += [fx.Emit(notice=settled), fx.Deliver(job=job.id, task=lease.task)]
+        else:
             failed = notice.AttemptFailed(
                 job=job.id, task=lease.task, attempt=lease.attempt, worker=lease.worker, outcome=outcome
             )
             self.out.append(fx.Emit(notice=failed))
-            self._requeue(job, lease.task, lease.worker, now)
-            return
-        job.settle(lease.task, state, deliver=True)
-        self._counted(job)
-        settled = notice.TaskSettled(
-            job=job.id, task=lease.task, attempt=lease.attempt, state=state, worker=lease.worker, outcome=outcome
-        )
-        self.out += [fx.Emit(notice=settled), fx.Deliver(job=job.id, task=lease.task)]
+            if state == "pending":
+                self._requeue(job, lease.task, lease.worker, now)
+        self._tail(job, now)
+        return over
+
+    def _judge(self, job: Job, lease: Lease, outcome: Outcome, now: Mono, *, counted: bool) -> bool:
+        """Take in how an attempt fared at its worker; return whether a failure is held against that, not against the task.
+
+        ``counted``: whether it would count against the task otherwise.
+        """
+        worker, task, standing = lease.worker, job.tasks[lease.task], job.standing
+        self._budgets.ended(worker)
+        if outcome.ok:
+            standing.succeeded(worker)
+            job.tail.pace.took(now - lease.granted)
+            return False
+        elsewhere = tuple(other for other in task.blame if other != worker)
+        standing.failed(worker, lease.task, lease.attempt if counted else 0, elsewhere)
+        if worker not in task.blame:
+            task.blame += (worker,)
+        suspect = standing.suspect(worker)
+        if not (suspect or standing.cautious(worker)) or not self._other_is_able(job, worker):
+            return False
+        self.probes.set((job.id, worker), standing.pause(worker, now, self._settings.backoff_s))
+        if suspect:
+            self._forgive(job, lease)
+        return suspect
+
+    def _forgive(self, job: Job, lease: Lease) -> None:
+        """What failed at a suspect does not count against the tasks any more; it is asked for anew elsewhere."""
+        forgiven = job.standing.forgive(lease.worker)
+        suspected = notice.WorkerSuspected(job=job.id, worker=lease.worker, failures=job.standing.streak(lease.worker))
+        self.out.append(fx.Emit(notice=suspected))
+        for index, attempt in forgiven.items():
+            task = job.tasks[index]
+            if task.state not in OVER and index != lease.task:
+                task.failures -= 1
+                self.out.append(fx.Record(row=records.FailureForgiven(job=job.id, task=index, attempt=attempt)))
+
+    def allowance(self, job: Job, worker: NodeId, limit: int, now: Mono) -> int:
+        """Return how many attempts of the job the worker may have now, at most ``limit``: fewer if it must prove itself."""
+        budget = self._budgets.get(worker)
+        if budget is not None and budget.slow:
+            if now < budget.until or self.leases.count(worker):
+                return 0
+            limit = min(limit, 1)
+        if not self.held_back(job, worker):
+            return limit
+        waits = now < job.standing.until(worker) or any(lease.job == job.id for lease in self.leases.held(worker))
+        return 0 if waits else min(limit, 1)
+
+    def held_back(self, job: Job, worker: NodeId) -> bool:
+        """Tell whether a worker gets one attempt of the job at a time, because of how those before fared there."""
+        standing = job.standing
+        return (standing.suspect(worker) or standing.cautious(worker)) and self._other_is_able(job, worker)
 
     # -- the end --------------------------------------------------------------------------------------------------------
 
@@ -257,13 +389,13 @@ class Book(Docket):
     def _cancel_all(self, job: Job, wall: Wall, now: Mono, *, running: bool) -> list[Lease]:
         leases: list[Lease] = []
         for index, task in job.tasks.items():
-            if running and task.state == "running":
-                leases.append(self._revoke(job, index, task))
+            if running:
+                leases += [self._revoke(job, task, lease, now) for lease in task.leases]
             if task.avoid is not None:
                 self.rests.cancel(TaskKey(job.id, index))
         if job.unsettled > job.running:
             job.cancel(running=running)
-            self.lines[job.manifest.owner].update(job)
+            self._tail(job, now)
             self.out.append(fx.Record(row=records.TasksCancelled(job=job.id, wall=wall, running=running)))
             self.finish(job, now)
         return leases
@@ -285,27 +417,24 @@ class Book(Docket):
         if not 0 <= index < job.manifest.tasks or job.state_of(index) in OVER:
             return []
         task = job.task(index)
-        leases: list[Lease] = []
-        if task.state == "running":
-            leases = [self._revoke(job, index, task)]
-        elif task.avoid is None:
-            job.pending.remove(index)
-        else:
+        leases = [self._revoke(job, task, lease, now) for lease in task.leases]
+        if task.avoid is not None:
             self.rests.cancel(TaskKey(job.id, index))
             job.unrest(index, task.avoid)
+        elif not leases:
+            job.pending.remove(index)
         self._end_task(job, index, "cancelled", "cancelled", wall)
-        self.lines[job.manifest.owner].update(job)
+        self._tail(job, now)
         self.finish(job, now)
         return leases
 
-    def _revoke(self, job: Job, index: int, task: Task) -> Lease:
-        """End the lease of a task that is being cancelled; what the task becomes is said by the caller, in this turn."""
-        assert task.lease is not None, "a running task has a lease"
-        lease = self.leases.get(task.lease)
+    def _revoke(self, job: Job, task: Task, lease_id: LeaseId, now: Mono) -> Lease:
+        """End the lease of an attempt that nobody needs; what the task becomes is said by the caller, in this turn."""
+        lease = self.leases.get(lease_id)
         assert lease is not None, "the lease of a running task is live"
-        job.running -= 1
+        self._stop(job, task, lease_id, now)
         row = records.LeaseEnded(
-            lease=lease.id, job=job.id, task=index, attempt=lease.attempt, fault="cancelled", counted=False
+            lease=lease.id, job=job.id, task=lease.task, attempt=lease.attempt, fault="cancelled", counted=False
         )
         self.out.append(fx.Record(row=row))
         return self.leases.end(lease)
@@ -317,13 +446,15 @@ class Book(Docket):
         task = job.tasks.get(index)
         if task is None:
             return TaskSnapshot(task=index, state=job.state_of(index), delivered=job.state_of(index) != "pending")
-        lease = None if task.lease is None else self.leases.get(task.lease)
+        first, again = (*map(self.leases.get, task.leases), None, None)[:2]
+        lease = first
         return TaskSnapshot(
             task=index,
             state=task.state,
             attempts=task.attempts,
-            worker=task.worker,
-            lease=task.lease,
+            worker=task.worker if lease is None else lease.worker,
+            again=None if again is None else again.worker,
+            lease=None if lease is None else lease.id,
             started=lease is not None and lease.running,
             since=None if lease is None else lease.granted,
             progress=-1 if lease is None else lease.progress,
@@ -345,14 +476,19 @@ class Book(Docket):
             job.check()
             assert not job.ended, "an ended job was kept"
             stands = job.id in self.lines[job.manifest.owner]
-            assert stands == bool(job.pending or job.shy), "a job with tasks is not in line, or one without is"
-            running += job.running
+            assert stands == job.stands, "a job with tasks is not in line, or one without is"
+            job.standing.check()
             for index, task in job.tasks.items():
                 key = TaskKey(job.id, index)
                 assert (key in self.rests) == (task.avoid is not None), "a pause without an end, or without a reason"
-                lease = None if task.lease is None else self.leases.get(task.lease)
-                if task.lease is not None:
+                for each in task.leases:
+                    lease = self.leases.get(each)
                     assert lease is not None, "a running task without a lease"
-                    assert (lease.job, lease.task, lease.attempt) == (job.id, index, task.attempts), "the wrong lease"
+                    assert (lease.job, lease.task) == (job.id, index), "the wrong lease"
+                    assert lease.attempt <= task.attempts, "an attempt that was never counted"
+                    assert (each in job.tail) == (len(task.leases) == 1), "alone or not?"
+                running += len(task.leases)
+            assert len(job.tail) <= job.running, "a dead attempt is in the tail"
+            assert not job.tail.open or len(job.tail), "second attempts of nothing"
         assert running == len(self.leases), "a lease without a running task"
         assert sum(len(line) for line in self.lines.values()) <= len(self.jobs), "a dead job stands in line"

@@ -12,20 +12,24 @@ from typing import Final
 from p2pq.core.intervals import IntervalSet
 from p2pq.core.placement import Ask, JobSnapshot
 from p2pq.core.records import Intervals, RestoredTask
+from p2pq.core.standing import Standing
+from p2pq.core.tails import Tail
 from p2pq.model.halt import Halt
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import JobState, Outcome, TaskState
 from p2pq.wire.objects import Manifest
 
 OVER: Final[tuple[TaskState, ...]] = ("done", "failed", "cancelled")
+LEASES_MAX: Final = 2
+"""Attempts of one task at the same time."""
 
 
 class Task:
     """A task with a history."""
 
     __slots__ = (
-        "attempts", "avoid", "delivered", "detail", "died", "failures", "faults", "lease", "outcome", "rests", "returns",
-        "state", "stuck", "worker",
+        "attempts", "avoid", "blame", "delivered", "detail", "died", "dropped", "failures", "faults", "leases", "outcome",
+        "rests", "returns", "state", "stuck", "worker",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -33,6 +37,7 @@ class Task:
         self.attempts = 0
         """Granted so far; the latest attempt has this number."""
         self.worker: NodeId | None = None
+        """Who got the latest attempt."""
         self.wipe()
 
     def wipe(self) -> None:
@@ -48,10 +53,15 @@ class Task:
         self.delivered = False
         self.stuck = 0
         """Deliveries that failed in a row."""
-        self.lease: LeaseId | None = None
+        self.leases: tuple[LeaseId, ...] = ()
+        """Of the attempts that are under way, the oldest first: one, or two at the tail of a job."""
         self.outcome: Outcome | None = None
         self.avoid: NodeId | None = None
         """The worker that it failed on last, while that matters."""
+        self.blame: tuple[NodeId, ...] = ()
+        """The workers that it failed on, in this life of the master."""
+        self.dropped: tuple[NodeId, ...] = ()
+        """The workers that lost it by their own doing, once for each time, in this life of the master."""
 
 
 class Job:
@@ -82,6 +92,8 @@ class Job:
         self.halt: Halt | None = None
         self.halted = ""
         """After what it was halted: no further attempt begins."""
+        self.tail = Tail()
+        self.standing = Standing()
         self.able: tuple[int, tuple[NodeId, ...]] = (-1, ())
         """Up to two linked workers that could run it, and as of which change of the workers that is."""
 
@@ -125,6 +137,16 @@ class Job:
                     del self.shy[avoided]
         return taken + self.pending.take(limit - len(taken))
 
+    @property
+    def waits(self) -> bool:
+        """Whether there is a task that somebody may have now."""
+        return bool(self.pending or self.shy)
+
+    @property
+    def stands(self) -> bool:
+        """Whether there is anything to grant, be it a second attempt."""
+        return self.waits or self.tail.open
+
     def may_take(self, worker: NodeId) -> bool:
         """Whether there is a task that ``worker`` may have."""
         return bool(self.pending) or len(self.shy) > (worker in self.shy)
@@ -149,7 +171,7 @@ class Job:
         """A task is over; ``deliver`` tells whether its results are still to be written out."""
         task = self.task(index)
         task.state = state
-        task.lease = None
+        task.leases = ()
         task.avoid = None
         task.delivered = not deliver
         self.over[state] += 1
@@ -162,7 +184,7 @@ class Job:
         for task in self.tasks.values():
             if task.state == "pending" or (running and task.state == "running"):
                 task.state = "cancelled"
-                task.lease = None
+                task.leases = ()
                 task.avoid = None
                 task.delivered = True
         self.over["cancelled"] += self.unsettled - self.running
@@ -217,6 +239,7 @@ class Job:
             self.pending.add(other)
         if again or rest:
             self.halted = ""
+            self.standing = Standing()  # nothing counts any more, so nothing can be forgiven
         return again, rest
 
     def _is_over(self, index: int, states: tuple[TaskState, ...]) -> bool:
@@ -308,7 +331,8 @@ class Job:
         waiting = sum(task.state in OVER and not task.delivered for task in self.tasks.values())
         assert self.undelivered == waiting, "the count of undelivered results is wrong"
         for index, task in self.tasks.items():
-            assert (task.lease is not None) == (task.state == "running"), "running means: under a lease"
+            assert bool(task.leases) == (task.state == "running"), "running means: under a lease"
+            assert len(task.leases) <= LEASES_MAX, "too many attempts at once"
             assert task.state == "pending" or index not in self.pending, "a task that is not pending may be granted"
 
 
@@ -331,7 +355,7 @@ class Line:
         entry = (job.rank, job.id)
         at = bisect_left(self._jobs, entry)
         stands = at < len(self._jobs) and self._jobs[at] == entry
-        wants = bool(job.pending or job.shy)
+        wants = job.stands
         if wants and not stands:
             insort(self._jobs, entry)
         elif stands and not wants:

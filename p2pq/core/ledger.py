@@ -16,10 +16,11 @@ PEERS_MAX: Final = 1024
 
 
 class _Task:
-    __slots__ = ("attempts", "delivered", "detail", "died", "failures", "faults", "state")
+    __slots__ = ("attempts", "delivered", "detail", "died", "failures", "faults", "live", "state")
 
     def __init__(self, old: records.RestoredTask | None = None) -> None:
         self.state: TaskState = "pending"
+        self.live = 0
         self.attempts = 0
         self.wipe()
         if old is not None:
@@ -67,7 +68,7 @@ class Ledger:
         self._peers: dict[NodeId, records.PeerSeen] = {}
         self._bans: dict[tuple[NodeId, bytes], records.BanKept] = {}
 
-    def apply(self, row: records.Row) -> None:  # noqa: C901, PLR0912  one arm per row is the clearest there is
+    def apply(self, row: records.Row) -> None:  # noqa: C901, PLR0912, PLR0915  one arm per row is the clearest there is
         """Take one row in.
 
         Rows of a job that has ended do nothing.
@@ -89,6 +90,9 @@ class Ledger:
                 self._lease_ended(row)
             case records.AttemptEnded():
                 self._attempt_ended(row)
+            case records.FailureForgiven():
+                if job := self._jobs.get(row.job):
+                    job.task(row.task).failures -= 1
             case records.TaskEnded():
                 if job := self._jobs.get(row.job):
                     task = job.task(row.task)
@@ -145,6 +149,7 @@ class Ledger:
         if job := self._jobs.get(row.job):
             task = job.task(row.task)
             task.state, task.attempts = "running", row.attempt
+            task.live += 1
             self._leases[row.lease] = records.RestoredLease(
                 lease=row.lease, job=row.job, task=row.task, attempt=row.attempt, worker=row.worker
             )
@@ -153,7 +158,8 @@ class Ledger:
         self._leases.pop(row.lease, None)
         if job := self._jobs.get(row.job):
             task = job.task(row.task)
-            if task.state == "running":
+            task.live -= 1
+            if task.state == "running" and not task.live:
                 task.state = "pending"
             task.faults += row.counted
 
@@ -163,6 +169,7 @@ class Ledger:
         if job := self._jobs.get(row.job):
             task = job.task(row.task)
             task.state = row.state
+            task.live -= 1
             task.failures += row.counted and not row.result.outcome.ok
             task.died = task.died or row.result.outcome.reason == "runner-died"
 

@@ -206,6 +206,7 @@ class Membership:
                 | msg.Nothing()
                 | msg.Return()
                 | msg.Heartbeat()
+                | msg.Recall()
                 | msg.Cancel()
                 | msg.ResultReady()
                 | msg.Receipted()

@@ -205,7 +205,7 @@ class Node:
         match message:
             case msg.ProfileIs() | msg.Holding() | msg.Request() | msg.Return() | msg.Heartbeat() | msg.ResultReady():
                 turn.take(self._queue.handle(event, now))
-            case msg.HasWork() | msg.Granted() | msg.Nothing() | msg.Cancel() | msg.Receipted():
+            case msg.HasWork() | msg.Granted() | msg.Nothing() | msg.Recall() | msg.Cancel() | msg.Receipted():
                 turn.take(self._worker.handle(event, now))
             case msg.Peers():
                 turn.take(self._membership.handle(event, now))

@@ -38,6 +38,8 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Attempts of this master that it holds."""
     cpus: int
     """Cpus that those attempts use."""
+    held_back: bool = False
+    """It gets one attempt at a time of the job in question: those before failed there."""
 
 
 class TaskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +51,8 @@ class TaskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Granted so far; the running or last one has this number."""
     worker: NodeId | None = None
     """Who runs it, or ran it last (not known of lives before a restart)."""
+    again: NodeId | None = None
+    """Who runs a second attempt of it at the same time."""
     lease: LeaseId | None = None
     started: bool = False
     """The worker says that it runs (rather than waits for a slot or for blobs)."""
@@ -157,6 +161,9 @@ def _why_not_pending(task: TaskSnapshot, now: Mono, workers: Sequence[WorkerSnap
     where = f" on {_name(task.worker, workers)}" if task.worker else ""
     if task.state == "running":
         since = f" for {now - task.since:.0f} s" if task.since is not None else ""
+        if task.again is not None:
+            other = _name(task.again, workers)
+            return f"running{where}{since}, longer than others, so also on {other}; the first result counts."
         verb = "running" if task.started else "being prepared (fetching files or waiting for a slot)"
         return f"{verb}{where}{since}, attempt {task.attempts}; nothing to do but wait."
     if task.state == "cancelled":
@@ -179,10 +186,17 @@ def _why_waiting(ask: Ask, workers: Sequence[WorkerSnapshot]) -> str:
     able = [worker for worker, clause in barriers if clause is None]
     if not able:
         return _why_nobody(ask, barriers)
-    full = [worker for worker in able if worker.profile.slots - worker.cpus < ask.resources.cpus]
-    if len(full) == len(able):
-        return f"{_names(full)} {_verb(full, 'is', 'are')} busy with tasks of this node; it starts when one ends."
-    free = [worker for worker in able if worker not in full]
+    return _why_not_yet(ask, able)
+
+
+def _why_not_yet(ask: Ask, able: Sequence[WorkerSnapshot]) -> str:
+    """Say what those who could run it do instead."""
+    heard = [worker for worker in able if not worker.held_back]
+    if not heard:
+        return f"{_names(able)} {_verb(able, 'is', 'are')} left out for a moment: attempts of this job failed there in a row."
+    free = [worker for worker in heard if worker.profile.slots - worker.cpus >= ask.resources.cpus]
+    if not free:
+        return f"{_names(heard)} {_verb(heard, 'is', 'are')} busy with tasks of this node; it starts when one ends."
     if all(worker.request is None for worker in free):
         return f"{_names(free)} {_verb(free, 'has', 'have')} not asked for work yet; if this lasts, see `p2pq status`."
     return f"{_names(free)} {_verb(free, 'serves', 'serve')} others now; it starts when its owner's turn comes."

@@ -12,15 +12,15 @@ from p2pq.core import records
 from p2pq.core.announcer import Announcer
 from p2pq.core.book import Book
 from p2pq.core.clock import WallClock
+from p2pq.core.crew import Crew, Hand
 from p2pq.core.identity import Identity
 from p2pq.core.jobs import Job
 from p2pq.core.leases import Lease
-from p2pq.core.placement import JobSnapshot, TaskSnapshot, WorkerSnapshot, barrier, room, why
+from p2pq.core.placement import JobSnapshot, TaskSnapshot, WorkerSnapshot, room, why
 from p2pq.errors import Reject
 from p2pq.model import notice
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import BlobId, JobId, LeaseId, Mono, NodeId, Wall
-from p2pq.model.job import Profile
 from p2pq.wire import messages as msg
 from p2pq.wire import prims, seal, sign
 from p2pq.wire.objects import Grant, Manifest, Receipt, ReceiptItem, Result, ResultItem, Verdict
@@ -29,24 +29,8 @@ MANIFESTS_MAX: Final = 256
 """Jobs per link whose manifest is known to have been sent; beyond it the longest unused is sent again."""
 
 
-class _Worker:
-    """A linked peer."""
-
-    __slots__ = ("leaving", "link", "mark", "profile", "request", "sent")
-
-    def __init__(self, link: ev.LinkUp, mark: LeaseId) -> None:
-        self.link = link
-        self.mark = mark
-        """Leases from here on were granted over this very link, so its Holding says nothing of them."""
-        self.profile = Profile()
-        self.request: msg.Request | None = None
-        self.sent: dict[JobId, bytes] = {}
-        """Jobs whose manifest this link has carried, least recently used first, with the job key sealed to it."""
-        self.leaving = False
-
-    @property
-    def works(self) -> bool:
-        return "work" in self.link.caps
+RECALL_S: Final = 0.25
+"""Leases are asked back at most this often."""
 
 
 class Queue:
@@ -72,10 +56,10 @@ class Queue:
         self._entropy = entropy
         self._clock = WallClock(now, wall)
         self._began = now
-        self._workers: dict[NodeId, _Worker] = {}
-        self._workers_version = 0
+        self._recall_at = now
+        self._crew = Crew(identity.node)
         self._announcer = Announcer(identity.node)
-        self._book = Book(identity.node, settings, restored, self._clock, self._other_is_able, now)
+        self._book = Book(identity.node, settings, restored, self._clock, self._crew.other_is_able, now)
         self._out = self._book.out
 
     # -- the machine ----------------------------------------------------------------------------------------------------
@@ -173,6 +157,10 @@ class Queue:
 
     def _announce(self, now: Mono) -> None:
         book = self._book
+        for worker in book.wake:
+            if worker in self._crew:
+                self._tell(self._announcer.wake(worker))
+        book.wake.clear()
         tasks = book.grantable(self._announcer.sleepers) if book.grew else 0
         self._tell(self._announcer.update(book.owners(), tasks, now, grew=book.grew))
         book.grew = False
@@ -183,33 +171,31 @@ class Queue:
         for lease in leases:
             by_worker.setdefault(lease.worker, []).append(lease.id)
         for worker, over in by_worker.items():
-            if worker in self._workers:
+            if worker in self._crew:
                 self._send(worker, msg.Cancel(leases=tuple(over)))
 
     # -- links ----------------------------------------------------------------------------------------------------------
 
     def _link_up(self, link: ev.LinkUp) -> None:
-        worker = self._workers[link.peer] = _Worker(link, self._book.leases.mark)
-        self._workers_version += 1
+        worker = self._crew.join(link, self._book.leases.mark)
         if worker.works:
             self._announcer.join(link.peer)
             self._tell(self._announcer.wake(link.peer))
 
     def _link_down(self, peer: NodeId) -> None:
         # Its leases run on until they expire: a cable pulled for half a minute costs nothing.
-        self._workers.pop(peer, None)
-        self._workers_version += 1
+        self._crew.leave(peer)
         self._announcer.leave(peer)
 
     def _received(self, peer: NodeId, message: msg.CoreMessage, now: Mono) -> None:
-        worker = self._workers.get(peer)
+        worker = self._crew.get(peer)
         if worker is None:
             self._drop(peer, "not linked")
             return
         match message:
             case msg.ProfileIs():
                 worker.profile = message.profile
-                self._workers_version += 1
+                self._crew.changed()
                 if worker.works:
                     self._tell(self._announcer.wake(peer))
             case msg.Holding():
@@ -224,11 +210,12 @@ class Queue:
                 self._result_ready(peer, message)
             case msg.Leaving():
                 worker.leaving = True
-                self._workers_version += 1
+                self._crew.changed()
             case (
                 msg.HasWork()
                 | msg.Granted()
                 | msg.Nothing()
+                | msg.Recall()
                 | msg.Cancel()
                 | msg.Receipted()
                 | msg.Peers()
@@ -238,7 +225,7 @@ class Queue:
             case _:
                 assert_never(message)
 
-    def _holding(self, worker: _Worker, named: tuple[LeaseId, ...], now: Mono) -> None:
+    def _holding(self, worker: Hand, named: tuple[LeaseId, ...], now: Mono) -> None:
         peer = worker.link.peer
         holds = frozenset(named)
         for lease in self._book.leases.held(peer):
@@ -269,7 +256,7 @@ class Queue:
 
     # -- granting -------------------------------------------------------------------------------------------------------
 
-    def _request(self, worker: _Worker, request: msg.Request, now: Mono) -> None:
+    def _request(self, worker: Hand, request: msg.Request, now: Mono) -> None:
         peer = worker.link.peer
         if not worker.works:
             self._drop(peer, "no work capability")
@@ -278,45 +265,53 @@ class Queue:
             self._drop(peer, "repeated request")
             return
         worker.request = request
-        ahead = dict(request.ahead)
-        held_max = msg.LEASES_MAX - self._book.leases.count(peer)
-        for job_id in self._book.lines.get(request.owner, ()):
-            job = self._book.jobs[job_id]
-            if not self._able(job, worker):
-                continue
-            limit = room(job.ask.resources, request) + max(0, ahead.get(job_id, 0))
-            limit = min(limit, request.tasks_max, held_max)
-            if limit > 0 and job.may_take(peer):
-                self._grant(job, worker, request.nonce, limit, now)
-                return
+        if self._serve(worker, request, now):
+            return
         self._announcer.slept(peer)
         self._send(peer, msg.Nothing(nonce=request.nonce, owner=request.owner, counter=self._announcer.counter))
+        self._recall(worker, request, now)
 
-    def _able(self, job: Job, worker: _Worker) -> bool:
+    def _serve(self, worker: Hand, request: msg.Request, now: Mono) -> bool:
+        """Grant tasks that wait; where none do, second attempts of what takes too long. Return whether there were any."""
         peer = worker.link.peer
-        return (
-            worker.works
-            and not worker.leaving
-            and barrier(job.ask, worker.profile, peer, own=peer == self._identity.node) is None
-        )
+        ahead = dict(request.ahead)
+        held_max = msg.LEASES_MAX - self._book.leases.count(peer)
+        for again in (False, True):
+            for job_id in self._book.lines.get(request.owner, ()):
+                job = self._book.jobs[job_id]
+                if not self._crew.able(job, worker) or not (job.tail.open if again else job.may_take(peer)):
+                    continue
+                limit = room(job.ask.resources, request)
+                if not again and not self._book.held_back(job, peer):
+                    limit += max(0, ahead.get(job_id, 0))
+                limit = self._book.allowance(job, peer, min(limit, request.tasks_max, held_max), now)
+                if limit > 0 and self._grant(job, worker, request.nonce, limit, now, again=again):
+                    return True
+        return False
 
-    def _other_is_able(self, job: Job, worker: NodeId) -> bool:
-        version, able = job.able
-        if version != self._workers_version:
-            # Two are enough to tell for any worker whether there is another.
-            candidates = (peer for peer, candidate in self._workers.items() if self._able(job, candidate))
-            able = tuple(peer for _, peer in zip(range(2), candidates, strict=False))
-            job.able = (self._workers_version, able)
-        return any(peer != worker for peer in able)
+    def _recall(self, idle: Hand, request: msg.Request, now: Mono) -> None:
+        """Ask the worker that holds most more than it can run for some of that: another one is idle and nothing waits."""
+        if now < self._recall_at or not request.cpus or not len(self._book.leases):
+            return
+        fullest, most = self._crew.fullest(idle, self._book.leases)
+        if fullest is not None:
+            self._recall_at = Mono(now + RECALL_S)
+            self._send(fullest, msg.Recall(tasks=min(-(-most // 2), request.tasks_max)))
 
-    def _grant(self, job: Job, worker: _Worker, nonce: bytes, limit: int, now: Mono) -> None:
+    def _grant(self, job: Job, worker: Hand, nonce: bytes, limit: int, now: Mono, *, again: bool) -> bool:
+        """Grant up to so many attempts, if there is one that it may have; return whether that is settled by this."""
         peer = worker.link.peer
         known = job.id in worker.sent
         try:
-            key = worker.sent.pop(job.id) if known else self._seal(job, worker)
+            key = worker.sent[job.id] if known else self._seal(job, worker)
         except Reject as reject:
             self._drop(peer, f"prekey: {reject.reason}", close=True)
-            return
+            return True
+        give = self._book.grant_again if again else self._book.grant
+        items = give(job, peer, limit, now)
+        if not items:
+            return False
+        worker.sent.pop(job.id, None)
         worker.sent[job.id] = key
         if len(worker.sent) > MANIFESTS_MAX:
             del worker.sent[next(iter(worker.sent))]
@@ -327,19 +322,20 @@ class Queue:
             nonce=nonce,
             job=job.id,
             manifest=job.digest,
-            items=self._book.grant(job, peer, limit, now),
+            items=items,
             key=key,
             expires=self._clock.at(now) + self._lease_ms,
         )
         manifest = b"" if known else job.raw
         self._send(peer, msg.Granted(grant=sign.sign(self._signer, grant), manifest=manifest))
+        return True
 
-    def _seal(self, job: Job, worker: _Worker) -> bytes:
+    def _seal(self, job: Job, worker: Hand) -> bytes:
         return seal.seal(worker.link.prekey, job.key, job.digest, self._entropy)
 
     # -- what comes back ------------------------------------------------------------------------------------------------
 
-    def _returned(self, worker: _Worker, items: tuple[msg.ReturnItem, ...], now: Mono) -> None:
+    def _returned(self, worker: Hand, items: tuple[msg.ReturnItem, ...], now: Mono) -> None:
         peer = worker.link.peer
         strangers = 0
         for item in items:
@@ -391,8 +387,8 @@ class Queue:
         lease = self._book.leases.get(lease_id)
         if lease is None or lease.collecting is None:
             return  # it was cancelled meanwhile
-        self._book.settle(lease, now)
-        if lease.worker in self._workers:
+        self._revoke(self._book.settle(lease, now))
+        if lease.worker in self._crew:
             self._receipt(lease.worker, [lease.id], "settled")
 
     def _collect_failed(self, event: ev.CollectFailed, now: Mono) -> None:
@@ -403,7 +399,7 @@ class Queue:
             self._book.leases.collect_failed(lease, now)
             return
         self._book.lose(lease, "deliver", event.reason, now)
-        if lease.worker in self._workers:
+        if lease.worker in self._crew:
             self._receipt(lease.worker, [lease.id], "refused")
 
     def _receipt(self, peer: NodeId, leases: list[LeaseId], verdict: Verdict) -> None:
@@ -455,22 +451,14 @@ class Queue:
         live = self._book.leases.get(lease)
         return None if live is None else live.collecting
 
-    def workers(self) -> list[WorkerSnapshot]:
-        """Return the linked peers that may work."""
-        return [
-            WorkerSnapshot(
-                node=peer,
-                name=worker.link.name,
-                profile=worker.profile,
-                own=peer == self._identity.node,
-                leaving=worker.leaving,
-                request=worker.request,
-                leases=self._book.leases.count(peer),
-                cpus=sum(self._book.jobs[lease.job].ask.resources.cpus for lease in self._book.leases.held(peer)),
-            )
-            for peer, worker in self._workers.items()
-            if worker.works
-        ]
+    def workers(self, job: Job | None = None) -> list[WorkerSnapshot]:
+        """Return the linked peers that may work, as they stand with a job if one is given."""
+        book = self._book
+        return self._crew.snapshots(
+            book.leases,
+            lambda each: book.jobs[each].ask.resources.cpus,
+            lambda worker: job is not None and book.held_back(job, worker),
+        )
 
     def why(self, job_id: JobId, index: int | None, now: Mono) -> str | None:
         """Say in one sentence where an open job (or one task of it) stands; None if there is no such job or task."""
@@ -478,11 +466,11 @@ class Queue:
         if job is None or (index is not None and not 0 <= index < job.manifest.tasks):
             return None
         task = None if index is None else self._book.task_snapshot(job, index)
-        return why(job.snapshot(), task, now, self.workers())
+        return why(job.snapshot(), task, now, self.workers(job))
 
     def check(self) -> None:
         """Assert the invariants; they hold between any two calls of ``handle``."""
         self._book.check()
         self._announcer.check()
-        for worker in self._workers.values():
+        for worker in self._crew:
             assert len(worker.sent) <= MANIFESTS_MAX, "a link remembers too many manifests"

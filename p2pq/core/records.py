@@ -55,7 +55,10 @@ class LeaseGranted(_Row, frozen=True, kw_only=True):
 
 
 class LeaseEnded(_Row, frozen=True, kw_only=True):
-    """A lease is over without a result (expired, returned, lost, cancelled); the task waits again unless settled."""
+    """A lease is over without a result (expired, returned, lost, cancelled).
+
+    The task waits again unless it is settled or has another live lease.
+    """
 
     lease: LeaseId
     job: JobId
@@ -76,10 +79,18 @@ class AttemptEnded(_Row, frozen=True, kw_only=True):
     worker: NodeId
     result: ResultItem
     state: TaskState
-    """done, failed, or pending (another attempt follows)."""
+    """done, failed, pending (another attempt follows), or running (another attempt is under way already)."""
     wall: Wall
     counted: bool = True
-    """Where the outcome is not ok: whether it counts as a failure (the first death of a runner does not)."""
+    """Where the outcome is not ok: whether it counts as a failure (not the first death of a runner, nor a suspect's)."""
+
+
+class FailureForgiven(_Row, frozen=True, kw_only=True):
+    """A failed attempt that had counted against its task does so no more: its worker turned out to be at fault."""
+
+    job: JobId
+    task: int
+    attempt: int
 
 
 class TaskEnded(_Row, frozen=True, kw_only=True):
@@ -182,6 +193,7 @@ Row = (
     | LeaseGranted
     | LeaseEnded
     | AttemptEnded
+    | FailureForgiven
     | TaskEnded
     | TasksCancelled
     | TaskDelivered

@@ -178,6 +178,9 @@ class Worker:
                 self._granted(master, message, now, out)
             case msg.Nothing() as message:
                 self._asking.nothing(peer, message)
+            case msg.Recall(tasks=tasks):
+                waiting = [each for each in self._slots.of(peer) if each.state == "waiting"]
+                self._hand_back(waiting[-tasks:], "recalled", now, out)
             case msg.Cancel(leases=leases):
                 for lease in leases:
                     self._cancel(peer, lease, now, out)
@@ -376,7 +379,7 @@ class Worker:
             return
         manifest = attempt.manifest
         took_s = self._end(attempt, event.outcome.reason, now, out)
-        self._asking.ended(event.master, JobId(manifest.job), manifest.owner, took_s)
+        self._asking.ended(event.master, JobId(manifest.job), manifest.owner, took_s, ok=event.outcome.ok)
         # Before the record: the slot need not stand empty until the result is durable.
         self._fill(now, out)
         item = ResultItem(

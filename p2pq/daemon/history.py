@@ -122,7 +122,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
 _JOBS: Final = """
 SELECT jobs.job, submitted, extra, jobs.state, jobs.ended, cancelled,
     coalesce(jobs.attempts, (SELECT sum(tasks.attempts) FROM tasks WHERE tasks.n = jobs.n), 0),
-    CASE WHEN jobs.state IS NULL THEN (SELECT count(*) FROM leases WHERE leases.n = jobs.n) ELSE 0 END,
+    CASE WHEN jobs.state IS NULL THEN (SELECT count(DISTINCT task) FROM leases WHERE leases.n = jobs.n) ELSE 0 END,
     coalesce(done, (SELECT sum(tasks.state = 'done') FROM tasks WHERE tasks.n = jobs.n), 0),
     coalesce(failed, (SELECT sum(tasks.state = 'failed') FROM tasks WHERE tasks.n = jobs.n), 0),
     coalesce((SELECT sum(tasks.state = 'cancelled') FROM tasks WHERE tasks.n = jobs.n), 0), halted
@@ -175,7 +175,9 @@ class History:
     def running_tasks(self, job: JobId) -> tuple[int, ...]:
         """Return the tasks of a job that are under a lease, in order; PAGE_MAX at most."""
         found = self._rows(
-            "SELECT task FROM leases WHERE n = (SELECT n FROM jobs WHERE job = ?) ORDER BY task LIMIT ?", job, PAGE_MAX
+            "SELECT DISTINCT task FROM leases WHERE n = (SELECT n FROM jobs WHERE job = ?) ORDER BY task LIMIT ?",
+            job,
+            PAGE_MAX,
         )
         return tuple(task for (task,) in found)
 
@@ -223,7 +225,8 @@ class History:
         found = self._rows(
             "SELECT t.task, t.state, t.attempts, t.failures, t.faults, t.detail, t.delivered, t.ended, "  # noqa: S608
             f"{_ATTEMPT} FROM tasks AS t LEFT JOIN attempts AS a "
-            "ON a.n = t.n AND a.task = t.task AND a.attempt = t.attempts "
+            "ON a.n = t.n AND a.task = t.task AND a.attempt = "
+            "CASE WHEN t.state IN ('done', 'failed') THEN coalesce(t.decided, t.attempts) ELSE t.attempts END "
             "WHERE t.n = (SELECT n FROM jobs WHERE job = ? AND NOT pruned) AND t.task >= ? ORDER BY t.task LIMIT ?",
             job,
             start,
@@ -252,10 +255,12 @@ class History:
             raise sqlite.storage_error(error, self._path) from error
 
     def result(self, job: JobId, task: int, attempt: int | None = None) -> ResultItem | None:
-        """Return the result that came of an attempt (the latest that has one), settled or not."""
+        """Return the result that came of an attempt (the latest that came), settled or not."""
         found = self._rows(
-            "SELECT result FROM attempts WHERE n = (SELECT n FROM jobs WHERE job = ? AND NOT pruned) AND task = ? "
-            "AND (? IS NULL OR attempt = ?) AND result IS NOT NULL ORDER BY attempt DESC LIMIT 1",
+            "SELECT a.result FROM attempts AS a LEFT JOIN tasks AS t ON t.n = a.n AND t.task = a.task "
+            "WHERE a.n = (SELECT n FROM jobs WHERE job = ? AND NOT pruned) AND a.task = ? "
+            "AND (? IS NULL OR a.attempt = ?) AND a.result IS NOT NULL "
+            "ORDER BY a.attempt = t.decided DESC, a.attempt DESC LIMIT 1",
             job,
             task,
             attempt,

@@ -107,6 +107,8 @@ class Homecoming:
             self._blobs.unpin(tag)
             self._post(CollectFailed(lease=effect.lease, reason="an internal error, see node.log"))
             return
+        if self._scheduler.collecting(effect.lease) is None:
+            self._blobs.unpin(tag)  # the task was cancelled, or another attempt of it was faster
         self._post(Collected(lease=effect.lease))
 
     def _secure(self, item: ResultItem | None, wanted: set[bytes]) -> None:

@@ -26,6 +26,8 @@ ALTER TABLE jobs ADD COLUMN kept BLOB;
 ALTER TABLE jobs ADD COLUMN halt BLOB;
 ALTER TABLE jobs ADD COLUMN halted TEXT NOT NULL DEFAULT '';
 ALTER TABLE attempts ADD COLUMN counted INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE tasks ADD COLUMN decided INTEGER;
+CREATE INDEX leases_task ON leases (n, task);
 """,
 }
 """Format -> the statements that make the next one of it."""

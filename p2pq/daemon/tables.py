@@ -14,6 +14,7 @@ from p2pq.core.records import (
     AttemptEnded,
     BanKept,
     EpochBegun,
+    FailureForgiven,
     JobAdded,
     JobEnded,
     JobHalted,
@@ -77,6 +78,7 @@ CREATE TABLE tasks (
     delivered INTEGER NOT NULL DEFAULT 0,
     died INTEGER NOT NULL DEFAULT 0,
     ended INTEGER,
+    decided INTEGER,
     PRIMARY KEY (n, task)
 ) WITHOUT ROWID;
 CREATE TABLE attempts (
@@ -104,6 +106,7 @@ CREATE TABLE leases (
     worker BLOB NOT NULL,
     PRIMARY KEY (epoch, counter)
 ) WITHOUT ROWID;
+CREATE INDEX leases_task ON leases (n, task);
 CREATE TABLE settled (
     epoch INTEGER NOT NULL,
     start INTEGER NOT NULL,
@@ -160,7 +163,7 @@ class Tables:
             self._settled.setdefault(epoch, IntervalSet()).add(start, stop)
         self._touched = {}
 
-    def apply(self, row: Row | ExtraKept, wall: Wall) -> None:  # noqa: C901, PLR0912  one arm per row
+    def apply(self, row: Row | ExtraKept, wall: Wall) -> None:  # noqa: C901, PLR0912, PLR0915  one arm per row
         """Change the database as the row says; rows of a job that has ended change nothing but leases.
 
         Args:
@@ -191,6 +194,8 @@ class Tables:
                 self._lease_ended(row, wall)
             case AttemptEnded():
                 self._attempt_ended(row)
+            case FailureForgiven():
+                self._forgiven(row)
             case TaskEnded():
                 self._task_ended(row)
             case TasksCancelled():
@@ -293,7 +298,8 @@ class Tables:
         number = self._numbers.get(row.job)
         self._db.execute("DELETE FROM leases WHERE epoch = ? AND counter = ?", _key(row.lease))
         self._db.execute(
-            "UPDATE tasks SET faults = faults + ?, state = CASE state WHEN 'running' THEN 'pending' ELSE state END "
+            "UPDATE tasks SET faults = faults + ?, state = CASE WHEN state = 'running' AND NOT EXISTS "
+            "(SELECT 1 FROM leases WHERE leases.n = tasks.n AND leases.task = tasks.task) THEN 'pending' ELSE state END "
             "WHERE n = ? AND task = ?",
             (row.counted, number, row.task),
         )
@@ -310,12 +316,14 @@ class Tables:
         self._settled.setdefault(epoch, IntervalSet()).add(counter)
         self._touched[epoch] = None
         self._db.execute(
-            "UPDATE tasks SET state = ?, failures = failures + ?, died = died OR ?, ended = ? WHERE n = ? AND task = ?",
+            "UPDATE tasks SET state = ?, failures = failures + ?, died = died OR ?, ended = ?, decided = ? "
+            "WHERE n = ? AND task = ?",
             (
                 row.state,
                 not outcome.ok and row.counted,
                 outcome.reason == "runner-died",
-                None if row.state == "pending" else row.wall,
+                row.wall if row.state in {"done", "failed"} else None,
+                row.result.attempt,
                 number,
                 row.task,
             ),
@@ -352,6 +360,13 @@ class Tables:
     def _retried(self, row: TasksRetried) -> None:
         if (number := self._numbers.get(row.job)) is not None:
             restoring.retried(self._db, number, row)
+
+    def _forgiven(self, row: FailureForgiven) -> None:
+        number = self._numbers.get(row.job)
+        self._db.execute("UPDATE tasks SET failures = failures - 1 WHERE n = ? AND task = ?", (number, row.task))
+        self._db.execute(
+            "UPDATE attempts SET counted = 0 WHERE n = ? AND task = ? AND attempt = ?", (number, row.task, row.attempt)
+        )
 
     def _task_ended(self, row: TaskEnded) -> None:
         number = self._numbers.get(row.job)

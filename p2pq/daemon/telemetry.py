@@ -167,6 +167,15 @@ def _told(notice: Notice) -> _Told:  # noqa: C901, PLR0911, PLR0912  one arm per
             )
         case n.LateResult():
             return _Told(logging.INFO, "result.late", notice.worker, lease=notice.lease, worker=notice.worker)
+        case n.WorkerSuspected():
+            return _Told(
+                logging.WARNING,
+                "worker.suspected",
+                (notice.job, notice.worker),
+                job=notice.job,
+                worker=notice.worker,
+                failures=notice.failures,
+            )
         case n.GuestTaken():
             return _Told(
                 logging.DEBUG,

@@ -43,6 +43,7 @@ Fault = Literal[
     "refused",
     "draining",
     "evicted",
+    "recalled",
     "lost",
     "expired",
     "deliver",

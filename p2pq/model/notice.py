@@ -120,6 +120,15 @@ class LateResult(_Notice, frozen=True, kw_only=True):
     worker: NodeId
 
 
+class WorkerSuspected(_Notice, frozen=True, kw_only=True):
+    """As master: attempts of a job fail there that succeed elsewhere; the worker must prove itself, one by one."""
+
+    job: JobId
+    worker: NodeId
+    failures: int
+    """Tasks that failed there in a row."""
+
+
 class GuestTaken(_Notice, frozen=True, kw_only=True):
     """As worker: an attempt for somebody begins (or is fetched)."""
 
@@ -198,6 +207,7 @@ Notice = (
     | JobFinished
     | LeaseExpired
     | LateResult
+    | WorkerSuspected
     | GuestTaken
     | GuestEnded
     | NodeWoke

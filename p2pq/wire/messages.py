@@ -20,7 +20,7 @@ from p2pq.wire.objects import (
     Name,
 )
 
-MINOR: Final = 1
+MINOR: Final = 2
 """The newest minor protocol version that this code speaks."""
 
 MESSAGE_BYTES_MAX: Final = 8 << 20
@@ -118,6 +118,12 @@ class Heartbeat(_Message, frozen=True, kw_only=True, tag="hb"):
     """Worker to master: I still hold these leases of yours; all are renewed."""
 
     beats: Annotated[tuple[Beat, ...], Meta(max_length=LEASES_MAX)]
+
+
+class Recall(_Message, frozen=True, kw_only=True, tag="rl"):
+    """Master to worker: others are idle and nothing waits; hand back up to so many leases of yours that have not started."""
+
+    tasks: Annotated[int, Meta(ge=1, le=ITEMS_MAX)]
 
 
 class Cancel(_Message, frozen=True, kw_only=True, tag="ca"):
@@ -247,6 +253,7 @@ CoreMessage = (
     | Nothing
     | Return
     | Heartbeat
+    | Recall
     | Cancel
     | ResultReady
     | Receipted
@@ -263,5 +270,5 @@ ServiceMessage = (
 
 Message = CoreMessage | ServiceMessage
 
-SINCE: Final[dict[type, int]] = {}
+SINCE: Final[dict[type, int]] = {Recall: 2}
 """Message types newer than minor version 1 and the version that brought them; never sent to older peers."""

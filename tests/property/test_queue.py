@@ -33,8 +33,10 @@ MEMBERS = {member.node: member for member in (MASTER, ALICE, BOB)}
 OVER = ("done", "failed", "cancelled")
 members = st.sampled_from(list(MEMBERS.values()))
 outcomes = st.sampled_from([OK, OK, BAD, Outcome(reason="runner-died"), Outcome(reason="signal", signal=9)])
-faults = st.sampled_from(["late", "draining", "refused", "no-manifest", "evicted", "disk", "fetch", "sandbox"])
-seconds = st.sampled_from([0.0, 0.3, 1.0, 15.0, 61.0])
+faults = st.sampled_from(
+    ["late", "draining", "refused", "no-manifest", "evicted", "recalled", "disk", "fetch", "sandbox"]
+)
+seconds = st.sampled_from([0.0, 0.3, 1.0, 3.0, 15.0, 61.0])
 picks = st.integers(min_value=0, max_value=7)
 
 
@@ -108,7 +110,7 @@ class Master(RuleBasedStateMachine):
             case r.AttemptEnded():
                 assert self.leases[row.lease] == (row.job, row.task), "a result was taken for another task"
                 assert (row.result.job, row.result.task) == (row.job, row.task), "a result of another task was taken"
-                if row.state != "pending":
+                if row.state in OVER:
                     self.settle(row.job, row.task, row.state)
             case r.TaskEnded():
                 self.settle(row.job, row.task, row.state)
@@ -131,7 +133,9 @@ class Master(RuleBasedStateMachine):
         restored = self.bench.disk.restored()
         queue = self.bench.queue
         assert [job.job for job in restored.jobs] == [job.job for job in queue.jobs()]
-        live = {(lease.job, lease.task): lease for lease in restored.leases}
+        live: dict[tuple[JobId, int], list[r.RestoredLease]] = {}
+        for lease in restored.leases:
+            live.setdefault((lease.job, lease.task), []).append(lease)
         for job in restored.jobs:
             kept = {task.task: task for task in job.tasks}
             for task in queue.tasks(job.job):
@@ -143,9 +147,13 @@ class Master(RuleBasedStateMachine):
                     assert (task.attempts, task.failures, task.faults) == (old.attempts, old.failures, old.faults)
                     assert task.delivered == old.delivered
                     assert task.faults <= FAULTS_MAX + 1
-                lease = live.get((job.job, task.task))
-                assert task.lease == (None if lease is None else lease.lease)
-                assert lease is None or lease.worker == task.worker
+                    assert task.failures >= 0
+                leases = live.get((job.job, task.task), [])
+                assert len(leases) <= 2
+                assert len({lease.worker for lease in leases}) == len(leases), "two attempts at one worker"
+                assert task.lease == (leases[0].lease if leases else None)
+                assert not leases or leases[0].worker == task.worker
+                assert task.again == (leases[1].worker if len(leases) > 1 else None)
             assert isinstance(queue.why(job.job, None, self.bench.now), str)
 
     # -- what may happen ------------------------------------------------------------------------------------------------

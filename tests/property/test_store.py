@@ -46,7 +46,7 @@ class Life:
         choices = [self.begin, self.peer, self.ban, self.keep]
         choices += [self.add] if len(self.attempts.keys() | self.live.keys()) == 0 or self.unused() else []
         choices += [self.grant, self.grant, self.end_task, self.deliver, self.cancel, self.end_job] if self.live else []
-        choices += [self.halt, self.retry] if self.live else []
+        choices += [self.halt, self.retry, self.forgive] if self.live else []
         choices += [self.reopen] if self.ended else []
         choices += [self.lose, self.settle, self.settle] if self.leases else []
         choices += [self.release] if self.kept else []
@@ -79,7 +79,8 @@ class Life:
 
     def grant(self, data: st.DataObject) -> list[Row]:
         job, task = data.draw(st.sampled_from(list(self.live))), data.draw(numbers)
-        if self.live[job].get(task, "pending") != "pending":
+        others = self.under_way(job, task)
+        if self.live[job].get(task, "pending") not in {"pending", "running"} or len(others) > 1:
             return []
         self.counter += data.draw(st.integers(1, 2))
         lease = LeaseId(self.epoch, self.counter)
@@ -89,10 +90,20 @@ class Life:
         worker, wall = data.draw(nodes), data.draw(walls)
         return [records.LeaseGranted(lease=lease, job=job, task=task, attempt=attempt, worker=worker, wall=wall)]
 
+    def under_way(self, job: JobId, task: int) -> list[LeaseId]:
+        return [lease for lease, (whose, which, _) in self.leases.items() if (whose, which) == (job, task)]
+
+    def forgive(self, data: st.DataObject) -> list[Row]:
+        job, task = data.draw(st.sampled_from(list(self.live))), data.draw(numbers)
+        attempts = self.attempts.get((job, task), 0)
+        if not attempts:
+            return []
+        return [records.FailureForgiven(job=job, task=task, attempt=data.draw(st.integers(1, attempts)))]
+
     def lose(self, data: st.DataObject) -> list[Row]:
         lease = data.draw(st.sampled_from(list(self.leases)))
         job, task, attempt = self.leases.pop(lease)
-        if job in self.live:
+        if job in self.live and not self.under_way(job, task):
             self.live[job][task] = "pending"
         counted = data.draw(bits)
         return [records.LeaseEnded(lease=lease, job=job, task=task, attempt=attempt, fault="lost", counted=counted)]
@@ -102,10 +113,19 @@ class Life:
         job, task, attempt = self.leases.pop(lease)
         outcome = data.draw(st.sampled_from(OUTCOMES))
         state = "done" if outcome.ok else data.draw(st.sampled_from(["failed", "pending"]))
+        before: list[Row] = []
+        if not outcome.ok and self.under_way(job, task):
+            state = "running"
+        for other in self.under_way(job, task) if outcome.ok else ():
+            _, _, lost = self.leases.pop(other)
+            before.append(
+                records.LeaseEnded(lease=other, job=job, task=task, attempt=lost, fault="cancelled", counted=False)
+            )
         if job in self.live:
             self.live[job][task] = state
         result = ResultItem(job=job, task=task, attempt=attempt, lease=lease, outcome=outcome, sandbox="strict")
         return [
+            *before,
             records.AttemptEnded(
                 lease=lease,
                 job=job,
@@ -115,7 +135,7 @@ class Life:
                 state=state,  # type: ignore[arg-type]
                 wall=data.draw(walls),
                 counted=data.draw(bits),
-            )
+            ),
         ]
 
     def end_task(self, data: st.DataObject) -> list[Row]:

@@ -32,14 +32,16 @@ class Member:
         self.prekey_secret = prims.blake2b(name.encode())
         self.prekey = prims.x25519_public(self.prekey_secret)
 
-    def link_up(self, *, caps: tuple[str, ...] = ("submit", "work"), prekey: bytes | None = None) -> ev.LinkUp:
+    def link_up(
+        self, *, caps: tuple[str, ...] = ("submit", "work"), prekey: bytes | None = None, minor: int = 1
+    ) -> ev.LinkUp:
         return ev.LinkUp(
             peer=self.node,
             name=self.name,
             owner=OWNER,
             caps=caps,
             boot=bytes(16),
-            minor=1,
+            minor=minor,
             prekey=self.prekey if prekey is None else prekey,
             address="192.0.2.1:9476",
         )

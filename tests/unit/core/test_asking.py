@@ -90,7 +90,7 @@ def test_who_is_asked_again_is_asked_with_all_there_is():
 def test_memory_alone_wakes_nobody():
     bench = Bench()
     bench.announce(1, "ann")
-    bench.asking.ended(ANN.node, job_id(1), "ann", 0.5)
+    bench.asking.ended(ANN.node, job_id(1), "ann", 0.5, ok=True)
     (request,) = bench.plan(Room(0, 100, 1), slots=1)
     bench.asking.nothing(ANN.node, Nothing(nonce=request.nonce, owner="ann", counter=1))
     assert bench.plan(Room(0, 100, 1), slots=1) == []
@@ -101,8 +101,8 @@ def test_leases_ahead_are_of_the_owner_that_was_drawn():
     bench = Bench()
     bench.announce(1, "ann", "bob")
     for _ in range(4):
-        bench.asking.ended(ANN.node, job_id(1), "ann", 0.5)
-        bench.asking.ended(ANN.node, job_id(2), "bob", 0.25)
+        bench.asking.ended(ANN.node, job_id(1), "ann", 0.5, ok=True)
+        bench.asking.ended(ANN.node, job_id(2), "bob", 0.25, ok=True)
     requests = bench.plan(slots=1)
     first = requests[0]
     ahead = {"ann": ((job_id(1), 2),), "bob": ((job_id(2), 4),)}
@@ -116,7 +116,7 @@ def test_without_a_free_cpu_only_short_jobs_are_asked_for():
     bench.announce(1, "ann")
     assert bench.plan(Room(0, 0, 0)) == []
     for _ in range(AHEAD_MAX):
-        bench.asking.ended(ANN.node, job_id(1), "ann", 0.001)
+        bench.asking.ended(ANN.node, job_id(1), "ann", 0.001, ok=True)
     assert bench.plan(Room(0, 0, 0), waiting_s=2.5) == []
     (request,) = bench.plan(Room(0, 0, 0), slots=1)
     assert (request.cpus, request.ahead) == (0, ((job_id(1), AHEAD_MAX),))
@@ -128,7 +128,7 @@ def test_no_more_of_a_job_is_asked_for_ahead_than_has_ended_here():
     bench.announce(1, "ann")
     counts = []
     for _ in range(12):
-        bench.asking.ended(ANN.node, job_id(1), "ann", 0.125)
+        bench.asking.ended(ANN.node, job_id(1), "ann", 0.125, ok=True)
         counts += [count for request in bench.plan(slots=1) for _, count in request.ahead]
         bench.asking.stop()
     # One lucky attempt of a long job proves little.
@@ -138,7 +138,7 @@ def test_no_more_of_a_job_is_asked_for_ahead_than_has_ended_here():
 def test_the_owner_drawn_for_leases_ahead_may_have_no_short_job():
     bench = Bench()
     bench.announce(1, "ann", "bob")
-    bench.asking.ended(ANN.node, job_id(1), "ann", 0.5)
+    bench.asking.ended(ANN.node, job_id(1), "ann", 0.5, ok=True)
     owners = []
     for _ in range(20):
         owners.append([request.owner for request in bench.plan(Room(0, 0, 0), slots=1)])
@@ -151,7 +151,7 @@ def test_the_owner_drawn_for_leases_ahead_may_have_no_short_job():
 def test_what_no_longer_fits_into_the_wait_is_not_asked_for():
     bench = Bench()
     bench.announce(1, "ann")
-    bench.asking.ended(ANN.node, job_id(1), "ann", 0.9)
+    bench.asking.ended(ANN.node, job_id(1), "ann", 0.9, ok=True)
     assert [request.ahead for request in bench.plan(slots=1, waiting_s=0.2)] == [()]
 
 
@@ -161,10 +161,10 @@ def test_short_jobs_are_bounded_and_long_ones_leave(monkeypatch):
     bench = Bench()
     bench.announce(1, "ann")
     for number in (1, 2, 3):
-        bench.asking.ended(ANN.node, job_id(number), "ann", 0.5)
+        bench.asking.ended(ANN.node, job_id(number), "ann", 0.5, ok=True)
     assert [job for job, _ in bench.plan(slots=1)[0].ahead] == [job_id(3), job_id(2)]
     bench.asking.stop()
-    bench.asking.ended(ANN.node, job_id(3), "ann", 100.0)
+    bench.asking.ended(ANN.node, job_id(3), "ann", 100.0, ok=True)
     bench.asking.grown(ANN.node, job_id(2))
     assert bench.plan(slots=1)[0].ahead == ()
 
@@ -172,7 +172,7 @@ def test_short_jobs_are_bounded_and_long_ones_leave(monkeypatch):
 def test_masters_that_are_gone_are_not_spoken_of():
     bench = Bench()
     bench.asking.gone(BOB.node)
-    bench.asking.ended(BOB.node, job_id(1), "bob", 0.1)
+    bench.asking.ended(BOB.node, job_id(1), "bob", 0.1, ok=True)
     bench.asking.grown(BOB.node, job_id(1))
     bench.asking.strike(BOB.node, Mono(0.0))
     bench.asking.set_full(BOB.node, full=True)

@@ -110,7 +110,7 @@ def test_restoring_a_cancelled_job() -> None:
         ("self.undelivered = 1", "the count of undelivered results is wrong"),
         ("self.shy[b'w'] = IntervalSet()", "an empty set"),
         ("self.hide(0, b'w')", "a task is in two places"),
-        ("self.task(0).lease = LEASE", "running means: under a lease"),
+        ("self.task(0).leases = (LEASE,)", "running means: under a lease"),
     ],
 )
 def test_check_finds_what_is_wrong(breakage: str, says: str) -> None:

@@ -83,6 +83,15 @@ def test_results_settle_their_lease_and_maybe_their_task() -> None:
     )
 
 
+def test_of_two_attempts_at_once_one_may_end_while_the_task_runs_on() -> None:
+    rows = (added(), granted(0), granted(1, attempt=2), lost(0))
+    [running] = total(*rows).jobs[0].tasks
+    assert (running.state, running.attempts) == ("running", 2)
+    rows += (ended(1, "pending", BAD), r.FailureForgiven(job=JOB, task=0, attempt=2))
+    [waits] = total(*rows).jobs[0].tasks
+    assert (waits.state, waits.failures) == ("pending", 0)
+
+
 def test_a_task_that_ends_without_a_result_has_nothing_to_deliver() -> None:
     row = r.TaskEnded(job=JOB, task=2, state="failed", detail="given up", wall=AT)
     assert total(added(), row) == r.Restored(
@@ -120,6 +129,7 @@ def test_an_ended_job_is_gone_and_later_rows_of_it_do_nothing() -> None:
         lost(1),
         ended(2, "done"),
         r.TaskEnded(job=JOB, task=0, state="failed", wall=AT),
+        r.FailureForgiven(job=JOB, task=0, attempt=1),
         r.TasksCancelled(job=JOB, wall=AT),
         r.TaskDelivered(job=JOB, task=0),
         r.JobEnded(job=JOB, state="done", wall=AT),

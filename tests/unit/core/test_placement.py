@@ -114,6 +114,16 @@ NAMES = [Member(name) for name in ("n1", "n2", "n3", "n4", "n5")]
             [worker(cpus=4), worker(BOB, cpus=4)],
             "alice, bob are busy with tasks of this node; it starts when one ends.",
         ),
+        (
+            ASK,
+            [worker(held_back=True), worker(BOB, held_back=True)],
+            "alice, bob are left out for a moment: attempts of this job failed there in a row.",
+        ),
+        (
+            ASK,
+            [worker(held_back=True), worker(BOB, cpus=4)],
+            "bob is busy with tasks of this node; it starts when one ends.",
+        ),
         (ASK, [worker(cpus=4), worker(BOB)], "bob serves others now; it starts when its owner's turn comes."),
         (
             ASK,

@@ -600,6 +600,20 @@ def test_leases_that_wait_too_long_are_handed_back(bench: Bench) -> None:
     assert bench.tick(after=1.0) == []
 
 
+def test_leases_that_are_asked_back_are_those_that_would_start_last(bench: Bench) -> None:
+    short(bench)
+    items = tuple(item(counter) for counter in range(2, 7))
+    bench.says(granted(items, number=2))
+    back = fx.Send(
+        peer=ANN.node,
+        message=msg.Return(items=tuple(msg.ReturnItem(entry.lease, "recalled") for entry in items[-2:])),
+    )
+    assert bench.says(msg.Recall(tasks=2))[0] == back
+    assert len(bench.says(msg.Recall(tasks=99))[0].message.items) == 2
+    assert [guest.state for guest in bench.worker.guests(bench.now)] == ["starting"]
+    assert bench.says(msg.Recall(tasks=99)) == []
+
+
 def test_waiting_leases_go_back_when_the_offer_ends(bench: Bench) -> None:
     short(bench)
     bench.says(granted((item(2), item(3)), number=2))

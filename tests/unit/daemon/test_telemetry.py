@@ -50,6 +50,7 @@ LINES = {
         lease=LEASE, worker=PEER, held_s=61.23456
     ): f"WARNING lease.expired lease=2.7 worker={P} held_s=61.235",
     n.LateResult(lease=LEASE, worker=PEER): f"INFO result.late lease=2.7 worker={P}",
+    n.WorkerSuspected(job=JOB, worker=PEER, failures=3): f"WARNING worker.suspected job={J} worker={P} failures=3",
     n.GuestTaken(
         lease=LEASE, master=PEER, owner="ann", job=JOB, task=1
     ): f"DEBUG guest.taken job={J} task=1 lease=2.7 master={P} owner=ann",
@@ -98,7 +99,7 @@ def test_every_notice_is_one_line_and_one_counter(rig: Rig) -> None:
         assert rig.telemetry.counters == {**before, name: 1}
 
 
-@pytest.mark.parametrize(("level", "count"), [("debug", len(LINES)), ("info", 15), ("warning", 6), ("error", 1)])
+@pytest.mark.parametrize(("level", "count"), [("debug", len(LINES)), ("info", 16), ("warning", 7), ("error", 1)])
 def test_the_level_decides_what_is_written_and_not_what_is_counted(
     level: Literal["debug", "info", "warning", "error"], count: int
 ) -> None:

@@ -20,6 +20,7 @@ from tests.unit.wire.makers import (
     admin_cert,
     entropy,
     handshake,
+    local,
     member_certs,
     secret,
     subject,
@@ -92,7 +93,8 @@ def objects_signed() -> dict[str, bytes]:
 
 
 def link() -> dict[str, bytes]:
-    dialler, other, messages = handshake()
+    # What a node of minor version 1 said: the newest one is a field of the hello.
+    dialler, other, messages = handshake(local(minor=1), local(BOB, "bob", minor=1))
     pieces = [*frames.encode(BODY), frames.encode_bye("bye")]
     records = [dialler.channel.encrypt(piece) for piece in pieces]
     return {

@@ -91,7 +91,7 @@ def test_two_members_meet():
         owner="owner",
         caps=("submit", "work"),
         boot=alice.boot,
-        minor=1,
+        minor=session.MINOR,
         software="p2pq 0.1",
         prekey=alice.prekey,
         addresses=("10.0.0.1:7077", "[fe80::1]:7077"),

@@ -1,0 +1,121 @@
+"""The crew of a master: the linked peers that may work for it, what each offers, and which of them could run a job."""
+
+from collections.abc import Callable, Iterator
+
+from p2pq.core import events as ev
+from p2pq.core.jobs import Job
+from p2pq.core.leases import Leases
+from p2pq.core.placement import WorkerSnapshot, barrier
+from p2pq.model.ids import JobId, LeaseId, NodeId
+from p2pq.model.job import Profile
+from p2pq.wire import messages as msg
+
+
+class Hand:
+    """A linked peer."""
+
+    __slots__ = ("leaving", "link", "mark", "profile", "request", "sent")
+
+    def __init__(self, link: ev.LinkUp, mark: LeaseId) -> None:
+        """Know it by what it said when the link came up."""
+        self.link = link
+        self.mark = mark
+        """Leases from here on were granted over this very link, so its Holding says nothing of them."""
+        self.profile = Profile()
+        self.request: msg.Request | None = None
+        self.sent: dict[JobId, bytes] = {}
+        """Jobs whose manifest this link has carried, least recently used first, with the job key sealed to it."""
+        self.leaving = False
+
+    @property
+    def works(self) -> bool:
+        """Whether its certificate lets it work."""
+        return "work" in self.link.caps
+
+
+class Crew:
+    """Every linked peer of a master, itself among them."""
+
+    def __init__(self, me: NodeId) -> None:
+        """Begin with nobody; ``me`` is the master's own node."""
+        self._me = me
+        self._hands: dict[NodeId, Hand] = {}
+        self._version = 0
+
+    def __contains__(self, peer: NodeId) -> bool:
+        """Tell whether that peer is linked."""
+        return peer in self._hands
+
+    def __iter__(self) -> Iterator[Hand]:
+        """Go through all of them, in the order in which they came."""
+        yield from self._hands.values()
+
+    def get(self, peer: NodeId) -> Hand | None:
+        """Return a linked peer."""
+        return self._hands.get(peer)
+
+    def join(self, link: ev.LinkUp, mark: LeaseId) -> Hand:
+        """A link came up."""
+        hand = self._hands[link.peer] = Hand(link, mark)
+        self.changed()
+        return hand
+
+    def leave(self, peer: NodeId) -> None:
+        """A link is gone."""
+        self._hands.pop(peer, None)
+        self.changed()
+
+    def changed(self) -> None:
+        """Whoever could run what must be found out anew."""
+        self._version += 1
+
+    def able(self, job: Job, hand: Hand) -> bool:
+        """Tell whether a linked peer could run tasks of a job."""
+        peer = hand.link.peer
+        fits = barrier(job.ask, hand.profile, peer, own=peer == self._me) is None
+        return hand.works and not hand.leaving and fits
+
+    def other_is_able(self, job: Job, worker: NodeId) -> bool:
+        """Tell whether a linked peer besides that one could run tasks of a job."""
+        version, able = job.able
+        if version != self._version:
+            # Two are enough to tell for any worker whether there is another.
+            candidates = (peer for peer, hand in self._hands.items() if self.able(job, hand))
+            able = tuple(peer for _, peer in zip(range(2), candidates, strict=False))
+            job.able = (self._version, able)
+        return any(peer != worker for peer in able)
+
+    def fullest(self, idle: Hand, leases: Leases) -> tuple[NodeId | None, int]:
+        """Return who, besides ``idle``, holds the most leases beyond its slots and can be asked for them, and how many."""
+        most, fullest = 0, None
+        for peer, hand in self._hands.items():
+            spare = leases.count(peer) - max(1, hand.profile.slots)
+            if spare > most and hand is not idle and hand.link.minor >= msg.SINCE[msg.Recall]:
+                most, fullest = spare, peer
+        return fullest, most
+
+    def snapshots(
+        self, leases: Leases, cpus_of: Callable[[JobId], int], held_back: Callable[[NodeId], bool] = lambda _: False
+    ) -> list[WorkerSnapshot]:
+        """Return those that may work, as values.
+
+        Args:
+            leases: what they hold.
+            cpus_of: how many cpus a task of that job takes.
+            held_back: whether a worker must prove itself.
+        """
+        return [
+            WorkerSnapshot(
+                node=peer,
+                name=hand.link.name,
+                profile=hand.profile,
+                own=peer == self._me,
+                leaving=hand.leaving,
+                request=hand.request,
+                leases=leases.count(peer),
+                cpus=sum(cpus_of(lease.job) for lease in leases.held(peer)),
+                held_back=held_back(peer),
+            )
+            for peer, hand in self._hands.items()
+            if hand.works
+        ]
