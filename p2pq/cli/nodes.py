@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from p2pq.cli.common import connect, duration, home_of, note, pairs, print_json, refuse_root, say, table
+from p2pq.cli.common import connect, duration, home_of, note, pairs, print_json, refuse_root, say, size, table
 from p2pq.errors import NodeUnreachableError, RefusedError, UsageError
 from p2pq.wire import control
 from p2pq.wire.control import Finding, PeerView, StatusView
@@ -153,7 +153,7 @@ def status_command(ctx: click.Context, as_json: bool) -> None:
             ("guests", f"{view.policy.state}{': ' + view.policy.reason if view.policy.reason else ''}"),
             ("sandbox", f"{view.sandbox}{': ' + view.sandbox_reason if view.sandbox_reason else ''}"),
             ("own queue", f"{view.queued} {'task' if view.queued == 1 else 'tasks'} waiting"),
-            ("results kept for others", view.kept_results or None),
+            ("results kept for others", _kept(view)),
         ]
     )
     if view.running:
@@ -163,6 +163,22 @@ def status_command(ctx: click.Context, as_json: bool) -> None:
             [(r.job[:8], r.task, r.owner, "here" if r.own else r.node, duration(r.seconds)) for r in view.running],
             right=(1, 4),
         )
+    if view.kept:
+        click.echo()
+        table(
+            ("KEPT FOR", "UNTIL BACK", "RESULTS", "SIZE", "OLDEST"),
+            [(k.owner, k.node, k.results, size(k.bytes), duration(k.oldest_s)) for k in view.kept],
+            right=(2, 3, 4),
+        )
+
+
+def _kept(view: StatusView) -> str | None:
+    """Say how many results wait here, and how many may."""
+    limits = view.kept_limits
+    if not view.kept_results or limits is None:
+        return None
+    most = f"at most {limits.results} and {size(limits.bytes)} for each node, for {limits.days} days"
+    return f"{view.kept_results} ({most})"
 
 
 @click.command("peers")

@@ -43,6 +43,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
     settings: ScheduleSettings
     restored: Restored
     links_max: int
+    keep_days: int
     now: Mono
     wall: Wall
     seed: bytes
@@ -62,6 +63,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
             now=self.now,
             wall=self.wall,
             links_max=self.links_max,
+            keep_days=self.keep_days,
         )
 
     def __repr__(self) -> str:

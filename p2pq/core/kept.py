@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from typing import Final
 
+import msgspec
+
 from p2pq.core.identity import Identity
 from p2pq.core.records import ResultKept
 from p2pq.core.slots import Key
-from p2pq.model.ids import LeaseId, Mono, NodeId
+from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
 from p2pq.wire import sign
 from p2pq.wire.messages import ResultReady
 from p2pq.wire.objects import Result, ResultItem
@@ -26,6 +28,20 @@ _BLOBS_MAX: Final = 50_000
 """Blobs named in one message at most (a single result may name more)."""
 
 
+class KeptFor(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept for one master, for people."""
+
+    master: NodeId
+    owner: str
+    """Of the latest; empty where an older version kept it."""
+    results: int
+    bytes: int
+    since: Wall
+    """When the oldest was kept."""
+    full: bool
+    """Nothing more is asked of that master before it has acknowledged some."""
+
+
 class Kept:
     """The results of attempts that ended here, by master and lease."""
 
@@ -33,32 +49,43 @@ class Kept:
         """Take up what an earlier life of this node kept."""
         self._identity = identity
         self._key = SigningKey(identity.secret)
-        self._items: dict[NodeId, dict[LeaseId, ResultItem]] = {}
+        self._rows: dict[NodeId, dict[LeaseId, ResultKept]] = {}
         self._since: dict[Key, Mono | None] = {}
         self._bytes: dict[NodeId, int] = {}
         for row in restored:
-            self.keep(row.master, row.item, None)
+            self.keep(row, None)
 
-    def __len__(self) -> int:
-        return len(self._since)
+    def by_master(self) -> tuple[KeptFor, ...]:
+        """Return what is kept, in the order of the masters' first results."""
+        return tuple(
+            KeptFor(
+                master=master,
+                owner=next(reversed(rows.values())).owner,
+                results=len(rows),
+                bytes=self._bytes[master],
+                since=min(row.wall for row in rows.values()),
+                full=self.full(master),
+            )
+            for master, rows in self._rows.items()
+        )
 
-    def keep(self, master: NodeId, item: ResultItem, now: Mono | None) -> None:
+    def keep(self, row: ResultKept, now: Mono | None) -> None:
         """Keep a result. ``now`` is None for one of an earlier life."""
-        assert not self.has(master, item.lease), "one lease has one result"
-        self._items.setdefault(master, {})[item.lease] = item
-        self._bytes[master] = self._bytes.get(master, 0) + _size(item)
-        self._since[master, item.lease] = now
+        assert not self.has(row.master, row.lease), "one lease has one result"
+        self._rows.setdefault(row.master, {})[row.lease] = row
+        self._bytes[row.master] = self._bytes.get(row.master, 0) + _size(row)
+        self._since[row.master, row.lease] = now
 
     def release(self, master: NodeId, lease: LeaseId) -> bool:
         """Forget a result; False if it is not kept."""
-        items = self._items.get(master, {})
-        item = items.pop(lease, None)
-        if item is None:
+        rows = self._rows.get(master, {})
+        row = rows.pop(lease, None)
+        if row is None:
             return False
         del self._since[master, lease]
-        self._bytes[master] -= _size(item)
-        if not items:
-            del self._items[master], self._bytes[master]
+        self._bytes[master] -= _size(row)
+        if not rows:
+            del self._rows[master], self._bytes[master]
         return True
 
     def has(self, master: NodeId, lease: LeaseId) -> bool:
@@ -67,31 +94,40 @@ class Kept:
 
     def full(self, master: NodeId) -> bool:
         """Tell whether that master has KEPT_MAX results, or KEPT_BYTES_MAX of them, to acknowledge."""
-        return len(self._items.get(master, {})) >= KEPT_MAX or self._bytes.get(master, 0) >= KEPT_BYTES_MAX
+        return len(self._rows.get(master, {})) >= KEPT_MAX or self._bytes.get(master, 0) >= KEPT_BYTES_MAX
 
     def due(self, master: NodeId, now: Mono) -> tuple[LeaseId, ...]:
         """Return those that have waited RESEND_S or longer."""
         return tuple(
             lease
-            for lease in self._items.get(master, {})
+            for lease in self._rows.get(master, {})
             if (since := self._since[master, lease]) is not None and now - since >= RESEND_S
         )
 
     def leases(self, master: NodeId) -> tuple[LeaseId, ...]:
         """Return the leases of a master's kept results, oldest first."""
-        return tuple(self._items.get(master, {}))
+        return tuple(self._rows.get(master, {}))
+
+    def older(self, before: Wall) -> dict[NodeId, list[LeaseId]]:
+        """Return those that have been kept since before that, by master."""
+        found: dict[NodeId, list[LeaseId]] = {}
+        for master, rows in self._rows.items():
+            leases = [lease for lease, row in rows.items() if row.wall < before]
+            if leases:
+                found[master] = leases
+        return found
 
     def renewed(self, master: NodeId, now: Mono) -> tuple[LeaseId, ...]:
         """Return those whose lease is still renewed: kept in this life, for less than RENEW_S."""
         return tuple(
             lease
-            for lease in self._items.get(master, {})
+            for lease in self._rows.get(master, {})
             if (since := self._since[master, lease]) is not None and now - since < RENEW_S
         )
 
     def linked(self, master: NodeId, now: Mono) -> None:
         """Count the time of results of an earlier life from the first link to their master on."""
-        for lease in self._items.get(master, {}):
+        for lease in self._rows.get(master, {}):
             if self._since[master, lease] is None:
                 self._since[master, lease] = now
 
@@ -101,7 +137,7 @@ class Kept:
         batch: list[ResultItem] = []
         blobs = 0
         for lease in leases:
-            item = self._items[master][lease]
+            item = self._rows[master][lease].item
             if batch and (len(batch) == BATCH_MAX or blobs + len(item.blobs) > _BLOBS_MAX):
                 messages.append(self._signed(master, batch))
                 batch, blobs = [], 0
@@ -117,11 +153,11 @@ class Kept:
 
     def check(self) -> None:
         """Assert that both indexes hold the same."""
-        keys = [(master, lease) for master, items in self._items.items() for lease in items]
+        keys = [(master, lease) for master, rows in self._rows.items() for lease in rows]
         assert dict.fromkeys(keys).keys() == self._since.keys(), "kept results disagree"
-        sizes = {master: sum(map(_size, items.values())) for master, items in self._items.items()}
+        sizes = {master: sum(map(_size, rows.values())) for master, rows in self._rows.items()}
         assert sizes == self._bytes, "the sizes of kept results disagree"
 
 
-def _size(item: ResultItem) -> int:
-    return sum(ref.size for ref in (*item.body, *item.blobs))
+def _size(row: ResultKept) -> int:
+    return sum(ref.size for ref in (*row.item.body, *row.item.blobs))

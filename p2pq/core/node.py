@@ -15,6 +15,7 @@ from p2pq.core import events as ev
 from p2pq.core.clock import WallClock
 from p2pq.core.effects import Drop, Effect, Emit, Record, Send
 from p2pq.core.identity import Identity
+from p2pq.core.kept import KeptFor
 from p2pq.core.membership import Membership, State
 from p2pq.core.placement import JobSnapshot, TaskSnapshot
 from p2pq.core.queue import Queue
@@ -30,6 +31,9 @@ from p2pq.wire.objects import ResultItem
 
 LINKS_MAX: Final = 64
 """Links to peers where nothing else is set."""
+DAY_MS: Final = 24 * 3600 * 1000
+KEEP_DAYS: Final = 30
+"""Days that results are kept for an absent master where nothing else is set."""
 
 SAID_MAX: Final = 100_000
 """Messages to itself in one turn; more is a bug, and stops the node rather than hangs it."""
@@ -67,8 +71,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     draining: bool
     slots: int
     free: int
-    kept: int
-    """Results that wait for their master's receipt."""
+    kept: tuple[KeptFor, ...]
+    """Results that wait for their master's receipt, by master."""
 
 
 class Node:
@@ -85,6 +89,7 @@ class Node:
         now: Mono,
         wall: Wall,
         links_max: int = LINKS_MAX,
+        keep_days: int = KEEP_DAYS,
     ) -> None:
         """Begin a life. The first ``handle`` is due at once: it says what the restored state asks for.
 
@@ -97,6 +102,7 @@ class Node:
             now: the present.
             wall: the wall clock at ``now``; ``Tick(wall=...)`` corrects it.
             links_max: links to peers at most.
+            keep_days: so long results are kept for an absent master.
 
         Raises:
             Reject: the restored state belongs to another key or mesh.
@@ -106,6 +112,7 @@ class Node:
         self._membership = Membership(identity, restored, links_max, rng, now, self._clock.at)
         self._queue = Queue(identity, settings, restored, entropy, now, wall)
         self._worker = Worker(identity, settings, restored, rng, entropy, self._clock.at)
+        self._keep_ms = keep_days * DAY_MS
         self._fresh = True
         self._next: Mono | None = now
         # The own machine works for its own user whatever its certificate lets it do for others.
@@ -158,6 +165,8 @@ class Node:
         match event:
             case ev.Tick():
                 turn.take(self._queue.handle(event, now))
+                if event.wall is not None:
+                    turn.take(self._worker.forget_old(Wall(event.wall - self._keep_ms)))
             case ev.Woke():
                 turn.take([Emit(notice=NodeWoke(slept_s=event.slept_s, counted=event.counted))])
                 for machine in (self._membership, self._queue, self._worker):

@@ -160,6 +160,10 @@ class ResultKept(_Row, frozen=True, kw_only=True):
     lease: LeaseId
     master: NodeId
     item: ResultItem
+    wall: Wall
+    """Since when."""
+    owner: str = ""
+    """Whose job it is of; empty where a version kept it that did not remember."""
 
 
 class ResultReleased(_Row, frozen=True, kw_only=True):

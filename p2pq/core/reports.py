@@ -10,19 +10,20 @@ import msgspec
 
 from p2pq.core.asking import Asking, Timer
 from p2pq.core.deadlines import Deadlines
-from p2pq.core.effects import Drop, Effect, Record, Release, Send
+from p2pq.core.effects import Drop, Effect, Emit, Record, Release, Send
 from p2pq.core.events import LinkUp, Offering
 from p2pq.core.grants import Master
 from p2pq.core.identity import Identity
-from p2pq.core.kept import RESEND_S, Kept
+from p2pq.core.kept import RESEND_S, Kept, KeptFor
 from p2pq.core.records import ResultKept, ResultReleased
 from p2pq.core.slots import Attempt, Slots
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
-from p2pq.model.ids import LeaseId, Mono, NodeId
+from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
+from p2pq.model.notice import KeptForgotten
 from p2pq.wire import sign
 from p2pq.wire.messages import LEASES_MAX, Beat, Heartbeat, Holding, ProfileIs, Return, ReturnItem
-from p2pq.wire.objects import ITEMS_MAX, Receipt, ResultItem
+from p2pq.wire.objects import ITEMS_MAX, Receipt
 
 PROGRESS_S: Final = 1.0
 """Progress is told at most this often per master."""
@@ -54,9 +55,9 @@ class Reports:
         self.masters: dict[NodeId, Master] = {}
         """Every linked node; those with the capability ``submit`` may give work."""
 
-    def __len__(self) -> int:
-        """Return how many results wait for their master's receipt."""
-        return len(self._kept)
+    def kept(self) -> tuple[KeptFor, ...]:
+        """Return what waits for its master's receipt, by master."""
+        return self._kept.by_master()
 
     def known(self, master: NodeId, lease: LeaseId) -> bool:
         """Tell whether a lease is held here in any form."""
@@ -77,6 +78,7 @@ class Reports:
         self.profile(peer, offering, out, draining=draining)
         self.hand_back(peer, returning.values(), out)
         self._kept.linked(peer, now)
+        self._asking.set_full(peer, full=self._kept.full(peer))
         self._send_kept(peer, kept, now, out)
         if leases:
             self.renew(peer, now)
@@ -108,13 +110,14 @@ class Reports:
 
     # -- results ------------------------------------------------------------------------------------------------------
 
-    def result(self, master: NodeId, item: ResultItem, now: Mono, out: list[Effect]) -> None:
+    def result(self, kept: ResultKept, now: Mono, out: list[Effect]) -> None:
         """Keep a result and say it, now or after the next link-up."""
-        self._kept.keep(master, item, now)
+        master = kept.master
+        self._kept.keep(kept, now)
         self._asking.set_full(master, full=self._kept.full(master))
-        out.append(Record(row=ResultKept(lease=item.lease, master=master, item=item)))
+        out.append(Record(row=kept))
         if master in self.masters:
-            self._send_kept(master, (item.lease,), now, out)
+            self._send_kept(master, (kept.lease,), now, out)
 
     def release(self, master: NodeId, lease: LeaseId, out: list[Effect]) -> None:
         """Forget a result, if one is kept under that lease."""
@@ -122,6 +125,13 @@ class Reports:
             self._asking.set_full(master, full=self._kept.full(master))
             out.append(Record(row=ResultReleased(lease=lease, master=master)))
             out.append(Release(lease=lease, master=master))
+
+    def forget_old(self, before: Wall, out: list[Effect]) -> None:
+        """Forget results that have been kept since before that: their master has not come for them."""
+        for master, leases in self._kept.older(before).items():
+            for lease in leases:
+                self.release(master, lease, out)
+            out.append(Emit(notice=KeptForgotten(master=master, results=len(leases))))
 
     def expel(self, master: NodeId, out: list[Effect]) -> None:
         """Forget all that a node that is out would still be told."""

@@ -15,7 +15,8 @@ from p2pq.core.asking import Asked, Asking, Timer
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.fairness import Fairness, Means
 from p2pq.core.identity import Identity
-from p2pq.core.records import Restored
+from p2pq.core.kept import KeptFor
+from p2pq.core.records import Restored, ResultKept
 from p2pq.core.reports import Reports
 from p2pq.core.slots import Attempt, Guest, Slots, level, offered, refusal
 from p2pq.core.waking import Waking
@@ -77,9 +78,9 @@ class Worker:
         """What this node offers; None before its sensors have said."""
         return self._offering
 
-    def kept(self) -> int:
-        """Return how many results wait for their master's receipt."""
-        return len(self._reports)
+    def kept(self) -> tuple[KeptFor, ...]:
+        """Return what waits for its master's receipt, by master."""
+        return self._reports.kept()
 
     def free_slots(self) -> int:
         """Return the cpus that guests may still take."""
@@ -113,6 +114,12 @@ class Worker:
             self._end(attempt, "banned", now, out)
         self._reports.expel(master, out)
         self._fill(now, out)
+        return out
+
+    def forget_old(self, before: Wall) -> list[fx.Effect]:
+        """Forget results that have been kept since before that."""
+        out: list[fx.Effect] = []
+        self._reports.forget_old(before, out)
         return out
 
     def _take_in(self, event: ev.Event, now: Mono, out: list[fx.Effect]) -> None:  # noqa: C901, PLR0912  one arm per event
@@ -393,7 +400,9 @@ class Worker:
             body=event.body,
             blobs=event.blobs,
         )
-        self._reports.result(event.master, item, now, out)
+        wall = self._wall(now)
+        kept = ResultKept(lease=event.lease, master=event.master, item=item, wall=wall, owner=manifest.owner)
+        self._reports.result(kept, now, out)
 
     def _cancel(self, peer: NodeId, lease: LeaseId, now: Mono, out: list[fx.Effect]) -> None:
         """Forget a lease of that master, whatever has become of it here."""

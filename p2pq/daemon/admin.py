@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from p2pq import __version__
 from p2pq.core.events import BanAsked, Event
+from p2pq.core.kept import KEPT_BYTES_MAX, KEPT_MAX, KeptFor
 from p2pq.core.node import Node
 from p2pq.core.node import PeerView as CorePeer
 from p2pq.daemon import netinfo
@@ -27,7 +28,19 @@ from p2pq.daemon.views import rfc3339
 from p2pq.errors import RefusedError
 from p2pq.model.ids import Mono, Wall, short, to_text
 from p2pq.wire import control, session
-from p2pq.wire.control import Finding, InviteView, MemberView, MeshView, Note, PeerView, PolicyView, Reply, RunningView
+from p2pq.wire.control import (
+    Finding,
+    InviteView,
+    KeptLimits,
+    KeptView,
+    MemberView,
+    MeshView,
+    Note,
+    PeerView,
+    PolicyView,
+    Reply,
+    RunningView,
+)
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +48,9 @@ Send = Callable[[Reply], Awaitable[None]]
 
 SKEW_MS_MAX: Final = 5_000
 CERT_SOON_MS: Final = 30 * 24 * 3600 * 1000
+DAY_S: Final = 24 * 3600
+NEARLY: Final = 0.8
+"""Of a limit of kept results: from here on doctor says so."""
 
 
 @dataclass(slots=True)
@@ -56,6 +72,8 @@ class Parts:
     restart: Callable[[tuple[str, ...], tuple[bytes, ...]], Awaitable[None]]
     """Begin anew in the mesh that the keys now name, with these addresses to try and these bans."""
     stop: Callable[[bool], None]
+    keep_days: int
+    """So long results are kept for an absent master."""
     held: Callable[[str], AbstractContextManager[object]] = nullcontext
     """Takes no submission while it is open; says why."""
     isolation: IsolationReport | None = None
@@ -107,13 +125,25 @@ class Admin:
                 queued=sum(job.pending for job in p.node.jobs()),
                 sandbox="unknown" if isolation is None else isolation.level,
                 sandbox_reason="" if isolation is None or isolation.level == "strict" else isolation.reason,
-                kept_results=policy.kept,
+                kept_results=sum(each.results for each in policy.kept),
+                kept=tuple(map(self._kept_view, policy.kept)),
+                kept_limits=KeptLimits(results=KEPT_MAX, bytes=KEPT_BYTES_MAX, days=p.keep_days),
                 owner=p.keys.cert.owner,
                 counters={**p.counters, **{f"link.{key}": count for key, count in p.links.counters.items()}},
                 disk={"blobs_bytes": p.blobs.used_bytes, "blobs": len(p.blobs)},
                 home=str(p.home.path),
                 pid=os.getpid(),
             )
+        )
+
+    def _kept_view(self, kept: KeptFor) -> KeptView:
+        return KeptView(
+            owner=kept.owner,
+            node=self._p.scheduler.name_of(kept.master),
+            results=kept.results,
+            bytes=kept.bytes,
+            oldest_s=max(0.0, (_wall() - kept.since) / 1000),
+            full=kept.full,
         )
 
     async def peers(self, _request: control.PeersList, send: Send) -> None:
@@ -238,7 +268,7 @@ class Admin:
                 f"{len(live)} jobs of this node have not ended, and {what} would strand them; "
                 "wait for them or cancel them (`p2pq jobs`), then try again"
             )
-        kept = self._p.node.policy().kept
+        kept = sum(each.results for each in self._p.node.policy().kept)
         if kept:
             raise RefusedError(
                 f"{kept} results of others' tasks wait here for their owners; try again when they have them"
@@ -267,6 +297,7 @@ class Admin:
         for finding in (
             self._sandbox(),
             self._store_finding(),
+            self._kept(),
             self._clock(),
             self._certificate(),
             self._listening(),
@@ -286,6 +317,29 @@ class Admin:
         if trouble is not None:
             return Finding(check="store", ok=False, detail=str(trouble), suggestion="mend the disk; nothing is lost")
         return Finding(check="store", ok=True, detail="everything acknowledged is on disk")
+
+    def _kept(self) -> Finding:
+        """Tell of results that wait for an absent owner; in time, before no more is taken or the first are forgotten."""
+        views = [self._kept_view(each) for each in self._p.node.policy().kept]
+        if not views:
+            return Finding(check="kept results", ok=True, detail="none wait here for an absent node")
+        days = self._p.keep_days
+        full = [view for view in views if view.full]
+        near = [
+            view
+            for view in views
+            if max(view.results / KEPT_MAX, view.bytes / KEPT_BYTES_MAX, view.oldest_s / (days * DAY_S)) >= NEARLY
+        ]
+        worst = next(iter([*full, *near, *views]))
+        size = f"{worst.results} of at most {KEPT_MAX}, {worst.bytes >> 20} of at most {KEPT_BYTES_MAX >> 20} MB"
+        age = f"the oldest for {worst.oldest_s / DAY_S:.1f} of at most {days} days"
+        return Finding(
+            check="kept results",
+            ok=not full,
+            detail=f"results wait here for {worst.node}{' (' + worst.owner + ')' if worst.owner else ''}: {size}, {age}"
+            + ("; nothing more is taken of it" if full else ""),
+            suggestion=f"start {worst.node}: it fetches them; what is too old is forgotten" if full or near else "",
+        )
 
     def _clock(self) -> Finding:
         p = self._p

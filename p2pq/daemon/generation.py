@@ -120,7 +120,7 @@ class Generation:
     def _build_core(self) -> Restored:
         app = self._app
         settings, keys = app.settings, app.keys
-        self.store, restored = Store.open(app.home.store, app.wall, settings.store)
+        self.store, restored = Store.open(app.home.store, app.wall)
         self._cleanup.push_async_callback(self.store.close)
         restored = self._with_bans(self._own_bans(restored))
         self.blobs = BlobStore(
@@ -135,6 +135,7 @@ class Generation:
             settings=settings.schedule,
             restored=restored,
             links_max=settings.node.links_max,
+            keep_days=settings.store.keep_days,
             now=now,
             wall=wall,
             seed=os.urandom(draws.SEED_BYTES),
@@ -321,6 +322,7 @@ class Generation:
             post_durable=self._post_durable,
             restart=self._restart,
             stop=app.stop,
+            keep_days=app.settings.store.keep_days,
             isolation=app.isolation,
             duplicate=app.duplicate,
         )

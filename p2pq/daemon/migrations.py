@@ -28,6 +28,7 @@ ALTER TABLE jobs ADD COLUMN halted TEXT NOT NULL DEFAULT '';
 ALTER TABLE attempts ADD COLUMN counted INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE tasks ADD COLUMN decided INTEGER;
 CREATE INDEX leases_task ON leases (n, task);
+ALTER TABLE kept ADD COLUMN owner TEXT NOT NULL DEFAULT '';
 """,
 }
 """Format -> the statements that make the next one of it."""

@@ -51,9 +51,15 @@ def restored(db: sqlite3.Connection, settled: dict[int, IntervalSet]) -> Restore
         ),
         settled=tuple((e, found.intervals()) for e, found in sorted(settled.items())),
         kept=tuple(
-            ResultKept(lease=LeaseId(e, c), master=NodeId(master), item=msgspec.msgpack.decode(item, type=ResultItem))
-            for master, e, c, item in run(
-                "SELECT master, epoch, counter, item FROM kept ORDER BY master, epoch, counter"
+            ResultKept(
+                lease=LeaseId(e, c),
+                master=NodeId(master),
+                item=msgspec.msgpack.decode(item, type=ResultItem),
+                wall=Wall(since),
+                owner=owner,
+            )
+            for master, e, c, item, since, owner in run(
+                "SELECT master, epoch, counter, item, since, owner FROM kept ORDER BY master, epoch, counter"
             )
         ),
         peers=tuple(

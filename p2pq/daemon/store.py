@@ -78,26 +78,24 @@ class Store(History):
         """Why nothing can be written at this time; None while all is well."""
 
     @classmethod
-    def open(cls, path: Path, clock: Clock, settings: StoreSettings | None = None) -> tuple[Self, Restored]:
+    def open(cls, path: Path, clock: Clock) -> tuple[Self, Restored]:
         """Open or make the store, check it, and return it with what the core needs of it.
 
         Args:
             path: the database; its folder exists and is private.
             clock: the present wall time.
-            settings: how long things are kept.
 
         Raises:
             StoreDamagedError: it is damaged, or not a store; it is left as it is.
             RefusedError: a newer p2pq wrote it.
             StorageError: it cannot be opened (full disk, permissions).
         """
-        keep = StoreSettings() if settings is None else settings
         with contextlib.ExitStack() as undo:
             try:
                 writer, reader = _connect(path, undo)
                 store = cls(path, writer, reader, clock)
                 store._begin(full=True)
-                store._tables.forget_old(kept_before=_days_ago(clock(), keep))
+                store._tables.forget_old()
                 writer.execute("COMMIT")
                 restored = _outdated(store._tables.restore(), clock())
             except sqlite3.Error as error:

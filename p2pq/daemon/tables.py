@@ -119,6 +119,7 @@ CREATE TABLE kept (
     counter INTEGER NOT NULL,
     item BLOB NOT NULL,
     since INTEGER NOT NULL,
+    owner TEXT NOT NULL DEFAULT '',
     UNIQUE (master, epoch, counter)
 );
 CREATE TABLE peers (
@@ -168,7 +169,7 @@ class Tables:
 
         Args:
             row: what to remember.
-            wall: the present time, by which kept results age.
+            wall: the present time, at which a lease that ends without a result ended.
 
         Raises:
             sqlite3.Error: the database failed; the transaction is to be rolled back.
@@ -206,7 +207,10 @@ class Tables:
                 self._job_ended(row)
             case ResultKept():
                 item = msgspec.msgpack.encode(row.item)
-                run("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?)", (row.master, *_key(row.lease), item, wall))
+                run(
+                    "INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?, ?)",
+                    (row.master, *_key(row.lease), item, row.wall, row.owner),
+                )
             case ResultReleased():
                 run("DELETE FROM kept WHERE master = ? AND epoch = ? AND counter = ?", (row.master, *_key(row.lease)))
             case PeerSeen():
@@ -266,9 +270,8 @@ class Tables:
         """
         return restoring.restored(self._db, self._settled)
 
-    def forget_old(self, *, kept_before: Wall) -> None:
-        """At start, before ``restore``: drop kept results that are too old, peers beyond PEERS_MAX, extras without a job."""
-        self._db.execute("DELETE FROM kept WHERE since < ?", (kept_before,))
+    def forget_old(self) -> None:
+        """At start, before ``restore``: drop peers beyond PEERS_MAX and extras without a job."""
         self._db.execute(
             "DELETE FROM peers WHERE seen NOT IN (SELECT seen FROM peers ORDER BY seen DESC LIMIT ?)", (PEERS_MAX,)
         )

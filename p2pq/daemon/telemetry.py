@@ -194,6 +194,8 @@ def _told(notice: Notice) -> _Told:  # noqa: C901, PLR0911, PLR0912  one arm per
                 master=notice.master,
                 reason=notice.reason,
             )
+        case n.KeptForgotten():
+            return _Told(logging.WARNING, "results.forgotten", master=notice.master, results=notice.results)
         case n.NodeWoke():
             return _Told(logging.INFO, "node.woke", slept_s=notice.slept_s, counted=notice.counted)
         case n.PeerUp():

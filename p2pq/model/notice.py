@@ -149,6 +149,13 @@ class GuestEnded(_Notice, frozen=True, kw_only=True):
     reason: str
 
 
+class KeptForgotten(_Notice, frozen=True, kw_only=True):
+    """As worker: results that were kept for so long that their master is not waited for any more."""
+
+    master: NodeId
+    results: int
+
+
 class NodeWoke(_Notice, frozen=True, kw_only=True):
     """This node did nothing for a while; ``counted``: its clock went on meanwhile (a stopped process, a hang)."""
 
@@ -210,6 +217,7 @@ Notice = (
     | WorkerSuspected
     | GuestTaken
     | GuestEnded
+    | KeptForgotten
     | NodeWoke
     | PeerUp
     | PeerDown

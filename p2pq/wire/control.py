@@ -373,6 +373,28 @@ class RunningView(msgspec.Struct, frozen=True, kw_only=True):
     own: bool
 
 
+class KeptView(msgspec.Struct, frozen=True, kw_only=True):
+    """Results that wait on this node until the node that gave the tasks acknowledges them."""
+
+    owner: str
+    """Whose jobs they are of."""
+    node: str
+    """Who has not acknowledged them: the master's name."""
+    results: int
+    bytes: int
+    oldest_s: float
+    full: bool
+    """Nothing more is taken of that node before it has acknowledged some."""
+
+
+class KeptLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is kept: results and bytes for each master, and for how long."""
+
+    results: int
+    bytes: int
+    days: int
+
+
 class StatusView(_Said, frozen=True, kw_only=True, omit_defaults=False):
     """This node as ``status`` prints it."""
 
@@ -391,6 +413,9 @@ class StatusView(_Said, frozen=True, kw_only=True, omit_defaults=False):
     sandbox_reason: str = ""
     kept_results: int = 0
     """Results of others' tasks that their owners have not yet acknowledged."""
+    kept: tuple[KeptView, ...] = ()
+    """The same, by whose they are."""
+    kept_limits: KeptLimits | None = None
     owner: str = ""
     counters: dict[str, int] = {}
     """Notices since the start, by name: what was refused, lost, expired."""

@@ -81,6 +81,7 @@ class Recorded:
             settings=ScheduleSettings(),
             restored=self.disk.restored(),
             links_max=8,
+            keep_days=30,
             now=self.now,
             wall=WALL,
             seed=bytes([len(self.records)]) * 32,

@@ -243,7 +243,11 @@ class Life:
         item = ResultItem(
             job=JOBS[0], task=0, attempt=1, lease=lease, outcome=OUTCOMES[0], sandbox="none", key=b"k", body=blobs
         )
-        return [records.ResultKept(lease=lease, master=master, item=item)]
+        return [
+            records.ResultKept(
+                lease=lease, master=master, item=item, wall=data.draw(walls), owner=data.draw(st.text(max_size=3))
+            )
+        ]
 
     def release(self, data: st.DataObject) -> list[Row]:
         master, lease = data.draw(st.sampled_from(self.kept))

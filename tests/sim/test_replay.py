@@ -32,6 +32,7 @@ def recording(folder: Path) -> Callable[..., Recorded]:
             settings=settings,
             restored=restored,
             links_max=links_max,
+            keep_days=core.KEEP_DAYS,
             now=now,
             wall=wall,
             seed=rng.randbytes(32),

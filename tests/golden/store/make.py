@@ -3,7 +3,7 @@
     python -m tests.golden.store.make FOLDER
 
 writes ``vN.db`` (N: this version's format) and ``vN.json``, what the store gives back. Do it once per released format, at
-the commit that is released; a golden file never changes.
+the commit that is released; a golden store never changes. What it gives back may grow, by what was in it all along.
 """
 
 import asyncio
@@ -150,8 +150,8 @@ def rows() -> list[Row]:
         other,
         ended(other, OK, "done"),
         records.TasksCancelled(job=JOBS["cancelled"], wall=Wall(NOW + 9600)),
-        records.ResultKept(lease=LeaseId(7, 70), master=WORKERS[1], item=kept(LeaseId(7, 70))),
-        records.ResultKept(lease=LeaseId(7, 71), master=WORKERS[1], item=kept(LeaseId(7, 71))),
+        records.ResultKept(lease=LeaseId(7, 70), master=WORKERS[1], item=kept(LeaseId(7, 70)), wall=NOW, owner="eve"),
+        records.ResultKept(lease=LeaseId(7, 71), master=WORKERS[1], item=kept(LeaseId(7, 71)), wall=NOW, owner="eve"),
         records.ResultReleased(lease=LeaseId(7, 71), master=WORKERS[1]),
         records.PeerSeen(node=WORKERS[0], name="bert", addresses=("10.0.0.1:9476", "[fe80::1]:9476")),
         records.PeerSeen(node=WORKERS[1], name="cleo", addresses=()),

@@ -24,6 +24,7 @@ HEADER = Header(
     settings=ScheduleSettings(lease_s=30.0, heartbeat_s=5.0),
     restored=Restored(epoch=4),
     links_max=7,
+    keep_days=3,
     now=Mono(100.0),
     wall=Wall(WALL),
     seed=b"s" * 32,

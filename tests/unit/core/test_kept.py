@@ -3,20 +3,25 @@
 import pytest
 
 from p2pq.core import kept
-from p2pq.core.kept import BATCH_MAX, RENEW_S, RESEND_S, Kept
+from p2pq.core.kept import BATCH_MAX, RENEW_S, RESEND_S, Kept, KeptFor
 from p2pq.core.records import ResultKept
-from p2pq.model.ids import LeaseId, Mono
+from p2pq.model.ids import LeaseId, Mono, Wall
 from p2pq.wire.objects import BlobRef
-from tests.unit.core.workerkit import ANN, BOB, IDENTITY, item, ready, result_item
+from tests.unit.core.workerkit import ANN, BOB, IDENTITY, WALL, Member, item, ready, result_item
 
 
 def book(count: int, now: float | None = 0.0, **fields) -> Kept:
     """Return a book that keeps so many results of ANN."""
     results = Kept(IDENTITY, ())
     for number in range(count):
-        results.keep(ANN.node, result_item(item(number), **fields), None if now is None else Mono(now))
+        results.keep(row(number, **fields), None if now is None else Mono(now))
     results.check()
     return results
+
+
+def row(number: int, *, member: Member = ANN, owner: str = "ann", wall: Wall = WALL, **fields) -> ResultKept:
+    result = result_item(item(number), **fields)
+    return ResultKept(lease=result.lease, master=member.node, item=result, wall=wall, owner=owner)
 
 
 def test_a_result_is_kept_until_it_is_released():
@@ -25,13 +30,12 @@ def test_a_result_is_kept_until_it_is_released():
     assert not results.has(BOB.node, LeaseId(1, 0))
     assert results.release(ANN.node, LeaseId(1, 0))
     assert not results.release(ANN.node, LeaseId(1, 0))
-    assert len(results) == 0
+    assert results.by_master() == ()
     results.check()
 
 
 def test_results_of_an_earlier_life_count_from_the_first_link_on():
-    row = ResultKept(lease=LeaseId(1, 3), master=ANN.node, item=result_item(item(3)))
-    results = Kept(IDENTITY, (row,))
+    results = Kept(IDENTITY, (row(3),))
     assert results.leases(ANN.node) == (LeaseId(1, 3),)
     assert results.renewed(ANN.node, Mono(0.0)) == ()
     assert results.due(ANN.node, Mono(1e9)) == ()
@@ -69,9 +73,35 @@ def test_a_master_that_acknowledges_nothing_gets_no_more_of_this_disk(monkeypatc
     monkeypatch.setattr(kept, "KEPT_BYTES_MAX", 3000)
     results = book(2, blobs=(BlobRef(b"b" * 32, 1000),))
     assert not results.full(ANN.node)
-    results.keep(ANN.node, result_item(item(2), blobs=(BlobRef(b"b" * 32, 1000),)), Mono(0.0))
+    results.keep(row(2, blobs=(BlobRef(b"b" * 32, 1000),)), Mono(0.0))
     assert results.full(ANN.node)
     assert not results.full(BOB.node)
     results.release(ANN.node, LeaseId(1, 0))
     results.check()
     assert not results.full(ANN.node)
+
+
+def test_people_see_what_is_kept_for_whom_and_since_when(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kept, "KEPT_MAX", 2)
+    body, blobs = (BlobRef(b"b" * 32, 10),), (BlobRef(b"c" * 32, 100),)
+    earlier, later = Wall(WALL - 5000), Wall(WALL + 5000)
+    rows = (
+        row(1, body=body, blobs=blobs, wall=later, owner=""),
+        row(2, body=body, wall=earlier),
+        row(1, member=BOB, owner="bob", body=body),
+    )
+    assert Kept(IDENTITY, rows).by_master() == (
+        KeptFor(master=ANN.node, owner="ann", results=2, bytes=120, since=earlier, full=True),
+        KeptFor(master=BOB.node, owner="bob", results=1, bytes=10, since=WALL, full=False),
+    )
+
+
+def test_results_that_have_been_kept_for_too_long_are_named():
+    rows = (row(1), row(2, wall=Wall(WALL + 1)), row(3, member=BOB, wall=Wall(WALL + 2)), row(4))
+    results = Kept(IDENTITY, rows)
+    assert results.older(WALL) == {}
+    assert results.older(Wall(WALL + 1)) == {ANN.node: [LeaseId(1, 1), LeaseId(1, 4)]}
+    assert results.older(Wall(WALL + 9)) == {
+        ANN.node: [LeaseId(1, 1), LeaseId(1, 2), LeaseId(1, 4)],
+        BOB.node: [LeaseId(1, 3)],
+    }

@@ -140,7 +140,9 @@ def test_an_ended_job_is_gone_and_later_rows_of_it_do_nothing() -> None:
 
 def test_what_a_worker_and_a_member_remember() -> None:
     def kept(counter: int) -> r.ResultKept:
-        return r.ResultKept(lease=LeaseId(1, counter), master=W, item=result_item(GrantItem(0, 1, LeaseId(1, counter))))
+        return r.ResultKept(
+            lease=LeaseId(1, counter), master=W, item=result_item(GrantItem(0, 1, LeaseId(1, counter))), wall=Wall(1)
+        )
 
     def seen(name: str) -> r.PeerSeen:
         return r.PeerSeen(node=NodeId(name.encode()), name=name, addresses=())

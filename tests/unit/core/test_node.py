@@ -9,7 +9,7 @@ from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.ledger import Ledger
 from p2pq.core.node import LINKS_MAX, Node, PeerView, Policy
-from p2pq.core.records import EpochBegun
+from p2pq.core.records import EpochBegun, ResultKept
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, Wall
 from p2pq.model.job import Resources
@@ -30,6 +30,7 @@ from tests.unit.core.workerkit import (
     item,
     job_id,
     manifest,
+    result_item,
     returned,
     send,
     start,
@@ -216,10 +217,10 @@ def test_peers_and_bans_reach_the_membership(bench: Bench):
 
 
 def test_the_policy_is_shown(bench: Bench):
-    nothing = Policy(known=False, accepts=False, reason="", draining=False, slots=0, free=0, kept=0)
+    nothing = Policy(known=False, accepts=False, reason="", draining=False, slots=0, free=0, kept=())
     assert bench.node.policy() == nothing
     bench.do(OFFER)
-    shown = Policy(known=True, accepts=True, reason="", draining=False, slots=2, free=2, kept=0)
+    shown = Policy(known=True, accepts=True, reason="", draining=False, slots=2, free=2, kept=())
     assert bench.node.policy() == shown
     bench.do(ev.Drain())
     assert bench.node.policy() == msgspec.structs.replace(shown, accepts=False, draining=True)
@@ -307,3 +308,15 @@ def test_waking_comes_before_what_is_due(bench: Bench):
     assert effects == [fx.Emit(notice=NodeWoke(slept_s=600.0, counted=True))]
     assert bench.node.busy
     assert [guest.since_s for guest in bench.node.guests(bench.now)] == [0.0]
+
+
+def test_results_that_nobody_came_for_are_forgotten_after_their_days():
+    bench = Bench(keep_days=2)
+    bench.disk.apply(ResultKept(lease=LeaseId(1, 1), master=ANN.node, item=result_item(item(1)), wall=WALL))
+    bench.boot()
+    day_ms = 24 * 3600 * 1000
+    bench.do(ev.Tick(wall=Wall(WALL + 2 * day_ms)))
+    assert [kept.results for kept in bench.node.policy().kept] == [1]
+    assert kinds(bench.do(ev.Tick(wall=Wall(WALL + 2 * day_ms + 1)))) == ["ResultReleased", "Release", "KeptForgotten"]
+    assert bench.node.policy().kept == ()
+    assert bench.disk.restored().kept == ()

@@ -7,7 +7,7 @@ from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.records import ResultKept, ResultReleased
 from p2pq.core.slots import Guest
-from p2pq.model.ids import LeaseId, Mono
+from p2pq.model.ids import LeaseId, Mono, Wall
 from p2pq.model.job import Limits, Outcome, Profile, Resources
 from p2pq.wire import messages as msg
 from p2pq.wire import sign
@@ -53,8 +53,10 @@ def running(bench: Bench, *items: GrantItem, number: int = 1, **fields) -> None:
         bench.do(ev.Started(lease=entry.lease, master=ANN.node))
 
 
-def kept_row(entry: GrantItem, **fields) -> fx.Record:
-    row = ResultKept(lease=entry.lease, master=ANN.node, item=result_item(entry, **fields))
+def kept_row(bench: Bench, entry: GrantItem, **fields) -> fx.Record:
+    """Return the row of a result that is kept now."""
+    wall = Wall(WALL + round(bench.now * 1000))
+    row = ResultKept(lease=entry.lease, master=ANN.node, item=result_item(entry, **fields), wall=wall, owner="ann")
     return fx.Record(row=row)
 
 
@@ -392,12 +394,12 @@ def test_a_result_is_kept_said_and_released_by_its_receipt(bench: Bench) -> None
     assert bench.exited(item(1), after=5.0, key=b"sealed", body=BODY, blobs=BODY) == [
         ended(item(1)),
         bench.asks(2, cpus=1),
-        kept_row(item(1), key=b"sealed", body=BODY, blobs=BODY),
+        kept_row(bench, item(1), key=b"sealed", body=BODY, blobs=BODY),
         ready(result_item(item(1), key=b"sealed", body=BODY, blobs=BODY)),
     ]
-    assert bench.worker.kept() == 1
+    assert [kept.results for kept in bench.worker.kept()] == [1]
     assert bench.says(receipted(LeaseId(1, 1), LeaseId(1, 9))) == released(LeaseId(1, 1))
-    assert bench.worker.kept() == 0
+    assert bench.worker.kept() == ()
     assert bench.exited(item(1)) == []
 
 
@@ -436,7 +438,7 @@ def test_an_attempt_outlives_a_broken_link(bench: Bench) -> None:
     bench.do(ev.LinkDown(peer=ANN.node))
     assert bench.worker.deadline is None
     assert bench.do(ev.Progressed(lease=LeaseId(1, 1), master=ANN.node, progress=5)) == []
-    assert bench.exited(item(1), after=90.0) == [ended(item(1)), kept_row(item(1))]
+    assert bench.exited(item(1), after=90.0) == [ended(item(1)), kept_row(bench, item(1))]
     assert bench.do(ANN.link())[0] == send(msg.Holding(leases=(LeaseId(1, 1),)))
 
 
@@ -566,7 +568,7 @@ def test_short_attempts_are_asked_for_ahead_and_wait_their_turn(bench: Bench) ->
         assert bench.exited(items[which], after=0.125)[:4] == [
             ended(items[which]),
             *start(items[which + 1]),
-            kept_row(items[which]),
+            kept_row(bench, items[which]),
         ]
     # Half of what may wait is gone: time to ask for more, before the slot is free.
     assert bench.exited(items[3], after=0.125)[:4] == [
@@ -649,7 +651,7 @@ def test_drain_hands_back_what_waits_and_lets_the_rest_end(bench: Bench) -> None
     ]
     assert bench.worker.draining
     assert bench.work(counter=9) == []
-    assert bench.exited(item(2), after=0.1) == [ended(item(2)), kept_row(item(2)), ready(result_item(item(2)))]
+    assert bench.exited(item(2), after=0.1) == [ended(item(2)), kept_row(bench, item(2)), ready(result_item(item(2)))]
     assert not bench.worker.busy
 
 
@@ -674,7 +676,7 @@ def test_the_outcome_travels(bench: Bench) -> None:
     effects = bench.exited(item(1), outcome=bad, sandbox="none")
     assert effects[0] == ended(item(1), "exit")
     assert effects[2:] == [
-        kept_row(item(1), outcome=bad, sandbox="none"),
+        kept_row(bench, item(1), outcome=bad, sandbox="none"),
         ready(result_item(item(1), bad, sandbox="none")),
     ]
 
@@ -697,7 +699,7 @@ def test_nothing_of_an_expelled_master_is_kept():
     assert [type(effect) for effect in effects].count(fx.Kill) == 2
     assert fx.Release(lease=item(9).lease, master=ANN.node) in effects
     assert not bench.worker.busy
-    assert bench.worker.kept() == 0
+    assert bench.worker.kept() == ()
     bench.worker.check()
 
 

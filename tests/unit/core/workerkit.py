@@ -196,7 +196,11 @@ def returned(fault: str, *entries: GrantItem, detail: str = "", member: Member =
 
 def kept(*items: ResultItem, member: Member = ANN) -> Restored:
     """Return what the store gives back of these results."""
-    return Restored(kept=tuple(ResultKept(lease=each.lease, master=member.node, item=each) for each in items))
+    return Restored(
+        kept=tuple(
+            ResultKept(lease=each.lease, master=member.node, item=each, wall=WALL, owner=member.name) for each in items
+        )
+    )
 
 
 class Bench:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from p2pq.core.events import BanAsked
+from p2pq.core.kept import KEPT_MAX, KeptFor
 from p2pq.core.node import PeerView as CorePeer
 from p2pq.core.node import Policy
 from p2pq.daemon import admin as admin_module
@@ -32,11 +33,26 @@ def peer(node, name, state="up", **fields):
     return CorePeer(id=node, name=name, state=state, profile=None, boot=None, **{**known, **fields})
 
 
+def held_for(master, results, days=0.0, **fields):
+    since = now_ms() - round(days * 24 * HOUR_MS)
+    return KeptFor(
+        **{
+            "master": master,
+            "owner": "bob",
+            "results": results,
+            "bytes": 3 << 20,
+            "since": since,
+            "full": False,
+            **fields,
+        }
+    )
+
+
 class World:
     """A node whose parts say what the test wants."""
 
     def __init__(self, path):
-        self.policy = Policy(known=True, accepts=True, reason="", draining=False, slots=4, free=2, kept=0)
+        self.policy = Policy(known=True, accepts=True, reason="", draining=False, slots=4, free=2, kept=())
         self.peers = []
         self.banned = set()
         self.guests = ()
@@ -76,6 +92,7 @@ class World:
             post_durable=self.durable,
             restart=self.restart,
             stop=self.stops.append,
+            keep_days=30,
         )
         self.parts.links.addresses = self.addresses
         self.admin = Admin(self.parts)
@@ -124,14 +141,67 @@ async def test_status(world):
     world.guests = (SimpleNamespace(**running, since_s=1.26), SimpleNamespace(**running, since_s=0))
     world.parts.isolation = IsolationReport("none", "no bubblewrap", "install it")
     world.parts.links.addresses = ()
-    world.policy = Policy(known=True, accepts=False, reason="switched off", draining=False, slots=4, free=2, kept=1)
+    world.policy = Policy(
+        known=True, accepts=False, reason="switched off", draining=False, slots=4, free=2, kept=(held_for(BOB, 1),)
+    )
     [status] = await world.ask("status")
     assert [(row.node, row.task, row.seconds) for row in status.running] == [("node-b", 2, 1.3)]
     assert (status.sandbox, status.sandbox_reason, status.kept_results) == ("none", "no bubblewrap", 1)
     assert (status.policy.state, status.policy.reason) == ("off", "switched off")
     assert status.address == "127.0.0.1:9476"
-    world.policy = Policy(known=True, accepts=False, reason="", draining=True, slots=4, free=2, kept=1)
+    world.policy = Policy(
+        known=True, accepts=False, reason="", draining=True, slots=4, free=2, kept=(held_for(BOB, 1),)
+    )
     assert (await world.ask("status"))[0].policy.state == "draining"
+
+
+async def test_status_says_what_is_kept_for_whom_and_how_much_may_be(world):
+    kept = (held_for(BOB, 2, days=1.5), held_for(EVE, KEPT_MAX, owner="eve", full=True))
+    world.policy = Policy(known=True, accepts=True, reason="", draining=False, slots=4, free=2, kept=kept)
+    [status] = await world.ask("status")
+    assert status.kept_results == KEPT_MAX + 2
+    assert [(each.owner, each.node, each.results, each.bytes, each.full) for each in status.kept] == [
+        ("bob", "node-b", 2, 3 << 20, False),
+        ("eve", "node-e", KEPT_MAX, 3 << 20, True),
+    ]
+    assert status.kept[0].oldest_s == pytest.approx(1.5 * 24 * 3600, abs=60)
+    assert status.kept_limits == control.KeptLimits(results=4096, bytes=4 << 30, days=30)
+
+
+@pytest.mark.parametrize(
+    ("kept", "ok", "detail", "suggestion"),
+    [
+        ((), True, "none wait here for an absent node", ""),
+        (
+            (held_for(BOB, 2, days=1),),
+            True,
+            "results wait here for node-b (bob): 2 of at most 4096, 3 of at most 4096 MB, the oldest for 1.0 of at most 30 days",
+            "",
+        ),
+        (
+            (held_for(BOB, 2), held_for(EVE, 3500, owner="")),
+            True,
+            "results wait here for node-e: 3500 of at most 4096",
+            "start node-e",
+        ),
+        ((held_for(BOB, 2, bytes=4000 << 20),), True, "4000 of at most 4096 MB", "start node-b"),
+        ((held_for(BOB, 2, days=25),), True, "the oldest for 25.0 of at most 30 days", "start node-b"),
+        (
+            (held_for(BOB, 2, days=25), held_for(EVE, KEPT_MAX, full=True)),
+            False,
+            "3 of at most 4096 MB, the oldest for 0.0 of at most 30 days; nothing more is taken of it",
+            "start node-e: it fetches them; what is too old is forgotten",
+        ),
+    ],
+    ids=["none", "some", "many", "large", "old", "full"],
+)
+async def test_doctor_says_in_time_what_will_not_be_kept(world, kept, ok, detail, suggestion):
+    world.policy = Policy(known=True, accepts=True, reason="", draining=False, slots=4, free=2, kept=kept)
+    [finding] = await world.findings("kept results")
+    assert finding.ok is ok
+    assert detail in finding.detail
+    assert finding.suggestion.startswith(suggestion)
+    assert bool(finding.suggestion) == bool(suggestion)
 
 
 async def test_peers_and_members(world):
@@ -173,7 +243,9 @@ async def test_a_mesh_is_not_left_while_somebody_relies_on_this_node(world, requ
     with pytest.raises(RefusedError, match=r"2 jobs .*`p2pq jobs`"):
         await world.ask(method, request_)
     world.live = ()
-    world.policy = Policy(known=True, accepts=True, reason="", draining=False, slots=4, free=2, kept=3)
+    world.policy = Policy(
+        known=True, accepts=True, reason="", draining=False, slots=4, free=2, kept=(held_for(BOB, 1), held_for(EVE, 2))
+    )
     with pytest.raises(RefusedError, match="3 results"):
         await world.ask(method, request_)
     assert (world.keys.mesh, world.restarts) == (before, [])

@@ -1,7 +1,5 @@
 """What rows do to the database, and what comes back of them."""
 
-from pathlib import Path
-
 import pytest
 
 from p2pq.core.records import (
@@ -21,7 +19,7 @@ from p2pq.core.records import (
     TaskEnded,
 )
 from p2pq.daemon import tables
-from p2pq.daemon.store import JobExtra, Store
+from p2pq.daemon.store import JobExtra
 from p2pq.model.config import StoreSettings
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import Outcome
@@ -36,7 +34,6 @@ from tests.unit.daemon.storekit import (
     WORKER,
     Opened,
     attempt_ended,
-    clock,
     granted,
     item,
     raw,
@@ -56,8 +53,8 @@ async def test_everything_comes_back_after_a_restart(opened: Opened) -> None:
         attempt_ended(item(task=6, lease=LeaseId(1, 4), outcome=Outcome(reason="exit", exit=3)), "pending"),
         TaskEnded(job=JOB, task=9, state="failed", detail="too many faults", wall=Wall(1)),
         TaskDelivered(job=JOB, task=4),
-        ResultKept(lease=LEASE, master=MASTER, item=item()),
-        ResultKept(lease=LeaseId(1, 8), master=MASTER, item=item()),
+        ResultKept(lease=LEASE, master=MASTER, item=item(), wall=NOW, owner="eve"),
+        ResultKept(lease=LeaseId(1, 8), master=MASTER, item=item(), wall=NOW, owner="eve"),
         ResultReleased(lease=LeaseId(1, 8), master=MASTER),
         PeerSeen(node=WORKER, name="w", addresses=("10.0.0.1:9476",)),
         PeerSeen(node=MASTER, name="m", addresses=()),
@@ -84,7 +81,7 @@ async def test_everything_comes_back_after_a_restart(opened: Opened) -> None:
         ),
         leases=(RestoredLease(lease=LeaseId(1, 1), job=JOB, task=3, attempt=1, worker=WORKER),),
         settled=((1, ((2, 3), (4, 5))),),
-        kept=(ResultKept(lease=LEASE, master=MASTER, item=item()),),
+        kept=(ResultKept(lease=LEASE, master=MASTER, item=item(), wall=NOW, owner="eve"),),
         peers=(
             PeerSeen(node=MASTER, name="m", addresses=()),
             PeerSeen(node=WORKER, name="w2", addresses=("10.0.0.2:9476",)),
@@ -126,21 +123,6 @@ async def test_only_the_latest_jobs_and_those_of_the_last_days_stay(opened: Open
     assert [row.job for row in opened.store.job_rows(10)] == [live, kept]
     for table in ("tasks", "attempts", "extras"):
         assert raw(opened.path, f"SELECT count(*) FROM {table}") == [(2,)]
-
-
-async def test_kept_results_that_are_too_old_go_at_start(tmp_path: Path) -> None:
-    path = tmp_path / "store.sqlite"
-    store, _ = Store.open(path, clock)
-    store.start()
-    await store.commit([ResultKept(lease=LEASE, master=MASTER, item=item())], full=True)
-    await store.close()
-    later = Wall(NOW + 31 * DAY_MS)
-    store, restored = Store.open(path, lambda: later, StoreSettings(keep_days=32))
-    await store.close()
-    assert len(restored.kept) == 1
-    store, restored = Store.open(path, lambda: later, StoreSettings(keep_days=30))
-    await store.close()
-    assert restored.kept == ()
 
 
 async def test_peers_beyond_the_limit_go_at_start(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,7 @@ LINES = {
     n.GuestEnded(
         lease=LEASE, master=PEER, job=JOB, task=1, reason="ok"
     ): f"DEBUG guest.ended job={J} task=1 lease=2.7 master={P} reason=ok",
+    n.KeptForgotten(master=PEER, results=3): f"WARNING results.forgotten master={P} results=3",
     n.NodeWoke(slept_s=61.5, counted=True): "INFO node.woke slept_s=61.5 counted=True",
     n.PeerUp(peer=PEER, name="lab", address="10.0.0.1:1"): f"INFO peer.up peer={P} name=lab address=10.0.0.1:1",
     n.PeerDown(peer=PEER, reason="leaving"): f"INFO peer.down peer={P} reason=leaving",
@@ -99,7 +100,7 @@ def test_every_notice_is_one_line_and_one_counter(rig: Rig) -> None:
         assert rig.telemetry.counters == {**before, name: 1}
 
 
-@pytest.mark.parametrize(("level", "count"), [("debug", len(LINES)), ("info", 16), ("warning", 7), ("error", 1)])
+@pytest.mark.parametrize(("level", "count"), [("debug", len(LINES)), ("info", 17), ("warning", 8), ("error", 1)])
 def test_the_level_decides_what_is_written_and_not_what_is_counted(
     level: Literal["debug", "info", "warning", "error"], count: int
 ) -> None:
