@@ -50,6 +50,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The hosts that it knows of from the start."""
     skew_ms: int = 0
     """How wrong its wall clock is."""
+    minor: int = msg.MINOR
+    """The newest minor version of the protocol that it speaks."""
 
 
 class Misfortune(msgspec.Struct):
@@ -124,6 +126,7 @@ class Host:
         self.address = address_of(plan.index)
         self.listens = plan.listens
         self.submits = plan.submits
+        self.minor = plan.minor
         self.alive = False
         self.dark = False
         self.life = 0
@@ -287,8 +290,8 @@ class Host:
         if self.alive:
             self.post(ev.CancelAsked(job=job, task=task, wall=self._wall()))
 
-    def hello(self, address: str, *, dialled: bool) -> ev.LinkUp:
-        """Return what a peer learns of this host when a link comes up."""
+    def hello(self, address: str, *, dialled: bool, minor: int) -> ev.LinkUp:
+        """Return what a peer that speaks ``minor`` learns of this host when a link comes up."""
         me = self._identity
         return ev.LinkUp(
             peer=me.node,
@@ -296,7 +299,7 @@ class Host:
             owner=me.owner,
             caps=me.caps,
             boot=me.boot,
-            minor=msg.MINOR,
+            minor=min(minor, self.minor),
             prekey=me.prekey,
             address=address,
             dialled=dialled,

@@ -37,6 +37,8 @@ class End(Protocol):
     naps: int
     """How often it was stopped or put to sleep."""
     node_id: NodeId
+    minor: int
+    """The newest minor version of the protocol that it speaks."""
 
     @property
     def held(self) -> bool:
@@ -47,7 +49,7 @@ class End(Protocol):
         """Something happens there."""
         ...
 
-    def hello(self, address: str, *, dialled: bool) -> ev.LinkUp:
+    def hello(self, address: str, *, dialled: bool, minor: int) -> ev.LinkUp:
         """Return what it says of itself when a link comes up."""
         ...
 
@@ -188,7 +190,7 @@ class Network:
         if old is not None and old.open[host.index]:
             self._refuse(link, host, life, address, "already linked", target.node_id)
             return
-        self._up(link, target, host.hello(host.address if host.listens else "", dialled=False))
+        self._up(link, target, host.hello(host.address if host.listens else "", dialled=False, minor=target.minor))
         self._push(link, host.index, lambda: self._answered(link, host, life, target, address))
 
     def _refuse(self, link: Link, host: End, life: int, address: str, reason: str, node: NodeId | None) -> None:
@@ -206,7 +208,7 @@ class Network:
             self._fail(host, life, address, "already linked", target.node_id)
             self._reset(link, host.index)
             return
-        self._up(link, host, target.hello(address, dialled=True))
+        self._up(link, host, target.hello(address, dialled=True, minor=host.minor))
 
     def _up(self, link: Link, host: End, hello: ev.LinkUp) -> None:
         peer = link.other(host.index)
@@ -304,10 +306,13 @@ class Network:
 
     def send(self, host: End, peer: NodeId, message: msg.Message) -> None:
         """Say this over the link to that peer, if there is one."""
+        target = self.host(peer)
+        since = msg.SINCE.get(type(message), 1)
+        assert since <= min(host.minor, target.minor), f"{type(message).__name__} is too new for this link"
         raw = codec.encode(message)
         self.messages += 1
         self.bytes += len(raw)
-        link = self._ends[host.index].get(self._by_node[peer].index)
+        link = self._ends[host.index].get(target.index)
         if link is None:
             self.lost += 1
             return

@@ -39,7 +39,7 @@ from p2pq.daemon.store import Store
 from p2pq.daemon.submission import Author
 from p2pq.daemon.telemetry import Telemetry
 from p2pq.daemon.transfer import Transfers
-from p2pq.errors import LinkError, Reject, StorageError
+from p2pq.errors import LinkError, LocalProtocolError, Reject, StorageError
 from p2pq.model.config import Settings
 from p2pq.model.ids import Mono, NodeId, Wall, short, to_text
 from p2pq.wire import trust
@@ -51,6 +51,7 @@ from p2pq.wire.messages import (
     LogData,
     LogStop,
     LogWant,
+    Message,
     Ping,
     Pong,
     Renewed,
@@ -174,7 +175,7 @@ class Generation:
         for peer in restored.peers:
             self.scheduler.remember(peer.node, peer.name)
         self.transfers = Transfers(
-            self.blobs, self.links.http, self.links.send, tasks=group, clock=app.mono, entropy=os.urandom
+            self.blobs, self.links.http, self._say, tasks=group, clock=app.mono, entropy=os.urandom
         )
         self.discovery: Discovery | None = None
         self.invitations = Invitations(
@@ -230,7 +231,7 @@ class Generation:
             blobs=self.blobs,
             scheduler=self.scheduler,
             tasks=group,
-            say=self.links.send,
+            say=self._say,
             pending=self.links.pending,
         )
 
@@ -394,7 +395,7 @@ class Generation:
     def _perform(self, effect: fx.Effect) -> None:  # noqa: C901, PLR0912  one arm per effect
         match effect:
             case fx.Send():
-                self.links.send(effect.peer, effect.message)
+                self._say(effect.peer, effect.message)
             case fx.Record():
                 raise AssertionError("a row is not for performing")
             case fx.Dial():
@@ -422,6 +423,13 @@ class Generation:
                 self.jobs.notice(effect.notice)
             case _:
                 assert_never(effect)
+
+    def _say(self, peer: NodeId, message: Message) -> None:
+        try:
+            self.links.send(peer, message)
+        except LocalProtocolError as error:
+            # Decided for a link whose place one of an older version has taken since; anything else would be a bug.
+            self._telemetry.event(logging.ERROR, "message.too-new", limit=peer, peer=peer, message=str(error))
 
     def _service(self, peer: NodeId, message: ServiceMessage) -> None:
         """Take a message that the core does not decide on."""

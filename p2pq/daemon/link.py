@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 
-from p2pq.errors import Reject
+from p2pq.errors import LocalProtocolError, Reject
 from p2pq.model.ids import NodeId
 from p2pq.wire import codec, frames
 from p2pq.wire.messages import MESSAGE_BYTES_MAX, SINCE, Message, Ping
@@ -133,9 +133,15 @@ class Link:
         return not self._closing and not self._ended
 
     def send(self, message: Message) -> None:
-        """Queue a message. Nothing happens on a closing link, or if the peer is too old to know it."""
-        if not self.open or SINCE.get(type(message), 1) > self.info.minor:
+        """Queue a message. Nothing happens on a closing link.
+
+        Raises:
+            LocalProtocolError: the peer is too old to know such a message; nobody may have decided to say it.
+        """
+        if not self.open:
             return
+        if SINCE.get(type(message), 1) > self.info.minor:
+            raise LocalProtocolError(f"{type(message).__name__} to a peer of minor version {self.info.minor}")
         pieces = frames.encode(codec.encode(message), size_max=MESSAGE_BYTES_MAX)
         self.pending_bytes += sum(map(len, pieces))
         if self.pending_bytes > self._limits.outbox_bytes:

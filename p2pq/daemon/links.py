@@ -186,7 +186,7 @@ class Links:
     # -- what the driver and the services use -----------------------------------------------------------------------------
 
     def send(self, peer: NodeId, message: Message) -> None:
-        """Say something to a linked peer; does nothing where there is no link (the core hears LinkDown)."""
+        """Say something to a linked peer, as ``Link.send`` does; nothing where there is no link (the core hears LinkDown)."""
         if found := self._links.get(peer):
             found.send(message)
             if found.reason and not found.open:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core import flight
 from p2pq.core.records import BanKept
@@ -17,10 +18,10 @@ from p2pq.daemon.home import Home
 from p2pq.daemon.jobpython import JobPython
 from p2pq.daemon.store import Store
 from p2pq.daemon.telemetry import Telemetry
-from p2pq.errors import ConfigError, LinkError, StorageError
+from p2pq.errors import ConfigError, LinkError, LocalProtocolError, StorageError
 from p2pq.model.config import LogSettings, NodeSettings, Settings
 from p2pq.model.ids import Mono, NodeId
-from p2pq.wire.messages import BlobGone, Ping
+from p2pq.wire.messages import BlobGone, Leaving, Ping
 from tests.unit.daemon.linkkit import free_address, keys_at, wall
 
 PEER = NodeId(b"p" * 32)
@@ -159,6 +160,23 @@ async def test_what_members_say_reaches_the_part_that_answers_it(tmp_path: Path)
         generation._service(PEER, BlobGone(req=1, blobs=(b"b" * 32,)))  # nobody waits for it
         with pytest.raises(LinkError, match="themselves"):
             generation._service(PEER, Ping(number=1))
+
+
+async def test_what_a_peer_is_too_old_for_is_told_not_said(tmp_path: Path) -> None:
+    app = lasting(tmp_path)
+    async with living(app) as generation:
+        said: list[object] = []
+
+        def send(_peer: NodeId, message: object) -> None:
+            if isinstance(message, Ping):
+                raise LocalProtocolError("Ping to a peer of minor version 1")
+            said.append(message)
+
+        generation.links.send = send  # type: ignore[method-assign]
+        generation._perform(fx.Send(peer=PEER, message=Leaving()))
+        generation._say(PEER, Ping(number=1))
+        assert said == [Leaving()]
+        assert app.telemetry.counters["message.too-new"] == 1
 
 
 async def test_what_the_machine_offers_is_told_once_it_is_known(tmp_path: Path) -> None:

@@ -3,12 +3,17 @@
 import asyncio
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from p2pq.core.events import LinkDown, LinkUp, Received
 from p2pq.daemon import dialing, link
+from p2pq.daemon.identity import NodeKeys
 from p2pq.daemon.link import LinkLimits
-from p2pq.wire.messages import Granted, HasWork, Leaving
+from p2pq.errors import LocalProtocolError
+from p2pq.wire.messages import MINOR, SINCE, Granted, HasWork, Leaving
 from tests.unit.daemon.linkkit import link_up, members, node, running
 
 
@@ -115,6 +120,48 @@ async def test_a_stuck_write_ends_the_link(tmp_path: Path) -> None:
         one.links.send(b.node, Leaving())
         assert (await one.event(LinkDown)).reason == link.SLOW
         await two.event(LinkDown)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(1, MINOR), (MINOR, 1), (MINOR + 7, MINOR), (MINOR, MINOR)])
+async def test_the_older_of_two_minor_versions_holds_on_both_sides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: int, theirs: int
+) -> None:
+    """protocol.md#encoding (evolution): what is newer than the link is never said, whatever else this node can say."""
+    a, b = members(tmp_path, 2)
+    for keys, minor in ((a, ours), (b, theirs)):
+        speak(monkeypatch, keys, minor)
+    monkeypatch.setitem(SINCE, Leaving, MINOR)
+    agreed = min(ours, theirs)
+    async with running(node(a), node(b)) as (one, two):
+        assert [up.minor for up in await link_up(one, two)] == [agreed, agreed]
+        for here, there in ((one, two), (two, one)):
+            if agreed < MINOR:
+                with pytest.raises(LocalProtocolError, match=r"^Leaving to a peer of minor version 1$"):
+                    here.links.send(there.id, Leaving())
+            else:
+                here.links.send(there.id, Leaving())
+                assert (await there.event(Received)).message == Leaving()
+            here.links.send(there.id, HasWork(counter=1))
+            assert (await there.event(Received)).message == HasWork(counter=1)
+
+
+def speak(monkeypatch: pytest.MonkeyPatch, keys: NodeKeys, minor: int) -> None:
+    """Let a node introduce itself as one of another minor version."""
+    real = keys.local
+    monkeypatch.setattr(keys, "local", lambda *arguments: replace(real(*arguments), minor=minor))
+
+
+async def test_unknown_fields_are_ignored_and_unknown_messages_are_counted(tmp_path: Path) -> None:
+    """protocol.md#encoding (evolution): no honest node says a message that is newer than the link, so few are borne."""
+    a, b = members(tmp_path, 2)
+    async with running(node(a), node(b)) as (one, two):
+        await link_up(one, two)
+        sender = one.links._links[b.node]
+        for raw in (b"\x83\xa4type\xa2hw\xa7counter\x07\xa4news\x91\x01", b"\x81\xa4type\xa2zz"):
+            sender._outbox.append(b"\x00" + 2 * len(raw).to_bytes(4, "little") + raw)
+        sender.send(HasWork(counter=8))
+        assert [(await two.event(Received)).message for _ in range(2)] == [HasWork(counter=7), HasWork(counter=8)]
+        assert two.links._links[a.node]._malformed == 1
 
 
 async def test_messages_that_nobody_can_read(tmp_path: Path) -> None:

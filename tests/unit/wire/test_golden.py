@@ -1,15 +1,20 @@
-"""The wire does not drift: fixed keys and entropy give the very bytes that are stored in tests/golden/wire/v1.
+"""The wire does not drift: fixed keys and entropy give the very bytes that are stored in tests/golden.
 
-A file that no longer fits means that old and new nodes no longer understand each other. Bytes of version 1 never change;
-a new format gets a new folder.
+A file that no longer fits means that old and new nodes no longer understand each other. What a release speaks never
+changes: wire/v1 (keys, signatures, seals, handshakes) and the folders minor-N of the released minor versions (every type).
+The folder of a minor version that no release speaks yet grows with it: ``python -m tests.golden.write``.
 """
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from p2pq.model.ids import LeaseId, NodeId
-from p2pq.wire import frames, join, objects, prims, seal, session, sign, trust
+from p2pq.wire import codec, frames, join, objects, prims, seal, session, sign, trust
+from p2pq.wire.messages import MINOR
+from tests.golden import kinds as golden
+from tests.golden import write
 from tests.unit.wire.makers import (
     ADMIN,
     ALICE,
@@ -27,6 +32,8 @@ from tests.unit.wire.makers import (
 )
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire" / "v1"
+FROZEN = {"wire/v1": "65a987b33a6fb7b66d96af92af2e9ffa", "minor-1": "77942e370922844c36fdc69b15de6786"}
+"""What all files of a folder add up to; a folder joins this list with the release that speaks it."""
 MESH = prims.mesh_id(ROOT.public)
 CONTEXT = b"context"
 BODY = b"a body that is compressed " * 20
@@ -178,3 +185,62 @@ def test_stored_secrets_still_open():
 
 def test_the_names_in_use_are_the_protocols():
     assert session.prologue(MESH) == b"p2pq/1" + stored("mesh-id")
+
+
+# -- every type, by minor version --------------------------------------------------------------------------------------
+
+KINDS = golden.kinds()
+PAST = [(minor, path.stem) for minor in range(1, MINOR + 1) for path in sorted(golden.folder(minor).iterdir())]
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_what_was_released_never_changes(name):
+    sums = hashlib.blake2b(digest_size=16)
+    for path in sorted((golden.HERE / name).iterdir()):
+        sums.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    assert sums.hexdigest() == FROZEN[name], "restore it; nodes out there speak it"
+
+
+def test_every_released_minor_version_is_frozen():
+    assert {f"minor-{minor}" for minor in golden.RELEASED} == FROZEN.keys() - {"wire/v1"}
+    assert max(golden.RELEASED) <= MINOR
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_type_gives_the_golden_bytes_of_the_present_minor_version(name):
+    path = golden.folder() / f"{name}.json"
+    assert path.exists(), f"a new type: {write.__doc__}"
+    assert path.read_text() == golden.text(KINDS[name]), f"it no longer says what it said: {write.__doc__}"
+
+
+@pytest.mark.parametrize(("minor", "name"), PAST)
+def test_golden_bytes_of_every_minor_version_mean_what_they_meant(minor, name):
+    """And are what this code says to somebody who speaks that version: nothing that is unknown there is added."""
+    for raw, value in golden.stored(minor, name).values():
+        read = golden.decode(KINDS[name], raw)
+        assert golden.plain(read) == value
+        assert codec.encode(read) == raw
+
+
+def test_missing_golden_files_are_written_and_present_ones_are_left_alone(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(golden, "HERE", tmp_path)
+    assert write.main() == 0
+    folder = golden.folder()
+    assert {path.stem for path in folder.iterdir()} == KINDS.keys()
+    assert folder.parent == tmp_path
+    (folder / "Ping.json").unlink()
+    (folder / "Pong.json").write_text("as it was")
+    capsys.readouterr()
+    assert write.main() == 1
+    said = capsys.readouterr()
+    assert said.out == f"wrote {folder / 'Ping.json'}\n"
+    assert str(folder / "Pong.json") in said.err
+    assert (folder / "Pong.json").read_text() == "as it was"
+
+
+def test_a_released_version_gets_no_new_types(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(golden, "HERE", tmp_path)
+    monkeypatch.setitem(golden.RELEASED, MINOR, "9.9")
+    assert write.main() == 1
+    assert list(tmp_path.iterdir()) == []
+    assert f"p2pq 9.9 speaks {MINOR}: a new type needs a new minor version" in capsys.readouterr().err
