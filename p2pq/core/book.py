@@ -65,7 +65,7 @@ class Book(Docket):
         super().__init__(node, clock)
         self._settings = settings
         self._other_is_able = other_is_able
-        self.leases = Leases(restored.epoch + 1, settings.lease_s, restored.settled)
+        self.leases = Leases(restored.epoch + 1, settings.lease_s, restored.settled, restored.rebuilt)
         self.rests: Deadlines[TaskKey] = Deadlines()
         """Tasks that rest until then, or avoid a worker until then."""
         self.tails: Deadlines[JobId] = Deadlines()
@@ -146,13 +146,15 @@ class Book(Docket):
         task = job.task(index)
         task.attempts += 1
         lease = Lease(self.leases.new_id(), job.id, index, task.attempts, worker)
-        self._run(job, lease, now)
-        row = records.LeaseGranted(
-            lease=lease.id, job=job.id, task=index, attempt=lease.attempt, worker=worker, wall=self._clock.at(now)
-        )
-        granted = notice.TaskGranted(job=job.id, task=index, attempt=lease.attempt, lease=lease.id, worker=worker)
-        self.out += [fx.Record(row=row), fx.Emit(notice=granted)]
+        self._begin(job, lease, now)
         return GrantItem(index, lease.attempt, lease.id)
+
+    def _begin(self, job: Job, lease: Lease, now: Mono) -> None:
+        self._run(job, lease, now)
+        index, attempt, worker, wall = lease.task, lease.attempt, lease.worker, self._clock.at(now)
+        row = records.LeaseGranted(lease=lease.id, job=job.id, task=index, attempt=attempt, worker=worker, wall=wall)
+        granted = notice.TaskGranted(job=job.id, task=index, attempt=attempt, lease=lease.id, worker=worker)
+        self.out += [fx.Record(row=row), fx.Emit(notice=granted)]
 
     def _run(self, job: Job, lease: Lease, now: Mono) -> None:
         task = job.task(lease.task)

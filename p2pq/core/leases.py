@@ -17,7 +17,7 @@ WAIT_S: Final = 4 * 3600.0
 GRACE_S: Final = 300.0
 """What an attempt may take beyond its time limit: sealing, and having its results collected."""
 
-Standing = Literal["live", "over", "unknown"]
+Standing = Literal["live", "over", "forgotten", "unknown"]
 
 
 class Lease:
@@ -56,10 +56,18 @@ class Leases:
     """All leases of one master: the live ones by id and by worker, and what was settled per epoch."""
 
     def __init__(
-        self, epoch: int, lease_s: float, settled: tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
+        self,
+        epoch: int,
+        lease_s: float,
+        settled: tuple[tuple[int, tuple[tuple[int, int], ...]], ...],
+        rebuilt: int = 0,
     ) -> None:
-        """Start a life: ``epoch`` is higher than any before; ``settled`` holds intervals of counters per epoch."""
+        """Start a life: ``epoch`` is higher than any before; ``settled`` holds intervals of counters per epoch.
+
+        Of leases of epochs up to ``rebuilt`` only the settled ones are known to be over.
+        """
         self.epoch = epoch
+        self._rebuilt = rebuilt
         self._lease_s = lease_s
         self._next = 0
         self._live: dict[LeaseId, Lease] = {}
@@ -101,10 +109,14 @@ class Leases:
         return self._live.get(lease)
 
     def standing(self, lease: LeaseId) -> Standing:
-        """Tell whether a lease is live, was once granted, or was never granted by this master."""
+        """Tell whether a lease is live, was once granted, may have been, or was never granted by this master."""
         if lease in self._live:
             return "live"
-        return "over" if lease.counter >= 0 <= lease.epoch and lease < self.mark else "unknown"
+        if lease.counter < 0 or lease.epoch < 0 or lease >= self.mark:
+            return "unknown"
+        if not 0 < lease.epoch <= self._rebuilt or lease.counter in self._settled.get(lease.epoch, ()):
+            return "over"
+        return "forgotten"
 
     def held(self, worker: NodeId) -> list[Lease]:
         """Return the live leases of a worker, oldest first."""

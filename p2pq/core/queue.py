@@ -9,8 +9,8 @@ from typing import Final, assert_never
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core import records
+from p2pq.core.adoption import RebuiltBook
 from p2pq.core.announcer import Announcer
-from p2pq.core.book import Book
 from p2pq.core.clock import WallClock
 from p2pq.core.crew import Crew, Hand
 from p2pq.core.identity import Identity
@@ -59,7 +59,7 @@ class Queue:
         self._recall_at = now
         self._crew = Crew(identity.node)
         self._announcer = Announcer(identity.node)
-        self._book = Book(identity.node, settings, restored, self._clock, self._crew.other_is_able, now)
+        self._book = RebuiltBook(identity.node, settings, restored, self._clock, self._crew.other_is_able, now)
         self._out = self._book.out
 
     # -- the machine ----------------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ class Queue:
             case msg.Heartbeat():
                 self._heartbeat(peer, message.beats, now)
             case msg.ResultReady():
-                self._result_ready(peer, message)
+                self._result_ready(peer, message, now)
             case msg.Leaving():
                 worker.leaving = True
                 self._crew.changed()
@@ -245,9 +245,11 @@ class Queue:
                     lease.progress = beat.progress
                     progressed = notice.TaskProgressed(job=lease.job, task=lease.task, progress=beat.progress)
                     self._out.append(fx.Emit(notice=progressed))
-            elif lease is None and self._book.leases.standing(beat.lease) == "over":
+                continue
+            standing = self._book.leases.standing(beat.lease)
+            if standing == "over":
                 over.append(beat.lease)
-            else:
+            elif standing != "forgotten":  # what it holds of those may be adopted when its result comes
                 strangers += 1
         if over:
             self._send(peer, msg.Cancel(leases=tuple(over)))
@@ -350,7 +352,7 @@ class Queue:
         if strangers:
             self._drop(peer, "lease was never granted to it")
 
-    def _result_ready(self, peer: NodeId, ready: msg.ResultReady) -> None:
+    def _result_ready(self, peer: NodeId, ready: msg.ResultReady, now: Mono) -> None:
         try:
             result = sign.open_signed(ready.result, Result, peer)
         except Reject as reject:
@@ -359,13 +361,17 @@ class Queue:
         if (result.mesh, result.node, result.by) != (self._identity.mesh, self._identity.node, peer):
             self._drop(peer, "result: for somebody else")
             return
+        hand = self._crew.get(peer)
         late: list[LeaseId] = []
         inline = {prims.blob_id(blob): blob for blob in ready.blobs}
         for item in result.items:
             lease = self._book.leases.get(item.lease)
+            standing = self._book.leases.standing(item.lease)
+            if standing == "forgotten" and hand is not None and hand.works:
+                lease = self._book.adopt(item, peer, now)
             if lease is not None:
                 self._collect(peer, lease, item, inline)
-            elif self._book.leases.standing(item.lease) == "over":
+            elif standing != "unknown":
                 late.append(item.lease)
                 self._out.append(fx.Emit(notice=notice.LateResult(lease=item.lease, worker=peer)))
             else:

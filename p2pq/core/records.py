@@ -283,6 +283,8 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
 
     epoch: int = 0
     """The highest epoch ever used; the new life uses one more."""
+    rebuilt: int = 0
+    """The store was damaged and rebuilt: what became of leases up to this epoch is not known for sure, unless settled."""
     jobs: tuple[RestoredJob, ...] = ()
     leases: tuple[RestoredLease, ...] = ()
     settled: tuple[tuple[int, tuple[tuple[int, int], ...]], ...] = ()

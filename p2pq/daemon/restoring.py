@@ -39,9 +39,10 @@ def restored(db: sqlite3.Connection, settled: dict[int, IntervalSet]) -> Restore
         msgspec.MsgspecError: a value does not decode: the database is damaged.
     """
     run = db.execute
-    (epoch,) = run("SELECT coalesce(max(value), 0) FROM meta WHERE key = 'epoch'").fetchone()
+    meta = dict(run("SELECT key, value FROM meta"))
     return Restored(
-        epoch=epoch,
+        epoch=meta.get("epoch", 0),
+        rebuilt=meta.get("rebuilt", 0),
         jobs=tuple(_jobs(db)),
         leases=tuple(
             RestoredLease(lease=LeaseId(e, c), job=JobId(job), task=task, attempt=attempt, worker=NodeId(worker))

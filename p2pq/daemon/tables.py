@@ -293,7 +293,9 @@ class Tables:
             (number, row.task, row.attempt),
         )
         self._db.execute(
-            "INSERT INTO attempts (n, task, attempt, epoch, counter, worker, granted) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            # After a repair an attempt may begin anew under its old lease, or another one may have got its number.
+            "INSERT OR REPLACE INTO attempts (n, task, attempt, epoch, counter, worker, granted) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
             (number, row.task, row.attempt, epoch, counter, row.worker, row.wall),
         )
 

@@ -48,6 +48,29 @@ def test_standing() -> None:
     assert leases.mark == LeaseId(3, 2)
 
 
+def test_standing_after_a_repair() -> None:
+    leases = Leases(3, 60.0, ((1, ((0, 5),)),), 2)
+    over = granted(leases)
+    leases.end(over)
+    expected = {
+        LeaseId(1, 4): "over",
+        LeaseId(1, 5): "forgotten",
+        LeaseId(0, 0): "over",
+        LeaseId(2, 99): "forgotten",
+        over.id: "over",
+        LeaseId(3, 1): "unknown",
+        LeaseId(-1, 0): "unknown",
+        LeaseId(1, -1): "unknown",
+    }
+    assert {lease: leases.standing(lease) for lease in expected} == expected
+    old = Lease(LeaseId(2, 9), job_id(), 0, 1, ALICE.node)
+    leases.add(old, Mono(0.0), TIME_S)
+    assert leases.standing(old.id) == "live"
+    leases.settle(old)
+    assert leases.standing(old.id) == "over"
+    leases.check()
+
+
 def test_nobody_holds_a_lease_for_ever() -> None:
     leases = table()
     lease = granted(leases)

@@ -137,3 +137,14 @@ async def test_an_extra_whose_job_never_came_goes_at_start(opened: Opened) -> No
     opened.store.keep_extra(JOB, JobExtra(name="x"))
     await opened.reopened()
     assert raw(opened.path, "SELECT count(*) FROM extras") == [(0,)]
+
+
+async def test_after_a_repair_an_attempt_may_begin_again(opened: Opened) -> None:
+    await opened.write(
+        ADDED, granted(lease=LeaseId(1, 5)), LeaseEnded(lease=LeaseId(1, 5), job=JOB, task=0, attempt=1, fault="lost")
+    )
+    raw(opened.path, "INSERT INTO meta VALUES ('rebuilt', 7)")
+    await opened.write(granted(lease=LeaseId(1, 4)))
+    restored = await opened.reopened()
+    assert (restored.rebuilt, restored.leases[0].lease) == (7, LeaseId(1, 4))
+    assert [(row.lease, row.fault) for row in opened.store.attempts(JOB)] == [(LeaseId(1, 4), None)]
