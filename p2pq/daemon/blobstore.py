@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-from p2pq.daemon import files
+from p2pq.daemon import crashpoints, files
 from p2pq.errors import DiskFullError, Reject, StorageError
 from p2pq.model.ids import BLOB_ID_BYTES, from_text, to_text
 from p2pq.wire import prims
@@ -180,6 +180,7 @@ class BlobStore:
                 for blob in wanted:
                     self._forget(blob)  # after a failed fsync the next one would lie
                 raise StorageError(f"the disk failed to keep blobs: {error.strerror}") from error
+            crashpoints.reached("blobs.synced")
             with self._lock:
                 for blob in wanted:
                     self._dirty.pop(blob, None)
@@ -291,12 +292,14 @@ class BlobStore:
                     left = left[os.write(descriptor, left) :]
             finally:
                 os.close(descriptor)
+            crashpoints.reached("blob.written")
             with self._lock:  # renamed and counted in one step, or an eviction between them would be lost
                 if self.has(blob):  # another thread was faster
                     temporary.unlink()
                     self._used -= len(ciphertext)
                     return
                 temporary.rename(path)
+                crashpoints.reached("blob.renamed")
                 (self._pinned if self._holds[blob] else self._loose)[blob] = len(ciphertext)
                 self._dirty[blob] = None
         except OSError:

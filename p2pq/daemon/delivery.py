@@ -1,14 +1,19 @@
 """Results into the owner's folder: complete or not at all, never over something else, the same if done twice. Blocking."""
 
 import errno
+import fcntl
 import filecmp
 import os
+import re
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from p2pq.daemon import crashpoints
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.unpack import rotate_results, unpack
 from p2pq.errors import DiskFullError, RefusedError, StorageError, UsageError
@@ -19,7 +24,9 @@ from p2pq.wire.objects import ResultItem
 from p2pq.wire.tree import Tree
 
 STAGING_PREFIX: Final = ".p2pq-"
-"""Half-written results; such names are never submitted and are swept away by the next delivery."""
+"""Half-written results; such names are never submitted. What a crash leaves of them is swept away (``sweep``)."""
+_STAGED: Final = re.compile(re.escape(STAGING_PREFIX) + "[a-z0-9_]{8}")
+_OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def open_result(item: ResultItem, reply_secret: bytes, blobs: BlobStore) -> ResultBody:
@@ -58,20 +65,57 @@ def write(tree: Tree, blobs: BlobStore, destination: Path, *, umask: int = 0o022
     parent = destination.parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=parent))
-        try:
+        with _staging(parent) as staging:
             folder = staging / "folder"
             folder.mkdir(mode=0o777)
             unpack(tree, lambda chunk: blobs.get(chunk.blob), folder)
+            crashpoints.reached("delivery.staged")
             _give_modes(folder, umask)
             _put_in_place(folder, destination)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         kind = DiskFullError if error.errno in {errno.ENOSPC, errno.EDQUOT} else StorageError
         raise kind(
             f"{error.filename or destination}: {error.strerror}; make room or mend it, it is tried again"
         ) from error
+
+
+@contextmanager
+def _staging(parent: Path) -> Iterator[Path]:
+    """Make a folder for a while; it is locked, so that ``sweep`` knows the ones that nobody uses any more."""
+    while True:
+        staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=parent))
+        try:
+            descriptor = os.open(staging, _OPEN_FOLDER)
+        except FileNotFoundError:
+            continue  # swept between the two
+        with suppress(OSError):  # a file system without locks: then nobody sweeps there either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            break
+        os.close(descriptor)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        os.close(descriptor)
+
+
+def sweep(parent: Path) -> None:
+    """Remove what deliveries into ``parent`` left half written when their node died."""
+    with suppress(OSError), os.scandir(parent) as listing:
+        for item in listing:
+            if _STAGED.fullmatch(item.name) and item.is_dir(follow_symlinks=False):
+                _sweep(Path(item.path))
+
+
+def _sweep(staging: Path) -> None:
+    with suppress(OSError):
+        descriptor = os.open(staging, _OPEN_FOLDER)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(staging, ignore_errors=True)
+        finally:
+            os.close(descriptor)
 
 
 def _give_modes(folder: Path, umask: int) -> None:
@@ -89,7 +133,9 @@ def _put_in_place(folder: Path, destination: Path) -> None:
         if same(folder, destination):
             return
         rotate_results(destination.parent, destination.name)
+        crashpoints.reached("delivery.aside")
     folder.rename(destination)
+    crashpoints.reached("delivery.in-place")
 
 
 def same(one: Path, other: Path) -> bool:

@@ -14,7 +14,7 @@ from typing import Final, Self
 
 import platformdirs
 
-from p2pq.daemon import files
+from p2pq.daemon import crashpoints, files
 from p2pq.errors import ConfigError, RefusedError, StorageError
 from p2pq.model.ids import MeshId, short
 from p2pq.wire.control import TOKEN_BYTES
@@ -200,6 +200,9 @@ class Home:
                 ) from None
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            crashpoints.reached("home.locked")
+            for left_over in (*self.path.glob(".identity.key.*.new"), *self.mesh.glob(".*.new")):
+                left_over.unlink()  # a secret that was being written when its node died
             yield
         finally:
             os.close(fd)
@@ -257,7 +260,9 @@ def write_private(path: Path, data: bytes) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+        crashpoints.reached("secret.written")
         temporary.replace(path)
+        crashpoints.reached("secret.renamed")
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

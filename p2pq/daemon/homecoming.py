@@ -56,10 +56,13 @@ class Homecoming:
         self._post = post
         self._in_trouble = in_trouble
         self._deliveries = asyncio.Semaphore(DELIVERIES_MAX)
+        self._unswept: set[JobId] = set()
+        """Jobs of an earlier life, which may have died while it wrote their results out."""
 
     def pin_live(self) -> None:
         """After a start: hold the blobs that live jobs need."""
         for row in self._store.live_jobs():
+            self._unswept.add(row.job)
             secret = self._store.secret(row.job)
             if secret is not None:
                 manifest = sign.open_signed(secret.manifest, Manifest, self._node)
@@ -169,6 +172,9 @@ class Homecoming:
         sweep = submission.open_sweep(row.extra)
         number = task_number(sweep.array, sweep.axes, task)
         folder = delivery.target(to or Path(row.extra.results), tasks=row.extra.tasks, number=number)
+        if to is None and job in self._unswept:
+            self._unswept.discard(job)
+            delivery.sweep(folder.parent)
         delivery.write(body.tree, self._blobs, folder, umask=row.extra.umask)
         return folder
 

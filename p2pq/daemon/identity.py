@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pq.core.identity import Identity
+from p2pq.daemon import crashpoints
 from p2pq.daemon.home import Home, read_private, write_private
 from p2pq.errors import ConfigError, RefusedError, Reject, StorageError
 from p2pq.model.ids import MeshId, NodeId, Wall, short
@@ -146,6 +147,7 @@ class NodeKeys:
         cert, old, was_solo = self.cert, self.mesh, self.solo
         state = _fresh_state(self._home, self.key, (name, cert.name, cert.owner), wall, self._entropy)
         self._keep(state)
+        crashpoints.reached("mesh.kept")
         if was_solo:
             self._home.root_key(old).unlink(missing_ok=True)
 
@@ -163,6 +165,7 @@ class NodeKeys:
             raise Reject(session.NOT_HOLDER)
         old = self.mesh
         self._keep(MeshState(name=name, root=root, certs=certs, psks=psks[:PSKS_KEPT]))
+        crashpoints.reached("mesh.kept")
         if old != self.mesh:
             self._home.root_key(old).unlink(missing_ok=True)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from p2pq.core.events import CancelAsked, Event, Submitted
-from p2pq.daemon import delivery, submission
+from p2pq.daemon import crashpoints, delivery, submission
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.history import PAGE_MAX, JobExtra, JobRow, TaskRow
 from p2pq.daemon.homecoming import Homecoming
@@ -172,7 +172,9 @@ class Jobs:
             for warning in (*prepared.warnings, *self._warnings(only)):
                 await send(Note(text=warning))
             try:
+                crashpoints.reached("submit.packed")
                 moved = await asyncio.to_thread(delivery.move_aside, Path(results))
+                crashpoints.reached("submit.rotated")
                 self._store.keep_extra(prepared.job, prepared.extra)
                 await self._post_durable(
                     Submitted(

@@ -14,7 +14,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from p2pq.daemon import files, sqlite
+from p2pq.daemon import crashpoints, files, sqlite
 from p2pq.daemon.tables import FORMAT
 from p2pq.errors import DiskFullError
 
@@ -53,14 +53,18 @@ def migrate(db: sqlite3.Connection, path: Path, found: int, *, free: int | None 
         return
     aside = path.with_name(f"{path.name}.format{found}")
     _copy_aside(db, aside, files.free_bytes(path.parent) if free is None else free)
+    crashpoints.reached("migration.copied")
     script = "".join(STEPS[number] for number in range(found, FORMAT))
     db.execute("PRAGMA synchronous = FULL")
     try:
-        db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {FORMAT}; COMMIT;")
+        db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {FORMAT};")
+        crashpoints.reached("migration.before")
+        db.execute("COMMIT")
     except sqlite3.Error:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+    crashpoints.reached("migration.after")
     log.info("store.migrated", extra={"fields": {"format": FORMAT, "was": found, "copy": str(aside)}})
 
 

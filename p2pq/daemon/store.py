@@ -24,7 +24,7 @@ from typing import Final, Self
 import msgspec
 
 from p2pq.core.records import Restored, Row
-from p2pq.daemon import files, migrations, sqlite
+from p2pq.daemon import crashpoints, files, migrations, sqlite
 from p2pq.daemon.history import AttemptRow, History, JobExtra, JobRow, JobSecret, TaskRow, encode_extra
 from p2pq.daemon.tables import APPLICATION, FORMAT, SCHEMA, ExtraKept, Tables
 from p2pq.errors import RefusedError, StorageError
@@ -208,7 +208,9 @@ class Store(History):
                 for row in batch.rows:
                     self._tables.apply(row, wall)
             self._tables.finish()
+            _reached(group, "before")
             self._writer.execute("COMMIT")
+            _reached(group, "after")
         except Exception as error:  # noqa: BLE001  whatever it is must reach those who wait
             return self._rolled_back(error)
         return None
@@ -218,7 +220,9 @@ class Store(History):
         try:
             self._begin(full=False)
             more = self._tables.prune(keep_jobs=keep_jobs, ended_before=ended_before)
+            crashpoints.reached("prune.before")
             self._writer.execute("COMMIT")
+            crashpoints.reached("prune.after")
         except sqlite3.Error as error:
             return self._rolled_back(error)
         if not more:
@@ -271,6 +275,12 @@ class Store(History):
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(call, *args)
+
+
+def _reached(group: Sequence[_Batch], when: str) -> None:
+    if crashpoints.armed():
+        for name in {type(row).__name__ for batch in group for row in batch.rows}:
+            crashpoints.reached(f"commit.{name}.{when}")
 
 
 def _ignore(_error: StorageError | None) -> None:
@@ -331,7 +341,9 @@ def _create(path: Path) -> None:
             f"BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT;"
         )
         db.execute("PRAGMA journal_mode = WAL")
+    crashpoints.reached("store.created")
     fresh.replace(path)
+    crashpoints.reached("store.renamed")
     files.sync(path.parent)
 
 

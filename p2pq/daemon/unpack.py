@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, Self
 
+from p2pq.daemon import crashpoints
 from p2pq.daemon.packer import IN_FLIGHT_MAX, THREADS, ChangedError, Packer, Sink
 from p2pq.errors import DiskFullError, RefusedError, Reject, StorageError
 from p2pq.wire import names
@@ -78,6 +79,7 @@ def unpack(tree: Tree, read_blob: ReadBlob, destination: Path | int) -> None:
         for slices, plain in _opened_chunks(tree, read_blob):
             for number, at, start, length in slices:
                 writer.write(number, at, memoryview(plain)[start : start + length])
+            crashpoints.reached("unpack.chunk")
         for link in tree.links:
             writer.link(link)
 

@@ -113,3 +113,48 @@ def test_a_missing_blob_leaves_nothing_behind(tmp_path, blobs, tree):
     with pytest.raises(StorageError):
         delivery.write(tree, blobs, tmp_path / "out/results")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_a_crash_left_half_written_is_swept_and_nothing_else(tmp_path, blobs, tree):
+    results = tmp_path / "results"
+    delivery.write(tree, blobs, results / "1")
+    dead = results / ".p2pq-abcdefg1"
+    (dead / "folder").mkdir(parents=True)
+    (dead / "folder/half").write_text("x")
+    (results / ".p2pq-note").write_text("of the user")
+    (results / ".p2pq-abcdefg2").symlink_to(results / "1")
+    with delivery._staging(results) as living:
+        delivery.sweep(results)
+        assert sorted(path.name for path in results.iterdir()) == sorted(
+            [".p2pq-abcdefg2", ".p2pq-note", "1", living.name]
+        )
+    assert not living.exists()
+    delivery.sweep(tmp_path / "nowhere")
+
+
+def test_a_staging_folder_that_is_swept_at_birth_is_made_again(tmp_path, monkeypatch):
+    made = []
+    mkdtemp = delivery.tempfile.mkdtemp
+
+    def swept(**options):
+        made.append(mkdtemp(**options))
+        if len(made) < 3:
+            delivery.sweep(tmp_path)
+        return made[-1]
+
+    monkeypatch.setattr(delivery.tempfile, "mkdtemp", swept)
+    with delivery._staging(tmp_path) as staging:
+        assert [path.name for path in tmp_path.iterdir()] == [staging.name]
+    assert len(made) == 3
+
+
+def test_where_files_cannot_be_locked_results_are_written_all_the_same(tmp_path, blobs, tree, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    (tmp_path / ".p2pq-abcdefg1").mkdir()
+    monkeypatch.setattr(delivery.fcntl, "flock", no_locks)
+    delivery.sweep(tmp_path)
+    assert (tmp_path / ".p2pq-abcdefg1").exists(), "it may be in use"
+    delivery.write(tree, blobs, tmp_path / "results")
+    assert (tmp_path / "results/a.txt").exists()

@@ -113,6 +113,22 @@ def test_one_node_per_home(tmp_path: Path) -> None:
         pass
 
 
+def test_secrets_that_were_being_written_when_a_node_died_are_swept(tmp_path: Path) -> None:
+    home = make(tmp_path / "home")
+    left_over = [
+        home.path / ".identity.key.0a1b.new",
+        home.mesh / ".mesh.state.0a1b.new",
+        home.mesh / ".root-x.key.2.new",
+    ]
+    for path in left_over:
+        write_private(path, b"secret")
+    write_private(home.mesh_state, b"state")
+    with home.lock():
+        assert [path for path in left_over if path.exists()] == []
+        assert home.mesh_state.exists()
+        assert home.api_token.exists()
+
+
 def test_a_short_home_has_its_socket_inside(tmp_path: Path) -> None:
     assert socket_path(Path("/h"), {}) == Path("/h/node.sock")
     long = Path("/" + "x" * 100)
