@@ -15,6 +15,9 @@ OVER: Final = ("done", "failed", "cancelled")
 STARTS_MAX: Final = 3.0
 """Attempts started per task, on average, with any faults."""
 
+_BY_MASTER: Final = ("lost", "expired", "cancelled", "deliver")
+"""Why a lease ends without a word of its worker on it."""
+
 Key = tuple[NodeId, LeaseId]
 Undo = Callable[[], None]
 
@@ -66,6 +69,9 @@ class Checkers:
         self._exited: dict[Key, tuple[NodeId, Outcome]] = {}
         self._unsynced: dict[NodeId, list[Undo]] = {}
         """Per host, how to undo each row that a loss of power may take, the latest last."""
+        self._handed_back: set[Key] = set()
+        """Leases that their workers gave up by a message."""
+        self._liars: set[NodeId] = set()
         self._settling: list[_Task] = []
         """Tasks that the transaction at hand has settled."""
         self.expected = 0
@@ -85,6 +91,10 @@ class Checkers:
         insist(job not in self._jobs, "a job was submitted twice")
         self._jobs[job] = _Job(master, retries, [_Task() for _ in range(tasks)])
         self.open += 1
+
+    def distrust(self, liar: NodeId) -> None:
+        """What that host says of its own leases cannot be judged; what it says of others' must not count."""
+        self._liars.add(liar)
 
     # -- rows -----------------------------------------------------------------------------------------------------------
 
@@ -182,6 +192,8 @@ class Checkers:
 
     def _lease_ended(self, host: NodeId, row: records.LeaseEnded) -> Undo:
         granted = self._lease_over(host, row.lease, row.job, row.task)
+        said = granted.worker == host or granted.worker in self._liars or (host, row.lease) in self._handed_back
+        insist(said or row.fault in _BY_MASTER, "a lease was handed back, but not by its worker")
         job = self._job(host, row.job)
         task = job.tasks[row.task]
 
@@ -201,7 +213,10 @@ class Checkers:
             "a result under another lease",
         )  # fmt: skip
         ran = self._exited.get((host, row.lease))
-        insist(ran == (row.worker, result.outcome), "a result of an attempt that never ended so")
+        insist(
+            ran == (row.worker, result.outcome) or row.worker in self._liars,
+            "a result of an attempt that never ended so",
+        )
         job = self._job(host, row.job)
         if row.state in OVER:
             self._settle(job, job.tasks[row.task], row.state)
@@ -261,12 +276,21 @@ class Checkers:
         insist((granted.job, granted.task) == (start.job, start.task), "another task runs than was granted")
         insist(key not in self._started, "an attempt was started twice")
         self._started[key] = host
+        if host in self._liars:
+            return
         job = self._jobs[start.job]
         task = job.tasks[start.task]
         task.starts += 1
         job.starts += 1
         self.starts += 1
         insist(task.starts <= FAULTS_MAX + job.retries + 2 + task.excused, "a task runs again and again")
+
+    def handed_back(self, host: NodeId, master: NodeId, leases: Sequence[LeaseId]) -> None:
+        """A worker says that it gives up leases of that master."""
+        for lease in leases:
+            granted = self._granted.get((master, lease))
+            if granted is not None and granted.worker == host:
+                self._handed_back.add((master, lease))
 
     def exited(self, host: NodeId, master: NodeId, lease: LeaseId, outcome: Outcome) -> None:
         """An attempt ran to its end there."""

@@ -353,7 +353,7 @@ class Host:
     def _perform(self, effect: fx.Effect) -> None:  # noqa: C901, PLR0912  one arm per effect
         match effect:
             case fx.Send():
-                self._network.send(self, effect.peer, effect.message)
+                self._say(effect.peer, effect.message)
             case fx.Emit():
                 name = type(effect.notice).__name__
                 if isinstance(effect.notice, AttemptLost):
@@ -382,6 +382,11 @@ class Host:
             case fx.Record():
                 raise AssertionError("the disk lets no record through")
 
+    def _say(self, peer: NodeId, message: msg.CoreMessage) -> None:
+        if isinstance(message, msg.Return):
+            self._checkers.handed_back(self.node_id, peer, [item.lease for item in message.items])
+        self._network.send(self, peer, message)
+
     def _start(self, start: fx.Start) -> None:
         self._checkers.started(self.node_id, start)
         self._serial += 1
@@ -408,11 +413,14 @@ class Host:
             self.post(ev.Faulted(lease=start.lease, master=start.master, fault=fault, detail="simulated"))
             return
         self._cached[start.job] = None
-        plan = self._jobs[start.job]
-        length_s = plan.length_s(start.job, start.task)
-        outcome = outcome_of(plan, start.job, start.task, start.attempt, min(length_s, plan.limits.time_s))
+        length_s, outcome = self._behaviour(self._jobs[start.job], start)
         self.post(ev.Started(lease=start.lease, master=start.master))
-        self._clock.after_of_task(min(length_s, plan.limits.time_s), self._exited, serial, start, outcome)
+        self._clock.after_of_task(length_s, self._exited, serial, start, outcome)
+
+    def _behaviour(self, plan: JobPlan, start: fx.Start) -> tuple[float, Outcome]:
+        """Return how long an attempt runs here and how it ends."""
+        length_s = min(plan.length_s(start.job, start.task), plan.limits.time_s)
+        return length_s, outcome_of(plan, start.job, start.task, start.attempt, length_s)
 
     def _exited(self, serial: int, start: fx.Start, outcome: Outcome) -> None:
         if not self._runs(serial, start):

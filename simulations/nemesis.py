@@ -8,6 +8,7 @@ import msgspec
 from p2pq.wire.trust import SKEW_MS
 from simulations.disk import COMMIT_S
 from simulations.host import Host, Misfortune
+from simulations.liar import Liar
 from simulations.network import Network, Partition
 from simulations.world import World
 
@@ -50,6 +51,8 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     duplicates: float = 0.0
     """Of single messages; the second comes up to seconds later."""
     delay_s: tuple[float, float] = (0.0002, 0.002)
+    liars: float = 0.0
+    """The part of the hosts without jobs of their own that is hostile."""
     fault: float = 0.0
     collect: float = 0.0
     deliver: float = 0.0
@@ -124,6 +127,8 @@ class Nemesis:
         for host in self._hosts:
             host.resume(host.naps)
             host.set_commit_s(COMMIT_S)
+            if isinstance(host, Liar):
+                host.repent()
 
     def _any_host(self) -> Host | None:
         host = self._hosts[self._rng.randrange(len(self._hosts))]

@@ -9,9 +9,10 @@ import msgspec
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId
 from p2pq.model.job import Profile
-from p2pq.wire import trust
+from p2pq.wire import prims, trust
 from simulations.checkers import Checkers, insist
 from simulations.host import Host, Misfortune, Plan
+from simulations.liar import Liar, habits_of
 from simulations.nemesis import Nemesis
 from simulations.network import Network
 from simulations.scenarios import Scenario
@@ -55,6 +56,7 @@ class Report(msgspec.Struct, kw_only=True):
     cuts: int
     flaps: int
     pauses: int
+    lies: int
     notices: dict[str, int]
     drops: dict[str, int]
     digest: str
@@ -73,7 +75,8 @@ class Report(msgspec.Struct, kw_only=True):
                 f"makespan  {self.makespan_s:.1f} s simulated (the work alone: {self.ideal_s:.1f} s)",
                 f"attempts  {self.attempts}",
                 f"messages  {self.messages} ({self.bytes / 1e6:.1f} MB, {self.lost} lost)",
-                f"faults    {self.crashes} crashes, {self.cuts} partitions, {self.flaps} flapping hosts, {self.pauses} pauses",
+                f"faults    {self.crashes} crashes, {self.cuts} partitions, {self.flaps} flapping hosts, {self.pauses} stops",
+                f"lies      {self.lies}",
                 f"power     {self.power_losses} losses, {self.undone} rows undone",
                 f"disks     {self.wipes} lost, and {self.lost_jobs} jobs with them",
                 f"notices   {notices}",
@@ -102,17 +105,24 @@ class Play:
         self.network = Network(self.world, self._may_link)
         root = trust.make_root(rng.randbytes)
         plans = [self._plan(index, rng) for index in range(self.nodes)]
-        self.hosts = [
-            Host(
-                self.world, self.network, self.checkers, self.misfortune, root, plan, ScheduleSettings(), self.jobs,
-                scenario.checks,
-            )
-            for plan in plans
-        ]  # fmt: skip
+        faults = scenario.faults(rng)
+        self.hosts = [self._host(plan, root, faults.liars) for plan in plans]
         self.slots = sum(plan.profile.slots for plan in plans if "work" in plan.caps)
         self.network.connect(self.hosts)
-        self.nemesis = Nemesis(self.world, self.network, self.misfortune, self.hosts, scenario.faults(rng))
+        self.nemesis = Nemesis(self.world, self.network, self.misfortune, self.hosts, faults)
         self._submissions(rng)
+
+    def _host(self, plan: Plan, root: prims.SigningKey, liars: float) -> Host:
+        rng = self.world.rng(f"habits {plan.index}")
+        hostile = not plan.submits and rng.random() < liars
+        host = (Liar if hostile else Host)(
+            self.world, self.network, self.checkers, self.misfortune, root, plan, ScheduleSettings(), self.jobs,
+            self.scenario.checks,
+        )  # fmt: skip
+        if isinstance(host, Liar):
+            host.vow(habits_of(rng))
+            self.checkers.distrust(host.node_id)
+        return host
 
     @property
     def troubled(self) -> bool:
@@ -218,6 +228,7 @@ class Play:
             cuts=self.nemesis.cuts,
             flaps=self.nemesis.flaps,
             pauses=self.nemesis.pauses,
+            lies=sum(host.lies for host in self.hosts if isinstance(host, Liar)),
             notices=dict(self.world.notices),
             drops=dict(self.world.drops),
             digest=self.world.digest(),

@@ -69,6 +69,7 @@ def _swarm(rng: Random) -> Faults:
         loss=0.003 * rng.choice(few),
         duplicates=0.1 * rng.choice(few),
         delay_s=rng.choice(((0.0002, 0.002), (0.01, 0.1), (0.001, 1.5))),
+        liars=rng.choice((0.0, 0.0, 0.1, 0.3)),
         fault=0.1 * rng.choice(few),
         collect=0.2 * rng.choice(few),
         deliver=0.2 * rng.choice(few),
@@ -124,6 +125,11 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         faults=lambda _: Faults(cut_every_s=8.0, cut_s=60.0, clog_every_s=2.0, pause_every_s=10.0, pause_s=10.0),
         faults_s=200.0,
         work=lambda rng, tasks: workload(rng, tasks, 20.0),
+    ),
+    "liars": Scenario(
+        about="a third of the machines without jobs of their own lie, repeat themselves, flood, fail and drop tasks",
+        faults=lambda _: Faults(liars=0.34, drop_every_s=5.0),
+        faults_s=90.0,
     ),
     "thousand": Scenario(
         about="1,000 nodes, 10 of them masters, links only between masters and workers, all faults",

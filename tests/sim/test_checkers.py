@@ -16,8 +16,8 @@ FIRST, SECOND, THIRD = (LeaseId(1, number) for number in range(3))
 OK = Outcome(reason="ok", exit=0)
 
 
-def ended(lease: LeaseId) -> records.LeaseEnded:
-    return records.LeaseEnded(lease=lease, job=JOB, task=0, attempt=1, fault="lost")
+def ended(lease: LeaseId, fault: str = "lost") -> records.LeaseEnded:
+    return records.LeaseEnded(lease=lease, job=JOB, task=0, attempt=1, fault=fault)
 
 
 class Bench:
@@ -35,8 +35,8 @@ class Bench:
     def grant(self, lease: LeaseId = FIRST, attempt: int = 1, worker: NodeId = WORKER, task: int = 0) -> None:
         self.row(records.LeaseGranted(lease=lease, job=JOB, task=task, attempt=attempt, worker=worker, wall=WALL0))
 
-    def lose(self, lease: LeaseId = FIRST) -> None:
-        self.row(ended(lease))
+    def lose(self, lease: LeaseId = FIRST, fault: str = "lost") -> None:
+        self.row(ended(lease, fault))
 
     def run(self, lease: LeaseId = FIRST, host: NodeId = WORKER) -> None:
         self.checkers.started(
@@ -48,8 +48,10 @@ class Bench:
         )  # fmt: skip
         self.checkers.exited(host, MASTER, lease, OK)
 
-    def settle(self, lease: LeaseId = FIRST, *, under: LeaseId = FIRST, worker: NodeId = WORKER) -> None:
-        item = ResultItem(job=JOB, task=0, attempt=1, lease=under, outcome=OK, sandbox="strict")
+    def settle(
+        self, lease: LeaseId = FIRST, *, under: LeaseId = FIRST, worker: NodeId = WORKER, attempt: int = 1
+    ) -> None:
+        item = ResultItem(job=JOB, task=0, attempt=attempt, lease=under, outcome=OK, sandbox="strict")
         self.row(
             records.AttemptEnded(lease=lease, job=JOB, task=0, worker=worker, result=item, state="done", wall=WALL0)
         )
@@ -170,6 +172,37 @@ def test_results():
         bench.run()
         with broken(promise):
             bench.settle(**bad)
+
+
+def test_only_its_worker_hands_a_lease_back():
+    for said, by in ((MASTER, OTHER), (OTHER, WORKER)):
+        bench = Bench()
+        bench.grant()
+        bench.checkers.handed_back(by, said, [FIRST])
+        with broken("not by its worker"):
+            bench.lose(fault="late")
+    bench = Bench()
+    bench.grant()
+    bench.checkers.handed_back(WORKER, MASTER, [FIRST])
+    bench.lose(fault="late")
+
+
+def test_what_a_liar_says_of_its_own_lease_is_not_judged():
+    bench = Bench()
+    bench.checkers.distrust(WORKER)
+    bench.grant()
+    with broken("did not hold the lease"):
+        bench.settle(worker=OTHER)
+    bench = Bench()
+    bench.checkers.distrust(WORKER)
+    bench.grant()
+    bench.lose(fault="late")
+    bench.grant(SECOND, attempt=2)
+    bench.settle(SECOND, under=SECOND, attempt=2)
+    bench.checkers.written(MASTER, JOB, 0)
+    bench.row(records.TaskDelivered(job=JOB, task=0))
+    bench.end()
+    bench.checkers.finish(clean=False)
 
 
 def test_settled_once():
