@@ -54,6 +54,8 @@ class _Job(msgspec.Struct):
     retried: int = 0
     """Attempts that failed by their own doing and were followed by another."""
     starts: int = 0
+    again: int = 0
+    """Second attempts, at the tail."""
 
 
 class Checkers:
@@ -160,6 +162,7 @@ class Checkers:
         insist(key not in self._granted, "a lease was granted twice")
         insist(len(task.leases) < 2, "a task has three live leases")
         if task.leases:
+            job.again += 1
             insist(row.worker not in task.leases.values(), "a worker holds two leases of one task")
         insist(task.state not in OVER, "a task that is over was granted")
         insist(row.attempt > before, "attempts are not counted up")
@@ -325,7 +328,7 @@ class Checkers:
         insist(not self._live, "a lease is live though all jobs have ended")
         called_for = sum(job.settled + job.retried for job in kept)
         starts = sum(job.starts for job in kept)
-        limit = called_for if clean else STARTS_MAX * called_for + 20
+        limit = called_for + sum(job.again for job in kept) if clean else STARTS_MAX * called_for + 20
         insist(starts <= limit, f"{starts} attempts were started for {called_for} that were called for")
 
 

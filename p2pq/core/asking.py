@@ -12,6 +12,7 @@ import msgspec
 
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.fairness import Fairness, Means
+from p2pq.core.reserving import Reserved, Wanted
 from p2pq.core.slots import Key, Room
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, Mono, NodeId
@@ -95,6 +96,7 @@ class Asking:
         self._asked: dict[bytes, Asked] = {}
         self._out = {False: Room(), True: Room()}
         """The room that outstanding requests speak for."""
+        self._reserved = Reserved(fairness)
 
     def linked(self, master: NodeId) -> None:
         """Begin with this master, from nothing."""
@@ -103,12 +105,15 @@ class Asking:
     def gone(self, master: NodeId) -> None:
         """Forget a master and what it was asked."""
         self._offers.pop(master, None)
+        if self._reserved.wanted is not None and self._reserved.wanted.master == master:
+            self._reserved.end()
         self._deadlines.cancel(("quiet", master))
         for asked in [asked for asked in self._asked.values() if asked.master == master]:
             self._close(asked)
 
     def stop(self) -> None:
         """Forget every request; answers to them will come late."""
+        self._reserved.end()
         for asked in list(self._asked.values()):
             self._close(asked)
 
@@ -126,13 +131,20 @@ class Asking:
         offer = self._offers.get(master)
         return offer is not None and bool(offer.owners)
 
-    def nothing(self, master: NodeId, message: Nothing) -> None:
-        """Take in that a master had nothing that fits; an answer to no request is ignored."""
+    def nothing(self, master: NodeId, message: Nothing, most: Room, now: Mono) -> None:
+        """Take in that a master had nothing that fits; an answer to no request is ignored.
+
+        ``most`` is all the room there is for guests: where a task that waits there needs more than it was asked with, but no
+        more than that, what becomes free is kept for it.
+        """
         asked = self.answer(master, message.nonce)
         if asked is None:
             return
         self._offers[master].strikes = 0
         self._sleep(asked, max(message.counter, asked.counter))
+        wide = Room(*message.wide)
+        if wide.cpus and not asked.own and self._reserved.wanted is None and most.holds(wide):
+            self._reserved.begin(Wanted(master, asked.owner, wide), now)
 
     def answer(self, master: NodeId, nonce: bytes) -> Asked | None:
         """Close and return the request that this master answers; None if there is none (any more)."""
@@ -140,6 +152,13 @@ class Asking:
         if asked is None or asked.master != master:
             return None
         self._close(asked)
+        wanted = self._reserved.wanted
+        if (
+            wanted is not None
+            and (master, asked.owner) == (wanted.master, wanted.owner)
+            and asked.room.holds(wanted.room)
+        ):
+            self._reserved.end()
         return asked
 
     def useless(self, asked: Asked) -> None:
@@ -218,6 +237,8 @@ class Asking:
         free = free.minus(self._out[own]).floored()
         if not free.cpus:
             free = Room()  # memory alone runs nothing, and wakes nobody
+        if not own and self._keeps(free, now):
+            return []
         ahead_s = self._schedule.ahead_s * slots - waiting_s
         if any(asked.ahead and asked.own == own for asked in self._asked.values()) or waiting_s > ahead_s:
             ahead_s = 0.0
@@ -240,8 +261,25 @@ class Asking:
                 requests.append((master, self._request(master, owner, part, ahead, now, own=own)))
         return requests
 
+    def _keeps(self, free: Room, now: Mono) -> bool:
+        """Tell whether what is free is kept for a wide task that it is not enough for yet."""
+        wanted = self._reserved.wanted
+        if wanted is None:
+            return False
+        offer = self._offers[wanted.master]
+        if offer.quiet or offer.full or wanted.owner not in offer.owners:
+            self._reserved.end()
+            return False
+        if self._reserved.keep(free, now):
+            # Enough: ask its master once more, with all there is.
+            offer.asleep.pop(wanted.owner, None)
+        return self._reserved.wanted is not None and not free.holds(wanted.room)
+
     def _eligible(self, free: Room, *, own: bool) -> dict[str, list[tuple[NodeId, bool]]]:
         """Return, by owner, the masters to ask, and whether only for more room than they were asked with last."""
+        wanted = None if own else self._reserved.wanted
+        if wanted is not None:
+            return {wanted.owner: [(wanted.master, True)]}
         offers: dict[str, list[tuple[NodeId, bool]]] = {}
         for master, offer in self._offers.items():
             if (master == self._me) is not own or offer.quiet or offer.full:
@@ -348,6 +386,7 @@ class Asking:
 
     def check(self) -> None:
         """Assert that requests, their deadlines and the room they speak for agree."""
+        self._reserved.check()
         for own in (False, True):
             out = Room()
             for asked in self._asked.values():

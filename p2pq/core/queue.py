@@ -270,7 +270,8 @@ class Queue:
         if self._serve(worker, request, now):
             return
         self._announcer.slept(peer)
-        self._send(peer, msg.Nothing(nonce=request.nonce, owner=request.owner, counter=self._announcer.counter))
+        counter, wide = self._announcer.counter, self._wide(worker, request)
+        self._send(peer, msg.Nothing(nonce=request.nonce, owner=request.owner, counter=counter, wide=wide))
         self._recall(worker, request, now)
 
     def _serve(self, worker: Hand, request: msg.Request, now: Mono) -> bool:
@@ -290,6 +291,17 @@ class Queue:
                 if limit > 0 and self._grant(job, worker, request.nonce, limit, now, again=again):
                     return True
         return False
+
+    def _wide(self, worker: Hand, request: msg.Request) -> tuple[int, int, int]:
+        """Return what the first job that waits for more room than was offered needs, or zeros."""
+        peer = worker.link.peer
+        for job_id in self._book.lines.get(request.owner, ()):
+            job = self._book.jobs[job_id]
+            wants = job.ask.resources
+            waits = job.may_take(peer) and not self._book.held_back(job, peer) and self._crew.able(job, worker)
+            if waits and room(wants, request) == 0 and request.cpus:
+                return wants.cpus, wants.memory_mb, wants.gpus
+        return 0, 0, 0
 
     def _recall(self, idle: Hand, request: msg.Request, now: Mono) -> None:
         """Ask the worker that holds most more than it can run for some of that: another one is idle and nothing waits."""

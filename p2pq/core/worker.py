@@ -184,7 +184,7 @@ class Worker:
             case msg.Granted() as message:
                 self._granted(master, message, now, out)
             case msg.Nothing() as message:
-                self._asking.nothing(peer, message)
+                self._asking.nothing(peer, message, self._slots.room[False], now)
             case msg.Recall(tasks=tasks):
                 waiting = [each for each in self._slots.of(peer) if each.state == "waiting"]
                 self._hand_back(waiting[-tasks:], "recalled", now, out)

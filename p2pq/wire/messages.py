@@ -90,6 +90,12 @@ class Nothing(_Message, frozen=True, kw_only=True, tag="no"):
     nonce: Bytes16
     owner: Name
     counter: Count
+    wide: tuple[
+        Annotated[int, Meta(ge=0, le=1 << 20)],
+        Annotated[int, Meta(ge=0, le=1 << 30)],
+        Annotated[int, Meta(ge=0, le=1 << 10)],
+    ] = (0, 0, 0)
+    """Cpus, mebibytes and gpus of a task that waits and needs more than it was asked with; since minor 2, zeros: none."""
 
 
 class ReturnItem(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -37,7 +37,7 @@ class Bench:
         return [request for _, request in requests]
 
     def nothing(self, number: int, counter: int) -> None:
-        self.asking.nothing(ANN.node, Nothing(nonce=nonce(number), owner="ann", counter=counter))
+        self.asking.nothing(ANN.node, Nothing(nonce=nonce(number), owner="ann", counter=counter), ROOM, Mono(0.0))
 
 
 def test_an_answer_to_no_request_is_ignored():
@@ -80,7 +80,7 @@ def test_who_is_asked_again_is_asked_with_all_there_is():
         for request in bench.plan(Room(8, 100, 0)):
             asked.append(request.cpus)
             message = Nothing(nonce=request.nonce, owner=request.owner, counter=1)
-            bench.asking.nothing(ANN.node, message)
+            bench.asking.nothing(ANN.node, message, ROOM, Mono(0.0))
     # Shares first, then everything once for each (one of them has it twice where a share was left over).
     assert sum(asked[:2]) == 8
     assert asked.count(8) == 2
@@ -92,7 +92,7 @@ def test_memory_alone_wakes_nobody():
     bench.announce(1, "ann")
     bench.asking.ended(ANN.node, job_id(1), "ann", 0.5, ok=True)
     (request,) = bench.plan(Room(0, 100, 1), slots=1)
-    bench.asking.nothing(ANN.node, Nothing(nonce=request.nonce, owner="ann", counter=1))
+    bench.asking.nothing(ANN.node, Nothing(nonce=request.nonce, owner="ann", counter=1), ROOM, Mono(0.0))
     assert bench.plan(Room(0, 100, 1), slots=1) == []
     assert [request.cpus for request in bench.plan(Room(1, 100, 1), slots=1)] == [1]
 
@@ -209,3 +209,79 @@ def test_who_was_asked_before_a_sleep_has_the_full_time_to_answer():
     assert bench.deadlines.next == 2.0
     bench.asking.woke(Mono(60.0))
     assert bench.deadlines.next == 62.0
+
+
+# -- wide tasks -----------------------------------------------------------------------------------------------------------
+
+
+def wide(bench: Bench, request: Request, cpus: int = 4, memory_mb: int = 0) -> None:
+    message = Nothing(nonce=request.nonce, owner=request.owner, counter=1, wide=(cpus, memory_mb, 0))
+    bench.asking.nothing(ANN.node, message, ROOM, Mono(0.0))
+
+
+def keeping() -> Bench:
+    """Ann's only task needs all four cpus, and one was free when she was asked; Bob has narrow ones."""
+    bench = Bench()
+    bench.announce(1, "ann")
+    (request,) = bench.plan(Room(1, 100, 0))
+    wide(bench, request)
+    bench.asking.linked(BOB.node)
+    bench.asking.has_work(BOB.node, HasWork(counter=1, owners=("bob",)))
+    return bench
+
+
+def test_what_becomes_free_is_kept_for_a_wide_task_until_it_is_enough():
+    bench = keeping()
+    assert bench.plan(Room(1, 100, 0)) == []
+    assert bench.plan(Room(3, 100, 0)) == []
+    (request,) = bench.plan(Room(4, 100, 0))
+    assert (request.owner, request.cpus) == ("ann", 4)
+    assert bench.plan(Room(4, 100, 0)) == [], "asked once"
+    assert bench.asking.answer(ANN.node, request.nonce) is not None
+    assert len(bench.plan(Room(1, 100, 0))) == 1, "whoever's turn it is"
+
+
+def test_nothing_is_kept_for_what_can_never_run_here_or_fits_already():
+    for cpus, memory_mb in ((5, 0), (2, 101), (0, 0)):
+        bench = Bench()
+        bench.announce(1, "ann")
+        (request,) = bench.plan(Room(1, 100, 0))
+        wide(bench, request, cpus, memory_mb)
+        bench.asking.linked(BOB.node)
+        bench.asking.has_work(BOB.node, HasWork(counter=1, owners=("bob",)))
+        assert [request.owner for request in bench.plan(Room(1, 100, 0))] == ["bob"]
+
+
+def test_room_is_let_go_of_when_it_is_not_wanted_any_more():
+    bench = keeping()
+    bench.asking.gone(BOB.node)
+    assert bench.plan(Room(1, 100, 0)) == [], "another one's end changes nothing"
+    for end in (
+        lambda bench: bench.announce(2),
+        lambda bench: bench.asking.gone(ANN.node),
+        lambda bench: bench.asking.strike(ANN.node, Mono(0.0)),
+        lambda bench: bench.asking.set_full(ANN.node, full=True),
+        lambda bench: bench.asking.stop(),
+    ):
+        bench = keeping()
+        end(bench)
+        assert "bob" in [request.owner for request in bench.plan(Room(1, 100, 0))]
+
+
+def test_a_wide_task_that_is_gone_is_asked_for_once():
+    bench = keeping()
+    (request,) = bench.plan(Room(4, 100, 0))
+    bench.nothing(int.from_bytes(request.nonce, "big"), 1)
+    assert [request.owner for request in bench.plan(Room(4, 100, 0))] == ["bob"]
+
+
+def test_one_is_kept_room_for_at_a_time():
+    bench = keeping()
+    (request,) = bench.asking.plan(Room(1, 100, 0), 4, 0.0, Mono(0.0), own=True) or [None]
+    assert request is None
+    bench = Bench()
+    bench.announce(1, "ann", "bob")
+    first, second = bench.plan(Room(2, 100, 0)) if len(bench.plan(Room(0, 0, 0))) == 0 else (None, None)
+    wide(bench, first)
+    wide(bench, second, cpus=3)
+    assert bench.plan(Room(3, 100, 0)) == []

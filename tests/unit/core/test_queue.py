@@ -52,8 +52,10 @@ def has_work(member: Member, counter: int, owners: tuple[str, ...] = (OWNER,)) -
     return fx.Send(peer=member.node, message=msg.HasWork(counter=counter, owners=owners))
 
 
-def nothing(member: Member, nonce: int, counter: int, owner: str = OWNER) -> fx.Send:
-    message = msg.Nothing(nonce=nonce.to_bytes(16, "big"), owner=owner, counter=counter)
+def nothing(
+    member: Member, nonce: int, counter: int, owner: str = OWNER, wide: tuple[int, int, int] = (0, 0, 0)
+) -> fx.Send:
+    message = msg.Nothing(nonce=nonce.to_bytes(16, "big"), owner=owner, counter=counter, wide=wide)
     return fx.Send(peer=member.node, message=message)
 
 
@@ -146,6 +148,15 @@ def test_jobs_go_by_priority_and_a_job_that_does_not_fit_is_passed_over() -> Non
     assert busy.queue.task_of(second.lease) == (job_id(2), 0)
     assert busy.leases(ALICE) == []
     assert busy.queue.task_of(lease(9)) is None
+
+
+def test_who_has_too_little_room_free_is_told_how_much_is_wanted() -> None:
+    busy = bench(ALICE)
+    busy.do(submitted(1, resources=Resources(cpus=99)))
+    busy.do(submitted(2, resources=Resources(cpus=3, memory_mb=64)))
+    assert busy.ask(ALICE, cpus=2) == [nothing(ALICE, 1, 2, wide=(3, 64, 0))]
+    assert busy.ask(ALICE, cpus=0) == [nothing(ALICE, 2, 2)]
+    assert len(busy.leases(ALICE, cpus=3)) == 1
 
 
 def test_a_worker_that_can_do_more_is_told() -> None:
