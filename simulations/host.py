@@ -1,5 +1,7 @@
 """One simulated machine: the real core, a disk that survives, and an executor that only waits as long as tasks take."""
 
+from collections.abc import Callable
+from functools import partial
 from math import inf
 from random import Random
 
@@ -138,6 +140,8 @@ class Host:
         self._skew_ms = plan.skew_ms
         self._wake = inf
         self._running: dict[tuple[NodeId, LeaseId], int] = {}
+        self._still: dict[tuple[NodeId, LeaseId], list[Callable[[], None]]] = {}
+        """Attempts that stand still, and what becomes of them when they go on."""
         self._cached: dict[JobId, None] = {}
         self._results: dict[bytes, None] = {}
         """Blobs of results that lie here, across crashes, until they are released."""
@@ -199,6 +203,7 @@ class Host:
         self._clock.reset()
         self._waiting.clear()
         self._running.clear()
+        self._still.clear()
         self._disk.crash(power=silent)
 
     def lose_disk(self) -> None:
@@ -363,6 +368,12 @@ class Host:
                 self._start(effect)
             case fx.Kill():
                 self._running.pop((effect.master, effect.lease), None)
+                self._still.pop((effect.master, effect.lease), None)
+            case fx.Suspend():
+                self._still.setdefault((effect.master, effect.lease), [])
+            case fx.Continue():
+                for step in self._still.pop((effect.master, effect.lease), ()):
+                    self._world.after(0.0, step)
             case fx.Fetch():
                 self._clock.after(self._rng.uniform(*TRANSFER_S), self._fetched, self.life, effect.job)
             case fx.Release():
@@ -404,8 +415,15 @@ class Host:
     def _runs(self, serial: int, start: fx.Start) -> bool:
         return self._running.get((start.master, start.lease)) == serial
 
+    def _stands(self, start: fx.Start, step: Callable[[], None]) -> bool:
+        """Tell whether an attempt stands still; then the step is taken when it goes on."""
+        steps = self._still.get((start.master, start.lease))
+        if steps is not None:
+            steps.append(step)
+        return steps is not None
+
     def _started(self, serial: int, start: fx.Start) -> None:
-        if not self._runs(serial, start):
+        if not self._runs(serial, start) or self._stands(start, partial(self._started, serial, start)):
             return
         if self._rng.random() < self._misfortune.fault:
             fault: Fault = "fetch" if start.job not in self._cached else "sandbox"
@@ -423,7 +441,7 @@ class Host:
         return length_s, outcome_of(plan, start.job, start.task, start.attempt, length_s)
 
     def _exited(self, serial: int, start: fx.Start, outcome: Outcome) -> None:
-        if not self._runs(serial, start):
+        if not self._runs(serial, start) or self._stands(start, partial(self._exited, serial, start, outcome)):
             return
         del self._running[start.master, start.lease]
         blob = _blob(start.master, start.lease)

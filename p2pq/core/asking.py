@@ -36,6 +36,7 @@ Timer = (
     | tuple[Literal["progress"], NodeId]
     | tuple[Literal["resend"], NodeId]
     | tuple[Literal["ahead"], Key]
+    | tuple[Literal["confirm"], NodeId]
 )
 """What a deadline of the worker is for, and whom or what it concerns."""
 

@@ -94,6 +94,20 @@ class Kill(_Effect, frozen=True, kw_only=True):
     reason: str
 
 
+class Suspend(_Effect, frozen=True, kw_only=True):
+    """As worker: let this attempt stand still, or not begin, until ``Continue``. A Kill may come first."""
+
+    lease: LeaseId
+    master: NodeId
+
+
+class Continue(_Effect, frozen=True, kw_only=True):
+    """As worker: let a suspended attempt go on."""
+
+    lease: LeaseId
+    master: NodeId
+
+
 class Release(_Effect, frozen=True, kw_only=True):
     """As worker: the result under this lease is acknowledged (or refused); its blobs need no pin any more."""
 
@@ -123,4 +137,19 @@ class Emit(_Effect, frozen=True, kw_only=True):
     notice: Notice
 
 
-Effect = Send | Record | Dial | Hangup | Drop | Start | Fetch | Kill | Release | Collect | Deliver | Emit
+Effect = (
+    Send
+    | Record
+    | Dial
+    | Hangup
+    | Drop
+    | Start
+    | Fetch
+    | Kill
+    | Suspend
+    | Continue
+    | Release
+    | Collect
+    | Deliver
+    | Emit
+)

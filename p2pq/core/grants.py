@@ -32,6 +32,8 @@ class Master(msgspec.Struct):
     node: NodeId
     owner: str
     caps: tuple[str, ...]
+    minor: int
+    """The newest minor version that both nodes speak."""
     manifests: dict[bytes, Manifest] = msgspec.field(default_factory=dict)
     """By digest, the least recently used first."""
     sizes: dict[bytes, int] = msgspec.field(default_factory=dict)

@@ -5,6 +5,7 @@ heartbeats, but never beyond what the task's time limit allows, so nobody holds 
 collected it cannot become due.
 """
 
+from collections.abc import Iterable
 from typing import Final, Literal
 
 from p2pq.core.deadlines import Deadlines
@@ -133,6 +134,13 @@ class Leases:
             lease.until = Mono(now + lease.time_s + GRACE_S)
         if lease.collecting is None:
             self._due.set(lease.id, min(Mono(now + self._lease_s), lease.until))
+
+    def confirm(self, worker: NodeId, leases: Iterable[LeaseId], now: Mono) -> tuple[LeaseId, ...]:
+        """Renew those of these that are live and that worker's, and return them."""
+        live = [lease for name in leases if (lease := self._live.get(name)) is not None and lease.worker == worker]
+        for lease in live:
+            self.renew(lease, now, running=lease.running)
+        return tuple(lease.id for lease in live)
 
     def slept(self, slept_s: float, now: Mono) -> None:
         """This master slept while its clock went on: nobody could renew, so each lease has its full term anew."""

@@ -210,6 +210,8 @@ class Membership:
                 | msg.Cancel()
                 | msg.ResultReady()
                 | msg.Receipted()
+                | msg.Confirm()
+                | msg.Confirmed()
             ):
                 pass
             case _:

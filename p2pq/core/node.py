@@ -212,9 +212,25 @@ class Node:
     def _deliver(self, turn: "_Turn", peer: NodeId, message: msg.CoreMessage, now: Mono) -> None:
         event = ev.Received(peer=peer, message=message)
         match message:
-            case msg.ProfileIs() | msg.Holding() | msg.Request() | msg.Return() | msg.Heartbeat() | msg.ResultReady():
+            case (
+                msg.ProfileIs()
+                | msg.Holding()
+                | msg.Request()
+                | msg.Return()
+                | msg.Heartbeat()
+                | msg.ResultReady()
+                | msg.Confirm()
+            ):
                 turn.take(self._queue.handle(event, now))
-            case msg.HasWork() | msg.Granted() | msg.Nothing() | msg.Recall() | msg.Cancel() | msg.Receipted():
+            case (
+                msg.HasWork()
+                | msg.Granted()
+                | msg.Nothing()
+                | msg.Recall()
+                | msg.Cancel()
+                | msg.Receipted()
+                | msg.Confirmed()
+            ):
                 turn.take(self._worker.handle(event, now))
             case msg.Peers():
                 turn.take(self._membership.handle(event, now))

@@ -208,6 +208,9 @@ class Queue:
                 self._heartbeat(peer, message.beats, now)
             case msg.ResultReady():
                 self._result_ready(peer, message, now)
+            case msg.Confirm(nonce=nonce, leases=leases):
+                held = self._book.leases.confirm(peer, leases, now)
+                self._send(peer, msg.Confirmed(nonce=nonce, leases=held))
             case msg.Leaving():
                 worker.leaving = True
                 self._crew.changed()
@@ -218,6 +221,7 @@ class Queue:
                 | msg.Recall()
                 | msg.Cancel()
                 | msg.Receipted()
+                | msg.Confirmed()
                 | msg.Peers()
                 | msg.Bans()
             ):

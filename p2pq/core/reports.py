@@ -68,7 +68,7 @@ class Reports:
     ) -> None:
         """Begin with a linked node: first what is held of it, then what is offered, then what it missed."""
         peer = event.peer
-        self.masters[peer] = Master(peer, event.owner, event.caps)
+        self.masters[peer] = Master(peer, event.owner, event.caps, event.minor)
         returning = self._returning.pop(peer, {})
         kept = self._kept.leases(peer)
         leases = (*(attempt.lease for attempt in self._slots.of(peer)), *returning, *kept)
@@ -174,7 +174,7 @@ class Reports:
         beats = [
             _beat(attempt)
             for attempt in attempts
-            if attempt.since is None or now < attempt.since + attempt.manifest.limits.time_s + RENEW_GRACE_S
+            if attempt.ran_s(now) < attempt.manifest.limits.time_s + RENEW_GRACE_S
         ]
         beats += [Beat(lease, running=False) for lease in self._kept.renewed(master, now)]
         parts = (tuple(beats[first : first + LEASES_MAX]) for first in range(0, len(beats), LEASES_MAX))

@@ -96,10 +96,18 @@ class Attempt(msgspec.Struct, kw_only=True):
     inline: tuple[bytes, ...] = ()
     state: Literal["waiting", "starting", "running"] = "waiting"
     since: Mono | None = None
-    """When it took its slot."""
+    """When it took its slot; later by what it did not run meanwhile."""
+    doubted: Mono | None = None
+    """Since when it stands still, or must not start, because this node slept and its master may have given it to others."""
     progress: int = -1
     told: int = -1
     """The progress that the master knows."""
+
+    def ran_s(self, now: Mono) -> float:
+        """Return how long it has had its slot, in seconds, without what it stood still."""
+        if self.since is None:
+            return 0.0
+        return (now if self.doubted is None else self.doubted) - self.since
 
 
 class Guest(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,8 +182,8 @@ class Slots:
         self._waiting_s[attempt.own] = left_s if waiting else 0.0
 
     def next(self, *, own: bool) -> Attempt | None:
-        """Return the first that waits, if its room is free. In order: a wide one is not overtaken for ever."""
-        first = next(iter(self._waiting[own].values()), None)
+        """Return the first that may start, if its room is free. In order: a wide one is not overtaken for ever."""
+        first = next((attempt for attempt in self._waiting[own].values() if attempt.doubted is None), None)
         if first is None or not self.free(own=own).holds(asked(first.manifest.resources)):
             return None
         return first
@@ -208,9 +216,9 @@ class Slots:
                 job=JobId(attempt.manifest.job),
                 task=attempt.task,
                 attempt=attempt.attempt,
-                state=attempt.state,
+                state="suspended" if attempt.doubted is not None and attempt.since is not None else attempt.state,
                 own=attempt.own,
-                since_s=0.0 if attempt.since is None else now - attempt.since,
+                since_s=attempt.ran_s(now),
                 progress=attempt.progress,
             )
             for attempt in self

@@ -54,7 +54,9 @@ class Worker:
         self._asking = Asking(identity.node, schedule, self._fairness, Means(), self._deadlines, rng, entropy)
         self._slots = Slots()
         self._reports = Reports(identity, schedule, restored.kept, self._slots, self._asking, self._deadlines)
-        self._waking = Waking(self._slots, self._fairness, self._asking, self._deadlines)
+        self._waking = Waking(
+            self._slots, self._fairness, self._asking, self._deadlines, self._reports.masters, entropy
+        )
         self._offering: ev.Offering | None = None
         self._draining = False
 
@@ -98,7 +100,7 @@ class Worker:
         """Do what is due, then take in the event, then start and ask for what fits."""
         out: list[fx.Effect] = []
         if isinstance(event, ev.Woke):
-            self._waking.woke(event, self._patience_s, now)
+            self._waking.woke(event, self._patience_s, now, out)
         while (timer := self._deadlines.pop(now)) is not None:
             self._due(timer, now, out)
         self._take_in(event, now, out)
@@ -112,6 +114,7 @@ class Worker:
             if attempt.state != "waiting":
                 out.append(fx.Kill(lease=attempt.lease, master=master, reason="banned"))
             self._end(attempt, "banned", now, out)
+        self._waking.forget(master)
         self._reports.expel(master, out)
         self._fill(now, out)
         return out
@@ -169,7 +172,9 @@ class Worker:
             case _:
                 assert_never(event)
 
-    def _receive(self, event: ev.Received, peer: NodeId, now: Mono, out: list[fx.Effect]) -> None:
+    def _receive(  # noqa: PLR0912  one arm per message
+        self, event: ev.Received, peer: NodeId, now: Mono, out: list[fx.Effect]
+    ) -> None:
         master = self._reports.masters.get(peer)
         if master is None:
             out.append(fx.Drop(peer=peer, reason="not linked"))
@@ -191,6 +196,9 @@ class Worker:
             case msg.Cancel(leases=leases):
                 for lease in leases:
                     self._cancel(peer, lease, now, out)
+            case msg.Confirmed() as message:
+                for attempt in self._waking.confirmed(peer, message, now, out):
+                    self._cancel(peer, attempt.lease, now, out)
             case msg.Receipted(receipt=raw):
                 self._reports.receipted(peer, raw, out)
             case (
@@ -200,6 +208,7 @@ class Worker:
                 | msg.Return()
                 | msg.Heartbeat()
                 | msg.ResultReady()
+                | msg.Confirm()
                 | msg.Peers()
                 | msg.Bans()
                 | msg.Leaving()
@@ -215,6 +224,7 @@ class Worker:
         if "submit" in event.caps:
             self._asking.linked(event.peer)
         self._reports.link_up(event, self._offering, now, out, draining=self._draining)
+        self._waking.linked(event.peer, now, out)
 
     def _link_down(self, peer: NodeId) -> None:
         self._asking.gone(peer)
@@ -364,6 +374,7 @@ class Worker:
 
     def _end(self, attempt: Attempt, reason: str, now: Mono, out: list[fx.Effect]) -> float:
         """Hold the lease no longer; return how long its slot was taken, in seconds."""
+        self._waking.settle(attempt, now)
         self._slots.remove(attempt)
         self._deadlines.cancel(("ahead", (attempt.master, attempt.lease)))
         if not attempt.own:
@@ -378,7 +389,7 @@ class Worker:
             reason=reason,
         )
         out.append(fx.Emit(notice=ended))
-        return now - attempt.since
+        return attempt.ran_s(now)
 
     def _exited(self, event: ev.Exited, now: Mono, out: list[fx.Effect]) -> None:
         attempt = self._slots.get(event.master, event.lease)
@@ -462,6 +473,8 @@ class Worker:
                 self._reports.progress(master, now, out)
             case ("resend", master):
                 self._reports.resend(master, now, out)
+            case ("confirm", master):
+                self._waking.lapse(master, now, out)
             case ("ahead", (master, lease)):
                 attempt = self._slots.get(master, lease)
                 assert attempt is not None, "waits, but is not held"
@@ -475,6 +488,7 @@ class Worker:
         self._slots.check()
         self._asking.check()
         self._reports.check()
+        self._waking.check()
         self._fairness.check()
         for attempt in self._slots:
             key = (attempt.master, attempt.lease)

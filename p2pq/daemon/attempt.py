@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, assert_never
 
+from p2pq.daemon import sleeping
 from p2pq.daemon.limits import Breach, Limits, Watch, size_text
 from p2pq.daemon.runner_process import (
     Clean,
@@ -25,6 +26,7 @@ from p2pq.daemon.runner_process import (
     Started,
     Wake,
 )
+from p2pq.daemon.standstill import Standstill
 
 ANSWER_S: Final = 15.0
 """How long a runner may take to start a task, to say that a killed one ended, and that it is clean."""
@@ -102,6 +104,10 @@ class Attempt:
         self._wall_at = now + limits.wall_s
         self._look_at = now + self.watch.next_look_s
         self._walk_at = now + self.watch.next_walk_s
+        self._still: Standstill | None = None
+        self._still_since = now
+        self._stood_s = 0.0
+        """How long it stood still, in all."""
 
     @property
     def _watched(self) -> bool:
@@ -113,8 +119,36 @@ class Attempt:
         """When `tick` is due next."""
         due = [at for at in (self._kill_at, self._answer_by) if at is not None]
         if self._watched:
-            due += [self._wall_at, self._look_at]
+            due.append(self._look_at)
+            if self._still is None:
+                due.append(self._wall_at)
         return min(due, default=self._begun)
+
+    def woke(self, due: float, now: float) -> None:
+        """Count none of it if what was ``due`` comes now because this process slept; a task ran no longer than its node."""
+        slept_s = sleeping.late_s(due, now)
+        if self._answer_by is not None:
+            self._answer_by += slept_s
+        if self._kill_at is not None:
+            self._kill_at += slept_s
+        if self._still is None:
+            self._wall_at += slept_s
+
+    def suspend(self, now: float) -> None:
+        """Let the task stand still until ``go_on``; what it stands still is no run time."""
+        if self._still is None and self._watched:
+            self._still = Standstill(self._runner.pid)
+            self._still_since = now
+            self._still.hold()
+
+    def go_on(self, now: float) -> None:
+        """Let it go on."""
+        if self._still is not None:
+            self._still.release()
+            self._still = None
+            stood_s = now - self._still_since
+            self._stood_s += stood_s
+            self._wall_at += stood_s
 
     def walk_due(self, now: float) -> bool:
         """Whether the scratch folder should be walked now; the pool does it in a thread."""
@@ -129,6 +163,7 @@ class Attempt:
         """End the task: SIGTERM and, after the grace, SIGKILL to everything; the first reason counts."""
         if not self._watched:
             return
+        self.go_on(now)  # or it could not hear that it should end
         self._stop = stop
         if stop.grace_s > 0:
             self._send("signal", signal=int(signal.SIGTERM))
@@ -142,10 +177,12 @@ class Attempt:
 
     def tick(self, now: float) -> None:
         """Do what is due."""
-        if self._watched and now >= self._wall_at:
+        if self._watched and self._still is None and now >= self._wall_at:
             sentence = f"it ran longer than its limit of {self._limits.wall_s:g} s"
             self.stop(Stop("time-limit", sentence, self._grace_s), now)
         if self._watched and now >= self._look_at:
+            if self._still is not None:
+                self._still.hold()  # what was being started, or woken from outside
             self._breached(self.watch.look(), now)
             self._look_at = now + self.watch.next_look_s
         if self._kill_at is not None and now >= self._kill_at:
@@ -188,6 +225,8 @@ class Attempt:
         match heard:
             case Started():
                 self._started = True
+                if self._still is not None:
+                    self._still.hold()  # it was being started
                 if self._stop is None or self._kill_at is not None:
                     self._answer_by = None  # else it was killed already and must say so in time
                 if self.on_started is not None:
@@ -223,7 +262,8 @@ class Attempt:
         code, number, seconds, max_rss, cpu_s = None, None, now - self._begun, 0, 0.0
         if isinstance(ended, Exited):
             code, number, max_rss = ended.exit, ended.signal, ended.max_rss
-            seconds = min(ended.seconds, seconds)  # a runner may lie, but not beyond our own clock
+            # A runner may lie, but not beyond our own clock.
+            seconds = max(0.0, min(ended.seconds, seconds) - self._stood_s)
             cpu_s = ended.utime + ended.stime
         elif isinstance(ended, Failed):
             code = EXIT_NOT_FOUND if ended.errno == errno.ENOENT else EXIT_NOT_EXECUTABLE

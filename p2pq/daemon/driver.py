@@ -2,9 +2,9 @@
 
 A turn takes what is in the inbox (256 events at most), handles each and collects the effects. A turn that recorded
 rows is released when they are durable; the next turns go on meanwhile but are released after it, so effects leave in the
-order in which they were decided. A turn without rows that follows none is released at once. Two effects overtake because they
-promise nothing that a crash could break: heartbeats, so that a slow disk costs no leases, and starts of other people's tasks,
-so that a slot does not wait for the disk to take in the result of the task before.
+order in which they were decided. A turn without rows that follows none is released at once. Some effects overtake because they
+promise nothing that a crash could break: heartbeats, so that a slow disk costs no leases, starts of other people's tasks, so
+that a slot does not wait for the disk to take in the result of the task before, and what lets these stand still and go on.
 
 A sleep of the machine or of this process is told to the core (``Woke``) before everything that waited meanwhile.
 
@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from p2pq.core.effects import Effect, Record, Send, Start
+from p2pq.core.effects import Continue, Effect, Record, Send, Start, Suspend
 from p2pq.core.events import Event, Received, Tick, Woke
 from p2pq.core.records import Row, needs_full
 from p2pq.daemon.sleeping import LOOK_EVERY_S, Sleeps
@@ -230,7 +230,7 @@ class Driver:
 
     def _overtakes(self, effect: Effect) -> bool:
         match effect:
-            case Send(message=Heartbeat()) | Start(own=False):
+            case Send(message=Heartbeat()) | Start(own=False) | Suspend() | Continue():
                 self._perform(effect)
                 return True
             case _:

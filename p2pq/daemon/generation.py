@@ -412,6 +412,8 @@ class Generation:
                 self.guests.fetch(effect)
             case fx.Kill():
                 self.guests.kill(effect)
+            case fx.Suspend() | fx.Continue():
+                self.guests.hold(effect)
             case fx.Release():
                 self.guests.release(effect)
             case fx.Collect():

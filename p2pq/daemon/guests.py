@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from p2pq.core.effects import Fetch, Kill, Release, Start
+from p2pq.core.effects import Continue, Fetch, Kill, Release, Start, Suspend
 from p2pq.core.events import Event, Exited, Faulted, Progressed, Started
 from p2pq.core.records import ResultKept
 from p2pq.daemon.blobstore import BlobStore
@@ -73,8 +73,14 @@ class Guest:
     root: Path | None = None
     stdout: Path | None = None
     stderr: Path | None = None
+    suspended: bool = False
     cancelled: bool = False
     progress: int = -1
+
+    @property
+    def name(self) -> str:
+        """What the pool knows it by: lease ids are unique per master only."""
+        return f"{short(self.start.master)}-{self.start.lease}"
 
 
 class Guests:
@@ -127,6 +133,13 @@ class Guests:
         elif guest.task is not None:
             guest.cancelled = True
             guest.task.cancel()
+
+    def hold(self, effect: Suspend | Continue) -> None:
+        """Perform ``Suspend`` and ``Continue``; what is still being fetched only does not begin meanwhile."""
+        guest = self._guests.get((effect.master, effect.lease))
+        if guest is not None:
+            guest.suspended = isinstance(effect, Suspend)
+            self._pool.hold(guest.name, still=guest.suspended)
 
     def fetch(self, effect: Fetch) -> None:
         """Perform ``Fetch``: bring blobs that will probably be needed, one job at a time."""
@@ -266,7 +279,7 @@ class Guests:
         if job.config:
             params["config"] = job.config
         launch = TaskLaunch(
-            lease=f"{short(start.master)}-{start.lease}",
+            lease=guest.name,
             job=start.master + start.job,  # no runner ever serves two masters
             level="strict" if strict else "none",
             argv=command(job, params, self._pool.python, job_id=to_text(start.job), number=number),
@@ -275,6 +288,7 @@ class Guests:
             populate=populate,
             collect=lambda folder, outcome: self._seal(start, folder, outcome),
             idle_priority=not start.own,
+            suspended=guest.suspended,
             on_started=lambda stdout, stderr: _remember(guest, stdout, stderr),
         )
         outcome, sealed = await self._pool.run(launch)

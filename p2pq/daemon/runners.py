@@ -68,6 +68,9 @@ class TaskLaunch(Generic[T]):
     """Level ``none`` only: where to run; default the scratch folder."""
 
     idle_priority: bool = False
+    suspended: bool = False
+    """Not to be launched before ``hold`` says so."""
+
     on_started: Callable[[Path, Path], None] | None = None
     """Called on the event loop with the paths of standard output and error, to be tailed."""
 
@@ -77,7 +80,12 @@ class _Run:
     """A lease that is being run, as ``kill`` finds it."""
 
     runner: RunnerProcess
-    launched: bool = False
+    go: asyncio.Event
+    """Not set while it may not be launched."""
+
+    attempt: Attempt | None = None
+    """Once it is launched."""
+
     stop: Stop | None = None
 
 
@@ -157,7 +165,9 @@ class RunnerPool:
         if launch.lease in self._running:
             raise ValueError(f"lease {launch.lease} runs already")
         runner = self._take(launch)
-        run = _Run(runner)
+        run = _Run(runner, asyncio.Event())
+        if not launch.suspended:
+            run.go.set()
         self._running[launch.lease] = run
         self._busy.add(runner)
         try:
@@ -187,8 +197,23 @@ class RunnerPool:
             return
         grace = self._grace_s if grace_s is None else grace_s
         run.stop = Stop(reason, detail or "it was cancelled", grace)
-        if run.launched:
+        run.go.set()
+        if run.attempt is not None:
             run.runner.heard.put_nowait(Wake())
+
+    def hold(self, lease: str, *, still: bool) -> None:
+        """Let a task stand still, or go on; one that is not launched yet is not until then. Unknown leases are ignored."""
+        run = self._running.get(lease)
+        if run is None or run.stop is not None:
+            return
+        if run.attempt is not None:
+            now = asyncio.get_running_loop().time()
+            (run.attempt.suspend if still else run.attempt.go_on)(now)
+            run.runner.heard.put_nowait(Wake())
+        elif still:
+            run.go.clear()
+        else:
+            run.go.set()
 
     def end_job(self, job: bytes) -> None:
         """End the idle runners of a job that has no more tasks for this node."""
@@ -327,6 +352,7 @@ class RunnerPool:
                     sandbox.mounts_below_scratch(self.python),
                     idle_priority=launch.idle_priority,
                 )
+            await run.go.wait()
             self._count += 1
             if launch.level == "strict":
                 pins = self._pin(launch.limits.cpus, runner)
@@ -335,7 +361,7 @@ class RunnerPool:
                 runner.send(self._order(launch, runner), (files[0], files[1]))
             attempt = Attempt(runner, self._count, launch.limits, self._grace_s, loop.time())
             attempt.on_started = launch.on_started
-            run.launched = True
+            run.attempt = attempt
             loop.call_later(SPARE_AFTER_S, self._start_spare)
             if run.stop is not None:
                 attempt.never_started(run.stop)
@@ -408,10 +434,12 @@ class RunnerPool:
         try:
             while not attempt.done:
                 heard: Heard = Wake()  # when the time is up, the tick below does what is due
+                due = attempt.deadline
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout_at(attempt.deadline):
+                    async with asyncio.timeout_at(due):
                         heard = await run.runner.heard.get()
                 now = loop.time()
+                attempt.woke(due, now)
                 if run.stop is not None:
                     attempt.stop(run.stop, now)
                 attempt.hear(heard, now)

@@ -165,6 +165,20 @@ class Bans(_Message, frozen=True, kw_only=True, tag="bn"):
     bans: Annotated[tuple[bytes, ...], Meta(max_length=256)]
 
 
+class Confirm(_Message, frozen=True, kw_only=True, tag="cf"):
+    """Worker to master: I slept. Which of these leases of yours are still mine? What runs under them stands still until then."""
+
+    nonce: Bytes16
+    leases: Leases
+
+
+class Confirmed(_Message, frozen=True, kw_only=True, tag="cd"):
+    """Master to worker, in answer to Confirm: those that are, all renewed. The others are over: stop and forget them."""
+
+    nonce: Bytes16
+    leases: Leases = ()
+
+
 class Leaving(_Message, frozen=True, kw_only=True, tag="lv"):
     """The sender ends on purpose; its leases have been handed back."""
 
@@ -265,6 +279,8 @@ CoreMessage = (
     | Receipted
     | Peers
     | Bans
+    | Confirm
+    | Confirmed
     | Leaving
 )
 """Messages that the core decides on."""
@@ -276,5 +292,5 @@ ServiceMessage = (
 
 Message = CoreMessage | ServiceMessage
 
-SINCE: Final[dict[type, int]] = {Recall: 2}
+SINCE: Final[dict[type, int]] = {Recall: 2, Confirm: 2, Confirmed: 2}
 """Message types newer than minor version 1 and the version that brought them; never sent to older peers."""

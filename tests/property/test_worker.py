@@ -61,8 +61,10 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
         self.lives += 1
         self.offer = OFFER
         self.running: dict[tuple[NodeId, LeaseId], fx.Start] = {}
+        self.still: set[tuple[NodeId, LeaseId]] = set()
         self.started: dict[tuple[NodeId, LeaseId], None] = {}
         self.requests.clear()
+        self.questions: dict[bytes, tuple[Member, msg.Confirm]] = {}
         self.up.clear()
         self.worker = Worker(
             IDENTITY,
@@ -97,6 +99,13 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
                     self.room_is_not_used_twice()
                 case fx.Kill():
                     del self.running[effect.master, effect.lease]
+                    self.still.discard((effect.master, effect.lease))
+                case fx.Suspend():
+                    assert effect.master != ME.node, "its own master sleeps and wakes with it"
+                    assert (effect.master, effect.lease) in self.running.keys() - self.still
+                    self.still.add((effect.master, effect.lease))
+                case fx.Continue():
+                    self.still.remove((effect.master, effect.lease))
                 case fx.Send(peer=peer):
                     assert peer in self.up, "said to nobody"
                     self.hear(peer, effect.message)
@@ -109,6 +118,9 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
             case msg.ResultReady():
                 for item in sign.open_signed(message.result, Result, ME.node).items:
                     self.said[peer, item.lease] = None
+            case msg.Confirm():
+                assert {(peer, lease) for lease in message.leases} >= {key for key in self.still if key[0] == peer}
+                self.questions[message.nonce] = (MEMBERS[peer], message)
             case msg.Holding():
                 held = {lease for master, lease in (*self.running, *self.disk) if master == peer}
                 assert held <= set(message.leases), "something held was not told"
@@ -216,6 +228,7 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
     def ends(self, data: st.DataObject, faulty: bool) -> None:
         key = data.draw(st.sampled_from(sorted(self.running)))
         del self.running[key]
+        self.still.discard(key)
         master, lease = key
         self.said.pop(key, None)
         if faulty:
@@ -238,6 +251,19 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
         self.now = Mono(self.now + after)
         self.do(ev.Tick())
 
+    @precondition(lambda self: self.questions)
+    @rule(data=st.data(), every=st.integers(1, 3), asked=st.booleans())
+    def confirmed(self, data: st.DataObject, every: int, asked: bool) -> None:
+        nonce = data.draw(st.sampled_from(sorted(self.questions)))
+        member, question = self.questions.pop(nonce)
+        before = dict(self.running)
+        still = {key for key in self.still if key[0] == member.node}
+        answer = msg.Confirmed(nonce=nonce if asked else bytes(16), leases=question.leases[::every])
+        self.do(ev.Received(peer=member.node, message=answer))
+        kept = {(member.node, lease) for lease in answer.leases}
+        gone = before.keys() - self.running.keys()
+        assert gone <= still - kept, "an attempt was given up that was confirmed, or that nobody doubted"
+
     @rule(slept=st.sampled_from([6.0, 30.0, 700.0]), counted=st.booleans())
     def sleep(self, slept: float, counted: bool) -> None:
         if counted:
@@ -258,6 +284,8 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
         assert sum(kept.results for kept in self.worker.kept()) == len(self.disk)
         held = {(guest.master, guest.lease) for guest in self.worker.guests(self.now) if guest.state != "waiting"}
         assert held == set(self.running)
+        still = {(guest.master, guest.lease) for guest in self.worker.guests(self.now) if guest.state == "suspended"}
+        assert still == self.still
 
 
 TestWorker = Worker_.TestCase

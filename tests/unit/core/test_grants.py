@@ -13,7 +13,7 @@ from tests.unit.core.workerkit import ANN, IDENTITY, PROFILE, WALL, granted, ite
 
 
 def master() -> Master:
-    return Master(ANN.node, "ann", ("submit",))
+    return Master(ANN.node, "ann", ("submit",), 2)
 
 
 def learn(known: Master, number: int, *, sent: bool = False):

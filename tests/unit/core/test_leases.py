@@ -139,3 +139,15 @@ def test_a_sleep_gives_nobody_more_than_the_time_limit() -> None:
         leases.renew(lease, Mono(at), running=True)
     leases.slept(100.0, Mono(490.0))
     assert leases.deadline == bound + 100.0 < 490.0 + 60.0
+
+
+def test_who_asks_is_told_what_is_live_and_its_own_and_that_is_renewed() -> None:
+    leases = table()
+    mine, over, foreign = granted(leases), granted(leases), granted(leases, worker=BOB.node)
+    leases.renew(mine, Mono(1.0), running=True)
+    leases.end(over)
+    asked = (mine.id, over.id, foreign.id, LeaseId(9, 9))
+    assert leases.confirm(ALICE.node, asked, Mono(50.0)) == (mine.id,)
+    assert mine.running
+    assert leases.pop_due(Mono(109.0)) is foreign
+    assert leases.deadline == 110.0

@@ -546,3 +546,17 @@ def test_a_failed_task_is_run_again_when_its_owner_wants_it() -> None:
     assert again == GrantItem(0, 2, LeaseId(2, 0))
     busy.finish(ALICE, again, OK)
     assert busy.do(ev.Delivered(job=JOB, task=0, wall=WALL))[-1] == fx.Emit(notice=n.JobFinished(job=JOB, state="done"))
+
+
+def test_a_worker_that_slept_is_told_what_is_still_its_own() -> None:
+    busy = bench(ALICE, BOB)
+    busy.do(submitted(tasks=2))
+    busy.leases(ALICE, tasks_max=1)
+    busy.leases(BOB, tasks_max=1)
+    question = msg.Confirm(nonce=bytes(16), leases=(lease(0), lease(1), lease(7)))
+    answer = msg.Confirmed(nonce=bytes(16), leases=(lease(0),))
+    assert busy.says(ALICE, question, after=50.0) == [fx.Send(peer=ALICE.node, message=answer)]
+    expired = fx.Emit(notice=n.LeaseExpired(lease=lease(1), worker=BOB.node, held_s=60.0))
+    assert expired in busy.tick(after=10.0)
+    assert busy.queue.task_of(lease(0)) == (JOB, 0)
+    assert busy.says(ALICE, answer) == []  # an answer to a master says nothing

@@ -42,7 +42,7 @@ class Member:
             "owner": self.name,
             "caps": ("submit", "work"),
             "boot": bytes(16),
-            "minor": 1,
+            "minor": msg.MINOR,
             "prekey": self.prekey,
             "address": "192.0.2.1:9476",
         }

@@ -2,11 +2,13 @@
 
 import dataclasses
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from p2pq.daemon import attempt as attempt_module
 from p2pq.daemon.attempt import ANSWER_S, Attempt, Stop
 from p2pq.daemon.limits import Breach, Limits
 from p2pq.daemon.runner_process import (
@@ -207,3 +209,121 @@ def test_the_kernel_s_word_on_memory_counts(tmp_path: Path) -> None:
     assert attempt.outcome(101.0).reason == "exit"
     kills[0] = 1
     assert attempt.outcome(101.0).reason == "memory-limit"
+
+
+# -- standing still, and sleeping ----------------------------------------------------------------------------------------
+
+
+class Held:
+    """Stands for the processes of the task: counts what was asked of them."""
+
+    def __init__(self, pid: int) -> None:
+        assert pid == 2**22
+        self.holds = 0
+        self.releases = 0
+        Held.last = self
+
+    def hold(self) -> None:
+        self.holds += 1
+
+    def release(self) -> None:
+        self.releases += 1
+
+
+@pytest.fixture
+def held(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[int, int]]:
+    """A started attempt that stands still from 103 on; return how often it was held and released."""
+    monkeypatch.setattr(attempt_module, "Standstill", Held)
+    attempt.hear(Started(id=NUMBER, pid=2), 100.1)
+    attempt.suspend(103.0)
+    attempt.suspend(104.0)
+    return lambda: (Held.last.holds, Held.last.releases)
+
+
+def test_what_stands_still_does_not_run(
+    attempt: Attempt, runner: Recorded, held: Callable[[], tuple[int, int]]
+) -> None:
+    attempt.tick(150.0)  # its limit is 10 s
+    assert runner.sent == []
+    attempt.go_on(153.0)
+    attempt.go_on(154.0)
+    assert held() == (2, 1)
+    attempt.tick(159.9)
+    assert runner.sent == []
+    attempt.tick(160.0)
+    assert orders(runner) == [("signal", signal.SIGTERM), ("signal", signal.SIGCONT)]
+    attempt.hear(exited(seconds=59.0), 160.0)
+    assert attempt.outcome(160.0).seconds == 9.0
+
+
+def test_who_is_being_started_is_held_as_soon_as_it_is_there(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt_module, "Standstill", Held)
+    attempt.suspend(100.0)
+    attempt.hear(Started(id=NUMBER, pid=2), 100.1)
+    assert (Held.last.holds, Held.last.releases) == (2, 0)
+
+
+def test_it_is_held_again_at_every_look(attempt: Attempt, held: Callable[[], tuple[int, int]]) -> None:
+    attempt.tick(103.1)
+    looked = held()[0]
+    attempt.tick(attempt.deadline)
+    assert held() == (looked + 1, 0)
+
+
+def test_who_is_to_end_is_let_go_first(attempt: Attempt, runner: Recorded, held: Callable[[], tuple[int, int]]) -> None:
+    attempt.stop(Stop("cancelled", "it was cancelled", 5.0), 104.0)
+    assert held() == (1, 1)
+    assert orders(runner) == [("signal", signal.SIGTERM), ("signal", signal.SIGCONT)]
+    attempt.suspend(105.0)
+    attempt.tick(109.0)
+    assert (held(), orders(runner)[-1]) == ((1, 1), ("kill", None))
+
+
+def test_it_may_end_while_it_stands_still(attempt: Attempt, held: Callable[[], tuple[int, int]]) -> None:
+    attempt.hear(exited(exit=None, signal=9, seconds=3.5), 110.0)
+    attempt.hear(Clean(id=NUMBER), 110.1)
+    assert attempt.done
+    assert attempt.outcome(110.1).seconds == 3.5
+    attempt.go_on(111.0)
+    attempt.suspend(112.0)
+    assert held() == (1, 1)
+
+
+def test_a_task_ran_no_longer_than_its_node(attempt: Attempt, runner: Recorded) -> None:
+    attempt.hear(Started(id=NUMBER, pid=2), 100.1)
+    attempt.woke(101.0, 160.0)
+    attempt.tick(160.0)
+    assert runner.sent == []
+    attempt.tick(168.9)
+    assert runner.sent == []
+    attempt.tick(169.0)
+    assert orders(runner)[0] == ("signal", signal.SIGTERM)
+
+
+def test_nobody_is_lost_because_the_node_slept(attempt: Attempt, runner: Recorded) -> None:
+    attempt.woke(100.05, 200.0)
+    attempt.tick(200.0)  # it should have said long ago that the task started
+    assert not attempt.done
+    attempt.hear(Started(id=NUMBER, pid=2), 200.1)
+    attempt.stop(Stop("cancelled", "it was cancelled", 5.0), 201.0)
+    attempt.woke(202.0, 302.0)
+    attempt.tick(302.0)
+    assert ("kill", None) not in orders(runner)  # its grace is not over
+    attempt.tick(306.0)
+    assert orders(runner)[-1] == ("kill", None)
+    attempt.woke(306.5, 400.0)
+    attempt.tick(400.0)
+    assert not attempt.done
+    attempt.tick(400.0 + ANSWER_S)
+    assert attempt.outcome(500.0).detail == "it was cancelled"
+
+
+def test_a_sleep_that_it_stood_still_in_counts_once(
+    attempt: Attempt, runner: Recorded, held: Callable[[], object]
+) -> None:
+    attempt.woke(104.0, 163.0)
+    attempt.go_on(163.0)
+    attempt.tick(169.9)
+    assert runner.sent == []
+    attempt.tick(170.0)
+    assert orders(runner)[0] == ("signal", signal.SIGTERM)

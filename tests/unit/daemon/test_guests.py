@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from p2pq.core.effects import Fetch, Start
+from p2pq.core.effects import Continue, Fetch, Start, Suspend
 from p2pq.core.events import Exited, Faulted
 from p2pq.daemon import guests as module
 from p2pq.daemon.attempt import Outcome
@@ -41,6 +41,10 @@ class Pool:
         self.launches = []
         self.seen = []
         self.left = lambda _folder: None
+        self.holds = []
+
+    def hold(self, lease, *, still):
+        self.holds.append((lease, still))
 
     async def run(self, launch):
         self.launches.append(launch)
@@ -244,3 +248,28 @@ async def test_what_would_fill_the_store_is_not_fetched_on_a_mere_hint(bench):
     await asyncio.wait(tuple(bench.guests._prefetching.values()))
     assert len(bench.transfers.fetches) == module.PREFETCHES_MAX
     assert all(len(blobs) == 1 for _, blobs in bench.transfers.fetches)
+
+
+async def test_what_is_suspended_while_it_is_fetched_is_not_launched_before_it_may(bench):
+    start = bench.start(MALLORY, "pass", 1)
+    missing = BlobRef(b"?" * 32, 1)
+    bench.guests.start(msgspec.structs.replace(start, blobs=(*start.blobs, missing)))
+    bench.guests.hold(Suspend(lease=start.lease, master=MALLORY))
+    bench.guests.hold(Suspend(lease=start.lease, master=ALICE))  # no such attempt
+    bench.transfers.go_on.set()
+    await bench.events.get()
+    assert [launch.suspended for launch in bench.pool.launches] == [True]
+    assert [still for _, still in bench.pool.holds] == [True]
+    assert bench.pool.holds[0][0] == bench.pool.launches[0].lease
+
+
+async def test_what_may_go_on_again_is_launched_as_ever(bench):
+    start = bench.start(MALLORY, "pass", 1)
+    missing = BlobRef(b"?" * 32, 1)
+    bench.guests.start(msgspec.structs.replace(start, blobs=(*start.blobs, missing)))
+    bench.guests.hold(Suspend(lease=start.lease, master=MALLORY))
+    bench.guests.hold(Continue(lease=start.lease, master=MALLORY))
+    bench.transfers.go_on.set()
+    await bench.events.get()
+    assert [launch.suspended for launch in bench.pool.launches] == [False]
+    assert [still for _, still in bench.pool.holds] == [True, False]

@@ -1,0 +1,120 @@
+"""A task that is to stand still does, with all that it started, at both levels; and goes on where it was."""
+
+import asyncio
+import dataclasses
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2pq.daemon import limits
+from p2pq.daemon.runners import RunnerPool
+from tests.sandbox.conftest import LIMITS
+from tests.sandbox.test_runners import Begun, launch
+
+Run = Callable[..., Awaitable[Any]]
+FILES = ("thread", "child", "session", "orphan", "forks")
+
+
+def states(pid: int) -> list[str]:
+    """Return the states of all processes below the runner, and of all their threads."""
+    threads = [thread for process in limits.tree(pid, 1000)[1:] for thread in Path(f"/proc/{process}/task").iterdir()]
+    return [(thread / "stat").read_bytes().rpartition(b")")[2].split()[0].decode() for thread in threads]
+
+
+def sizes(folder: Path) -> list[int]:
+    return [(folder / name).stat().st_size for name in FILES]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110  the kernel tells nobody
+            await asyncio.sleep(0.01)
+
+
+async def test_threads_children_and_orphans_stand_still_and_go_on(run: Run, pool: RunnerPool, level: str) -> None:
+    begun = Begun()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(run("restless", level=level, on_started=begun))
+        await begun.wait()
+        runner = pool._running["1"].runner
+        assert len(states(runner.pid)) >= 8
+        pool.hold("1", still=True)
+        await until(lambda: set(states(runner.pid)) <= {"T", "Z"})
+        before = sizes(runner.scratch.job)
+        await asyncio.sleep(0.3)
+        assert sizes(runner.scratch.job) == before
+        assert set(states(runner.pid)) <= {"T", "Z"}
+        pool.hold("1", still=False)
+        await until(lambda: all(now > then for now, then in zip(sizes(runner.scratch.job), before, strict=True)))
+        (runner.scratch.job / "over").touch()
+    assert task.result().outcome.reason == "ok"
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 5.0])
+async def test_what_stands_still_is_killed_at_once(run: Run, pool: RunnerPool, level: str, grace_s: float) -> None:
+    begun = Begun()
+    code = ("/bin/sh", "-c", "sleep 1000 & echo; wait")
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(run(code, level=level, on_started=begun))
+        await begun.wait()
+        pool.hold("1", still=True)
+        await until(lambda: set(states(pool._running["1"].runner.pid)) == {"T"})
+        asked = time.monotonic()
+        await pool.kill("1", "cancelled", grace_s=grace_s)
+    assert time.monotonic() - asked < 4.0
+    outcome = task.result().outcome
+    assert (outcome.reason, outcome.signal) == ("cancelled", signal.SIGTERM if grace_s else signal.SIGKILL)
+
+
+async def test_closing_kills_what_stands_still(pool: RunnerPool, run: Run, level: str) -> None:
+    begun = Begun()
+    task = asyncio.get_running_loop().create_task(
+        run(("/bin/sh", "-c", "echo; sleep 1000"), level=level, on_started=begun)
+    )
+    await begun.wait()
+    pool.hold("1", still=True)
+    async with asyncio.timeout(10):
+        await pool.close()
+        assert (await task).outcome.reason in ("cancelled", "sandbox")
+
+
+async def test_what_stands_still_does_not_run_out_of_time(run: Run, pool: RunnerPool, level: str) -> None:
+    begun = Begun()
+    bounds = dataclasses.replace(LIMITS, wall_s=1.0)
+    async with asyncio.TaskGroup() as group:
+        code = ("/bin/sh", "-c", "echo; sleep 0.2; echo over")
+        task = group.create_task(run(code, level=level, on_started=begun, limits=bounds))
+        await begun.wait()
+        pool.hold("1", still=True)
+        await asyncio.sleep(1.5)
+        pool.hold("1", still=False)
+    outcome = task.result().outcome
+    assert (outcome.reason, task.result().stdout) == ("ok", "\nover\n")
+    assert outcome.seconds < 1.0
+
+
+async def test_what_is_held_before_its_launch_waits_for_it(pool: RunnerPool) -> None:
+    begun = Begun()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(pool.run(launch(suspended=True, on_started=begun)))
+        await asyncio.sleep(0.5)
+        assert not begun._event.is_set()
+        pool.hold("1", still=False)
+        pool.hold("1", still=True)
+        pool.hold("1", still=False)
+    assert task.result()[1] == "hello"
+    pool.hold("1", still=True)  # unknown by now: nothing happens
+
+
+async def test_what_is_held_before_its_launch_can_be_killed(pool: RunnerPool) -> None:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(pool.run(launch(suspended=True)))
+        await asyncio.sleep(0.2)
+        await pool.kill("1", "cancelled")
+        pool.hold("1", still=True)  # nobody holds what is to end
+    outcome, output = task.result()
+    assert (outcome.reason, outcome.exit, output) == ("cancelled", None, "")
