@@ -159,8 +159,11 @@ def status_command(ctx: click.Context, as_json: bool) -> None:
     if view.running:
         click.echo()
         table(
-            ("JOB", "TASK", "FOR", "FROM", "TIME"),
-            [(r.job[:8], r.task, r.owner, "here" if r.own else r.node, duration(r.seconds)) for r in view.running],
+            ("JOB", "TASK", "FOR", "FROM", "TIME", "STATE"),
+            [
+                (r.job[:8], r.task, r.owner, "here" if r.own else r.node, duration(r.seconds), r.state)
+                for r in view.running
+            ],
             right=(1, 4),
         )
     if view.kept:

@@ -105,9 +105,10 @@ class Admin:
                 node=p.scheduler.name_of(guest.master),
                 seconds=round(guest.since_s, 1),
                 own=guest.own,
+                state=guest.state,
             )
             for guest in p.node.guests(now)
-            if guest.since_s
+            if guest.state != "waiting"
         )
         isolation = p.isolation
         await send(

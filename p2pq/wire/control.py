@@ -371,6 +371,8 @@ class RunningView(msgspec.Struct, frozen=True, kw_only=True):
     """Whose job it is: the master's name."""
     seconds: float
     own: bool
+    state: str = "running"
+    """``starting`` (its files are fetched), ``running``, or ``suspended``: this node slept and asks whether it is still its own."""
 
 
 class KeptView(msgspec.Struct, frozen=True, kw_only=True):

@@ -197,6 +197,19 @@ def test_a_master_that_says_nothing_keeps_nobody_waiting(bench: Bench) -> None:
     assert states(bench)[0] == "starting"
 
 
+def test_what_came_after_waking_was_never_in_doubt() -> None:
+    bench = Bench()
+    bench.join(ANN)
+    bench.work()
+    bench.says(granted((item(1),)))
+    assert woke(bench, 90.0, counted=False) == [suspend(item(1)), confirm(bench, item(1))]
+    assert bench.says(granted((item(2),), number=2))[:2] == start(item(2))
+    assert states(bench) == ["suspended", "starting"]
+    effects = bench.tick(after=20.0)
+    assert go_on(item(1)) in effects
+    assert go_on(item(2)) not in effects
+
+
 def test_what_stood_still_did_not_run(bench: Bench) -> None:
     bench.tick(after=2.0)
     woke(bench, 90.0)

@@ -138,14 +138,17 @@ async def test_status(world):
     assert status.disk == {"blobs_bytes": 10, "blobs": 2}
     assert status.address == "10.0.0.1:9476"
     running = {"job": b"j" * 16, "task": 2, "owner": "bob", "master": BOB, "own": False}
-    world.guests = (SimpleNamespace(**running, since_s=1.26), SimpleNamespace(**running, since_s=0))
+    world.guests = (
+        SimpleNamespace(**running, since_s=1.26, state="suspended"),
+        SimpleNamespace(**running, since_s=0.0, state="waiting"),
+    )
     world.parts.isolation = IsolationReport("none", "no bubblewrap", "install it")
     world.parts.links.addresses = ()
     world.policy = Policy(
         known=True, accepts=False, reason="switched off", draining=False, slots=4, free=2, kept=(held_for(BOB, 1),)
     )
     [status] = await world.ask("status")
-    assert [(row.node, row.task, row.seconds) for row in status.running] == [("node-b", 2, 1.3)]
+    assert [(row.node, row.task, row.seconds, row.state) for row in status.running] == [("node-b", 2, 1.3, "suspended")]
     assert (status.sandbox, status.sandbox_reason, status.kept_results) == ("none", "no bubblewrap", 1)
     assert (status.policy.state, status.policy.reason) == ("off", "switched off")
     assert status.address == "127.0.0.1:9476"
