@@ -172,7 +172,7 @@ class Worker:
             case _:
                 assert_never(event)
 
-    def _receive(  # noqa: PLR0912  one arm per message
+    def _receive(  # noqa: C901, PLR0912  one arm per message
         self, event: ev.Received, peer: NodeId, now: Mono, out: list[fx.Effect]
     ) -> None:
         master = self._reports.masters.get(peer)

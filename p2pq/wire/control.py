@@ -372,7 +372,7 @@ class RunningView(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     own: bool
     state: str = "running"
-    """``starting`` (its files are fetched), ``running``, or ``suspended``: this node slept and asks whether it is still its own."""
+    """``starting`` (files are fetched), ``running``, or ``suspended``: this node slept and asks whether that is its own."""
 
 
 class KeptView(msgspec.Struct, frozen=True, kw_only=True):
