@@ -1,7 +1,8 @@
 """Lets every process of a task stand still (SIGSTOP), and go on (SIGCONT).
 
 From outside and process by process, as a runner belongs to its task and must go on answering: it could be neither trusted to do
-this nor stopped along, in its control group. A stopped process uses no processor, keeps its memory, and can be killed.
+this nor stopped along, in its control group. A stopped process uses no processor, keeps its memory, and can be killed. One
+with a signal pending cannot fork, so nobody escapes a round that finds nobody new.
 """
 
 import contextlib

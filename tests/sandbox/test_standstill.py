@@ -16,6 +16,8 @@ from tests.sandbox.conftest import LIMITS
 from tests.sandbox.test_runners import Begun, launch
 
 Run = Callable[..., Awaitable[Any]]
+STANDING = {"T", "Z", "D"}
+"""Stopped; not reaped, as its parent stands; waits in vfork for a child that stands."""
 FILES = ("thread", "child", "session", "orphan", "forks")
 
 
@@ -43,11 +45,11 @@ async def test_threads_children_and_orphans_stand_still_and_go_on(run: Run, pool
         runner = pool._running["1"].runner
         assert len(states(runner.pid)) >= 8
         pool.hold("1", still=True)
-        await until(lambda: set(states(runner.pid)) <= {"T", "Z"})
+        await until(lambda: set(states(runner.pid)) <= STANDING)
         before = sizes(runner.scratch.job)
         await asyncio.sleep(0.3)
         assert sizes(runner.scratch.job) == before
-        assert set(states(runner.pid)) <= {"T", "Z"}
+        assert set(states(runner.pid)) <= STANDING
         pool.hold("1", still=False)
         await until(lambda: all(now > then for now, then in zip(sizes(runner.scratch.job), before, strict=True)))
         (runner.scratch.job / "over").touch()

@@ -55,6 +55,11 @@ def below(pid: int) -> list[int]:
     return limits.tree(pid, 1000)[1:]
 
 
+def stand(runner: int) -> bool:
+    """Whether none goes on: stopped, not reaped as its parent stands (Z), or waiting in vfork for a child that stands (D)."""
+    return all(state(pid) in "TZD" for pid in below(runner))
+
+
 def test_all_below_stand_still_and_go_on_and_the_runner_does_not(spawned: Callable[[str], int]) -> None:
     runner = spawned(TREE)
     until(lambda: len(below(runner)) == PROCESSES)
@@ -72,7 +77,7 @@ def test_nobody_escapes_who_starts_processes_all_the_time(spawned: Callable[[str
     runner = spawned(FORKS)
     still = Standstill(runner)
     still.hold()
-    until(lambda: all(state(pid) in "TZ" for pid in below(runner)))
+    until(lambda: stand(runner))
     before = below(runner)
     time.sleep(0.05)
     assert below(runner) == before
@@ -97,11 +102,11 @@ def test_who_was_woken_from_outside_is_stopped_again(spawned: Callable[[str], in
     runner = spawned("echo up; sleep 100")
     still = Standstill(runner)
     still.hold()
-    until(lambda: all(state(pid) == "T" for pid in below(runner)))
+    until(lambda: stand(runner))
     for pid in below(runner):
         os.kill(pid, signal.SIGCONT)
     still.hold()
-    until(lambda: all(state(pid) == "T" for pid in below(runner)))
+    until(lambda: stand(runner))
 
 
 def test_nobody_below_is_nothing_to_do() -> None:
