@@ -97,7 +97,7 @@ class _Watch:
 class Host:
     """A machine that may crash and start again."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  a machine has this many parts
+    def __init__(  # noqa: PLR0913, PLR0915, PLR0917  a machine has this many parts
         self,
         world: World,
         network: Network,
