@@ -142,10 +142,10 @@ class Leases:
             self.renew(lease, now, running=lease.running)
         return tuple(lease.id for lease in live)
 
-    def slept(self, slept_s: float, now: Mono) -> None:
-        """This master slept while its clock went on: nobody could renew, so each lease has its full term anew."""
+    def slept(self, counted_s: float, now: Mono) -> None:
+        """This master slept: nobody could renew, so each lease has its full term anew, beyond what the clock has counted."""
         for lease in self._live.values():
-            lease.until = Mono(lease.until + slept_s)
+            lease.until = Mono(lease.until + counted_s)
             if lease.collecting is None:
                 self._due.set(lease.id, min(Mono(now + self._lease_s), lease.until))
 

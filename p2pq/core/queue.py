@@ -74,8 +74,8 @@ class Queue:
 
     def handle(self, event: ev.Event, now: Mono) -> list[fx.Effect]:
         """Fire what is due, take the event in, and return what is to be done."""
-        if isinstance(event, ev.Woke) and event.counted:
-            self._book.leases.slept(event.slept_s, now)
+        if isinstance(event, ev.Woke):
+            self._book.leases.slept(event.slept_s if event.counted else 0.0, now)
         self._revoke(self._book.fire(now))
         match event:
             case ev.Tick():

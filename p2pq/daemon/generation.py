@@ -42,6 +42,7 @@ from p2pq.daemon.transfer import Transfers
 from p2pq.errors import LinkError, LocalProtocolError, Reject, StorageError
 from p2pq.model.config import Settings
 from p2pq.model.ids import Mono, NodeId, Wall, short, to_text
+from p2pq.model.notice import NodeWoke
 from p2pq.wire import trust
 from p2pq.wire.messages import (
     BlobGone,
@@ -421,6 +422,8 @@ class Generation:
             case fx.Deliver():
                 self.jobs.home.deliver(effect)
             case fx.Emit():
+                if isinstance(effect.notice, NodeWoke):
+                    self.links.woke()
                 self._telemetry.notice(effect.notice)
                 self.jobs.notice(effect.notice)
             case _:

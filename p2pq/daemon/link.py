@@ -54,6 +54,8 @@ class LinkLimits:
     ping_s: float = 20.0
     silence_s: float = 60.0
     """A link that brings nothing for so long is dead."""
+    woke_s: float = 10.0
+    """So after this node slept: the other side may have given up long ago, and must be linked to again."""
     write_s: float = 30.0
     """A peer that takes nothing for so long is dead."""
     close_s: float = 1.0
@@ -185,6 +187,11 @@ class Link:
         self.ping_number += 1
         self.pinged_at = self._loop.time()
         self.send(Ping(number=self.ping_number))
+
+    def woke(self) -> None:
+        """This node slept: the link is dead unless it brings something soon."""
+        self.heard_at = self._loop.time() + self._limits.woke_s - self._limits.silence_s
+        self.ping()
 
     def abort(self, reason: str) -> None:
         """End the link at once."""

@@ -264,7 +264,7 @@ class Links:
             return web.Response(status=400, text="not a WebSocket\n")
         await stream.prepare(request)
         ip = netinfo.plain_ip(request.remote or "")
-        responder = session.Responder(self._local(), self._mesh(), self._entropy)
+        responder = session.Responder(self._local(), self._keys.known_mesh(self._is_banned), self._entropy)
         try:
             # The gate's own clock has stopped where a member is linked from this address.
             async with asyncio.timeout(self._limits.handshake_s):
@@ -353,7 +353,7 @@ class Links:
                 raise
 
     async def _introduce(self, stream: aiohttp.ClientWebSocketResponse, address: str) -> tuple[Link, list[Message]]:
-        initiator = session.Initiator(self._local(), self._mesh(), self._entropy)
+        initiator = session.Initiator(self._local(), self._keys.known_mesh(self._is_banned), self._entropy)
         await stream.send_bytes(initiator.start())
         answer = initiator.receive(await link.handshake_message(stream, initiator), self._wall())
         info, channel = initiator.peer, initiator.channel
@@ -431,6 +431,11 @@ class Links:
             case _:
                 self._service(heard.peer, message)  # type: ignore[arg-type]  # all that is left
 
+    def woke(self) -> None:
+        """This node slept: find out which links still stand."""
+        for each in self._links.values():
+            each.woke()
+
     async def _look_after(self) -> None:
         """Ping, and end links that bring or take nothing."""
         limits = self._limits
@@ -458,9 +463,6 @@ class Links:
 
     def _local(self) -> session.Local:
         return self._keys.local(self.addresses, self._software)
-
-    def _mesh(self) -> session.Mesh:
-        return self._keys.known_mesh(self._is_banned)
 
     def _is_linked_ip(self, ip: str) -> bool:
         return any(each.remote_ip == ip for each in self._links.values())

@@ -83,6 +83,31 @@ async def test_a_silent_link_ends(tmp_path: Path) -> None:
         assert (await two.event(LinkDown)).reason == link.CUT
 
 
+async def test_after_a_sleep_a_link_that_brings_nothing_is_dead_soon(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    quick = LinkLimits(keep_s=0.02, ping_s=1000, woke_s=0.1, close_s=0.05)
+    async with running(node(a, limits=quick), node(b, limits=LinkLimits(ping_s=1000, close_s=0.05))) as (one, two):
+        await link_up(one, two)
+        two.links._links[a.node].send = lambda _message: None
+        one.links.woke()
+        assert (await one.event(LinkDown)).reason == link.SILENT
+
+
+async def test_after_a_sleep_a_link_that_answers_stands(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    quick = LinkLimits(keep_s=0.02, silence_s=1000, ping_s=1000, woke_s=50, close_s=0.05)
+    async with running(node(a, limits=quick), node(b, limits=LinkLimits(ping_s=1000, close_s=0.05))) as (one, two):
+        await link_up(one, two)
+        carried = one.links._links[b.node]
+        one.links.woke()
+        assert carried.heard_at < carried.pinged_at - 900
+        async with asyncio.timeout(60):
+            while carried.heard_at < carried.pinged_at:  # until it is answered: the other side says nothing by itself
+                one.links.send(b.node, HasWork(counter=1))
+                await two.event(Received)
+        assert one.links.is_up(b.node)
+
+
 async def test_pings_keep_a_link_alive(tmp_path: Path) -> None:
     a, b = members(tmp_path, 2)
     quick = LinkLimits(keep_s=0.01, silence_s=60, ping_s=0.02, close_s=0.05)
