@@ -1,6 +1,7 @@
 """A task that is to stand still does, with all that it started, at both levels; and goes on where it was."""
 
 import asyncio
+import contextlib
 import dataclasses
 import signal
 import time
@@ -23,8 +24,13 @@ FILES = ("thread", "child", "session", "orphan", "forks")
 
 def states(pid: int) -> list[str]:
     """Return the states of all processes below the runner, and of all their threads."""
-    threads = [thread for process in limits.tree(pid, 1000)[1:] for thread in Path(f"/proc/{process}/task").iterdir()]
-    return [(thread / "stat").read_bytes().rpartition(b")")[2].split()[0].decode() for thread in threads]
+    found = []
+    for process in limits.tree(pid, 1000)[1:]:
+        with contextlib.suppress(OSError):  # it has just ended
+            for thread in Path(f"/proc/{process}/task").iterdir():
+                stat = (thread / "stat").read_bytes()
+                found.append(stat.rpartition(b")")[2].split()[0].decode())
+    return found
 
 
 def sizes(folder: Path) -> list[int]:

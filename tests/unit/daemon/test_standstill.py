@@ -19,7 +19,10 @@ FORKS = "echo up; while :; do /bin/true; done"
 
 
 def state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0].decode()
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0].decode()
+    except OSError:
+        return "X"  # it has just ended
 
 
 def until(true: Callable[[], bool]) -> None:
