@@ -68,7 +68,7 @@ def test_all_below_stand_still_and_go_on_and_the_runner_does_not(spawned: Callab
     until(lambda: len(below(runner)) == PROCESSES)
     still = Standstill(runner)
     still.hold()
-    until(lambda: {state(pid) for pid in below(runner)} == {"T"})
+    until(lambda: stand(runner))
     assert state(runner) == "S"
     assert len(below(runner)) == PROCESSES
     still.release()
