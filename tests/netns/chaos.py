@@ -23,15 +23,13 @@ from pathlib import Path
 from typing import Literal
 
 from p2pq.wire import control
-from tests.e2e import lab
-from tests.netns.lan import Host, Lan, into_one_mesh, linked
+from tests.netns.lan import Host, Lan, into_one_mesh
+from tests.netns.traces import calm, still_at_it
 
 NAMES = ("anna", "bert", "carl", "dora", "emil")
 RATIO_MAX = 2.5
 """The disturbed job may take this many times as long as the undisturbed one."""
 JOB_S = 900.0
-CALM_S = 90.0
-"""From the last fault until everything is linked and nothing is kept any more."""
 POLL_S = 0.25
 KILL_EVERY_S = 5.0
 DOWN_S = (1.0, 5.0)
@@ -214,67 +212,6 @@ class Sleepers:
         return {name: done.count(name) for name in sorted(set(done))}
 
 
-def calm(lan: Lan) -> list[str]:
-    """Wait for the calm after it; return what does not become as it was."""
-    linked(lan.hosts, CALM_S)
-    lab.until(lambda: all(kept(host) == 0 for host in lan.hosts), "nothing is kept any more", CALM_S)
-    lab.until(lambda: all(running(host) == 0 for host in lan.hosts), "nothing runs any more", CALM_S)
-    found = []
-    for host in lan.hosts:
-        lines = host.whole_log().splitlines()
-        found += [f"{host.name}: {line}" for line in lines if "Traceback" in line or " ERROR " in line][:3]
-        with contextlib.suppress(AssertionError):
-            lab.until(lambda host=host: not left_over(host), "nothing is left", 10.0)
-        found += [f"{host.name}: left over: {what}" for what in left_over(host)]
-    return found
-
-
-def left_over(host: Host) -> list[str]:
-    """Return what earlier lives of a node left: processes that are nobody's, scratch folders in which nothing runs."""
-    pids = lab.processes(str(host.home))
-    lines = [words for pid in pids if (words := read(f"/proc/{pid}/cmdline"))]
-    scratch = host.home / "scratch"
-    folders = [path for path in scratch.iterdir() if not any(str(path) in line for line in lines)]
-    orphans = [pid for pid in pids if not descends(pid, os.getpid())]
-    return [f"process {pid}: {read(f'/proc/{pid}/cmdline')[:200]}" for pid in orphans] + [str(each) for each in folders]
-
-
-def still_at_it(job: str) -> list[int]:
-    """Return the processes of tasks of a job, wherever they run."""
-    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-    return [pid for pid in pids if f"P2PQ_JOB={job}" in read(f"/proc/{pid}/environ").split("\0")]
-
-
-def descends(pid: int, ancestor: int) -> bool:
-    """Tell whether a process comes of another, or has just ended."""
-    while pid > 1:
-        if pid == ancestor:
-            return True
-        status = read(f"/proc/{pid}/stat")
-        if not status:
-            return True
-        pid = int(status.rpartition(")")[2].split()[1])
-    return False
-
-
-def read(path: str) -> str:
-    """Return what the kernel says of a process; nothing if it has gone."""
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
-
-
-def kept(host: Host) -> int:
-    """Return how many results a host keeps for their masters; 1 if it does not say."""
-    return next((status.kept_results for status in host.ask(control.Status(), control.StatusView)), 1)
-
-
-def running(host: Host) -> int:
-    """Return how many attempts run on a host; 1 if it does not say."""
-    return next((len(status.running) for status in host.ask(control.Status(), control.StatusView)), 1)
-
-
 @dataclass
 class Figures:
     """What one run measured."""
@@ -322,8 +259,8 @@ def once(base: Path, tasks: int, seed: int, *, slots: int = 2, pace: float = 1.0
         storm.submit()
         with chaos.reign():
             disturbed_s = storm.wait()
-        broken = [*calm(lan), *still.broken(), *storm.broken()]
-        broken += [f"process {pid} of the job still runs" for pid in still_at_it(storm.job)]
+        broken = [*calm(lan.hosts), *still.broken(), *storm.broken()]
+        broken += still_at_it(storm.job)
         return Figures(
             seed=seed,
             undisturbed_s=undisturbed_s,
