@@ -1,14 +1,14 @@
-"""``python -m simulations``: play a scenario from a seed, many seeds, measure fairness, or replay a flight record."""
+"""``python -m simulations``: play a scenario from a seed, or many seeds, measure fairness, or replay a flight record."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from simulations import fairness, replay
+from simulations import fairness, replay, swarm
 from simulations.planted import planted
 from simulations.play import Report, play
-from simulations.scenarios import SCENARIOS
+from simulations.scenarios import SCENARIOS, Scenario
 
 
 def main(argv: Sequence[str]) -> int:
@@ -17,6 +17,8 @@ def main(argv: Sequence[str]) -> int:
         return fairness.main(list(argv[1:]))
     if argv[:1] == ["replay"]:
         return replay.main(argv[1:])
+    if argv[:1] == ["swarm"]:
+        return swarm.main(argv[1:])
     if argv[:1] == ["seeds"]:
         return seeds(argv[1:])
     return one(argv)
@@ -24,16 +26,20 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser(prog: str, scenario: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
-    parser.add_argument("--scenario", default=scenario, choices=tuple(SCENARIOS))
+    parser.add_argument("--scenario", default=scenario, choices=(*SCENARIOS, swarm.NAME))
     parser.add_argument("--nodes", type=int, default=0, help="as many as the scenario says")
     parser.add_argument("--tasks", type=int, default=0, help="as many as the scenario says")
     parser.add_argument("--planted", action="store_true", help="accept results by task, to see it found")
     return parser
 
 
+def _scenario(name: str, seed: int) -> Scenario:
+    return swarm.drawn(seed) if name == swarm.NAME else SCENARIOS[name]
+
+
 def _play(arguments: argparse.Namespace, seed: int) -> Report:
     with planted() if arguments.planted else nullcontext():
-        return play(SCENARIOS[arguments.scenario], seed, arguments.nodes, arguments.tasks)
+        return play(_scenario(arguments.scenario, seed), seed, arguments.nodes, arguments.tasks)
 
 
 def one(argv: Sequence[str]) -> int:

@@ -37,7 +37,7 @@ class _Task(msgspec.Struct):
     attempts: int = 0
     starts: int = 0
     excused: int = 0
-    """Starts that no count of its master knows of: the power took the rows."""
+    """Starts that did not count against it, or that its master does not know of, as the power took the rows."""
     leases: dict[LeaseId, NodeId] = msgspec.field(default_factory=dict)
     """The live ones, with their workers."""
     written: bool = False
@@ -141,6 +141,8 @@ class Checkers:
                         self._settle(job, task, "cancelled")
             case records.TaskDelivered():
                 return self._delivered(host, row)
+            case records.FailureForgiven():
+                self._job(host, row.job).tasks[row.task].excused += 1
             case records.JobEnded():
                 self._job_ended(host, row)
             case _:
@@ -197,8 +199,8 @@ class Checkers:
         granted = self._lease_over(host, row.lease, row.job, row.task)
         said = granted.worker == host or granted.worker in self._liars or (host, row.lease) in self._handed_back
         insist(said or row.fault in _BY_MASTER, "a lease was handed back, but not by its worker")
-        job = self._job(host, row.job)
-        task = job.tasks[row.task]
+        task = self._job(host, row.job).tasks[row.task]
+        task.excused += not row.counted
 
         def undo() -> None:
             self._take(task, host, granted)

@@ -28,6 +28,8 @@ from simulations.world import World
 
 WALL_S = 60.0
 """How often a node is told the wall clock."""
+HINT_S = 120.0
+"""How often mDNS tells of those that are there."""
 WOKE_S = 5.0
 """A node notices that it did nothing for so long."""
 TRANSFER_S = (0.002, 0.05)
@@ -184,12 +186,20 @@ class Host:
             links_max=self._plan.links_max,
         )
         self._tell_wall(self.life)
-        for other in self._plan.dials:
-            self.post(ev.AddressSeen(addresses=(address_of(other),), source="mdns"))
+        self._hint(self.life)
         self.post(ev.Offering(profile=self._plan.profile, own=self._plan.own))
         for job, submitted in self._submitted:
             if not self._checkers.durably_added(job):
                 self.post(submitted)
+
+    def _hint(self, life: int) -> None:
+        """Let it find others: by mDNS again and again, or once from its configuration where it cannot be found itself."""
+        if life == self.life and self.alive:
+            source = "mdns" if self.listens else "config"
+            for other in self._plan.dials:
+                self.post(ev.AddressSeen(addresses=(address_of(other),), source=source))
+            if self.listens:
+                self._clock.after(HINT_S, self._hint, life)
 
     def crash(self, *, silent: bool) -> None:
         """Switch it off: what runs dies, what was not durable is lost.

@@ -35,6 +35,12 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     masters: int = 0
     """Nodes that submit, linked to workers only; 0: everybody is linked to everybody, and several submit."""
     slots: tuple[int, int] = (1, 4)
+    own: bool = False
+    """Everybody runs own work on all slots; otherwise some do and some do not."""
+    links_max: int | None = None
+    """Links of one node, where not everybody may be linked to everybody."""
+    skew_ms: int = 2000
+    """How wrong wall clocks are at most."""
     faults: Callable[[Random], Faults] = lambda _: Faults()
     faults_s: float = 60.0
     """Things go wrong for so long."""
@@ -47,7 +53,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """The invariants of a node are checked every so many events of it."""
 
 
-def _swarm(rng: Random) -> Faults:
+def swarm_faults(rng: Random) -> Faults:
     """Draw a bit of everything, from the seed."""
     few = (0.0, 0.3, 1.0)
     return Faults(
@@ -103,7 +109,7 @@ def _sleeping_master(stage: Stage) -> None:
 
 SCENARIOS: Final[dict[str, Scenario]] = {
     "clean": Scenario(about="nothing goes wrong"),
-    "swarm": Scenario(about="a bit of everything, drawn from the seed", faults=_swarm, faults_s=120.0),
+    "swarm": Scenario(about="a bit of everything, drawn from the seed", faults=swarm_faults, faults_s=120.0),
     "lossy": Scenario(
         about="links break with what is on their way; single messages are lost or come twice",
         faults=lambda _: Faults(drop_every_s=0.5, loss=0.002, duplicates=0.1, delay_s=(0.001, 0.3)),

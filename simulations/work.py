@@ -1,5 +1,6 @@
 """What users submit: jobs whose lengths, sizes and failures come from the seed."""
 
+from collections.abc import Sequence
 from random import Random
 from typing import Literal
 
@@ -51,8 +52,11 @@ def outcome_of(plan: JobPlan, job: JobId, task: int, attempt: int, took_s: float
     return Outcome(reason="ok", exit=0, run_ms=run_ms)
 
 
-def workload(rng: Random, tasks: int, mean_s: float) -> list[JobPlan]:
-    """Return jobs of so many tasks in all, with lengths around ``mean_s`` over three orders of magnitude."""
+def workload(rng: Random, tasks: int, mean_s: float, cpus: Sequence[int] = (1, 1, 1, 2)) -> list[JobPlan]:
+    """Return jobs of so many tasks in all, with lengths around ``mean_s`` over three orders of magnitude.
+
+    ``cpus``: how wide tasks may be, each as likely.
+    """
     plans: list[JobPlan] = []
     while tasks:
         count = min(tasks, rng.choice((1, 3, 10, 30, 100)))
@@ -63,7 +67,7 @@ def workload(rng: Random, tasks: int, mean_s: float) -> list[JobPlan]:
                 tasks=count,
                 mean_s=mean_s * rng.choice((0.01, 0.1, 1.0, 1.0, 3.0)),
                 shape=rng.choice(("fixed", "exponential", "mixed")),
-                resources=Resources(cpus=rng.choice((1, 1, 1, 2)), memory_mb=rng.choice((0, 0, 512))),
+                resources=Resources(cpus=rng.choice(cpus), memory_mb=rng.choice((0, 0, 512))),
                 limits=Limits(time_s=round(100 * mean_s) + 10),
                 retries=rng.choice((0, 1, 3)),
                 priority=rng.choice((-1, 0, 0, 0, 1)),

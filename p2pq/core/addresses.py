@@ -146,11 +146,11 @@ class Addresses:
             self._claim(place, node)
             place.failures, place.reason = 0, ""
 
-    def retry(self, node: NodeId, now: Mono) -> None:
-        """Dial that node again soon: its link broke."""
+    def retry(self, node: NodeId, now: Mono, *, soon: bool = True) -> None:
+        """Dial that node again: its link is gone. Not ``soon``: it said goodbye, and may be away for long."""
         for address in self.of(node):
             if not self.flying(address):
-                self._due.set(address, Mono(now + self._pause_s(0)))
+                self._due.set(address, Mono(now + self._pause_s(0 if soon else 16)))
 
     def failed(self, address: str, reason: str, now: Mono, *, dial: bool) -> Address | None:
         """Note that a dial failed and when to try again; return the place, None if it is unknown.

@@ -273,9 +273,9 @@ class Membership:
         out.append(Emit(notice=PeerDown(peer=peer, reason=reason)))
         left = peer in self._leaving
         self._leaving.pop(peer, None)
-        # Who said goodbye dials us when it is back; discovery and its own memory see to that.
-        if not left and not self.banned(peer):
-            self._addresses.retry(peer, now)
+        # Who said goodbye usually dials us when it is back. It may not be able to: not everybody accepts connections.
+        if not self.banned(peer):
+            self._addresses.retry(peer, now, soon=not left)
 
     def _dial_failed(self, event: ev.DialFailed, now: Mono, out: list[Effect]) -> None:
         before = self._addresses.get(event.address)

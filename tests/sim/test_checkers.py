@@ -23,9 +23,9 @@ def ended(lease: LeaseId, fault: str = "lost") -> records.LeaseEnded:
 class Bench:
     """A job of one task."""
 
-    def __init__(self, tasks: int = 1) -> None:
+    def __init__(self) -> None:
         self.checkers = Checkers()
-        self.checkers.submitted(MASTER, JOB, tasks=tasks, retries=0)
+        self.checkers.submitted(MASTER, JOB, tasks=1, retries=0)
         self.row(records.JobAdded(job=JOB, manifest=b"", key=b"", reply_secret=b"", wall=WALL0))
         self.checkers.synced(MASTER)
 
@@ -98,12 +98,6 @@ def test_a_second_lease_of_a_running_task():
     bench.run()
     with broken("one of its leases lives on"):
         bench.settle()
-    bench = Bench(tasks=2)
-    bench.grant()
-    with broken("while another of its job waits"):
-        bench.grant(SECOND, attempt=2, worker=OTHER)
-    bench.grant(SECOND, task=1, worker=OTHER)
-    bench.grant(THIRD, attempt=2, worker=OTHER)
 
 
 def test_what_the_power_takes_is_as_if_it_had_never_been_but_its_lease_is_used_up():
