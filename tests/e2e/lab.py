@@ -23,9 +23,10 @@ ROOT = Path(__file__).parents[2]
 class Host:
     """One home, its node and its command line; in a network namespace if one is named."""
 
-    def __init__(self, home: Path, *, netns: str = "", user: str = "") -> None:
-        """Name a home; nothing runs yet."""
+    def __init__(self, home: Path, *, netns: str = "", user: str = "", package: Path = ROOT) -> None:
+        """Name a home, and where the p2pq lies that runs on it; nothing runs yet."""
         self.home = home
+        self.package = package
         self._prefix = (["ip", "netns", "exec", netns] if netns else []) + (
             ["runuser", "-u", user, "--"] if user else []
         )
@@ -37,8 +38,10 @@ class Host:
     def environment(self) -> dict[str, str]:
         """Return what commands on this host see."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("P2PQ_")}
-        python_path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        python_path = os.pathsep.join(filter(None, (str(self.package), os.environ.get("PYTHONPATH"))))
         own = {"P2PQ_HOME": str(self.home), "P2PQ_ALLOW_ROOT": "1", "PYTHONPATH": python_path}
+        if self.package != ROOT:
+            own["PYTHONSAFEPATH"] = "1"  # or the p2pq of the working directory would come first
         return {**kept, **own, **self.settings}
 
     def argv(self, *args: str) -> list[str]:
