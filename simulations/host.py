@@ -400,8 +400,8 @@ class Host:
                 self._world.drops[effect.reason] += 1
                 if effect.close:
                     self._network.hang_up(self, effect.peer, effect.reason)
-            case fx.Record():
-                raise AssertionError("the disk lets no record through")
+            case fx.Forget() | fx.Record():  # nothing is pinned here
+                assert isinstance(effect, fx.Forget), "the disk lets no record through"
 
     def _say(self, peer: NodeId, message: msg.CoreMessage) -> None:
         if isinstance(message, msg.Return):

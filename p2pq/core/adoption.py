@@ -1,12 +1,12 @@
 """The books of a master whose store was damaged and rebuilt: it may have forgotten leases under which results still come."""
 
-from p2pq.core.book import Book
 from p2pq.core.leases import Lease
+from p2pq.core.resuming import ResumingBook
 from p2pq.model.ids import JobId, Mono, NodeId, TaskKey
 from p2pq.wire.objects import ResultItem
 
 
-class RebuiltBook(Book):
+class RebuiltBook(ResumingBook):
     """A book that can take up a lease that it does not know any more."""
 
     def adopt(self, item: ResultItem, worker: NodeId, now: Mono) -> Lease | None:

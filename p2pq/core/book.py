@@ -6,8 +6,8 @@ Every change of a task goes through here and leaves as rows and notices. Who ask
 from collections.abc import Callable
 from typing import Final
 
+from p2pq.core import checkpoints, records
 from p2pq.core import effects as fx
-from p2pq.core import records
 from p2pq.core.clock import WallClock
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.docket import BACKOFF_MAX_S, Docket
@@ -395,6 +395,8 @@ class Book(Docket):
                 leases += [self._revoke(job, task, lease, now) for lease in task.leases]
             if task.avoid is not None:
                 self.rests.cancel(TaskKey(job.id, index))
+            if running or task.state == "pending":
+                checkpoints.forget(task, self.out)
         if job.unsettled > job.running:
             job.cancel(running=running)
             self._tail(job, now)
@@ -466,6 +468,7 @@ class Book(Docket):
             detail=task.detail,
             not_before=self.rests.get(TaskKey(job.id, index)) if task.avoid not in job.shy else None,
             delivered=task.delivered,
+            checkpoint=0 if task.checkpoint is None else task.checkpoint.attempt,
         )
 
     def check(self) -> None:

@@ -5,8 +5,8 @@ Every change leaves as rows and notices.
 
 from typing import Final
 
+from p2pq.core import checkpoints, records
 from p2pq.core import effects as fx
-from p2pq.core import records
 from p2pq.core.clock import WallClock
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.events import RetryAsked
@@ -76,6 +76,7 @@ class Docket:
         job = Job(manifest, row.manifest, sign.digest(row.manifest), row.key, self._serial, row.wall)
         job.keep(row.kept)
         job.halt = row.halt
+        job.reply_secret = row.reply_secret
         self.jobs[job.id] = job
         self.lines.setdefault(manifest.owner, Line())
         return job
@@ -125,6 +126,7 @@ class Docket:
     def _end_task(self, job: Job, index: int, state: TaskState, detail: str, wall: Wall) -> None:
         """A task that neither waits nor runs any more ends without a result."""
         task = job.settle(index, state, deliver=False)
+        checkpoints.forget(task, self.out)
         task.detail = detail
         row = records.TaskEnded(job=job.id, task=index, state=state, detail=detail, wall=wall)
         settled = notice.TaskSettled(

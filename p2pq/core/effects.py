@@ -76,6 +76,10 @@ class Start(_Effect, frozen=True, kw_only=True):
     """The level to use (already decided)."""
     own: bool
     """Submitted on this very node: normal priority."""
+    checkpoint_key: bytes = b""
+    """Opens the body that holds the checkpoint. Kept in memory only."""
+    checkpoint: tuple[BlobRef, ...] = ()
+    """The parts of an earlier attempt's result whose checkpoint is put in place first; none: it starts from nothing."""
 
 
 class Fetch(_Effect, frozen=True, kw_only=True):
@@ -87,11 +91,13 @@ class Fetch(_Effect, frozen=True, kw_only=True):
 
 
 class Kill(_Effect, frozen=True, kw_only=True):
-    """As worker: end this attempt and forget it; no result is wanted."""
+    """As worker: end this attempt and forget it; no result is wanted, unless it is given time for a checkpoint."""
 
     lease: LeaseId
     master: NodeId
     reason: str
+    checkpoint_s: float = 0.0
+    """More than 0: ask it to end, give it so long at most, and answer Exited (``saved``) with what checkpoint it left."""
 
 
 class Suspend(_Effect, frozen=True, kw_only=True):
@@ -124,6 +130,12 @@ class Collect(_Effect, frozen=True, kw_only=True):
     inline: tuple[bytes, ...] = ()
 
 
+class Forget(_Effect, frozen=True, kw_only=True):
+    """As master: no further attempt starts with the checkpoint in the result under this lease; its blobs need no pin."""
+
+    lease: LeaseId
+
+
 class Deliver(_Effect, frozen=True, kw_only=True):
     """As master: write the settled task's results into the owner's folder; answer Delivered or DeliverFailed."""
 
@@ -150,6 +162,7 @@ Effect = (
     | Continue
     | Release
     | Collect
+    | Forget
     | Deliver
     | Emit
 )

@@ -132,6 +132,8 @@ class Exited(_Event, frozen=True, kw_only=True):
     key: bytes = b""
     body: tuple[BlobRef, ...] = ()
     blobs: tuple[BlobRef, ...] = ()
+    checkpoint: bool = False
+    """The results hold a checkpoint. One that was told to end (``saved``) and left none has no results at all."""
 
 
 class Faulted(_Event, frozen=True, kw_only=True):
@@ -203,7 +205,10 @@ class BanAsked(_Event, frozen=True, kw_only=True):
 class Drain(_Event, frozen=True, kw_only=True):
     """The node is going down: hand back what is not running to its end; take nothing more."""
 
+    save_s: float = 0.0
+    """More than 0: what runs is told to end and has so long to leave a checkpoint."""
     now: bool = False
+    """Hand back everything."""
 
 
 Event = (

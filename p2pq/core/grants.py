@@ -5,13 +5,13 @@ from typing import Final
 import msgspec
 
 from p2pq.core.identity import Identity
-from p2pq.core.slots import refusal
+from p2pq.core.slots import Attempt, refusal
 from p2pq.errors import Reject
-from p2pq.model.ids import NodeId, Wall
+from p2pq.model.ids import LeaseId, NodeId, Wall
 from p2pq.model.job import Fault, Profile
-from p2pq.wire import seal, sign, trust
+from p2pq.wire import body, seal, sign, trust
 from p2pq.wire.messages import Granted
-from p2pq.wire.objects import Grant, Manifest
+from p2pq.wire.objects import Checkpoint, Grant, Manifest
 
 MANIFESTS_MAX: Final = 1024
 MANIFEST_BYTES_SUM_MAX: Final = 64 << 20
@@ -24,6 +24,15 @@ class Declined(msgspec.Struct, frozen=True):
 
     fault: Fault
     detail: str
+
+
+class Enclosed(msgspec.Struct, frozen=True):
+    """What comes with a grant besides the manifest."""
+
+    blobs: tuple[bytes, ...]
+    """Ciphertext of small blobs."""
+    checkpoints: dict[LeaseId, Checkpoint]
+    """What attempts of the grant start with, by lease."""
 
 
 class Master(msgspec.Struct):
@@ -103,6 +112,43 @@ def open_key(grant: Grant, manifest: Manifest, identity: Identity) -> bytes | De
     except Reject as reject:
         return Declined("refused", f"the job key: {reject.reason}")
     return key
+
+
+def open_enclosed(grant: Grant, message: Granted, master: Master, identity: Identity) -> Enclosed:
+    """Return what came with a grant.
+
+    Raises:
+        Reject: a checkpoint is not that master's word to this node on an attempt of this grant.
+    """
+    attempts = {(item.task, item.lease) for item in grant.items}
+    found: dict[LeaseId, Checkpoint] = {}
+    for raw in message.checkpoints:
+        checkpoint = sign.open_signed(raw, Checkpoint, master.node)
+        if (checkpoint.mesh, checkpoint.node, checkpoint.to) != (identity.mesh, master.node, identity.node):
+            raise Reject("checkpoint: not between these two nodes")
+        if checkpoint.job != grant.job or (checkpoint.task, checkpoint.lease) not in attempts:
+            raise Reject("checkpoint: not of that grant")
+        if checkpoint.lease in found:
+            raise Reject("checkpoint: twice for one attempt")
+        found[checkpoint.lease] = checkpoint
+    return Enclosed(message.blobs, found)
+
+
+def resume(attempt: Attempt, enclosed: Enclosed, identity: Identity) -> str:
+    """Let an attempt start with the checkpoint that came for it; return why not, where there is one that does not open.
+
+    That costs the work behind it, never the task: the next worker would be no better off.
+    """
+    checkpoint = enclosed.checkpoints.get(attempt.lease)
+    if checkpoint is None:
+        return ""
+    context = body.checkpoint_context(checkpoint.job, checkpoint.task, checkpoint.lease)
+    try:
+        attempt.checkpoint_key = seal.open_seal(identity.prekey_secret, checkpoint.key, context)
+    except Reject as reject:
+        return f"checkpoint: {reject.reason}"
+    attempt.checkpoint = checkpoint.body
+    return ""
 
 
 def admit(

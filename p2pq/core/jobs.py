@@ -17,7 +17,7 @@ from p2pq.core.tails import Tail
 from p2pq.model.halt import Halt
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import JobState, Outcome, TaskState
-from p2pq.wire.objects import Manifest
+from p2pq.wire.objects import Manifest, ResultItem
 
 OVER: Final[tuple[TaskState, ...]] = ("done", "failed", "cancelled")
 LEASES_MAX: Final = 2
@@ -28,8 +28,8 @@ class Task:
     """A task with a history."""
 
     __slots__ = (
-        "attempts", "avoid", "blame", "delivered", "detail", "died", "dropped", "failures", "faults", "leases", "outcome",
-        "rests", "returns", "state", "stuck", "worker",
+        "attempts", "avoid", "blame", "checkpoint", "delivered", "detail", "died", "dropped", "failures", "faults", "leases",
+        "outcome", "rests", "returns", "state", "stuck", "worker",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -62,6 +62,8 @@ class Task:
         """The workers that it failed on, in this life of the master."""
         self.dropped: tuple[NodeId, ...] = ()
         """The workers that lost it by their own doing, once for each time, in this life of the master."""
+        self.checkpoint: ResultItem | None = None
+        """Of the latest attempt that left one; the next attempt starts with it."""
 
 
 class Job:
@@ -74,6 +76,8 @@ class Job:
         self.raw = raw
         self.digest = digest
         self.key = key
+        self.reply_secret = b""
+        """Opens what results are sealed with."""
         self.wall = wall
         self.rank = (-manifest.priority, serial)
         """Lower is served first."""
@@ -204,6 +208,7 @@ class Job:
             self.over["cancelled"] -= 1  # it had been counted among those without a history
             self.pending.add(old.task)
         if old.state not in OVER:
+            task.checkpoint = old.checkpoint
             return
         self.pending.remove(old.task)
         self.settle(old.task, old.state, deliver=not old.delivered)
@@ -334,6 +339,7 @@ class Job:
             assert bool(task.leases) == (task.state == "running"), "running means: under a lease"
             assert len(task.leases) <= LEASES_MAX, "too many attempts at once"
             assert task.state == "pending" or index not in self.pending, "a task that is not pending may be granted"
+            assert task.checkpoint is None or task.state not in OVER, "a checkpoint that nobody will start with is kept"
 
 
 class Line:

@@ -10,13 +10,14 @@ from p2pq.core import records
 from p2pq.core.intervals import IntervalSet
 from p2pq.model.ids import JobId, LeaseId, NodeId
 from p2pq.model.job import TaskState
+from p2pq.wire.objects import ResultItem
 
 PEERS_MAX: Final = 1024
 """Peers that are remembered; the one not seen for longest goes first."""
 
 
 class _Task:
-    __slots__ = ("attempts", "delivered", "detail", "died", "failures", "faults", "live", "state")
+    __slots__ = ("attempts", "checkpoint", "delivered", "detail", "died", "failures", "faults", "live", "state")
 
     def __init__(self, old: records.RestoredTask | None = None) -> None:
         self.state: TaskState = "pending"
@@ -33,6 +34,7 @@ class _Task:
         self.detail = ""
         self.delivered = False
         self.died = False
+        self.checkpoint: ResultItem | None = None
 
 
 class _Job:
@@ -172,6 +174,9 @@ class Ledger:
             task.live -= 1
             task.failures += row.counted and not row.result.outcome.ok
             task.died = task.died or row.result.outcome.reason == "runner-died"
+            earlier = task.checkpoint
+            if row.result.checkpoint and (earlier is None or earlier.attempt < row.result.attempt):
+                task.checkpoint = row.result
 
     def restored(self) -> records.Restored:
         """Return what a node that starts now is given."""
@@ -208,6 +213,7 @@ def _restored_job(job: _Job) -> records.RestoredJob:
                 detail=task.detail,
                 delivered=task.delivered,
                 died=task.died,
+                checkpoint=task.checkpoint if task.state in {"pending", "running"} else None,
             )
             for index, task in sorted(job.tasks.items())
         ),

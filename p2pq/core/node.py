@@ -300,6 +300,11 @@ class Node:
         """Whether this node, as a worker, holds any lease."""
         return self._worker.busy
 
+    @property
+    def owes(self) -> bool:
+        """Whether a linked master has yet to acknowledge a result that this node holds for it."""
+        return self._worker.owes
+
     def linked(self, peer: NodeId) -> bool:
         """Tell whether a link to that node stands."""
         return self._membership.linked(peer)

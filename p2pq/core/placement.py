@@ -69,6 +69,8 @@ class TaskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     not_before: Mono | None = None
     """It rests after a failed attempt until then."""
     delivered: bool = False
+    checkpoint: int = 0
+    """The attempt whose checkpoint the next attempt starts with (or the running one did); 0: none."""
 
 
 class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,7 +167,8 @@ def _why_not_pending(task: TaskSnapshot, now: Mono, workers: Sequence[WorkerSnap
             other = _name(task.again, workers)
             return f"running{where}{since}, longer than others, so also on {other}; the first result counts."
         verb = "running" if task.started else "being prepared (fetching files or waiting for a slot)"
-        return f"{verb}{where}{since}, attempt {task.attempts}; nothing to do but wait."
+        resumed = f" from the checkpoint of attempt {task.checkpoint}" if task.checkpoint else ""
+        return f"{verb}{where}{since}, attempt {task.attempts}{resumed}; nothing to do but wait."
     if task.state == "cancelled":
         return "cancelled; submit the job again to run it."
     tail = "" if task.delivered else ", its results still to be written to the results folder"

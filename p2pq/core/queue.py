@@ -6,9 +6,9 @@ what makes duplicates, late results and forgotten attempts harmless.
 
 from typing import Final, assert_never
 
+from p2pq.core import checkpoints, records
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
-from p2pq.core import records
 from p2pq.core.adoption import RebuiltBook
 from p2pq.core.announcer import Announcer
 from p2pq.core.clock import WallClock
@@ -345,7 +345,8 @@ class Queue:
             expires=self._clock.at(now) + self._lease_ms,
         )
         manifest = b"" if known else job.raw
-        self._send(peer, msg.Granted(grant=sign.sign(self._signer, grant), manifest=manifest))
+        handed_on = checkpoints.hand_on(job, items, worker.link, self._identity, self._signer, self._entropy)
+        self._send(peer, msg.Granted(grant=sign.sign(self._signer, grant), manifest=manifest, checkpoints=handed_on))
         return True
 
     def _seal(self, job: Job, worker: Hand) -> bytes:

@@ -244,6 +244,8 @@ class RestoredTask(msgspec.Struct, frozen=True, kw_only=True):
     """Nothing is left to deliver: delivered, or it ended without a result (TaskEnded, TasksCancelled)."""
     died: bool = False
     """An attempt of it has killed its runner; the next time counts."""
+    checkpoint: ResultItem | None = None
+    """Of a task that is not over: the result of the latest attempt that left a checkpoint."""
 
 
 class RestoredLease(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,6 +59,11 @@ class Reports:
         """Return what waits for its master's receipt, by master."""
         return self._kept.by_master()
 
+    @property
+    def owes(self) -> bool:
+        """Whether a linked master has yet to acknowledge a result."""
+        return any(self._kept.leases(master) for master in self.masters)
+
     def known(self, master: NodeId, lease: LeaseId) -> bool:
         """Tell whether a lease is held here in any form."""
         return self._slots.get(master, lease) is not None or self._kept.has(master, lease)

@@ -8,13 +8,16 @@ from typing import Final, Literal
 
 import msgspec
 
+from p2pq.core.effects import Start
+from p2pq.core.events import Exited
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId
-from p2pq.model.job import Profile, Resources, SandboxLevel, missing_needs
-from p2pq.wire.objects import Manifest
+from p2pq.model.job import Fault, Profile, Resources, SandboxLevel, missing_needs
+from p2pq.wire.objects import BlobRef, Manifest, ResultItem
 
 Key = tuple[NodeId, LeaseId]
 """Lease ids are unique per master only."""
 
+_LEVELS: Final[dict[str, SandboxLevel]] = {"strict": "strict", "basic": "basic", "none": "none"}
 _RANK: Final[dict[SandboxLevel, int]] = {"none": 0, "basic": 1, "strict": 2}
 
 
@@ -94,7 +97,15 @@ class Attempt(msgspec.Struct, kw_only=True):
     expected_s: float = 0.0
     """How long it was thought to take when it was granted."""
     inline: tuple[bytes, ...] = ()
-    state: Literal["waiting", "starting", "running"] = "waiting"
+    checkpoints: bool = False
+    """Its master takes a checkpoint back."""
+    checkpoint_key: bytes = b""
+    checkpoint: tuple[BlobRef, ...] = ()
+    """What it starts with: see ``Start``."""
+    state: Literal["waiting", "starting", "running", "ending"] = "waiting"
+    """ending: it was told to end and may leave a checkpoint."""
+    fault: Fault = "evicted"
+    """Why it was told to end, if it was."""
     since: Mono | None = None
     """When it took its slot; later by what it did not run meanwhile."""
     doubted: Mono | None = None
@@ -108,6 +119,45 @@ class Attempt(msgspec.Struct, kw_only=True):
         if self.since is None:
             return 0.0
         return (now if self.doubted is None else self.doubted) - self.since
+
+    def order(self) -> Start:
+        """Return the order to run it."""
+        manifest = self.manifest
+        return Start(
+            lease=self.lease,
+            master=self.master,
+            owner=manifest.owner,
+            job=JobId(manifest.job),
+            task=self.task,
+            attempt=self.attempt,
+            tasks=manifest.tasks,
+            key=self.key,
+            reply=manifest.reply,
+            body=manifest.body,
+            blobs=manifest.blobs,
+            inline=self.inline,
+            resources=manifest.resources,
+            limits=manifest.limits,
+            sandbox=self.sandbox,
+            own=self.own,
+            checkpoint_key=self.checkpoint_key,
+            checkpoint=self.checkpoint,
+        )
+
+    def result(self, event: Exited) -> ResultItem:
+        """Return what its master is told of its end."""
+        return ResultItem(
+            job=self.manifest.job,
+            task=self.task,
+            attempt=self.attempt,
+            lease=self.lease,
+            outcome=event.outcome,
+            sandbox=_LEVELS[event.sandbox],
+            key=event.key,
+            body=event.body,
+            blobs=event.blobs,
+            checkpoint=event.checkpoint and self.checkpoints and not event.outcome.ok,
+        )
 
 
 class Guest(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,14 +23,13 @@ from p2pq.core.waking import Waking
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
-from p2pq.model.job import Fault, Profile, SandboxLevel
+from p2pq.model.job import Fault, Profile
 from p2pq.model.notice import GuestEnded, GuestTaken
 from p2pq.wire import messages as msg
-from p2pq.wire.objects import Grant, Manifest, ResultItem
+from p2pq.wire.objects import Grant, Manifest
 
 PATIENCE: Final = 4
 """A lease ahead that waits this many times ``ahead_s`` is handed back: what runs before it is longer than thought."""
-_LEVELS: Final[dict[str, SandboxLevel]] = {"strict": "strict", "basic": "basic", "none": "none"}
 
 
 class Worker:
@@ -69,6 +68,11 @@ class Worker:
     def busy(self) -> bool:
         """Whether any lease is held."""
         return len(self._slots) > 0
+
+    @property
+    def owes(self) -> bool:
+        """Whether a linked master has yet to acknowledge a result."""
+        return self._reports.owes
 
     @property
     def draining(self) -> bool:
@@ -152,8 +156,8 @@ class Worker:
                     self._reports.progress(master, now, out)
             case ev.Offering():
                 self._offer(event, now, out)
-            case ev.Drain(now=at_once):
-                self._drain(now, out, at_once=at_once)
+            case ev.Drain():
+                self._drain(event, now, out)
             case (
                 ev.Tick()
                 | ev.Woke()
@@ -244,6 +248,7 @@ class Worker:
         try:
             grant = grants.open_grant(message, master, self._identity)
             manifest = grants.manifest_of(grant, message, master, self._identity, self._wall(now))
+            enclosed = grants.open_enclosed(grant, message, master, self._identity)
         except Reject as reject:
             out.append(fx.Drop(peer=master.node, reason=reject.reason, close=True))
             return
@@ -265,10 +270,10 @@ class Worker:
             else:
                 self._asking.useless(asked)
             return
-        self._accept(verdict, grant, message, asked, now, out)
+        self._accept(verdict, grant, enclosed, asked, now, out)
 
     def _accept(
-        self, manifest: Manifest, grant: Grant, message: msg.Granted, asked: Asked, now: Mono, out: list[fx.Effect]
+        self, manifest: Manifest, grant: Grant, enclosed: grants.Enclosed, asked: Asked, now: Mono, out: list[fx.Effect]
     ) -> None:
         key = grants.open_key(grant, manifest, self._identity)
         master = self._reports.masters[asked.master]
@@ -280,7 +285,7 @@ class Worker:
         assert sandbox is not None, "refused before"
         known = any(attempt.manifest.job == grant.job for attempt in self._slots.of(master.node))
         mean_s = self._asking.mean_s(JobId(grant.job), manifest.owner)
-        inline = message.blobs
+        inline = enclosed.blobs
         fresh = [item for item in grant.items if not self._reports.known(master.node, item.lease)]
         if not fresh:
             self._asking.useless(asked)
@@ -296,8 +301,11 @@ class Worker:
                 sandbox=sandbox,
                 expected_s=mean_s,
                 inline=inline,
+                checkpoints=master.minor >= msg.CHECKPOINTS_SINCE,
             )
             inline = ()
+            if reason := grants.resume(attempt, enclosed, self._identity):
+                out.append(fx.Drop(peer=master.node, reason=reason))
             self._slots.add(attempt)
             self._deadlines.set(("ahead", (master.node, item.lease)), Mono(now + self._patience_s))
             if not asked.own:
@@ -348,28 +356,14 @@ class Worker:
         if not attempt.own:
             self._fairness.occupy((attempt.master, attempt.lease), now)
         manifest = attempt.manifest
-        job = JobId(manifest.job)
-        out.append(
-            fx.Start(
-                lease=attempt.lease,
-                master=attempt.master,
-                owner=manifest.owner,
-                job=job,
-                task=attempt.task,
-                attempt=attempt.attempt,
-                tasks=manifest.tasks,
-                key=attempt.key,
-                reply=manifest.reply,
-                body=manifest.body,
-                blobs=manifest.blobs,
-                inline=attempt.inline,
-                resources=manifest.resources,
-                limits=manifest.limits,
-                sandbox=attempt.sandbox,
-                own=attempt.own,
-            )
+        out.append(attempt.order())
+        taken = GuestTaken(
+            lease=attempt.lease,
+            master=attempt.master,
+            owner=manifest.owner,
+            job=JobId(manifest.job),
+            task=attempt.task,
         )
-        taken = GuestTaken(lease=attempt.lease, master=attempt.master, owner=manifest.owner, job=job, task=attempt.task)
         out.append(fx.Emit(notice=taken))
 
     def _end(self, attempt: Attempt, reason: str, now: Mono, out: list[fx.Effect]) -> float:
@@ -396,21 +390,16 @@ class Worker:
         if attempt is None or attempt.state == "waiting":
             return
         manifest = attempt.manifest
+        told = event.outcome.reason == "saved"
         took_s = self._end(attempt, event.outcome.reason, now, out)
-        self._asking.ended(event.master, JobId(manifest.job), manifest.owner, took_s, ok=event.outcome.ok)
+        if not told:  # which says nothing about how long the job's tasks are
+            self._asking.ended(event.master, JobId(manifest.job), manifest.owner, took_s, ok=event.outcome.ok)
         # Before the record: the slot need not stand empty until the result is durable.
         self._fill(now, out)
-        item = ResultItem(
-            job=manifest.job,
-            task=attempt.task,
-            attempt=attempt.attempt,
-            lease=event.lease,
-            outcome=event.outcome,
-            sandbox=_LEVELS[event.sandbox],
-            key=event.key,
-            body=event.body,
-            blobs=event.blobs,
-        )
+        item = attempt.result(event)
+        if told and not item.checkpoint:
+            self._reports.hand_back(event.master, [msg.ReturnItem(event.lease, attempt.fault)], out)
+            return
         wall = self._wall(now)
         kept = ResultKept(lease=event.lease, master=event.master, item=item, wall=wall, owner=manifest.owner)
         self._reports.result(kept, now, out)
@@ -439,14 +428,25 @@ class Worker:
             ]
             self._hand_back(unwelcome, "evicted", now, out)
 
-    def _drain(self, now: Mono, out: list[fx.Effect], *, at_once: bool) -> None:
+    def _drain(self, event: ev.Drain, now: Mono, out: list[fx.Effect]) -> None:
         if not self._draining:
             self._draining = True
             self._asking.stop()
             self._tell_profiles(out)
+        if event.save_s:
+            self._evict(self._slots, "draining", event.save_s, out)
         self._hand_back(
-            [attempt for attempt in self._slots if at_once or attempt.state == "waiting"], "draining", now, out
+            [attempt for attempt in self._slots if event.now or attempt.state == "waiting"], "draining", now, out
         )
+
+    def _evict(self, attempts: Iterable[Attempt], fault: Fault, save_s: float, out: list[fx.Effect]) -> None:
+        """Tell running attempts to end; what they leave as a checkpoint goes to their master, where that takes it."""
+        for attempt in attempts:
+            if attempt.state == "running" and attempt.checkpoints and attempt.doubted is None:
+                attempt.state = "ending"
+                attempt.fault = fault
+                kill = fx.Kill(lease=attempt.lease, master=attempt.master, reason=fault, checkpoint_s=save_s)
+                out.append(kill)
 
     def _hand_back(self, attempts: Iterable[Attempt], fault: Fault, now: Mono, out: list[fx.Effect]) -> None:
         """End these attempts and return their leases, master by master."""

@@ -34,7 +34,7 @@ ANSWER_S: Final = 15.0
 EXIT_NOT_FOUND: Final = 127
 EXIT_NOT_EXECUTABLE: Final = 126
 
-KillReason = Literal["cancelled", "time-limit", "memory-limit", "disk-limit", "output-limit"]
+KillReason = Literal["cancelled", "evicted", "time-limit", "memory-limit", "disk-limit", "output-limit"]
 Reason = Literal["ok", "exit", "signal", "sandbox"] | KillReason
 
 

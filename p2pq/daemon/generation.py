@@ -63,9 +63,13 @@ from p2pq.wire.messages import (
 log = logging.getLogger(__name__)
 
 SOFTWARE: Final = f"p2pq {__version__}"
-LET_FINISH_S: Final = 4.0
+LET_FINISH_S: Final = 3.0
 """How long a node that was told to stop waits for tasks that are running."""
-FLUSH_S: Final = 2.0
+SAVE_GRACE_S: Final = 2.5
+"""How long at most they then have to leave a checkpoint and end by themselves ([runner] grace_s may be less)."""
+SAVE_S: Final = 4.0
+"""How long in all until their checkpoints are packed and with their masters; the rest is handed back without."""
+FLUSH_S: Final = 1.5
 """How long it waits until what it decided is durable and said."""
 PRUNE_EVERY_S: Final = 3600.0
 
@@ -223,7 +227,7 @@ class Generation:
             post_durable=self._post_durable,
             unprotected=self._unprotected,
         )
-        self.jobs.home.pin_live()
+        self.jobs.home.pin_live(restored)
         self.logs = Logs(
             node=keys.node,
             guests=self.guests,
@@ -352,17 +356,22 @@ class Generation:
             self._post(offering.offering(app.settings, app.machine, app.python, app.features, app.isolation))
 
     async def drain(self, *, at_once: bool) -> None:
-        """Hand back what has not started, let what runs end if it does so soon, hand back the rest, and say all that."""
-        with contextlib.suppress(TimeoutError, StorageError):
-            async with asyncio.timeout(LET_FINISH_S):
-                if not at_once:
-                    await self.driver.post_durable(ev.Drain())
-                    while self.node.busy:  # noqa: ASYNC110  for a moment, at the very end
-                        await asyncio.sleep(0.05)
+        """Hand back what has not started, let what runs end if it does so soon or leave a checkpoint, hand back the rest."""
+        if not at_once:
+            await self._settle(ev.Drain(), LET_FINISH_S)
+            await self._settle(ev.Drain(save_s=SAVE_GRACE_S), SAVE_S)
         with contextlib.suppress(TimeoutError, StorageError):
             async with asyncio.timeout(FLUSH_S):
                 await self.driver.post_durable(ev.Drain(now=True))
                 await self.driver.flush()
+
+    async def _settle(self, event: ev.Drain, seconds: float) -> None:
+        """Drain further, and wait until nothing runs here any more and linked masters have all that ran."""
+        with contextlib.suppress(TimeoutError, StorageError):
+            async with asyncio.timeout(seconds):
+                await self.driver.post_durable(event)
+                while self.node.busy or self.node.owes:  # noqa: ASYNC110  for a moment, at the very end
+                    await asyncio.sleep(0.05)
 
     async def close(self) -> None:
         """Close every part, the last opened first."""
@@ -419,6 +428,8 @@ class Generation:
                 self.guests.release(effect)
             case fx.Collect():
                 self.jobs.home.collect(effect)
+            case fx.Forget():
+                self.jobs.home.forget(effect)
             case fx.Deliver():
                 self.jobs.home.deliver(effect)
             case fx.Emit():

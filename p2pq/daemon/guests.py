@@ -11,7 +11,6 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,22 +19,23 @@ from p2pq.core.effects import Continue, Fetch, Kill, Release, Start, Suspend
 from p2pq.core.events import Event, Exited, Faulted, Progressed, Started
 from p2pq.core.records import ResultKept
 from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.checkpoints import open_checkpoint, put_in_place
 from p2pq.daemon.limits import Limits
-from p2pq.daemon.runners import Outcome as RunOutcome
 from p2pq.daemon.runners import RunnerPool, TaskLaunch
 from p2pq.daemon.sandbox import JOB_FOLDER, JobPython
+from p2pq.daemon.sealing import PROGRESS_NAME, Sealer
 from p2pq.daemon.transfer import Transfers
-from p2pq.daemon.unpack import collect, unpack
+from p2pq.daemon.unpack import unpack
 from p2pq.errors import DiskFullError, LinkError, Reject, SandboxError, StorageError, UsageError
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import LeaseId, NodeId, short, to_text
 from p2pq.model.job import Fault, Outcome, Reason
 from p2pq.model.params import expand, task_number, task_params
 from p2pq.wire import body as bodies
-from p2pq.wire import prims, seal
-from p2pq.wire.body import JobBody, ResultBody
+from p2pq.wire import prims
+from p2pq.wire.body import CHECKPOINT, JobBody
 from p2pq.wire.objects import BlobRef
-from p2pq.wire.tree import Tree, TreeLimits
+from p2pq.wire.tree import Tree
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,6 @@ PREFETCHES_MAX: Final = 8
 OPENING_MAX: Final = 2
 """Bodies that are opened at the same time: each may take a quarter of a gigabyte for a moment."""
 PARAMS_FILE: Final = ".p2pq/params.json"
-PROGRESS_NAME: Final = ".progress"
 PROGRESS_POLL_S: Final = 1.0
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """Told how many cpus the task asked for, so that libraries do not start a thread per cpu of the machine."""
@@ -74,6 +73,8 @@ class Guest:
     stdout: Path | None = None
     stderr: Path | None = None
     suspended: bool = False
+    checkpoint_bytes: int = 0
+    """What it takes of the store to start with a checkpoint."""
     cancelled: bool = False
     progress: int = -1
 
@@ -126,10 +127,14 @@ class Guests:
         guest.task = self._tasks.create_task(self._run(key, guest), name=f"task {effect.lease}")
 
     def kill(self, effect: Kill) -> None:
-        """Perform ``Kill``: nobody wants a result; nothing is said when it is over."""
+        """Perform ``Kill``: nobody wants a result and nothing is said when it is over, unless it may leave a checkpoint."""
         guest = self._guests.get((effect.master, effect.lease))
         if guest is None:
             self._unpin(effect.master, effect.lease)
+        elif effect.checkpoint_s:
+            grace_s = min(effect.checkpoint_s, self._settings.grace_s)
+            told = self._pool.kill(guest.name, "evicted", f"it was told to end ({effect.reason})", grace_s)
+            self._tasks.create_task(told, name=f"evict {effect.lease}")
         elif guest.task is not None:
             guest.cancelled = True
             guest.task.cancel()
@@ -183,10 +188,11 @@ class Guests:
         progress: asyncio.Task[None] | None = None
         try:
             job = await self._open(start)
+            checkpoint = await self._open_checkpoint(guest)
             self._post(Started(lease=start.lease, master=start.master))
             guest.began = time.monotonic()
             progress = self._tasks.create_task(self._watch_progress(guest), name="progress")
-            event: Event = await self._execute(guest, job)
+            event: Event = await self._execute(guest, job, checkpoint)
         except asyncio.CancelledError:
             if not guest.cancelled:
                 raise
@@ -217,14 +223,12 @@ class Guests:
         if not start.own:
             self._check_share()
         refs = (*start.body, *start.blobs)
-        self._blobs.pin(self._pin_tag(start.master, start.lease), [ref.blob for ref in refs])
+        self._pin(start, refs)
         for ciphertext in start.inline:
             blob = prims.blob_id(ciphertext)
             if any(ref.blob == blob for ref in refs) and not self._blobs.has(blob):
                 self._blobs.put(blob, ciphertext)
-        missing = self._missing(refs)
-        if missing:
-            await self._transfers.fetch(start.master, missing)
+        await self._fetch_missing(start, refs)
         key = (start.master, start.job)
         job = self._bodies.get(key)
         if job is None:
@@ -234,6 +238,28 @@ class Guests:
         else:
             self._bodies.move_to_end(key)
         return job
+
+    async def _open_checkpoint(self, guest: Guest) -> Tree | None:
+        """Bring what an earlier attempt left for this one; None if there is nothing of use.
+
+        Raises:
+            LinkError, StorageError: a blob cannot be had.
+        """
+        start = guest.start
+        if not start.checkpoint:
+            return None
+        self._pin(start, start.checkpoint)
+        await self._fetch_missing(start, start.checkpoint)
+        async with self._opening:
+            tree = await asyncio.to_thread(open_checkpoint, start, self._blobs, self._limits(start).disk_bytes)
+        if tree is not None:
+            refs = bodies.tree_refs(tree)
+            guest.checkpoint_bytes = sum(ref.size for ref in refs)
+            if not start.own:
+                self._check_share()
+            self._pin(start, refs)
+            await self._fetch_missing(start, refs)
+        return tree
 
     def _check_share(self) -> None:
         """Refuse inputs that would take from this machine's owner, and from other guests, all room for blobs.
@@ -245,6 +271,7 @@ class Guests:
             (guest.start.master, guest.start.job): guest.start for guest in self._guests.values() if not guest.start.own
         }
         wanted = sum(ref.size for start in jobs.values() for ref in (*start.body, *start.blobs))
+        wanted += sum(guest.checkpoint_bytes for guest in self._guests.values() if not guest.start.own)
         if wanted > self._blobs.quota_bytes // GUESTS_PART:
             raise DiskFullError("the files of others' jobs would take more than half of [store] blobs_mb here")
 
@@ -259,7 +286,7 @@ class Guests:
         parts = {ref.blob: self._blobs.get(ref.blob) for ref in start.body}
         return bodies.decrypt(start.key, start.body, parts, JobBody)
 
-    async def _execute(self, guest: Guest, job: JobBody) -> Event:
+    async def _execute(self, guest: Guest, job: JobBody, checkpoint: Tree | None) -> Event:
         start = guest.start
         env: dict[str, str] = {}
         wall = int(time.time() * 1000)
@@ -270,7 +297,10 @@ class Guests:
             (folder / PARAMS_FILE).parent.mkdir(exist_ok=True)
             (folder / PARAMS_FILE).write_text(json.dumps(params), encoding="utf-8")
             # Only now is it known where a task without a sandbox will run.
-            env.update(self._environment(start, number, JOB_FOLDER if strict else str(folder)))
+            root = JOB_FOLDER if strict else str(folder)
+            env.update(self._environment(start, number, root))
+            if checkpoint is not None and put_in_place(start, checkpoint, self._blobs, folder):
+                env["P2PQ_CHECKPOINT"] = f"{root}/results/{CHECKPOINT}"
             guest.root = folder
 
         strict = start.sandbox == "strict"
@@ -286,7 +316,7 @@ class Guests:
             env=env,
             limits=self._limits(start),
             populate=populate,
-            collect=lambda folder, outcome: self._seal(start, folder, outcome),
+            collect=self._sealer(guest).seal,
             idle_priority=not start.own,
             suspended=guest.suspended,
             on_started=lambda stdout, stderr: _remember(guest, stdout, stderr),
@@ -308,6 +338,17 @@ class Guests:
             key=sealed.key,
             body=sealed.body,
             blobs=sealed.blobs,
+            checkpoint=sealed.checkpoint,
+        )
+
+    def _sealer(self, guest: Guest) -> Sealer:
+        start = guest.start
+        return Sealer(
+            start=start,
+            blobs=self._blobs,
+            tag=self._pin_tag(start.master, start.lease),
+            bytes_max=self._limits(start).disk_bytes,
+            unwanted=lambda: guest.cancelled,
         )
 
     def _environment(self, start: Start, number: int, root: str) -> dict[str, str]:
@@ -337,40 +378,6 @@ class Guests:
             output_bytes=start.limits.output_mb << 20,
         )
 
-    def _seal(self, start: Start, folder: Path, outcome: RunOutcome) -> "Sealed":
-        """Pack, encrypt and make durable what an attempt left (in a worker thread; nothing of it runs any more)."""
-        _remove_progress(folder)
-        limits = TreeLimits(bytes_max=self._limits(start).disk_bytes)
-        tag = self._pin_tag(start.master, start.lease)
-        made: list[bytes] = []
-
-        def sink(blob: bytes, ciphertext: bytes) -> None:
-            self._blobs.add(blob, ciphertext, pin=tag)
-            made.append(blob)
-
-        refused = ""
-        try:
-            tree, skipped = collect(folder / "results", limits, sink, _random_key)
-        except Reject as error:
-            # The task's own doing: it must not be tried on every machine as if this one had failed.
-            refused = error.reason
-            tree, skipped = Tree(), (f"{refused}; nothing of them was taken along",)
-            self._blobs.unpin(tag)
-            made.clear()
-        output, _ = collect(outcome.stdout.parent, TreeLimits(), sink, _random_key)
-        output = Tree(
-            files=tuple(file for file in output.files if file.path in {"stdout", "stderr"}), chunks=output.chunks
-        )
-        key = os.urandom(32)
-        body = ResultBody(tree=tree, output=output, detail=refused or outcome.detail, skipped=skipped)
-        refs, parts = bodies.encrypt(key, body)
-        for ref, part in zip(refs, parts, strict=True):
-            sink(ref.blob, part)
-        blobs = tuple(dict.fromkeys((*bodies.tree_refs(tree), *bodies.tree_refs(output))))
-        self._blobs.sync(made)
-        context = bodies.result_context(start.job, start.task, start.attempt, start.lease)
-        return Sealed(seal.seal(start.reply, key, context, os.urandom), refs, blobs, refused=bool(refused))
-
     async def _watch_progress(self, guest: Guest) -> None:
         """Tell the progress that a task writes to ``results/.progress``; hostile text is ignored."""
         start = guest.start
@@ -384,6 +391,14 @@ class Guests:
 
     # ------------------------------------------------------------------ blobs
 
+    def _pin(self, start: Start, refs: Iterable[BlobRef]) -> None:
+        self._blobs.pin(self._pin_tag(start.master, start.lease), [ref.blob for ref in refs])
+
+    async def _fetch_missing(self, start: Start, refs: Iterable[BlobRef]) -> None:
+        missing = self._missing(refs)
+        if missing:
+            await self._transfers.fetch(start.master, missing)
+
     def _missing(self, refs: Iterable[BlobRef]) -> list[tuple[bytes, int]]:
         return [(ref.blob, ref.size) for ref in dict.fromkeys(refs) if not self._blobs.has(ref.blob)]
 
@@ -395,17 +410,6 @@ class Guests:
         return f"lease {to_text(master)} {lease}"
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """What an attempt left, encrypted and durable here."""
-
-    key: bytes
-    body: tuple[BlobRef, ...]
-    blobs: tuple[BlobRef, ...]
-    refused: bool
-    """The results folder passed a limit and was left behind."""
-
-
 _REASONS: Final[dict[str, Reason]] = {
     "ok": "ok",
     "exit": "exit",
@@ -415,6 +419,7 @@ _REASONS: Final[dict[str, Reason]] = {
     "disk-limit": "disk-limit",
     "output-limit": "output-limit",
     "cancelled": "cancelled",
+    "evicted": "saved",
     "sandbox": "runner-died",
 }
 
@@ -461,16 +466,6 @@ def read_progress(root: Path) -> int | None:
     return round(value * 1000) if 0 <= value <= 1 else None
 
 
-def _remove_progress(root: Path) -> None:
-    """Take the progress file out of the results; it was only for the way."""
-    with suppress(OSError):  # not there, or not a file: then it is collected or skipped like anything else
-        folder = os.open(root / "results", os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.unlink(PROGRESS_NAME, dir_fd=folder)
-        finally:
-            os.close(folder)
-
-
 def _remember(guest: Guest, stdout: Path, stderr: Path) -> None:
     guest.stdout, guest.stderr = stdout, stderr
 
@@ -482,10 +477,6 @@ def _entries(job: JobBody) -> int:
     texts = (job.args, *(axis.values for axis in job.axes))
     words = sum(1 + len(text) // 256 for each in texts for text in each)
     return 1 + len(tree.files) + len(tree.dirs) + len(tree.links) + len(tree.chunks) + parts + words
-
-
-def _random_key(_inner: bytes) -> bytes:
-    return os.urandom(32)
 
 
 def _fault(error: Exception) -> Fault:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from p2pq.core.effects import Collect, Deliver
+from p2pq.core.effects import Collect, Deliver, Forget
 from p2pq.core.events import Collected, CollectFailed, Delivered, DeliverFailed, Event
+from p2pq.core.records import Restored
 from p2pq.daemon import delivery, submission
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.scheduler import Scheduler
@@ -24,6 +25,7 @@ from p2pq.model.params import task_number
 from p2pq.wire import body as bodies
 from p2pq.wire import prims, sign
 from p2pq.wire.objects import Manifest, ResultItem
+from p2pq.wire.tree import select
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +61,12 @@ class Homecoming:
         self._unswept: set[JobId] = set()
         """Jobs of an earlier life, which may have died while it wrote their results out."""
 
-    def pin_live(self) -> None:
+    def pin_live(self, restored: Restored) -> None:
         """After a start: hold the blobs that live jobs need."""
+        for job in restored.jobs:
+            for task in job.tasks:
+                if task.checkpoint is not None:
+                    self._pin_result(task.checkpoint)
         for row in self._store.live_jobs():
             self._unswept.add(row.job)
             secret = self._store.secret(row.job)
@@ -77,8 +83,15 @@ class Homecoming:
                 if task.state in {"done", "failed"} and not task.delivered:
                     item = self._store.result(job, task.task)
                     if item is not None:
-                        self._blobs.pin(("result", item.lease), [ref.blob for ref in (*item.body, *item.blobs)])
+                        self._pin_result(item)
             start = page[-1].task + 1
+
+    def _pin_result(self, item: ResultItem) -> None:
+        self._blobs.pin(("result", item.lease), [ref.blob for ref in (*item.body, *item.blobs)])
+
+    def forget(self, effect: Forget) -> None:
+        """Perform ``Forget``."""
+        self._blobs.unpin(("result", effect.lease))
 
     def collect(self, effect: Collect) -> None:
         """Perform ``Collect``."""
@@ -127,6 +140,8 @@ class Homecoming:
             named = {ref.blob for tree in (body.tree, body.output) for ref in bodies.tree_refs(tree)}
             if not named <= wanted:
                 raise Reject("it names blobs that it did not bring")
+            if item.checkpoint and not bodies.has_checkpoint(body.tree):
+                raise Reject("it does not hold the checkpoint that it promises")
         self._blobs.sync(wanted)
 
     def _keep_inline(self, effect: Collect, wanted: set[bytes]) -> None:
@@ -175,7 +190,10 @@ class Homecoming:
         if to is None and job in self._unswept:
             self._unswept.discard(job)
             delivery.sweep(folder.parent)
-        delivery.write(body.tree, self._blobs, folder, umask=row.extra.umask)
+        tree = body.tree
+        if item.outcome.ok:  # of no more use; whoever looks into a failure may want it
+            tree = select(tree, lambda path: not bodies.in_checkpoint(path))
+        delivery.write(tree, self._blobs, folder, umask=row.extra.umask)
         return folder
 
 

@@ -29,6 +29,7 @@ ALTER TABLE attempts ADD COLUMN counted INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE tasks ADD COLUMN decided INTEGER;
 CREATE INDEX leases_task ON leases (n, task);
 ALTER TABLE kept ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+ALTER TABLE tasks ADD COLUMN checkpoint INTEGER NOT NULL DEFAULT 0;
 """,
 }
 """Format -> the statements that make the next one of it."""

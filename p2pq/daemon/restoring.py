@@ -24,7 +24,10 @@ from p2pq.wire.objects import ResultItem
 
 _JOBS: Final = "SELECT n, job, manifest, key, reply_secret, submitted, cancelled, kept, halt, halted FROM jobs"
 _TASKS: Final = """
-SELECT task, state, attempts, failures, faults, detail, delivered, died FROM tasks WHERE n = ? ORDER BY task
+SELECT t.task, t.state, t.attempts, t.failures, t.faults, t.detail, t.delivered, t.died, a.result
+FROM tasks AS t LEFT JOIN attempts AS a
+ON a.n = t.n AND a.task = t.task AND a.attempt = t.checkpoint AND t.state IN ('pending', 'running')
+WHERE t.n = ? ORDER BY t.task
 """
 
 
@@ -113,8 +116,9 @@ def _job(db: sqlite3.Connection, row: tuple[Any, ...]) -> RestoredJob:
                 detail=detail,
                 delivered=bool(delivered),
                 died=bool(died),
+                checkpoint=None if left is None else msgspec.msgpack.decode(left, type=ResultItem),
             )
-            for task, state, attempts, failures, faults, detail, delivered, died in db.execute(_TASKS, (number,))
+            for task, state, attempts, failures, faults, detail, delivered, died, left in db.execute(_TASKS, (number,))
         ),
     )
 
@@ -167,6 +171,6 @@ def retried(db: sqlite3.Connection, number: int, row: TasksRetried) -> None:
     db.execute("UPDATE jobs SET halted = '', cancelled = cancelled AND NOT ? WHERE n = ?", (row.rest, number))
     db.executemany(
         "INSERT INTO tasks (n, task, state) VALUES (?, ?, 'pending') ON CONFLICT DO UPDATE SET state = 'pending', "
-        "failures = 0, faults = 0, detail = '', delivered = 0, died = 0, ended = NULL",
+        "failures = 0, faults = 0, detail = '', delivered = 0, died = 0, ended = NULL, checkpoint = 0",
         ((number, task) for task in IntervalSet(row.tasks)),
     )

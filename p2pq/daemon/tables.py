@@ -79,6 +79,7 @@ CREATE TABLE tasks (
     died INTEGER NOT NULL DEFAULT 0,
     ended INTEGER,
     decided INTEGER,
+    checkpoint INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (n, task)
 ) WITHOUT ROWID;
 CREATE TABLE attempts (
@@ -321,7 +322,8 @@ class Tables:
         self._settled.setdefault(epoch, IntervalSet()).add(counter)
         self._touched[epoch] = None
         self._db.execute(
-            "UPDATE tasks SET state = ?, failures = failures + ?, died = died OR ?, ended = ?, decided = ? "
+            "UPDATE tasks SET state = ?, failures = failures + ?, died = died OR ?, ended = ?, decided = ?, "
+            "checkpoint = max(checkpoint, ?) "
             "WHERE n = ? AND task = ?",
             (
                 row.state,
@@ -329,6 +331,7 @@ class Tables:
                 outcome.reason == "runner-died",
                 row.wall if row.state in {"done", "failed"} else None,
                 row.result.attempt,
+                row.result.attempt if row.result.checkpoint else 0,
                 number,
                 row.task,
             ),

@@ -84,7 +84,9 @@ def unpack(tree: Tree, read_blob: ReadBlob, destination: Path | int) -> None:
             writer.link(link)
 
 
-def collect(folder: Path, limits: TreeLimits, sink: Sink, key_of: KeyOf) -> tuple[Tree, tuple[str, ...]]:
+def collect(
+    folder: Path, limits: TreeLimits, sink: Sink, key_of: KeyOf, wanted: Callable[[str], bool] = lambda _: True
+) -> tuple[Tree, tuple[str, ...]]:
     """Seal what a job left in its results folder; blocks until all is sealed.
 
     Call only when nothing of the job runs any more. Regular files, folders and relative symlinks that stay inside are
@@ -95,6 +97,7 @@ def collect(folder: Path, limits: TreeLimits, sink: Sink, key_of: KeyOf) -> tupl
         limits: what the results may hold.
         sink: takes each blob, from the calling thread.
         key_of: random keys.
+        wanted: told the names in the folder itself; the others are left behind, unmentioned.
 
     Returns:
         The tree, and one printable sentence per skipped entry (bounded).
@@ -103,7 +106,7 @@ def collect(folder: Path, limits: TreeLimits, sink: Sink, key_of: KeyOf) -> tupl
         Reject: a limit is passed; blobs made so far are of no use.
     """
     with Packer(sink, key_of) as packer:
-        collector = _Collector(packer, limits)
+        collector = _Collector(packer, limits, wanted)
         collector.run(folder)
         files, chunks = packer.finish()
     tree = Tree(
@@ -254,9 +257,10 @@ class _OddError(Exception):
 class _Collector:
     """Walks a hostile folder by descriptors; feeds regular files to a packer."""
 
-    def __init__(self, packer: Packer, limits: TreeLimits) -> None:
+    def __init__(self, packer: Packer, limits: TreeLimits, wanted: Callable[[str], bool]) -> None:
         self._packer = packer
         self._limits = limits
+        self._wanted = wanted
         self._entries = 0
         self._bytes = 0
         self._skipped: list[str] = []
@@ -302,7 +306,7 @@ class _Collector:
     def _folder(self, descriptor: int, path: str) -> None:
         room = self._limits.entries_max - self._entries
         with os.scandir(descriptor) as listing:
-            found = sorted(islice((item.name for item in listing), room + 1))
+            found = sorted(islice((item.name for item in listing if path or self._wanted(item.name)), room + 1))
         if len(found) > room:
             raise Reject("the results hold too many files")
         self._entries += len(found)

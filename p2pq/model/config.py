@@ -54,7 +54,7 @@ class RunnerSettings(_Section, frozen=True, kw_only=True):
     idle_s: Seconds = 30.0
     """An unused runner is ended after this long."""
     grace_s: Seconds = 5.0
-    """From SIGTERM to SIGKILL."""
+    """From SIGTERM, on which a task may leave a checkpoint, to SIGKILL. A node that is going down gives at most 2.5 s."""
 
 
 class StoreSettings(_Section, frozen=True, kw_only=True):

@@ -31,8 +31,12 @@ Reason = Literal[
     "output-limit",
     "runner-died",
     "cancelled",
+    "saved",
 ]
-"""Why an attempt ended by its own doing. ``ok`` and ``exit`` come with an exit code, ``signal`` with a number."""
+"""Why an attempt ended by its own doing. ``ok`` and ``exit`` come with an exit code, ``signal`` with a number.
+
+``saved`` is nobody's failure: it was told to end by its worker, and its result holds the checkpoint that it left.
+"""
 
 Fault = Literal[
     "sandbox",

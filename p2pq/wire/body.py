@@ -20,6 +20,8 @@ from p2pq.wire.tree import Tree, TreeLimits, check_tree
 PART_BYTES: Final = (4 << 20) - 4096
 """Plain bytes in one part; leaves room for what encryption adds even where nothing compresses."""
 BODY_BYTES_MAX: Final = PART_BYTES * BODY_PARTS_MAX
+CHECKPOINT: Final = ".checkpoint"
+"""The folder in ``results/`` that a task leaves for its next attempt."""
 
 Text = Annotated[str, Meta(max_length=128 << 10)]
 
@@ -111,6 +113,22 @@ def decrypt(key: bytes, refs: tuple[BlobRef, ...], blobs: Mapping[bytes, bytes],
 def result_context(job: bytes, task: int, attempt: int, lease: LeaseId) -> bytes:
     """Return what the key of a result is bound to when it is sealed to ``Manifest.reply``."""
     return prims.blake2b(codec.encode((job, task, attempt, lease)), person="p2pq-result")
+
+
+def in_checkpoint(path: str) -> bool:
+    """Tell whether a path of the results belongs to the checkpoint, which is for the next attempt and not for people."""
+    return path.partition("/")[0] == CHECKPOINT
+
+
+def has_checkpoint(results: Tree) -> bool:
+    """Tell whether a results' tree holds a checkpoint: a folder of that name with something in it."""
+    paths = [entry.path for entries in (results.files, results.dirs, results.links) for entry in entries]
+    return any(path.startswith(f"{CHECKPOINT}/") for path in paths)
+
+
+def checkpoint_context(job: bytes, task: int, lease: LeaseId) -> bytes:
+    """Return what the key of a checkpoint is bound to when it is sealed to the worker that goes on with it."""
+    return prims.blake2b(codec.encode((job, task, lease)), person="p2pq-checkpoint")
 
 
 def tree_refs(folder: Tree) -> tuple[BlobRef, ...]:

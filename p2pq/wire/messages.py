@@ -23,6 +23,9 @@ from p2pq.wire.objects import (
 MINOR: Final = 2
 """The newest minor protocol version that this code speaks."""
 
+CHECKPOINTS_SINCE: Final = 2
+"""The minor version from which on results may hold checkpoints, and grants bring them."""
+
 MESSAGE_BYTES_MAX: Final = 8 << 20
 INLINE_BYTES_MAX: Final = 256 << 10
 """Blobs of a grant or result up to this sum travel inside the message and save a round trip."""
@@ -82,6 +85,8 @@ class Granted(_Message, frozen=True, kw_only=True, tag="gr"):
     grant: bytes
     manifest: bytes = b""
     blobs: Annotated[tuple[bytes, ...], Meta(max_length=64)] = ()
+    checkpoints: Annotated[tuple[bytes, ...], Meta(max_length=ITEMS_MAX)] = ()
+    """Signed ``Checkpoint`` objects for some of the granted attempts. An older worker starts those from nothing."""
 
 
 class Nothing(_Message, frozen=True, kw_only=True, tag="no"):

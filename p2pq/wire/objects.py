@@ -141,6 +141,8 @@ class ResultItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The parts of the result's body (see ``body``): standard output, standard error, the results' tree."""
     blobs: Annotated[tuple[BlobRef, ...], Meta(max_length=BLOBS_MAX)] = ()
     """Every blob of the results' tree and of full outputs, without the body."""
+    checkpoint: bool = False
+    """The results hold a checkpoint for the next attempt. Only said to masters of minor version 2 or newer."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result", forbid_unknown_fields=True):
@@ -152,6 +154,25 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result", forbid_unk
     """The master that granted them."""
     by: Bytes32
     items: Annotated[tuple[ResultItem, ...], Meta(min_length=1, max_length=ITEMS_MAX)]
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint", forbid_unknown_fields=True):
+    """The master hands on what an earlier attempt left for the one that it now grants to ``to`` under ``lease``.
+
+    Its files are those of the earlier attempt's result, whose key is sealed anew.
+    """
+
+    v: Literal[1] = 1
+    mesh: Bytes32
+    node: Bytes32
+    to: Bytes32
+    job: Bytes16
+    task: TaskIndex
+    lease: LeaseId
+    key: Sealed
+    """The key of the earlier result, sealed to the worker's prekey, bound to job, task and lease."""
+    body: Annotated[tuple[BlobRef, ...], Meta(min_length=1, max_length=BODY_PARTS_MAX)]
+    """The parts of the earlier result's body; which blobs it takes to unpack its checkpoint is said in there."""
 
 
 Verdict = Literal["settled", "late", "refused"]

@@ -199,6 +199,24 @@ def check_tree(tree: Tree, limits: TreeLimits) -> None:
         _check_file(file, tree.chunks)
 
 
+def select(tree: Tree, wanted: Callable[[str], bool]) -> Tree:
+    """Return the part of a checked tree whose paths are wanted, with no more chunks than that takes."""
+    files = tuple(file for file in tree.files if wanted(file.path))
+    used = sorted({part.chunk for file in files for part in file.parts})
+    number = {old: new for new, old in enumerate(used)}
+    return Tree(
+        files=tuple(
+            msgspec.structs.replace(
+                file, parts=tuple(Part(number[part.chunk], part.offset, part.length) for part in file.parts)
+            )
+            for file in files
+        ),
+        dirs=tuple(folder for folder in tree.dirs if wanted(folder.path)),
+        links=tuple(link for link in tree.links if wanted(link.path)),
+        chunks=tuple(tree.chunks[old] for old in used),
+    )
+
+
 def check_link(link: Link, links: set[str]) -> None:
     """Refuse a link that leaves the tree, by its letters or through another link.
 

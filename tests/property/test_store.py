@@ -21,7 +21,12 @@ from p2pq.wire.objects import BlobRef, ResultItem
 JOBS = [JobId(bytes([n]) * 16) for n in range(3)]
 NODES = [NodeId(bytes([n]) * 32) for n in range(4)]
 HALT = Halt(now=True, what="fail", count=3)
-OUTCOMES = [Outcome(reason="ok"), Outcome(reason="exit", exit=3), Outcome(reason="runner-died")]
+OUTCOMES = [
+    Outcome(reason="ok"),
+    Outcome(reason="exit", exit=3),
+    Outcome(reason="runner-died"),
+    Outcome(reason="saved", exit=1),
+]
 
 numbers = st.integers(0, 3)
 nodes = st.sampled_from(NODES)
@@ -123,7 +128,15 @@ class Life:
             )
         if job in self.live:
             self.live[job][task] = state
-        result = ResultItem(job=job, task=task, attempt=attempt, lease=lease, outcome=outcome, sandbox="strict")
+        result = ResultItem(
+            job=job,
+            task=task,
+            attempt=attempt,
+            lease=lease,
+            outcome=outcome,
+            sandbox="strict",
+            checkpoint=not outcome.ok and data.draw(bits),
+        )
         return [
             *before,
             records.AttemptEnded(

@@ -13,7 +13,7 @@ from p2pq.core.records import Restored, ResultKept, ResultReleased
 from p2pq.core.worker import Worker
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
-from p2pq.model.job import Profile, Resources
+from p2pq.model.job import Outcome, Profile, Resources
 from p2pq.wire import messages as msg
 from p2pq.wire import sign
 from p2pq.wire.objects import Grant, GrantItem, Result
@@ -62,6 +62,8 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
         self.offer = OFFER
         self.running: dict[tuple[NodeId, LeaseId], fx.Start] = {}
         self.still: set[tuple[NodeId, LeaseId]] = set()
+        self.told: dict[tuple[NodeId, LeaseId], None] = {}
+        """Of those, the ones that were told to end and to leave a checkpoint."""
         self.started: dict[tuple[NodeId, LeaseId], None] = {}
         self.requests.clear()
         self.questions: dict[bytes, tuple[Member, msg.Confirm]] = {}
@@ -97,9 +99,14 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
                     assert effect.key == KEY
                     assert effect.own or effect.sandbox == "strict"
                     self.room_is_not_used_twice()
-                case fx.Kill():
+                case fx.Kill(checkpoint_s=0.0):
                     del self.running[effect.master, effect.lease]
                     self.still.discard((effect.master, effect.lease))
+                    self.told.pop((effect.master, effect.lease), None)
+                case fx.Kill():
+                    assert (effect.master, effect.lease) in self.running
+                    assert effect.master != ANN.node, "its version takes no checkpoints"
+                    self.told[effect.master, effect.lease] = None
                 case fx.Suspend():
                     assert effect.master != ME.node, "its own master sleeps and wakes with it"
                     assert (effect.master, effect.lease) in self.running.keys() - self.still
@@ -137,7 +144,7 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
         if member is ME:
             caps = ("submit", "work")
         self.up[member.node] = None
-        self.do(member.link(caps=caps))
+        self.do(member.link(caps=caps, minor=1 if member is ANN else msg.MINOR))
         if "submit" in caps:
             self.has_work(member, some=True)
 
@@ -232,7 +239,15 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
         master, lease = key
         self.said.pop(key, None)
         if faulty:
+            self.told.pop(key, None)
             self.do(ev.Faulted(lease=lease, master=master, fault="disk"))
+            return
+        if key in self.told:
+            del self.told[key]
+            checkpoint = data.draw(st.booleans(), label="checkpoint")
+            saved = Outcome(reason="saved")
+            self.do(ev.Exited(lease=lease, master=master, outcome=saved, sandbox="strict", checkpoint=checkpoint))
+            assert (key in self.disk) is checkpoint, "a checkpoint was lost, or made up"
             return
         self.do(ev.Exited(lease=lease, master=master, outcome=OK, sandbox="strict"))
         assert key in self.disk, "a result was lost"
@@ -263,6 +278,14 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
         kept = {(member.node, lease) for lease in answer.leases}
         gone = before.keys() - self.running.keys()
         assert gone <= still - kept, "an attempt was given up that was confirmed, or that nobody doubted"
+
+    @precondition(lambda self: self.running)
+    @rule(now=st.booleans())
+    def drain(self, now: bool) -> None:
+        self.do(ev.Drain(save_s=2.5))
+        if now:
+            self.do(ev.Drain(now=True))
+            assert not self.running, "something was not handed back"
 
     @rule(slept=st.sampled_from([6.0, 30.0, 700.0]), counted=st.booleans())
     def sleep(self, slept: float, counted: bool) -> None:

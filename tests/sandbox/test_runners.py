@@ -143,6 +143,29 @@ async def test_killing_asks_first(pool: RunnerPool, run: Run, level: str, how: s
         assert outcome.signal in (signal.SIGKILL, signal.SIGTERM)
 
 
+async def test_who_is_told_to_end_may_leave_something_behind(pool: RunnerPool, level: str) -> None:
+    """Sent SIGTERM, given the grace, and only then collected."""
+    begun = Begun()
+    script = """
+        mkdir results
+        trap 'mkdir results/.checkpoint; sleep 0.2; echo half > results/.checkpoint/state; exit 1' TERM
+        echo
+        while :; do sleep 0.01; done
+    """
+
+    def collect(folder: Path, _: object) -> str:
+        return (folder / "results/.checkpoint/state").read_text()
+
+    async with asyncio.TaskGroup() as group:
+        argv = ("/bin/sh", "-c", script)
+        task = group.create_task(pool.run(launch(level=level, argv=argv, on_started=begun, collect=collect)))
+        await begun.wait()
+        await pool.kill("1", "evicted", "it was told to end", grace_s=10)
+    outcome, state = task.result()
+    assert (outcome.reason, outcome.exit, outcome.detail) == ("evicted", 1, "it was told to end")
+    assert state == "half\n"
+
+
 async def test_killing_before_the_start_runs_nothing(pool: RunnerPool) -> None:
     entered, go = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()

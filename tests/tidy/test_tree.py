@@ -24,7 +24,7 @@ def test_top_level_folders_hold_something(folder):
     assert any(path.is_file() for path in (ROOT / folder).rglob("*"))
 
 
-@pytest.mark.parametrize("name", ["pi", "brian2-sweep", "shell"])
+@pytest.mark.parametrize("name", ["pi", "brian2-sweep", "shell", "checkpoint"])
 def test_each_example_has_a_short_readme_and_something_to_run(name):
     folder = ROOT / "examples" / name
     assert len((folder / "README.md").read_text().splitlines()) <= 15

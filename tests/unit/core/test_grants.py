@@ -8,8 +8,19 @@ from p2pq.core.grants import Declined, Master, admit, manifest_of, open_grant
 from p2pq.errors import Reject
 from p2pq.model.ids import Wall
 from p2pq.wire import sign
-from p2pq.wire.objects import Grant
-from tests.unit.core.workerkit import ANN, IDENTITY, PROFILE, WALL, granted, item, manifest
+from p2pq.wire.objects import Checkpoint, Grant
+from tests.unit.core.workerkit import (
+    ANN,
+    BOB,
+    IDENTITY,
+    PROFILE,
+    WALL,
+    checkpoint,
+    granted,
+    item,
+    job_id,
+    manifest,
+)
 
 
 def master() -> Master:
@@ -54,3 +65,36 @@ def test_two_clocks_may_differ_by_five_minutes(late_ms, ok):
     grant = sign.open_signed(granted((item(1),)).grant, Grant, ANN.node)
     verdict = admit(grant, manifest(), PROFILE, IDENTITY, Wall(WALL + late_ms), own=False)
     assert (verdict == manifest()) is ok
+
+
+def enclosed(*checkpoints: bytes) -> grants.Enclosed:
+    message = granted((item(1), item(2, 7)), blobs=(b"small",), checkpoints=checkpoints)
+    return grants.open_enclosed(open_grant(message, master(), IDENTITY), message, master(), IDENTITY)
+
+
+def test_checkpoints_come_with_their_grant():
+    raw = checkpoint(item(2, 7))
+    assert enclosed(raw) == grants.Enclosed((b"small",), {item(2).lease: sign.open_signed(raw, Checkpoint, ANN.node)})
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (checkpoint(item(1), signer=BOB), "bad signature"),
+        (checkpoint(item(1), mesh=b"x" * 32), "not between these two nodes"),
+        (checkpoint(item(1), node=BOB.node), "not between these two nodes"),
+        (checkpoint(item(1), to=BOB.node), "not between these two nodes"),
+        (checkpoint(item(1), job=job_id(9)), "not of that grant"),
+        (checkpoint(item(1, 7)), "not of that grant"),
+        (checkpoint(item(9)), "not of that grant"),
+        (b"", "malformed"),
+    ],
+)
+def test_a_checkpoint_that_is_not_the_masters_word_on_this_grant_is_refused(raw, why):
+    with pytest.raises(Reject, match=why):
+        enclosed(raw)
+
+
+def test_one_attempt_starts_once():
+    with pytest.raises(Reject, match="twice"):
+        enclosed(checkpoint(item(1)), checkpoint(item(1)))

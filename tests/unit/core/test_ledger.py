@@ -206,3 +206,18 @@ def test_an_ended_job_comes_back_with_its_history_and_takes_its_old_place() -> N
     assert total(*rows, again) == r.Restored(jobs=(job(*waits, cancelled=True), second))
     assert total(*rows, msgspec.structs.replace(again, rest=True)) == r.Restored(jobs=(job(*waits), second))
     assert total(r.JobHalted(job=JOB, detail="x"), again) == r.Restored()
+
+
+def test_the_latest_checkpoint_is_what_a_task_goes_on_with() -> None:
+    def left(counter: int, attempt: int, state: str = "pending") -> r.AttemptEnded:
+        plain = ended(counter, state, BAD)
+        return msgspec.structs.replace(
+            plain, result=msgspec.structs.replace(plain.result, attempt=attempt, checkpoint=True)
+        )
+
+    rows = [added(), granted(0), left(0, 1), granted(2, attempt=3), left(2, 3), granted(1, attempt=2), left(1, 2)]
+    rows += [granted(3, attempt=4), ended(3, "pending", BAD)]
+    [task] = total(*rows).jobs[0].tasks
+    assert (task.state, task.failures, task.checkpoint) == ("pending", 4, left(2, 3).result)
+    [task] = total(*rows, granted(4, attempt=5), left(4, 5, "failed")).jobs[0].tasks
+    assert (task.state, task.checkpoint) == ("failed", None)

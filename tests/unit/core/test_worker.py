@@ -22,8 +22,11 @@ from tests.unit.core.workerkit import (
     OFFER,
     OWN,
     PROFILE,
+    SAVED_BODY,
+    SAVED_KEY,
     WALL,
     Bench,
+    checkpoint,
     ended,
     granted,
     item,
@@ -666,6 +669,110 @@ def test_drain_now_kills_and_hands_back_everything(bench: Bench) -> None:
         returned("draining", item(1)),
     ]
     assert bench.says(granted((item(2),), number=2)) == [returned("late", item(2))]
+
+
+def saving(bench: Bench, *, minor: int = 2) -> GrantItem:
+    """Let one attempt run and be told to end."""
+    bench.do(OFFER)
+    bench.do(ANN.link(minor=minor))
+    bench.work()
+    running(bench, item(1))
+    bench.do(ev.Drain())
+    kill = fx.Kill(lease=LeaseId(1, 1), master=ANN.node, reason="draining", checkpoint_s=2.5)
+    assert bench.do(ev.Drain(save_s=2.5)) == ([kill] if minor > 1 else [])
+    return item(1)
+
+
+def test_who_is_told_to_end_may_leave_a_checkpoint(bench: Bench) -> None:
+    entry = saving(bench)
+    assert bench.do(ev.Drain(save_s=2.5)) == []
+    assert bench.worker.busy
+    [beat] = bench.tick(after=15.0)
+    assert beat == send(msg.Heartbeat(beats=(msg.Beat(entry.lease),)))
+    saved = Outcome(reason="saved", exit=1)
+    assert bench.exited(entry, outcome=saved, checkpoint=True, key=b"k", body=BODY) == [
+        ended(entry, "saved"),
+        kept_row(bench, entry, outcome=saved, checkpoint=True, key=b"k", body=BODY),
+        ready(result_item(entry, saved, checkpoint=True, key=b"k", body=BODY)),
+    ]
+    assert bench.worker.owes
+    bench.says(receipted(entry.lease))
+    assert not bench.worker.owes
+
+
+def test_who_is_told_to_end_and_leaves_nothing_is_handed_back(bench: Bench) -> None:
+    entry = saving(bench)
+    assert bench.exited(entry, outcome=Outcome(reason="saved")) == [
+        ended(entry, "saved"),
+        returned("draining", entry),
+    ]
+    assert not bench.worker.busy
+
+
+def test_who_ends_by_itself_just_then_has_ended_by_itself(bench: Bench) -> None:
+    entry = saving(bench)
+    assert bench.exited(entry) == [ended(entry), kept_row(bench, entry), ready(result_item(entry))]
+
+
+def test_an_older_master_is_not_sent_checkpoints(bench: Bench) -> None:
+    entry = saving(bench, minor=1)
+    bad = Outcome(reason="exit", exit=1)
+    assert bench.exited(entry, outcome=bad, checkpoint=True)[1] == kept_row(bench, entry, outcome=bad)
+
+
+def test_who_takes_too_long_to_leave_a_checkpoint_is_killed(bench: Bench) -> None:
+    entry = saving(bench)
+    assert bench.do(ev.Drain(now=True)) == [
+        fx.Kill(lease=entry.lease, master=ANN.node, reason="draining"),
+        ended(entry, "draining"),
+        returned("draining", entry),
+    ]
+    assert bench.exited(entry, outcome=Outcome(reason="saved"), checkpoint=True) == []
+
+
+def test_what_stands_still_is_not_told_to_end(bench: Bench) -> None:
+    """It would have to go on for that, though its master may have given it to others."""
+    bench.do(OFFER)
+    bench.do(ANN.link(minor=2))
+    bench.work()
+    running(bench, item(1))
+    bench.do(ev.Woke(slept_s=60.0, counted=False))
+    bench.do(ev.Drain())
+    assert bench.do(ev.Drain(save_s=2.5)) == []
+
+
+def test_what_does_not_run_yet_has_nothing_to_save(bench: Bench) -> None:
+    bench.do(OFFER)
+    bench.do(ANN.link(minor=2))
+    bench.work()
+    bench.says(granted((item(1),)))
+    bench.do(ev.Drain())
+    assert bench.do(ev.Drain(save_s=2.5)) == []
+
+
+def test_an_attempt_starts_with_the_checkpoint_that_came_with_its_grant(bench: Bench) -> None:
+    bench.join(ANN)
+    bench.work()
+    message = granted((item(1), item(2, 1)), checkpoints=(checkpoint(item(2, 1)),))
+    effects = bench.says(message)
+    assert effects[:2] == start(item(1))
+    assert effects[2:] == start(item(2, 1), checkpoint_key=SAVED_KEY, checkpoint=SAVED_BODY)
+
+
+def test_a_checkpoint_that_does_not_open_costs_the_work_behind_it_only(bench: Bench) -> None:
+    bench.join(ANN)
+    bench.work()
+    effects = bench.says(granted((item(1),), checkpoints=(checkpoint(item(1), key=b"x" * 80),)))
+    assert effects[0] == fx.Drop(peer=ANN.node, reason="checkpoint: decryption failed")
+    assert effects[1:3] == start(item(1))
+
+
+def test_a_forged_checkpoint_costs_the_link(bench: Bench) -> None:
+    bench.join(ANN)
+    bench.work()
+    assert bench.says(granted((item(1),), checkpoints=(checkpoint(item(1), signer=BOB),))) == [
+        fx.Drop(peer=ANN.node, reason="bad signature", close=True)
+    ]
 
 
 def test_the_outcome_travels(bench: Bench) -> None:

@@ -11,14 +11,16 @@ from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, MeshId, Mono, NodeId, Wall
 from p2pq.model.job import Outcome, Profile
 from p2pq.model.notice import GuestEnded, GuestTaken
+from p2pq.wire import body, prims, seal, sign
 from p2pq.wire import messages as msg
-from p2pq.wire import prims, seal, sign
-from p2pq.wire.objects import BlobRef, Grant, GrantItem, Manifest, Receipt, ReceiptItem, Result, ResultItem
+from p2pq.wire.objects import BlobRef, Checkpoint, Grant, GrantItem, Manifest, Receipt, ReceiptItem, Result, ResultItem
 
 MESH = MeshId(b"m" * 32)
 WALL = Wall(1_700_000_000_000)
 KEY = b"k" * 32
 BODY = (BlobRef(b"b" * 32, 10),)
+SAVED_KEY = b"s" * 32
+SAVED_BODY = (BlobRef(b"p" * 32, 70),)
 OK = Outcome(reason="ok", exit=0)
 PROFILE = Profile(slots=2, memory_mb=4096, gpus=1, labels=(("os", "linux"),), sandbox="strict", accepts=True)
 OWN = Profile(slots=3, memory_mb=8192, labels=(("os", "linux"),), sandbox="strict", accepts=True)
@@ -105,6 +107,7 @@ def granted(
     of: Manifest | None = None,
     sent: bool = False,
     blobs: tuple[bytes, ...] = (),
+    checkpoints: tuple[bytes, ...] = (),
     signer: Member | None = None,
     **fields,
 ) -> msg.Granted:
@@ -124,7 +127,23 @@ def granted(
         "expires": WALL + 60_000,
     }
     grant = sign.sign((signer or member).signer, Grant(**(plain | fields)))
-    return msg.Granted(grant=grant, manifest=b"" if sent else raw, blobs=blobs)
+    return msg.Granted(grant=grant, manifest=b"" if sent else raw, blobs=blobs, checkpoints=checkpoints)
+
+
+def checkpoint(entry: GrantItem, *, member: Member = ANN, signer: Member | None = None, **fields) -> bytes:
+    """Return what an earlier attempt left, handed on with the grant of ``entry``."""
+    context = body.checkpoint_context(job_id(), entry.task, entry.lease)
+    plain = {
+        "mesh": MESH,
+        "node": member.node,
+        "to": ME.node,
+        "job": job_id(),
+        "task": entry.task,
+        "lease": entry.lease,
+        "key": seal.seal(ME.prekey, SAVED_KEY, context, entropy),
+        "body": SAVED_BODY,
+    }
+    return sign.sign((signer or member).signer, Checkpoint(**(plain | fields)))
 
 
 def start(entry: GrantItem, *, member: Member = ANN, of: Manifest | None = None, **fields) -> list[fx.Effect]:

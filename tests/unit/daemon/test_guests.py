@@ -7,9 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from p2pq.core.effects import Continue, Fetch, Start, Suspend
-from p2pq.core.events import Exited, Faulted
+from p2pq.core.effects import Continue, Fetch, Kill, Suspend
+from p2pq.core.events import Exited, Faulted, Started
 from p2pq.daemon import guests as module
+from p2pq.daemon import sealing
 from p2pq.daemon.attempt import Outcome
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.delivery import open_result
@@ -18,17 +19,15 @@ from p2pq.daemon.jobpython import JobPython
 from p2pq.daemon.unpack import collect
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import JobId, LeaseId, NodeId
-from p2pq.model.job import Limits, Resources
 from p2pq.model.params import Axis
 from p2pq.wire import body as bodies
-from p2pq.wire import prims
-from p2pq.wire.body import JobBody
+from p2pq.wire.body import JobBody, ResultBody
 from p2pq.wire.objects import BlobRef, ResultItem
-from p2pq.wire.tree import TreeLimits
+from p2pq.wire.tree import Tree, TreeLimits
+from tests.unit.daemon.guestkit import REPLY, start_of
 
 ALICE, MALLORY = NodeId(b"a" * 32), NodeId(b"m" * 32)
 JOB = JobId(b"j" * 16)
-REPLY = b"r" * 32
 
 
 class Pool:
@@ -41,7 +40,16 @@ class Pool:
         self.launches = []
         self.seen = []
         self.left = lambda _folder: None
+        self.told = asyncio.Queue()
         self.holds = []
+        self.reason = "ok"
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    async def kill(self, lease, reason, detail, grace_s):
+        self.reason = reason
+        self.told.put_nowait((lease, reason, detail, grace_s))
+        self.go_on.set()
 
     def hold(self, lease, *, still):
         self.holds.append((lease, still))
@@ -53,11 +61,19 @@ class Pool:
         out.mkdir()
         launch.populate(job)
         self.seen.append((job / "main.py").read_text())
+        await self.go_on.wait()
         self.left(job)
         for name in ("stdout", "stderr"):
             (out / name).write_text("")
         outcome = Outcome(
-            exit=0, signal=None, seconds=0.1, max_rss=1, reason="ok", detail="", stdout=out / "stdout", stderr=out / "e"
+            exit=0,
+            signal=None,
+            seconds=0.1,
+            max_rss=1,
+            reason=self.reason,
+            detail="",
+            stdout=out / "stdout",
+            stderr=out / "e",
         )
         return outcome, launch.collect(job, outcome)
 
@@ -102,22 +118,8 @@ class Bench:
         refs, parts = bodies.encrypt(key, JobBody(**fields))
         for ref, part in zip(refs, parts, strict=True):
             self.blobs.put(ref.blob, part)
-        return Start(
-            lease=LeaseId(1, number),
-            master=master,
-            owner="x",
-            job=JOB,
-            task=0,
-            attempt=1,
-            tasks=1,
-            key=key,
-            reply=prims.x25519_public(REPLY),
-            body=refs,
-            blobs=bodies.tree_refs(tree),
-            resources=Resources(),
-            limits=Limits(),
-            sandbox="strict",
-            own=False,
+        return start_of(
+            master=master, lease=LeaseId(1, number), job=JOB, key=key, body=refs, blobs=bodies.tree_refs(tree)
         )
 
     async def run(self, start):
@@ -208,7 +210,7 @@ async def test_arguments_that_grow_without_bound_end_the_attempt(bench):
 
 
 async def test_results_beyond_a_limit_are_the_tasks_own_failure_and_are_named(bench, monkeypatch):
-    monkeypatch.setattr(module, "TreeLimits", lambda **_: TreeLimits(entries_max=3))
+    monkeypatch.setattr(sealing, "TreeLimits", lambda **_: TreeLimits(entries_max=3))
 
     def litter(folder):
         for number in range(5):
@@ -273,3 +275,89 @@ async def test_what_may_go_on_again_is_launched_as_ever(bench):
     await bench.events.get()
     assert [launch.suspended for launch in bench.pool.launches] == [False]
     assert [still for _, still in bench.pool.holds] == [True, False]
+
+
+# -- checkpoints --------------------------------------------------------------------------------------------------------
+
+
+def save(folder):
+    (folder / "results/.checkpoint").mkdir(exist_ok=True)
+    (folder / "results/.checkpoint/state").write_text("half way")
+
+
+def with_checkpoint(bench, start, text="half way"):
+    """Return the Start with what an earlier attempt left; its blobs are here."""
+    source = bench.folder / "earlier"
+    (source / ".checkpoint").mkdir(parents=True)
+    (source / ".checkpoint/state").write_text(text)
+    tree, _ = collect(source, TreeLimits(), bench.blobs.put, lambda _: os.urandom(32))
+    key = os.urandom(32)
+    refs, parts = bodies.encrypt(key, ResultBody(tree=tree, output=Tree()))
+    for ref, part in zip(refs, parts, strict=True):
+        bench.blobs.put(ref.blob, part)
+    return msgspec.structs.replace(start, checkpoint_key=key, checkpoint=refs), tree
+
+
+async def test_an_attempt_that_is_told_to_end_reports_its_checkpoint(bench):
+    bench.pool.go_on.clear()
+    bench.pool.left = save
+    start = bench.start(ALICE, "pass", 1)
+    bench.guests.start(start)
+    assert isinstance(await bench.events.get(), Started)
+    bench.guests.kill(Kill(lease=start.lease, master=ALICE, reason="draining", checkpoint_s=2.5))
+    event = await bench.events.get()
+    [launch] = bench.pool.launches
+    assert bench.pool.told.get_nowait() == (launch.lease, "evicted", "it was told to end (draining)", 2.5)
+    assert (event.outcome.reason, event.checkpoint) == ("saved", True)
+    assert [file.path for file in bench.result(start, event).tree.files] == [".checkpoint/state"]
+    assert bench.blobs._tags
+
+
+async def test_one_that_left_nothing_reports_that_and_holds_nothing(bench):
+    bench.pool.reason = "evicted"
+    start = bench.start(ALICE, "pass", 1)
+    event = await bench.run(start)
+    assert event == Exited(lease=start.lease, master=ALICE, outcome=event.outcome, sandbox="strict")
+    assert event.outcome.reason == "saved"
+    assert not bench.blobs._tags
+
+
+async def test_an_attempt_finds_its_checkpoint_in_place(bench):
+    start, _ = with_checkpoint(bench, bench.start(ALICE, "pass", 1))
+    found = []
+    bench.pool.left = lambda folder: found.append((folder / "results/.checkpoint/state").read_text())
+    event = await bench.run(start)
+    assert isinstance(event, Exited)
+    assert found == ["half way"]
+    assert bench.pool.launches[0].env["P2PQ_CHECKPOINT"] == "/job/results/.checkpoint"
+
+
+async def test_a_checkpoint_is_fetched_from_the_master_in_two_steps(bench):
+    start, tree = with_checkpoint(bench, bench.start(ALICE, "pass", 1))
+    bench.blobs.discard([ref.blob for ref in bodies.tree_refs(tree)])
+    bench.transfers.go_on.set()
+    event = await bench.run(start)  # what was not brought is not there
+    assert isinstance(event, Faulted)
+    assert bench.transfers.fetches == [(ALICE, [(ref.blob, ref.size) for ref in bodies.tree_refs(tree)])]
+
+
+async def test_one_without_a_checkpoint_is_not_told_of_any(bench):
+    await bench.run(bench.start(ALICE, "pass", 1))
+    assert "P2PQ_CHECKPOINT" not in bench.pool.launches[0].env
+
+
+async def test_a_checkpoint_of_no_use_costs_the_work_behind_it_only(bench):
+    start, _ = with_checkpoint(bench, bench.start(ALICE, "pass", 1))
+    event = await bench.run(msgspec.structs.replace(start, checkpoint_key=b"x" * 32))
+    assert isinstance(event, Exited)
+    assert "P2PQ_CHECKPOINT" not in bench.pool.launches[0].env
+
+
+async def test_checkpoints_of_guests_leave_room_for_the_owner_of_the_machine(bench, monkeypatch):
+    start, tree = with_checkpoint(bench, bench.start(ALICE, "pass", 1))
+    inputs = sum(ref.size for ref in (*start.body, *start.blobs))
+    size = sum(ref.size for ref in bodies.tree_refs(tree))
+    monkeypatch.setattr(BlobStore, "quota_bytes", property(lambda _: module.GUESTS_PART * (inputs + size - 1)))
+    assert (await bench.run(start)).fault == "disk"
+    own = msgspec.structs.replace(start, own=True)
+    assert isinstance(await bench.run(own), Exited)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from p2pq.core.effects import Collect
+from p2pq.core.effects import Collect, Forget
 from p2pq.core.events import Collected, CollectFailed
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.homecoming import Homecoming
@@ -43,10 +43,10 @@ class Bench:
             in_trouble=pytest.fail,
         )
 
-    def tree(self):
+    def tree(self, name="out.txt"):
         source = self.folder / "source"
-        source.mkdir()
-        (source / "out.txt").write_text("42")
+        (source / name).parent.mkdir(parents=True)
+        (source / name).write_text("42")
         found, _ = collect(source, TreeLimits(), self.blobs.put, lambda _: os.urandom(32))
         return found
 
@@ -109,3 +109,19 @@ async def test_a_result_that_does_not_bring_what_it_names_never_counts(bench):
     assert isinstance(event, CollectFailed)
     assert event.refused
     assert "did not bring" in event.reason
+
+
+async def test_a_result_without_the_checkpoint_that_it_promises_never_counts(bench):
+    bench.result(bench.tree(), checkpoint=True, outcome=Outcome(reason="exit", exit=1))
+    event = await bench.collect()
+    assert isinstance(event, CollectFailed)
+    assert event.refused
+    assert "checkpoint that it promises" in event.reason
+
+
+async def test_a_result_with_its_checkpoint_counts_and_is_held_until_it_is_forgotten(bench):
+    bench.result(bench.tree(".checkpoint/state"), checkpoint=True, outcome=Outcome(reason="saved"))
+    assert await bench.collect() == Collected(lease=LEASE)
+    assert list(bench.blobs._tags) == [("result", LEASE)]
+    bench.home.forget(Forget(lease=LEASE))
+    assert not bench.blobs._tags

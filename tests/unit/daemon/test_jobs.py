@@ -5,11 +5,22 @@ import os
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from p2pq.core.effects import Collect, Deliver
 from p2pq.core.events import CancelAsked, Collected, CollectFailed, Delivered, DeliverFailed, Submitted
-from p2pq.core.records import AttemptEnded, JobAdded, JobEnded, LeaseGranted, TaskDelivered, TasksCancelled
+from p2pq.core.records import (
+    AttemptEnded,
+    JobAdded,
+    JobEnded,
+    LeaseGranted,
+    Restored,
+    RestoredJob,
+    RestoredTask,
+    TaskDelivered,
+    TasksCancelled,
+)
 from p2pq.daemon import jobs as jobs_module
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.jobs import Jobs, Watcher
@@ -22,7 +33,7 @@ from p2pq.wire import body, control, prims, seal, sign
 from p2pq.wire.body import ResultBody
 from p2pq.wire.control import Change, JobView, Note, TaskView, Wrote
 from p2pq.wire.objects import BlobRef, Manifest, ResultItem
-from p2pq.wire.tree import Tree
+from p2pq.wire.tree import File, Tree
 from tests.unit.daemon.storekit import WORKER
 
 KEY = prims.SigningKey(b"s" * 32)
@@ -133,11 +144,12 @@ class Rig:
         self.heard.clear()
         return self.posted[-1]
 
-    def result(self, job, task=0, *, outcome=None, store=True):
-        """Make the sealed, empty result of a task; return it and its blobs."""
+    def result(self, job, task=0, *, outcome=None, store=True, files=()):
+        """Make the sealed result of a task, its files being empty; return it and its blobs."""
         secret = self.store.secret(job)
         key = os.urandom(32)
-        refs, parts = body.encrypt(key, ResultBody(tree=Tree(), output=Tree()))
+        tree = Tree(files=tuple(File(name, False, 0, ()) for name in files))
+        refs, parts = body.encrypt(key, ResultBody(tree=tree, output=Tree()))
         reply = prims.x25519_public(secret.reply_secret)
         wrapped = seal.seal(reply, key, body.result_context(job, task, 1, LEASE), os.urandom)
         found = {ref.blob: part for ref, part in zip(refs, parts, strict=True)}
@@ -156,9 +168,9 @@ class Rig:
         )
         return made, found
 
-    async def settle(self, job, task=0, state="done", outcome=None):
+    async def settle(self, job, task=0, state="done", outcome=None, files=()):
         granted = LeaseGranted(lease=LEASE, job=job, task=task, attempt=1, worker=WORKER, wall=Wall(1))
-        item, _ = self.result(job, task, outcome=outcome)
+        item, _ = self.result(job, task, outcome=outcome, files=files)
         ended = AttemptEnded(lease=LEASE, job=job, task=task, worker=WORKER, result=item, state=state, wall=Wall(2))
         await self.write(granted, ended)
         return item
@@ -309,6 +321,19 @@ async def test_results_are_written_out(rig, folder):
     assert (folder / "results").is_dir()
 
 
+@pytest.mark.parametrize(
+    ("outcome", "names"),
+    [(Outcome(reason="ok"), ["out.txt"]), (Outcome(reason="exit", exit=1), [".checkpoint", "out.txt"])],
+)
+async def test_a_checkpoint_is_written_out_only_where_it_may_explain_a_failure(rig, folder, outcome, names):
+    job = id_of(rig, await rig.submit(folder))
+    state = "done" if outcome.ok else "failed"
+    await rig.settle(job, state=state, outcome=outcome, files=("out.txt", ".checkpoint/state"))
+    rig.jobs.home.deliver(Deliver(job=job, task=0))
+    await rig.event()
+    assert sorted(path.name for path in (folder / "results").iterdir()) == names
+
+
 async def test_results_that_cannot_be_written_out_are_kept_and_said(rig, folder):
     job = id_of(rig, await rig.submit(folder))
     rig.jobs.home.deliver(Deliver(job=job, task=0))
@@ -349,13 +374,22 @@ async def test_after_a_start_live_jobs_and_undelivered_results_are_held(rig, fol
     item = await rig.settle(job)
     held = {}
     monkeypatch.setattr(rig.blobs, "pin", lambda tag, blobs: held.setdefault(tag, set()).update(blobs))
-    rig.jobs.home.pin_live()
+    rig.jobs.home.pin_live(Restored())
     assert held[("result", LEASE)] == {ref.blob for ref in item.body}
     assert held[job]
     await rig.write(TaskDelivered(job=job, task=0))
     held.clear()
-    rig.jobs.home.pin_live()
+    rig.jobs.home.pin_live(Restored())
     assert set(held) == {job}
+
+
+async def test_after_a_start_checkpoints_are_held(rig, folder):
+    job = id_of(rig, await rig.submit(folder))
+    item = msgspec.structs.replace(rig.result(job)[0], checkpoint=True)
+    tasks = (RestoredTask(task=0, state="pending", checkpoint=item), RestoredTask(task=1, state="running"))
+    kept = RestoredJob(job=job, manifest=b"", key=b"", reply_secret=b"", wall=Wall(1), tasks=tasks)
+    rig.jobs.home.pin_live(Restored(jobs=(kept,)))
+    assert rig.blobs._tags["result", LEASE] == {ref.blob for ref in item.body}
 
 
 # -- telling ------------------------------------------------------------------------------------------------------------

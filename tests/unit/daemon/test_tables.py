@@ -1,5 +1,6 @@
 """What rows do to the database, and what comes back of them."""
 
+import msgspec
 import pytest
 
 from p2pq.core.records import (
@@ -88,6 +89,25 @@ async def test_everything_comes_back_after_a_restart(opened: Opened) -> None:
         ),
         bans=(BanKept(node=WORKER, banned=True, signed=b"ban"),),
     )
+
+
+async def test_a_task_goes_on_with_the_checkpoint_of_the_latest_attempt_that_left_one(opened: Opened) -> None:
+    bad = Outcome(reason="exit", exit=3)
+    results = [item(attempt=n, lease=LeaseId(1, n), outcome=bad) for n in (1, 2, 3)]
+    results[:2] = [msgspec.structs.replace(result, checkpoint=True) for result in results[:2]]
+    over = msgspec.structs.replace(item(task=1, lease=LeaseId(1, 9), outcome=bad), checkpoint=True)
+    await opened.write(
+        ADDED,
+        *(
+            row
+            for result in results
+            for row in (granted(attempt=result.attempt, lease=result.lease), attempt_ended(result, "pending"))
+        ),
+        granted(task=1, lease=over.lease),
+        attempt_ended(over, "failed"),
+    )
+    [job] = (await opened.reopened()).jobs
+    assert [task.checkpoint for task in job.tasks] == [results[1], None]
 
 
 async def test_rows_of_a_job_that_ended_change_nothing(opened: Opened) -> None:

@@ -386,3 +386,16 @@ def test_rotate_that_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(unpack.Path, "rename", full)
     with pytest.raises(DiskFullError):
         unpack.rotate_results(tmp_path)
+
+
+def test_what_is_not_wanted_is_left_behind_unmentioned_and_not_counted(tmp_path):
+    for name in ("a", "b", "c/b", "b2"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    os.mkfifo(tmp_path / "pipe")
+    limits = TreeLimits(entries_max=2, bytes_max=10)
+    wanted = {"b", "c"}.__contains__
+    found, skipped = unpack.collect(tmp_path, TreeLimits(entries_max=3), lambda *_: None, KEY_OF, wanted)
+    assert ([file.path for file in found.files], skipped) == (["b", "c/b"], ())
+    with pytest.raises(Reject, match="too many"):
+        unpack.collect(tmp_path, limits, lambda *_: None, KEY_OF, wanted)

@@ -7,7 +7,7 @@ from p2pq.model.ids import LeaseId
 from p2pq.model.params import Axis, Range
 from p2pq.wire import body, prims, seal
 from p2pq.wire.objects import BlobRef
-from p2pq.wire.tree import Chunk, File, Part, Tree
+from p2pq.wire.tree import Chunk, Directory, File, Link, Part, Tree
 
 KEY = b"k" * 32
 JOB = body.JobBody(
@@ -99,3 +99,36 @@ def test_bodies_are_bound_to_their_part_number():
     assert len(refs) == 1
     with pytest.raises(Reject):
         seal.decrypt_body(KEY, blobs[0], b"another place")
+
+
+def test_a_checkpoint_key_is_bound_to_one_attempt():
+    contexts = {
+        body.checkpoint_context(b"j" * 16, 1, LeaseId(1, 2)),
+        body.checkpoint_context(b"k" * 16, 1, LeaseId(1, 2)),
+        body.checkpoint_context(b"j" * 16, 2, LeaseId(1, 2)),
+        body.checkpoint_context(b"j" * 16, 1, LeaseId(1, 3)),
+        body.result_context(b"j" * 16, 1, 1, LeaseId(1, 2)),
+    }
+    assert len(contexts) == 5
+
+
+@pytest.mark.parametrize(
+    ("results", "has"),
+    [
+        (Tree(), False),
+        (Tree(files=(File("out", False, 0, ()), File("sub/.checkpoint/x", False, 0, ()))), False),
+        (Tree(files=(File(".checkpoint", False, 0, ()),)), False),
+        (Tree(dirs=(Directory(".checkpoint"),)), False),
+        (Tree(files=(File(".checkpoints/x", False, 0, ()),)), False),
+        (Tree(files=(File(".checkpoint/x", False, 0, ()),)), True),
+        (Tree(dirs=(Directory(".checkpoint/x"),)), True),
+        (Tree(links=(Link(".checkpoint/x", "y"),)), True),
+    ],
+)
+def test_what_a_checkpoint_is(results, has):
+    assert body.has_checkpoint(results) is has
+
+
+def test_what_belongs_to_a_checkpoint():
+    paths = (".checkpoint", ".checkpoint/a", ".checkpoints/a", "a/.checkpoint/a")
+    assert [path for path in paths if body.in_checkpoint(path)] == [".checkpoint", ".checkpoint/a"]

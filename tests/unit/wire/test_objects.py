@@ -17,7 +17,15 @@ SIZE_MAX = objects.OBJECT_BYTES_MAX
 
 
 def test_the_kinds_are_these():
-    assert {kind.__struct_config__.tag for kind in SIGNED} == {"cert", "ban", "manifest", "grant", "result", "receipt"}
+    assert {kind.__struct_config__.tag for kind in SIGNED} == {
+        "cert",
+        "ban",
+        "manifest",
+        "grant",
+        "result",
+        "checkpoint",
+        "receipt",
+    }
 
 
 @pytest.mark.parametrize("kind", SIGNED, ids=lambda kind: kind.__name__)

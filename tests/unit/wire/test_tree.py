@@ -294,3 +294,30 @@ def test_format_is_frozen():
 
 def test_plain_tree_is_what_the_encoder_makes():
     assert tree.decode_tree(encoded(), LIMITS) == Tree()
+
+
+def test_a_part_of_a_tree_takes_its_own_chunks_only():
+    chunks = tuple(tree.seal_chunk(bytes([n]) * 50, tree.convergent(SECRET))[0] for n in range(3))
+    files = (
+        File("keep/a", True, 30, (Part(2, 10, 20), Part(0, 0, 10))),
+        File("other", False, 5, (Part(1, 0, 5),)),
+        File("keep/b", False, 5, (Part(2, 0, 5),)),
+    )
+    whole = Tree(
+        files=files,
+        dirs=(Directory("keep/empty"), Directory("empty")),
+        links=(Link("keep/l", "a"), Link("l", "other")),
+        chunks=chunks,
+    )
+    part = tree.select(whole, lambda path: path.startswith("keep/"))
+    assert part == Tree(
+        files=(
+            File("keep/a", True, 30, (Part(1, 10, 20), Part(0, 0, 10))),
+            File("keep/b", False, 5, (Part(1, 0, 5),)),
+        ),
+        dirs=(Directory("keep/empty"),),
+        links=(Link("keep/l", "a"),),
+        chunks=(chunks[0], chunks[2]),
+    )
+    tree.check_tree(part, LIMITS)
+    assert tree.select(whole, lambda _: True) == whole

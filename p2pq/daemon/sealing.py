@@ -1,0 +1,118 @@
+"""What an attempt left, packed, encrypted and made durable here. Blocking; nothing of the attempt runs any more."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from p2pq.core.effects import Start
+from p2pq.daemon.attempt import Outcome
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.unpack import collect
+from p2pq.errors import Reject, SandboxError
+from p2pq.wire import body as bodies
+from p2pq.wire import seal
+from p2pq.wire.body import CHECKPOINT, ResultBody
+from p2pq.wire.objects import BlobRef
+from p2pq.wire.tree import Tree, TreeLimits
+
+PROGRESS_NAME: Final = ".progress"
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What an attempt left, encrypted and durable here."""
+
+    key: bytes = b""
+    body: tuple[BlobRef, ...] = ()
+    blobs: tuple[BlobRef, ...] = ()
+    refused: bool = False
+    """The results folder passed a limit and was left behind."""
+    checkpoint: bool = False
+    """There is something for the next attempt in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealer:
+    """Seals what one attempt leaves."""
+
+    start: Start
+    blobs: BlobStore
+    tag: str
+    """What holds the blobs."""
+    bytes_max: int
+    """What the results may hold."""
+    unwanted: Callable[[], bool]
+    """Whether nobody waits for it any more; asked at every blob."""
+
+    def seal(self, folder: Path, outcome: Outcome) -> Sealed:
+        """Pack, encrypt and make durable what an attempt left in its folder and printed.
+
+        Of an attempt that was told to end only the checkpoint is taken, if there is one; a good one leaves none.
+
+        Raises:
+            SandboxError: nobody waits for it any more.
+            StorageError: it cannot be kept.
+        """
+        remove_progress(folder)
+        made: list[bytes] = []
+
+        def sink(blob: bytes, ciphertext: bytes) -> None:
+            if self.unwanted():
+                raise SandboxError("it was ended before its results were packed")
+            self.blobs.add(blob, ciphertext, pin=self.tag)
+            made.append(blob)
+
+        refused = ""
+        try:
+            limits = TreeLimits(bytes_max=self.bytes_max)
+            tree, skipped = collect(folder / "results", limits, sink, random_key, _wanted(outcome))
+        except Reject as error:
+            # The task's own doing: it must not be tried on every machine as if this one had failed.
+            refused = error.reason
+            tree, skipped = Tree(), (f"{refused}; nothing of them was taken along",)
+            self.blobs.unpin(self.tag)
+            made.clear()
+        checkpoint = bodies.has_checkpoint(tree)
+        if outcome.reason == "evicted" and not checkpoint:
+            self.blobs.unpin(self.tag)
+            return Sealed()
+        output, _ = collect(outcome.stdout.parent, TreeLimits(), sink, random_key, {"stdout", "stderr"}.__contains__)
+        key = os.urandom(32)
+        body = ResultBody(tree=tree, output=output, detail=refused or outcome.detail, skipped=skipped)
+        refs, parts = bodies.encrypt(key, body)
+        for ref, part in zip(refs, parts, strict=True):
+            sink(ref.blob, part)
+        blobs = tuple(dict.fromkeys((*bodies.tree_refs(tree), *bodies.tree_refs(output))))
+        self.blobs.sync(made)
+        start = self.start
+        context = bodies.result_context(start.job, start.task, start.attempt, start.lease)
+        sealed_key = seal.seal(start.reply, key, context, os.urandom)
+        return Sealed(sealed_key, refs, blobs, refused=bool(refused), checkpoint=checkpoint)
+
+
+def _wanted(outcome: Outcome) -> Callable[[str], bool]:
+    match outcome.reason:
+        case "evicted":
+            return lambda name: name == CHECKPOINT
+        case "ok":
+            return lambda name: name != CHECKPOINT
+        case _:
+            return lambda _: True
+
+
+def remove_progress(root: Path) -> None:
+    """Take the progress file out of the results; it was only for the way."""
+    with suppress(OSError):  # not there, or not a file: then it is collected or skipped like anything else
+        folder = os.open(root / "results", os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.unlink(PROGRESS_NAME, dir_fd=folder)
+        finally:
+            os.close(folder)
+
+
+def random_key(_inner: bytes) -> bytes:
+    """Return a key that is used once."""
+    return os.urandom(32)

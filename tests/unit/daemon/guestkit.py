@@ -1,0 +1,27 @@
+"""What the tests of attempts share: the order to run one."""
+
+from p2pq.core.effects import Start
+from p2pq.model.ids import JobId, LeaseId, NodeId
+from p2pq.model.job import Limits, Resources
+from p2pq.wire import prims
+
+REPLY = b"r" * 32
+"""Opens results."""
+
+
+def start_of(*, master: NodeId, lease: LeaseId, job: JobId, **fields: object) -> Start:
+    plain = {
+        "owner": "x",
+        "task": 0,
+        "attempt": 1,
+        "tasks": 1,
+        "key": b"k" * 32,
+        "reply": prims.x25519_public(REPLY),
+        "body": (),
+        "blobs": (),
+        "resources": Resources(),
+        "limits": Limits(),
+        "sandbox": "strict",
+        "own": False,
+    }
+    return Start(master=master, lease=lease, job=job, **(plain | fields))  # type: ignore[arg-type]

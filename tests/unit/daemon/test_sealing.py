@@ -1,0 +1,132 @@
+"""What is taken of an attempt's results, by how it ended."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from p2pq.daemon import sealing
+from p2pq.daemon.attempt import Outcome
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.sealing import Sealed, Sealer
+from p2pq.daemon.unpack import unpack
+from p2pq.errors import SandboxError
+from p2pq.model.ids import JobId, LeaseId, NodeId
+from p2pq.wire import body as bodies
+from p2pq.wire import prims, seal
+from p2pq.wire.body import ResultBody
+from p2pq.wire.tree import TreeLimits
+from tests.unit.daemon.guestkit import REPLY, start_of
+
+TAG = "lease"
+
+
+class Bench:
+    """One attempt that has ended, and what it left."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.folder = tmp_path / "job"
+        self.out = tmp_path / "out"
+        self.blobs = BlobStore(tmp_path / "blobs", quota_bytes=1 << 30, reserve_bytes=0)
+        self.start = start_of(master=NodeId(b"a" * 32), lease=LeaseId(1, 1), job=JobId(b"j" * 16))
+        self.unwanted = False
+        self.leave({"out.txt": "42", ".checkpoint/state": "half way", ".checkpoint/deep/more": "x"})
+        self.out.mkdir()
+        for name in ("stdout", "stderr"):
+            (self.out / name).write_text(name)
+
+    def leave(self, files: dict[str, str]) -> None:
+        for name, text in files.items():
+            path = self.folder / "results" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    def seal(self, reason: str) -> Sealed:
+        sealer = Sealer(start=self.start, blobs=self.blobs, tag=TAG, bytes_max=1000, unwanted=lambda: self.unwanted)
+        outcome = Outcome(
+            exit=1,
+            signal=None,
+            seconds=0.1,
+            max_rss=1,
+            reason=reason,  # type: ignore[arg-type]
+            detail="it ended",
+            stdout=self.out / "stdout",
+            stderr=self.out / "stderr",
+        )
+        return sealer.seal(self.folder, outcome)
+
+    def opened(self, sealed: Sealed, tmp_path: Path) -> tuple[ResultBody, dict[str, str]]:
+        context = bodies.result_context(self.start.job, self.start.task, self.start.attempt, self.start.lease)
+        key = seal.open_seal(REPLY, sealed.key, context)
+        parts = {ref.blob: self.blobs.get(ref.blob) for ref in sealed.body}
+        body = bodies.decrypt(key, sealed.body, parts, ResultBody)
+        to = tmp_path / os.urandom(4).hex()
+        unpack(body.tree, lambda chunk: self.blobs.get(chunk.blob), to)
+        return body, {str(path.relative_to(to)): path.read_text() for path in to.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+CHECKPOINT = {".checkpoint/state": "half way", ".checkpoint/deep/more": "x"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "files", "checkpoint"),
+    [
+        ("ok", {"out.txt": "42"}, False),
+        ("exit", {"out.txt": "42", **CHECKPOINT}, True),
+        ("time-limit", {"out.txt": "42", **CHECKPOINT}, True),
+        ("evicted", CHECKPOINT, True),
+    ],
+)
+def test_what_is_taken_of_results(bench: Bench, tmp_path: Path, reason: str, files: dict[str, str], checkpoint: bool):
+    sealed = bench.seal(reason)
+    body, found = bench.opened(sealed, tmp_path)
+    assert found == files
+    assert {file.path for file in body.output.files} == {"stdout", "stderr"}
+    assert (sealed.checkpoint, sealed.refused, body.detail, body.skipped) == (checkpoint, False, "it ended", ())
+    assert {ref.blob for ref in (*sealed.body, *sealed.blobs)} == bench.blobs._tags[TAG]
+
+
+def test_of_one_that_was_told_to_end_and_left_nothing_there_is_nothing(bench: Bench):
+    for name in (".checkpoint/state", ".checkpoint/deep/more"):
+        (bench.folder / "results" / name).unlink()
+    (bench.folder / "results/.checkpoint/deep").rmdir()
+    bench.blobs.pin(TAG, [b"i" * 32])
+    assert bench.seal("evicted") == Sealed()
+    assert not bench.blobs._tags
+
+
+def test_a_link_in_place_of_the_results_is_not_followed(bench: Bench, tmp_path: Path):
+    elsewhere = tmp_path / "elsewhere"
+    (bench.folder / "results").rename(elsewhere)
+    (bench.folder / "results").symlink_to(elsewhere)
+    (elsewhere / ".progress").write_text("0.5")
+    assert bench.seal("evicted") == Sealed()
+    assert (elsewhere / ".progress").exists()
+
+
+def test_a_checkpoint_beyond_the_limits_is_left_behind(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sealing, "TreeLimits", lambda **_: TreeLimits(entries_max=2))
+    assert bench.seal("evicted") == Sealed()
+    failed = bench.seal("exit")
+    assert (failed.refused, failed.checkpoint) == (True, False)
+
+
+def test_what_nobody_waits_for_is_not_packed_to_its_end(bench: Bench):
+    bench.unwanted = True
+    with pytest.raises(SandboxError, match="ended before"):
+        bench.seal("evicted")
+
+
+def test_progress_is_for_the_way_only(bench: Bench, tmp_path: Path):
+    bench.leave({".progress": "0.5"})
+    assert ".progress" not in bench.opened(bench.seal("ok"), tmp_path)[1]
+
+
+def test_keys_are_used_once():
+    assert sealing.random_key(b"x") != sealing.random_key(b"x")
+    assert len(sealing.random_key(b"")) == prims.KEY_BYTES
