@@ -32,7 +32,9 @@ from tests.unit.core.mesh import (
 MEMBERS = {member.node: member for member in (MASTER, ALICE, BOB)}
 OVER = ("done", "failed", "cancelled")
 members = st.sampled_from(list(MEMBERS.values()))
-outcomes = st.sampled_from([OK, OK, BAD, Outcome(reason="runner-died"), Outcome(reason="signal", signal=9)])
+outcomes = st.sampled_from(
+    [OK, OK, BAD, Outcome(reason="runner-died"), Outcome(reason="signal", signal=9), Outcome(reason="saved")]
+)
 faults = st.sampled_from(
     ["late", "draining", "refused", "no-manifest", "evicted", "recalled", "disk", "fetch", "sandbox"]
 )
@@ -60,6 +62,8 @@ class Master(RuleBasedStateMachine):
         """What each worker said when it last linked up."""
         self.known: dict[bytes, set[LeaseId]] = {}
         """The leases that had been granted by then."""
+        self.pinned: dict[LeaseId, tuple[JobId, int]] = {}
+        """Results that are held for a next attempt."""
         self.ended: dict[JobId, str] = {}
         self.sizes: dict[JobId, int] = {}
         self.do(ev.Tick())
@@ -92,6 +96,8 @@ class Master(RuleBasedStateMachine):
                 case fx.Collect(lease=lease, peer=peer):
                     assert self.holders[lease] == peer, "a result was taken from somebody else"
                     self.collecting.append(lease)
+                case fx.Forget(lease=lease):
+                    assert self.pinned.pop(lease), "a checkpoint was forgotten twice"
                 case fx.Deliver(job=job, task=task):
                     assert self.settled[job, task] in {"done", "failed"}
                     self.deliverable.append((job, task))
@@ -112,6 +118,8 @@ class Master(RuleBasedStateMachine):
                 assert (row.result.job, row.result.task) == (row.job, row.task), "a result of another task was taken"
                 if row.state in OVER:
                     self.settle(row.job, row.task, row.state)
+                elif row.result.checkpoint:
+                    self.pinned[row.lease] = (row.job, row.task)
             case r.TaskEnded():
                 self.settle(row.job, row.task, row.state)
             case r.TasksCancelled():
@@ -133,6 +141,8 @@ class Master(RuleBasedStateMachine):
         restored = self.bench.disk.restored()
         queue = self.bench.queue
         assert [job.job for job in restored.jobs] == [job.job for job in queue.jobs()]
+        left = {task.checkpoint.lease for job in restored.jobs for task in job.tasks if task.checkpoint is not None}
+        assert left == self.pinned.keys(), "a checkpoint is held for nobody, or not held"
         live: dict[tuple[JobId, int], list[r.RestoredLease]] = {}
         for lease in restored.leases:
             live.setdefault((lease.job, lease.task), []).append(lease)
@@ -146,6 +156,7 @@ class Master(RuleBasedStateMachine):
                 if old is not None:
                     assert (task.attempts, task.failures, task.faults) == (old.attempts, old.failures, old.faults)
                     assert task.delivered == old.delivered
+                    assert task.checkpoint == (old.checkpoint.attempt if old.checkpoint is not None else 0)
                     assert task.faults <= FAULTS_MAX + 1
                     assert task.failures >= 0
                 leases = live.get((job.job, task.task), [])
@@ -211,11 +222,11 @@ class Master(RuleBasedStateMachine):
         self.says(liar or holder, msg.Return(items=(msg.ReturnItem(item.lease, fault, "x"),)))
 
     @precondition(lambda self: self.attempts)
-    @rule(pick=picks, outcome=outcomes, liar=st.none() | members)
-    def result(self, pick: int, outcome: Outcome, liar: Member | None) -> None:
+    @rule(pick=picks, outcome=outcomes, checkpoint=st.booleans(), liar=st.none() | members)
+    def result(self, pick: int, outcome: Outcome, checkpoint: bool, liar: Member | None) -> None:
         holder, number, item = self.attempt(pick)
         says = liar or holder
-        self.says(says, ready(says, result_item(item, outcome, number)))
+        self.says(says, ready(says, result_item(item, outcome, number, checkpoint=checkpoint)))
 
     @precondition(lambda self: self.attempts)
     @rule(pick=picks, other=picks)

@@ -12,10 +12,11 @@ from p2pq.core.node import LINKS_MAX, Node, PeerView, Policy
 from p2pq.core.records import EpochBegun, ResultKept
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, Wall
-from p2pq.model.job import Resources
+from p2pq.model.job import Outcome, Resources
 from p2pq.model.notice import NodeWoke, PeerDown
+from p2pq.wire import body, seal, sign
 from p2pq.wire import messages as msg
-from p2pq.wire import sign
+from p2pq.wire.objects import GrantItem
 from tests.unit.core.workerkit import (
     ANN,
     BOB,
@@ -25,7 +26,10 @@ from tests.unit.core.workerkit import (
     OFFER,
     OK,
     PROFILE,
+    SAVED_BODY,
+    SAVED_KEY,
     WALL,
+    entropy,
     granted,
     item,
     job_id,
@@ -77,9 +81,9 @@ class Bench:
     def says(self, message: msg.CoreMessage, member=ANN) -> list[fx.Effect]:
         return self.do(ev.Received(peer=member.node, message=message))
 
-    def submit(self, number: int = 1, **fields) -> list[fx.Effect]:
+    def submit(self, number: int = 1, *, secret: bytes = b"r" * 32, **fields) -> list[fx.Effect]:
         raw = sign.sign(ME.signer, manifest(ME, number, **({"tasks": 1} | fields)))
-        return self.do(ev.Submitted(manifest=raw, key=KEY, reply_secret=b"r" * 32, wall=WALL))
+        return self.do(ev.Submitted(manifest=raw, key=KEY, reply_secret=secret, wall=WALL))
 
 
 @pytest.fixture
@@ -121,8 +125,10 @@ def test_own_work_is_settled_and_delivered(bench: Bench):
     assert bench.do(ev.Started(lease=lease, master=ME.node)) == []
     effects = bench.do(ev.Exited(lease=lease, master=ME.node, outcome=OK, sandbox="strict"), after=1.0)
     assert kinds(effects) == ["GuestEnded", "ResultKept", "Collect"]
+    assert bench.node.owes
     effects = bench.do(ev.Collected(lease=lease))
     assert kinds(effects) == ["AttemptEnded", "TaskSettled", "Deliver", "ResultReleased", "Release"]
+    assert not bench.node.owes
     effects = bench.do(ev.Delivered(job=job_id(), task=0, wall=WALL))
     assert kinds(effects) == ["TaskDelivered", "TaskResultsWritten", "JobEnded", "JobFinished"]
     assert bench.node.deadline is None or not bench.node.busy
@@ -137,6 +143,28 @@ def test_own_work_survives_a_restart(bench: Bench):
     # The new worker holds nothing, so the task waits again at once.
     assert kinds(effects) == ["EpochBegun", "LeaseEnded", "AttemptLost"]
     assert "Start" in kinds(bench.do(OFFER))
+
+
+def test_own_work_goes_on_from_its_checkpoint_after_a_restart(bench: Bench):
+    bench.do(OFFER)
+    bench.submit(secret=ME.prekey_secret)
+    first, again = LeaseId(1, 0), GrantItem(0, 2, LeaseId(2, 0))
+    bench.do(ev.Started(lease=first, master=ME.node))
+    bench.do(ev.Drain())
+    told = bench.do(ev.Drain(save_s=2.5))
+    assert told == [fx.Kill(lease=first, master=ME.node, reason="draining", checkpoint_s=2.5)]
+    key = seal.seal(ME.prekey, SAVED_KEY, body.result_context(job_id(), 0, 1, first), entropy)
+    saved = Outcome(reason="saved")
+    left = {"key": key, "body": SAVED_BODY, "checkpoint": True}
+    bench.do(ev.Exited(lease=first, master=ME.node, outcome=saved, sandbox="strict", **left))
+    effects = bench.do(ev.Collected(lease=first))
+    assert kinds(effects) == ["AttemptEnded", "AttemptLost", "ResultReleased", "Release"]
+    bench.do(ev.Drain(now=True))
+    bench.boot()
+    bench.do(ev.Tick())
+    effects = bench.do(OFFER)
+    job = manifest(ME, tasks=1)
+    assert effects[-2:] == start(again, member=ME, of=job, checkpoint_key=SAVED_KEY, checkpoint=SAVED_BODY)
 
 
 def test_a_guest_is_asked_for_and_run(bench: Bench):

@@ -12,7 +12,9 @@ from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core import flight
 from p2pq.core.records import BanKept
+from p2pq.daemon import generation as module
 from p2pq.daemon import offering
+from p2pq.daemon.app import END_S
 from p2pq.daemon.generation import Generation, Lasting
 from p2pq.daemon.home import Home
 from p2pq.daemon.jobpython import JobPython
@@ -86,6 +88,20 @@ async def test_it_says_where_it_listens_and_listens_there_again(tmp_path: Path) 
         assert line.split()[3] == app.listen == f"127.0.0.1:{first.links.port}"
     async with living(app) as second:
         assert second.ready_line() == line
+
+
+async def test_it_goes_down_at_once_if_nothing_runs(tmp_path: Path) -> None:
+    async with living(lasting(tmp_path)) as generation:
+        async with asyncio.timeout(1.0):
+            await generation.drain(at_once=False)
+        assert generation.node.policy().draining
+
+
+async def test_a_node_that_goes_down_has_its_whole_process_gone_in_time() -> None:
+    """The cut comes after every stage of going down, and before the 10 s that are promised."""
+    stages = module.LET_FINISH_S + module.SAVE_S + module.FLUSH_S
+    assert module.SAVE_GRACE_S < module.SAVE_S
+    assert stages + 1.0 <= END_S < 10
 
 
 async def test_a_ban_that_a_join_told_holds_before_the_first_link_and_after_a_restart(tmp_path: Path) -> None:
