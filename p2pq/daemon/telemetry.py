@@ -31,6 +31,8 @@ LIMITED_MAX: Final = 1024
 """(peer, reason) pairs that are remembered; the one that spoke last is forgotten last."""
 REASONS_MAX: Final = 64
 """Reasons that are counted apart; further ones are counted together."""
+NEVER_RAN: Final = ("late", "recalled")
+"""Faults of leases ahead that came back unstarted: nothing got worse by them."""
 VALUE_CHARS_MAX: Final = 500
 ROOT: Final = "p2pq"
 
@@ -118,7 +120,7 @@ def _told(notice: Notice) -> _Told:  # noqa: C901, PLR0911, PLR0912  one arm per
             return _Told(logging.DEBUG, "task.progressed", **_task(notice), progress=notice.progress)
         case n.AttemptLost():
             return _Told(
-                logging.WARNING,
+                logging.DEBUG if notice.fault in NEVER_RAN else logging.WARNING,
                 "attempt.lost",
                 (notice.worker, notice.fault),
                 **_attempt(notice),

@@ -15,7 +15,7 @@ from p2pq.daemon.telemetry import Telemetry, escape, log, logging_to
 from p2pq.model import notice as n
 from p2pq.model.config import LogSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, short
-from p2pq.model.job import Outcome
+from p2pq.model.job import Fault, Outcome
 from p2pq.model.notice import Notice
 
 JOB = JobId(b"j" * 16)
@@ -110,6 +110,12 @@ def test_the_level_decides_what_is_written_and_not_what_is_counted(
             rig.telemetry.notice(notice)
     assert len(rig.lines()) == count
     assert sum(rig.telemetry.counters.values()) == len(LINES)
+
+
+@pytest.mark.parametrize(("fault", "level"), [("recalled", "DEBUG"), ("late", "DEBUG"), ("draining", "WARNING")])
+def test_a_lease_that_came_back_before_anything_ran_is_no_warning(rig: Rig, fault: Fault, level: str) -> None:
+    rig.telemetry.notice(n.AttemptLost(job=JOB, task=1, attempt=2, worker=PEER, fault=fault))
+    assert rig.lines() == [f"{level} attempt.lost job={J} task=1 attempt=2 worker={P} fault={fault}"]
 
 
 def test_a_peer_gets_one_line_a_second_for_each_reason(rig: Rig) -> None:
