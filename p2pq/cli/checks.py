@@ -15,7 +15,7 @@ FREE_BYTES_MIN: Final = 2 << 30
 
 def without_node(home: Home) -> list[Finding]:
     """Return what was found about this machine and this home."""
-    return [_python(), _home(home), _settings(home), _bubblewrap(), _disk(home.path)]
+    return [_python(), _home(home), _settings(home), *_store(home), _bubblewrap(), _disk(home.path)]
 
 
 def _python() -> Finding:
@@ -44,6 +44,22 @@ def _settings(home: Home) -> Finding:
             check="settings", ok=False, detail=str(error), suggestion=f"correct {file} or the P2PQ_ variable"
         )
     return Finding(check="settings", ok=True, detail=f"{file} and the environment are good")
+
+
+def _store(home: Home) -> list[Finding]:
+    """Look through the store of a node that does not run; one that runs has done so itself."""
+    if not home.store.exists() or home.running():
+        return []
+    from p2pq.daemon.identity import stored_node  # noqa: PLC0415  slow to import
+    from p2pq.daemon.repair import trouble  # noqa: PLC0415
+
+    try:
+        found = trouble(home.store, stored_node(home))
+    except P2PQError as error:
+        return [Finding(check="store", ok=False, detail=str(error), suggestion="mend it as the sentence says")]
+    if found:
+        return [Finding(check="store", ok=False, detail=found, suggestion="p2pq repair")]
+    return [Finding(check="store", ok=True, detail=f"{home.store} is whole")]
 
 
 def _bubblewrap() -> Finding:

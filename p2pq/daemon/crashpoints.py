@@ -27,6 +27,11 @@ POINTS: Final = (
     "migration.copied",  # the old store is aside as a whole
     "migration.before",
     "migration.after",
+    "repair.built",  # the new store is whole, beside its place
+    "repair.aside",  # the damaged one has a second name
+    "repair.marked",  # a sentence is in its place
+    "repair.cleared",  # its log is gone from there
+    "repair.in-place",
     *(f"commit.{row}.{when}" for row in COMMITS for when in ("before", "after")),
     "prune.before",
     "prune.after",

@@ -19,7 +19,7 @@ from p2pq.core import draws, flight
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.records import BanKept, Restored
-from p2pq.daemon import gate, netinfo, offering, recorder
+from p2pq.daemon import gate, netinfo, offering, recorder, sqlite
 from p2pq.daemon.admin import Admin, Parts
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.discovery import Discovery
@@ -147,7 +147,10 @@ class Generation:
             seed=os.urandom(draws.SEED_BYTES),
         )
         recorded = settings.log.flight
-        self.node = header.begin() if recorded else header.begin(random.SystemRandom(), os.urandom)
+        try:
+            self.node = header.begin() if recorded else header.begin(random.SystemRandom(), os.urandom)
+        except Reject as error:
+            raise sqlite.damaged(app.home.store, f"a job in it does not verify: {error.reason}") from error
         machine = self._recorded(header) if recorded else self.node
         self.driver = Driver(machine, self.store, self._perform, app.mono, app.wall, app.boot)
         return restored

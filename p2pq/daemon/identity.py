@@ -302,6 +302,15 @@ def load_or_create(home: Home, name: str, wall: Wall, entropy: Entropy, *, owner
     return keys
 
 
+def stored_node(home: Home) -> NodeId:
+    """Return who this home's node is, without making anything.
+
+    Raises:
+        ConfigError: its key is missing or damaged.
+    """
+    return _key(home).public
+
+
 def trust_open(state: MeshState) -> Cert:
     """Return this node's own certificate at a time when it was valid; the clock is checked at load.
 
@@ -334,6 +343,10 @@ def _load_key(home: Home, entropy: Entropy) -> prims.SigningKey:
                 f"or delete {home.mesh} too and join again as a new node"
             )
         _write(home.identity_key, entropy(prims.KEY_BYTES))
+    return _key(home)
+
+
+def _key(home: Home) -> prims.SigningKey:
     seed = read_private(home.identity_key)
     if len(seed) != prims.KEY_BYTES:
         raise ConfigError(f"{home.identity_key}: damaged (not {prims.KEY_BYTES} bytes); put it back from a backup")

@@ -76,6 +76,6 @@ def storage_error(error: sqlite3.Error, path: Path) -> StorageError:
 def damaged(path: Path, detail: str) -> StoreDamagedError:
     """Return the error for a store that must not be used."""
     return StoreDamagedError(
-        f"{path}: the store is damaged ({detail}) and was left as it is; put it back from a backup, "
-        f"or move it and its -wal and -shm files away to start with an empty one"
+        f"{path}: the store is damaged ({detail}) and was left as it is; "
+        "run `p2pq repair` to save what can be saved, or put it back from a backup"
     )

@@ -17,7 +17,7 @@ import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -90,20 +90,13 @@ class Store(History):
             RefusedError: a newer p2pq wrote it.
             StorageError: it cannot be opened (full disk, permissions).
         """
-        with contextlib.ExitStack() as undo:
-            try:
-                writer, reader = _connect(path, undo)
-                store = cls(path, writer, reader, clock)
-                store._begin(full=True)
-                store._tables.forget_old()
-                writer.execute("COMMIT")
-                restored = _outdated(store._tables.restore(), clock())
-            except sqlite3.Error as error:
-                raise sqlite.storage_error(error, path) from error
-            except OSError as error:
-                raise StorageError(f"{path}: {error.strerror}; check the disk and the folder") from error
-            except (msgspec.MsgspecError, ValueError, TypeError) as error:
-                raise sqlite.damaged(path, "a value in it does not decode") from error
+        with contextlib.ExitStack() as undo, _understood(path):
+            writer, reader = _connect(path, undo)
+            store = cls(path, writer, reader, clock)
+            store._begin(full=True)
+            store._tables.forget_old()
+            writer.execute("COMMIT")
+            restored = _outdated(store._tables.restore(), clock())
             undo.pop_all()
         return store, restored
 
@@ -283,6 +276,34 @@ def _reached(group: Sequence[_Batch], when: str) -> None:
             crashpoints.reached(f"commit.{name}.{when}")
 
 
+def check(path: Path) -> Restored:
+    """Look through a store that is there, thoroughly; return what it would give a node.
+
+    Raises:
+        StoreDamagedError, RefusedError, StorageError: as ``Store.open``.
+    """
+    with _understood(path), contextlib.ExitStack() as undo:
+        writer, _ = _connect(path, undo)
+        (found,) = writer.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite.damaged(path, found.splitlines()[0])
+        raw = msgspec.msgpack.encode(Tables(writer).restore())
+        return msgspec.msgpack.decode(raw, type=Restored)
+
+
+@contextlib.contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """Say what errors of opening a store mean."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise sqlite.storage_error(error, path) from error
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}; check the disk and the folder") from error
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        raise sqlite.damaged(path, "a value in it does not decode") from error
+
+
 def _ignore(_error: StorageError | None) -> None:
     """Nobody wants to know."""
 
@@ -320,7 +341,7 @@ def _days_ago(now: Wall, settings: StoreSettings) -> Wall:
 def _connect(path: Path, undo: contextlib.ExitStack) -> tuple[sqlite3.Connection, sqlite3.Connection]:
     """Return a writing and a reading connection to a store that exists now and is whole; ``undo`` closes them."""
     if not path.exists():
-        _create(path)
+        create(path)
     elif path.stat().st_size == 0:
         raise sqlite.damaged(path, "it is empty")
     writer = undo.enter_context(contextlib.closing(sqlite.connect(path)))
@@ -329,8 +350,12 @@ def _connect(path: Path, undo: contextlib.ExitStack) -> tuple[sqlite3.Connection
     return writer, reader
 
 
-def _create(path: Path) -> None:
-    """Make an empty store beside its place and move it there, so that a crash never leaves half of one."""
+def create(path: Path) -> None:
+    """Make an empty store beside its place and move it there, so that a crash never leaves half of one.
+
+    Raises:
+        OSError, sqlite3.Error: the disk failed.
+    """
     fresh = path.with_name(f".{path.name}.new")
     for left_over in (fresh, fresh.with_name(fresh.name + "-wal"), fresh.with_name(fresh.name + "-shm")):
         left_over.unlink(missing_ok=True)

@@ -223,8 +223,8 @@ def processes(marker: str) -> list[int]:
     return found
 
 
-def on_terminal(host: Host, *args: str, typed: str = "", seconds: float = 60.0) -> str:
-    """Run a command that must succeed on a terminal of its own; return all that was shown there."""
+def on_terminal(host: Host, *args: str, typed: str = "", seconds: float = 60.0, code: int = 0) -> str:
+    """Run a command that must end with ``code`` on a terminal of its own; return all that was shown there."""
     master, slave = pty.openpty()
     process = host.popen(*args, stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
@@ -237,7 +237,7 @@ def on_terminal(host: Host, *args: str, typed: str = "", seconds: float = 60.0) 
     os.close(master)
     text = shown.decode(errors="replace")
     try:
-        assert process.wait(timeout=5) == 0, text
+        assert process.wait(timeout=5) == code, text
     finally:
         process.kill()
         process.wait()

@@ -14,6 +14,7 @@ import lab
 import pytest
 
 from p2pq.daemon import crashpoints
+from tests.e2e.test_repair import REPAIR
 from tests.golden.store import make as golden
 
 pytestmark = pytest.mark.slow
@@ -70,7 +71,8 @@ MASTER = [f"commit.AttemptEnded.{when}:2" for when in ("before", "after")] + ["b
 
 def test_every_point_has_a_case():
     cases = {
-        name.partition(":")[0] for name in (*START, *OLD, *JOB, *ASKED, *BANNING, *MESH, *JOINING, *WORKER, *MASTER)
+        name.partition(":")[0]
+        for name in (*START, *OLD, *REPAIR, *JOB, *ASKED, *BANNING, *MESH, *JOINING, *WORKER, *MASTER)
     }
     assert cases == set(crashpoints.POINTS)
 
@@ -107,9 +109,9 @@ def job_folder(path: Path) -> Path:
     return folder
 
 
-def submit(host: lab.Host, folder: Path) -> str:
+def submit(host: lab.Host, folder: Path, *options: str) -> str:
     """Submit to a node that may die meanwhile; return the job's id if it was told."""
-    return host.run("submit", "--detach", "--array", f"0-{TASKS - 1}", str(folder)).stdout.strip()
+    return host.run("submit", "--detach", "--array", f"0-{TASKS - 1}", *options, str(folder)).stdout.strip()
 
 
 def query(host: lab.Host, sql: str) -> list[tuple[object, ...]]:
@@ -289,7 +291,7 @@ def test_while_another_machine_runs_the_job(two, tmp_path, who, point):
     victim.stop()
     assert start_to_crash(victim, point, *options)
     folder = job_folder(tmp_path)
-    told = submit(alice, folder)
+    told = submit(alice, folder, "--where", "bob")
     has_crashed(victim)
     victim.start(*options)
     check_done(alice, folder, told)

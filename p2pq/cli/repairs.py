@@ -1,0 +1,57 @@
+"""The command ``repair``: what to do when the node says that its store is damaged."""
+
+import time
+
+import click
+
+from p2pq.cli.common import home_of, note, print_json, refuse_root, say
+from p2pq.errors import RefusedError
+
+QUESTION = "Build a new store from what can still be read? The damaged one is kept beside it."
+
+
+@click.command("repair")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--force", is_flag=True, help="Build a new store even if no damage is found.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def repair_command(ctx: click.Context, yes: bool, force: bool, as_json: bool) -> None:
+    """Save what can be saved of a damaged store; the node must be stopped.
+
+    Nothing is destroyed: the damaged files stay in the home as store.sqlite.damaged~N~. Jobs go on; tasks of which the store no
+    longer knows what became of them run again, unless a worker still has their results.
+    """
+    refuse_root()
+    from p2pq.daemon.home import Home  # noqa: PLC0415  slow to import
+    from p2pq.daemon.identity import stored_node  # noqa: PLC0415
+    from p2pq.daemon.repair import repair, trouble  # noqa: PLC0415
+    from p2pq.model.ids import Wall  # noqa: PLC0415
+
+    home = Home.open(home_of(ctx).path, create=False)
+    with home.lock():
+        node = stored_node(home)
+        found = trouble(home.store, node)
+        if not home.store.exists() or not (found or force):
+            note("the store is whole; there is nothing to repair")
+            return
+        note(found or "no damage was found")
+        if not yes and not click.confirm(f"p2pq: {QUESTION}", err=True):
+            raise RefusedError("nothing was changed")
+        report = repair(home, node, Wall(int(time.time() * 1000)))
+    if as_json:
+        print_json(report)
+        return
+    say(
+        f"the damaged store is {report.damaged} now; {report.unreadable_pages} of its {report.pages} pages are unreadable"
+    )
+    for table in report.tables:
+        if table.saved or table.dropped:
+            say(f"  {table.table}: {table.saved} saved{f', {table.dropped} of no use' if table.dropped else ''}")
+    say(f"live jobs that go on: {len(report.jobs)}")
+    if report.again:
+        say(f"tasks that wait again, because what became of them is lost: {report.again}")
+    for text in report.moved:
+        say(f"its folder is forgotten, so its results go elsewhere: {text}")
+    for text in report.lost_jobs:
+        say(f"lost: job {text}; submit it again")
+    say("start the node: `p2pq start`")
