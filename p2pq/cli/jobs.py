@@ -1,8 +1,6 @@
-"""Commands about jobs: submit, jobs, show, tasks, logs, wait, results, cancel, why."""
+"""Commands about jobs: submit, jobs, show, tasks, wait, results, cancel, why."""
 
-import codecs
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -12,7 +10,6 @@ import click
 from p2pq.cli.common import (
     connect,
     duration,
-    harmless,
     note,
     pairs,
     parse_megabytes,
@@ -27,7 +24,7 @@ from p2pq.client.connection import Connection
 from p2pq.errors import RemoteProtocolError, UsageError
 from p2pq.model.job import Resources
 from p2pq.wire import control
-from p2pq.wire.control import Change, JobView, LogChunk, Note, TaskView, Wrote
+from p2pq.wire.control import Change, JobView, Note, TaskView, Wrote
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,10 +33,10 @@ EXIT_FAILED: Final = 1
 EXIT_TIMED_OUT: Final = 5
 EXIT_INTERRUPTED: Final = 130
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def _split(text: str) -> tuple[str, int | None]:
+def split(text: str) -> tuple[str, int | None]:
     """Split ``JOB.TASK``."""
     job, dot, task = text.partition(".")
     if not dot:
@@ -115,6 +112,16 @@ class SubmitCommand(click.Command):
 @click.option(
     "--sandbox", type=click.Choice(["strict", "none"]), default="strict", help="none: only with --where local."
 )
+@click.option(
+    "--halt",
+    default="never",
+    metavar="WHEN",
+    help="Stop by itself: now,fail=3, soon,fail=10% (soon: what runs ends first), or with success= or done=.",
+)
+@click.option("--resume", is_flag=True, help="Run only tasks that failed, are new, or whose inputs changed.")
+@click.option(
+    "--keep-done", is_flag=True, help="--resume that keeps what succeeded even if files or arguments changed."
+)
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @click.pass_context
 def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **options: Any) -> int:  # noqa: ANN401
@@ -148,6 +155,9 @@ def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **o
         where=options["where"],
         sandbox=options["sandbox"],
         umask=_umask(),
+        halt=options["halt"],
+        resume=options["resume"] or options["keep_done"],
+        keep_done=options["keep_done"],
     )
     with connect(ctx, start=True) as node:
         job = _send(node, request)
@@ -157,7 +167,7 @@ def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **o
         if options["detach"]:
             click.echo(job.job)
             return EXIT_OK
-        return _follow(node, [job.job], quiet=options["quiet"])
+        return follow(node, [job.job], quiet=options["quiet"])
 
 
 def _send(node: Connection, request: control.Submit) -> JobView | None:
@@ -179,7 +189,7 @@ def _send(node: Connection, request: control.Submit) -> JobView | None:
     return job
 
 
-def _follow(node: Connection, jobs: Sequence[str], *, quiet: bool, timeout_s: float | None = None) -> int:
+def follow(node: Connection, jobs: Sequence[str], *, quiet: bool, timeout_s: float | None = None) -> int:
     """Watch jobs to their end with a progress bar; return the exit code."""
     from p2pq.cli.progress import Progress, WaitOver  # noqa: PLC0415  not every command waits
 
@@ -212,17 +222,21 @@ def _say_end(view: JobView, *, quiet: bool) -> None:
     counts = view.tasks
     if view.state == "done":
         if not quiet:
-            note(f"{view.name}: {counts.done} of {counts.total} done; results in {view.results}")
+            halted = f", {view.halted}" if view.halted else ""
+            note(f"{view.name}: {counts.done} of {counts.total} done{halted}; results in {view.results}")
         return
     parts = [f"{counts.failed} failed"] * bool(counts.failed) + [f"{counts.cancelled} cancelled"] * bool(
         counts.cancelled
     )
-    note(f"{view.name}: {', '.join(parts) or view.state} of {counts.total}; see `p2pq tasks {view.job}`")
+    halted = f"{view.halted}: " if view.halted else ""
+    note(f"{view.name}: {halted}{', '.join(parts) or view.state} of {counts.total}; see `p2pq tasks {view.job}`")
+    again = "retry" if counts.failed else "retry --cancelled"
+    note(f"`p2pq {again} {view.job[:8]}` runs them again")
 
 
 @click.command("jobs")
 @click.option("--limit", default=100, type=click.IntRange(1, 100_000), help="At most so many (default 100).")
-@_JSON
+@JSON
 @click.pass_context
 def jobs_command(ctx: click.Context, limit: int, as_json: bool) -> None:
     """List your jobs, newest first."""
@@ -245,11 +259,17 @@ def jobs_command(ctx: click.Context, limit: int, as_json: bool) -> None:
 
 
 @click.command("show")
-@click.argument("job")
-@_JSON
+@click.argument("job_task", metavar="JOB[.TASK]")
+@JSON
 @click.pass_context
-def show_command(ctx: click.Context, job: str, as_json: bool) -> None:
-    """Show one JOB (its id, or the beginning of it)."""
+def show_command(ctx: click.Context, job_task: str, as_json: bool) -> None:
+    """Show one JOB (its id, or the beginning of it), or one TASK of it with all its attempts."""
+    job, task = split(job_task)
+    if task is not None:
+        from p2pq.cli.attempts import show_task  # noqa: PLC0415  seldom wanted
+
+        show_task(ctx, job, task, as_json=as_json)
+        return
     with connect(ctx) as node:
         view = node.one(control.Show(job=job), JobView)
     if as_json:
@@ -262,8 +282,9 @@ def show_command(ctx: click.Context, job: str, as_json: bool) -> None:
             ("job", view.job),
             ("name", view.name),
             ("owner", view.owner),
-            ("state", view.state),
+            ("state", f"{view.state}, {view.halted}" if view.halted else view.state),
             ("tasks", f"{total} ({', '.join(f'{count} {state}' for state, count in counts.items() if count)})"),
+            ("kept", view.kept or None),
             ("attempts", view.attempts),
             ("submitted", view.submitted),
             ("finished", view.finished),
@@ -275,7 +296,7 @@ def show_command(ctx: click.Context, job: str, as_json: bool) -> None:
 
 @click.command("tasks")
 @click.argument("job")
-@_JSON
+@JSON
 @click.pass_context
 def tasks_command(ctx: click.Context, job: str, as_json: bool) -> None:
     """List the tasks of a JOB."""
@@ -304,81 +325,17 @@ def tasks_command(ctx: click.Context, job: str, as_json: bool) -> None:
     )
 
 
-@click.command("logs")
-@click.argument("job_task", metavar="JOB[.TASK]")
-@click.option("--follow", "-f", is_flag=True, help="Go on as the task prints, until it ends.")
-@click.option("--stderr", is_flag=True, help="Standard error instead of standard output.")
-@click.option("--raw", is_flag=True, help="Leave control characters in (colours, but also worse).")
-@_JSON
-@click.pass_context
-def logs_command(ctx: click.Context, job_task: str, follow: bool, stderr: bool, raw: bool, as_json: bool) -> int:
-    """Print what a job, or one task of it, printed."""
-    job, task = _split(job_task)
-    request = control.Logs(job=job, task=task, stream="stderr" if stderr else "stdout", follow=follow)
-    printer = _LogPrinter(raw=raw, as_json=as_json, live=follow)
-    try:
-        with connect(ctx) as node:
-            for reply in node.ask(request):
-                if isinstance(reply, LogChunk):
-                    printer.print(reply)
-                elif isinstance(reply, Note):
-                    note(reply.text)
-    except KeyboardInterrupt:
-        note(f"the job goes on; `p2pq wait {job}` waits for it, `p2pq cancel {job}` stops it")
-        return EXIT_INTERRUPTED
-    printer.end()
-    return EXIT_OK
-
-
-class _LogPrinter:
-    """Prints output of tasks as it comes; characters that a piece cuts in two are put together again."""
-
-    def __init__(self, *, raw: bool, as_json: bool, live: bool) -> None:
-        """Print JSON as one document at the end, or, live, as an object per piece."""
-        self._raw = raw or not sys.stdout.isatty()
-        self._json = as_json
-        self._live = live
-        self._decoders: dict[int, codecs.IncrementalDecoder] = {}
-        self._texts: dict[tuple[int, str], list[str]] = {}
-
-    def print(self, chunk: LogChunk) -> None:
-        """Take one piece of output."""
-        if not self._json and self._raw:
-            sys.stdout.buffer.write(chunk.data)
-            sys.stdout.buffer.flush()
-            return
-        decoder = self._decoders.setdefault(chunk.task, codecs.getincrementaldecoder("utf-8")("replace"))
-        text = decoder.decode(chunk.data)
-        if self._json and not self._live:
-            self._texts.setdefault((chunk.task, chunk.stream), []).append(text)
-        elif self._json:
-            print_json({"task": chunk.task, "stream": chunk.stream, "text": text})
-        else:
-            sys.stdout.write("\n".join("\t".join(map(harmless, line.split("\t"))) for line in text.split("\n")))
-        sys.stdout.flush()
-
-    def end(self) -> None:
-        """Print what was kept until there is all of it."""
-        if self._json and not self._live:
-            print_json(
-                [
-                    {"task": task, "stream": stream, "text": "".join(parts)}
-                    for (task, stream), parts in self._texts.items()
-                ]
-            )
-
-
 @click.command("wait")
 @click.argument("jobs", nargs=-1, required=True)
 @click.option("--timeout", default="", metavar="TIME", help="Give up waiting after this long (exit 5); jobs go on.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
-@_JSON
+@JSON
 @click.pass_context
 def wait_command(ctx: click.Context, jobs: tuple[str, ...], timeout: str, quiet: bool, as_json: bool) -> int:
     """Wait until JOBS have ended; exit 0 if every task succeeded."""
     timeout_s = float(parse_seconds(timeout)) if timeout else None
     with connect(ctx) as node:
-        code = _follow(node, jobs, quiet=quiet or as_json, timeout_s=timeout_s)
+        code = follow(node, jobs, quiet=quiet or as_json, timeout_s=timeout_s)
     if as_json:
         with connect(ctx) as node:
             print_json([node.one(control.Show(job=job), JobView) for job in jobs])
@@ -388,7 +345,7 @@ def wait_command(ctx: click.Context, jobs: tuple[str, ...], timeout: str, quiet:
 @click.command("results")
 @click.argument("job")
 @click.option("--to", default="", metavar="DIR", help="Write them there (default: where they belong).")
-@_JSON
+@JSON
 @click.pass_context
 def results_command(ctx: click.Context, job: str, to: str, as_json: bool) -> None:
     """Write the results of a JOB out again."""
@@ -402,11 +359,11 @@ def results_command(ctx: click.Context, job: str, to: str, as_json: bool) -> Non
 
 @click.command("cancel")
 @click.argument("job_task", metavar="JOB[.TASK]")
-@_JSON
+@JSON
 @click.pass_context
 def cancel_command(ctx: click.Context, job_task: str, as_json: bool) -> None:
     """Stop a job, or one task of it."""
-    job, task = _split(job_task)
+    job, task = split(job_task)
     with connect(ctx) as node:
         view = node.one(control.CancelJob(job=job, task=task), JobView)
     if as_json:
@@ -417,11 +374,11 @@ def cancel_command(ctx: click.Context, job_task: str, as_json: bool) -> None:
 
 @click.command("why")
 @click.argument("job_task", metavar="JOB[.TASK]")
-@_JSON
+@JSON
 @click.pass_context
 def why_command(ctx: click.Context, job_task: str, as_json: bool) -> None:
     """Say in one sentence why a job or task is as it is, and what to do."""
-    job, task = _split(job_task)
+    job, task = split(job_task)
     with connect(ctx) as node:
         answer = node.one(control.Why(job=job, task=task), Note)
     if as_json:

@@ -20,12 +20,13 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Jobs": {
         "submit": ("jobs", "Send a folder to idle machines and bring results/ back."),
         "jobs": ("jobs", "List your jobs, newest first."),
-        "show": ("jobs", "Show one job."),
+        "show": ("jobs", "Show one job, or one task with every attempt of it."),
         "tasks": ("jobs", "List the tasks of a job: state, node, exit code, time, memory."),
-        "logs": ("jobs", "Print what a job or one task printed, live with --follow."),
+        "logs": ("logs", "Print what a job or one task printed, live with --follow."),
         "wait": ("jobs", "Wait until jobs have ended."),
         "results": ("jobs", "Write a job's results out again."),
         "cancel": ("jobs", "Stop a job or one task of it."),
+        "retry": ("attempts", "Run the failed tasks of a job again."),
         "why": ("jobs", "Say in one sentence why a job or task is as it is."),
     },
     "Node": {

@@ -73,9 +73,11 @@ class Progress:
             ended = f"signal {task.signal}" if task.signal is not None else f"exit {task.exit}"
             reason = task.reason if task.reason not in (None, "exit", "signal") else ended
             where = f" on {task.node}" if task.node else ""
-            self.say(
-                f"task {task.task} failed{where}: {reason}; see `p2pq logs {change.job.job[:8]}.{task.task} --stderr`"
-            )
+            name = f"{change.job.job[:8]}.{task.task}"
+            # Where it was the workers' doing there is no output of the last attempt to look at.
+            has_output = (task.exit, task.signal, task.seconds) != (None, None, None)
+            see = f"p2pq logs {name} --stderr" if has_output else f"p2pq why {name}"
+            self.say(f"task {task.task} failed{where}: {reason}; see `{see}`")
         if self._bar is not None:
             self._draw(self._bar, change)
 

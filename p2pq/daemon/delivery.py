@@ -175,8 +175,8 @@ def check_apart(results: Path, folder: Path) -> None:
         )
 
 
-def move_aside(results: Path) -> Path | None:
-    """Move earlier results aside; find out now, not when the results come, whether they can be written.
+def move_aside(results: Path, *, leave: bool = False) -> Path | None:
+    """Move earlier results aside, unless they are to be left; find out now, not later, whether new ones can be written.
 
     Raises:
         RefusedError: they cannot.
@@ -185,6 +185,6 @@ def move_aside(results: Path) -> Path | None:
         parent = next(folder for folder in results.parents if os.path.lexists(folder))
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
             raise RefusedError(f"results cannot be written below {parent}; use --results DIR")
-        return rotate_results(results.parent, results.name) if os.path.lexists(results) else None
+        return rotate_results(results.parent, results.name) if os.path.lexists(results) and not leave else None
     except OSError as error:
         raise RefusedError(f"{error.filename or results}: {error.strerror}; mend it, or use --results DIR") from error

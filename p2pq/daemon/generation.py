@@ -402,8 +402,8 @@ class Generation:
                 pass
         self.driver.post(event)
 
-    async def _post_durable(self, event: ev.Event) -> None:
-        await self.driver.post_durable(event)
+    async def _post_durable(self, event: ev.Event) -> list[fx.Effect]:
+        return await self.driver.post_durable(event)
 
     def _perform(self, effect: fx.Effect) -> None:  # noqa: C901, PLR0912  one arm per effect
         match effect:

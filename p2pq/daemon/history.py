@@ -6,6 +6,7 @@ loop may ask directly; whoever wants a million tasks asks page by page.
 
 import sqlite3
 import threading
+from bisect import bisect_right
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +54,14 @@ class JobExtra(msgspec.Struct, frozen=True, kw_only=True):
     kept: tuple[Kept, ...] = ()
     """Tasks that an earlier job had done, in order."""
 
+    def origin(self, index: int) -> tuple[JobId, int] | None:
+        """Return the job and the task there whose results a kept task has; None if it was not kept."""
+        at = bisect_right(self.kept, index, key=lambda kept: kept.start) - 1
+        if at < 0 or index >= self.kept[at].stop:
+            return None
+        found = self.kept[at]
+        return found.job, found.first + index - found.start
+
 
 class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     """A job as the store knows it. Plain pending tasks (or plain cancelled ones) have no row and are not counted."""
@@ -71,6 +80,8 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     failed: int = 0
     cancelled_tasks: int = 0
     """Tasks that were cancelled one by one."""
+    waiting: int = 0
+    """Tasks with a history that wait."""
     halted: str = ""
     """After what the job was halted, if it was."""
 
@@ -125,7 +136,10 @@ SELECT jobs.job, submitted, extra, jobs.state, jobs.ended, cancelled,
     CASE WHEN jobs.state IS NULL THEN (SELECT count(DISTINCT task) FROM leases WHERE leases.n = jobs.n) ELSE 0 END,
     coalesce(done, (SELECT sum(tasks.state = 'done') FROM tasks WHERE tasks.n = jobs.n), 0),
     coalesce(failed, (SELECT sum(tasks.state = 'failed') FROM tasks WHERE tasks.n = jobs.n), 0),
-    coalesce((SELECT sum(tasks.state = 'cancelled') FROM tasks WHERE tasks.n = jobs.n), 0), halted
+    coalesce((SELECT sum(tasks.state = 'cancelled') FROM tasks WHERE tasks.n = jobs.n), 0),
+    CASE WHEN jobs.state IS NULL AND cancelled
+        THEN (SELECT count(*) FROM tasks WHERE tasks.n = jobs.n AND tasks.state = 'pending') ELSE 0 END,
+    halted
 FROM jobs LEFT JOIN extras USING (job) WHERE NOT pruned
 """
 _ATTEMPT: Final = (
@@ -254,6 +268,17 @@ class History:
         except sqlite3.Error as error:
             raise sqlite.storage_error(error, self._path) from error
 
+    def failed_results(self, job: JobId) -> tuple[ResultItem, ...]:
+        """Return the results of a job's attempts that failed, the latest first; PAGE_MAX at most."""
+        found = self._rows(
+            "SELECT a.result FROM attempts AS a JOIN tasks AS t ON t.n = a.n AND t.task = a.task "
+            "WHERE a.n = (SELECT n FROM jobs WHERE job = ? AND NOT pruned) AND a.result IS NOT NULL "
+            "AND NOT (t.state = 'done' AND a.attempt = t.attempts) ORDER BY a.rowid DESC LIMIT ?",
+            job,
+            PAGE_MAX,
+        )
+        return tuple(item for item in (_RESULT.decode(result) for (result,) in found) if not item.outcome.ok)
+
     def result(self, job: JobId, task: int, attempt: int | None = None) -> ResultItem | None:
         """Return the result that came of an attempt (the latest that came), settled or not."""
         found = self._rows(
@@ -274,7 +299,7 @@ def _page(limit: int) -> int:
 
 
 def _job_row(row: tuple[Any, ...]) -> JobRow:
-    job, submitted, extra, state, ended, cancelled, attempts, running, done, failed, cancelled_tasks, halted = row
+    job, submitted, extra, state, ended, cancelled, attempts, running, done, failed, cancelled_tasks, *rest = row
     return JobRow(
         job=job,
         submitted=submitted,
@@ -287,7 +312,8 @@ def _job_row(row: tuple[Any, ...]) -> JobRow:
         done=done,
         failed=failed,
         cancelled_tasks=cancelled_tasks,
-        halted=halted,
+        waiting=rest[0],
+        halted=rest[1],
     )
 
 

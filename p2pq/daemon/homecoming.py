@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 DELIVERIES_MAX: Final = 4
 """Results written out at the same time."""
+OUTPUTS_SHARE: Final = 8
+"""What failed attempts of live jobs printed is held up to this part of the store; beyond it, it makes room for newer blobs."""
 
 
 class Homecoming:
@@ -60,6 +62,8 @@ class Homecoming:
         self._deliveries = asyncio.Semaphore(DELIVERIES_MAX)
         self._unswept: set[JobId] = set()
         """Jobs of an earlier life, which may have died while it wrote their results out."""
+        self._outputs: dict[JobId, int] = {}
+        """Bytes held of what failed attempts printed, by live job."""
 
     def pin_live(self, restored: Restored) -> None:
         """After a start: hold the blobs that live jobs need."""
@@ -74,6 +78,8 @@ class Homecoming:
                 manifest = sign.open_signed(secret.manifest, Manifest, self._node)
                 self._blobs.pin(row.job, [ref.blob for ref in (*manifest.body, *manifest.blobs)])
             self._pin_undelivered(row.job)
+            for item in self._store.failed_results(row.job):
+                self._tasks.create_task(self._keep_output(item, final=True), name=f"keep output {item.lease}")
 
     def _pin_undelivered(self, job: JobId) -> None:
         """Hold results that are here but not yet in the owner's folder."""
@@ -92,6 +98,45 @@ class Homecoming:
     def forget(self, effect: Forget) -> None:
         """Perform ``Forget``."""
         self._blobs.unpin(("result", effect.lease))
+
+    def keep_output(self, job: JobId, task: int, attempt: int, *, final: bool) -> None:
+        """An attempt failed: hold what it printed for as long as its job lives, so that every try can be looked into.
+
+        Where it is not ``final``, the rest of its result is wanted no longer.
+        """
+        item = self._store.result(job, task, attempt)
+        if item is not None:
+            self._tasks.create_task(self._keep_output(item, final=final), name=f"keep output {item.lease}")
+
+    async def _keep_output(self, item: ResultItem, *, final: bool) -> None:
+        job = JobId(item.job)
+        try:
+            refs = await asyncio.to_thread(self._output_of, item)
+        except (Reject, StorageError) as error:
+            log.info("result.output-gone", extra={"fields": {"lease": str(item.lease), "reason": str(error)}})
+            refs = {}
+        size = sum(refs.values())
+        room = self._blobs.quota_bytes // OUTPUTS_SHARE - sum(self._outputs.values())
+        # Its job may have ended meanwhile, and then nobody would let go of them.
+        if size <= room and self._scheduler.task(job, item.task) is not None:
+            self._outputs[job] = self._outputs.get(job, 0) + size
+            self._blobs.pin(("outputs", job), refs)
+        if not final and not item.checkpoint:  # the core says when a checkpoint is wanted no longer
+            self._blobs.unpin(("result", item.lease))
+
+    def _output_of(self, item: ResultItem) -> dict[bytes, int]:
+        """Return the blobs, with their sizes, that it takes to read what an attempt printed."""
+        secret = self._store.secret(JobId(item.job))
+        if secret is None:
+            return {}
+        body = delivery.open_result(item, secret.reply_secret, self._blobs)
+        return {ref.blob: ref.size for ref in (*item.body, *bodies.tree_refs(body.output))}
+
+    def let_go(self, job: JobId) -> None:
+        """A job has ended: nothing of it is held any longer."""
+        self._outputs.pop(job, None)
+        self._blobs.unpin(("outputs", job))
+        self._blobs.unpin(job)
 
     def collect(self, effect: Collect) -> None:
         """Perform ``Collect``."""

@@ -9,32 +9,38 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from p2pq.core.effects import Effect
 from p2pq.core.events import CancelAsked, Event, Submitted
+from p2pq.core.records import Intervals
 from p2pq.daemon import crashpoints, delivery, submission
 from p2pq.daemon.blobstore import BlobStore
-from p2pq.daemon.history import PAGE_MAX, JobExtra, JobRow, TaskRow
+from p2pq.daemon.catalogue import Catalogue
+from p2pq.daemon.explaining import Explaining
+from p2pq.daemon.history import PAGE_MAX, JobExtra
 from p2pq.daemon.homecoming import Homecoming
+from p2pq.daemon.resume import resumed
+from p2pq.daemon.retrying import Retrying
 from p2pq.daemon.scheduler import Scheduler
 from p2pq.daemon.store import Store
 from p2pq.daemon.transfer import Transfers
-from p2pq.daemon.views import job_view, task_view
-from p2pq.errors import NotFoundError, RefusedError, UsageError
+from p2pq.errors import RefusedError, UsageError
 from p2pq.model import notice as facts
+from p2pq.model.halt import parse_halt
 from p2pq.model.ids import JobId, Wall, to_text
-from p2pq.model.params import task_index
 from p2pq.wire import control
-from p2pq.wire.control import Change, JobView, Note, Reply, TaskView, Wrote
+from p2pq.wire.control import Change, Note, Reply, Wrote
 
 log = logging.getLogger(__name__)
 
 Send = Callable[[Reply], Awaitable[None]]
 
-PREFIX_CHARS_MIN: Final = 4
 WATCHERS_MAX: Final = 256
 WATCH_QUEUE_MAX: Final = 10_000
 WATCH_PERIOD_S: Final = 0.1
@@ -75,7 +81,7 @@ class Jobs:
         scheduler: Scheduler,
         tasks: asyncio.TaskGroup,
         post: Callable[[Event], None],
-        post_durable: Callable[[Event], Awaitable[None]],
+        post_durable: Callable[[Event], Awaitable[Sequence[Effect]]],
         unprotected: Callable[[], str] = lambda: "",
     ) -> None:
         """Take the parts; ``unprotected`` says why tasks run without a sandbox here, or nothing."""
@@ -90,6 +96,8 @@ class Jobs:
         self._held = ""
         self._troubles: dict[JobId, str] = {}
         """Live jobs whose results do not get through on this side, and why."""
+        self.catalogue = Catalogue(store, scheduler, author.owner)
+        self.explaining = Explaining(self.catalogue, store, scheduler, self._troubles)
         self.home = Homecoming(
             node=author.node,
             store=store,
@@ -101,6 +109,14 @@ class Jobs:
             in_trouble=self._all_in_trouble,
         )
         """Performs ``Collect`` and ``Deliver``."""
+        self.retrying = Retrying(
+            author=author,
+            catalogue=self.catalogue,
+            store=store,
+            blobs=blobs,
+            claimed=self._claimed,
+            post_durable=post_durable,
+        )
 
     # ------------------------------------------------------------------ notices
 
@@ -108,19 +124,24 @@ class Jobs:
         """Tell watchers what the core said of their jobs."""
         match notice:
             case facts.TaskSettled(job=job, task=task, state=state):
+                if state == "failed" and notice.outcome is not None:
+                    self.home.keep_output(job, task, notice.attempt, final=True)
                 self._tell(job, task if state == "failed" else None, ended=False)
             case facts.TaskGranted(job=job) | facts.TaskProgressed(job=job) | facts.AttemptLost(job=job):
                 self._tell(job, None, ended=False)
             case facts.TaskResultsWritten(job=job):
                 self._troubles.pop(job, None)
                 self._tell(job, None, ended=False)
-            case facts.AttemptFailed(job=job):
+            case facts.AttemptFailed(job=job, task=task, attempt=attempt):
+                self.home.keep_output(job, task, attempt, final=False)
+                self._tell(job, None, ended=False)
+            case facts.TasksRetried(job=job) | facts.JobHalted(job=job):
                 self._tell(job, None, ended=False)
             case facts.TaskResultsStuck(job=job, reason=reason):
                 self._in_trouble(job, f"results cannot be written out: {reason}")
             case facts.JobFinished(job=job):
                 self._troubles.pop(job, None)
-                self._blobs.unpin(job)
+                self.home.let_go(job)
                 self._tell(job, None, ended=True)
             case _:
                 pass
@@ -157,38 +178,63 @@ class Jobs:
 
     async def submit(self, request: control.Submit, send: Send) -> None:
         """Answer ``Submit``."""
-        if self._held:
-            raise RefusedError(f"this node is {self._held}; submit again when that is done")
         only = self._only(request)
         if request.sandbox == "none" and only != self._author.node:
             raise UsageError("--sandbox none is for this machine only; add --where local")
+        halt = parse_halt(request.halt)
         results = _results_folder(request)
         delivery.check_apart(Path(results), Path(request.folder))
         place = os.path.realpath(results)  # noqa: ASYNC240  a few look-ups; one folder may have several names
-        self._check_free(place)
-        self._submitting.add(place)
-        try:
+        with self._claimed(place):
             prepared = await self._prepare(request, only)
             for warning in (*prepared.warnings, *self._warnings(only)):
                 await send(Note(text=warning))
             try:
                 crashpoints.reached("submit.packed")
-                moved = await asyncio.to_thread(delivery.move_aside, Path(results))
+                kept, extra = (
+                    await self._resume(request, prepared.extra, send) if request.resume else ((), prepared.extra)
+                )
+                moved = await asyncio.to_thread(delivery.move_aside, Path(results), leave=bool(kept))
                 crashpoints.reached("submit.rotated")
-                self._store.keep_extra(prepared.job, prepared.extra)
+                self._store.keep_extra(prepared.job, extra)
                 await self._post_durable(
                     Submitted(
-                        manifest=prepared.manifest, key=prepared.key, reply_secret=prepared.reply_secret, wall=_now()
+                        manifest=prepared.manifest,
+                        key=prepared.key,
+                        reply_secret=prepared.reply_secret,
+                        wall=_now(),
+                        kept=kept,
+                        halt=halt,
                     )
                 )
             except BaseException:
                 self._blobs.unpin(prepared.job)
                 raise
-        finally:
-            self._submitting.discard(place)
         if moved is not None:
             await send(Note(text=f"the earlier results are in {moved}"))
-        await send(self._view(self._row(prepared.job)))
+        await send(self.catalogue.view(self.catalogue.row(prepared.job)))
+
+    async def _resume(self, request: control.Submit, extra: JobExtra, send: Send) -> tuple[Intervals, JobExtra]:
+        """Find out what need not run again; return that, and what people see of the job with it."""
+        found = await asyncio.to_thread(resumed, self._store, extra, anyway=request.keep_done)
+        await send(Note(text=found.said))
+        return found.intervals, msgspec.structs.replace(extra, kept=found.kept)
+
+    @contextmanager
+    def _claimed(self, place: str) -> Iterator[None]:
+        """Hold a results folder, by its one real name, for a job that is on its way in.
+
+        Raises:
+            RefusedError: a live job returns to it, or another is on its way in, or the node changes its mesh.
+        """
+        if self._held:
+            raise RefusedError(f"this node is {self._held}; try again when that is done")
+        self._check_free(place)
+        self._submitting.add(place)
+        try:
+            yield
+        finally:
+            self._submitting.discard(place)
 
     async def _prepare(self, request: control.Submit, only: bytes) -> submission.Prepared:
         """Pack in a thread, which gives up when the client goes away."""
@@ -231,15 +277,15 @@ class Jobs:
     async def jobs(self, request: control.Jobs, send: Send) -> None:
         """Answer ``Jobs``."""
         for row in self._store.job_rows(request.limit):
-            await send(self._view(row))
+            await send(self.catalogue.view(row))
 
     async def show(self, request: control.Show, send: Send) -> None:
         """Answer ``Show``."""
-        await send(self._view(self._find(request.job)))
+        await send(self.catalogue.view(self.catalogue.find(request.job)))
 
     async def tasks(self, request: control.Tasks, send: Send) -> None:
         """Answer ``Tasks``: every task in order, those without a history too."""
-        row = self._find(request.job)
+        row = self.catalogue.find(request.job)
         extra = row.extra or JobExtra()
         index = 0
         while index < min(extra.tasks, TASKS_SHOWN_MAX):
@@ -247,12 +293,12 @@ class Jobs:
             # A full page ends at its last task; a shorter one means that the rest has no history.
             end = max(page) + 1 if len(page) >= PAGE_MAX else extra.tasks
             for task in range(index, end):
-                await send(self._task(row, task, page.get(task)))
+                await send(self.catalogue.task(row, task, page.get(task)))
             index = end
 
     async def watch(self, request: control.Watch, send: Send) -> None:
         """Answer ``Watch``: until all jobs have ended."""
-        jobs = [JobId(self._find(name).job) for name in request.jobs]
+        jobs = [JobId(self.catalogue.find(name).job) for name in request.jobs]
         if len(self._watchers) >= WATCHERS_MAX:
             raise RefusedError(f"{WATCHERS_MAX} clients follow jobs already; end some of them")
         watcher = Watcher(frozenset(jobs))
@@ -303,7 +349,7 @@ class Jobs:
 
     def _any_ended(self, watcher: Watcher, pending: set[JobId]) -> bool:
         del watcher
-        return any(self._row(job).state is not None for job in pending)
+        return any(self.catalogue.row(job).state is not None for job in pending)
 
     async def _gather(self, watcher: Watcher, pending: set[JobId], wait: float, send: Send) -> None:
         """Take further changes for a moment, so that a thousand short tasks are not a thousand messages."""
@@ -320,15 +366,15 @@ class Jobs:
             return
 
     async def _say_why_waiting(self, job: JobId, send: Send) -> None:
-        row = self._row(job)
+        row = self.catalogue.row(job)
         if row.state is None and not row.attempts:
             why = self._scheduler.why(job, None)
             if why is not None:
                 await send(Note(text=f"still waiting: {why}"))
 
     def _change(self, job: JobId, task: int | None = None) -> Change:
-        row = self._row(job)
-        view = self._view(row)
+        row = self.catalogue.row(job)
+        view = self.catalogue.view(row)
         counts = view.tasks
         over = counts.done + counts.failed + counts.cancelled
         part = 0.0
@@ -338,8 +384,7 @@ class Jobs:
                 part += max(0, snapshot.progress) / 1000 if snapshot is not None else 0.0
         shown = None
         if task is not None:
-            rows = self._store.tasks(job, start=task, limit=1)
-            shown = self._task(row, task, rows[0] if rows and rows[0].task == task else None)
+            shown = self.catalogue.task(row, task, self.catalogue.task_row(row, task))
         return Change(
             job=view,
             task=shown,
@@ -350,7 +395,7 @@ class Jobs:
 
     async def results(self, request: control.Results, send: Send) -> None:
         """Answer ``Results``."""
-        row = self._find(request.job)
+        row = self.catalogue.find(request.job)
         extra = row.extra or JobExtra()
         to = Path(request.to) if request.to else None
         written = 0
@@ -363,6 +408,11 @@ class Jobs:
                     await asyncio.to_thread(self.home.write_out, row.job, task.task, to)
                     written += 1
             start = page[-1].task + 1
+        for kept in extra.kept:
+            for task_there in range(kept.first, kept.first + kept.stop - kept.start):
+                if self._store.result(kept.job, task_there) is not None:
+                    await asyncio.to_thread(self.home.write_out, kept.job, task_there, to or Path(extra.results))
+                    written += 1
         if not written:
             raise RefusedError(
                 f"job {to_text(row.job)[:8]} has no results yet; see `p2pq tasks {to_text(row.job)[:8]}`"
@@ -371,40 +421,13 @@ class Jobs:
 
     async def cancel(self, request: control.CancelJob, send: Send) -> None:
         """Answer ``CancelJob``."""
-        row = self._find(request.job)
-        index = None if request.task is None else self._index(row, request.task)
+        row = self.catalogue.find(request.job)
+        index = None if request.task is None else self.catalogue.index(row, request.task)
         if row.state is None:
             await self._post_durable(CancelAsked(job=row.job, task=index, wall=_now()))
-        await send(self._view(self._row(row.job)))
+        await send(self.catalogue.view(self.catalogue.row(row.job)))
 
-    async def why(self, request: control.Why, send: Send) -> None:
-        """Answer ``Why``."""
-        row = self._find(request.job)
-        index = None if request.task is None else self._index(row, request.task)
-        found = self._troubles.get(row.job) or (self._scheduler.why(row.job, index) if row.state is None else None)
-        await send(Note(text=found) if found else self._why_over(row, index))
-
-    def _why_over(self, row: JobRow, index: int | None) -> Note:
-        """Say what became of a job or task that the core has let go of."""
-        view = self._view(row)
-        counts, name = view.tasks, view.job[:8]
-        if index is not None:
-            found = self._store.tasks(row.job, start=index, limit=1)
-            task = self._task(row, index, found[0] if found and found[0].task == index else None)
-            ended = f"signal {task.signal}" if task.signal is not None else f"exit {task.exit}"
-            said = {"ok": None, "cancelled": None, "exit": ended, "signal": ended}.get(task.reason or "ok", task.reason)
-            detail = f" ({said})" if said else ""
-            where = f" on {task.node}" if task.node else ""
-            hint = f"see `p2pq logs {name}.{task.task} --stderr`" if task.state == "failed" else ""
-            return Note(text=f"Task {task.task}: {task.state}{where}{detail}.", suggestion=hint)
-        hint = f"see `p2pq tasks {name}`" if counts.failed else ""
-        return Note(
-            text=f"The job {'has' if view.state == 'failed' else 'is'} {view.state}: {counts.done} done, {counts.failed} failed, "
-            f"{counts.cancelled} cancelled of {counts.total}.",
-            suggestion=hint,
-        )
-
-    # ------------------------------------------------------------------ finding and showing
+    # ------------------------------------------------------------------ for those who follow
 
     def watcher(self, job: JobId) -> Watcher:
         """Return a watcher of one job that is told of changes until ``unwatch``."""
@@ -415,57 +438,6 @@ class Jobs:
     def unwatch(self, watcher: Watcher) -> None:
         """Tell this watcher nothing more."""
         self._watchers.pop(watcher, None)
-
-    def find(self, name: str) -> JobRow:
-        """Return the job of that id or beginning of one.
-
-        Raises:
-            NotFoundError: there is none, or more than one.
-        """
-        return self._find(name)
-
-    def index(self, row: JobRow, number: int) -> int:
-        """Return the index of the task that people call ``number``. Raises NotFoundError."""
-        return self._index(row, number)
-
-    def _find(self, name: str) -> JobRow:
-        if len(name) < PREFIX_CHARS_MIN:
-            raise NotFoundError(f"{name!r} is too short; give at least {PREFIX_CHARS_MIN} characters of the job's id")
-        found = self._store.find_jobs(name)
-        if not found:
-            raise NotFoundError(f"there is no job {name!r} here; see `p2pq jobs`")
-        if len(found) > 1:
-            raise NotFoundError(f"{name!r} could be {len(found)} jobs; give more of the id, see `p2pq jobs`")
-        return self._row(found[0])
-
-    def _row(self, job: JobId) -> JobRow:
-        row = self._store.job(job)
-        if row is None:
-            raise NotFoundError(f"job {to_text(job)[:8]} is not here any more")
-        return row
-
-    def _index(self, row: JobRow, number: int) -> int:
-        sweep = submission.open_sweep(row.extra)
-        index = task_index(sweep.array, sweep.axes, number)
-        if index is None or row.extra is None or index >= row.extra.tasks:
-            raise NotFoundError(f"the job has no task {number}; see `p2pq tasks {to_text(row.job)[:8]}`")
-        return index
-
-    def _view(self, row: JobRow) -> JobView:
-        return job_view(row, self._author.owner)
-
-    def _task(self, row: JobRow, index: int, task: TaskRow | None) -> TaskView:
-        extra = row.extra or JobExtra()
-        live = self._scheduler.task(row.job, index) if row.state is None else None
-        return task_view(
-            task,
-            index,
-            submission.open_sweep(extra),
-            extra,
-            self._scheduler.name_of,
-            live,
-            cancelled=row.cancelled,
-        )
 
 
 def _results_folder(request: control.Submit) -> str:

@@ -150,10 +150,13 @@ class Logs:
 
     async def logs(self, request: control.Logs, send: Send) -> None:
         """Answer ``Logs``."""
-        row = self._jobs.find(request.job)
+        row = self._jobs.catalogue.find(request.job)
         total = row.extra.tasks if row.extra is not None else 0
+        if request.attempt:
+            await self._attempt(row, request, send)
+            return
         if request.task is not None:
-            indexes = [self._jobs.index(row, request.task)]
+            indexes = [self._jobs.catalogue.index(row, request.task)]
         elif request.follow and total > STREAMS_MAX:
             raise RefusedError(f"the job has {total} tasks; follow one of them: p2pq logs {request.job}.TASK --follow")
         else:
@@ -165,6 +168,22 @@ class Logs:
         async with asyncio.TaskGroup() as group:
             for index in indexes:
                 group.create_task(self._follow(row, index, request.stream, send), name="follow")
+
+    async def _attempt(self, row: JobRow, request: control.Logs, send: Send) -> None:
+        """Send what one attempt of one task printed."""
+        if request.task is None:
+            raise RefusedError(f"--attempt is about one task; name it: p2pq logs {request.job}.TASK --attempt N")
+        index = self._jobs.catalogue.index(row, request.task)
+        name = f"{request.job}.{request.task}"
+        found = [each for each in self._store.attempts(row.job, index) if each.attempt == request.attempt]
+        if not found:
+            raise NotFoundError(f"the task had no attempt {request.attempt}; see `p2pq show {name}`")
+        live = self._live(row, index)
+        if live is not None and live.attempts == request.attempt:
+            await self._stream(row, index, live, request.stream, 0, send, follow=False)
+        elif not await self._send(row, index, request.stream, 0, send, attempt=request.attempt):
+            what = f"{found[0].fault or 'its lease is over'}{': ' * bool(found[0].detail)}{found[0].detail}"
+            raise NotFoundError(f"attempt {request.attempt} left no output ({what}); see `p2pq show {name}`")
 
     async def _now(self, row: JobRow, index: int, request: control.Logs, send: Send, *, alone: bool) -> None:
         """Send what there is now."""
@@ -207,9 +226,10 @@ class Logs:
 
     def _over(self, row: JobRow, index: int) -> bool:
         now = self._store.job(row.job)
-        found = self._store.tasks(row.job, start=index, limit=1)
-        settled = bool(found) and found[0].task == index and found[0].state in {"done", "failed", "cancelled"}
-        return settled or now is None or now.state is not None or now.cancelled
+        if now is None or now.state is not None:
+            return True
+        task = self._jobs.catalogue.task(now, index, self._jobs.catalogue.task_row(now, index))
+        return task.state in {"done", "failed", "cancelled"}
 
     async def _stream(  # noqa: PLR0913  what to read, how far, and to whom
         self, row: JobRow, index: int, live: TaskSnapshot, stream: Stream, offset: int, send: Send, *, follow: bool
@@ -267,8 +287,19 @@ class Logs:
 
     async def _stored(self, row: JobRow, index: int, stream: Stream, offset: int, send: Send) -> bool:
         """Send the output of the last attempt that ended, from ``offset``; return whether there was one."""
-        item, secret = self._store.result(row.job, index), self._store.secret(row.job)
-        if item is None or secret is None or (self._live(row, index) is not None):
+        origin = None if row.extra is None else row.extra.origin(index)
+        if origin is not None:
+            row, index = self._jobs.catalogue.row(origin[0]), origin[1]
+        if self._live(row, index) is not None:
+            return False
+        return await self._send(row, index, stream, offset, send)
+
+    async def _send(
+        self, row: JobRow, index: int, stream: Stream, offset: int, send: Send, *, attempt: int | None = None
+    ) -> bool:
+        """Send what an attempt that ended printed (the last one, if none is named); return whether there was one."""
+        item, secret = self._store.result(row.job, index, attempt), self._store.secret(row.job)
+        if item is None or secret is None:
             return False
         try:
             body = await asyncio.to_thread(delivery.open_result, item, secret.reply_secret, self._blobs)

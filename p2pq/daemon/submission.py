@@ -1,6 +1,7 @@
 """From a folder and options to a signed manifest and blobs: what ``p2pq submit`` asks for. Blocking; runs in a thread."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from p2pq.model.ids import JobId, MeshId, NodeId
 from p2pq.model.job import TIME_DEFAULT_S, Limits
 from p2pq.model.params import Axis, Range, count_tasks, expand, parse_array, parse_sweep, task_params
 from p2pq.wire import body as bodies
-from p2pq.wire import names, prims, seal, sign
+from p2pq.wire import codec, names, prims, seal, sign
 from p2pq.wire.body import JobBody
 from p2pq.wire.control import Submit
 from p2pq.wire.objects import BLOBS_MAX, Manifest
@@ -89,7 +90,7 @@ def prepare(
     tasks = count_tasks(sweep.array, sweep.axes)
     # Too long for the first task is said here, not by eleven workers.
     expand(request.args, task_params(sweep.array, sweep.axes, 0), job="", task=0, swept=sweep.axes)
-    found = folders.scan(folder, request.exclude)
+    found = folders.scan(folder, (*request.exclude, *_own_results(request)))
     main = _main(folder, request.main, found)
     job = JobId(os.urandom(16))
     sink = _sink(blobs, job, given_up)
@@ -140,8 +141,16 @@ def prepare(
         axes=msgspec.msgpack.encode(sweep),
         tasks=tasks,
         umask=request.umask,
+        inputs=inputs_of(body),
     )
     return Prepared(job, raw, key, reply_secret, extra, found.warnings)
+
+
+def inputs_of(body: JobBody) -> bytes:
+    """Return the digest of all that the results of every task depend on, besides its number and parameters."""
+    same_for_all = msgspec.structs.replace(body, name="", axes=(), array=())
+    names = tuple(axis.name for axis in body.axes)
+    return prims.blake2b(codec.encode((same_for_all, names)), person="p2pq-inputs")
 
 
 def open_sweep(extra: JobExtra | None) -> Sweep:
@@ -181,6 +190,17 @@ def _pack(
         config=config,
         tree=tree,
     )
+
+
+def _own_results(request: Submit) -> tuple[str, ...]:
+    """Return patterns for ``--results`` inside the folder: results of earlier jobs are no input, whatever they are called."""
+    if not request.results:
+        return ()
+    inside = os.path.relpath(os.path.realpath(request.results), os.path.realpath(request.folder))
+    if inside == os.curdir or inside.startswith(os.pardir):
+        return ()
+    plain = re.sub(r"([\\*?\[\]!# ])", r"\\\1", inside)
+    return (f"/{plain}/", f"/{plain}.~[0-9]*~/")
 
 
 def _sink(blobs: BlobStore, job: JobId, given_up: Callable[[], bool]) -> Callable[[bytes, bytes], None]:

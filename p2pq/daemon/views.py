@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from p2pq.core.placement import TaskSnapshot
 from p2pq.daemon.delivery import target
-from p2pq.daemon.history import JobExtra, JobRow, TaskRow
+from p2pq.daemon.history import AttemptRow, JobExtra, JobRow, TaskRow
 from p2pq.daemon.submission import Sweep
 from p2pq.model.ids import NodeId, to_text
 from p2pq.model.params import task_number, task_params
-from p2pq.wire.control import Counts, JobView, TaskView
+from p2pq.wire.control import AttemptView, Counts, JobView, TaskView
 
 
 def rfc3339(wall_ms: int) -> str:
@@ -22,8 +23,10 @@ def job_view(row: JobRow, owner: str) -> JobView:
     """Return a job as ``jobs`` and ``show`` print it."""
     extra = row.extra or JobExtra()
     over = row.done + row.failed
-    left = max(0, extra.tasks - over - row.running)
-    cancelled = left if row.cancelled else min(left, row.cancelled_tasks)
+    kept = sum(each.stop - each.start for each in extra.kept)
+    left = max(0, extra.tasks - over - kept - row.running)
+    # Of a cancelled job what has no history is cancelled; what was let wait again, or runs on, has one.
+    cancelled = left - min(left, row.waiting) if row.cancelled else min(left, row.cancelled_tasks)
     return JobView(
         job=to_text(row.job),
         name=extra.name,
@@ -33,7 +36,7 @@ def job_view(row: JobRow, owner: str) -> JobView:
             total=extra.tasks,
             pending=left - cancelled,
             running=row.running,
-            done=row.done,
+            done=row.done + kept,
             failed=row.failed,
             cancelled=cancelled,
         ),
@@ -42,6 +45,32 @@ def job_view(row: JobRow, owner: str) -> JobView:
         finished=None if row.ended is None else rfc3339(row.ended),
         results=extra.results,
         folder=extra.folder,
+        halted=row.halted,
+        kept=kept,
+    )
+
+
+def attempt_view(row: AttemptRow, name_of: Callable[[NodeId], str]) -> AttemptView:
+    """Return an attempt as ``show JOB.TASK`` prints it."""
+    outcome = row.outcome
+    state: Literal["running", "done", "failed", "lost"] = "running"
+    if outcome is not None:
+        state = "done" if outcome.ok else "failed"
+    elif row.fault is not None:
+        state = "lost"
+    return AttemptView(
+        attempt=row.attempt,
+        node=name_of(row.worker),
+        state=state,
+        granted=rfc3339(row.granted),
+        ended=None if row.ended is None else rfc3339(row.ended),
+        exit=None if outcome is None else outcome.exit,
+        signal=None if outcome is None else outcome.signal,
+        seconds=None if outcome is None else outcome.run_ms / 1000,
+        max_rss=None if outcome is None else outcome.max_rss,
+        reason=row.fault if outcome is None else outcome.reason,
+        detail=row.detail,
+        counted=state == "failed" and row.counted,
     )
 
 
@@ -59,10 +88,10 @@ def task_view(  # noqa: PLR0913  each is a source of its own
     number = task_number(sweep.array, sweep.axes, index)
     params = task_params(sweep.array, sweep.axes, index)
     if row is None:
-        return TaskView(task=number, state="cancelled" if cancelled else "pending", params=params)
+        return _plain(index, number, params, extra, cancelled=cancelled)
     last = row.last
     outcome = None if last is None else last.outcome
-    state = "cancelled" if cancelled and row.state in {"pending", "running"} else row.state
+    state = row.state
     reason = row.detail or (None if outcome is None else outcome.reason)
     if reason is None and last is not None and last.fault and state != "running":
         reason = f"{last.fault}: {last.detail}" if last.detail else last.fault
@@ -84,3 +113,12 @@ def task_view(  # noqa: PLR0913  each is a source of its own
         progress=None if live is None or live.progress < 0 else live.progress / 1000,
         results=None if results is None else str(results),
     )
+
+
+def _plain(index: int, number: int, params: dict[str, str], extra: JobExtra, *, cancelled: bool) -> TaskView:
+    """Return a task without a history: it waits, or it was cancelled with its job, or an earlier job had done it."""
+    if (origin := extra.origin(index)) is not None:
+        folder = target(Path(extra.results), tasks=extra.tasks, number=number)
+        reason = f"kept from job {to_text(origin[0])[:8]}"
+        return TaskView(task=number, state="done", params=params, reason=reason, results=str(folder))
+    return TaskView(task=number, state="cancelled" if cancelled else "pending", params=params)

@@ -62,6 +62,12 @@ class Submit(_Said, frozen=True, kw_only=True):
     sandbox: SandboxLevel = "strict"
     umask: Annotated[int, Meta(ge=0, le=0o777)] = 0o022
     """Modes that the user does not want on the results."""
+    halt: str = ""
+    """``now,fail=3``, ``soon,fail=10%`` and the like, as typed; empty: never."""
+    resume: bool = False
+    """Run only what the latest job of this folder and these results has not done with the same inputs."""
+    keep_done: bool = False
+    """With ``resume``: what was done counts even if files or arguments have changed since."""
 
 
 class Jobs(_Said, frozen=True, kw_only=True):
@@ -82,6 +88,13 @@ class Tasks(_Said, frozen=True, kw_only=True):
     job: JobName
 
 
+class Attempts(_Said, frozen=True, kw_only=True):
+    """One task and its attempts. Items: one TaskView, then AttemptView, in order."""
+
+    job: JobName
+    task: int
+
+
 class Watch(_Said, frozen=True, kw_only=True):
     """Follow jobs until all have ended. Items: Change, first of all the present state of each job; Note on waiting > 10 s."""
 
@@ -95,6 +108,8 @@ class Logs(_Said, frozen=True, kw_only=True):
     task: int | None = None
     stream: Literal["stdout", "stderr"] = "stdout"
     follow: bool = False
+    attempt: Annotated[int, Meta(ge=0)] = 0
+    """Which attempt of the task; 0: the latest that has output."""
 
 
 class Results(_Said, frozen=True, kw_only=True):
@@ -110,6 +125,15 @@ class CancelJob(_Said, frozen=True, kw_only=True):
 
     job: JobName
     task: int | None = None
+
+
+class Retry(_Said, frozen=True, kw_only=True):
+    """Run the failed tasks of a job, or one of them, again. Item: JobView."""
+
+    job: JobName
+    task: int | None = None
+    cancelled: bool = False
+    """Cancelled tasks too."""
 
 
 class Why(_Said, frozen=True, kw_only=True):
@@ -181,10 +205,12 @@ ControlRequest = (
     | Jobs
     | Show
     | Tasks
+    | Attempts
     | Watch
     | Logs
     | Results
     | CancelJob
+    | Retry
     | Why
     | Status
     | PeersList
@@ -252,6 +278,10 @@ class JobView(_Said, frozen=True, kw_only=True, omit_defaults=False):
     finished: str | None = None
     results: str
     folder: str = ""
+    halted: str = ""
+    """After what it was halted (``--halt``), if it was."""
+    kept: int = 0
+    """Tasks that an earlier job had done (``--resume``); they count as done."""
 
 
 class TaskView(_Said, frozen=True, kw_only=True, omit_defaults=False):
@@ -272,6 +302,25 @@ class TaskView(_Said, frozen=True, kw_only=True, omit_defaults=False):
     progress: float | None = None
     results: str | None = None
     """The folder of this task's results once they are written."""
+
+
+class AttemptView(_Said, frozen=True, kw_only=True, omit_defaults=False):
+    """An attempt as ``show JOB.TASK`` prints it."""
+
+    attempt: int
+    node: str
+    state: Literal["running", "done", "failed", "lost"]
+    """failed: by the task's own doing; lost: by its worker's doing, or taken back."""
+    granted: str
+    ended: str | None = None
+    exit: int | None = None
+    signal: int | None = None
+    seconds: float | None = None
+    max_rss: int | None = None
+    reason: str | None = None
+    detail: str = ""
+    counted: bool = False
+    """Whether it counts against the task."""
 
 
 class Change(_Said, frozen=True, kw_only=True):
@@ -442,6 +491,7 @@ Reply = (
     | Note
     | JobView
     | TaskView
+    | AttemptView
     | Change
     | LogChunk
     | Wrote

@@ -71,6 +71,16 @@ def test_results_appear_complete_and_twice_is_once(tmp_path, blobs, tree):
     assert sorted(path.name for path in target.parent.iterdir()) == ["7"]
 
 
+def test_earlier_results_are_moved_aside_or_left_as_one_likes(tmp_path):
+    results = tmp_path / "results"
+    assert delivery.move_aside(results) is None
+    results.mkdir()
+    assert delivery.move_aside(results, leave=True) is None
+    assert results.is_dir()
+    assert delivery.move_aside(results) == tmp_path / "results.~1~"
+    assert not results.exists()
+
+
 @pytest.mark.parametrize("spoil", ["content", "more", "file", "link"])
 def test_something_else_in_its_place_is_moved_aside(tmp_path, blobs, tree, spoil):
     target = tmp_path / "results"

@@ -9,9 +9,13 @@ import pytest
 
 from p2pq.core.effects import Collect, Forget
 from p2pq.core.events import Collected, CollectFailed
+from p2pq.core.placement import TaskSnapshot
+from p2pq.core.records import Restored
+from p2pq.daemon import homecoming
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.homecoming import Homecoming
 from p2pq.daemon.unpack import collect
+from p2pq.model import notice as facts
 from p2pq.model.ids import LeaseId, NodeId
 from p2pq.model.job import Outcome
 from p2pq.wire import body as bodies
@@ -19,6 +23,8 @@ from p2pq.wire import prims, seal
 from p2pq.wire.body import ResultBody
 from p2pq.wire.objects import ResultItem
 from p2pq.wire.tree import File, Tree, TreeLimits
+from tests.unit.daemon.jobskit import id_of
+from tests.unit.daemon.storekit import WORKER
 
 REPLY = b"r" * 32
 LEASE = LeaseId(1, 2)
@@ -125,3 +131,77 @@ async def test_a_result_with_its_checkpoint_counts_and_is_held_until_it_is_forgo
     assert list(bench.blobs._tags) == [("result", LEASE)]
     bench.home.forget(Forget(lease=LEASE))
     assert not bench.blobs._tags
+# -- what failed attempts printed -----------------------------------------------------------------------------------------
+
+BAD = Outcome(reason="exit", exit=3)
+
+
+def pinned(rig, tag):
+    return rig.blobs._tags.get(tag, set())
+
+
+async def settled():
+    """Wait for what was begun."""
+    for task in [task for task in asyncio.all_tasks() if task.get_name().startswith("keep output")]:
+        await task
+
+
+async def failed_once(rig, folder):
+    job = id_of(rig, await rig.submit(folder))
+    rig.scheduler.task = lambda job, task: TaskSnapshot(task=task, state="pending")
+    item = await rig.settle(job, 0, "pending", BAD, printed="what went wrong")
+    rig.blobs.pin(("result", item.lease), [ref.blob for ref in (*item.body, *item.blobs)])
+    return job, item
+
+
+async def test_what_a_failed_attempt_printed_is_held_while_its_job_lives(rig, folder):
+    job, item = await failed_once(rig, folder)
+    rig.jobs.notice(facts.AttemptFailed(job=job, task=0, attempt=1, worker=WORKER, outcome=BAD))
+    await settled()
+    assert not pinned(rig, ("result", item.lease))
+    assert pinned(rig, ("outputs", job)) == {ref.blob for ref in (*item.body, *item.blobs)}
+    final = await rig.settle(job, 0, "failed", BAD, attempt=2, printed="again")
+    told = facts.TaskSettled(job=job, task=0, attempt=2, state="failed", worker=WORKER, outcome=BAD)
+    rig.jobs.notice(told)
+    await settled()
+    assert pinned(rig, ("outputs", job)) > {ref.blob for ref in final.body}
+    rig.jobs.notice(facts.JobFinished(job=job, state="failed"))
+    assert pinned(rig, ("outputs", job)) == pinned(rig, job) == set()
+
+
+async def test_it_is_held_again_after_a_start(rig, folder):
+    job, item = await failed_once(rig, folder)
+    rig.jobs.home.pin_live(Restored())
+    await settled()
+    assert pinned(rig, ("outputs", job))
+    assert {ref.blob for ref in item.body} <= pinned(rig, ("outputs", job))
+
+
+async def test_it_is_held_in_part_of_the_store_only_and_not_for_jobs_that_are_over(rig, folder, monkeypatch):
+    job, item = await failed_once(rig, folder)
+    notice = facts.AttemptFailed(job=job, task=0, attempt=1, worker=WORKER, outcome=BAD)
+    monkeypatch.setattr(homecoming, "OUTPUTS_SHARE", 1 << 40)
+    rig.jobs.notice(notice)
+    await settled()
+    assert not pinned(rig, ("result", item.lease))
+    assert not pinned(rig, ("outputs", job))
+    monkeypatch.undo()
+    rig.scheduler.task = lambda job, task: None
+    rig.blobs.pin(("result", item.lease), [ref.blob for ref in item.body])
+    rig.jobs.notice(notice)
+    await settled()
+    assert not pinned(rig, ("result", item.lease))
+    assert not pinned(rig, ("outputs", job))
+
+
+async def test_output_that_is_gone_is_no_trouble(rig, folder):
+    job, item = await failed_once(rig, folder)
+    rig.blobs.unpin(("result", item.lease))
+    rig.blobs.discard([ref.blob for ref in item.body])
+    rig.blobs.pin(("result", item.lease), [ref.blob for ref in item.blobs])
+    rig.jobs.notice(facts.AttemptFailed(job=job, task=0, attempt=1, worker=WORKER, outcome=BAD))
+    await settled()
+    assert not pinned(rig, ("result", item.lease))
+    rig.jobs.notice(facts.AttemptFailed(job=job, task=0, attempt=9, worker=WORKER, outcome=BAD))
+    rig.store.secret = lambda job: None
+    assert rig.jobs.home._output_of(item) == {}

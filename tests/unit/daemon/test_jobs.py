@@ -1,7 +1,6 @@
 """As master beside the core: submissions, results, and what people are told; test_homecoming.py has hostile results."""
 
 import asyncio
-import os
 import time
 from pathlib import Path
 
@@ -9,190 +8,19 @@ import msgspec
 import pytest
 
 from p2pq.core.effects import Collect, Deliver
-from p2pq.core.events import CancelAsked, Collected, CollectFailed, Delivered, DeliverFailed, Submitted
-from p2pq.core.records import (
-    AttemptEnded,
-    JobAdded,
-    JobEnded,
-    LeaseGranted,
-    Restored,
-    RestoredJob,
-    RestoredTask,
-    TaskDelivered,
-    TasksCancelled,
-)
+from p2pq.core.events import Collected, CollectFailed, Delivered, DeliverFailed
+from p2pq.core.records import JobEnded, Restored, RestoredJob, RestoredTask, TaskDelivered
 from p2pq.daemon import jobs as jobs_module
-from p2pq.daemon.blobstore import BlobStore
-from p2pq.daemon.jobs import Jobs, Watcher
-from p2pq.daemon.submission import Author
-from p2pq.errors import LinkError, NotFoundError, RefusedError, StorageError, UsageError
+from p2pq.daemon.jobs import Watcher
+from p2pq.errors import LinkError, RefusedError, StorageError, UsageError
 from p2pq.model import notice as facts
-from p2pq.model.ids import LeaseId, MeshId, Wall, to_text
+from p2pq.model.ids import Wall, to_text
 from p2pq.model.job import Outcome
-from p2pq.wire import body, control, prims, seal, sign
-from p2pq.wire.body import ResultBody
+from p2pq.wire import control, prims, sign
 from p2pq.wire.control import Change, JobView, Note, TaskView, Wrote
-from p2pq.wire.objects import BlobRef, Manifest, ResultItem
-from p2pq.wire.tree import File, Tree
+from p2pq.wire.objects import BlobRef, Manifest
+from tests.unit.daemon.jobskit import AUTHOR, LEASE, id_of
 from tests.unit.daemon.storekit import WORKER
-
-KEY = prims.SigningKey(b"s" * 32)
-AUTHOR = Author(KEY.public, KEY.seed, MeshId(b"m" * 32), "alice")
-LEASE = LeaseId(1, 1)
-
-
-class Transfers:
-    """Brings what it was given, or fails as told."""
-
-    def __init__(self, blobs):
-        self.blobs = blobs
-        self.error = None
-        self.has = {}
-
-    async def fetch(self, peer, missing):
-        if self.error is not None:
-            raise self.error
-        for blob, _ in missing:
-            self.blobs.add(blob, self.has[blob])
-
-
-class Scheduler:
-    """Knows one node and one reason."""
-
-    reason = "no machine has that label"
-
-    def why(self, job, task):
-        return self.reason
-
-    def task(self, job, task):
-        return None
-
-    def collecting(self, lease):
-        return None
-
-    def name_of(self, node):
-        return "worker"
-
-    def resolve_node(self, text):
-        if text != "worker":
-            raise RefusedError("no such node")
-        return WORKER
-
-
-class Rig:
-    """Jobs beside a real store; the core is played by the test."""
-
-    def __init__(self, opened, path, group):
-        self.store = opened.store
-        self.blobs = BlobStore(path / "blobs", quota_bytes=1 << 30, reserve_bytes=0)
-        self.transfers = Transfers(self.blobs)
-        self.scheduler = Scheduler()
-        self.posted = []
-        self.sent = []
-        self.heard = asyncio.Event()
-        self.noted = asyncio.Event()
-        self.jobs = Jobs(
-            author=AUTHOR,
-            store=self.store,
-            blobs=self.blobs,
-            transfers=self.transfers,
-            scheduler=self.scheduler,
-            tasks=group,
-            post=self.post,
-            post_durable=self.post_durable,
-        )
-
-    def post(self, event):
-        self.posted.append(event)
-        self.heard.set()
-
-    async def post_durable(self, event):
-        self.posted.append(event)
-        match event:
-            case Submitted():
-                manifest = sign.open_signed(event.manifest, Manifest, AUTHOR.node)
-                row = JobAdded(
-                    job=manifest.job,
-                    manifest=event.manifest,
-                    key=event.key,
-                    reply_secret=event.reply_secret,
-                    wall=event.wall,
-                )
-                await self.write(row)
-            case CancelAsked():
-                await self.write(TasksCancelled(job=event.job, wall=event.wall))
-
-    async def write(self, *rows):
-        await self.store.commit(rows, full=False)
-
-    async def send(self, reply):
-        self.sent.append(reply)
-        if isinstance(reply, Note):
-            self.noted.set()
-
-    async def ask(self, method, request):
-        self.sent = []
-        await method(request, self.send)
-        return self.sent
-
-    async def submit(self, folder, **options):
-        return (await self.ask(self.jobs.submit, control.Submit(folder=str(folder), **options)))[-1]
-
-    async def event(self):
-        async with asyncio.timeout(10):
-            await self.heard.wait()
-        self.heard.clear()
-        return self.posted[-1]
-
-    def result(self, job, task=0, *, outcome=None, store=True, files=()):
-        """Make the sealed result of a task, its files being empty; return it and its blobs."""
-        secret = self.store.secret(job)
-        key = os.urandom(32)
-        tree = Tree(files=tuple(File(name, False, 0, ()) for name in files))
-        refs, parts = body.encrypt(key, ResultBody(tree=tree, output=Tree()))
-        reply = prims.x25519_public(secret.reply_secret)
-        wrapped = seal.seal(reply, key, body.result_context(job, task, 1, LEASE), os.urandom)
-        found = {ref.blob: part for ref, part in zip(refs, parts, strict=True)}
-        if store:
-            for blob, part in found.items():
-                self.blobs.add(blob, part)
-        made = ResultItem(
-            job=job,
-            task=task,
-            attempt=1,
-            lease=LEASE,
-            outcome=outcome or Outcome(reason="ok"),
-            sandbox="strict",
-            key=wrapped,
-            body=refs,
-        )
-        return made, found
-
-    async def settle(self, job, task=0, state="done", outcome=None, files=()):
-        granted = LeaseGranted(lease=LEASE, job=job, task=task, attempt=1, worker=WORKER, wall=Wall(1))
-        item, _ = self.result(job, task, outcome=outcome, files=files)
-        ended = AttemptEnded(lease=LEASE, job=job, task=task, worker=WORKER, result=item, state=state, wall=Wall(2))
-        await self.write(granted, ended)
-        return item
-
-
-@pytest.fixture
-async def rig(opened, tmp_path):
-    async with asyncio.TaskGroup() as group:
-        yield Rig(opened, tmp_path, group)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    path = tmp_path / "mysim"
-    path.mkdir()
-    (path / "main.py").write_text("print('hello')\n")
-    return path
-
-
-def id_of(rig, view):
-    return rig.jobs.find(view.job).job
-
 
 # -- submitting ---------------------------------------------------------------------------------------------------------
 
@@ -306,7 +134,7 @@ async def test_a_result_that_cannot_be_had_now_is_asked_for_again(rig, folder, e
     watcher = rig.jobs.watcher(job)
     rig.jobs.home.collect(Collect(lease=LEASE, peer=WORKER, blobs=item.body))
     assert await rig.event() == CollectFailed(lease=LEASE, reason=reason)
-    [why] = await rig.ask(rig.jobs.why, control.Why(job=to_text(job)))
+    [why] = await rig.ask(rig.jobs.explaining.why, control.Why(job=to_text(job)))
     assert ("results cannot be taken in: the disk is full" in why.text) == isinstance(error, StorageError)
     rig.jobs.unwatch(watcher)
 
@@ -346,10 +174,10 @@ async def test_results_that_cannot_be_written_out_are_kept_and_said(rig, folder)
     assert isinstance(failed, DeliverFailed)
     assert "tried again" in failed.reason
     rig.jobs.notice(facts.TaskResultsStuck(job=job, task=0, reason="no room"))
-    [why] = await rig.ask(rig.jobs.why, control.Why(job=to_text(job)))
+    [why] = await rig.ask(rig.jobs.explaining.why, control.Why(job=to_text(job)))
     assert why.text.startswith("results cannot be written out: no room; nothing is lost")
     rig.jobs.notice(facts.TaskResultsWritten(job=job, task=0))
-    [why] = await rig.ask(rig.jobs.why, control.Why(job=to_text(job)))
+    [why] = await rig.ask(rig.jobs.explaining.why, control.Why(job=to_text(job)))
     assert why.text == rig.scheduler.reason
 
 
@@ -405,24 +233,8 @@ async def test_jobs_show_and_tasks(rig, folder, tmp_path):
     assert [task.state for task in tasks] == ["pending", "pending", "failed", "pending"]
     assert [task.params for task in tasks][2] == {"array": "5", "k": "a"}
     assert (tasks[2].exit, tasks[2].seconds, tasks[2].node, tasks[2].attempts) == (3, 1.5, "worker", 1)
-    [why] = await rig.ask(rig.jobs.why, control.Why(job=first.job))
+    [why] = await rig.ask(rig.jobs.explaining.why, control.Why(job=first.job))
     assert why == Note(text=rig.scheduler.reason)
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [("abc", "too short"), ("abcdefgh", "no job 'abcdefgh'"), ("!!!!", "no job"), ("a" * 60, "no job")],
-)
-async def test_jobs_that_are_not_there(rig, name, words):
-    with pytest.raises(NotFoundError, match=words):
-        rig.jobs.find(name)
-
-
-async def test_tasks_are_named_by_their_numbers(rig, folder):
-    row = rig.jobs.find((await rig.submit(folder, array="3,5")).job)
-    assert (rig.jobs.index(row, 3), rig.jobs.index(row, 5)) == (0, 1)
-    with pytest.raises(NotFoundError, match="no task 4"):
-        rig.jobs.index(row, 4)
 
 
 async def test_cancelling_is_durable_before_it_is_said_and_done_once(rig, folder):
@@ -434,9 +246,9 @@ async def test_cancelling_is_durable_before_it_is_said_and_done_once(rig, folder
     count = len(rig.posted)
     [after] = await rig.ask(rig.jobs.cancel, control.CancelJob(job=view.job))
     assert (after.state, len(rig.posted)) == ("cancelled", count)
-    [why] = await rig.ask(rig.jobs.why, control.Why(job=view.job))
+    [why] = await rig.ask(rig.jobs.explaining.why, control.Why(job=view.job))
     assert "3 cancelled of 3" in why.text
-    [why] = await rig.ask(rig.jobs.why, control.Why(job=view.job, task=2))
+    [why] = await rig.ask(rig.jobs.explaining.why, control.Why(job=view.job, task=2))
     assert why.text.startswith("Task 2")
     assert "cancelled" in why.text
 

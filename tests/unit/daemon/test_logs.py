@@ -4,12 +4,19 @@ import asyncio
 import os
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
+from p2pq.core.placement import TaskSnapshot
+from p2pq.core.records import JobEnded, LeaseEnded, LeaseGranted
+from p2pq.daemon.history import Kept
 from p2pq.daemon.logs import CHUNK_BYTES, PENDING_BYTES_MAX, Logs, aad
-from p2pq.model.ids import LeaseId, NodeId
-from p2pq.wire import seal
+from p2pq.errors import NotFoundError, RefusedError
+from p2pq.model.ids import LeaseId, NodeId, Wall
+from p2pq.model.job import Outcome
+from p2pq.wire import control, seal
 from p2pq.wire.messages import LogData, LogStop, LogWant
+from tests.unit.daemon.jobskit import AUTHOR, id_of
 
 MASTER, OTHER = NodeId(b"m" * 32), NodeId(b"o" * 32)
 LEASE = LeaseId(1, 1)
@@ -135,3 +142,69 @@ async def test_output_that_nobody_asked_for_or_that_another_node_sends_is_not_ta
     assert queue.empty()
     worker.logs.on_message(MASTER, LogData(req=7, offset=0, data=b"x"))
     assert queue.qsize() == 1
+
+
+# -- as master: attempts ------------------------------------------------------------------------------------------------
+
+BAD = Outcome(reason="exit", exit=3)
+
+
+def stored(rig):
+    return Logs(
+        node=AUTHOR.node,
+        guests=Guests(),
+        jobs=rig.jobs,
+        store=rig.store,
+        blobs=rig.blobs,
+        scheduler=rig.scheduler,
+        tasks=None,
+        say=None,
+    )
+
+
+async def read(rig, view, **fields):
+    replies = await rig.ask(stored(rig).logs, control.Logs(job=view.job, **fields))
+    return b"".join(reply.data for reply in replies).decode()
+
+
+async def test_each_attempt_keeps_what_it_printed(rig, folder):
+    view = await rig.submit(folder, array="3,5")
+    job = id_of(rig, view)
+    await rig.settle(job, 1, "pending", BAD, printed="first try")
+    await rig.settle(job, 1, "done", attempt=2, printed="second try")
+    assert await read(rig, view, task=5, attempt=1) == "first try"
+    assert await read(rig, view, task=5, attempt=2) == await read(rig, view, task=5) == "second try"
+    with pytest.raises(NotFoundError, match="no attempt 3; see `p2pq show"):
+        await read(rig, view, task=5, attempt=3)
+    with pytest.raises(RefusedError, match="--attempt is about one task"):
+        await read(rig, view, attempt=1)
+
+
+async def test_an_attempt_without_output_says_why(rig, folder):
+    view = await rig.submit(folder)
+    job = id_of(rig, view)
+    await rig.write(
+        LeaseGranted(lease=LEASE, job=job, task=0, attempt=1, worker=OTHER, wall=Wall(1)),
+        LeaseEnded(lease=LEASE, job=job, task=0, attempt=1, fault="lost", detail="gone"),
+        LeaseGranted(lease=LeaseId(1, 2), job=job, task=0, attempt=2, worker=OTHER, wall=Wall(1)),
+    )
+    with pytest.raises(NotFoundError, match=r"attempt 1 left no output \(lost: gone\)"):
+        await read(rig, view, task=0, attempt=1)
+    with pytest.raises(NotFoundError, match=r"attempt 2 left no output \(its lease is over\)"):
+        await read(rig, view, task=0, attempt=2)
+    rig.scheduler.task = lambda job, task: TaskSnapshot(
+        task=0, state="running", attempts=2, lease=LeaseId(1, 2), worker=AUTHOR.node
+    )
+    assert await read(rig, view, task=0, attempt=2) == ""
+
+
+async def test_a_kept_task_shows_what_it_printed_in_its_own_job(rig, folder):
+    first = await rig.submit(folder, array="0-1")
+    job = id_of(rig, first)
+    await rig.settle(job, 1, printed="long ago")
+    await rig.write(JobEnded(job=job, state="done", wall=Wall(4)))
+    view = await rig.submit(folder, array="0-1")
+    extra = rig.store.job(id_of(rig, view)).extra
+    rig.store.keep_extra(id_of(rig, view), msgspec.structs.replace(extra, kept=(Kept(1, 2, job, 1),)))
+    await rig.write()
+    assert await read(rig, view, task=1) == await read(rig, view, task=1, follow=True) == "long ago"

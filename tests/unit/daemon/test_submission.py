@@ -144,3 +144,38 @@ def test_a_main_that_is_ignored_is_refused(folder, blobs):
     (folder / "other.txt").write_text("x")
     with pytest.raises(UsageError, match="leaves it out"):
         prepare(folder, blobs, exclude=("main.py",))
+
+
+@pytest.mark.parametrize(
+    ("results", "stays"),
+    [
+        ("out", {"main.py", "out.txt"}),
+        ("deep/o [1]", {"main.py", "out.txt", "deep/x"}),
+        ("../out", {"main.py", "out.txt", "out/y", "deep/x"}),
+        ("", {"main.py", "out.txt", "out/y", "deep/x"}),
+    ],
+)
+def test_results_of_earlier_jobs_are_no_input_whatever_they_are_called(folder, blobs, results, stays):
+    for path in ("out.txt", "out/y", "deep/x", "deep/o [1]/z", "deep/o [1].~12~/z", "out.~1~/z"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text("x")
+    place = str(folder / results) if results else ""
+    _, job = opened(prepare(folder, blobs, results=place), blobs)
+    found = {file.path for file in job.tree.files}
+    assert stays <= found
+    assert not any(path.startswith((f"{results}/", f"{results}.~")) for path in found)
+
+
+def test_inputs_are_the_same_until_something_that_matters_changes(folder, blobs):
+    (folder / "data").mkdir()
+    for number in range(50):
+        (folder / "data" / str(number)).write_text("x" * number)
+
+    def inputs(**options):
+        return prepare(folder, blobs, **options).extra.inputs
+
+    first = inputs(sweep=("k=1,2",))
+    assert first == inputs(sweep=("k=1,2,3",), name="other", priority=5, retries=7)
+    assert first not in {inputs(sweep=("j=1,2",)), inputs(sweep=("k=1,2",), args=("x",)), inputs()}
+    (folder / "data" / "49").write_text("y")
+    assert first != inputs(sweep=("k=1,2",))

@@ -1,14 +1,17 @@
 """Jobs and tasks as people see them."""
 
+import msgspec
+
 from p2pq.core.placement import TaskSnapshot
-from p2pq.daemon.history import AttemptRow, JobExtra, JobRow, TaskRow
+from p2pq.daemon.history import AttemptRow, JobExtra, JobRow, Kept, TaskRow
 from p2pq.daemon.submission import Sweep
-from p2pq.daemon.views import job_view, rfc3339, task_view
+from p2pq.daemon.views import attempt_view, job_view, rfc3339, task_view
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import Outcome
 from p2pq.model.params import parse_array, parse_sweep
 
 JOB = JobId(b"j" * 16)
+OTHER = JobId(b"o" * 16)
 WORKER = NodeId(b"w" * 32)
 EXTRA = JobExtra(name="sim", folder="/f", results="/f/results", tasks=10)
 SWEEP = Sweep(parse_array("10-19"), ())
@@ -56,6 +59,8 @@ def test_every_task_of_a_job_is_counted_once():
     assert job(done=2, failed=1, running=3).tasks.pending == 4
     assert job(done=2, failed=1, running=3, cancelled=True).tasks.cancelled == 4
     assert job(done=2, cancelled_tasks=3).tasks.cancelled == 3
+    some_again = job(done=2, failed=1, running=3, cancelled=True, waiting=1)
+    assert (some_again.tasks.cancelled, some_again.tasks.pending) == (3, 1)
 
 
 def test_a_job_of_which_only_the_id_is_known_is_shown():
@@ -86,7 +91,7 @@ def test_why_a_task_came_to_nothing():
     assert task(row("pending", attempt(fault="disk", detail="no room"))).reason == "disk: no room"
     assert task(row("pending", attempt(fault="lost"))).reason == "lost"
     assert task(row("running", attempt(fault="lost"))).reason is None
-    assert task(row("pending", attempt()), cancelled=True).state == "cancelled"
+    assert task(row("pending", attempt()), cancelled=True).state == "pending"  # it was let wait again
     assert task(row("done", attempt()), cancelled=True).state == "done"
 
 
@@ -94,3 +99,23 @@ def test_progress_is_what_the_core_knows():
     running = row("running", attempt())
     assert task(running, TaskSnapshot(task=3, state="running", progress=250)).progress == 0.25
     assert task(running, TaskSnapshot(task=3, state="running")).progress is None
+
+
+def test_kept_tasks_are_done_and_say_where_they_come_from():
+    extra = msgspec.structs.replace(EXTRA, kept=(Kept(0, 2, JOB, 0), Kept(3, 4, OTHER, 7)))
+    view = job_view(JobRow(job=JOB, submitted=Wall(0), extra=extra, done=1, halted="halted after 1 task"), "alice")
+    assert (view.tasks.done, view.tasks.pending, view.kept, view.halted) == (4, 6, 3, "halted after 1 task")
+    kept = task_view(None, 3, SWEEP, extra, lambda _: "", cancelled=True)
+    assert (kept.state, kept.reason, kept.results) == ("done", "kept from job n5xw633p", "/f/results/13")
+    assert task_view(None, 2, SWEEP, extra, lambda _: "").state == "pending"
+    assert [extra.origin(index) for index in (1, 2, 3, 4)] == [(JOB, 1), None, (OTHER, 7), None]
+
+
+def test_every_end_of_an_attempt():
+    def shown(**fields):
+        return attempt_view(attempt(**fields), lambda node: "ann")
+
+    assert shown().state == "running"
+    assert (shown(outcome=Outcome(reason="ok", exit=0)).state, shown(fault="lost").state) == ("done", "lost")
+    failed = shown(outcome=Outcome(reason="exit", exit=3), ended=Wall(1000), counted=False)
+    assert (failed.state, failed.exit, failed.counted, failed.ended) == ("failed", 3, False, "1970-01-01T00:00:01Z")

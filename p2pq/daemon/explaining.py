@@ -1,0 +1,94 @@
+"""Why a job or task is as it is: the answers to ``why`` and ``show JOB.TASK``."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from p2pq.daemon.blame import Verdict, judge
+from p2pq.daemon.catalogue import Catalogue
+from p2pq.daemon.history import JobRow, TaskRow
+from p2pq.daemon.scheduler import Scheduler
+from p2pq.daemon.store import Store
+from p2pq.daemon.views import attempt_view
+from p2pq.model.ids import JobId
+from p2pq.wire import control
+from p2pq.wire.control import Note, Reply
+
+Send = Callable[[Reply], Awaitable[None]]
+
+
+class Explaining:
+    """Says in one sentence how things stand, and whose doing a failure is."""
+
+    def __init__(self, catalogue: Catalogue, store: Store, scheduler: Scheduler, troubles: Mapping[JobId, str]) -> None:
+        """Take the parts; ``troubles`` says of live jobs why their results do not get through on this side."""
+        self._catalogue = catalogue
+        self._store = store
+        self._scheduler = scheduler
+        self._troubles = troubles
+
+    async def attempts(self, request: control.Attempts, send: Send) -> None:
+        """Answer ``Attempts``."""
+        row = self._catalogue.find(request.job)
+        index = self._catalogue.index(row, request.task)
+        await send(self._catalogue.task(row, index, self._catalogue.task_row(row, index)))
+        for attempt in self._store.attempts(row.job, index):
+            await send(attempt_view(attempt, self._scheduler.name_of))
+
+    async def why(self, request: control.Why, send: Send) -> None:
+        """Answer ``Why``."""
+        row = self._catalogue.find(request.job)
+        index = None if request.task is None else self._catalogue.index(row, request.task)
+        if (trouble := self._troubles.get(row.job)) is not None:
+            await send(Note(text=trouble))
+        elif index is not None:
+            await send(self._why_task(row, index))
+        else:
+            found = self._scheduler.why(row.job, None) if row.state is None else None
+            await send(Note(text=found) if found else self._why_over(row))
+
+    def _why_task(self, row: JobRow, index: int) -> Note:
+        task = self._catalogue.task_row(row, index)
+        view = self._catalogue.task(row, index, task)
+        name = f"{self._name(row)}.{view.task}"
+        verdict = self._verdict(row, task)
+        if view.state == "failed":
+            blame = verdict.clause if verdict is not None else view.reason
+            return Note(text=f"Task {view.task} failed: {blame}.", suggestion=self._hint(name, verdict))
+        live = self._scheduler.why(row.job, index) if row.state is None else None
+        if live is not None:
+            if verdict is None:
+                return Note(text=live)
+            return Note(text=f"{live.rstrip('.')} ({verdict.clause}).", suggestion=self._hint(name, verdict))
+        where = f" on {view.node}" if view.node else ""
+        reason = f" ({view.reason})" if view.reason not in (None, "ok", "cancelled") else ""
+        hint = f"`p2pq retry {name} --cancelled` runs it" if view.state == "cancelled" else ""
+        return Note(text=f"Task {view.task}: {view.state}{where}{reason}.", suggestion=hint)
+
+    def _verdict(self, row: JobRow, task: TaskRow | None) -> Verdict | None:
+        """Judge a task that failed or is tried again; one that nothing counts against needs no judge."""
+        if task is None or task.state not in {"pending", "failed"} or not task.attempts:
+            return None
+        return judge(self._store.attempts(row.job, task.task), self._scheduler.name_of)
+
+    def _hint(self, name: str, verdict: Verdict | None) -> str:
+        if verdict is not None and verdict.attempt:
+            return f"see `p2pq logs {name} --attempt {verdict.attempt} --stderr`"
+        return f"see `p2pq show {name}`; `p2pq retry {name}` runs it again"
+
+    def _why_over(self, row: JobRow) -> Note:
+        """Say what became of a job that the core has let go of."""
+        view = self._catalogue.view(row)
+        counts, name = view.tasks, self._name(row)
+        hint = f"see `p2pq tasks {name}`" if counts.failed else ""
+        if counts.failed:
+            hint += f"; `p2pq retry {name}` runs what failed again"
+        elif counts.cancelled:
+            hint = f"`p2pq retry {name} --cancelled` runs the rest"
+        halted = f", {view.halted}" if view.halted else ""
+        return Note(
+            text=f"The job {'has' if view.state == 'failed' else 'is'} {view.state}{halted}: {counts.done} done, "
+            f"{counts.failed} failed, {counts.cancelled} cancelled of {counts.total}.",
+            suggestion=hint,
+        )
+
+    def _name(self, row: JobRow) -> str:
+        return self._catalogue.view(row).job[:8]

@@ -1,0 +1,129 @@
+"""Why a job or a task is as it is, in one sentence and one suggestion."""
+
+from p2pq.core.placement import TaskSnapshot
+from p2pq.core.records import JobEnded, JobHalted, LeaseEnded, LeaseGranted, TaskEnded, TasksCancelled
+from p2pq.model.ids import LeaseId, Wall
+from p2pq.model.job import Outcome
+from p2pq.wire import control
+from p2pq.wire.control import AttemptView, Note, TaskView
+from tests.unit.daemon.jobskit import id_of
+from tests.unit.daemon.storekit import NOW, WORKER
+
+BAD = Outcome(reason="exit", exit=3)
+
+
+async def why(rig, view, task=None):
+    [note] = await rig.ask(rig.jobs.explaining.why, control.Why(job=view.job, task=task))
+    return note
+
+
+async def lose(rig, job, task, attempt):
+    lease = LeaseId(2, attempt)
+    await rig.write(
+        LeaseGranted(lease=lease, job=job, task=task, attempt=attempt, worker=WORKER, wall=Wall(1)),
+        LeaseEnded(lease=lease, job=job, task=task, attempt=attempt, fault="disk", detail="no room"),
+    )
+
+
+async def test_a_live_job_is_explained_by_the_core(rig, folder):
+    view = await rig.submit(folder, array="0-2")
+    assert await why(rig, view) == await why(rig, view, 1) == Note(text=rig.scheduler.reason)
+
+
+async def test_a_task_that_is_tried_again_says_what_became_of_the_attempts(rig, folder):
+    view = await rig.submit(folder, array="0-2")
+    job = id_of(rig, view)
+    await rig.settle(job, 1, "pending", BAD)
+    assert await why(rig, view, 1) == Note(
+        text="no machine has that label (the task failed by its own doing (exit 3 on worker), and nowhere else was it tried).",
+        suggestion=f"see `p2pq logs {view.job[:8]}.1 --attempt 1 --stderr`",
+    )
+
+
+async def test_a_task_that_failed_says_whose_doing_it_was(rig, folder):
+    view = await rig.submit(folder, array="0-2")
+    job, name = id_of(rig, view), view.job[:8]
+    await rig.settle(job, 0, "failed", BAD)
+    assert await why(rig, view, 0) == Note(
+        text="Task 0 failed: the task failed by its own doing (exit 3 on worker), and nowhere else was it tried.",
+        suggestion=f"see `p2pq logs {name}.0 --attempt 1 --stderr`",
+    )
+    await lose(rig, job, 1, 1)
+    detail = "given up after 11 attempts"
+    await rig.write(TaskEnded(job=job, task=1, state="failed", detail=detail, wall=Wall(3)))
+    assert await why(rig, view, 1) == Note(
+        text="Task 1 failed: not the task is at fault, 1 attempt ended by the worker's doing (disk on worker).",
+        suggestion=f"see `p2pq show {name}.1`; `p2pq retry {name}.1` runs it again",
+    )
+    await rig.write(TaskEnded(job=job, task=2, state="failed", detail="deliver: damaged", wall=Wall(3)))
+    assert (await why(rig, view, 2)).text == "Task 2 failed: deliver: damaged."
+
+
+async def test_what_is_over_says_how_and_what_can_be_done(rig, folder):
+    view = await rig.submit(folder, array="0-2")
+    job, name = id_of(rig, view), view.job[:8]
+    await rig.settle(job, 0)
+    await rig.settle(job, 1, "failed", BAD)
+    await rig.write(
+        JobHalted(job=job, detail="halted after 1 failure"),
+        TasksCancelled(job=job, wall=Wall(3)),
+        JobEnded(job=job, state="cancelled", wall=Wall(4)),
+    )
+    assert await why(rig, view) == Note(
+        text="The job is cancelled, halted after 1 failure: 1 done, 1 failed, 1 cancelled of 3.",
+        suggestion=f"see `p2pq tasks {name}`; `p2pq retry {name}` runs what failed again",
+    )
+    assert await why(rig, view, 0) == Note(text="Task 0: done on worker.")
+    assert await why(rig, view, 2) == Note(
+        text="Task 2: cancelled.", suggestion=f"`p2pq retry {name}.2 --cancelled` runs it"
+    )
+
+
+async def test_a_job_that_was_only_cancelled_or_is_done(rig, folder, tmp_path):
+    view = await rig.submit(folder, array="0-1")
+    await rig.write(
+        TasksCancelled(job=id_of(rig, view), wall=Wall(3)),
+        JobEnded(job=id_of(rig, view), state="cancelled", wall=Wall(4)),
+    )
+    assert (await why(rig, view)).suggestion == f"`p2pq retry {view.job[:8]} --cancelled` runs the rest"
+    done = await rig.submit(folder, results=str(tmp_path / "other"))
+    await rig.settle(id_of(rig, done))
+    await rig.write(JobEnded(job=id_of(rig, done), state="done", wall=Wall(4)))
+    assert await why(rig, done) == Note(text="The job is done: 1 done, 0 failed, 0 cancelled of 1.")
+
+
+async def test_a_task_is_shown_with_every_attempt(rig, folder):
+    view = await rig.submit(folder, array="0-2")
+    job = id_of(rig, view)
+    await lose(rig, job, 1, 1)
+    await rig.settle(job, 1, "pending", Outcome(reason="exit", exit=3, run_ms=1500), attempt=2)
+    granted = LeaseGranted(lease=LeaseId(2, 3), job=job, task=1, attempt=3, worker=WORKER, wall=Wall(1))
+    await rig.write(granted)
+    rig.scheduler.task = lambda job, task: TaskSnapshot(task=task, state="running", progress=500)
+    task, lost, failed, running = await rig.ask(rig.jobs.explaining.attempts, control.Attempts(job=view.job, task=1))
+    assert isinstance(task, TaskView)
+    assert (task.state, task.attempts, task.progress) == ("running", 3, 0.5)
+    begun = "1970-01-01T00:00:00Z"
+    assert lost == AttemptView(
+        attempt=1,
+        node="worker",
+        state="lost",
+        granted=begun,
+        ended="1970-04-11T00:00:00Z",
+        reason="disk",
+        detail="no room",
+    )
+    assert NOW == 100 * 24 * 3600 * 1000
+    assert failed == AttemptView(
+        attempt=2,
+        node="worker",
+        state="failed",
+        granted=begun,
+        ended=begun,
+        exit=3,
+        seconds=1.5,
+        max_rss=0,
+        reason="exit",
+        counted=True,
+    )
+    assert running == AttemptView(attempt=3, node="worker", state="running", granted=begun)
