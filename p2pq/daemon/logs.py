@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final, Literal
 
+import msgspec
+
 from p2pq.core.placement import TaskSnapshot
 from p2pq.daemon import delivery
 from p2pq.daemon.blobstore import BlobStore
@@ -179,8 +181,9 @@ class Logs:
         if not found:
             raise NotFoundError(f"the task had no attempt {request.attempt}; see `p2pq show {name}`")
         live = self._live(row, index)
-        if live is not None and live.attempts == request.attempt:
-            await self._stream(row, index, live, request.stream, 0, send, follow=False)
+        if live is not None and found[0].fault is None and found[0].outcome is None:
+            its = msgspec.structs.replace(live, lease=found[0].lease, worker=found[0].worker)
+            await self._stream(row, index, its, request.stream, 0, send, follow=False)
         elif not await self._send(row, index, request.stream, 0, send, attempt=request.attempt):
             what = f"{found[0].fault or 'its lease is over'}{': ' * bool(found[0].detail)}{found[0].detail}"
             raise NotFoundError(f"attempt {request.attempt} left no output ({what}); see `p2pq show {name}`")

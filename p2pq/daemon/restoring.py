@@ -171,6 +171,6 @@ def retried(db: sqlite3.Connection, number: int, row: TasksRetried) -> None:
     db.execute("UPDATE jobs SET halted = '', cancelled = cancelled AND NOT ? WHERE n = ?", (row.rest, number))
     db.executemany(
         "INSERT INTO tasks (n, task, state) VALUES (?, ?, 'pending') ON CONFLICT DO UPDATE SET state = 'pending', "
-        "failures = 0, faults = 0, detail = '', delivered = 0, died = 0, ended = NULL, checkpoint = 0",
+        "failures = 0, faults = 0, detail = '', delivered = 0, died = 0, ended = NULL, checkpoint = 0, decided = NULL",
         ((number, task) for task in IntervalSet(row.tasks)),
     )

@@ -84,9 +84,7 @@ def prepare(
         StorageError: the blobs cannot be kept.
     """
     folder = Path(request.folder)
-    sweep = Sweep(
-        parse_array(request.array) if request.array else (), tuple(parse_sweep(text) for text in request.sweep)
-    )
+    sweep = _sweep(request)
     tasks = count_tasks(sweep.array, sweep.axes)
     # Too long for the first task is said here, not by eleven workers.
     expand(request.args, task_params(sweep.array, sweep.axes, 0), job="", task=0, swept=sweep.axes)
@@ -156,6 +154,11 @@ def inputs_of(body: JobBody) -> bytes:
 def open_sweep(extra: JobExtra | None) -> Sweep:
     """Return what names a job's tasks, from what was kept of it."""
     return msgspec.msgpack.decode(extra.axes, type=Sweep) if extra is not None and extra.axes else Sweep()
+
+
+def _sweep(request: Submit) -> Sweep:
+    array = parse_array(request.array) if request.array else ()
+    return Sweep(array, tuple(parse_sweep(text) for text in request.sweep))
 
 
 def _name(request: Submit) -> str:

@@ -128,12 +128,11 @@ class CancelJob(_Said, frozen=True, kw_only=True):
 
 
 class Retry(_Said, frozen=True, kw_only=True):
-    """Run the failed tasks of a job, or one of them, again. Item: JobView."""
+    """Run the failed tasks of a job (``cancelled``: the cancelled ones too), or one of them, again. Item: JobView."""
 
     job: JobName
     task: int | None = None
     cancelled: bool = False
-    """Cancelled tasks too."""
 
 
 class Why(_Said, frozen=True, kw_only=True):
@@ -279,9 +278,8 @@ class JobView(_Said, frozen=True, kw_only=True, omit_defaults=False):
     results: str
     folder: str = ""
     halted: str = ""
-    """After what it was halted (``--halt``), if it was."""
     kept: int = 0
-    """Tasks that an earlier job had done (``--resume``); they count as done."""
+    """Tasks that an earlier job had done (``--resume``); they count as done. ``halted``: after what it was (``--halt``)."""
 
 
 class TaskView(_Said, frozen=True, kw_only=True, omit_defaults=False):
@@ -305,12 +303,11 @@ class TaskView(_Said, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class AttemptView(_Said, frozen=True, kw_only=True, omit_defaults=False):
-    """An attempt as ``show JOB.TASK`` prints it."""
+    """An attempt as ``show JOB.TASK`` prints it. failed: by the task's own doing; lost: by its worker's, or taken back."""
 
     attempt: int
     node: str
     state: Literal["running", "done", "failed", "lost"]
-    """failed: by the task's own doing; lost: by its worker's doing, or taken back."""
     granted: str
     ended: str | None = None
     exit: int | None = None

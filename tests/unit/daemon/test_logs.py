@@ -186,7 +186,7 @@ async def test_an_attempt_without_output_says_why(rig, folder):
     await rig.write(
         LeaseGranted(lease=LEASE, job=job, task=0, attempt=1, worker=OTHER, wall=Wall(1)),
         LeaseEnded(lease=LEASE, job=job, task=0, attempt=1, fault="lost", detail="gone"),
-        LeaseGranted(lease=LeaseId(1, 2), job=job, task=0, attempt=2, worker=OTHER, wall=Wall(1)),
+        LeaseGranted(lease=LeaseId(1, 2), job=job, task=0, attempt=2, worker=AUTHOR.node, wall=Wall(1)),
     )
     with pytest.raises(NotFoundError, match=r"attempt 1 left no output \(lost: gone\)"):
         await read(rig, view, task=0, attempt=1)
