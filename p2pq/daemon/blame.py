@@ -10,7 +10,7 @@ from p2pq.model.job import Outcome
 
 _NAMED_MAX: Final = 4
 """Ends of attempts that a sentence names; the others are counted."""
-NOBODYS: Final = ("cancelled", "late", "draining", "no-manifest", "evicted")
+NOBODYS: Final = ("cancelled", "late", "draining", "no-manifest", "evicted", "recalled", "refused")
 """Ends of leases that say nothing about task or worker."""
 
 NameOf = Callable[[NodeId], str]
@@ -42,8 +42,13 @@ def judge(attempts: Sequence[AttemptRow], name_of: NameOf) -> Verdict | None:
             clauses.append(f"the task is at fault, it failed on {len(nodes)} machines ({where})")
         else:
             clauses.append(f"the task failed by its own doing ({where}), and nowhere else was it tried")
-    elif own:
-        clauses.append(f"an attempt failed that does not count against the task ({_listed(_ends(own, name_of))})")
+    died = [each for each in own if not each.counted and each.outcome and each.outcome.reason == "runner-died"]
+    suspect = [each for each in own if not each.counted and each not in died]
+    if suspect:
+        where = _listed(_ends(suspect, name_of))
+        clauses.append(f"attempts fail there that succeed elsewhere, which counts against the machine ({where})")
+    if died:
+        clauses.append(f"its runner died, which counts from the second time on ({_listed(_ends(died, name_of))})")
     if faults:
         what = f"{len(faults)} {'attempt' if len(faults) == 1 else 'attempts'} ended by the worker's doing"
         lead = "" if counted else "not the task is at fault, "

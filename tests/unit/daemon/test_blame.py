@@ -61,9 +61,19 @@ def test_both_are_told_and_the_attempt_with_output():
     )
 
 
-def test_a_failure_that_does_not_count_is_called_so():
+def test_a_failure_that_does_not_count_says_why():
     died = row(1, "ann", outcome=Outcome(reason="runner-died"), counted=False)
-    assert judged(died) == Verdict("an attempt failed that does not count against the task (runner-died on ann)", 1)
+    suspect = row(2, "bob", outcome=BAD, counted=False)
+    assert judged(died) == Verdict("its runner died, which counts from the second time on (runner-died on ann)", 1)
+    assert judged(suspect) == Verdict(
+        "attempts fail there that succeed elsewhere, which counts against the machine (exit 3 on bob)", 2
+    )
+    assert judged(died, suspect, row(3, "ann", outcome=BAD)) == Verdict(
+        "the task failed by its own doing (exit 3 on ann), and nowhere else was it tried; "
+        "attempts fail there that succeed elsewhere, which counts against the machine (exit 3 on bob); "
+        "its runner died, which counts from the second time on (runner-died on ann)",
+        3,
+    )
 
 
 @pytest.mark.parametrize(
