@@ -329,7 +329,6 @@ class Change(_Said, frozen=True, kw_only=True):
     """Of the whole job, 0 to 1, counting the progress that running tasks tell."""
     running_s: float = 0.0
     """Seconds since the job was submitted."""
-    mean_task_s: float | None = None
     ended: bool = False
 
 

@@ -131,6 +131,8 @@ async def test_a_result_with_its_checkpoint_counts_and_is_held_until_it_is_forgo
     assert list(bench.blobs._tags) == [("result", LEASE)]
     bench.home.forget(Forget(lease=LEASE))
     assert not bench.blobs._tags
+
+
 # -- what failed attempts printed -----------------------------------------------------------------------------------------
 
 BAD = Outcome(reason="exit", exit=3)
