@@ -31,16 +31,13 @@ from p2pq.wire import control, session
 from p2pq.wire.control import (
     Finding,
     InviteView,
-    KeptLimits,
-    KeptView,
     MemberView,
     MeshView,
     Note,
     PeerView,
-    PolicyView,
     Reply,
-    RunningView,
 )
+from p2pq.wire.parts import KeptLimits, KeptView, PolicyView, RunningView
 
 log = logging.getLogger(__name__)
 

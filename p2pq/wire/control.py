@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pq.model.job import JobState, Resources, SandboxLevel, TaskState
+from p2pq.wire.parts import KeptLimits, KeptView, PolicyView, RunningView
 
 API_VERSION: Final = 1
 FRAME_BYTES_MAX: Final = 64 << 20
@@ -397,49 +398,6 @@ class InviteView(_Said, frozen=True, kw_only=True):
     expires: str
     uses: int
     addresses: tuple[str, ...]
-
-
-class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether guests may run now and why."""
-
-    state: Literal["run", "off", "draining"]
-    reason: str = ""
-
-
-class RunningView(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt that runs on this node."""
-
-    job: str
-    task: int
-    owner: str
-    node: str
-    """Whose job it is: the master's name."""
-    seconds: float
-    own: bool
-    state: str = "running"
-    """``starting`` (files are fetched), ``running``, or ``suspended``: this node slept and asks whether that is its own."""
-
-
-class KeptView(msgspec.Struct, frozen=True, kw_only=True):
-    """Results that wait on this node until the node that gave the tasks acknowledges them."""
-
-    owner: str
-    """Whose jobs they are of."""
-    node: str
-    """Who has not acknowledged them: the master's name."""
-    results: int
-    bytes: int
-    oldest_s: float
-    full: bool
-    """Nothing more is taken of that node before it has acknowledged some."""
-
-
-class KeptLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is kept: results and bytes for each master, and for how long."""
-
-    results: int
-    bytes: int
-    days: int
 
 
 class StatusView(_Said, frozen=True, kw_only=True, omit_defaults=False):

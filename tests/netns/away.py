@@ -24,7 +24,7 @@ from pathlib import Path
 
 import lz4.frame
 
-from p2pq.wire import control
+from p2pq.wire import control, parts
 from tests.e2e import lab
 from tests.netns.lan import Host, Lan, into_one_mesh
 from tests.netns.traces import calm, holding, kept, running, still_at_it, tell_all
@@ -141,7 +141,7 @@ def owner_away(hosts: list[Host], base: Path, seconds: float, leave: Callable[[H
     return found + calm(hosts)
 
 
-def told(host: Host) -> tuple[control.KeptView, ...]:
+def told(host: Host) -> tuple[parts.KeptView, ...]:
     """Return what a host says that it keeps; its command says the same in words."""
     [status] = host.ask(control.Status(), control.StatusView)
     shown = host.ok("status")
@@ -150,7 +150,7 @@ def told(host: Host) -> tuple[control.KeptView, ...]:
     return status.kept
 
 
-def sound(view: control.KeptView) -> bool:
+def sound(view: parts.KeptView) -> bool:
     """Tell whether this says: results of anna's owner, since a moment ago."""
     return (
         view.node == "anna" and bool(view.owner and view.bytes) and view.results >= SLOTS and 0 <= view.oldest_s < JOB_S
