@@ -111,7 +111,10 @@ def start_command(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN40
 @click.option("--now", is_flag=True, help="Kill what runs; it starts again elsewhere.")
 @click.pass_context
 def stop_command(ctx: click.Context, now: bool) -> int:
-    """Stop the node: what has not started is handed back, own tasks go on after the next start."""
+    """Stop the node: what has not started is handed back, what runs ends or leaves a checkpoint within seconds.
+
+    Own tasks go on after the next start.
+    """
     try:
         node = connect(ctx)
     except NodeUnreachableError:

@@ -131,7 +131,7 @@ class Collect(_Effect, frozen=True, kw_only=True):
 
 
 class Forget(_Effect, frozen=True, kw_only=True):
-    """As master: no further attempt starts with the checkpoint in the result under this lease; its blobs need no pin."""
+    """As master: nothing goes on from the result under this lease (any more); its blobs need no pin."""
 
     lease: LeaseId
 

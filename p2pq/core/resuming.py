@@ -54,6 +54,8 @@ class ResumingBook(Book):
         self.out += [fx.Record(row=row), fx.Emit(notice=lost)]
         if item.checkpoint:
             checkpoints.keep(task, item, self.out)
+        else:
+            self.out.append(fx.Forget(lease=lease.id))
         if state == "pending" and job.halted:
             self._end_task(job, lease.task, "cancelled", job.halted, self._clock.at(now))
             self.finish(job, now)

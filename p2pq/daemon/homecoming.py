@@ -20,7 +20,7 @@ from p2pq.daemon.scheduler import Scheduler
 from p2pq.daemon.store import Store
 from p2pq.daemon.transfer import Transfers
 from p2pq.errors import LinkError, RefusedError, Reject, StorageError
-from p2pq.model.ids import JobId, NodeId, Wall, short, to_text
+from p2pq.model.ids import JobId, LeaseId, NodeId, Wall, short, to_text
 from p2pq.model.params import task_number
 from p2pq.wire import body as bodies
 from p2pq.wire import prims, sign
@@ -70,7 +70,7 @@ class Homecoming:
         for job in restored.jobs:
             for task in job.tasks:
                 if task.checkpoint is not None:
-                    self._pin_result(task.checkpoint)
+                    self._blobs.pin(("checkpoint", task.checkpoint.lease), _named(task.checkpoint))
         for row in self._store.live_jobs():
             self._unswept.add(row.job)
             secret = self._store.secret(row.job)
@@ -89,15 +89,16 @@ class Homecoming:
                 if task.state in {"done", "failed"} and not task.delivered:
                     item = self._store.result(job, task.task)
                     if item is not None:
-                        self._pin_result(item)
+                        self._blobs.pin(("result", item.lease), _named(item))
             start = page[-1].task + 1
-
-    def _pin_result(self, item: ResultItem) -> None:
-        self._blobs.pin(("result", item.lease), [ref.blob for ref in (*item.body, *item.blobs)])
 
     def forget(self, effect: Forget) -> None:
         """Perform ``Forget``."""
-        self._blobs.unpin(("result", effect.lease))
+        self._unpin(effect.lease)
+
+    def _unpin(self, lease: LeaseId) -> None:
+        self._blobs.unpin(("result", lease))
+        self._blobs.unpin(("checkpoint", lease))
 
     def keep_output(self, job: JobId, task: int, attempt: int, *, final: bool) -> None:
         """An attempt failed: hold what it printed for as long as its job lives, so that every try can be looked into.
@@ -168,8 +169,11 @@ class Homecoming:
             self._blobs.unpin(tag)
             self._post(CollectFailed(lease=effect.lease, reason="an internal error, see node.log"))
             return
-        if self._scheduler.collecting(effect.lease) is None:
+        item = self._scheduler.collecting(effect.lease)
+        if item is None:
             self._blobs.unpin(tag)  # the task was cancelled, or another attempt of it was faster
+        elif item.checkpoint and not item.outcome.ok:
+            self._blobs.pin(("checkpoint", effect.lease), wanted)  # until ``Forget``, or until it is delivered
         self._post(Collected(lease=effect.lease))
 
     def _secure(self, item: ResultItem | None, wanted: set[bytes]) -> None:
@@ -221,7 +225,7 @@ class Homecoming:
     def _unpin_result(self, effect: Deliver) -> None:
         item = self._store.result(effect.job, effect.task)
         if item is not None:
-            self._blobs.unpin(("result", item.lease))
+            self._unpin(item.lease)
 
     def write_out(self, job: JobId, task: int, to: Path | None) -> Path:
         """Write one task's results into the owner's folder, or below ``to``."""
@@ -240,6 +244,10 @@ class Homecoming:
             tree = select(tree, lambda path: not bodies.in_checkpoint(path))
         delivery.write(tree, self._blobs, folder, umask=row.extra.umask)
         return folder
+
+
+def _named(item: ResultItem) -> list[bytes]:
+    return [ref.blob for ref in (*item.body, *item.blobs)]
 
 
 def _now() -> Wall:

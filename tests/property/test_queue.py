@@ -118,7 +118,7 @@ class Master(RuleBasedStateMachine):
                 assert (row.result.job, row.result.task) == (row.job, row.task), "a result of another task was taken"
                 if row.state in OVER:
                     self.settle(row.job, row.task, row.state)
-                elif row.result.checkpoint:
+                elif row.result.checkpoint or row.result.outcome.reason == "saved":
                     self.pinned[row.lease] = (row.job, row.task)
             case r.TaskEnded():
                 self.settle(row.job, row.task, row.state)

@@ -16,6 +16,7 @@ from p2pq.wire.objects import BlobRef, GrantItem
 from tests.unit.core.mesh import ALICE, BAD, BOB, OK, OWNER, WALL, Bench, receipt, result_item
 from tests.unit.core.savekit import (
     JOB,
+    SAVED,
     bench_of,
     bring,
     checkpoint,
@@ -156,3 +157,15 @@ def test_one_of_two_attempts_that_is_told_to_end_leaves_the_task_to_the_other() 
     assert bench.leases(ALICE) == []
     bench.says(BOB, msg.Return(items=(msg.ReturnItem(again.lease, "draining"),)))
     assert handed_on(bench.ask(ALICE)) == (checkpoint(ALICE, GrantItem(1, 3, LeaseId(1, 3))),)
+
+
+def test_who_says_that_it_saved_and_brings_nothing_is_held_for_nobody() -> None:
+    bench = bench_of()
+    [item] = bench.leases(ALICE)
+    result = result_item(item, SAVED)
+    lost = n.AttemptLost(job=JOB, task=0, attempt=1, worker=ALICE.node, fault="evicted")
+    assert bring(bench, ALICE, item, result)[:3] == [
+        ended(item, result, "pending", counted=False),
+        fx.Emit(notice=lost),
+        fx.Forget(lease=item.lease),
+    ]

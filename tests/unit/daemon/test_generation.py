@@ -135,7 +135,7 @@ async def test_what_could_not_start_leaves_nothing_open(tmp_path: Path, spoil: s
 
 
 async def test_a_life_is_written_down_only_where_that_is_wanted(tmp_path: Path) -> None:
-    app = lasting(tmp_path)
+    app = lasting(tmp_path, listen=free_address())
     async with living(app):
         pass
     assert not app.home.flight.exists()

@@ -128,7 +128,7 @@ async def test_a_result_without_the_checkpoint_that_it_promises_never_counts(ben
 async def test_a_result_with_its_checkpoint_counts_and_is_held_until_it_is_forgotten(bench):
     bench.result(bench.tree(".checkpoint/state"), checkpoint=True, outcome=Outcome(reason="saved"))
     assert await bench.collect() == Collected(lease=LEASE)
-    assert list(bench.blobs._tags) == [("result", LEASE)]
+    assert list(bench.blobs._tags) == [("result", LEASE), ("checkpoint", LEASE)]
     bench.home.forget(Forget(lease=LEASE))
     assert not bench.blobs._tags
 

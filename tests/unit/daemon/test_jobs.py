@@ -156,10 +156,12 @@ async def test_results_are_written_out(rig, folder):
 async def test_a_checkpoint_is_written_out_only_where_it_may_explain_a_failure(rig, folder, outcome, names):
     job = id_of(rig, await rig.submit(folder))
     state = "done" if outcome.ok else "failed"
-    await rig.settle(job, state=state, outcome=outcome, files=("out.txt", ".checkpoint/state"))
+    item = await rig.settle(job, state=state, outcome=outcome, files=("out.txt", ".checkpoint/state"))
+    rig.blobs.pin(("checkpoint", LEASE), [ref.blob for ref in item.body])
     rig.jobs.home.deliver(Deliver(job=job, task=0))
     await rig.event()
     assert sorted(path.name for path in (folder / "results").iterdir()) == names
+    assert ("checkpoint", LEASE) not in rig.blobs._tags
 
 
 async def test_results_that_cannot_be_written_out_are_kept_and_said(rig, folder):
@@ -217,7 +219,7 @@ async def test_after_a_start_checkpoints_are_held(rig, folder):
     tasks = (RestoredTask(task=0, state="pending", checkpoint=item), RestoredTask(task=1, state="running"))
     kept = RestoredJob(job=job, manifest=b"", key=b"", reply_secret=b"", wall=Wall(1), tasks=tasks)
     rig.jobs.home.pin_live(Restored(jobs=(kept,)))
-    assert rig.blobs._tags["result", LEASE] == {ref.blob for ref in item.body}
+    assert rig.blobs._tags["checkpoint", LEASE] == {ref.blob for ref in item.body}
 
 
 # -- telling ------------------------------------------------------------------------------------------------------------
