@@ -286,6 +286,17 @@ def _abort(transport: asyncio.BaseTransport) -> None:
         transport.abort()
 
 
+async def upgrade(stream: web.WebSocketResponse, request: web.Request) -> web.Response | None:
+    """Turn a request into a stream; return what else to answer where that cannot be done."""
+    if not stream.can_prepare(request).ok:
+        return web.Response(status=400, text="not a WebSocket\n")
+    try:
+        await stream.prepare(request)
+    except ConnectionError:  # it has gone: this node slept, or was slow, and the dialler gave up long ago
+        return web.Response(status=400)
+    return None
+
+
 @web.middleware
 async def no_browsers(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse what a web page sends: peers have no Origin."""

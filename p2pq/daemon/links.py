@@ -260,9 +260,8 @@ class Links:
             max_msg_size=WS_MESSAGE_MAX,
             writer_limit=256 << 10,
         )
-        if not stream.can_prepare(request).ok:
-            return web.Response(status=400, text="not a WebSocket\n")
-        await stream.prepare(request)
+        if (no_stream := await gate.upgrade(stream, request)) is not None:
+            return no_stream
         ip = netinfo.plain_ip(request.remote or "")
         responder = session.Responder(self._local(), self._keys.known_mesh(self._is_banned), self._entropy)
         try:

@@ -281,3 +281,20 @@ async def test_routes_of_services(tmp_path: Path) -> None:
                     assert await answer.text() == "ok"
         finally:
             await one.links.close()
+
+
+async def test_who_has_gone_before_it_is_answered_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node that was stopped finds connections whose dialler has given up long ago."""
+
+    async def gone(*_args: object) -> None:
+        raise ConnectionResetError("Cannot write to closing transport")
+
+    (a,) = members(tmp_path, 1)
+    async with running(node(a)) as [one]:
+        monkeypatch.setattr(web.WebSocketResponse, "prepare", gone)
+        async with aiohttp.ClientSession() as http:
+            with pytest.raises(aiohttp.ClientError):
+                await http.ws_connect(f"http://{one.address}/p2pq/1/link")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
