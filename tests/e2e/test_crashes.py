@@ -62,6 +62,8 @@ JOB = [
 ASKED = [
     f"commit.{row}.{when}" for row in ("LeaseEnded", "TaskEnded", "TasksCancelled") for when in ("before", "after")
 ]
+AGAIN = [f"commit.{row}.{when}" for row in ("JobReopened", "TasksRetried") for when in ("before", "after")]
+HALTING = ["commit.JobHalted.before", "commit.JobHalted.after"]
 BANNING = ["commit.BanKept.before", "commit.BanKept.after"]
 MESH = ["mesh.kept", "secret.written", "secret.renamed"]
 JOINING = ["mesh.kept", "secret.written", "secret.renamed", "commit.PeerSeen.before", "commit.PeerSeen.after"]
@@ -72,7 +74,7 @@ MASTER = [f"commit.AttemptEnded.{when}:2" for when in ("before", "after")] + ["b
 def test_every_point_has_a_case():
     cases = {
         name.partition(":")[0]
-        for name in (*START, *OLD, *REPAIR, *JOB, *ASKED, *BANNING, *MESH, *JOINING, *WORKER, *MASTER)
+        for name in (*START, *OLD, *REPAIR, *JOB, *ASKED, *AGAIN, *HALTING, *BANNING, *MESH, *JOINING, *WORKER, *MASTER)
     }
     assert cases == set(crashpoints.POINTS)
 
@@ -224,6 +226,45 @@ def test_while_something_is_asked_for(home, tmp_path, point):
     home.run("cancel", job)
     lab.until(lambda: home.json("show", job)["state"] == "cancelled", "the job ends")
     assert query(home, "SELECT count(*) FROM leases") == [(0,)]
+
+
+@pytest.mark.parametrize("point", AGAIN)
+def test_while_an_ended_job_is_opened_again(home, tmp_path, point):
+    """Either nothing was asked, or what failed runs again: never a job that is neither over nor has anything to run."""
+    flag = "import os, sys; sys.exit(7 if os.environ['P2PQ_ATTEMPT'] == '1' else 0)"
+    folder = lab.make_folder(tmp_path / "job", flag)
+    home.start()
+    assert home.run("submit", "--retries", "0", "--array", "0-1", str(folder)).returncode == 1
+    job = home.json("jobs")[0]["job"]
+    home.stop()
+    start_to_crash(home, point)
+    home.run("retry", "--detach", job)
+    has_crashed(home)
+    home.start()
+    if point.endswith("before"):
+        assert home.json("show", job)["state"] == "failed"
+        assert home.run("retry", job).returncode == 0
+    else:
+        assert home.run("wait", job).returncode == 0
+    # An attempt that was granted in the same transaction died with the node and is made good by a third.
+    tasks = home.json("tasks", job)
+    assert [(task["state"], task["attempts"] in {2, 3}) for task in tasks] == [("done", True)] * 2
+    assert query(home, "SELECT count(*) FROM leases") == [(0,)]
+
+
+@pytest.mark.parametrize("point", HALTING)
+def test_while_a_job_halts(home, tmp_path, point):
+    """A failure that is durable counts after the crash, too: the job halts then, if it had not yet."""
+    main = "import os, sys, time; i = int(os.environ['P2PQ_TASK']); time.sleep(600 * (i == 1)); sys.exit(3)"
+    folder = lab.make_folder(tmp_path / "job", main)
+    start_to_crash(home, point, "--slots", "2")
+    job = home.submit("--retries", "0", "--halt", "now,fail=1", "--array", "0-5", str(folder))
+    has_crashed(home)
+    home.start("--slots", "2")
+    assert home.run("wait", job, timeout=60).returncode == 1
+    shown = home.json("show", job)
+    assert (shown["state"], shown["halted"]) == ("cancelled", "halted after 1 failure")
+    assert shown["tasks"]["failed"] + shown["tasks"]["cancelled"] == 6
 
 
 @pytest.mark.parametrize("point", MESH)
