@@ -27,7 +27,7 @@ import lz4.frame
 from p2pq.wire import control, parts
 from tests.e2e import lab
 from tests.netns.lan import Host, Lan, into_one_mesh
-from tests.netns.traces import calm, holding, kept, running, still_at_it, tell_all
+from tests.netns.traces import at_it, calm, holding, kept, running, still_at_it, tell_all
 
 NAMES = ("anna", "bert", "carl")
 SLOTS = 2
@@ -205,6 +205,8 @@ def owner_stopped(hosts: list[Host], base: Path, seconds: float) -> list[str]:
     owner, *others = hosts
     job = Marked(owner, base, tasks=18)
     held = set().union(*job.spread(hosts).values())
+    # A sandbox that only starts would find, when it goes on, that it had no answer for too long; its task would go elsewhere.
+    lab.until(lambda: len(at_it(job.job)) >= len(held), "all of them have begun")
     expired = -expirations(owner)
     tell_all(owner, signal.SIGSTOP)
     try:
