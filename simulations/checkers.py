@@ -76,6 +76,8 @@ class Checkers:
         self._liars: set[NodeId] = set()
         self._settling: list[_Task] = []
         """Tasks that the transaction at hand has settled."""
+        self.killed = 0
+        """Attempts that ran on machines which went down."""
         self.expected = 0
         """Jobs that will be submitted in all."""
         self.open = 0
@@ -330,7 +332,7 @@ class Checkers:
         insist(not self._live, "a lease is live though all jobs have ended")
         called_for = sum(job.settled + job.retried for job in kept)
         starts = sum(job.starts for job in kept)
-        limit = called_for + sum(job.again for job in kept) if clean else STARTS_MAX * called_for + 20
+        limit = called_for + sum(job.again for job in kept) if clean else STARTS_MAX * called_for + self.killed + 20
         insist(starts <= limit, f"{starts} attempts were started for {called_for} that were called for")
 
 

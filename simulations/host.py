@@ -212,6 +212,7 @@ class Host:
         self.life += 1
         self._clock.reset()
         self._waiting.clear()
+        self._checkers.killed += len(self._running)
         self._running.clear()
         self._still.clear()
         self._disk.crash(power=silent)
@@ -226,6 +227,7 @@ class Host:
 
     def leave(self) -> None:
         """Go down politely: leases are handed back first."""
+        self._checkers.killed += len(self._running)
         self.post(ev.Drain(now=True))
 
     @property

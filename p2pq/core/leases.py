@@ -110,10 +110,18 @@ class Leases:
         return self._live.get(lease)
 
     def standing(self, lease: LeaseId) -> Standing:
-        """Tell whether a lease is live, was once granted, may have been, or was never granted by this master."""
+        """Tell whether a lease is live, was once granted, may have been, or was never granted by this master.
+
+        One of a later epoch is over: a life granted it that this master has forgotten, as its disk was lost and its clock is
+        behind. Whoever holds it must let go of it, or it would be taken for one that is granted when the epochs get there.
+        """
         if lease in self._live:
             return "live"
-        if lease.counter < 0 or lease.epoch < 0 or lease >= self.mark:
+        if lease.counter < 0 or lease.epoch < 0:
+            return "unknown"
+        if lease.epoch > self.epoch:
+            return "over"
+        if lease >= self.mark:
             return "unknown"
         if not 0 < lease.epoch <= self._rebuilt or lease.counter in self._settled.get(lease.epoch, ()):
             return "over"

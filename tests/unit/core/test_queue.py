@@ -190,11 +190,22 @@ def test_what_must_not_be_said_is_dropped() -> None:
     assert busy.says(ALICE, repeated) == [drop(ALICE, "repeated request")]
     busy.join(BOB)
     stranger = [drop(BOB, "lease was never granted to it")]
-    foreign = (item.lease, lease(99), LeaseId(9, 0))
+    foreign = (item.lease, lease(99))
     assert busy.says(BOB, msg.Heartbeat(beats=tuple(msg.Beat(one) for one in foreign))) == stranger
     assert busy.says(BOB, msg.Holding(leases=foreign)) == stranger
     assert busy.says(BOB, msg.Return(items=tuple(msg.ReturnItem(one, "late") for one in foreign))) == stranger
     assert busy.queue.tasks(JOB)[0].state == "running"
+
+
+def test_whoever_holds_a_lease_of_a_life_that_is_forgotten_lets_go_of_it() -> None:
+    """The disk of this master was lost while its clock was behind: its epoch is lower than one that it has used."""
+    busy = bench(ALICE)
+    future = LeaseId(9, 4)
+    over = fx.Send(peer=ALICE.node, message=msg.Cancel(leases=(future,)))
+    assert busy.says(ALICE, msg.Holding(leases=(future,))) == [over]
+    late = fx.Emit(notice=n.LateResult(lease=future, worker=ALICE.node))
+    kept = ready(ALICE, result_item(GrantItem(0, 1, future)))
+    assert busy.says(ALICE, kept) == [late, receipt(ALICE, "late", future)]
 
 
 def test_a_worker_without_a_usable_key_is_cut_off_and_costs_no_task() -> None:
