@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from simulations import fairness, replay, swarm
+from simulations import fairness, replay, swarm, weight
 from simulations.planted import planted
 from simulations.play import Report, play
 from simulations.scenarios import SCENARIOS, Scenario
@@ -19,6 +19,8 @@ def main(argv: Sequence[str]) -> int:
         return replay.main(argv[1:])
     if argv[:1] == ["swarm"]:
         return swarm.main(argv[1:])
+    if argv[:1] == ["weight"]:
+        return weight.main(argv[1:])
     if argv[:1] == ["seeds"]:
         return seeds(argv[1:])
     return one(argv)

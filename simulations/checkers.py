@@ -76,6 +76,8 @@ class Checkers:
         self._liars: set[NodeId] = set()
         self._settling: list[_Task] = []
         """Tasks that the transaction at hand has settled."""
+        self.starts_at: Counter[NodeId] = Counter()
+        """Attempts started, by host."""
         self.killed = 0
         """Attempts that ran on machines which went down."""
         self.expected = 0
@@ -290,6 +292,7 @@ class Checkers:
         task.starts += 1
         job.starts += 1
         self.starts += 1
+        self.starts_at[host] += 1
         insist(task.starts <= FAULTS_MAX + job.retries + 2 + task.excused, "a task runs again and again")
 
     def handed_back(self, host: NodeId, master: NodeId, leases: Sequence[LeaseId]) -> None:

@@ -56,6 +56,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How wrong its wall clock is."""
     minor: int = msg.MINOR
     """The newest minor version of the protocol that it speaks."""
+    slower: float = 1.0
+    """Attempts take so many times as long here."""
+    fails_s: float | None = None
+    """Every attempt fails here after so long."""
 
 
 class Misfortune(msgspec.Struct):
@@ -449,7 +453,9 @@ class Host:
 
     def _behaviour(self, plan: JobPlan, start: fx.Start) -> tuple[float, Outcome]:
         """Return how long an attempt runs here and how it ends."""
-        length_s = min(plan.length_s(start.job, start.task), plan.limits.time_s)
+        if self._plan.fails_s is not None:
+            return self._plan.fails_s, Outcome(reason="exit", exit=1, run_ms=round(1000 * self._plan.fails_s))
+        length_s = min(self._plan.slower * plan.length_s(start.job, start.task), plan.limits.time_s)
         return length_s, outcome_of(plan, start.job, start.task, start.attempt, length_s)
 
     def _exited(self, serial: int, start: fx.Start, outcome: Outcome) -> None:

@@ -42,6 +42,8 @@ class Report(msgspec.Struct, kw_only=True):
     ideal_s: float
     """What the work would take if it were cut finely and no slot ever stood idle."""
     attempts: int
+    last_attempts: int
+    """Of these, on the last host."""
     messages: int
     bytes: int
     lost: int
@@ -73,7 +75,7 @@ class Report(msgspec.Struct, kw_only=True):
                 f"seed {self.seed}: {self.nodes} nodes, {self.slots} slots, {self.tasks} tasks",
                 f"settled   {self.settled} ({states})",
                 f"makespan  {self.makespan_s:.1f} s simulated (the work alone: {self.ideal_s:.1f} s)",
-                f"attempts  {self.attempts}",
+                f"attempts  {self.attempts} ({self.last_attempts} on the last host)",
                 f"messages  {self.messages} ({self.bytes / 1e6:.1f} MB, {self.lost} lost)",
                 f"faults    {self.crashes} crashes, {self.cuts} partitions, {self.flaps} flapping hosts, {self.pauses} stops",
                 f"lies      {self.lies}",
@@ -155,6 +157,8 @@ class Play:
         return Plan(
             index=index, name=f"w{index}", owner="workers", caps=("work",), profile=offer, own=Profile(),
             links_max=self.masters, listens=False, submits=False, dials=tuple(range(self.masters)),
+            slower=self.scenario.slower if index == self.nodes - 1 else 1.0,
+            fails_s=self.scenario.fails_s if index == self.nodes - 1 else None,
         )  # fmt: skip
 
     def _submissions(self, rng: Random) -> None:
@@ -225,6 +229,7 @@ class Play:
             makespan_s=makespan_s,
             ideal_s=self.work_s / self.slots,
             attempts=self.checkers.starts,
+            last_attempts=self.checkers.starts_at[self.hosts[-1].node_id],
             messages=self.network.messages,
             bytes=self.network.bytes,
             lost=self.network.lost,

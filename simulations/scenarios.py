@@ -47,6 +47,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     work: Callable[[Random, int], list[JobPlan]] = lambda rng, tasks: workload(rng, tasks, 2.0)
     arrive_s: float = 30.0
     """The jobs are submitted within so many seconds."""
+    slower: float = 1.0
+    """On the last host attempts take so many times as long."""
+    fails_s: float | None = None
+    """On the last host every attempt fails after so long."""
     script: Callable[[Stage], None] | None = None
     """What happens besides the faults that are drawn."""
     checks: int = 1
@@ -84,6 +88,18 @@ def swarm_faults(rng: Random) -> Faults:
 
 def _equal(mean_s: float) -> Callable[[Random, int], list[JobPlan]]:
     return lambda _, tasks: [JobPlan(tasks=tasks, mean_s=mean_s)]
+
+
+def _broken(_: Random, tasks: int) -> list[JobPlan]:
+    return [JobPlan(tasks=tasks // 2, mean_s=0.005, fails=1.0), JobPlan(tasks=tasks // 2, mean_s=1.0)]
+
+
+def _failing(_: Random, tasks: int) -> list[JobPlan]:
+    return [
+        JobPlan(tasks=tasks // 2, mean_s=0.1, fails=0.5, retries=3),
+        JobPlan(tasks=tasks // 4, mean_s=0.01, fails=1.0, retries=2),
+        JobPlan(tasks=tasks // 4, mean_s=1.0, retries=0),
+    ]
 
 
 def _thousand(_: Random, tasks: int) -> list[JobPlan]:
@@ -158,6 +174,25 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         about="the master is stopped for five minutes, and later sleeps for as long",
         nodes=7, masters=1, slots=(1, 1), tasks=60, work=_equal(50.0), arrive_s=0.0, script=_sleeping_master,
         faults_s=705.0,
+    ),
+    "blackhole": Scenario(
+        about="every task fails within 5 ms on one worker of ten",
+        nodes=11, masters=1, slots=(1, 1), tasks=10_000, work=_equal(0.1), fails_s=0.005, arrive_s=0.0, checks=500,
+    ),
+    "broken-job": Scenario(
+        about="a job of which every attempt fails within 5 ms, and a good one after it",
+        nodes=11, masters=1, slots=(1, 1), tasks=400, work=_broken, arrive_s=0.0,
+    ),
+    "one-node": Scenario(
+        about="a mesh of one, and tasks that fail now and then or always", nodes=1, own=True, tasks=40, work=_failing,
+        arrive_s=0.0,
+    ),
+    "two-nodes": Scenario(
+        about="a mesh of two, and tasks that fail now and then or always", nodes=2, tasks=40, work=_failing, arrive_s=0.0,
+    ),
+    "slow-worker": Scenario(
+        about="one worker of ten is 20 times slower", nodes=11, masters=1, slots=(1, 1), tasks=100, work=_equal(1.0),
+        slower=20.0, arrive_s=0.0,
     ),
     "short": Scenario(about="one job of 10 ms tasks, clean", tasks=5000, masters=1, slots=(1, 1), nodes=11,
                       work=_equal(0.01), arrive_s=0.0, checks=100),
