@@ -16,6 +16,7 @@ from simulations.liar import Liar, habits_of
 from simulations.nemesis import Nemesis
 from simulations.network import Network
 from simulations.scenarios import Scenario
+from simulations.sizes import size_of
 from simulations.work import JobPlan
 from simulations.world import World
 
@@ -26,6 +27,14 @@ START_S = 3.0
 """The first submissions: by then everybody has met."""
 SETTLE_S = 240.0
 """After the last job has ended: so long until every worker has forgotten what it held."""
+
+
+NODE_BYTES_MAX = 60_000
+PEER_BYTES_MAX = 3_000
+"""What a node may hold in memory when all is over, and for each other node."""
+GRANT_MESSAGES_MAX = 6
+LINK_MESSAGES_MAX = 8
+"""Messages per attempt granted and per end of a link that came up, besides heartbeats."""
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -213,6 +222,17 @@ class Play:
                 "a worker still holds something though all jobs have ended",
             )
             insist(not host.node.jobs(), "a master still has a job that has ended")
+            most = NODE_BYTES_MAX + PEER_BYTES_MAX * self.nodes
+            insist(size_of(host.node) <= most, "a node remembers more than it has a use for")
+        if not self.nemesis.faults.liars:
+            notices = self.world.notices
+            said = (
+                GRANT_MESSAGES_MAX * notices["TaskGranted"]
+                + LINK_MESSAGES_MAX * notices["PeerUp"]
+                + self.nodes * self.world.now / ScheduleSettings().heartbeat_s
+                + 100
+            )
+            insist(self.network.messages <= said, "more was said than the work and the links called for")
         for one in self.hosts:
             for other in self.hosts[: one.index]:
                 if self.scenario.links_max is None and self._may_link(one.index, other.index):

@@ -1,10 +1,8 @@
 """What a job of very many tasks weighs: the master's memory and the messages per task, without, with few and with many faults."""
 
 import argparse
-import gc
 import sys
 from collections.abc import Sequence
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Final
 
 import msgspec
@@ -13,6 +11,7 @@ from simulations.host import Host
 from simulations.nemesis import Faults
 from simulations.play import START_S, Play
 from simulations.scenarios import Scenario
+from simulations.sizes import size_of
 from simulations.work import JobPlan
 
 TASKS: Final = 100_000
@@ -24,7 +23,6 @@ PROBE_S: Final = 2.0
 MOMENT_S: Final = 1e-6
 GROWTH_MAX: Final = 1.5
 """Memory per task with many faults, compared with few."""
-_PASSED: Final = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
 
 
 class Weight(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,21 +55,6 @@ COLUMNS: Final = (
     "messages per task", "run, s",
 )  # fmt: skip
 HEAD: Final = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
-
-
-def size_of(root: object) -> int:
-    """Return the bytes of everything that hangs on an object, code and types left out."""
-    seen: set[int] = set()
-    waiting: list[object] = [root]
-    total = 0
-    while waiting:
-        found = waiting.pop()
-        if id(found) in seen or isinstance(found, _PASSED):
-            continue
-        seen.add(id(found))
-        total += sys.getsizeof(found)
-        waiting += gc.get_referents(found)
-    return total
 
 
 def weigh(faults: str, tasks: int = TASKS, seed: int = 1) -> Weight:

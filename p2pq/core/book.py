@@ -10,15 +10,15 @@ from p2pq.core import checkpoints, records
 from p2pq.core import effects as fx
 from p2pq.core.clock import WallClock
 from p2pq.core.deadlines import Deadlines
-from p2pq.core.docket import BACKOFF_MAX_S, Docket
+from p2pq.core.docket import BACKOFF_MAX_S
 from p2pq.core.jobs import OVER, Job, Task
+from p2pq.core.judging import Judge
 from p2pq.core.leases import Lease, Leases
 from p2pq.core.placement import TaskSnapshot
-from p2pq.core.standing import Budgets
 from p2pq.model import notice
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, TaskKey, Wall
-from p2pq.model.job import FAULTS_MAX, Fault, Outcome, TaskState
+from p2pq.model.job import FAULTS_MAX, Fault, TaskState
 from p2pq.wire.objects import GrantItem
 
 AVOID_S: Final = 60.0
@@ -30,14 +30,9 @@ _UNCOUNTED: Final[tuple[Fault, ...]] = ("late", "draining", "refused", "no-manif
 """Handed back unstarted: nobody's failure."""
 _AT_ONCE: Final[tuple[Fault, ...]] = ("late", "draining", "no-manifest", "evicted", "recalled", "lost", "expired")
 """Says nothing about how the task would fare on the next worker, or on this one again."""
-FAULTS_EACH: Final = 3
-"""Faults of one worker that count against one task, while another could run it."""
-
-Probe = tuple[JobId | None, NodeId]
-"""Somebody who must wait for an attempt: of one job, or (None) of any."""
 
 
-class Book(Docket):
+class Book(Judge):
     """The open jobs of this node and the leases on their tasks. What is to be done is appended to ``out``."""
 
     def __init__(
@@ -62,19 +57,13 @@ class Book(Docket):
         Raises:
             Reject: a restored manifest is not this node's: the store belongs to another key.
         """
-        super().__init__(node, clock)
+        leases = Leases(restored.epoch + 1, settings.lease_s, restored.settled, restored.rebuilt)
+        super().__init__(node, clock, leases, settings.backoff_s, other_is_able)
         self._settings = settings
-        self._other_is_able = other_is_able
-        self.leases = Leases(restored.epoch + 1, settings.lease_s, restored.settled, restored.rebuilt)
         self.rests: Deadlines[TaskKey] = Deadlines()
         """Tasks that rest until then, or avoid a worker until then."""
         self.tails: Deadlines[JobId] = Deadlines()
         """Jobs of which nothing waits, and when an attempt will have taken too long."""
-        self.probes: Deadlines[Probe] = Deadlines()
-        """Workers that must wait until then."""
-        self.wake: list[NodeId] = []
-        """Workers that may have something now that was kept from them; whoever reads it empties it."""
-        self._budgets = Budgets()
         self.out.append(fx.Record(row=records.EpochBegun(epoch=restored.epoch + 1)))
         self._restore(restored, now)
 
@@ -198,6 +187,7 @@ class Book(Docket):
     def _lost(self, lease: Lease, fault: Fault, detail: str, now: Mono) -> None:
         job = self.jobs[lease.job]
         task = job.tasks[lease.task]
+        self._unblock(job, lease.worker)
         counted = fault not in _UNCOUNTED and self._charge(job, task, lease.worker, now)
         task.faults += counted
         task.detail = f"{fault}: {detail}" if detail else fault
@@ -229,19 +219,6 @@ class Book(Docket):
             rests = fault not in _AT_ONCE or task.returns > RETURNS_FREE
             self._requeue(job, lease.task, lease.worker if rests else None, now)
         self._tail(job, now)
-
-    def _charge(self, job: Job, task: Task, worker: NodeId, now: Mono) -> bool:
-        """A worker lost an attempt by its own doing: remember that; return whether it counts against the task as well.
-
-        One worker alone cannot use up a task's faults while there is another to try; a task that kills whatever worker it
-        gets is given up all the same.
-        """
-        if (until := self._budgets.fault(worker, now, self._settings.backoff_s)) is not None:
-            self.probes.set((None, worker), until)
-        again = task.dropped.count(worker) >= FAULTS_EACH
-        if not again:
-            task.dropped += (worker,)
-        return not again or task.returns >= FAULTS_EACH * FAULTS_MAX or not self._other_is_able(job, worker)
 
     def _requeue(self, job: Job, index: int, avoid: NodeId | None, now: Mono) -> None:
         """A task that ran is pending again: at once, or after a pause and if possible on another worker."""
@@ -283,6 +260,7 @@ class Book(Docket):
         self.leases.settle(lease)
         job = self.jobs[lease.job]
         task = job.tasks[lease.task]
+        self._unblock(job, lease.worker)
         outcome = item.outcome
         # The first death of a runner may well be the runner's or the machine's fault.
         counted = outcome.reason != "runner-died" or task.died
@@ -325,57 +303,6 @@ class Book(Docket):
                 self._requeue(job, lease.task, lease.worker, now)
         self._tail(job, now)
         return over
-
-    def _judge(self, job: Job, lease: Lease, outcome: Outcome, now: Mono, *, counted: bool) -> bool:
-        """Take in how an attempt fared at its worker; return whether a failure is held against that, not against the task.
-
-        ``counted``: whether it would count against the task otherwise.
-        """
-        worker, task, standing = lease.worker, job.tasks[lease.task], job.standing
-        self._budgets.ended(worker)
-        if outcome.ok:
-            standing.succeeded(worker)
-            job.tail.pace.took(now - lease.granted)
-            return False
-        elsewhere = tuple(other for other in task.blame if other != worker)
-        standing.failed(worker, lease.task, lease.attempt if counted else 0, elsewhere)
-        if worker not in task.blame:
-            task.blame += (worker,)
-        suspect = standing.suspect(worker)
-        if not (suspect or standing.cautious(worker)) or not self._other_is_able(job, worker):
-            return False
-        self.probes.set((job.id, worker), standing.pause(worker, now, self._settings.backoff_s))
-        if suspect:
-            self._forgive(job, lease)
-        return suspect
-
-    def _forgive(self, job: Job, lease: Lease) -> None:
-        """What failed at a suspect does not count against the tasks any more; it is asked for anew elsewhere."""
-        forgiven = job.standing.forgive(lease.worker)
-        suspected = notice.WorkerSuspected(job=job.id, worker=lease.worker, failures=job.standing.streak(lease.worker))
-        self.out.append(fx.Emit(notice=suspected))
-        for index, attempt in forgiven.items():
-            task = job.tasks[index]
-            if task.state not in OVER and index != lease.task:
-                task.failures -= 1
-                self.out.append(fx.Record(row=records.FailureForgiven(job=job.id, task=index, attempt=attempt)))
-
-    def allowance(self, job: Job, worker: NodeId, limit: int, now: Mono) -> int:
-        """Return how many attempts of the job the worker may have now, at most ``limit``: fewer if it must prove itself."""
-        budget = self._budgets.get(worker)
-        if budget is not None and budget.slow:
-            if now < budget.until or self.leases.count(worker):
-                return 0
-            limit = min(limit, 1)
-        if not self.held_back(job, worker):
-            return limit
-        waits = now < job.standing.until(worker) or any(lease.job == job.id for lease in self.leases.held(worker))
-        return 0 if waits else min(limit, 1)
-
-    def held_back(self, job: Job, worker: NodeId) -> bool:
-        """Tell whether a worker gets one attempt of the job at a time, because of how those before fared there."""
-        standing = job.standing
-        return (standing.suspect(worker) or standing.cautious(worker)) and self._other_is_able(job, worker)
 
     # -- the end --------------------------------------------------------------------------------------------------------
 
@@ -436,6 +363,7 @@ class Book(Docket):
         """End the lease of an attempt that nobody needs; what the task becomes is said by the caller, in this turn."""
         lease = self.leases.get(lease_id)
         assert lease is not None, "the lease of a running task is live"
+        self._unblock(job, lease.worker)
         self._stop(job, task, lease_id, now)
         row = records.LeaseEnded(
             lease=lease.id, job=job.id, task=lease.task, attempt=lease.attempt, fault="cancelled", counted=False

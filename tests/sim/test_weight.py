@@ -1,6 +1,7 @@
 """A job of many tasks costs a master nothing for tasks that wait, and little for those that are over, whatever goes wrong."""
 
-from simulations.weight import size_of, weigh
+from simulations.sizes import size_of
+from simulations.weight import weigh
 
 
 def test_sizes_are_of_all_that_hangs_on_an_object():

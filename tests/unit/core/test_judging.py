@@ -5,12 +5,25 @@ import msgspec
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core import records as r
-from p2pq.core.book import FAULTS_EACH
+from p2pq.core.judging import FAULTS_EACH
 from p2pq.core.standing import CAUTION, FAULTS_FREE, OTHERS_MIN
 from p2pq.model import notice as n
 from p2pq.model.job import FAULTS_MAX
 from p2pq.wire import messages as msg
-from tests.unit.core.mesh import ALICE, BAD, BOB, OK, PROFILE, Bench, GrantItem, Member, job_id, submitted
+from tests.unit.core.mesh import (
+    ALICE,
+    BAD,
+    BOB,
+    OK,
+    PROFILE,
+    Bench,
+    GrantItem,
+    Member,
+    job_id,
+    ready,
+    result_item,
+    submitted,
+)
 
 JOB = job_id()
 
@@ -196,3 +209,19 @@ def test_people_are_told_who_is_left_out() -> None:
     fresh.says(BOB, msg.ProfileIs(profile=msgspec.structs.replace(PROFILE, accepts=True, slots=4)))
     assert fresh.queue.workers()[0].held_back is False
     assert [worker.held_back for worker in fresh.queue.workers(fresh.queue._book.jobs[JOB])] == [True, False]
+
+
+def test_who_was_told_nothing_while_its_one_attempt_was_fetched_is_told_when_that_is_over() -> None:
+    """Its slot is free before its result is here: it asks for everything, gets nothing, and would sleep for ever."""
+    fresh = bench(ALICE, BOB)
+    for _ in range(FAULTS_FREE):
+        item = one(fresh, ALICE)
+        fresh.tick(0.01)
+        drops(fresh, ALICE, item)
+    fresh.tick(1.0)
+    item = one(fresh, ALICE)
+    fresh.says(ALICE, ready(ALICE, result_item(item)))
+    assert fresh.leases(ALICE) == []
+    told = [each for each in fresh.do(ev.Collected(lease=item.lease)) if isinstance(each, fx.Send)]
+    assert [each.peer for each in told if isinstance(each.message, msg.HasWork)] == [ALICE.node]
+    assert len(fresh.leases(ALICE)) == 4

@@ -1,0 +1,126 @@
+"""The judgements of a master: what counts against a task, what against its worker, and who must prove itself.
+
+What fails and how it counts is told by the book; ``standing`` holds how workers fare.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from p2pq.core import effects as fx
+from p2pq.core import records
+from p2pq.core.clock import WallClock
+from p2pq.core.deadlines import Deadlines
+from p2pq.core.docket import Docket
+from p2pq.core.jobs import OVER, Job, Task
+from p2pq.core.leases import Lease, Leases
+from p2pq.core.standing import Budgets
+from p2pq.model import notice
+from p2pq.model.ids import JobId, Mono, NodeId
+from p2pq.model.job import FAULTS_MAX, Outcome
+
+FAULTS_EACH: Final = 3
+"""Faults of one worker that count against one task, while another could run it."""
+
+Probe = tuple[JobId | None, NodeId]
+"""Somebody who must wait for an attempt: of one job, or (None) of any."""
+
+
+class Judge(Docket):
+    """The open jobs of a master and what it holds against the workers that run them."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        clock: WallClock,
+        leases: Leases,
+        backoff_s: float,
+        other_is_able: Callable[[Job, NodeId], bool],
+    ) -> None:
+        """Hold nothing against anybody.
+
+        Args:
+            node: this master.
+            clock: for the rows' wall times.
+            leases: the live ones.
+            backoff_s: the first pause.
+            other_is_able: whether a linked worker besides that one could run tasks of that job.
+        """
+        super().__init__(node, clock)
+        self.leases = leases
+        self._backoff_s = backoff_s
+        self._other_is_able = other_is_able
+        self._budgets = Budgets()
+        self.probes: Deadlines[Probe] = Deadlines()
+        """Workers that must wait until then."""
+        self.wake: list[NodeId] = []
+        """Workers that may have something now that was kept from them; whoever reads it empties it."""
+
+    def _charge(self, job: Job, task: Task, worker: NodeId, now: Mono) -> bool:
+        """A worker lost an attempt by its own doing: remember that; return whether it counts against the task as well.
+
+        One worker alone cannot use up a task's faults while there is another to try; a task that kills whatever worker it
+        gets is given up all the same.
+        """
+        if (until := self._budgets.fault(worker, now, self._backoff_s)) is not None:
+            self.probes.set((None, worker), until)
+        again = task.dropped.count(worker) >= FAULTS_EACH
+        if not again:
+            task.dropped += (worker,)
+        return not again or task.returns >= FAULTS_EACH * FAULTS_MAX or not self._other_is_able(job, worker)
+
+    def _judge(self, job: Job, lease: Lease, outcome: Outcome, now: Mono, *, counted: bool) -> bool:
+        """Take in how an attempt fared at its worker; return whether a failure is held against that, not against the task.
+
+        ``counted``: whether it would count against the task otherwise.
+        """
+        worker, task, standing = lease.worker, job.tasks[lease.task], job.standing
+        self._budgets.ended(worker)
+        if outcome.ok:
+            standing.succeeded(worker)
+            job.tail.pace.took(now - lease.granted)
+            return False
+        elsewhere = tuple(other for other in task.blame if other != worker)
+        standing.failed(worker, lease.task, lease.attempt if counted else 0, elsewhere)
+        if worker not in task.blame:
+            task.blame += (worker,)
+        suspect = standing.suspect(worker)
+        if not (suspect or standing.cautious(worker)) or not self._other_is_able(job, worker):
+            return False
+        self.probes.set((job.id, worker), standing.pause(worker, now, self._backoff_s))
+        if suspect:
+            self._forgive(job, lease)
+        return suspect
+
+    def _forgive(self, job: Job, lease: Lease) -> None:
+        """What failed at a suspect does not count against the tasks any more; it is asked for anew elsewhere."""
+        forgiven = job.standing.forgive(lease.worker)
+        suspected = notice.WorkerSuspected(job=job.id, worker=lease.worker, failures=job.standing.streak(lease.worker))
+        self.out.append(fx.Emit(notice=suspected))
+        for index, attempt in forgiven.items():
+            task = job.tasks[index]
+            if task.state not in OVER and index != lease.task:
+                task.failures -= 1
+                self.out.append(fx.Record(row=records.FailureForgiven(job=job.id, task=index, attempt=attempt)))
+
+    def allowance(self, job: Job, worker: NodeId, limit: int, now: Mono) -> int:
+        """Return how many attempts of the job the worker may have now, at most ``limit``: fewer if it must prove itself."""
+        budget = self._budgets.get(worker)
+        if budget is not None and budget.slow:
+            if now < budget.until or self.leases.count(worker):
+                return 0
+            limit = min(limit, 1)
+        if not self.held_back(job, worker):
+            return limit
+        waits = now < job.standing.until(worker) or any(lease.job == job.id for lease in self.leases.held(worker))
+        return 0 if waits else min(limit, 1)
+
+    def held_back(self, job: Job, worker: NodeId) -> bool:
+        """Tell whether a worker gets one attempt of the job at a time, because of how those before fared there."""
+        standing = job.standing
+        return (standing.suspect(worker) or standing.cautious(worker)) and self._other_is_able(job, worker)
+
+    def _unblock(self, job: Job, worker: NodeId) -> None:
+        """An attempt ends there: who gets one at a time was told Nothing while it lasted, and may have the next one."""
+        budget = self._budgets.get(worker)
+        if (budget is not None and budget.slow) or self.held_back(job, worker):
+            self.wake.append(worker)
