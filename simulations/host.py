@@ -5,8 +5,6 @@ from functools import partial
 from math import inf
 from random import Random
 
-import msgspec
-
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.identity import Identity
@@ -14,7 +12,7 @@ from p2pq.core.node import Node
 from p2pq.core.records import Row
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
-from p2pq.model.job import Fault, Outcome, Profile
+from p2pq.model.job import Fault, Outcome
 from p2pq.model.notice import AttemptLost
 from p2pq.wire import codec, prims, seal, sign
 from p2pq.wire import messages as msg
@@ -23,6 +21,7 @@ from simulations.checkers import Checkers
 from simulations.clock import Clock
 from simulations.disk import Disk
 from simulations.network import Network
+from simulations.plans import Misfortune, Plan, address_of
 from simulations.work import JobPlan, outcome_of
 from simulations.world import World
 
@@ -35,47 +34,6 @@ WOKE_S = 5.0
 TRANSFER_S = (0.002, 0.05)
 START_S = (0.0002, 0.002)
 DELIVER_S = (0.001, 0.01)
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host is and does."""
-
-    index: int
-    name: str
-    owner: str
-    caps: tuple[str, ...]
-    profile: Profile
-    own: Profile
-    links_max: int
-    listens: bool
-    submits: bool
-    """Whether its user has jobs."""
-    dials: tuple[int, ...]
-    """The hosts that it knows of from the start."""
-    skew_ms: int = 0
-    """How wrong its wall clock is."""
-    minor: int = msg.MINOR
-    """The newest minor version of the protocol that it speaks."""
-    slower: float = 1.0
-    """Attempts take so many times as long here."""
-    fails_s: float | None = None
-    """Every attempt fails here after so long."""
-
-
-class Misfortune(msgspec.Struct):
-    """How likely things go wrong on hosts, now; shared by all of them."""
-
-    fault: float = 0.0
-    """An attempt cannot start."""
-    collect: float = 0.0
-    """A result cannot be fetched."""
-    deliver: float = 0.0
-    """Results cannot be written out."""
-
-
-def address_of(index: int) -> str:
-    """Return where a host listens."""
-    return f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}:9476"
 
 
 def _blob(master: NodeId, lease: LeaseId) -> bytes:

@@ -7,9 +7,10 @@ import msgspec
 
 from p2pq.wire.trust import SKEW_MS
 from simulations.disk import COMMIT_S
-from simulations.host import Host, Misfortune
+from simulations.host import Host
 from simulations.liar import Liar
 from simulations.network import Network, Partition
+from simulations.plans import Misfortune
 from simulations.world import World
 
 TOLERATED_MS = SKEW_MS // 2

@@ -11,10 +11,11 @@ from p2pq.model.ids import JobId
 from p2pq.model.job import Profile
 from p2pq.wire import prims, trust
 from simulations.checkers import Checkers, insist
-from simulations.host import Host, Misfortune, Plan
+from simulations.host import Host
 from simulations.liar import Liar, habits_of
 from simulations.nemesis import Nemesis
 from simulations.network import Network
+from simulations.plans import Misfortune, Plan
 from simulations.scenarios import Scenario
 from simulations.sizes import size_of
 from simulations.work import JobPlan
