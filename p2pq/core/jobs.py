@@ -296,6 +296,10 @@ class Job:
     def _own(self) -> dict[str, int]:
         return {"done": self.over["done"] - len(self.kept), "failed": self.over["failed"]}
 
+    def trouble(self) -> str:
+        """Return what sent the first of the tasks that wait back, if one was sent back by its worker's doing."""
+        return next((task.detail for task in self.tasks.values() if task.state == "pending" and task.detail), "")
+
     def snapshot(self) -> JobSnapshot:
         """Return a value for readers."""
         return JobSnapshot(

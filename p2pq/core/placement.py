@@ -134,7 +134,9 @@ def room(resources: Resources, request: Request) -> int:
     return min(fits, request.tasks_max)
 
 
-def why(job: JobSnapshot, task: TaskSnapshot | None, now: Mono, workers: Sequence[WorkerSnapshot]) -> str:
+def why(
+    job: JobSnapshot, task: TaskSnapshot | None, now: Mono, workers: Sequence[WorkerSnapshot], trouble: str = ""
+) -> str:
     """Say in one sentence where a job or one of its tasks stands, and what to do about it where one can.
 
     Args:
@@ -142,6 +144,7 @@ def why(job: JobSnapshot, task: TaskSnapshot | None, now: Mono, workers: Sequenc
         task: one task of it, or None for the job as a whole.
         now: to tell how long.
         workers: the linked workers, the own machine among them if it works.
+        trouble: what a worker said when it sent a task of the job back that waits now.
     """
     if task is not None and task.state != "pending":
         return _why_not_pending(task, now, workers)
@@ -156,7 +159,8 @@ def why(job: JobSnapshot, task: TaskSnapshot | None, now: Mono, workers: Sequenc
     if task is not None and task.not_before is not None and task.not_before > now:
         last = _last(task)
         return f"waiting {task.not_before - now:.0f} s before the next attempt: {last}; it is tried again by itself."
-    return _why_waiting(job.ask, workers)
+    waiting = _why_waiting(job.ask, workers)
+    return f"{waiting[:-1]}; a worker sent a task back: {trouble}." if trouble and task is None else waiting
 
 
 def _why_not_pending(task: TaskSnapshot, now: Mono, workers: Sequence[WorkerSnapshot]) -> str:

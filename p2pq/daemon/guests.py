@@ -200,7 +200,7 @@ class Guests:
             return
         except (SandboxError, StorageError, LinkError, Reject) as error:
             self._unpin(start.master, start.lease)
-            event = Faulted(lease=start.lease, master=start.master, fault=_fault(error), detail=str(error)[:500])
+            event = Faulted(lease=start.lease, master=start.master, fault=_fault(error, guest), detail=str(error)[:500])
         except Exception:
             # One job must not take the node down, whatever it found; the task goes elsewhere and the log tells us.
             log.exception("guest.failed", extra={"fields": {"lease": str(start.lease)}})
@@ -479,8 +479,10 @@ def _entries(job: JobBody) -> int:
     return 1 + len(tree.files) + len(tree.dirs) + len(tree.links) + len(tree.chunks) + parts + words
 
 
-def _fault(error: Exception) -> Fault:
+def _fault(error: Exception, guest: Guest) -> Fault:
     match error:
+        case DiskFullError() if guest.stdout is None:
+            return "refused"  # nothing was run: the task waits for room, here or elsewhere, as long as it takes
         case SandboxError():
             return "sandbox"
         case StorageError():

@@ -225,3 +225,11 @@ def test_who_was_told_nothing_while_its_one_attempt_was_fetched_is_told_when_tha
     told = [each for each in fresh.do(ev.Collected(lease=item.lease)) if isinstance(each, fx.Send)]
     assert [each.peer for each in told if isinstance(each.message, msg.HasWork)] == [ALICE.node]
     assert len(fresh.leases(ALICE)) == 4
+
+
+def test_the_job_tells_what_sent_its_tasks_back() -> None:
+    fresh = bench(ALICE, tasks=1)
+    assert "sent a task back" not in fresh.queue.why(JOB, None, fresh.now)
+    fresh.says(ALICE, msg.Return(items=(msg.ReturnItem(one(fresh, ALICE).lease, "refused", "its disk is full"),)))
+    assert fresh.queue.why(JOB, None, fresh.now).endswith("; a worker sent a task back: refused: its disk is full.")
+    assert fresh.queue.tasks(JOB)[0].faults == 0

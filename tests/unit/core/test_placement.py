@@ -213,3 +213,11 @@ RETRY = "waiting 5 s before the next attempt: {}; it is tried again by itself."
 def test_why_of_a_task(of: TaskSnapshot, sentence: str) -> None:
     workers = [worker()] if of.worker else []
     assert why(job(), of, NOW, workers) == sentence
+
+
+def test_what_a_worker_said_when_it_sent_a_task_back_is_told_of_the_job() -> None:
+    sentence = why(job(pending=1), None, NOW, [worker()], "refused: the disk is full")
+    assert sentence == (
+        "alice serves others now; it starts when its owner's turn comes; a worker sent a task back: refused: the disk is full."
+    )
+    assert "sent a task back" not in why(job(pending=1), task("pending"), NOW, [worker()], "refused: the disk is full")

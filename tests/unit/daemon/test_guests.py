@@ -163,7 +163,7 @@ async def test_inputs_of_guests_leave_room_for_the_owner_of_the_machine(bench):
     huge = msgspec.structs.replace(start, blobs=(BlobRef(b"h" * 32, (1 << 29) + 1),))
     event = await bench.run(huge)
     assert (event.fault, event.detail) == (
-        "disk",
+        "refused",
         "the files of others' jobs would take more than half of [store] blobs_mb here",
     )
     assert not bench.transfers.fetches
@@ -358,6 +358,6 @@ async def test_checkpoints_of_guests_leave_room_for_the_owner_of_the_machine(ben
     inputs = sum(ref.size for ref in (*start.body, *start.blobs))
     size = sum(ref.size for ref in bodies.tree_refs(tree))
     monkeypatch.setattr(BlobStore, "quota_bytes", property(lambda _: module.GUESTS_PART * (inputs + size - 1)))
-    assert (await bench.run(start)).fault == "disk"
+    assert (await bench.run(start)).fault == "refused"
     own = msgspec.structs.replace(start, own=True)
     assert isinstance(await bench.run(own), Exited)
