@@ -64,6 +64,7 @@ ASKED = [
 ]
 AGAIN = [f"commit.{row}.{when}" for row in ("JobReopened", "TasksRetried") for when in ("before", "after")]
 HALTING = ["commit.JobHalted.before", "commit.JobHalted.after"]
+FORGIVING = ["commit.FailureForgiven.before", "commit.FailureForgiven.after"]
 BANNING = ["commit.BanKept.before", "commit.BanKept.after"]
 MESH = ["mesh.kept", "secret.written", "secret.renamed"]
 JOINING = ["mesh.kept", "secret.written", "secret.renamed", "commit.PeerSeen.before", "commit.PeerSeen.after"]
@@ -74,7 +75,7 @@ MASTER = [f"commit.AttemptEnded.{when}:2" for when in ("before", "after")] + ["b
 def test_every_point_has_a_case():
     cases = {
         name.partition(":")[0]
-        for name in (*START, *OLD, *REPAIR, *JOB, *ASKED, *AGAIN, *HALTING, *BANNING, *MESH, *JOINING, *WORKER, *MASTER)
+        for name in (*START, *OLD, *REPAIR, *JOB, *ASKED, *AGAIN, *HALTING, *FORGIVING, *BANNING, *MESH, *JOINING, *WORKER, *MASTER)
     }
     assert cases == set(crashpoints.POINTS)
 
@@ -318,6 +319,26 @@ def test_while_a_member_is_banned(two, point):
     alice.start(*options)
     states = [member["state"] for member in alice.json("members") if member["name"] == "bob"]
     assert ("banned" in states) == point.endswith("after")
+
+
+@pytest.mark.parametrize("point", FORGIVING)
+def test_while_failures_are_held_against_a_machine(two, tmp_path, point):
+    """Everything fails on bob: no task fails for it. A failure from before the crash that was not forgiven yet counts."""
+    alice, bob = two
+    main = "import os, sys, time; time.sleep(0.05); sys.exit(os.environ['P2PQ_NODE'] == 'bob')"
+    folder = lab.make_folder(tmp_path / "job", main)
+    bob.start("--name", "bob", "--slots", "2")
+    bob.ok("join", alice.ok("invite").split()[0], "--at", alice.address, "--yes")
+    options = ("--name", "alice", "--slots", "0", "--listen", alice.address)
+    alice.stop()
+    assert start_to_crash(alice, point, *options)
+    lab.until(lambda: any(peer["slots"] for peer in alice.json("peers")), "bob is linked")
+    job = alice.submit("--retries", "3", "--array", "0-59", str(folder))
+    has_crashed(alice)
+    alice.start(*options)
+    alice.ok("wait", job, timeout=60)
+    tasks = alice.json("tasks", job)
+    assert [task["node"] for task in tasks] == ["alice"] * 60
 
 
 @pytest.mark.parametrize(("who", "point"), [("bob", each) for each in WORKER] + [("alice", each) for each in MASTER])
