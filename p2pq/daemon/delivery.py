@@ -64,7 +64,7 @@ def write(tree: Tree, blobs: BlobStore, destination: Path, *, umask: int = 0o022
     """
     parent = destination.parent
     try:
-        parent.mkdir(parents=True, exist_ok=True)
+        _make_folders(parent, umask)
         with _staging(parent) as staging:
             folder = staging / "folder"
             folder.mkdir(mode=0o777)
@@ -77,6 +77,15 @@ def write(tree: Tree, blobs: BlobStore, destination: Path, *, umask: int = 0o022
         raise kind(
             f"{error.filename or destination}: {error.strerror}; make room or mend it, it is tried again"
         ) from error
+
+
+def _make_folders(folder: Path, umask: int) -> None:
+    """Make a folder and those above it that are missing, with the modes that the owner's own program would have given them."""
+    if not folder.is_dir():
+        _make_folders(folder.parent, umask)
+        with suppress(FileExistsError):  # another delivery was quicker
+            folder.mkdir()
+            folder.chmod(0o777 & ~umask)
 
 
 @contextmanager

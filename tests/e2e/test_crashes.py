@@ -75,7 +75,21 @@ MASTER = [f"commit.AttemptEnded.{when}:2" for when in ("before", "after")] + ["b
 def test_every_point_has_a_case():
     cases = {
         name.partition(":")[0]
-        for name in (*START, *OLD, *REPAIR, *JOB, *ASKED, *AGAIN, *HALTING, *FORGIVING, *BANNING, *MESH, *JOINING, *WORKER, *MASTER)
+        for name in (
+            *START,
+            *OLD,
+            *REPAIR,
+            *JOB,
+            *ASKED,
+            *AGAIN,
+            *HALTING,
+            *FORGIVING,
+            *BANNING,
+            *MESH,
+            *JOINING,
+            *WORKER,
+            *MASTER,
+        )
     }
     assert cases == set(crashpoints.POINTS)
 

@@ -168,3 +168,14 @@ def test_where_files_cannot_be_locked_results_are_written_all_the_same(tmp_path,
     assert (tmp_path / ".p2pq-abcdefg1").exists(), "it may be in use"
     delivery.write(tree, blobs, tmp_path / "results")
     assert (tmp_path / "results/a.txt").exists()
+
+
+def test_folders_above_the_results_get_the_modes_that_their_owner_wants(blobs, tree, tmp_path):
+    """The node's own umask is stricter: colleagues could read the results of each task, but not get there."""
+    before = os.umask(0o077)
+    try:
+        delivery.write(tree, blobs, tmp_path / "job" / "results" / "3", umask=0o022)
+    finally:
+        os.umask(before)
+    for folder in ("job", "job/results", "job/results/3", "job/results/3/sub"):
+        assert (tmp_path / folder).stat().st_mode & 0o777 == 0o755, folder
