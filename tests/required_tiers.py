@@ -1,13 +1,14 @@
-"""Say which tiers should have run here and did not: ``python tests/required_tiers.py FIGURES``. Used by .ci/run.
+"""Say which tiers should have run here and did not: ``python tests/required_tiers.py FIGURES…``. Used by .ci/run.
 
-The figures are those of tests/conftest.py. As root every tier must have run without a skip, but for tests that need an
+The figures are those of tests/conftest.py, of each part of the suite.
+As root every tier must have run without a skip, but for tests that need an
 ordinary user; as an ordinary user the network namespaces, and tests that need root, may be missing.
 """
 
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,20 @@ def missing(figures: Mapping[str, Mapping[str, Any]], *, root: bool) -> list[str
     return found
 
 
+def together(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Return the figures of all parts, by tier."""
+    return {
+        tier: {
+            "passed": sum(part[tier]["passed"] for part in parts),
+            "reasons": [reason for part in parts for reason in part[tier]["reasons"]],
+        }
+        for tier in ALWAYS + ROOT_ONLY
+    }
+
+
 if __name__ == "__main__":
-    sentences = missing(json.loads(Path(sys.argv[1]).read_text()), root=os.geteuid() == 0)
+    figures = together([json.loads(Path(name).read_text()) for name in sys.argv[1:]])
+    sentences = missing(figures, root=os.geteuid() == 0)
     for sentence in sentences:
         print(f"required tier missing: {sentence}", file=sys.stderr)
     sys.exit(bool(sentences))

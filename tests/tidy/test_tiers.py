@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TIERS, tier_of
-from tests.required_tiers import missing
+from tests.required_tiers import missing, together
 
 ROOT = Path(__file__).parents[2]
 FULL = {tier: {"passed": 3, "failed": 0, "skipped": 0, "reasons": Counter()} for tier in TIERS}
@@ -42,6 +42,17 @@ def test_everything_ran(root):
 @pytest.mark.parametrize("tier", TIERS)
 def test_a_tier_that_did_not_run_is_missing(tier):
     assert missing(without(tier, passed=0), root=True) == [f"{tier}: nothing ran"]
+
+
+def test_a_tier_may_run_in_any_part_of_the_suite():
+    parts = [
+        without("netns", passed=0),
+        {tier: {**FULL[tier], "passed": 0} for tier in TIERS} | {"netns": FULL["netns"]},
+    ]
+    assert missing(together(parts), root=True) == []
+    assert missing(together(parts[:1]), root=True) == ["netns: nothing ran"]
+    skips = without("sandbox", reasons={"needs bubblewrap": 1})
+    assert missing(together([FULL, skips]), root=True) == ["sandbox: skipped: needs bubblewrap"]
 
 
 def test_only_root_must_run_the_network_namespaces():
