@@ -9,8 +9,10 @@ HYPOTHESIS_STORAGE_DIRECTORY=$venv/cache/hypothesis
 export HYPOTHESIS_STORAGE_DIRECTORY
 
 part() {
-    PYTEST_TIERS_FILE=${PYTEST_TIERS_FILE:+$PYTEST_TIERS_FILE.$1}
-    export PYTEST_TIERS_FILE
+    if [ -n "${PYTEST_TIERS_FILE:-}" ]; then
+        PYTEST_TIERS_FILE=$PYTEST_TIERS_FILE.$1
+        export PYTEST_TIERS_FILE
+    fi
     shift
     "$venv/bin/python" -m pytest -q -o cache_dir="$venv/cache/pytest" "$@" </dev/null
 }
