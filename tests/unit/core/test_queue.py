@@ -197,6 +197,15 @@ def test_what_must_not_be_said_is_dropped() -> None:
     assert busy.queue.tasks(JOB)[0].state == "running"
 
 
+def test_nobody_renews_a_lease_of_somebody_else() -> None:
+    busy = bench(ALICE, BOB)
+    busy.do(submitted())
+    (item,) = busy.leases(ALICE)
+    beat = msg.Heartbeat(beats=(msg.Beat(item.lease),))
+    assert busy.says(BOB, beat, after=59.0) == [drop(BOB, "lease was never granted to it")]
+    assert fx.Emit(notice=n.LeaseExpired(lease=item.lease, worker=ALICE.node, held_s=60.0)) in busy.tick(1.0)
+
+
 def test_whoever_holds_a_lease_of_a_life_that_is_forgotten_lets_go_of_it() -> None:
     """The disk of this master was lost while its clock was behind: its epoch is lower than one that it has used."""
     busy = bench(ALICE)
