@@ -78,6 +78,8 @@ class Checkers:
         """Tasks that the transaction at hand has settled."""
         self.starts_at: Counter[NodeId] = Counter()
         """Attempts started, by host."""
+        self.again = 0
+        """Second attempts, at the tail."""
         self.killed = 0
         """Attempts that ran on machines which went down."""
         self.expected = 0
@@ -169,6 +171,7 @@ class Checkers:
         insist(len(task.leases) < 2, "a task has three live leases")
         if task.leases:
             job.again += 1
+            self.again += 1
             insist(row.worker not in task.leases.values(), "a worker holds two leases of one task")
         insist(task.state not in OVER, "a task that is over was granted")
         insist(row.attempt > before, "attempts are not counted up")

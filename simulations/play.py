@@ -32,10 +32,12 @@ SETTLE_S = 240.0
 
 NODE_BYTES_MAX = 60_000
 PEER_BYTES_MAX = 3_000
-"""What a node may hold in memory when all is over, and for each other node."""
+LEASE_BYTES_MAX = 100
+"""What a node may hold in memory when all is over, for each other node, and for each lease that was ever granted: those that
+brought no result stay holes between the settled ones."""
 GRANT_MESSAGES_MAX = 6
 LINK_MESSAGES_MAX = 8
-"""Messages per attempt granted and per end of a link that came up, besides heartbeats."""
+"""Messages per attempt granted, besides one to each node that it may be offered to; per end of a link that came up; and heartbeats."""
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -52,6 +54,8 @@ class Report(msgspec.Struct, kw_only=True):
     ideal_s: float
     """What the work would take if it were cut finely and no slot ever stood idle."""
     attempts: int
+    again: int
+    """Second attempts of tasks whose first was under way."""
     last_attempts: int
     """Of these, on the last host."""
     messages: int
@@ -223,12 +227,12 @@ class Play:
                 "a worker still holds something though all jobs have ended",
             )
             insist(not host.node.jobs(), "a master still has a job that has ended")
-            most = NODE_BYTES_MAX + PEER_BYTES_MAX * self.nodes
+            most = NODE_BYTES_MAX + PEER_BYTES_MAX * self.nodes + LEASE_BYTES_MAX * self.world.notices["TaskGranted"]
             insist(size_of(host.node) <= most, "a node remembers more than it has a use for")
         if not self.nemesis.faults.liars:
             notices = self.world.notices
             said = (
-                GRANT_MESSAGES_MAX * notices["TaskGranted"]
+                (GRANT_MESSAGES_MAX + self.nodes) * notices["TaskGranted"]
                 + LINK_MESSAGES_MAX * notices["PeerUp"]
                 + self.nodes * self.world.now / ScheduleSettings().heartbeat_s
                 + 100
@@ -250,6 +254,7 @@ class Play:
             makespan_s=makespan_s,
             ideal_s=self.work_s / self.slots,
             attempts=self.checkers.starts,
+            again=self.checkers.again,
             last_attempts=self.checkers.starts_at[self.hosts[-1].node_id],
             messages=self.network.messages,
             bytes=self.network.bytes,

@@ -113,7 +113,9 @@ def test_results_that_a_worker_has_wait_for_their_masters_disk(small, tmp_path):
         small.ok("wait", job, timeout=120)
         lab.until(lambda: bob.json("status")["kept_results"] == 0, "bob may forget them")
         assert outputs(folder) == expected(3)
-        assert [task["attempts"] for task in small.json("tasks", job)] == [1, 1, 1], "nothing ran twice"
+        for task in range(3):  # what was granted while the disk was full may have come too late
+            history = small.json("show", f"{job}.{task}")["history"]
+            assert len([attempt for attempt in history if attempt["reason"] != "late"]) == 1, "nothing ran twice"
 
 
 @pytest.mark.parametrize("how", ["full", "read-only"])
