@@ -37,7 +37,7 @@ LEASE_BYTES_MAX = 100
 brought no result stay holes between the settled ones."""
 GRANT_MESSAGES_MAX = 6
 LINK_MESSAGES_MAX = 8
-"""Messages per attempt granted, besides one to each node that it may be offered to; per end of a link that came up; and heartbeats."""
+"""Messages per attempt granted, besides one to each node that it may be offered to, and per end of a link that came up."""
 
 
 class Report(msgspec.Struct, kw_only=True):
