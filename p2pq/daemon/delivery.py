@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from p2pq.daemon import crashpoints
+from p2pq.daemon import crashpoints, files
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.unpack import rotate_results, unpack
 from p2pq.errors import DiskFullError, RefusedError, StorageError, UsageError
@@ -47,7 +47,7 @@ def target(results: Path, *, tasks: int, number: int) -> Path:
 
 
 def write(tree: Tree, blobs: BlobStore, destination: Path, *, umask: int = 0o022) -> None:
-    """Write a tree as the folder ``destination``, which appears complete, with a rename.
+    """Write a tree as the folder ``destination``, which appears complete, with a rename, and is on the disk on return.
 
     Something else of that name is moved aside to ``NAME.~N~``. If the very same content is there already (a delivery
     before a crash), nothing happens.
@@ -72,6 +72,7 @@ def write(tree: Tree, blobs: BlobStore, destination: Path, *, umask: int = 0o022
             crashpoints.reached("delivery.staged")
             _give_modes(folder, umask)
             _put_in_place(folder, destination)
+        files.sync_folder(parent)
     except OSError as error:
         kind = DiskFullError if error.errno in {errno.ENOSPC, errno.EDQUOT} else StorageError
         raise kind(
@@ -86,6 +87,7 @@ def _make_folders(folder: Path, umask: int) -> None:
         with suppress(FileExistsError):  # another delivery was quicker
             folder.mkdir()
             folder.chmod(0o777 & ~umask)
+        files.sync_folder(folder.parent)
 
 
 @contextmanager
@@ -140,9 +142,11 @@ def _give_modes(folder: Path, umask: int) -> None:
 def _put_in_place(folder: Path, destination: Path) -> None:
     if os.path.lexists(destination):
         if same(folder, destination):
+            files.sync_tree(destination)  # a crash before this may have come between its rename and the disk
             return
         rotate_results(destination.parent, destination.name)
         crashpoints.reached("delivery.aside")
+    files.sync_tree(folder)
     folder.rename(destination)
     crashpoints.reached("delivery.in-place")
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,44 @@ def test_results_appear_complete_and_twice_is_once(tmp_path, blobs, tree):
     delivery.write(tree, blobs, target)
     assert (target / "a.txt").read_text() == "alpha"
     assert sorted(path.name for path in target.parent.iterdir()) == ["7"]
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """What was synced, and when a rename was made, in order."""
+    seen = []
+    rename = Path.rename
+    monkeypatch.setattr(os, "fsync", lambda fd: seen.append(Path(f"/proc/self/fd/{fd}").readlink()))
+    monkeypatch.setattr(Path, "rename", lambda one, other: (seen.append("rename"), rename(one, other))[1])
+    return seen
+
+
+def test_results_are_on_the_disk_before_their_rename_and_so_is_the_rename(tmp_path, blobs, tree, synced):
+    target = tmp_path / "job/results/7"
+    delivery.write(tree, blobs, target)
+    at = synced.index("rename")
+    assert [path.name for path in synced[:2]] == [tmp_path.name, "job"], "folders that were made"
+    assert {path.name for path in synced[2:at]} == {"a.txt", "b.bin", "sub", "folder"}
+    assert synced[at + 1 :] == [target.parent]
+
+
+def test_results_that_are_there_already_may_not_be_on_the_disk_yet(tmp_path, blobs, tree, synced):
+    target = tmp_path / "results/7"
+    delivery.write(tree, blobs, target)
+    synced.clear()
+    delivery.write(tree, blobs, target)
+    assert synced == [target / "sub/b.bin", target / "sub", target / "a.txt", target, target.parent]
+
+
+def test_a_disk_that_fails_when_asked_says_so_and_nothing_is_in_place(tmp_path, blobs, tree, monkeypatch):
+    def fsync(descriptor):
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "a.txt":
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(StorageError, match="Input/output error"):
+        delivery.write(tree, blobs, tmp_path / "results/7")
+    assert list((tmp_path / "results").iterdir()) == []
 
 
 def test_earlier_results_are_moved_aside_or_left_as_one_likes(tmp_path):
