@@ -123,6 +123,11 @@ def _sleeping_master(stage: Stage) -> None:
     _pause(stage, 0, 400.0, 300.0, asleep=True)
 
 
+def _wrong_clock(stage: Stage) -> None:
+    """Set the clock of one worker 20 minutes ahead, for good."""
+    stage.world.at(10.0, lambda: stage.hosts[-1].step_clock(20 * 60 * 1000))
+
+
 SCENARIOS: Final[dict[str, Scenario]] = {
     "clean": Scenario(about="nothing goes wrong"),
     "swarm": Scenario(about="a bit of everything, drawn from the seed", faults=swarm_faults, faults_s=120.0),
@@ -174,6 +179,10 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         about="the master is stopped for five minutes, and later sleeps for as long",
         nodes=7, masters=1, slots=(1, 1), tasks=60, work=_equal(50.0), arrive_s=0.0, script=_sleeping_master,
         faults_s=705.0,
+    ),
+    "wrong-clock": Scenario(
+        about="the clock of one worker of five is soon 20 minutes ahead",
+        nodes=6, masters=1, slots=(1, 1), tasks=200, work=_equal(1.0), arrive_s=0.0, script=_wrong_clock,
     ),
     "blackhole": Scenario(
         about="every task fails within 5 ms on one worker of ten",

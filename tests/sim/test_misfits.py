@@ -23,6 +23,7 @@ def test_a_broken_job_fails_on_two_workers_each_and_hurts_nobody_s_standing():
     assert report.makespan_s <= 1.5 * report.ideal_s
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", ["one-node", "two-nodes"])
 def test_small_meshes_do_not_wait_for_a_worker_that_is_not_there(name):
     report = play(SCENARIOS[name], 1)

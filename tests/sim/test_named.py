@@ -1,5 +1,7 @@
 """Scenarios by name: what must come of each."""
 
+import pytest
+
 from simulations.play import play
 from simulations.scenarios import SCENARIOS
 
@@ -18,3 +20,14 @@ def test_leases_outlive_the_sleep_of_their_master():
     assert report.attempts == 60
     # Grants in answer to requests that had waited went out over links that their peers had given up: nothing had started.
     assert [name for name in report.notices if name.startswith("AttemptLost")] == ["AttemptLost(lost)"]
+
+
+@pytest.mark.quick
+def test_a_worker_whose_clock_is_wrong_costs_one_request():
+    report = play(SCENARIOS["wrong-clock"], 1)
+    assert report.states == {"done": 200}
+    assert report.attempts == 200
+    # It finds the grant over before it begins; its master keeps it waiting then, and says what it said.
+    assert 0 < report.last_attempts < 15
+    assert [name for name in report.notices if name.startswith("AttemptLost")] == ["AttemptLost(late)"]
+    assert report.notices["AttemptLost(late)"] <= 5

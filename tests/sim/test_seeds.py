@@ -19,13 +19,14 @@ def test_masters_that_lose_their_disks_lose_their_jobs_and_nobody_else_does():
     assert report.settled < 150
 
 
-@pytest.mark.parametrize("name", ["lossy", "crashes", "partitions", "power"])
+@pytest.mark.parametrize("name", ["lossy", pytest.param("crashes", marks=pytest.mark.quick), "partitions", "power"])
 def test_named(name):
     report = play(SCENARIOS[name], 1, nodes=12, tasks=150)
     assert report.settled == 150
     assert report.lost or report.crashes or report.cuts
 
 
+@pytest.mark.quick
 def test_clean_does_no_more_than_is_called_for():
     report = play(SCENARIOS["clean"], 1, nodes=12, tasks=150)
     assert report.attempts <= 150 + report.notices.get("AttemptFailed", 0) + report.again
