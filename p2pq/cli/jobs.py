@@ -222,16 +222,22 @@ def _say_end(view: JobView, *, quiet: bool) -> None:
     counts = view.tasks
     if view.state == "done":
         if not quiet:
+            failed = f", {counts.failed} failed" if counts.failed else ""
             halted = f", {view.halted}" if view.halted else ""
-            note(f"{view.name}: {counts.done} of {counts.total} done{halted}; results in {view.results}")
+            note(f"{view.name}: {counts.done} of {counts.total} done{failed}{halted}; results in {view.results}")
         return
     parts = [f"{counts.failed} failed"] * bool(counts.failed) + [f"{counts.cancelled} cancelled"] * bool(
         counts.cancelled
     )
     halted = f"{view.halted}: " if view.halted else ""
     note(f"{view.name}: {halted}{', '.join(parts) or view.state} of {counts.total}; see `p2pq tasks {view.job}`")
-    again = "retry" if counts.failed else "retry --cancelled"
-    note(f"`p2pq {again} {view.job[:8]}` runs them again")
+    again = f"`p2pq retry {view.job[:8]}` runs what failed again"
+    if counts.cancelled:
+        both = "with --cancelled also what was cancelled"
+        again = (
+            f"{again}, {both}" if counts.failed else f"`p2pq retry {view.job[:8]} --cancelled` runs what was cancelled"
+        )
+    note(again)
 
 
 @click.command("jobs")

@@ -336,11 +336,14 @@ class Book(Judge):
         leases: list[Lease] = []
         for job_id in self.counted:
             job = self.jobs.get(job_id)
-            if job is not None and job.halt is not None and job.halts:
+            if job is None or job.halt is None:
+                continue
+            if job.halts:
                 detail = job.say_halted()
                 halted = notice.JobHalted(job=job.id, detail=detail)
                 self.out += [fx.Record(row=records.JobHalted(job=job.id, detail=detail)), fx.Emit(notice=halted)]
                 leases += self._cancel_all(job, self._clock.at(now), now, running=job.halt.now)
+            job.look()
         self.counted.clear()
         return leases
 

@@ -88,6 +88,7 @@ class Docket:
             job.cancel()
         for old in kept.tasks:
             job.restore(old)
+        job.look()
         return job
 
     def retry(self, asked: RetryAsked) -> None:

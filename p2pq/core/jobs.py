@@ -96,6 +96,8 @@ class Job:
         self.halt: Halt | None = None
         self.halted = ""
         """After what it was halted: no further attempt begins."""
+        self.met = False
+        """The condition held when it was last looked at: it halts when it comes to hold, not as long as it does."""
         self.tail = Tail()
         self.standing = Standing()
         self.able: tuple[int, tuple[NodeId, ...]] = (-1, ())
@@ -244,6 +246,7 @@ class Job:
             self.pending.add(other)
         if again or rest:
             self.halted = ""
+            self.look()
             self.standing = Standing()  # nothing counts any more, so nothing can be forgiven
         return again, rest
 
@@ -270,21 +273,28 @@ class Job:
         """How the job stands; what it will have been once it has ended."""
         if self.unsettled:
             return "running" if self.running or self.tasks else "queued"
-        if self.over["cancelled"] and not self._content:
+        what = "" if self.halt is None else self.halt.what
+        if what == "success" and (self._reached or (self.halted and self.halt and self.halt.percent)):
+            return "done"  # a search that had its success: what failed or was cut off is not missed
+        if self.over["cancelled"] and not (self.halted and what == "done"):
             return "cancelled"
         return "failed" if self.over["failed"] else "done"
 
     @property
-    def _content(self) -> bool:
-        """It was halted because enough had succeeded: what was cut off is not missed."""
-        return bool(self.halted) and self.halt is not None and self.halt.what != "fail"
+    def _reached(self) -> bool:
+        """Whether the condition to halt holds."""
+        return self.halt is not None and self.halt.reached(**self._own, total=self.manifest.tasks)
 
     @property
     def halts(self) -> bool:
-        """Whether it is time to stop by itself."""
-        if self.halt is None or self.halted or not self.unsettled:
+        """Whether it is time to stop by itself; also where nothing is left to stop, if that explains why the job is done."""
+        if self.halt is None or self.halted or self.met or not self._reached:
             return False
-        return self.halt.reached(**self._own, total=self.manifest.tasks)
+        return bool(self.unsettled or (self.halt.what == "success" and self.over["failed"]))
+
+    def look(self) -> None:
+        """Take in whether the condition to halt holds: until it comes to hold anew, the job does not halt."""
+        self.met = self._reached
 
     def say_halted(self) -> str:
         """Begin to be halted; return after what."""

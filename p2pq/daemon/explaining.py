@@ -78,12 +78,15 @@ class Explaining:
         """Say what became of a job that the core has let go of."""
         view = self._catalogue.view(row)
         counts, name = view.tasks, self._name(row)
-        hint = f"see `p2pq tasks {name}`" if counts.failed else ""
+        hint = ""
         if counts.failed:
-            hint += f"; `p2pq retry {name}` runs what failed again"
+            hint = f"see `p2pq tasks {name}`; `p2pq retry {name}` runs what failed again"
+            hint += ", with --cancelled also what was cancelled" if counts.cancelled else ""
         elif counts.cancelled:
             hint = f"`p2pq retry {name} --cancelled` runs the rest"
-        halted = f", {view.halted}" if view.halted else ""
+        enough = view.state == "done" and counts.done < counts.total
+        halted = view.halted or ("as enough of its tasks succeeded" if enough else "")
+        halted = halted and f", {halted}"
         return Note(
             text=f"The job {'has' if view.state == 'failed' else 'is'} {view.state}{halted}: {counts.done} done, "
             f"{counts.failed} failed, {counts.cancelled} cancelled of {counts.total}.",

@@ -106,6 +106,8 @@ def test_a_job_halts_by_itself_at_once_or_softly(shared, tmp_path):
     assert hard.returncode == 1
     assert "halted after 2 failures: 2 failed, 8 cancelled of 10" in hard.stderr
     job = newest(shared)["job"]
+    hint = f"p2pq: `p2pq retry {job[:8]}` runs what failed again, with --cancelled also what was cancelled"
+    assert hard.stderr.splitlines()[-1] == hint
     assert shared.json("show", job)["halted"] == "halted after 2 failures"
     assert "halted after 2 failures" in shared.ok("why", job)
     assert "halted after 2 failures" in shared.ok("show", job)
@@ -115,6 +117,39 @@ def test_a_job_halts_by_itself_at_once_or_softly(shared, tmp_path):
     assert 1 <= counts["done"] < 8  # what ran, or was handed out ahead, beside the first one ended well too
     assert counts["done"] + counts["cancelled"] == 8
     assert "write it like never" in shared.fails(2, "submit", "--halt", "later", str(folder))
+
+
+ONE_HIT = """
+import os, pathlib, sys, time
+k = int(sys.argv[2])
+time.sleep(0 if k < 4 else float(sys.argv[4]))
+sys.exit(0 if k == 3 else 1)
+"""
+
+
+@covers("submit --halt", "retry --cancelled")
+def test_a_search_that_had_its_success_is_done_and_stays_so(shared, tmp_path):
+    folder = lab.make_folder(tmp_path / "job", ONE_HIT)
+    found = shared.run(
+        *("submit", "--retries", "0", "--halt", "now,success=1", "--sweep", "k=0:9", str(folder)),
+        *("--", "--k", "{k}", "--s", "0.2"),
+    )
+    job, counts = newest(shared)["job"], newest(shared)["tasks"]
+    said = f"1 of 10 done, {counts['failed']} failed, halted after 1 success"
+    assert (found.returncode, said in found.stderr.splitlines()[-1]) == (0, True), found.stderr
+    assert (newest(shared)["state"], counts["failed"] + counts["cancelled"]) == ("done", 9)
+    assert counts["failed"] >= 2
+    assert shared.run("wait", job).returncode == 0
+    again = shared.run("retry", job, "--cancelled")
+    assert again.returncode == 0, again.stderr
+    shown = shared.json("show", job)
+    assert (shown["state"], shown["tasks"]["done"], shown["tasks"]["failed"]) == ("done", 1, 9)
+    assert "done, as enough of its tasks succeeded: 1 done, 9 failed" in shared.ok("why", job)
+    none = shared.run(
+        *("submit", "--retries", "0", "--halt", "now,success=2", "--sweep", "k=2:4", str(folder)),
+        *("--", "--k", "{k}", "--s", "0"),
+    )
+    assert none.returncode == 1, none.stderr
 
 
 @covers("submit --resume", "submit --keep-done")

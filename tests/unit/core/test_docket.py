@@ -10,6 +10,7 @@ from p2pq.core.docket import Docket
 from p2pq.core.events import RetryAsked
 from p2pq.errors import Reject
 from p2pq.model import notice as n
+from p2pq.model.halt import parse_halt
 from p2pq.model.ids import Mono
 from p2pq.wire import sign
 from p2pq.wire.objects import Manifest
@@ -115,6 +116,14 @@ def test_an_ended_job_is_opened_again_for_what_failed() -> None:
     task = fresh.jobs[JOB].tasks[1]
     assert (task.attempts, task.failures, task.faults, task.died, task.detail) == (3, 0, 0, False, "")
     assert (fresh.owners(), fresh.grew, fresh.jobs[JOB].halted) == ((OWNER,), True, "")
+
+
+def test_after_a_restart_too_what_a_search_had_cut_off_runs_without_halting_it_again() -> None:
+    retried = msgspec.structs.replace(ENDED, halt=parse_halt("now,success=1"), halted="", cancelled=False)
+    job = docket()._take_up(retried)
+    job.take(ALICE.node, 1)
+    job.settle(3, "failed", deliver=False)
+    assert not job.halts
 
 
 def test_and_for_all_that_was_cancelled() -> None:

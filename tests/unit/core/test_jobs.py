@@ -183,3 +183,65 @@ def test_what_an_earlier_job_did_does_not_count_as_a_success() -> None:
     assert work.state == "done"
     with pytest.raises(AssertionError, match="only a job with a condition"):
         job().say_halted()
+
+
+def ran(work: Job, *outcomes: str) -> Job:
+    """Let the first tasks end so, one after the other, as the books do."""
+    for index, state in enumerate(outcomes):
+        work.take(ALICE.node, 1)
+        work.settle(index, state, deliver=False)
+        if work.halts:
+            work.say_halted()
+        work.look()
+    return work
+
+
+def test_a_search_that_had_its_success_is_done_whatever_failed_or_was_cut_off() -> None:
+    work = ran(halting("now,success=1", tasks=6), "failed", "failed", "done")
+    work.cancel()
+    assert (work.halted, work.state) == ("halted after 1 success", "done")
+    share = ran(halting("soon,success=50%", tasks=9), "failed", "done", "done", "failed", "failed")
+    share.cancel()
+    assert (share.halted, share.state) == ("halted after 2 successes in 3 tasks", "done")
+    none = ran(halting("now,success=1", tasks=6), "failed", "failed")
+    none.cancel()
+    assert (none.halted, none.state) == ("", "cancelled")
+    half = ran(halting("soon,done=50%", tasks=4), "failed", "done")
+    half.cancel()
+    assert (half.halted, half.state) == ("halted after 2 tasks", "failed")
+
+
+def test_nor_does_it_matter_that_its_success_was_the_last_task() -> None:
+    assert (ran(halting("now,success=1", tasks=3), "failed", "failed", "done").state) == "done"
+    assert (ran(halting("now,success=2", tasks=3), "failed", "failed", "done").state) == "failed"
+    assert (ran(halting("now,success=50%", tasks=3), "failed", "failed", "done").state) == "failed"
+
+
+def test_what_a_search_had_cut_off_may_run_without_halting_it_again_and_it_stays_done() -> None:
+    work = ran(halting("now,success=1", tasks=5), "failed", "done")
+    work.cancel()
+    assert work.retry(None, cancelled=True) == ([0], True)
+    assert (work.halted, work.state, work.halts) == ("", "running", False)
+    work.take(ALICE.node, 4)
+    for index in (0, 2, 3):
+        work.settle(index, "failed" if index else "done", deliver=False)
+        assert not work.halts
+        work.look()
+    work.settle(4, "failed", deliver=False)
+    assert (work.state, work.over) == ("done", {"done": 2, "failed": 3, "cancelled": 0})
+
+
+def test_a_condition_is_met_anew_if_it_was_not_met_in_between() -> None:
+    work = ran(halting("now,fail=1", tasks=4), "failed")
+    work.cancel()
+    work.retry(None, cancelled=True)
+    work.take(ALICE.node, 1)
+    assert not work.halts
+    work.settle(0, "failed", deliver=False)
+    assert work.halts
+    one = ran(halting("now,fail=1", tasks=4), "failed")
+    one.cancel()
+    assert one.retry(2, cancelled=True) == ([2], False)
+    one.take(ALICE.node, 1)
+    one.settle(2, "failed", deliver=False)
+    assert not one.halts  # it was met before the user asked for that task all the same

@@ -71,7 +71,8 @@ async def test_what_is_over_says_how_and_what_can_be_done(rig, folder):
     )
     assert await why(rig, view) == Note(
         text="The job is cancelled, halted after 1 failure: 1 done, 1 failed, 1 cancelled of 3.",
-        suggestion=f"see `p2pq tasks {name}`; `p2pq retry {name}` runs what failed again",
+        suggestion=f"see `p2pq tasks {name}`; `p2pq retry {name}` runs what failed again, "
+        "with --cancelled also what was cancelled",
     )
     assert await why(rig, view, 0) == Note(text="Task 0: done on worker.")
     assert await why(rig, view, 2) == Note(
@@ -90,6 +91,16 @@ async def test_a_job_that_was_only_cancelled_or_is_done(rig, folder, tmp_path):
     await rig.settle(id_of(rig, done))
     await rig.write(JobEnded(job=id_of(rig, done), state="done", wall=Wall(4)))
     assert await why(rig, done) == Note(text="The job is done: 1 done, 0 failed, 0 cancelled of 1.")
+
+
+async def test_a_search_that_is_done_although_tasks_failed_says_why(rig, folder):
+    view = await rig.submit(folder, array="0-1")
+    job = id_of(rig, view)
+    await rig.settle(job, 0, "failed", BAD)
+    await rig.settle(job, 1)
+    await rig.write(JobEnded(job=job, state="done", wall=Wall(4)))
+    text = "The job is done, as enough of its tasks succeeded: 1 done, 1 failed, 0 cancelled of 2."
+    assert (await why(rig, view)).text == text
 
 
 async def test_a_task_is_shown_with_every_attempt(rig, folder):
