@@ -33,6 +33,14 @@ def init(ctx: click.Context, name: str, as_json: bool) -> None:
         _show(node.one(control.MeshInit(name=name), MeshView), as_json=as_json)
 
 
+@mesh_command.command("rotate-key")
+@click.pass_context
+def rotate_key(ctx: click.Context) -> None:
+    """Give the mesh a new key; it spreads by itself, and no member has to do anything."""
+    with connect(ctx) as node:
+        say(node.one(control.RotateKey(), Note).text)
+
+
 def _show(view: MeshView, *, as_json: bool) -> None:
     if as_json:
         print_json(view)
@@ -44,6 +52,7 @@ def _show(view: MeshView, *, as_json: bool) -> None:
             ("members known", "only this node" if view.solo else view.members),
             ("this node may", ", ".join(view.caps) or "only watch"),
             ("counts as", view.owner),
+            ("mesh key", view.key),
             ("founder", "yes; the root key lies here" if view.founder else None),
         ]
     )

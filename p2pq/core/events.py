@@ -194,12 +194,22 @@ class Offering(_Event, frozen=True, kw_only=True):
     """What its own jobs may use: the same machine under the rules for own work."""
 
 
-class BanAsked(_Event, frozen=True, kw_only=True):
+class TrustAsked(_Event, frozen=True, kw_only=True):
+    """Base of what the user asks of the membership; neither master nor worker takes it in."""
+
+
+class BanAsked(TrustAsked, frozen=True, kw_only=True):
     """The user bans (or unbans) a node here; signed too where this node is an admin."""
 
     node: NodeId
     banned: bool
     signed: bytes = b""
+
+
+class MeshKeyAsked(TrustAsked, frozen=True, kw_only=True):
+    """The user, whose node is an admin's, gives the mesh a new key."""
+
+    signed: bytes
 
 
 class Drain(_Event, frozen=True, kw_only=True):
@@ -232,5 +242,6 @@ Event = (
     | DeliverFailed
     | Offering
     | BanAsked
+    | MeshKeyAsked
     | Drain
 )

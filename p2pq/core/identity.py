@@ -23,6 +23,9 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     root: bytes = b""
     """Public key of the mesh root, 32 bytes; without it signed bans cannot be checked and are refused."""
 
+    psks: tuple[bytes, ...] = ()
+    """Mesh keys that came with the membership, newest first; what admins signed since is in the store."""
+
     def __repr__(self) -> str:
         """Name the node, not its secrets."""
         return f"Identity({self.name!r}, owner={self.owner!r})"

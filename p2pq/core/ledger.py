@@ -69,6 +69,7 @@ class Ledger:
         self._kept: dict[tuple[NodeId, LeaseId], records.ResultKept] = {}
         self._peers: dict[NodeId, records.PeerSeen] = {}
         self._bans: dict[tuple[NodeId, bytes], records.BanKept] = {}
+        self._mesh_keys: tuple[bytes, ...] = ()
 
     def apply(self, row: records.Row) -> None:  # noqa: C901, PLR0912, PLR0915  one arm per row is the clearest there is
         """Take one row in.
@@ -114,6 +115,8 @@ class Ledger:
                 self._seen(row)
             case records.BanKept():
                 self._bans[row.node, row.issuer] = row
+            case records.MeshKeysKept():
+                self._mesh_keys = row.signed
             case _:
                 assert_never(row)
 
@@ -188,6 +191,7 @@ class Ledger:
             kept=tuple(row for _, row in sorted(self._kept.items())),
             peers=tuple(self._peers.values()),
             bans=tuple(row for _, row in sorted(self._bans.items())),
+            mesh_keys=self._mesh_keys,
         )
 
 

@@ -1,4 +1,7 @@
-"""Who is linked, whom to dial, who is out. Discovery finds addresses; membership believes only authenticated links."""
+"""Who is linked, whom to dial, who is out, what opens the gate.
+
+Discovery finds addresses; membership believes only authenticated links.
+"""
 
 from collections.abc import Callable
 from random import Random
@@ -10,13 +13,14 @@ from p2pq.core import events as ev
 from p2pq.core.addresses import Addresses
 from p2pq.core.effects import Dial, Drop, Effect, Emit, Hangup, Record, Send
 from p2pq.core.identity import Identity
-from p2pq.core.records import BanKept, PeerSeen, Restored
+from p2pq.core.meshkeys import TIME_END, MeshKeys
+from p2pq.core.records import BanKept, MeshKeysKept, PeerSeen, Restored
 from p2pq.errors import Reject
 from p2pq.model.ids import Mono, NodeId, Wall
-from p2pq.model.notice import LinksFull, PeerBanned, PeerDown, PeerRefused, PeerUp
+from p2pq.model.notice import LinksFull, MeshKeyRotated, PeerBanned, PeerDown, PeerRefused, PeerUp
 from p2pq.wire import messages as msg
 from p2pq.wire import session, trust
-from p2pq.wire.objects import Ban
+from p2pq.wire.objects import Ban, MeshKey
 
 REMEMBERED_MAX: Final = 1024
 """Peers remembered; beyond it the one seen longest ago is not dialled after the next start."""
@@ -26,7 +30,6 @@ TOLD_MAX: Final = 64
 """Peers named to a new one."""
 PLACES_MAX: Final = 8
 """Addresses told or remembered of a peer."""
-TIME_END: Final = Wall((1 << 48) - 1)
 _BANS_PER_MESSAGE: Final = 256
 
 State = Literal["up", "connecting", "down", "refused"]
@@ -47,7 +50,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Membership:
-    """Links, addresses, bans."""
+    """Links, addresses, bans, mesh keys."""
 
     def __init__(
         self,
@@ -61,8 +64,9 @@ class Membership:
         """Take up remembered peers, who are dialled at once, and bans.
 
         Raises:
-            Reject: a restored ban does not verify: the store belongs to another mesh.
+            Reject: a restored ban or mesh key does not verify: the store belongs to another mesh.
         """
+        self.mesh_keys = MeshKeys(identity, restored.mesh_keys)
         self._identity = identity
         self._links_max = links_max
         self._wall = wall
@@ -162,6 +166,8 @@ class Membership:
                     self._receive(peer, message, now, out)
             case ev.BanAsked(node=node, banned=banned, signed=signed):
                 self._ban_asked(node, signed, now, out, banned=banned)
+            case ev.MeshKeyAsked(signed=signed):
+                self._keys_heard(self._identity.node, (signed,), now, out)
             case ev.Drain(now=True):
                 out.extend(Send(peer=peer, message=msg.Leaving()) for peer in self._links)
             case (
@@ -195,6 +201,8 @@ class Membership:
             case msg.Bans(bans=bans):
                 for raw in bans:
                     self._ban_heard(peer, raw, now, out)
+            case msg.MeshKeys(keys=keys):
+                self._keys_heard(peer, keys, now, out)
             case msg.Leaving():
                 self._leaving[peer] = None
             case (
@@ -252,6 +260,7 @@ class Membership:
             out.append(Send(peer=peer, message=msg.Peers(addresses=told)))
         bans = tuple(raw for _, _, raw in self._signed.values())
         self._tell_bans(peer, bans, out)
+        self._tell_keys(peer, self.mesh_keys.signed, out)
 
     def _say_full(self, out: list[Effect]) -> None:
         if not self._full:
@@ -335,8 +344,10 @@ class Membership:
         if not asked and self.banned(node) != before:
             self._apply(node, self._issuer(ban), now, out)
 
-    def _issuer(self, ban: Ban) -> str:
-        link = self._links.get(NodeId(ban.iss))
+    def _issuer(self, word: Ban | MeshKey) -> str:
+        if word.iss == self._identity.node:
+            return self._identity.name
+        link = self._links.get(NodeId(word.iss))
         return "an admin" if link is None else link.name
 
     def _apply(self, node: NodeId, by: str, now: Mono, out: list[Effect]) -> None:
@@ -353,9 +364,36 @@ class Membership:
         for first in range(0, len(bans), _BANS_PER_MESSAGE):
             out.append(Send(peer=peer, message=msg.Bans(bans=bans[first : first + _BANS_PER_MESSAGE])))  # noqa: PERF401
 
+    # -- mesh keys ----------------------------------------------------------------------------------------------------
+
+    def _keys_heard(self, peer: NodeId, keys: tuple[bytes, ...], now: Mono, out: list[Effect]) -> None:
+        news: list[bytes] = []
+        by = ""
+        for raw in keys:
+            try:
+                word = self.mesh_keys.hear(raw, self._wall(now), self.banned)
+            except Reject as reject:
+                out.append(Drop(peer=peer, reason=f"mesh key: {reject.reason}"))
+                continue
+            if word is not None:
+                news.append(raw)
+                by = by or self._issuer(word)
+        if not news:
+            return
+        out.append(Record(row=MeshKeysKept(signed=self.mesh_keys.signed)))
+        for other in self._links:
+            if other != peer:
+                self._tell_keys(other, tuple(news), out)
+        out.append(Emit(notice=MeshKeyRotated(by=by)))
+
+    def _tell_keys(self, peer: NodeId, keys: tuple[bytes, ...], out: list[Effect]) -> None:
+        if keys and self._links[peer].minor >= msg.TRUST_SINCE:
+            out.append(Send(peer=peer, message=msg.MeshKeys(keys=keys)))
+
     def check(self) -> None:
         """Assert the bounds, and that nobody is linked who is out for good."""
         self._addresses.check()
+        self.mesh_keys.check()
         assert len(self._links) <= self._links_max, "too many links"
         assert len(self._remembered) <= REMEMBERED_MAX + len(self._links), "too many peers remembered"
         assert self._identity.node not in self._links, "linked to itself"

@@ -171,7 +171,7 @@ class Node:
                 turn.take([Emit(notice=NodeWoke(slept_s=event.slept_s, counted=event.counted))])
                 for machine in (self._membership, self._queue, self._worker):
                     turn.take(machine.handle(event, now))
-            case ev.AddressSeen() | ev.DialFailed():
+            case ev.AddressSeen() | ev.DialFailed() | ev.MeshKeyAsked():
                 turn.take(self._membership.handle(event, now))
             case ev.BanAsked():
                 self._judge(turn, event, now)
@@ -232,7 +232,7 @@ class Node:
                 | msg.Confirmed()
             ):
                 turn.take(self._worker.handle(event, now))
-            case msg.Peers():
+            case msg.Peers() | msg.MeshKeys():
                 turn.take(self._membership.handle(event, now))
             case msg.Bans():
                 self._judge(turn, event, now)
@@ -312,6 +312,14 @@ class Node:
     def banned(self, node: NodeId) -> bool:
         """Tell whether a node is out, as far as this one knows."""
         return self._membership.banned(node)
+
+    def psks(self) -> tuple[bytes, ...]:
+        """Return the mesh keys, newest first: the first is used to dial, each opens the gate."""
+        return self._membership.mesh_keys.psks
+
+    def mesh_key_at(self) -> Wall:
+        """Return when the newest mesh key was made; 0 where that is not known."""
+        return self._membership.mesh_keys.newest_at
 
     def jobs(self) -> list[JobSnapshot]:
         """Return the jobs submitted here that have not ended."""

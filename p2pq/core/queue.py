@@ -102,7 +102,7 @@ class Queue:
                 | ev.Faulted()
                 | ev.Progressed()
                 | ev.Offering()
-                | ev.BanAsked()
+                | ev.TrustAsked()
                 | ev.Drain()
             ):
                 pass  # for the worker and the membership, or taken in before
@@ -222,8 +222,7 @@ class Queue:
                 | msg.Cancel()
                 | msg.Receipted()
                 | msg.Confirmed()
-                | msg.Peers()
-                | msg.Bans()
+                | msg.Gossip()
             ):
                 pass  # for the worker and the membership
             case _:

@@ -191,6 +191,16 @@ class BanKept(_Row, frozen=True, kw_only=True):
     signed: bytes = b""
 
 
+class MeshKeysKept(_Row, frozen=True, kw_only=True):
+    """All signed mesh keys that count, newest first; they take the place of those that were kept before."""
+
+    signed: tuple[bytes, ...]
+
+    def __repr__(self) -> str:
+        """Name how many, not which."""
+        return f"MeshKeysKept({len(self.signed)})"
+
+
 Row = (
     EpochBegun
     | JobAdded
@@ -209,11 +219,13 @@ Row = (
     | ResultReleased
     | PeerSeen
     | BanKept
+    | MeshKeysKept
 )
 
 
 _FULL: Final = (
     EpochBegun, JobAdded, AttemptEnded, TaskEnded, TasksCancelled, TasksRetried, JobEnded, ResultKept, BanKept,
+    MeshKeysKept,
 )  # fmt: skip
 
 
@@ -294,3 +306,5 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     kept: tuple[ResultKept, ...] = ()
     peers: tuple[PeerSeen, ...] = ()
     bans: tuple[BanKept, ...] = ()
+    mesh_keys: tuple[bytes, ...] = ()
+    """Signed, newest first."""

@@ -170,7 +170,7 @@ class Worker:
                 | ev.CollectFailed()
                 | ev.Delivered()
                 | ev.DeliverFailed()
-                | ev.BanAsked()
+                | ev.TrustAsked()
             ):
                 pass
             case _:
@@ -213,8 +213,7 @@ class Worker:
                 | msg.Heartbeat()
                 | msg.ResultReady()
                 | msg.Confirm()
-                | msg.Peers()
-                | msg.Bans()
+                | msg.Gossip()
                 | msg.Leaving()
             ):
                 pass

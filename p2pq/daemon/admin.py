@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from p2pq import __version__
-from p2pq.core.events import BanAsked, Event
+from p2pq.core.events import BanAsked, Event, MeshKeyAsked
 from p2pq.core.kept import KEPT_BYTES_MAX, KEPT_MAX, KeptFor
 from p2pq.core.node import Node
 from p2pq.core.node import PeerView as CorePeer
@@ -27,7 +27,7 @@ from p2pq.daemon.store import Store
 from p2pq.daemon.views import rfc3339
 from p2pq.errors import RefusedError
 from p2pq.model.ids import Mono, Wall, short, to_text
-from p2pq.wire import control, session
+from p2pq.wire import control, prims, session
 from p2pq.wire.control import (
     Finding,
     InviteView,
@@ -46,6 +46,7 @@ Send = Callable[[Reply], Awaitable[None]]
 SKEW_MS_MAX: Final = 5_000
 CERT_SOON_MS: Final = 30 * 24 * 3600 * 1000
 DAY_S: Final = 24 * 3600
+MARK_BYTES: Final = 4
 NEARLY: Final = 0.8
 """Of a limit of kept results: from here on doctor says so."""
 
@@ -211,6 +212,7 @@ class Admin:
             owner=keys.cert.owner,
             members=known + 1,
             solo=keys.solo,
+            key=prims.derive(self._p.node.psks()[0], b"", "p2pq-mark", size=MARK_BYTES).hex(),
         )
 
     # ------------------------------------------------------------------ changing
@@ -282,6 +284,19 @@ class Admin:
         reach = "here and, as you are an admin, on every node that hears of it" if signed else "on this node"
         verb = "is banned" if request.banned else "is no longer banned"
         await send(Note(text=f"{name} {verb} {reach}."))
+
+    async def rotate_key(self, _request: control.RotateKey, send: Send) -> None:
+        """Answer ``RotateKey``."""
+        p = self._p
+        signed = p.keys.sign_mesh_key(_wall(), p.node.mesh_key_at())
+        await p.post_durable(MeshKeyAsked(signed=signed))
+        linked = len(p.links.peers())
+        await send(
+            Note(
+                text=f"The mesh has a new key; {linked} linked {'node was' if linked == 1 else 'nodes were'} told. "
+                f"The last {session.PSKS_MAX} keys let a node in: one that is away learns the new one when it is back."
+            )
+        )
 
     async def stop(self, request: control.Stop, send: Send) -> None:
         """Answer ``Stop``: the node goes down after the answer."""

@@ -12,14 +12,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, assert_never
 
-import msgspec
-
 from p2pq import __version__
 from p2pq.core import draws, flight
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
-from p2pq.core.records import BanKept, Restored
-from p2pq.daemon import gate, netinfo, offering, recorder, sqlite
+from p2pq.core.records import Restored
+from p2pq.daemon import gate, inheriting, netinfo, offering, recorder, sqlite
 from p2pq.daemon.admin import Admin, Parts
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.discovery import Discovery
@@ -42,8 +40,7 @@ from p2pq.daemon.transfer import Transfers
 from p2pq.errors import LinkError, LocalProtocolError, Reject, StorageError
 from p2pq.model.config import Settings
 from p2pq.model.ids import Mono, NodeId, Wall, short, to_text
-from p2pq.model.notice import NodeWoke
-from p2pq.wire import trust
+from p2pq.model.notice import MeshKeyRotated, NodeWoke
 from p2pq.wire.messages import (
     BlobGone,
     BlobPush,
@@ -111,7 +108,7 @@ class Generation:
         self._group = group
         self._telemetry = app.telemetry
         self._cleanup = contextlib.AsyncExitStack()
-        self._new_bans: tuple[BanKept, ...] = ()
+        self._new_rows: inheriting.Rows = ()
 
     def build(self) -> None:
         """Build the parts; ``start`` sets them going.
@@ -128,7 +125,7 @@ class Generation:
         settings, keys = app.settings, app.keys
         self.store, restored = Store.open(app.home.store, app.wall)
         self._cleanup.push_async_callback(self.store.close)
-        restored = self._with_bans(self._own_bans(restored))
+        restored, self._new_rows = inheriting.of_mesh(restored, keys.state.root, app.wall(), app.bans)
         self.blobs = BlobStore(
             app.home.blobs,
             quota_bytes=settings.store.blobs_mb << 20,
@@ -173,6 +170,7 @@ class Generation:
             notice=self._telemetry.notice,
             wall=app.wall,
             is_banned=self.node.banned,
+            psks=self.node.psks,
             on_duplicate_key=self._on_duplicate_key,
             listen=app.listen,
             links_max=settings.node.links_max,
@@ -196,6 +194,7 @@ class Generation:
             names=lambda: frozenset(peer.name for peer in self.node.peers(app.mono())),
             peers=lambda: tuple(filter(None, map(self.links.address, self.links.peers()))),
             bans=self.store.signed_bans,
+            psks=self.node.psks,
             joined=self._joined,
         )
         self._cleanup.callback(self.invitations.close)
@@ -243,39 +242,6 @@ class Generation:
             pending=self.links.pending,
         )
 
-    def _with_bans(self, restored: Restored) -> Restored:
-        """Add the bans that a join told, so that they hold before the first link."""
-        app = self._app
-        told = []
-        for raw in app.bans:
-            try:
-                ban = trust.open_ban(raw, app.keys.state.root, app.wall())
-            except Reject as error:
-                log.warning("join.ban-ignored", extra={"fields": {"reason": error.reason}})
-                continue
-            told.append(BanKept(node=NodeId(ban.sub), banned=ban.banned, issuer=ban.iss, signed=raw))
-        self._new_bans += tuple(told)
-        return msgspec.structs.replace(restored, bans=(*restored.bans, *told))
-
-    def _own_bans(self, restored: Restored) -> Restored:
-        """Let go of the bans of a mesh that this node has left; what else does not verify holds here, unsigned."""
-        app = self._app
-        kept = []
-        for row in restored.bans:
-            try:
-                if row.signed:
-                    trust.open_ban(row.signed, app.keys.state.root, app.wall())
-                kept.append(row)
-            except Reject as error:
-                log.warning("ban.not-verified", extra={"fields": {"peer": short(row.node), "reason": error.reason}})
-                if error.reason == trust.WRONG_ROOT:
-                    # Written over, or whoever joins would be told of it.
-                    self._new_bans += (BanKept(node=row.node, banned=False, issuer=row.issuer),)
-                elif row.banned:
-                    # Most often a clock that was set back: a ban errs towards holding, and the store keeps the signed one.
-                    kept.append(BanKept(node=row.node, banned=row.banned))
-        return msgspec.structs.replace(restored, bans=tuple(kept))
-
     async def start(self) -> None:
         """Open the doors and set everything going.
 
@@ -284,8 +250,8 @@ class Generation:
         """
         app, settings = self._app, self._app.settings
         self.store.start(self._on_trouble)
-        if self._new_bans:
-            await self.store.commit(self._new_bans, full=True)
+        if self._new_rows:
+            await self.store.commit(self._new_rows, full=True)
         await self.pool.start()
         self.links.add_routes([*self.transfers.routes(), *self.invitations.routes()])
         await self.links.start()
@@ -300,7 +266,7 @@ class Generation:
             self.discovery = Discovery(
                 self._group,
                 post=self._post,
-                psks=lambda: app.keys.state.psks,
+                psks=self.node.psks,
                 wall=app.wall,
                 addresses=self.links.addresses,
                 entropy=os.urandom,
@@ -438,6 +404,8 @@ class Generation:
             case fx.Emit():
                 if isinstance(effect.notice, NodeWoke):
                     self.links.woke()
+                elif isinstance(effect.notice, MeshKeyRotated) and self.discovery is not None:
+                    self._group.create_task(self.discovery.announce(), name="mdns tag")
                 self._telemetry.notice(effect.notice)
                 self.jobs.notice(effect.notice)
             case _:

@@ -44,7 +44,7 @@ class MeshState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     certs: Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=trust.CHAIN_MAX)]
     """This node's chain, leaf first."""
     psks: Annotated[tuple[Bytes32, ...], Meta(min_length=1, max_length=PSKS_KEPT)]
-    """Mesh keys, newest first."""
+    """Mesh keys as they came with the membership, newest first; those that admins made since are in the store."""
     issued: Annotated[int, Meta(ge=0)] = 0
     """How many members this node has let in."""
 
@@ -84,11 +84,6 @@ class NodeKeys:
         return prims.mesh_id(self.state.root)
 
     @property
-    def psk(self) -> bytes:
-        """The newest mesh key."""
-        return self.state.psks[0]
-
-    @property
     def founder(self) -> bool:
         """Whether the mesh root's key lies here."""
         return self._home.root_key(self.mesh).exists()
@@ -117,6 +112,7 @@ class NodeKeys:
             prekey_secret=self.prekey_secret,
             prekey=self.prekey,
             root=self.state.root,
+            psks=self.state.psks,
         )
 
     def local(self, addresses: tuple[str, ...], software: str) -> session.Local:
@@ -131,9 +127,9 @@ class NodeKeys:
             software=software,
         )
 
-    def known_mesh(self, is_banned: trust.IsBanned) -> session.Mesh:
-        """Return what links check peers by."""
-        return session.Mesh(root=self.state.root, psks=self.state.psks, is_banned=is_banned)
+    def known_mesh(self, is_banned: trust.IsBanned, psks: tuple[bytes, ...] = ()) -> session.Mesh:
+        """Return what links check peers by; without mesh keys, with those that came with the membership."""
+        return session.Mesh(root=self.state.root, psks=psks or self.state.psks, is_banned=is_banned)
 
     # -- the mesh changes -------------------------------------------------------------------------------------------------
 
@@ -216,6 +212,18 @@ class NodeKeys:
         if not self.admin:
             return b""
         return trust.issue_ban(self.key, self.state.root, node, at=wall, banned=banned, certs=self.state.certs)
+
+    def sign_mesh_key(self, wall: Wall, newest: Wall) -> bytes:
+        """Return a new key for the mesh, signed; dated after the newest that this node knows of.
+
+        Raises:
+            RefusedError: this node is not an admin.
+        """
+        if not self.admin:
+            raise RefusedError("this node is not an admin of its mesh; rotate its key on the one that founded it")
+        at = Wall(max(wall, newest + 1))
+        key = self._entropy(prims.KEY_BYTES)
+        return trust.issue_mesh_key(self.key, self.state.root, key, at=at, certs=self.state.certs)
 
     # -- renewal ----------------------------------------------------------------------------------------------------------
 

@@ -74,6 +74,7 @@ class Invitations:
         names: Callable[[], frozenset[str]] = frozenset,
         peers: Callable[[], tuple[str, ...]] = tuple,
         bans: Callable[[], tuple[bytes, ...]] = tuple,
+        psks: Callable[[], tuple[bytes, ...]] = tuple,
         joined: Callable[[NodeId, str], None] = lambda _node, _name: None,
     ) -> None:
         """Prepare; nobody is invited yet.
@@ -88,11 +89,12 @@ class Invitations:
             names: the names of all members known; a joiner of the same name gets a number behind it.
             peers: where members listen, told to the joiner.
             bans: signed bans, told to the joiner.
+            psks: the mesh keys, newest first, told to the joiner; none: those that came with this node's membership.
             joined: told who got in, by node id and name.
         """
         self._keys, self._wall, self._entropy, self._admit = keys, wall, entropy, admit
         self._show_slot, self._is_banned, self._names = show_slot, is_banned, names
-        self._peers, self._bans, self._joined = peers, bans, joined
+        self._peers, self._bans, self._psks, self._joined = peers, bans, psks, joined
         self._loop = asyncio.get_running_loop()
         self._open: list[Invitation] = []
         self._given: set[str] = set()
@@ -241,7 +243,7 @@ class Invitations:
                 root=state.root,
                 mesh_name=state.name,
                 certs=chain,
-                psks=state.psks,
+                psks=self._psks() or state.psks,
                 bans=self._bans()[-256:],
                 peers=self._peers()[:PEERS_MAX],
                 wall=self._wall(),

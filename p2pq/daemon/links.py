@@ -7,8 +7,8 @@ initiator takes the link for established when that has come, for until then it m
 import asyncio
 import os
 import socket
-from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Final, get_args
 
 import aiohttp
@@ -29,18 +29,19 @@ from p2pq.daemon.dialing import (
 from p2pq.daemon.gate import Gate, GateLimits
 from p2pq.daemon.identity import NodeKeys
 from p2pq.daemon.link import Link, LinkLimits
+from p2pq.daemon.refusals import Refusals
 from p2pq.daemon.renewal import Renewals
 from p2pq.errors import LinkError
 from p2pq.model.ids import NodeId, Wall
-from p2pq.model.notice import Notice, PeerRefused
+from p2pq.model.notice import Notice
 from p2pq.wire import session, trust
 from p2pq.wire.messages import CoreMessage, Message, Peers, Ping, Pong, Renewed, RenewWant, ServiceMessage
 from p2pq.wire.session import HandshakeRefused, PeerInfo
 
 LINK_PATH: Final = "/p2pq/1/link"
-NOTES_KEPT: Final = 1024
-NOTE_EVERY_S: Final = 1.0
 RENEW_CHECK_S: Final = 3600.0
+FALL_BACK_S: Final = 0.5
+"""Between two mesh keys tried at one address: as often as the gate there lets one address in (``GateLimits``)."""
 
 
 _CORE: Final = frozenset(get_args(CoreMessage))
@@ -72,6 +73,7 @@ class Links:
         notice: Callable[[Notice], None],
         wall: Callable[[], Wall],
         is_banned: trust.IsBanned = lambda _: False,
+        psks: Callable[[], tuple[bytes, ...]] = tuple,
         on_duplicate_key: Callable[[str], None] = lambda _: None,
         listen: str = "0.0.0.0:0",
         links_max: int = 64,
@@ -90,6 +92,7 @@ class Links:
             notice: takes facts for people: PeerRefused, at most one per second for one peer and reason.
             wall: reads the clock.
             is_banned: whether a node is out, as far as the core knows.
+            psks: the mesh keys that the core knows, newest first.
             on_duplicate_key: told a sentence when another node uses this node's key.
             listen: HOST:PORT; port 0 takes 9476 if it is free, else any.
             links_max: peers at most.
@@ -99,13 +102,13 @@ class Links:
             entropy: fresh random bytes.
         """
         self._keys, self._group, self._post, self._service = keys, group, post, service
-        self._notice, self._wall, self._is_banned = notice, wall, is_banned
-        self._on_duplicate_key = on_duplicate_key
+        self._wall, self._is_banned, self._psks = wall, is_banned, psks
         self._listen, self._software = listen, software
         self._limits = limits or LinkLimits()
         self._entropy = entropy
         self._loop = asyncio.get_running_loop()
-        self._gate = Gate(gate_limits or GateLimits(), refused=self._refuse, known=self._is_linked_ip)
+        self._refusals = Refusals(notice, on_duplicate_key, self._loop.time)
+        self._gate = Gate(gate_limits or GateLimits(), refused=self._refusals.add, known=self._is_linked_ip)
         self._app = web.Application(middlewares=[gate.no_browsers, self._admit_members], client_max_size=4096)
         self._app.router.add_get("/p2pq/{version}/link", self._answer)
         self._runner = web.AppRunner(
@@ -123,13 +126,12 @@ class Links:
         self._links: dict[NodeId, Link] = {}
         self._arbiter = Arbiter(keys.node, links_max)
         self._renewals = Renewals(keys, wall)
-        self._notes: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
         self._closing = False
         self.http = make_session(self._limits.handshake_s)
         """For services that fetch from peers over plain HTTP."""
-        self.counters: Counter[str] = Counter()
+        self.counters = self._refusals.counters
         """What was refused or lost, by reason."""
         self.addresses: tuple[str, ...] = ()
         """Where this node says that it listens; set anew when interfaces change."""
@@ -263,13 +265,13 @@ class Links:
         if (no_stream := await gate.upgrade(stream, request)) is not None:
             return no_stream
         ip = netinfo.plain_ip(request.remote or "")
-        responder = session.Responder(self._local(), self._keys.known_mesh(self._is_banned), self._entropy)
+        responder = session.Responder(self._local(), self._mesh(), self._entropy)
         try:
             # The gate's own clock has stopped where a member is linked from this address.
             async with asyncio.timeout(self._limits.handshake_s):
                 accepted = await self._receive_hello(stream, responder, ip)
         except TimeoutError:
-            self._refuse(ip, gate.TOO_SLOW)
+            self._refusals.add(ip, gate.TOO_SLOW)
             link.cut(stream)
             return stream
         except GaveUp as left:
@@ -277,7 +279,7 @@ class Links:
             link.cut(stream)
             return stream
         except HandshakeRefused as refusal:
-            self._refuse(ip, refusal.reason, responder.peer.node if responder.peer else None)
+            self._refusals.add(ip, refusal.reason, responder.peer.node if responder.peer else None)
             for record in refusal.farewell:
                 await link.try_send(stream, record)
             if refusal.farewell:
@@ -337,22 +339,36 @@ class Links:
             return
         self.counters[reason] += 1
         if reason == session.DUPLICATE_KEY:
-            self._duplicate(f"{address} is linked to another node that" if said else address)
+            self._refusals.duplicate(f"{address} is linked to another node that" if said else address)
         self._post(DialFailed(address=address, reason=reason, node=node))
 
     async def _connect(self, address: str) -> tuple[Link, list[Message]]:
+        """Dial with the newest mesh key; then with each earlier one, for who was away when the key was rotated."""
+        *newer, oldest = self._mesh().psks
+        for psk in newer:
+            try:
+                return await self._connect_by(address, psk)
+            except HandshakeRefused as refusal:
+                if refusal.reason != session.REFUSED_EARLY:
+                    raise
+            await asyncio.sleep(FALL_BACK_S)
+        return await self._connect_by(address, oldest)
+
+    async def _connect_by(self, address: str, psk: bytes) -> tuple[Link, list[Message]]:
         """Dial, shake hands, and wait for the responder's first record."""
         async with asyncio.timeout(self._limits.handshake_s):
             stream = await open_stream(self.http, address, LINK_PATH, self._limits.close_s)
             try:
-                return await self._introduce(stream, address)
+                return await self._introduce(stream, address, psk)
             except BaseException:
                 link.cut(stream)
                 await stream.close()
                 raise
 
-    async def _introduce(self, stream: aiohttp.ClientWebSocketResponse, address: str) -> tuple[Link, list[Message]]:
-        initiator = session.Initiator(self._local(), self._keys.known_mesh(self._is_banned), self._entropy)
+    async def _introduce(
+        self, stream: aiohttp.ClientWebSocketResponse, address: str, psk: bytes
+    ) -> tuple[Link, list[Message]]:
+        initiator = session.Initiator(self._local(), replace(self._mesh(), psks=(psk,)), self._entropy)
         await stream.send_bytes(initiator.start())
         answer = initiator.receive(await link.handshake_message(stream, initiator), self._wall())
         info, channel = initiator.peer, initiator.channel
@@ -463,35 +479,15 @@ class Links:
     def _local(self) -> session.Local:
         return self._keys.local(self.addresses, self._software)
 
+    def _mesh(self) -> session.Mesh:
+        return self._keys.known_mesh(self._is_banned, self._psks())
+
     def _is_linked_ip(self, ip: str) -> bool:
         return any(each.remote_ip == ip for each in self._links.values())
 
-    def _refuse(self, ip: str, reason: str, peer: NodeId | None = None) -> None:
-        """Count; say it at most once a second for one source and reason."""
-        self.counters[reason] += 1
-        if reason == ALREADY:
-            return  # two nodes dialled each other at the same moment: nothing to tell of
-        if reason == session.DUPLICATE_KEY and peer is None:
-            self._duplicate(ip)
-        now = self._loop.time()
-        key = (ip, reason)
-        if now - self._notes.get(key, -NOTE_EVERY_S) < NOTE_EVERY_S:
-            return
-        self._notes[key] = now
-        self._notes.move_to_end(key)
-        if len(self._notes) > NOTES_KEPT:
-            self._notes.popitem(last=False)
-        self._notice(PeerRefused(address=ip, reason=reason, peer=peer))
-
     def _count(self, reason: str | None, peer: Link) -> None:
         if reason is not None:
-            self._refuse(peer.remote_ip, reason, peer.peer)
-
-    def _duplicate(self, who: str) -> None:
-        self._on_duplicate_key(
-            f"the node at {who} uses this node's key: this home was copied. "
-            "Stop one of the two, delete identity.key and mesh/ in its home, start it again and let it join"
-        )
+            self._refusals.add(peer.remote_ip, reason, peer.peer)
 
     def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
         task = self._group.create_task(work, name=name)

@@ -30,6 +30,7 @@ ALTER TABLE tasks ADD COLUMN decided INTEGER;
 CREATE INDEX leases_task ON leases (n, task);
 ALTER TABLE kept ADD COLUMN owner TEXT NOT NULL DEFAULT '';
 ALTER TABLE tasks ADD COLUMN checkpoint INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE mesh_keys (place INTEGER PRIMARY KEY, signed BLOB NOT NULL);
 """,
 }
 """Format -> the statements that make the next one of it."""

@@ -370,6 +370,7 @@ _CHECKS: Final[dict[str, Callable[[_Salvage, Row], bool]]] = {
     "kept": _kept,
     "peers": _peer,
     "bans": lambda _, row: len(row["node"]) == NODE_BYTES and row["banned"] in {0, 1},
+    "mesh_keys": lambda _, row: row["place"] >= 0 and len(row["signed"]) > 0,
 }
 
 

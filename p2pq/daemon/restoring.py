@@ -76,6 +76,7 @@ def restored(db: sqlite3.Connection, settled: dict[int, IntervalSet]) -> Restore
                 "SELECT node, issuer, banned, signed FROM bans ORDER BY node, issuer"
             )
         ),
+        mesh_keys=tuple(signed for (signed,) in run("SELECT signed FROM mesh_keys ORDER BY place")),
     )
 
 

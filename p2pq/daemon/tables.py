@@ -21,6 +21,7 @@ from p2pq.core.records import (
     JobReopened,
     LeaseEnded,
     LeaseGranted,
+    MeshKeysKept,
     PeerSeen,
     Restored,
     ResultKept,
@@ -136,6 +137,7 @@ CREATE TABLE bans (
     signed BLOB NOT NULL,
     PRIMARY KEY (node, issuer)
 ) WITHOUT ROWID;
+CREATE TABLE mesh_keys (place INTEGER PRIMARY KEY, signed BLOB NOT NULL);
 """
 
 
@@ -218,6 +220,9 @@ class Tables:
                 self._seen(row)
             case BanKept():
                 run("INSERT OR REPLACE INTO bans VALUES (?, ?, ?, ?)", (row.node, row.issuer, row.banned, row.signed))
+            case MeshKeysKept():
+                run("DELETE FROM mesh_keys")
+                self._db.executemany("INSERT INTO mesh_keys VALUES (?, ?)", enumerate(row.signed))
             case ExtraKept():
                 run("INSERT OR REPLACE INTO extras VALUES (?, ?)", (row.job, row.extra))
             case _:

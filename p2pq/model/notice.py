@@ -200,6 +200,12 @@ class PeerBanned(_Notice, frozen=True, kw_only=True):
     by: str
 
 
+class MeshKeyRotated(_Notice, frozen=True, kw_only=True):
+    """The mesh has a new key; who knows an earlier one is still let in."""
+
+    by: str
+
+
 Notice = (
     JobQueued
     | TaskGranted
@@ -224,4 +230,5 @@ Notice = (
     | PeerRefused
     | LinksFull
     | PeerBanned
+    | MeshKeyRotated
 )

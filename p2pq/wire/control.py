@@ -190,6 +190,10 @@ class BanMember(_Said, frozen=True, kw_only=True):
     banned: bool = True
 
 
+class RotateKey(_Said, frozen=True, kw_only=True):
+    """Give the mesh a new key. Item: Note."""
+
+
 class Doctor(_Said, frozen=True, kw_only=True):
     """What works here and what does not. Items: Finding."""
 
@@ -220,6 +224,7 @@ ControlRequest = (
     | Invite
     | Join
     | BanMember
+    | RotateKey
     | Doctor
     | Stop
 )
@@ -387,6 +392,8 @@ class MeshView(_Said, frozen=True, kw_only=True, omit_defaults=False):
     owner: str
     members: int
     solo: bool
+    key: str
+    """A short mark of the newest mesh key: the same on two nodes that know the same one."""
 
 
 class InviteView(_Said, frozen=True, kw_only=True):

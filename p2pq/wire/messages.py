@@ -20,11 +20,14 @@ from p2pq.wire.objects import (
     Name,
 )
 
-MINOR: Final = 2
+MINOR: Final = 3
 """The newest minor protocol version that this code speaks."""
 
 CHECKPOINTS_SINCE: Final = 2
 """The minor version from which on results may hold checkpoints, and grants bring them."""
+
+TRUST_SINCE: Final = 3
+"""The minor version from which on mesh keys travel over links."""
 
 MESSAGE_BYTES_MAX: Final = 8 << 20
 INLINE_BYTES_MAX: Final = 256 << 10
@@ -40,6 +43,10 @@ Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Base of all link messages."""
+
+
+class Gossip(_Message, frozen=True, kw_only=True):
+    """Base of what members tell each other of the mesh; neither master nor worker takes it in."""
 
 
 class ProfileIs(_Message, frozen=True, kw_only=True, tag="pr"):
@@ -156,7 +163,7 @@ class Receipted(_Message, frozen=True, kw_only=True, tag="rc"):
     receipt: bytes
 
 
-class Peers(_Message, frozen=True, kw_only=True, tag="pe"):
+class Peers(Gossip, frozen=True, kw_only=True, tag="pe"):
     """Addresses of other nodes that the sender is linked to: hints, nothing more."""
 
     addresses: Annotated[
@@ -164,10 +171,20 @@ class Peers(_Message, frozen=True, kw_only=True, tag="pe"):
     ]
 
 
-class Bans(_Message, frozen=True, kw_only=True, tag="bn"):
+class Bans(Gossip, frozen=True, kw_only=True, tag="bn"):
     """Signed bans that the sender knows; grow-only, spread by everyone."""
 
     bans: Annotated[tuple[bytes, ...], Meta(max_length=256)]
+
+
+class MeshKeys(Gossip, frozen=True, kw_only=True, tag="mk"):
+    """Signed mesh keys that the sender knows, newest first: after link-up, and a new one as soon as it is heard of."""
+
+    keys: Annotated[tuple[Annotated[bytes, Meta(max_length=4096)], ...], Meta(max_length=8)]
+
+    def __repr__(self) -> str:
+        """Name how many, not which."""
+        return f"MeshKeys({len(self.keys)})"
 
 
 class Confirm(_Message, frozen=True, kw_only=True, tag="cf"):
@@ -284,6 +301,7 @@ CoreMessage = (
     | Receipted
     | Peers
     | Bans
+    | MeshKeys
     | Confirm
     | Confirmed
     | Leaving
@@ -297,5 +315,5 @@ ServiceMessage = (
 
 Message = CoreMessage | ServiceMessage
 
-SINCE: Final[dict[type, int]] = {Recall: 2, Confirm: 2, Confirmed: 2}
+SINCE: Final[dict[type, int]] = {Recall: 2, Confirm: 2, Confirmed: 2, MeshKeys: 3}
 """Message types newer than minor version 1 and the version that brought them; never sent to older peers."""

@@ -70,6 +70,22 @@ class Ban(msgspec.Struct, frozen=True, kw_only=True, tag="ban", forbid_unknown_f
     """The issuer's own chain, so that anyone can check its right to ban."""
 
 
+class MeshKey(msgspec.Struct, frozen=True, kw_only=True, tag="mesh-key", forbid_unknown_fields=True):
+    """An admin's word that this is a key of the mesh; the latest is used to dial. Only ever sent over links."""
+
+    v: Literal[1] = 1
+    mesh: Bytes32
+    iss: Bytes32
+    at: Millis
+    key: Bytes32
+    certs: Annotated[tuple[bytes, ...], Meta(max_length=2)] = ()
+    """The issuer's own chain, so that anyone can check its right to make one."""
+
+    def __repr__(self) -> str:
+        """Name the instant, not the key."""
+        return f"MeshKey(at={self.at})"
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag="manifest", forbid_unknown_fields=True):
     """A job, as its master signs it once. What people wrote (paths, arguments, names) is inside the encrypted body."""
 

@@ -6,14 +6,14 @@ which everyone knows: ``(member, admin)``, or ``(admin,)`` for an admin itself.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from p2pq.errors import Reject
 from p2pq.model.ids import NodeId, Wall
 from p2pq.wire import prims, sign
-from p2pq.wire.objects import CERT_LIFE_MS, Ban, Capability, Cert
+from p2pq.wire.objects import CERT_LIFE_MS, Ban, Capability, Cert, MeshKey
 
 CERT_BYTES_MAX: Final = 1024
 CHAIN_MAX: Final = 2
@@ -32,6 +32,8 @@ EXPIRED: Final = "certificate-expired"
 BANNED: Final = "banned"
 ISSUER_BANNED: Final = "issuer-banned"
 BAD_BAN: Final = "bad-ban"
+
+W = TypeVar("W", Ban, MeshKey)
 
 IsBanned = Callable[[NodeId], bool]
 """Tells whether a node is out, as far as this node knows."""
@@ -174,19 +176,46 @@ def open_ban(raw: bytes, root: bytes, wall: Wall) -> Ban:
     Raises:
         Reject: not the mesh's, not by root or an admin, dated in the future, or malformed.
     """
-    ban = sign.open_claimed(raw, Ban, lambda claimed: claimed.iss)
-    if ban.mesh != prims.mesh_id(root):
+    return _open_word(raw, Ban, root, wall)
+
+
+def issue_mesh_key(
+    issuer: prims.SigningKey, root: bytes, key: bytes, *, at: Wall, certs: tuple[bytes, ...] = ()
+) -> bytes:
+    """Return a signed mesh key. The root needs no certificate; an admin adds its own.
+
+    Raises:
+        Reject: a field is out of range.
+    """
+    return sign.sign(issuer, MeshKey(mesh=prims.mesh_id(root), iss=issuer.public, at=at, key=key, certs=certs))
+
+
+def open_mesh_key(raw: bytes, root: bytes, wall: Wall) -> MeshKey:
+    """Return a mesh key if its issuer was entitled to make one when it did; it does not lapse with the certificate.
+
+    Whether the issuer has been banned since is for the caller to weigh.
+
+    Raises:
+        Reject: not the mesh's, not by root or an admin, dated in the future, or malformed.
+    """
+    return _open_word(raw, MeshKey, root, wall)
+
+
+def _open_word(raw: bytes, kind: type[W], root: bytes, wall: Wall) -> W:
+    """Return what the root, or somebody who was an admin at that instant, says of the mesh."""
+    word = sign.open_claimed(raw, kind, lambda claimed: claimed.iss)
+    if word.mesh != prims.mesh_id(root):
         raise Reject(WRONG_ROOT)
-    if ban.at > wall + SKEW_MS:
+    if word.at > wall + SKEW_MS:
         raise Reject(NOT_YET_VALID)
-    if ban.iss == root:
-        if ban.certs:
+    if word.iss == root:
+        if word.certs:
             raise Reject(BAD_BAN)
-        return ban
-    issuer = verify_chain(ban.certs, root, Wall(ban.at), is_banned=lambda _: False)
-    if issuer.sub != ban.iss or "admin" not in issuer.caps:
+        return word
+    issuer = verify_chain(word.certs, root, Wall(word.at), is_banned=lambda _: False)
+    if issuer.sub != word.iss or "admin" not in issuer.caps:
         raise Reject(NOT_ADMIN)
-    return ban
+    return word
 
 
 def _sign_cert(key: prims.SigningKey, cert: Cert) -> bytes:

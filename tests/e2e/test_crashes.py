@@ -66,6 +66,7 @@ AGAIN = [f"commit.{row}.{when}" for row in ("JobReopened", "TasksRetried") for w
 HALTING = ["commit.JobHalted.before", "commit.JobHalted.after"]
 FORGIVING = ["commit.FailureForgiven.before", "commit.FailureForgiven.after"]
 BANNING = ["commit.BanKept.before", "commit.BanKept.after"]
+ROTATING = ["commit.MeshKeysKept.before", "commit.MeshKeysKept.after"]
 MESH = ["mesh.kept", "secret.written", "secret.renamed"]
 JOINING = ["mesh.kept", "secret.written", "secret.renamed", "commit.PeerSeen.before", "commit.PeerSeen.after"]
 WORKER = [f"commit.{row}.{when}:2" for row in ("ResultKept", "ResultReleased") for when in ("before", "after")]
@@ -85,6 +86,7 @@ def test_every_point_has_a_case():
             *HALTING,
             *FORGIVING,
             *BANNING,
+            *ROTATING,
             *MESH,
             *JOINING,
             *WORKER,
@@ -333,6 +335,27 @@ def test_while_a_member_is_banned(two, point):
     alice.start(*options)
     states = [member["state"] for member in alice.json("members") if member["name"] == "bob"]
     assert ("banned" in states) == point.endswith("after")
+
+
+@pytest.mark.parametrize("point", ROTATING)
+def test_while_the_mesh_key_is_rotated(two, point):
+    """The new key is there on both, or on neither; either way the two are linked again and it can be rotated."""
+    alice, bob = two
+    bob.start("--name", "bob")
+    bob.ok("join", alice.ok("invite").split()[0], "--at", alice.address, "--yes")
+    options = ("--name", "alice", "--listen", alice.address)
+    before = alice.json("mesh")["key"]
+    alice.stop()
+    assert start_to_crash(alice, point, *options)
+    lab.until(lambda: any(peer["state"] == "up" for peer in alice.json("peers")), "bob is linked")
+    alice.run("mesh", "rotate-key")
+    has_crashed(alice)
+    alice.start(*options)
+    after = alice.json("mesh")["key"]
+    assert (after != before) == point.endswith("after")
+    lab.until(lambda: bob.json("mesh")["key"] == after, "bob has the key that alice kept")
+    alice.ok("mesh", "rotate-key")
+    lab.until(lambda: bob.json("mesh")["key"] == alice.json("mesh")["key"] != after, "bob has the next one")
 
 
 @pytest.mark.parametrize("point", FORGIVING)

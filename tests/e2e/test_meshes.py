@@ -77,6 +77,27 @@ def test_codes_that_are_wrong_late_or_used(inviter, joiner, tmp_path):
         assert "code" in third.fails(4, "join", good, "--at", inviter.address, "--yes")
 
 
+@covers("mesh rotate-key")
+def test_a_member_that_was_away_when_the_mesh_key_was_rotated_learns_it(inviter, joiner):
+    """Twice meanwhile. Whoever links to the other first, an earlier key opens the gate; a stranger's does not."""
+    assert "not an admin" not in inviter.ok("mesh", "rotate-key")
+    joiner.ok("join", inviter.ok("invite").split()[0], "--at", inviter.address, "--yes")
+    first = inviter.json("mesh")["key"]
+    lab.until(lambda: joiner.json("mesh")["key"] == first, "a joiner has the newest key")
+    inviter.ok("mesh", "rotate-key")
+    second = inviter.json("mesh")["key"]
+    lab.until(lambda: joiner.json("mesh")["key"] == second, "who is linked learns the new key")
+    assert "admin" in joiner.fails(4, "mesh", "rotate-key")
+    joiner.stop()
+    for _ in range(2):
+        inviter.ok("mesh", "rotate-key")
+    newest = inviter.json("mesh")["key"]
+    assert len({first, second, newest}) == 3
+    joiner.start("--name", "bob", "--listen", "127.0.0.1:0", "--peer", inviter.address)
+    lab.until(lambda: joiner.json("mesh")["key"] == newest, "who was away learns it when it is back")
+    assert newest in inviter.ok("mesh")
+
+
 @covers("mesh init", "mesh init --json", "mesh --json", "join")
 def test_a_new_mesh_and_what_forbids_one(joiner, tmp_path):
     before = joiner.json("mesh")

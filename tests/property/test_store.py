@@ -274,6 +274,9 @@ class Life:
         issuer, signed = data.draw(st.sampled_from((b"", b"i", b"j"))), data.draw(st.binary(max_size=3))
         return [records.BanKept(node=data.draw(nodes), banned=data.draw(bits), issuer=issuer, signed=signed)]
 
+    def mesh_keys(self, data: st.DataObject) -> list[Row]:
+        return [records.MeshKeysKept(signed=tuple(data.draw(st.lists(st.binary(min_size=1, max_size=3), max_size=8))))]
+
 
 @pytest.mark.slow
 @settings(max_examples=60)

@@ -163,8 +163,15 @@ def test_what_a_worker_and_a_member_remember() -> None:
         r.BanKept(node=NodeId(b"a"), banned=True),
         unban,
         signed,
+        r.MeshKeysKept(signed=(b"old",)),
+        r.MeshKeysKept(signed=(b"new", b"old")),
     )
-    assert total(*rows) == r.Restored(kept=(kept(1), kept(2)), peers=(seen("q"), seen("p")), bans=(unban, signed, ban))
+    assert total(*rows) == r.Restored(
+        kept=(kept(1), kept(2)),
+        peers=(seen("q"), seen("p")),
+        bans=(unban, signed, ban),
+        mesh_keys=(b"new", b"old"),
+    )
     many = total(*(seen(f"{number:05}") for number in range(PEERS_MAX + 2)))
     assert [peer.name for peer in many.peers] == [f"{number:05}" for number in range(2, PEERS_MAX + 2)]
 

@@ -10,10 +10,10 @@ from p2pq.core import events as ev
 from p2pq.core import membership
 from p2pq.core.addresses import PAUSE_MAX_S
 from p2pq.core.membership import Membership, Peer, refusal
-from p2pq.core.records import BanKept, PeerSeen, Restored
+from p2pq.core.records import BanKept, MeshKeysKept, PeerSeen, Restored
 from p2pq.errors import Reject
 from p2pq.model.ids import Mono, NodeId, Wall
-from p2pq.model.notice import LinksFull, PeerBanned, PeerDown, PeerRefused, PeerUp
+from p2pq.model.notice import LinksFull, MeshKeyRotated, PeerBanned, PeerDown, PeerRefused, PeerUp
 from p2pq.wire import messages as msg
 from p2pq.wire import prims, trust
 from tests.unit.core.workerkit import ANN, BOB, IDENTITY, ME, WALL, Member, entropy, send
@@ -312,6 +312,69 @@ def test_bans_survive_a_restart() -> None:
     assert bench.tick() == []
     with pytest.raises(Reject):
         Bench(Restored(bans=(BanKept(node=BOB.node, banned=True, signed=b"x"),)))
+
+
+# -- mesh keys -----------------------------------------------------------------------------------------------------------
+
+
+def mesh_key(number: int, issuer: prims.SigningKey = ROOT, certs=()) -> bytes:
+    at = Wall(WALL + number)
+    return trust.issue_mesh_key(issuer, ROOT.public, number.to_bytes(32, "big"), at=at, certs=certs)
+
+
+def rotated(*keys: bytes, by: str = "an admin") -> tuple[fx.Record, fx.Emit]:
+    return fx.Record(row=MeshKeysKept(signed=keys)), fx.Emit(notice=MeshKeyRotated(by=by))
+
+
+def test_a_new_mesh_key_is_kept_before_it_is_told_and_told_to_who_understands(bench: Bench) -> None:
+    bench.do(ANN.link())
+    bench.do(BOB.link(address=AWAY, minor=msg.TRUST_SINCE - 1))
+    raw = mesh_key(1, issuer=ME.signer, certs=(admin(ME),))
+    kept, said = rotated(raw, by="me")
+    assert bench.do(ev.MeshKeyAsked(signed=raw)) == [kept, send(msg.MeshKeys(keys=(raw,))), said]
+    assert bench.members.mesh_keys.psks == ((1).to_bytes(32, "big"),)
+    assert bench.do(ev.MeshKeyAsked(signed=raw)) == []
+
+
+def test_a_mesh_key_is_passed_on_but_not_back(bench: Bench) -> None:
+    bench.do(ANN.link())
+    bench.do(BOB.link(address=AWAY))
+    one, two = mesh_key(1), mesh_key(2)
+    kept, said = rotated(two, one)
+    told = bench.says(msg.MeshKeys(keys=(two, one)))
+    assert told == [kept, send(msg.MeshKeys(keys=(two, one)), BOB), said]
+    assert bench.says(msg.MeshKeys(keys=(two, one)), BOB) == []
+
+
+def test_who_links_up_is_told_all_mesh_keys_unless_it_is_banned(bench: Bench) -> None:
+    bench.do(ANN.link())
+    one, two = mesh_key(1), mesh_key(2)
+    bench.says(msg.MeshKeys(keys=(one,)))
+    bench.says(msg.MeshKeys(keys=(two,)))
+    assert bench.do(BOB.link(address=AWAY))[-1] == send(msg.MeshKeys(keys=(two, one)), BOB)
+    bench.do(ev.BanAsked(node=CAT.node, banned=True))
+    assert [type(each) for each in bench.do(CAT.link())] == [fx.Hangup, fx.Emit]
+
+
+def test_a_mesh_key_of_nobody_in_charge_is_dropped_and_the_others_count(bench: Bench) -> None:
+    bench.do(ANN.link())
+    forged = mesh_key(2, issuer=CAT.signer)
+    kept, said = rotated(mesh_key(1))
+    assert bench.says(msg.MeshKeys(keys=(forged, mesh_key(1)))) == [
+        fx.Drop(peer=ANN.node, reason="mesh key: missing-certificate"),
+        kept,
+        said,
+    ]
+    bench.do(ev.BanAsked(node=CAT.node, banned=True))
+    by_cat = mesh_key(3, issuer=CAT.signer, certs=(admin(CAT),))
+    assert bench.says(msg.MeshKeys(keys=(by_cat,))) == [fx.Drop(peer=ANN.node, reason="mesh key: issuer-banned")]
+
+
+def test_mesh_keys_survive_a_restart() -> None:
+    bench = Bench(Restored(mesh_keys=(mesh_key(1),)))
+    assert bench.do(ANN.link())[-1] == send(msg.MeshKeys(keys=(mesh_key(1),)))
+    with pytest.raises(Reject):
+        Bench(Restored(mesh_keys=(b"x",)))
 
 
 # -- for people ----------------------------------------------------------------------------------------------------------

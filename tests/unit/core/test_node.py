@@ -14,7 +14,7 @@ from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, Wall
 from p2pq.model.job import Outcome, Resources
 from p2pq.model.notice import NodeWoke, PeerDown
-from p2pq.wire import body, seal, sign
+from p2pq.wire import body, seal, sign, trust
 from p2pq.wire import messages as msg
 from p2pq.wire.objects import GrantItem
 from tests.unit.core.workerkit import (
@@ -40,6 +40,8 @@ from tests.unit.core.workerkit import (
     start,
 )
 
+ROOT = trust.make_root(lambda size: b"r" * size)
+
 
 class Bench:
     """A node, its disk and its clock."""
@@ -53,7 +55,7 @@ class Bench:
     def boot(self) -> None:
         self.numbers = 0
         self.node = Node(
-            IDENTITY,
+            msgspec.structs.replace(IDENTITY, root=ROOT.public),
             ScheduleSettings(),
             self.disk.restored(),
             Random(1),
@@ -242,6 +244,16 @@ def test_peers_and_bans_reach_the_membership(bench: Bench):
         (None, "connecting", 0),
     ]
     assert views[1].profile is None
+
+
+def test_mesh_keys_reach_the_membership(bench: Bench):
+    bench.do(ANN.link())
+    raw = trust.issue_mesh_key(ROOT, ROOT.public, b"k" * 32, at=WALL)
+    assert (bench.node.psks(), bench.node.mesh_key_at()) == ((), 0)
+    assert kinds(bench.says(msg.MeshKeys(keys=(raw,)))) == ["MeshKeysKept", "MeshKeyRotated"]
+    assert (bench.node.psks(), bench.node.mesh_key_at()) == ((b"k" * 32,), WALL)
+    other = trust.issue_mesh_key(ROOT, ROOT.public, b"l" * 32, at=WALL)
+    assert kinds(bench.do(ev.MeshKeyAsked(signed=other))) == ["MeshKeysKept", "MeshKeys", "MeshKeyRotated"]
 
 
 def test_the_policy_is_shown(bench: Bench):

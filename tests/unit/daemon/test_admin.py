@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from p2pq.core.events import BanAsked
+from p2pq.core.events import BanAsked, MeshKeyAsked
 from p2pq.core.kept import KEPT_MAX, KeptFor
 from p2pq.core.node import PeerView as CorePeer
 from p2pq.core.node import Policy
@@ -73,6 +73,8 @@ class World:
                 peers=lambda now: tuple(self.peers),
                 jobs=lambda: [SimpleNamespace(pending=3), SimpleNamespace(pending=4)],
                 banned=self.banned.__contains__,
+                mesh_key_at=lambda: 7,
+                psks=lambda: (b"k" * 32,),
             ),
             links=SimpleNamespace(
                 port=9476,
@@ -286,6 +288,13 @@ async def test_a_ban_is_durable_before_it_is_said_and_says_how_far_it_reaches(wo
     assert reach in note.text
     [note] = await world.ask("ban", control.BanMember(who="bob", banned=False))
     assert "no longer banned" in note.text
+
+
+async def test_a_new_mesh_key_is_durable_before_it_is_said(world, monkeypatch):
+    monkeypatch.setattr(type(world.keys), "sign_mesh_key", lambda _keys, _wall, newest: b"after %d" % newest)
+    [note] = await world.ask("rotate_key", control.RotateKey())
+    assert world.asked == [MeshKeyAsked(signed=b"after 7")]
+    assert "new key" in note.text
 
 
 async def test_stop(world):

@@ -5,6 +5,7 @@ import contextlib
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,7 +23,7 @@ from p2pq.daemon.store import Store
 from p2pq.daemon.telemetry import Telemetry
 from p2pq.errors import ConfigError, LinkError, LocalProtocolError, StorageError
 from p2pq.model.config import LogSettings, NodeSettings, Settings
-from p2pq.model.ids import Mono, NodeId
+from p2pq.model.ids import Mono, NodeId, Wall
 from p2pq.wire.messages import BlobGone, Leaving, Ping
 from tests.unit.daemon.linkkit import free_address, keys_at, wall
 
@@ -114,6 +115,26 @@ async def test_a_ban_that_a_join_told_holds_before_the_first_link_and_after_a_re
     store, restored = Store.open(app.home.store, wall)
     await store.close()
     assert restored.bans == (BanKept(node=PEER, banned=True, issuer=app.keys.node, signed=raw),)
+
+
+async def test_a_new_mesh_key_is_announced_and_there_after_a_restart(tmp_path: Path) -> None:
+    app = lasting(tmp_path)
+    raw = app.keys.sign_mesh_key(wall(), Wall(0))
+    announced = asyncio.Event()
+
+    async def announce() -> None:
+        announced.set()
+
+    async with living(app) as generation:
+        generation.discovery = SimpleNamespace(announce=announce)
+        assert generation.node.psks() == app.keys.state.psks
+        await generation.parts.post_durable(ev.MeshKeyAsked(signed=raw))
+        async with asyncio.timeout(10):
+            await announced.wait()
+        psks = generation.node.psks()
+        assert psks[1:] == app.keys.state.psks
+    async with living(app) as generation:
+        assert generation.node.psks() == psks
 
 
 @pytest.mark.parametrize(

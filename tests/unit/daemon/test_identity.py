@@ -43,7 +43,7 @@ def test_a_first_start_founds_a_mesh_of_one(tmp_path: Path) -> None:
 
 def test_a_restart_is_the_same_node_with_a_new_boot_id_and_prekey(tmp_path: Path) -> None:
     first, second = load(tmp_path / "a"), load(tmp_path / "a")
-    assert (first.node, first.mesh, first.psk) == (second.node, second.mesh, second.psk)
+    assert (first.node, first.mesh, first.state.psks) == (second.node, second.mesh, second.state.psks)
     assert first.boot != second.boot
     assert first.prekey != second.prekey
     assert first.static != second.static
@@ -54,7 +54,7 @@ def test_secrets_are_not_printed(tmp_path: Path) -> None:
     printed = repr(
         [keys, keys.state, keys.key, keys.core_identity(), keys.local((), ""), keys.known_mesh(lambda _: False)]
     )
-    for secret in (keys.key.seed, keys.psk, keys.static, keys.prekey_secret):
+    for secret in (keys.key.seed, keys.state.psks[0], keys.static, keys.prekey_secret):
         assert repr(secret)[2:-1] not in printed
         assert secret.hex() not in printed
 
@@ -244,3 +244,21 @@ def test_names_are_made_usable() -> None:
     assert usable_name("\n") == "node"
     assert len(usable_name("x" * 100)) == 64
     assert login_name()
+
+
+def test_a_new_mesh_key_is_signed_by_an_admin_and_newer_than_any_known(tmp_path: Path) -> None:
+    one, two = (load(tmp_path / x) for x in "ab")
+    join(one, two)
+    first = trust.open_mesh_key(one.sign_mesh_key(NOW, Wall(0)), one.state.root, NOW)
+    ahead = trust.open_mesh_key(one.sign_mesh_key(NOW, Wall(NOW + 5)), one.state.root, NOW)
+    assert (first.at, ahead.at, first.iss) == (NOW, NOW + 6, one.node)
+    assert len({first.key, ahead.key, *one.state.psks}) == 3
+    with pytest.raises(RefusedError, match="not an admin"):
+        two.sign_mesh_key(NOW, Wall(0))
+
+
+def test_links_go_by_the_keys_that_the_core_knows(tmp_path: Path) -> None:
+    keys = load(tmp_path / "a")
+    newer = (b"n" * 32, *keys.state.psks)
+    assert keys.known_mesh(lambda _: False).psks == keys.state.psks == keys.core_identity().psks
+    assert keys.known_mesh(lambda _: False, newer).psks == newer

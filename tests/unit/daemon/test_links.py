@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from p2pq.core.events import DialFailed, LinkDown, LinkUp, Received
-from p2pq.daemon import dialing, link
+from p2pq.daemon import dialing, link, links
 from p2pq.daemon.gate import GateLimits
 from p2pq.errors import ConfigError
 from p2pq.model.ids import Wall
@@ -20,6 +20,38 @@ from p2pq.wire.objects import CERT_LIFE_MS
 from tests.unit.daemon.linkkit import Node, keys_at, link_up, members, node, refused, running, wall
 
 DAY_MS = 24 * 3600 * 1000
+
+
+# -- mesh keys -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("ab", "b"), ("b", "ab"), ("abcd", "d"), ("abcd", "dxyz")])
+async def test_the_newest_mesh_key_is_tried_first_and_an_earlier_one_links_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: str, theirs: str
+) -> None:
+    """Who was away when the key was rotated comes back, whoever dials."""
+    monkeypatch.setattr(links, "FALL_BACK_S", 0.01)
+    a, b = members(tmp_path, 2)
+    psks = [tuple(letter.encode() * 32 for letter in letters) for letters in (ours, theirs)]
+    async with running(node(a, psks=lambda: psks[0]), node(b, psks=lambda: psks[1])) as (one, two):
+        await link_up(one, two)
+
+
+async def test_without_a_mesh_key_in_common_there_is_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "FALL_BACK_S", 0.01)
+    a, b = members(tmp_path, 2)
+    async with running(node(a, psks=lambda: (b"a" * 32, b"c" * 32)), node(b, psks=lambda: (b"b" * 32,))) as (one, two):
+        assert await refused(one, two.address) == session.REFUSED_EARLY
+        assert two.links.counters[session.WRONG_MESH] == 2
+
+
+async def test_who_refuses_by_name_is_not_asked_again_with_an_earlier_key(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    keys = (b"a" * 32, b"b" * 32)
+    banned = {"is_banned": lambda who: who == a.node}
+    async with running(node(a, psks=lambda: keys), node(b, psks=lambda: keys, **banned)) as (one, two):
+        assert await refused(one, two.address) == f"by-peer:{trust.BANNED}"
+        assert two.links.counters[trust.BANNED] == 1
 
 
 # -- the good case ----------------------------------------------------------------------------------------------------------

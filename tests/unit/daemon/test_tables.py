@@ -9,6 +9,7 @@ from p2pq.core.records import (
     JobAdded,
     JobEnded,
     LeaseEnded,
+    MeshKeysKept,
     PeerSeen,
     Restored,
     RestoredJob,
@@ -61,6 +62,8 @@ async def test_everything_comes_back_after_a_restart(opened: Opened) -> None:
         PeerSeen(node=MASTER, name="m", addresses=()),
         PeerSeen(node=WORKER, name="w2", addresses=("10.0.0.2:9476",)),
         BanKept(node=WORKER, banned=True, signed=b"ban"),
+        MeshKeysKept(signed=(b"a", b"b", b"c")),
+        MeshKeysKept(signed=(b"d", b"a")),
     )
     assert await opened.reopened() == Restored(
         epoch=OUTDATED,
@@ -88,6 +91,7 @@ async def test_everything_comes_back_after_a_restart(opened: Opened) -> None:
             PeerSeen(node=WORKER, name="w2", addresses=("10.0.0.2:9476",)),
         ),
         bans=(BanKept(node=WORKER, banned=True, signed=b"ban"),),
+        mesh_keys=(b"d", b"a"),
     )
 
 

@@ -201,3 +201,41 @@ def test_a_ban_outlives_its_issuers_certificate():
 def test_bans_by_nobody_in_charge(raw, reason):
     with pytest.raises(Reject, match=reason):
         opened(raw)
+
+
+# -- mesh keys ---------------------------------------------------------------------------------------------------------
+
+
+def mesh_key(issuer=ADMIN, at=WALL, certs=None, root=ROOT):
+    certs = (admin_cert(),) if certs is None else certs
+    return trust.issue_mesh_key(issuer, root.public, b"k" * 32, at=Wall(at), certs=certs)
+
+
+def test_a_mesh_key_by_an_admin_and_by_the_root_outlives_the_certificate():
+    late = Wall(WALL + 4000 * DAY_MS)
+    assert trust.open_mesh_key(mesh_key(), ROOT.public, late).key == b"k" * 32
+    assert trust.open_mesh_key(mesh_key(ROOT, certs=()), ROOT.public, late).iss == ROOT.public
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (mesh_key(certs=member_certs()), trust.NOT_ADMIN),
+        (mesh_key(BOB), trust.NOT_ADMIN),
+        (mesh_key(BOB, certs=()), trust.MISSING),
+        (mesh_key(ROOT), trust.BAD_BAN),
+        (mesh_key(at=WALL + trust.SKEW_MS + 1), trust.NOT_YET_VALID),
+        (mesh_key(at=WALL - DAY_MS), trust.NOT_YET_VALID),
+        (mesh_key(root=OTHER_ROOT), trust.WRONG_ROOT),
+        (ban(), "wrong type"),
+        (mesh_key()[:-1], "malformed"),
+    ],
+)
+def test_mesh_keys_by_nobody_in_charge(raw, reason):
+    with pytest.raises(Reject, match=reason):
+        trust.open_mesh_key(raw, ROOT.public, WALL)
+
+
+def test_a_mesh_key_is_not_shown():
+    key = trust.open_mesh_key(mesh_key(), ROOT.public, WALL)
+    assert "kkkk" not in repr(key)
