@@ -2,7 +2,7 @@
 
 import click
 
-from p2pq.cli.common import connect, duration, pairs, plain, print_json, size, table
+from p2pq.cli.common import connect, duration, note, pairs, plain, print_json, size, table
 from p2pq.cli.jobs import EXIT_OK, JSON, follow, split
 from p2pq.errors import RemoteProtocolError
 from p2pq.wire import control
@@ -69,7 +69,7 @@ def retry_command(ctx: click.Context, job_task: str, cancelled: bool, detach: bo
     """
     job, task = split(job_task)
     with connect(ctx) as node:
-        view = node.one(control.Retry(job=job, task=task, cancelled=cancelled), JobView)
+        view = node.one(control.Retry(job=job, task=task, cancelled=cancelled), JobView, say=note)
         if as_json:
             print_json(view)
         elif detach:

@@ -1,7 +1,7 @@
 """A connection to the local node: one request at a time, its answers as an iterator. No event loop, quick to import."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -17,6 +17,7 @@ from p2pq.wire.control import (
     Done,
     Failed,
     Hello,
+    Note,
     Reply,
     Welcome,
 )
@@ -116,8 +117,8 @@ class Connection:
         except OSError as error:
             raise NodeUnreachableError("the node went away; see `p2pq doctor`, then ask again") from error
 
-    def one(self, request: ControlRequest, kind: type[R]) -> R:
-        """Send one request and return its only item of that kind.
+    def one(self, request: ControlRequest, kind: type[R], *, say: Callable[[str], None] | None = None) -> R:
+        """Send one request and return its only item of that kind; ``say`` is told what the node remarks.
 
         Raises:
             RemoteProtocolError: there was none.
@@ -126,6 +127,8 @@ class Connection:
         for reply in self.ask(request):
             if isinstance(reply, kind):
                 found = reply
+            elif isinstance(reply, Note) and say is not None:
+                say(reply.text)
         if found is None:
             raise RemoteProtocolError(f"the node answered without {kind.__name__}; are both of one version?")
         return found

@@ -41,7 +41,9 @@ class JobExtra(msgspec.Struct, frozen=True, kw_only=True):
     folder: str = ""
     """The submitted folder, absolute."""
     results: str = ""
-    """Where its results go, absolute."""
+    """Where its results go, absolute; it follows them when a newer job moves them aside."""
+    place: str = ""
+    """The one real name of that folder, when the job came; empty where a version wrote this that did not ask."""
     argv: tuple[str, ...] = ()
     axes: bytes = b""
     """The sweep, as ``daemon.jobs`` encodes it."""
@@ -185,6 +187,13 @@ class History:
         """Return the jobs that have not ended, the newest first; PAGE_MAX at most."""
         found = self._rows(f"{_JOBS} AND jobs.state IS NULL ORDER BY jobs.n DESC LIMIT ?", PAGE_MAX)
         return tuple(_job_row(row) for row in found)
+
+    def extras(self) -> tuple[tuple[JobId, JobExtra], ...]:
+        """Return what people see of the latest jobs, the newest first; PAGE_MAX at most."""
+        found = self._rows(
+            "SELECT job, extra FROM jobs JOIN extras USING (job) WHERE NOT pruned ORDER BY n DESC LIMIT ?", PAGE_MAX
+        )
+        return tuple((JobId(job), _EXTRA.decode(extra)) for job, extra in found)
 
     def running_tasks(self, job: JobId) -> tuple[int, ...]:
         """Return the tasks of a job that are under a lease, in order; PAGE_MAX at most."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 IGNORE_FILES: Final = (".gitignore", ".p2pqignore")
 """Names of the files that hold patterns, in the order in which they are read."""
 IGNORE_BYTES_MAX: Final = 1 << 20
-_RESULTS: Final = re.compile(r"results(?:\.~[0-9]+~)?")
+_RESULTS: Final = re.compile(r"results(?:\.~[0-9]+~)*")
 
 Rules = tuple[tuple[str, "pathspec.GitIgnoreSpec"], ...]
 """(folder prefix, patterns) from the outermost folder inwards; the prefix is empty or ends in ``/``."""

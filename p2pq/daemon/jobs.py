@@ -19,7 +19,7 @@ import msgspec
 from p2pq.core.effects import Effect
 from p2pq.core.events import CancelAsked, Event, Submitted
 from p2pq.core.records import Intervals
-from p2pq.daemon import crashpoints, delivery, submission
+from p2pq.daemon import crashpoints, delivery, places, submission
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.catalogue import Catalogue
 from p2pq.daemon.explaining import Explaining
@@ -194,9 +194,10 @@ class Jobs:
                 kept, extra = (
                     await self._resume(request, prepared.extra, send) if request.resume else ((), prepared.extra)
                 )
-                moved = await asyncio.to_thread(delivery.move_aside, Path(results), leave=bool(kept))
+                moved = await asyncio.to_thread(places.move_aside, self._store, Path(results), leave=bool(kept))
                 crashpoints.reached("submit.rotated")
-                self._store.keep_extra(prepared.job, extra)
+                for job, seen in (*moved.extras, (prepared.job, extra)):
+                    self._store.keep_extra(job, seen)
                 await self._post_durable(
                     Submitted(
                         manifest=prepared.manifest,
@@ -210,8 +211,8 @@ class Jobs:
             except BaseException:
                 self._blobs.unpin(prepared.job)
                 raise
-        if moved is not None:
-            await send(Note(text=f"the earlier results are in {moved}"))
+        if moved.folder is not None:
+            await send(Note(text=f"the earlier results are in {moved.folder}"))
         await send(self.catalogue.view(self.catalogue.row(prepared.job)))
 
     async def _resume(self, request: control.Submit, extra: JobExtra, send: Send) -> tuple[Intervals, JobExtra]:
@@ -401,6 +402,9 @@ class Jobs:
         written = 0
         if to is not None:
             await asyncio.to_thread(delivery.make_empty, to)
+        elif await asyncio.to_thread(places.newer, self._store, row.job, Path(extra.results)) is not None:
+            name = to_text(row.job)[:8]
+            raise RefusedError(f"a newer job's results lie in {extra.results}; see `p2pq results {name} --to DIR`")
         start = 0
         while page := self._store.tasks(row.job, start=start):
             for task in page:

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from p2pq.core.effects import Effect, Emit
 from p2pq.core.events import Event, RetryAsked
 from p2pq.core.records import RestoredJob
+from p2pq.daemon import places
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.catalogue import Catalogue
 from p2pq.daemon.history import JobRow
@@ -21,7 +23,7 @@ from p2pq.errors import RefusedError, Reject
 from p2pq.model.ids import Wall, to_text
 from p2pq.model.notice import TasksRetried
 from p2pq.wire import control, sign
-from p2pq.wire.control import Reply
+from p2pq.wire.control import Note, Reply
 from p2pq.wire.objects import Manifest
 
 Send = Callable[[Reply], Awaitable[None]]
@@ -63,7 +65,14 @@ class Retrying:
         for _ in range(TURNS):
             row = self._catalogue.row(row.job)
             asked = RetryAsked(job=row.job, task=index, cancelled=request.cancelled, wall=_now())
-            if await (self._ask(asked) if row.state is None else self._reopen(row, asked)):
+            if row.state is None:
+                again = await self._ask(asked)
+            else:
+                gone = _results_gone(row)
+                again = await self._reopen(row, asked)
+                if again and gone:
+                    await send(Note(text=gone))
+            if again:
                 await send(self._catalogue.view(self._catalogue.row(row.job)))
                 return
         raise RefusedError(f"results of job {_name(row)} are on their way to its folder; try again in a moment")
@@ -95,7 +104,14 @@ class Retrying:
         ended = await asyncio.to_thread(self._store.ended_job, row.job)
         if ended is None or row.extra is None:
             raise RefusedError(f"job {_name(row)} is being let go of; submit its folder again")
-        with self._claimed(os.path.realpath(row.extra.results)):  # noqa: ASYNC240  a few look-ups
+        results = Path(row.extra.results)
+        with self._claimed(os.path.realpath(results)):  # noqa: ASYNC240  a few look-ups
+            newer = await asyncio.to_thread(places.newer, self._store, row.job, results)
+            if newer is not None:
+                raise RefusedError(
+                    f"newer results, of job {to_text(newer)[:8]}, lie in {results}; "
+                    "submit the folder again, or with --results DIR"
+                )
             manifest = self._open(row, ended)
             refs = [ref.blob for ref in (*manifest.body, *manifest.blobs)]
             self._blobs.pin(row.job, refs)
@@ -128,6 +144,13 @@ class Retrying:
         if manifest.expires <= _now():
             raise RefusedError(f"job {_name(row)} is too old; submit its folder again")
         return manifest
+
+
+def _results_gone(row: JobRow) -> str:
+    """Say so if the results that the job has brought so far are not where it brought them."""
+    if row.extra is None or not row.done + row.failed or os.path.lexists(row.extra.results):
+        return ""
+    return f"{row.extra.results} is not there any more; it is made anew for what runs again"
 
 
 def _name(row: JobRow) -> str:

@@ -131,17 +131,23 @@ def prepare(
     except BaseException:
         blobs.unpin(job)
         raise
-    extra = JobExtra(
+    extra = _extra(request, sweep, tasks, body)
+    return Prepared(job, raw, key, reply_secret, extra, found.warnings)
+
+
+def _extra(request: Submit, sweep: Sweep, tasks: int, body: JobBody) -> JobExtra:
+    results = request.results or str(Path(request.folder) / "results")
+    return JobExtra(
         name=_name(request),
-        folder=str(folder),
-        results=request.results or str(folder / "results"),
-        argv=(main, *request.args),
+        folder=str(Path(request.folder)),
+        results=results,
+        place=os.path.realpath(results),
+        argv=(body.main, *request.args),
         axes=msgspec.msgpack.encode(sweep),
         tasks=tasks,
         umask=request.umask,
         inputs=inputs_of(body),
     )
-    return Prepared(job, raw, key, reply_secret, extra, found.warnings)
 
 
 def inputs_of(body: JobBody) -> bytes:

@@ -97,6 +97,43 @@ def test_what_was_cancelled_is_run_again_only_if_told(shared, tmp_path):
     assert shared.json("show", failed)["tasks"]["done"] == 3
 
 
+@covers("retry", "results", "submit")
+def test_results_of_an_older_job_go_where_those_lie_and_never_among_a_newer_jobs(shared, tmp_path):
+    folder = lab.make_folder(tmp_path / "job", FIRST_FAILS)
+    old = failed_job(shared, folder)
+    new = failed_job(shared, folder)
+    aside = folder / "results.~1~"
+    assert shared.json("show", old)["results"] == str(aside)
+    assert shared.ok("retry", old, "--quiet") == ""
+    assert by(folder, 4) == [[new, "1"]] * 4
+    assert [(aside / str(task) / "by").read_text().split() for task in range(4)] == [
+        [old, "1"],
+        [old, "2"],
+        [old, "1"],
+        [old, "2"],
+    ]
+    (folder / "results").rename(folder / "mine")  # a rotation that p2pq knows nothing of
+    newest_job = failed_job(shared, folder)
+    said = shared.fails(4, "retry", new)
+    assert said == (
+        f"newer results, of job {newest_job[:8]}, lie in {folder}/results; submit the folder again, or with --results DIR"
+    )
+    assert f"`p2pq results {new[:8]} --to DIR`" in shared.fails(4, "results", new)
+    assert by(folder, 4) == [[newest_job, "1"]] * 4
+    shared.ok("results", new, "--to", str(tmp_path / "copy"))
+
+
+@covers("retry")
+def test_a_retry_says_that_the_results_folder_is_not_there_any_more(shared, tmp_path):
+    folder = lab.make_folder(tmp_path / "job", FIRST_FAILS)
+    job = failed_job(shared, folder)
+    folder.rename(tmp_path / "renamed")
+    again = shared.run("retry", job)
+    assert again.returncode == 0
+    assert f"p2pq: {folder}/results is not there any more; it is made anew for what runs again" in again.stderr
+    assert sorted(path.name for path in (folder / "results").iterdir()) == ["1", "3"]
+
+
 @covers("submit --halt")
 def test_a_job_halts_by_itself_at_once_or_softly(shared, tmp_path):
     folder = lab.make_folder(tmp_path / "job", HALT)

@@ -12,6 +12,7 @@ from p2pq.errors import UsageError
         ("results", True, True),
         ("results.~1~", True, True),
         ("results.~12~", True, True),
+        ("results.~1~.~1~", True, True),
         ("results", False, False),
         ("results.~x~", True, False),
         ("results2", True, False),

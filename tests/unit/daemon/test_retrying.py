@@ -30,6 +30,7 @@ async def ended(rig, folder, state="failed"):
     job = id_of(rig, view)
     await rig.settle(job, 0)
     await rig.settle(job, 1, state, BAD)
+    (folder / "results").mkdir()
     await rig.write(TaskDelivered(job=job, task=0), TaskDelivered(job=job, task=1))
     await rig.write(TasksCancelled(job=job, wall=Wall(3)), JobEnded(job=job, state="failed", wall=Wall(4)))
     rig.jobs.notice(facts.JobFinished(job=job, state="failed"))
@@ -54,6 +55,24 @@ async def test_an_ended_job_lives_again_durably_with_its_files_held(rig, folder,
     restored = await opened.reopened()
     assert [(task.task, task.state) for task in restored.jobs[0].tasks] == [(0, "done"), (1, "pending")]
     assert restored.jobs[0].cancelled
+
+
+async def test_results_that_are_gone_or_not_the_latest_there(rig, folder):
+    view, _ = await ended(rig, folder)
+    (folder / "results").rmdir()
+    note, again = await rig.ask(rig.jobs.retrying.retry, control.Retry(job=view.job[:8]))
+    assert note.text == f"{folder}/results is not there any more; it is made anew for what runs again"
+    assert again.state == "running"
+    other = folder.parent / "other"
+    folder.rename(other)
+    view, _ = await ended(rig, other)
+    (other / "results").rmdir()
+    newer = await rig.submit(other)
+    await rig.write(JobEnded(job=id_of(rig, newer), state="failed", wall=Wall(6)))
+    with pytest.raises(RefusedError, match=f"newer results, of job {newer.job[:8]}, lie in .* or with --results DIR"):
+        await retry(rig, view)
+    with pytest.raises(RefusedError, match=f"`p2pq results {view.job[:8]} --to DIR`"):
+        await rig.ask(rig.jobs.results, control.Results(job=view.job))
 
 
 async def test_cancelled_tasks_only_if_told(rig, folder):
@@ -103,6 +122,7 @@ async def test_a_job_whose_files_are_gone_is_to_be_sent_again(rig, folder):
 
 async def test_two_jobs_never_return_to_one_folder(rig, folder):
     view, _ = await ended(rig, folder)
+    (folder / "results").rmdir()
     other = await rig.submit(folder)
     with pytest.raises(RefusedError, match=f"job {other.job[:8]} still returns results to"):
         await retry(rig, view)
