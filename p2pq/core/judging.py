@@ -77,7 +77,7 @@ class Judge(Docket):
         self._budgets.ended(worker)
         if outcome.ok:
             standing.succeeded(worker)
-            job.tail.pace.took(now - lease.granted)
+            job.tail.pace.took(self._length(lease, outcome, now))
             return False
         elsewhere = tuple(other for other in task.blame if other != worker)
         standing.failed(worker, lease.task, lease.attempt if counted else 0, elsewhere)
@@ -90,6 +90,15 @@ class Judge(Docket):
         if suspect:
             self._forgive(job, lease)
         return suspect
+
+    def _length(self, lease: Lease, outcome: Outcome, now: Mono) -> float:
+        """Return how long an attempt took, in seconds.
+
+        That is measured here, as a worker may say anything. Of an attempt that an earlier life of this master granted only its
+        end was seen; so its worker is believed that it took longer, which can only make second attempts come later.
+        """
+        seen_s = now - lease.granted
+        return seen_s if lease.id.epoch == self.leases.epoch else max(seen_s, outcome.run_ms / 1000)
 
     def _forgive(self, job: Job, lease: Lease) -> None:
         """What failed at a suspect does not count against the tasks any more; it is asked for anew elsewhere."""

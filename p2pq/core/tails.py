@@ -1,7 +1,8 @@
 """The tail of a job: nothing of it waits any more, workers are idle, and some attempts take much longer than others did.
 
 Such a task gets a second attempt elsewhere and the first verified result counts, so that nobody waits for a machine that is
-slow, hangs or is gone. Lengths are measured here, from grant to result: what a worker says of itself decides nothing.
+slow, hangs or is gone. Lengths are measured here, from grant to result: a worker is believed only that an attempt took longer
+than the master, which was away in between, could see.
 """
 
 from bisect import bisect_left, insort

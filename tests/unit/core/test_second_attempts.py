@@ -1,5 +1,6 @@
 """The tail of a job at its master: second attempts, the first result counts; leases ahead are asked back for who idles."""
 
+import msgspec
 import pytest
 
 from p2pq.core import effects as fx
@@ -234,3 +235,41 @@ def test_nobody_is_asked_for_leases_who_has_none_to_spare_or_would_not_understan
     empty.tick()
     empty.join(BOB)
     assert recalls(empty.ask(BOB)) == []
+
+
+def back_after(away: float, **outcome: object) -> tuple[Bench, GrantItem]:
+    """Alice took three tasks of which two ended while their master was away, and runs the third; Bob is idle."""
+    bench = Bench()
+    bench.tick()
+    bench.join(ALICE)
+    bench.do(submitted(tasks=3))
+    items = bench.leases(ALICE)
+    bench.tick(away)
+    bench.boot()
+    bench.tick()
+    bench.do(ALICE.link_up())
+    bench.says(ALICE, msg.Holding(leases=tuple(item.lease for item in items)))
+    bench.says(ALICE, msg.ProfileIs(profile=PROFILE))
+    bench.join(BOB)
+    for item in items[:2]:
+        bench.finish(ALICE, item, msgspec.structs.replace(OK, **outcome))
+    return bench, items[2]
+
+
+def test_what_ended_while_the_master_was_away_took_as_long_as_its_worker_says() -> None:
+    bench, _ = back_after(50.0, run_ms=40_000)
+    assert bench.leases(BOB) == []
+    bench.says(ALICE, msg.Heartbeat(beats=(msg.Beat(LeaseId(1, 2)),)), after=50.0)
+    bench.tick(29.9)
+    assert bench.leases(BOB) == [], "it runs for 79.9 s, twice 40 s have not passed"
+    bench.tick(0.1)
+    assert bench.leases(BOB) == [GrantItem(2, 2, LeaseId(2, 0))]
+
+
+def test_but_not_less_than_was_seen_of_it() -> None:
+    bench, _ = back_after(50.0)  # the worker says that they took no time at all
+    bench.tick(TAIL_S)
+    assert bench.leases(BOB) == [GrantItem(2, 2, LeaseId(2, 0))]
+    liar, second, _ = lagging()
+    liar.finish(ALICE, second, msgspec.structs.replace(OK, run_ms=900_000))
+    assert liar.queue._book.jobs[JOB].tail.pace.median == 6.0, "what was granted in this life is measured here"
