@@ -68,6 +68,10 @@ class NodeUnreachableError(LinkError):
     exit_code: ClassVar[int] = 3
 
 
+class NodeSilentError(NodeUnreachableError):
+    """A node runs, but it does not answer; kill it and start it again."""
+
+
 class RefusedError(P2PQError):
     """The node refused; the message gives the reason."""
 

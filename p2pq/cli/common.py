@@ -13,7 +13,7 @@ import msgspec
 
 from p2pq.client.connection import Connection
 from p2pq.daemon.home import Home, default_path, socket_path
-from p2pq.errors import NodeUnreachableError, RefusedError, UsageError
+from p2pq.errors import NodeSilentError, NodeUnreachableError, RefusedError, UsageError
 
 
 def home_of(ctx: click.Context) -> Home:
@@ -42,6 +42,8 @@ def connect(ctx: click.Context, *, start: bool = False) -> Connection:
     home = home_of(ctx)
     try:
         return _open(home)
+    except NodeSilentError:
+        raise  # no other one could be started beside it
     except NodeUnreachableError:
         if not start:
             raise

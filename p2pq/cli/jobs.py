@@ -21,7 +21,7 @@ from p2pq.cli.common import (
     table,
 )
 from p2pq.client.connection import Connection
-from p2pq.errors import RemoteProtocolError, UsageError
+from p2pq.errors import NodeUnreachableError, RemoteProtocolError, UsageError
 from p2pq.model.job import Resources
 from p2pq.wire import control
 from p2pq.wire.control import Change, JobView, Note, TaskView, Wrote
@@ -184,6 +184,10 @@ def _send(node: Connection, request: control.Submit) -> JobView | None:
                     pass
     except KeyboardInterrupt:
         return None
+    except NodeUnreachableError as error:
+        raise NodeUnreachableError(
+            "the node went away before it had said the job's id; `p2pq start`, then `p2pq jobs` tells whether it has one"
+        ) from error
     if job is None:
         raise RemoteProtocolError("the node took the folder but named no job; are both of one version?")
     return job
@@ -210,12 +214,20 @@ def follow(node: Connection, jobs: Sequence[str], *, quiet: bool, timeout_s: flo
         first = last[next(iter(last))].job if last else jobs[0]
         note(f"the job goes on; `p2pq wait {first}` comes back to it, `p2pq cancel {first}` stops it")
         return EXIT_INTERRUPTED
+    except NodeUnreachableError as error:
+        raise went_away([last[job].job for job in last] or jobs) from error
     except WaitOver:
         note(f"not finished after {duration(timeout_s)}; the job goes on, see `p2pq show {jobs[0]}`")
         return EXIT_TIMED_OUT
     for view in last.values():
         _say_end(view, quiet=quiet)
     return EXIT_OK if all(view.state == "done" for view in last.values()) else EXIT_FAILED
+
+
+def went_away(jobs: Sequence[str]) -> NodeUnreachableError:
+    """Say that jobs outlive the node, and how to get back to them."""
+    what = "jobs are" if len(jobs) > 1 else f"job {jobs[0]} is"
+    return NodeUnreachableError(f"the node went away; {what} safe: `p2pq start`, then `p2pq wait {' '.join(jobs)}`")
 
 
 def _say_end(view: JobView, *, quiet: bool) -> None:

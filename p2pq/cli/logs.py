@@ -2,12 +2,14 @@
 
 import codecs
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
 from p2pq.cli.common import connect, harmless, note, print_json
-from p2pq.cli.jobs import EXIT_INTERRUPTED, EXIT_OK, JSON, split
-from p2pq.errors import UsageError
+from p2pq.cli.jobs import EXIT_INTERRUPTED, EXIT_OK, JSON, split, went_away
+from p2pq.errors import NodeUnreachableError, UsageError
 from p2pq.wire import control
 from p2pq.wire.control import LogChunk, Note
 
@@ -34,7 +36,7 @@ def logs_command(  # noqa: PLR0913, PLR0917  one argument per option
     )
     printer = _LogPrinter(raw=raw, as_json=as_json, live=follow)
     try:
-        with connect(ctx) as node:
+        with connect(ctx) as node, _safe(job, follow=follow):
             for reply in node.ask(request):
                 if isinstance(reply, LogChunk):
                     printer.print(reply)
@@ -45,6 +47,15 @@ def logs_command(  # noqa: PLR0913, PLR0917  one argument per option
         return EXIT_INTERRUPTED
     printer.end()
     return EXIT_OK
+
+
+@contextmanager
+def _safe(job: str, *, follow: bool) -> Iterator[None]:
+    """Whoever follows a job and loses the node is told that the job is safe."""
+    try:
+        yield
+    except NodeUnreachableError as error:
+        raise (went_away([job]) if follow else error) from error
 
 
 class _LogPrinter:

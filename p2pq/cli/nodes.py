@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from p2pq.cli.common import connect, duration, home_of, note, pairs, print_json, refuse_root, say, size, table
-from p2pq.errors import NodeUnreachableError, RefusedError, UsageError
+from p2pq.errors import NodeSilentError, NodeUnreachableError, RefusedError, UsageError
 from p2pq.wire import control
 from p2pq.wire.control import Finding, PeerView, StatusView
 
@@ -92,6 +92,8 @@ def start_command(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN40
     try:
         with connect(ctx) as node:
             raise RefusedError(f"a node runs here already ({node.welcome.name}); `p2pq stop` ends it")
+    except NodeSilentError:
+        raise
     except NodeUnreachableError:
         pass
     from p2pq.client.starter import start_node  # noqa: PLC0415
@@ -117,6 +119,8 @@ def stop_command(ctx: click.Context, now: bool) -> int:
     """
     try:
         node = connect(ctx)
+    except NodeSilentError:
+        raise
     except NodeUnreachableError:
         note("no node runs here")
         return 0

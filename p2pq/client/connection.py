@@ -9,7 +9,7 @@ from typing import Final, Self, TypeVar
 import msgspec
 
 from p2pq import __version__
-from p2pq.errors import NodeUnreachableError, P2PQError, RefusedError, RemoteProtocolError, UsageError
+from p2pq.errors import NodeSilentError, NodeUnreachableError, P2PQError, RefusedError, RemoteProtocolError, UsageError
 from p2pq.wire.control import (
     API_VERSION,
     FRAME_BYTES_MAX,
@@ -47,6 +47,7 @@ class Connection:
         """Connect and say hello.
 
         Raises:
+            NodeSilentError: a node listens there, but does not answer.
             NodeUnreachableError: nobody listens there.
             RefusedError: the node does not take the token or the version.
         """
@@ -60,7 +61,7 @@ class Connection:
             self._socket.settimeout(None)
         except TimeoutError as error:
             self._socket.close()
-            raise NodeUnreachableError(
+            raise NodeSilentError(
                 f"the node does not answer within {CONNECT_S:g} s; see node.log beside {path}, or kill it and start it again"
             ) from error
         except OSError as error:

@@ -203,16 +203,18 @@ def test_a_damaged_store_is_left_as_it_is(home, tmp_path):
 def test_a_node_killed_in_mid_task(home, tmp_path):
     home.start("--slots", "1")
     folder = lab.make_folder(tmp_path / "job", f"import time; time.sleep(1)\n{OK}")
-    waiting = home.popen("submit", "--array", "0-2", str(folder))
+    waiting = [home.popen("submit", "--array", "0-2", str(folder))]
     lab.until(lambda: home.json("jobs") and home.json("jobs")[0]["tasks"]["done"], "a task is done")
+    job = home.json("jobs")[0]["job"]
+    waiting += [home.popen("wait", job), home.popen("logs", "--follow", job), home.popen("retry", f"{job}.9")]
+    waiting.pop().communicate(timeout=20)  # as long as that takes, the others have begun
     home.kill()
-    _, said = waiting.communicate(timeout=20)
-    assert waiting.returncode == 3
-    assert "p2pq: " in said
-    assert "Traceback" not in said
+    for each in waiting:
+        _, said = each.communicate(timeout=20)
+        assert each.returncode == 3
+        assert said == f"p2pq: the node went away; job {job} is safe: `p2pq start`, then `p2pq wait {job}`\n"
     assert "p2pq start" in home.fails(3, "status")
     home.start("--slots", "1")
-    job = home.json("jobs")[0]["job"]
     home.ok("wait", job)
     assert sorted(path.parent.name for path in folder.glob("results/*/out")) == ["0", "1", "2"]
 
@@ -221,7 +223,11 @@ def test_a_node_that_hangs_is_not_waited_for_forever(home):
     home.start()
     home.process.send_signal(signal.SIGSTOP)
     try:
-        assert "does not answer" in home.fails(3, "status")
+        said = home.fails(3, "status")
+        assert "does not answer within 5 s" in said
+        assert "kill it and start it again" in said
+        assert [home.fails(3, command) for command in ("stop", "start")] == [said] * 2
+        assert home.fails(3, "submit", str(lab.make_folder(home.home.parent / "job", OK))) == said
     finally:
         home.process.send_signal(signal.SIGCONT)
 
