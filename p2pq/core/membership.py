@@ -11,9 +11,10 @@ import msgspec
 
 from p2pq.core import events as ev
 from p2pq.core.addresses import Addresses
+from p2pq.core.bans import Bans
 from p2pq.core.effects import Dial, Drop, Effect, Emit, Hangup, Record, Send
 from p2pq.core.identity import Identity
-from p2pq.core.meshkeys import TIME_END, MeshKeys
+from p2pq.core.meshkeys import MeshKeys
 from p2pq.core.records import BanKept, MeshKeysKept, PeerSeen, Restored
 from p2pq.errors import Reject
 from p2pq.model.ids import Mono, NodeId, Wall
@@ -24,13 +25,13 @@ from p2pq.wire.objects import Ban, MeshKey
 
 REMEMBERED_MAX: Final = 1024
 """Peers remembered; beyond it the one seen longest ago is not dialled after the next start."""
-BANS_MAX: Final = 4096
-"""Signed bans known, one per issuer and node; further ones are dropped."""
 TOLD_MAX: Final = 64
 """Peers named to a new one."""
 PLACES_MAX: Final = 8
 """Addresses told or remembered of a peer."""
 _BANS_PER_MESSAGE: Final = 256
+COMPARE_S: Final = 30.0
+"""What both sides of a link know is compared at most this often, whatever the other side sends."""
 
 State = Literal["up", "connecting", "down", "refused"]
 
@@ -66,6 +67,7 @@ class Membership:
         Raises:
             Reject: a restored ban or mesh key does not verify: the store belongs to another mesh.
         """
+        self._bans = Bans(identity.root, restored.bans)
         self.mesh_keys = MeshKeys(identity, restored.mesh_keys)
         self._identity = identity
         self._links_max = links_max
@@ -73,17 +75,10 @@ class Membership:
         self._links: dict[NodeId, ev.LinkUp] = {}
         self._remembered: dict[NodeId, PeerSeen] = {}
         self._addresses = Addresses(rng)
-        self._local: dict[NodeId, bool] = {}
-        self._signed: dict[tuple[bytes, NodeId], tuple[int, bool, bytes]] = {}
         self._full = False
         self._leaving: dict[NodeId, None] = {}
-        for row in restored.bans:
-            if row.signed:
-                # Judged against the clock when it came; a clock that is behind now must not keep the node from starting.
-                ban = trust.open_ban(row.signed, identity.root, TIME_END)
-                self._signed[ban.iss, NodeId(ban.sub)] = (ban.at, ban.banned, row.signed)
-            elif not row.issuer:
-                self._local[row.node] = row.banned
+        self._compared: dict[tuple[NodeId, str], Mono] = {}
+        """When a linked peer that knew something else was last answered."""
         for seen in restored.peers[-REMEMBERED_MAX:]:
             self._remembered[seen.node] = seen
             wanted = seen.node != identity.node and not self.banned(seen.node)
@@ -104,9 +99,7 @@ class Membership:
 
     def banned(self, node: NodeId) -> bool:
         """Tell whether a node is out: by this user's word, or by the latest word of any admin."""
-        if self._local.get(node, False):
-            return True
-        return any(banned for (_, sub), (_, banned, _) in self._signed.items() if sub == node)
+        return node in self._bans
 
     def peers(self) -> tuple[Peer, ...]:
         """Return everyone linked, then remembered, then mere addresses."""
@@ -147,7 +140,7 @@ class Membership:
             state = "connecting"
         return Peer(id=node, name="" if seen is None else seen.name, address=address, state=state, reason=reason)
 
-    def handle(self, event: ev.Event, now: Mono) -> list[Effect]:
+    def handle(self, event: ev.Event, now: Mono) -> list[Effect]:  # noqa: C901, PLR0912  one arm per event
         """Take in the event, then dial whom it is time to dial."""
         out: list[Effect] = []
         match event:
@@ -170,9 +163,12 @@ class Membership:
                 self._keys_heard(self._identity.node, (signed,), now, out)
             case ev.Drain(now=True):
                 out.extend(Send(peer=peer, message=msg.Leaving()) for peer in self._links)
+            case ev.Tick(wall=wall):
+                if wall is not None:  # once a minute
+                    for peer in self._links:
+                        self._tell_heads(peer, out)
             case (
-                ev.Tick()
-                | ev.Woke()
+                ev.Woke()
                 | ev.Submitted()
                 | ev.RetryAsked()
                 | ev.CancelAsked()
@@ -199,8 +195,12 @@ class Membership:
                 for node, addresses in told:
                     self._hint(addresses, NodeId(node), now, kept=False)
             case msg.Bans(bans=bans):
-                for raw in bans:
-                    self._ban_heard(peer, raw, now, out)
+                self._bans_heard(peer, bans, now, out)
+            case msg.Heads():
+                self._compare(peer, message, now, out)
+            case msg.BansKnown(digests=digests):
+                if self._once_in_a_while(peer, "bans", now):
+                    self._tell_bans(peer, self._bans.beyond(digests), out)
             case msg.MeshKeys(keys=keys):
                 self._keys_heard(peer, keys, now, out)
             case msg.Leaving():
@@ -246,6 +246,7 @@ class Membership:
             self._say_full(out)
             return
         self._links[peer] = event
+        self._tell_heads(peer, out)
         places = tuple(dict.fromkeys(place for place in (event.address, *event.addresses) if place))[:PLACES_MAX]
         self._addresses.add(places, peer, now, kept=True, dial=False)
         self._addresses.rest(peer)
@@ -258,9 +259,8 @@ class Membership:
         )[-TOLD_MAX:]
         if told:
             out.append(Send(peer=peer, message=msg.Peers(addresses=told)))
-        bans = tuple(raw for _, _, raw in self._signed.values())
-        self._tell_bans(peer, bans, out)
-        self._tell_keys(peer, self.mesh_keys.signed, out)
+        if event.minor < msg.TRUST_SINCE:
+            self._tell_bans(peer, self._bans.signed, out)
 
     def _say_full(self, out: list[Effect]) -> None:
         if not self._full:
@@ -280,6 +280,8 @@ class Membership:
             return
         self._full = False
         out.append(Emit(notice=PeerDown(peer=peer, reason=reason)))
+        for what in ("heads", "bans"):
+            self._compared.pop((peer, what), None)
         left = peer in self._leaving
         self._leaving.pop(peer, None)
         # Who said goodbye usually dials us when it is back. It may not be able to: not everybody accepts connections.
@@ -313,36 +315,37 @@ class Membership:
 
     def _ban_asked(self, node: NodeId, signed: bytes, now: Mono, out: list[Effect], *, banned: bool) -> None:
         before = self.banned(node)
-        self._local[node] = banned
+        self._bans.ask(node, banned=banned)
         out.append(Record(row=BanKept(node=node, banned=banned)))
         if signed:
-            self._ban_heard(self._identity.node, signed, now, out, asked=True)
+            self._bans_heard(self._identity.node, (signed,), now, out, asked=True)
         if self.banned(node) != before:
             self._apply(node, self._identity.name, now, out)
 
-    def _ban_heard(self, peer: NodeId, raw: bytes, now: Mono, out: list[Effect], *, asked: bool = False) -> None:
-        if any(raw == known for _, _, known in self._signed.values()):
-            return
-        try:
-            ban = trust.open_ban(raw, self._identity.root, self._wall(now))
-        except Reject as reject:
-            out.append(Drop(peer=peer, reason=f"ban: {reject.reason}"))
-            return
-        node = NodeId(ban.sub)
-        known = self._signed.get((ban.iss, node))
-        if known is None and len(self._signed) >= BANS_MAX:
-            out.append(Drop(peer=peer, reason="ban: too many"))
-            return
-        if known is not None and known[0] >= ban.at:
-            return
-        before = self.banned(node)
-        self._signed[ban.iss, node] = (ban.at, ban.banned, raw)
-        out.append(Record(row=BanKept(node=node, banned=ban.banned, issuer=ban.iss, signed=raw)))
+    def _bans_heard(
+        self, peer: NodeId, bans: tuple[bytes, ...], now: Mono, out: list[Effect], *, asked: bool = False
+    ) -> None:
+        news: list[bytes] = []
+        turned: dict[NodeId, Ban] = {}
+        for raw in bans:
+            try:
+                heard = self._bans.hear(raw, self._wall(now))
+            except Reject as reject:
+                out.append(Drop(peer=peer, reason=f"ban: {reject.reason}"))
+                continue
+            if heard is None:
+                continue
+            node = NodeId(heard.ban.sub)
+            news.append(raw)
+            out.append(Record(row=BanKept(node=node, banned=heard.ban.banned, issuer=heard.ban.iss, signed=raw)))
+            if heard.turned:
+                turned[node] = heard.ban
         for other in self._links:
             if other != peer:
-                self._tell_bans(other, (raw,), out)
-        if not asked and self.banned(node) != before:
-            self._apply(node, self._issuer(ban), now, out)
+                self._tell_bans(other, tuple(news), out)
+        if not asked:
+            for node, ban in turned.items():
+                self._apply(node, self._issuer(ban), now, out)
 
     def _issuer(self, word: Ban | MeshKey) -> str:
         if word.iss == self._identity.node:
@@ -363,6 +366,30 @@ class Membership:
     def _tell_bans(self, peer: NodeId, bans: tuple[bytes, ...], out: list[Effect]) -> None:
         for first in range(0, len(bans), _BANS_PER_MESSAGE):
             out.append(Send(peer=peer, message=msg.Bans(bans=bans[first : first + _BANS_PER_MESSAGE])))  # noqa: PERF401
+
+    # -- what two nodes know, compared ---------------------------------------------------------------------------------
+
+    def _tell_heads(self, peer: NodeId, out: list[Effect]) -> None:
+        if self._links[peer].minor >= msg.TRUST_SINCE:
+            heads = msg.Heads(bans=self._bans.head, mesh_keys=self.mesh_keys.head)
+            out.append(Send(peer=peer, message=heads))
+
+    def _compare(self, peer: NodeId, theirs: msg.Heads, now: Mono, out: list[Effect]) -> None:
+        """Ask for the bans that we lack, and tell our mesh keys; as the heads differ there, too, it does the same."""
+        bans, keys = theirs.bans != self._bans.head, theirs.mesh_keys != self.mesh_keys.head
+        if not (bans or keys) or not self._once_in_a_while(peer, "heads", now):
+            return
+        if bans and not self._bans.full:
+            out.append(Send(peer=peer, message=msg.BansKnown(digests=self._bans.digests)))
+        if keys:
+            self._tell_keys(peer, self.mesh_keys.signed, out)
+
+    def _once_in_a_while(self, peer: NodeId, what: str, now: Mono) -> bool:
+        """Tell whether that may be answered now; what is not is asked again within a minute."""
+        if now - self._compared.get((peer, what), Mono(-COMPARE_S)) < COMPARE_S:
+            return False
+        self._compared[peer, what] = now
+        return True
 
     # -- mesh keys ----------------------------------------------------------------------------------------------------
 
@@ -393,6 +420,7 @@ class Membership:
     def check(self) -> None:
         """Assert the bounds, and that nobody is linked who is out for good."""
         self._addresses.check()
+        self._bans.check()
         self.mesh_keys.check()
         assert len(self._links) <= self._links_max, "too many links"
         assert len(self._remembered) <= REMEMBERED_MAX + len(self._links), "too many peers remembered"

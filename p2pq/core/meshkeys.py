@@ -9,7 +9,7 @@ from typing import Final
 from p2pq.core.identity import Identity
 from p2pq.errors import Reject
 from p2pq.model.ids import NodeId, Wall
-from p2pq.wire import session, trust
+from p2pq.wire import prims, session, sign, trust
 from p2pq.wire.objects import MeshKey
 
 KEPT_MAX: Final = session.PSKS_MAX
@@ -43,6 +43,11 @@ class MeshKeys:
     def signed(self) -> tuple[bytes, ...]:
         """Those that an admin signed, newest first, ready to be sent."""
         return tuple(raw for _, raw in self._known)
+
+    @property
+    def head(self) -> bytes:
+        """Return 32 bytes that are equal on two nodes that know the same signed keys."""
+        return prims.blake2b(b"".join(sign.digest(raw) for raw in self.signed), person="p2pq-mesh-keys")
 
     @property
     def newest_at(self) -> Wall:

@@ -166,6 +166,7 @@ class Node:
             case ev.Tick():
                 turn.take(self._queue.handle(event, now))
                 if event.wall is not None:
+                    turn.take(self._membership.handle(event, now))
                     turn.take(self._worker.forget_old(Wall(event.wall - self._keep_ms)))
             case ev.Woke():
                 turn.take([Emit(notice=NodeWoke(slept_s=event.slept_s, counted=event.counted))])
@@ -232,7 +233,7 @@ class Node:
                 | msg.Confirmed()
             ):
                 turn.take(self._worker.handle(event, now))
-            case msg.Peers() | msg.MeshKeys():
+            case msg.Peers() | msg.Heads() | msg.BansKnown() | msg.MeshKeys():
                 turn.take(self._membership.handle(event, now))
             case msg.Bans():
                 self._judge(turn, event, now)

@@ -27,7 +27,7 @@ CHECKPOINTS_SINCE: Final = 2
 """The minor version from which on results may hold checkpoints, and grants bring them."""
 
 TRUST_SINCE: Final = 3
-"""The minor version from which on mesh keys travel over links."""
+"""The minor version from which on mesh keys travel over links, and what both sides know of bans and keys is compared."""
 
 MESSAGE_BYTES_MAX: Final = 8 << 20
 INLINE_BYTES_MAX: Final = 256 << 10
@@ -35,6 +35,8 @@ INLINE_BYTES_MAX: Final = 256 << 10
 
 LEASES_MAX: Final = 65_536
 OWNERS_MAX: Final = 256
+BANS_MAX: Final = 4096
+BAN_DIGEST_BYTES: Final = 16
 Leases = Annotated[tuple[LeaseId, ...], Meta(max_length=LEASES_MAX)]
 Address = Annotated[str, Meta(min_length=3, max_length=64)]
 """``HOST:PORT`` or ``[V6]:PORT``, numeric."""
@@ -177,8 +179,27 @@ class Bans(Gossip, frozen=True, kw_only=True, tag="bn"):
     bans: Annotated[tuple[bytes, ...], Meta(max_length=256)]
 
 
+class Heads(Gossip, frozen=True, kw_only=True, tag="he"):
+    """What the sender knows of bans and mesh keys, each as one hash: the first message after link-up, then every minute.
+
+    Whose hash differs answers with what takes the two further: ``BansKnown``, ``MeshKeys``.
+    """
+
+    bans: Bytes32
+    mesh_keys: Bytes32
+
+
+class BansKnown(Gossip, frozen=True, kw_only=True, tag="bk"):
+    """The signed bans that the sender knows, by digest; it asks for all others in ``Bans``."""
+
+    digests: Annotated[
+        tuple[Annotated[bytes, Meta(min_length=BAN_DIGEST_BYTES, max_length=BAN_DIGEST_BYTES)], ...],
+        Meta(max_length=BANS_MAX),
+    ] = ()
+
+
 class MeshKeys(Gossip, frozen=True, kw_only=True, tag="mk"):
-    """Signed mesh keys that the sender knows, newest first: after link-up, and a new one as soon as it is heard of."""
+    """Signed mesh keys that the sender knows, newest first: where ``Heads`` differ, and a new one as soon as it is heard of."""
 
     keys: Annotated[tuple[Annotated[bytes, Meta(max_length=4096)], ...], Meta(max_length=8)]
 
@@ -301,6 +322,8 @@ CoreMessage = (
     | Receipted
     | Peers
     | Bans
+    | Heads
+    | BansKnown
     | MeshKeys
     | Confirm
     | Confirmed
@@ -315,5 +338,5 @@ ServiceMessage = (
 
 Message = CoreMessage | ServiceMessage
 
-SINCE: Final[dict[type, int]] = {Recall: 2, Confirm: 2, Confirmed: 2, MeshKeys: 3}
+SINCE: Final[dict[type, int]] = {Recall: 2, Confirm: 2, Confirmed: 2, Heads: 3, BansKnown: 3, MeshKeys: 3}
 """Message types newer than minor version 1 and the version that brought them; never sent to older peers."""

@@ -61,6 +61,29 @@ def test_invite_join_members_ban(inviter, joiner):
     assert "p2pq peers" in inviter.fails(4, "ban", "nobody")
 
 
+@covers("ban", "members")
+def test_a_node_that_was_away_learns_of_a_ban_from_whomever_it_meets_first(tmp_path):
+    with lab.hosts(tmp_path, ["alice", "bob", "carol", "dave"]) as found:
+        alice, bob, carol, dave = found
+        alice.start("--name", "alice", "--listen", "127.0.0.1:0")
+        for host, name in ((bob, "bob"), (carol, "carol"), (dave, "dave")):
+            host.start("--name", name, "--listen", "127.0.0.1:0")
+            host.ok("join", alice.ok("invite").split()[0], "--at", alice.address, "--yes")
+        lab.until(lambda: carol.json("status")["peers"] == 3, "carol knows everyone")
+        carol.stop()
+        alice.ok("ban", "bob")
+        lab.until(lambda: member(dave, "bob")["state"] == "banned", "dave has heard of it")
+        alice.stop()
+        carol.start("--name", "carol", "--listen", "127.0.0.1:0", "--peer", dave.address)
+        lab.until(lambda: member(carol, "bob")["state"] == "banned", "carol has it from dave, who is no admin")
+        assert [peer["name"] for peer in carol.json("peers") if peer["state"] == "up"] == ["dave"]
+
+
+def member(host, name):
+    """Return what a node says of a member."""
+    return next(each for each in host.json("members") if each["name"] == name)
+
+
 @covers("invite", "invite --ttl", "invite --uses")
 def test_codes_that_are_wrong_late_or_used(inviter, joiner, tmp_path):
     code = inviter.ok("invite", "--ttl", "1s").splitlines()[0]

@@ -5,9 +5,9 @@ from random import Random
 import msgspec
 import pytest
 
+from p2pq.core import bans, membership
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
-from p2pq.core import membership
 from p2pq.core.addresses import PAUSE_MAX_S
 from p2pq.core.membership import Membership, Peer, refusal
 from p2pq.core.records import BanKept, MeshKeysKept, PeerSeen, Restored
@@ -15,12 +15,13 @@ from p2pq.errors import Reject
 from p2pq.model.ids import Mono, NodeId, Wall
 from p2pq.model.notice import LinksFull, MeshKeyRotated, PeerBanned, PeerDown, PeerRefused, PeerUp
 from p2pq.wire import messages as msg
-from p2pq.wire import prims, trust
+from p2pq.wire import prims, sign, trust
 from tests.unit.core.workerkit import ANN, BOB, IDENTITY, ME, WALL, Member, entropy, send
 
 CAT = Member("cat")
 ROOT = trust.make_root(entropy)
 MINE = msgspec.structs.replace(IDENTITY, root=ROOT.public, mesh=prims.mesh_id(ROOT.public))
+NEW = msg.TRUST_SINCE
 HOME = "192.0.2.1:9476"
 AWAY = "192.0.2.2:9476"
 
@@ -285,7 +286,7 @@ def test_a_forged_ban_is_dropped(bench: Bench) -> None:
 
 
 def test_bans_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(membership, "BANS_MAX", 1)
+    monkeypatch.setattr(bans, "BANS_MAX", 1)
     bench.do(ANN.link())
     bench.says(msg.Bans(bans=(ban(BOB.node),)))
     assert bench.says(msg.Bans(bans=(ban(CAT.node),))) == [fx.Drop(peer=ANN.node, reason="ban: too many")]
@@ -327,8 +328,8 @@ def rotated(*keys: bytes, by: str = "an admin") -> tuple[fx.Record, fx.Emit]:
 
 
 def test_a_new_mesh_key_is_kept_before_it_is_told_and_told_to_who_understands(bench: Bench) -> None:
-    bench.do(ANN.link())
-    bench.do(BOB.link(address=AWAY, minor=msg.TRUST_SINCE - 1))
+    bench.do(ANN.link(minor=NEW))
+    bench.do(BOB.link(address=AWAY))
     raw = mesh_key(1, issuer=ME.signer, certs=(admin(ME),))
     kept, said = rotated(raw, by="me")
     assert bench.do(ev.MeshKeyAsked(signed=raw)) == [kept, send(msg.MeshKeys(keys=(raw,))), said]
@@ -337,8 +338,8 @@ def test_a_new_mesh_key_is_kept_before_it_is_told_and_told_to_who_understands(be
 
 
 def test_a_mesh_key_is_passed_on_but_not_back(bench: Bench) -> None:
-    bench.do(ANN.link())
-    bench.do(BOB.link(address=AWAY))
+    bench.do(ANN.link(minor=NEW))
+    bench.do(BOB.link(address=AWAY, minor=NEW))
     one, two = mesh_key(1), mesh_key(2)
     kept, said = rotated(two, one)
     told = bench.says(msg.MeshKeys(keys=(two, one)))
@@ -346,14 +347,9 @@ def test_a_mesh_key_is_passed_on_but_not_back(bench: Bench) -> None:
     assert bench.says(msg.MeshKeys(keys=(two, one)), BOB) == []
 
 
-def test_who_links_up_is_told_all_mesh_keys_unless_it_is_banned(bench: Bench) -> None:
-    bench.do(ANN.link())
-    one, two = mesh_key(1), mesh_key(2)
-    bench.says(msg.MeshKeys(keys=(one,)))
-    bench.says(msg.MeshKeys(keys=(two,)))
-    assert bench.do(BOB.link(address=AWAY))[-1] == send(msg.MeshKeys(keys=(two, one)), BOB)
+def test_who_is_banned_is_told_nothing(bench: Bench) -> None:
     bench.do(ev.BanAsked(node=CAT.node, banned=True))
-    assert [type(each) for each in bench.do(CAT.link())] == [fx.Hangup, fx.Emit]
+    assert [type(each) for each in bench.do(CAT.link(minor=NEW))] == [fx.Hangup, fx.Emit]
 
 
 def test_a_mesh_key_of_nobody_in_charge_is_dropped_and_the_others_count(bench: Bench) -> None:
@@ -371,10 +367,98 @@ def test_a_mesh_key_of_nobody_in_charge_is_dropped_and_the_others_count(bench: B
 
 
 def test_mesh_keys_survive_a_restart() -> None:
-    bench = Bench(Restored(mesh_keys=(mesh_key(1),)))
-    assert bench.do(ANN.link())[-1] == send(msg.MeshKeys(keys=(mesh_key(1),)))
+    assert Bench(Restored(mesh_keys=(mesh_key(1),))).members.mesh_keys.signed == (mesh_key(1),)
     with pytest.raises(Reject):
         Bench(Restored(mesh_keys=(b"x",)))
+
+
+# -- what two nodes know, compared ---------------------------------------------------------------------------------------
+
+
+def heads(bench: Bench) -> msg.Heads:
+    """Return what this node says that it knows."""
+    [said] = bench.do(ev.Tick(wall=WALL))
+    assert isinstance(said, fx.Send)
+    assert isinstance(said.message, msg.Heads)
+    return said.message
+
+
+def knowing(*words: bytes) -> msg.Heads:
+    """Return what a node says that knows these bans and mesh keys."""
+    other = Bench()
+    other.do(ANN.link(minor=NEW))
+    other.says(msg.Bans(bans=words))
+    other.says(msg.MeshKeys(keys=words))
+    return heads(other)
+
+
+def test_heads_are_the_first_that_is_said_and_said_again_every_minute(bench: Bench) -> None:
+    bench.do(ANN.link())
+    bench.says(msg.Bans(bans=(ban(CAT.node),)))
+    bench.says(msg.MeshKeys(keys=(mesh_key(1),)))
+    same = knowing(ban(CAT.node), mesh_key(1))
+    effects = bench.do(BOB.link(address=AWAY, minor=NEW))
+    assert [each for each in effects if isinstance(each, fx.Send)] == [
+        send(same, BOB),
+        send(msg.Peers(addresses=((ANN.node, (HOME,)),)), BOB),
+    ]
+    assert bench.do(ev.Tick(wall=WALL)) == [send(same, BOB)]
+    assert bench.do(ev.Tick()) == []
+    assert bench.says(same, BOB) == []
+
+
+def test_whoever_lacks_a_ban_asks_for_all_but_those_that_it_knows(bench: Bench) -> None:
+    bench.do(ANN.link(minor=NEW))
+    known, lacking = ban(CAT.node), ban(BOB.node)
+    bench.says(msg.Bans(bans=(known,)))
+    digest = sign.digest(known)[: msg.BAN_DIGEST_BYTES]
+    assert bench.says(knowing(known, lacking)) == [send(msg.BansKnown(digests=(digest,)))]
+    assert bench.says(msg.Bans(bans=(known, lacking)))[0] == fx.Record(
+        row=BanKept(node=BOB.node, banned=True, issuer=ROOT.public, signed=lacking)
+    )
+    assert heads(bench) == knowing(lacking, known)
+
+
+def test_who_asks_is_told_what_it_lacks(bench: Bench) -> None:
+    bench.do(ANN.link(minor=NEW))
+    one, two = ban(BOB.node), ban(CAT.node)
+    bench.says(msg.Bans(bans=(one, two)))
+    digest = sign.digest(one)[: msg.BAN_DIGEST_BYTES]
+    assert bench.says(msg.BansKnown(digests=(digest, bytes(16)))) == [send(msg.Bans(bans=(two,)))]
+    assert bench.tick(membership.COMPARE_S) == []
+    assert bench.says(msg.BansKnown(digests=(digest, sign.digest(two)[:16]))) == []
+
+
+def test_mesh_keys_that_differ_are_told(bench: Bench) -> None:
+    bench.do(ANN.link(minor=NEW))
+    bench.says(msg.MeshKeys(keys=(mesh_key(1),)))
+    assert bench.says(knowing(mesh_key(2))) == [send(msg.MeshKeys(keys=(mesh_key(1),)))]
+    nothing = Bench()
+    nothing.do(ANN.link(minor=NEW))
+    assert nothing.says(knowing(mesh_key(2))) == []
+
+
+def test_a_peer_is_answered_once_in_a_while_and_at_once_after_it_linked_again(bench: Bench) -> None:
+    bench.do(ANN.link(minor=NEW))
+    bench.says(msg.Bans(bans=(ban(BOB.node),)))
+    ask, tell = msg.BansKnown(digests=(sign.digest(ban(BOB.node))[:16],)), msg.Bans(bans=(ban(BOB.node),))
+    for _ in range(2):
+        assert bench.says(knowing()) == [send(ask)]
+        assert bench.says(knowing()) == []
+        assert bench.says(msg.BansKnown()) == [send(tell)]
+        assert bench.says(msg.BansKnown()) == []
+        bench.tick(membership.COMPARE_S)
+    assert bench.says(knowing()) == [send(ask)]
+    bench.do(ev.LinkDown(peer=ANN.node))
+    bench.do(ANN.link(minor=NEW))
+    assert bench.says(knowing()) == [send(ask)]
+
+
+def test_who_can_take_no_more_bans_asks_for_none(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bans, "BANS_MAX", 1)
+    bench.do(ANN.link(minor=NEW))
+    bench.says(msg.Bans(bans=(ban(BOB.node),)))
+    assert bench.says(knowing()) == []
 
 
 # -- for people ----------------------------------------------------------------------------------------------------------
