@@ -15,19 +15,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from p2pq.daemon import wal
+
 Value = int | float | str | bytes | None
 Record = tuple[Value, ...]
 
 MAGIC: Final = b"SQLite format 3\x00"
-PAGE_BYTES: Final = 4096
-"""Of a database whose header is lost; all of ours have it."""
-PAGE_SIZES: Final = tuple(1 << shift for shift in range(9, 16))
 INNER_INDEX: Final = 2
 INNER_TABLE: Final = 5
 LEAF_INDEX: Final = 10
 LEAF_TABLE: Final = 13
 DEPTH_MAX: Final = 24
-WAL_MAGIC: Final = (0x377F0682, 0x377F0683)
 RECORD_BYTES_MAX: Final = 64 << 20
 
 
@@ -41,13 +39,13 @@ class Pages:
     def __init__(self, path: Path) -> None:
         """Open a database file and read, where there is one, its ``-wal``; both are left as they are."""
         self._file = path.open("rb", buffering=0)
-        self.size = PAGE_BYTES
+        self.size = wal.PAGE_BYTES  # of a database whose header is lost; all of ours have it
         head = self._read(0, 100)
-        if head[:16] == MAGIC and int.from_bytes(head[16:18], "big") in PAGE_SIZES:
+        if head[:16] == MAGIC and int.from_bytes(head[16:18], "big") in wal.PAGE_SIZES:
             self.size = int.from_bytes(head[16:18], "big")
-        log = path.with_name(path.name + "-wal")
-        self._logged = _committed(log.read_bytes(), self.size) if log.exists() else {}
-        self.count = max([-(-path.stat().st_size // self.size), *self._logged])
+        self.log = wal.read(wal.of(path), self._stored)
+        self._logged = {number: page for number, page in self.log.pages.items() if len(page) == self.size}
+        self.count = max([-(-path.stat().st_size // self.size), *self._logged, *self.log.lost])
         self.headed = False
         """Whether the first page, with the schema and the list of free pages, is there."""
         with suppress(PageError):
@@ -65,18 +63,28 @@ class Pages:
         except OSError:
             return b""  # a sector that the disk cannot read is a wrong page
 
+    def _stored(self, number: int) -> bytes:
+        return self._read((number - 1) * self.size, self.size) if number > 0 else b""
+
     def page(self, number: int) -> bytes:
         """Return a page by its number, from 1.
 
         Raises:
-            PageError: there is none, or the file ends within it.
+            PageError: there is none, or the file ends within it, or what the log had of it last is lost.
         """
         page = self._logged.get(number)
         if page is None:
-            page = self._read((number - 1) * self.size, self.size) if number > 0 else b""
+            page = b"" if number in self.log.lost else self._stored(number)
         if len(page) != self.size:
             raise PageError
         return page
+
+    def earlier(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the pages whose last content in the log is lost, as they were before, where that is known."""
+        for number, page in sorted(self.log.lost.items()):
+            before = self._stored(number) if page is None else page
+            if len(before) == self.size:
+                yield number, before
 
     def free(self) -> set[int] | None:
         """Return the pages that are in no use; None if that cannot be known."""
@@ -156,6 +164,14 @@ class Reader:
             if kind in {LEAF_TABLE, LEAF_INDEX, INNER_INDEX}:
                 self.seen.add(number)
                 yield from self._rows(number, page, kind, cells)
+
+    def earlier(self) -> Iterator[tuple[int, Record]]:
+        """Yield the rows of leaves as they were before their last change, where what that made of them is lost."""
+        for number, page in self._pages.earlier():
+            with suppress(PageError):
+                kind, cells, _ = self._head(number, page)
+                if kind != INNER_TABLE:
+                    yield from self._rows(number, page, kind, cells)
 
     def _mark(self, root: int) -> None:
         """See the pages of an index, whose rows nobody needs."""
@@ -275,39 +291,3 @@ def _value(payload: bytes, kind: int, at: int) -> tuple[Value, int]:
 def _within(payload: bytes, end: int) -> None:
     if end > len(payload):
         raise PageError
-
-
-def _committed(log: bytes, size: int) -> dict[int, bytes]:
-    """Return the pages of a write-ahead log as of its last whole transaction."""
-    if len(log) < 32 or (magic := int.from_bytes(log[:4], "big")) not in WAL_MAGIC:  # noqa: PLR2004  its header
-        return {}
-    order = ">" if magic & 1 else "<"
-    if int.from_bytes(log[8:12], "big") != size:
-        return {}
-    salts = log[16:24]
-    sums = _checksum(log[:24], (0, 0), order)
-    if sums != struct.unpack(">II", log[24:32]):
-        return {}
-    pages: dict[int, bytes] = {}
-    waiting: dict[int, bytes] = {}
-    for at in range(32, len(log) - 24 - size + 1, 24 + size):
-        number, commit = struct.unpack(">II", log[at : at + 8])
-        if log[at + 8 : at + 16] != salts:
-            break
-        sums = _checksum(log[at : at + 8] + log[at + 24 : at + 24 + size], sums, order)
-        if sums != struct.unpack(">II", log[at + 16 : at + 24]):
-            break
-        waiting[number] = log[at + 24 : at + 24 + size]
-        if commit:
-            pages |= waiting
-            waiting = {}
-    return pages
-
-
-def _checksum(data: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]:
-    first, second = sums
-    words = struct.unpack(f"{order}{len(data) // 4}I", data)
-    for even, odd in zip(words[::2], words[1::2], strict=True):
-        first = (first + even + second) & 0xFFFFFFFF
-        second = (second + odd + first) & 0xFFFFFFFF
-    return first, second

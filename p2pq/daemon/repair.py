@@ -360,7 +360,7 @@ def _positive(row: Row) -> bool:
 
 
 _CHECKS: Final[dict[str, Callable[[_Salvage, Row], bool]]] = {
-    "meta": lambda _, row: row["key"] in {"epoch", "rebuilt"} and 0 <= row["value"] < 1 << 53,
+    "meta": lambda _, row: row["key"] in {"epoch", "rebuilt", "synced"} and 0 <= row["value"] < 1 << 53,
     "jobs": _job,
     "extras": _extra,
     "tasks": _task,
@@ -409,7 +409,8 @@ def _judge(salvage: _Salvage, wall: Wall) -> None:
     )
     _rebuild_extras(salvage)
     (highest,) = run(
-        "SELECT max(coalesce((SELECT max(value) FROM meta), 0), coalesce((SELECT max(epoch) FROM attempts), 0), "
+        "SELECT max(coalesce((SELECT max(value) FROM meta WHERE key != 'synced'), 0), "
+        "coalesce((SELECT max(epoch) FROM attempts), 0), "
         "coalesce((SELECT max(epoch) FROM leases), 0), coalesce((SELECT max(epoch) FROM settled), 0), ?)",
         (wall // 1000,),
     ).fetchone()

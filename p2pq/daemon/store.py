@@ -9,6 +9,9 @@ transaction (group commit). A batch is acknowledged when its transaction is dura
 A disk that is full or fails for now loses nothing: the batch stays first in the queue, nobody is acknowledged, ``trouble``
 says why, and the thread tries again until it works. A damaged store, or a bug, is the end: every batch fails with the same
 error and the node stops.
+
+What was committed is in the log first (``store.sqlite-wal``). The thread writes it into the file, and empties the log, whenever
+there is nothing else to do for a second, and at least every half minute: the less lies in the log, the less its damage can cost.
 """
 
 import asyncio
@@ -16,6 +19,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +28,7 @@ from typing import Final, Self
 import msgspec
 
 from p2pq.core.records import Restored, Row
-from p2pq.daemon import crashpoints, files, migrations, sqlite
+from p2pq.daemon import crashpoints, files, migrations, sqlite, wal
 from p2pq.daemon.history import AttemptRow, History, JobExtra, JobRow, JobSecret, TaskRow, encode_extra
 from p2pq.daemon.tables import APPLICATION, FORMAT, SCHEMA, ExtraKept, Tables
 from p2pq.errors import RefusedError, StorageError
@@ -37,6 +41,10 @@ GROUP_ROWS: Final = 10_000
 """Rows in one transaction, if single batches are not larger."""
 RETRY_FIRST_S: Final = 0.5
 RETRY_MAX_S: Final = 10.0
+IDLE_S: Final = 1.0
+"""After so long without a commit the log is emptied."""
+LOG_S: Final = 30.0
+"""And so long after the first commit in it, if there is always something to commit."""
 DAY_MS: Final = 24 * 3600 * 1000
 NOT_STARTED: Final = "the store has not been started"
 
@@ -71,6 +79,8 @@ class Store(History):
         self._prunes: deque[tuple[int, Wall, Waiter]] = deque()
         self._closing = False
         self._dead: StorageError | None = None
+        self._logged: float | None = None
+        """Since when (monotonic) there is something in the log."""
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_trouble: Callable[[StorageError | None], None] = _ignore
@@ -173,7 +183,7 @@ class Store(History):
                 if pause_s:
                     self._lock.wait_for(lambda: self._closing, pause_s)
                 elif not group:
-                    self._lock.wait_for(lambda: self._queue or self._prunes or self._closing)
+                    self._lock.wait_for(self._wanted, None if self._logged is None else IDLE_S)
                 rows = sum(len(batch.rows) for batch in group)
                 while self._queue and rows < GROUP_ROWS:
                     group.append(self._queue.popleft())
@@ -181,7 +191,7 @@ class Store(History):
                 closing = self._closing
                 if closing and not group:
                     return
-            error = self._transact(group) if group else self._prune_piece()
+            error = self._work(group)
             if error is None:
                 self._tell(group, None)
                 group = []
@@ -193,14 +203,42 @@ class Store(History):
                 return
             self._report(error)
 
+    def _wanted(self) -> bool:
+        return bool(self._queue or self._prunes or self._closing)
+
+    def _work(self, group: list[_Batch]) -> StorageError | None:
+        """Do what is most urgent."""
+        now = time.monotonic()
+        if not (group or self._prunes) or (self._logged is not None and now - self._logged > LOG_S):
+            error = self._empty_log(now)
+            if error is not None or not (group or self._prunes):
+                return error
+        error = self._transact(group) if group else self._prune_piece()
+        self._logged = now if self._logged is None else self._logged
+        return error
+
+    def _empty_log(self, now: float) -> StorageError | None:
+        """Write the log into the file; what keeps it from that may pass, and nothing is lost until then."""
+        if self._logged is None:
+            return None
+        try:
+            (busy, *_) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            self._logged = now
+            found = sqlite.storage_error(error, self._path)
+            return None if found.retryable else found
+        self._logged = now if busy else None
+        return None
+
     def _transact(self, group: list[_Batch]) -> StorageError | None:
         try:
             wall = self._clock()
-            self._begin(full=any(batch.full for batch in group))
+            full = any(batch.full for batch in group)
+            self._begin(full=full)
             for batch in group:
                 for row in batch.rows:
                     self._tables.apply(row, wall)
-            self._tables.finish()
+            self._tables.finish(synced=full)
             _reached(group, "before")
             self._writer.execute("COMMIT")
             _reached(group, "after")
@@ -344,6 +382,7 @@ def _connect(path: Path, undo: contextlib.ExitStack) -> tuple[sqlite3.Connection
         create(path)
     elif path.stat().st_size == 0:
         raise sqlite.damaged(path, "it is empty")
+    wal.check(path)
     writer = undo.enter_context(contextlib.closing(sqlite.connect(path)))
     migrations.migrate(writer, path, _check(writer, path))
     reader = undo.enter_context(contextlib.closing(sqlite.connect(path, readonly=True)))

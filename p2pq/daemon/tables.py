@@ -228,8 +228,14 @@ class Tables:
             case _:
                 assert_never(row)
 
-    def finish(self) -> None:
-        """Write what ``apply`` only remembered; call it before the transaction is committed."""
+    def finish(self, *, synced: bool = False) -> None:
+        """Write what ``apply`` only remembered; call it before the transaction is committed.
+
+        Args:
+            synced: the transaction will be synced, which is marked for ``wal.check``.
+        """
+        if synced:
+            self._db.execute("INSERT INTO meta VALUES ('synced', 1) ON CONFLICT DO UPDATE SET value = value + 1")
         for epoch in self._touched:
             wanted = dict(self._settled[epoch].intervals())
             found = dict(self._db.execute("SELECT start, stop FROM settled WHERE epoch = ?", (epoch,)))

@@ -165,19 +165,22 @@ def test_the_log_brings_back_the_first_page(db: Path) -> None:
 def test_a_log_counts_up_to_its_last_whole_transaction(db: Path) -> None:
     log = Path(f"{db}-wal")
     content = log.read_bytes()
+    with closing(Pages(db)) as pages:
+        whole = pages._logged
+        all_of_it = len(whole)
+    for spoiled in (b"", content[:31]):
+        log.write_bytes(spoiled)
+        with closing(Pages(db)) as pages:
+            assert pages._logged == {}
     for spoiled in (
-        b"",
-        content[:31],
         b"x" + content[1:],
         content[:24] + b"\0" * 8 + content[32:],
         content[:8] + b"\0\0\2\0" + content[12:],
     ):
         log.write_bytes(spoiled)
         with closing(Pages(db)) as pages:
-            assert pages._logged == {}
-    log.write_bytes(content)
-    with closing(Pages(db)) as pages:
-        all_of_it = len(pages._logged)
+            assert pages.log.damage
+            assert pages._logged == whole, "a head that is broken costs nothing"
     for spoiled in (content[: 32 + 4120 * 2 + 100], content[: 32 + 4120] + b"\xff" * (len(content) - 32 - 4120)):
         log.write_bytes(spoiled)
         with closing(Pages(db)) as pages:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -97,6 +98,68 @@ async def test_closing_on_a_full_disk_says_so_to_who_waits(opened: Opened) -> No
         await waiter
     with pytest.raises(DiskFullError):
         await opened.store.commit([granted()], full=False)
+
+
+async def until_empty(opened: Opened) -> None:
+    log = opened.path.with_name("store.sqlite-wal")
+    async with asyncio.timeout(20):
+        while log.stat().st_size > 0:  # noqa: ASYNC110  a thread does it
+            await asyncio.sleep(0.01)
+
+
+async def test_the_log_is_emptied_when_there_is_nothing_to_do(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "IDLE_S", 0.05)
+    for number in range(3):
+        await opened.write(EpochBegun(epoch=OUTDATED + number))
+        await until_empty(opened)
+    assert opened.store._logged is None
+    assert (await opened.reopened()).epoch == OUTDATED + 2
+
+
+async def test_the_log_is_emptied_now_and_then_when_there_is_always_something_to_do(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "IDLE_S", 3600.0)
+    await opened.write(ADDED)
+    size = opened.path.stat().st_size
+    for task in range(200):
+        await opened.write(granted(task=task, lease=LeaseId(1, task)))
+    assert opened.path.stat().st_size == size
+    monkeypatch.setattr(store_module, "LOG_S", 0.0)
+    await opened.write(granted(task=900, lease=LeaseId(1, 900)))
+    assert opened.path.stat().st_size > size
+
+
+async def test_a_log_that_cannot_be_emptied_is_tried_again(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "IDLE_S", 0.05)
+    monkeypatch.setattr(store_module.sqlite, "BUSY_MS", 1)
+    opened.store._writer.execute("PRAGMA busy_timeout = 1")
+    reader = opened.store._reader
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM jobs").fetchall()
+    await opened.write(ADDED)
+    await asyncio.sleep(0.3)
+    assert opened.path.with_name("store.sqlite-wal").stat().st_size > 0
+    reader.execute("COMMIT")
+    await until_empty(opened)
+    found: list[sqlite3.Error] = [sqlite3.OperationalError("disk I/O error"), sqlite3.DatabaseError("malformed")]
+    found[0].sqlite_errorcode, found[1].sqlite_errorcode = sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT
+    truth = opened.store._writer
+
+    class Failing:
+        def execute(self, sql: str, *args: object) -> sqlite3.Cursor:
+            if "wal_checkpoint" in sql and found:
+                raise found.pop(0)
+            return truth.execute(sql, *args)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(truth, name)
+
+    opened.store._writer = Failing()  # type: ignore[assignment]
+    await opened.write(granted())
+    await opened.until_trouble_changes()
+    assert isinstance(opened.store.trouble, StoreDamagedError)
+    assert found == []
 
 
 async def test_a_row_that_cannot_be_stored_is_the_end(opened: Opened) -> None:
