@@ -26,7 +26,7 @@ from p2pq.wire.messages import LEASES_MAX, Beat, Heartbeat, Holding, ProfileIs, 
 from p2pq.wire.objects import ITEMS_MAX, Receipt
 
 PROGRESS_S: Final = 1.0
-"""Progress is told at most this often per master."""
+"""How far attempts are is told at most this often per master."""
 RENEW_GRACE_S: Final = 120.0
 """Beyond its time limit, an attempt's lease is renewed for this long: fetching, stopping and packing take time."""
 
@@ -87,6 +87,9 @@ class Reports:
         self._send_kept(peer, kept, now, out)
         if leases:
             self.renew(peer, now)
+        for attempt in self._slots.of(peer):  # it may be another life of it, which has to learn all anew
+            attempt.told, attempt.shown = -1, False
+            self.started(peer, now)
 
     def link_down(self, peer: NodeId) -> None:
         """Say nothing to that node until it is linked again."""
@@ -188,12 +191,17 @@ class Reports:
             self._deadlines.set(("beat", master), Mono(now + self._schedule.heartbeat_s))
 
     def progress(self, master: NodeId, now: Mono, out: list[Effect]) -> None:
-        """Tell progress that is news, at most once per PROGRESS_S."""
+        """Tell what is news of how far attempts are, at most once per PROGRESS_S."""
         if master not in self.masters or ("progress", master) in self._deadlines:
             return
-        beats = tuple(_beat(attempt) for attempt in self._slots.of(master) if attempt.progress != attempt.told)
+        beats = tuple(_beat(attempt) for attempt in self._slots.of(master) if attempt.news)
         if beats:
             out.append(Send(peer=master, message=Heartbeat(beats=beats)))
+            self._deadlines.set(("progress", master), Mono(now + PROGRESS_S))
+
+    def started(self, master: NodeId, now: Mono) -> None:
+        """Tell soon that an attempt runs, unless it is over before that: short tasks cost no message more."""
+        if master in self.masters and ("progress", master) not in self._deadlines:
             self._deadlines.set(("progress", master), Mono(now + PROGRESS_S))
 
     def check(self) -> None:
@@ -205,5 +213,5 @@ class Reports:
 
 
 def _beat(attempt: Attempt) -> Beat:
-    attempt.told = attempt.progress
-    return Beat(attempt.lease, attempt.state != "waiting", attempt.progress)
+    attempt.told, attempt.shown = attempt.progress, attempt.runs
+    return Beat(attempt.lease, attempt.runs, attempt.progress)

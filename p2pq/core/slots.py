@@ -113,6 +113,18 @@ class Attempt(msgspec.Struct, kw_only=True):
     progress: int = -1
     told: int = -1
     """The progress that the master knows."""
+    shown: bool = False
+    """The master knows that it runs."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether its program has begun, rather than waits for a slot or for files."""
+        return self.state in {"running", "ending"}
+
+    @property
+    def news(self) -> bool:
+        """Whether there is something that the master does not know."""
+        return self.progress != self.told or (self.runs and not self.shown)
 
     def ran_s(self, now: Mono) -> float:
         """Return how long it has had its slot, in seconds, without what it stood still."""

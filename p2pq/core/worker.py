@@ -141,6 +141,7 @@ class Worker:
                 attempt = self._slots.get(master, lease)
                 if attempt is not None and attempt.state == "starting":
                     attempt.state = "running"
+                    self._reports.started(master, now)
             case ev.Exited():
                 self._exited(event, now, out)
             case ev.Faulted(lease=lease, master=master, fault=fault, detail=detail):

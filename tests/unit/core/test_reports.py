@@ -37,7 +37,7 @@ def full() -> Bench:
 
 def test_a_long_heartbeat_goes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reports, "LEASES_MAX", 2)
-    beats = [msg.Beat(item(number).lease) for number in (1, 2, 3)]
+    beats = [msg.Beat(item(number).lease, running=False) for number in (1, 2, 3)]
     assert full().tick(after=15.0) == [
         send(msg.Heartbeat(beats=tuple(beats[:2]))),
         send(msg.Heartbeat(beats=tuple(beats[2:]))),

@@ -122,7 +122,7 @@ def test_own_work_is_charged_to_nobody_before_a_sleep_and_after() -> None:
 
 def test_a_woken_worker_renews_at_once_and_blames_nobody(bench: Bench) -> None:
     effects = woke(bench, 500.0)
-    beats = (msg.Beat(item(2).lease), msg.Beat(item(3).lease, running=False), msg.Beat(item(1).lease, running=False))
+    beats = tuple(msg.Beat(item(number).lease, running=False) for number in (2, 3, 1))
     assert effects[:3] == [suspend(item(2)), confirm(bench, item(2), item(3)), send(msg.Heartbeat(beats=beats))]
 
 

@@ -56,6 +56,12 @@ def running(bench: Bench, *items: GrantItem, number: int = 1, **fields) -> None:
         bench.do(ev.Started(lease=entry.lease, master=ANN.node))
 
 
+def shown(bench: Bench, *items: GrantItem) -> None:
+    """Let a second pass, in which ANN hears that these run."""
+    beats = tuple(msg.Beat(entry.lease) for entry in items)
+    assert bench.tick(after=1.0) == [send(msg.Heartbeat(beats=beats))]
+
+
 def kept_row(bench: Bench, entry: GrantItem, **fields) -> fx.Record:
     """Return the row of a result that is kept now."""
     wall = Wall(WALL + round(bench.now * 1000))
@@ -152,6 +158,7 @@ def test_more_room_than_was_asked_with_wakes(bench: Bench) -> None:
     bench.join(ANN)
     bench.work()
     running(bench, item(1))
+    shown(bench, item(1))
     bench.says(msg.Nothing(nonce=bytes(15) + b"\x02", owner="ann", counter=1))
     effects = bench.exited(item(1), after=5.0)
     assert effects[:2] == [ended(item(1)), bench.asks(3)]
@@ -304,6 +311,7 @@ def test_the_manifest_is_carried_once_per_link(bench: Bench) -> None:
     bench.join(ANN, offer=ONE)
     bench.work()
     running(bench, item(1))
+    shown(bench, item(1))
     effects = bench.exited(item(1), after=10.0)
     assert effects[1] == bench.asks(2, cpus=1)
     assert bench.says(granted((item(2),), number=2, sent=True)) == start(item(2))
@@ -394,6 +402,7 @@ def test_a_result_is_kept_said_and_released_by_its_receipt(bench: Bench) -> None
     bench.join(ANN, offer=ONE)
     bench.work()
     running(bench, item(1))
+    shown(bench, item(1))
     assert bench.exited(item(1), after=5.0, key=b"sealed", body=BODY, blobs=BODY) == [
         ended(item(1)),
         bench.asks(2, cpus=1),
@@ -449,6 +458,7 @@ def test_a_fault_hands_the_lease_back_and_pauses(bench: Bench) -> None:
     bench.join(ANN, offer=ONE)
     bench.work()
     running(bench, item(1))
+    shown(bench, item(1))
     fault = ev.Faulted(lease=LeaseId(1, 1), master=ANN.node, fault="disk", detail="x" * 900)
     assert bench.do(fault, after=5.0) == [ended(item(1), "disk"), returned("disk", item(1), detail="x" * 500)]
     assert bench.do(fault) == []
@@ -501,6 +511,7 @@ def test_a_heartbeat_renews_all_leases_of_a_master(bench: Bench) -> None:
     bench.join(ANN)
     bench.work()
     running(bench, item(1), item(2))
+    shown(bench, item(1), item(2))
     beats = (msg.Beat(LeaseId(1, 1)), msg.Beat(LeaseId(1, 2)))
     assert bench.tick(after=15.0) == [send(msg.Heartbeat(beats=beats))]
     assert bench.tick(after=15.0) == [send(msg.Heartbeat(beats=beats))]
@@ -510,6 +521,7 @@ def test_nobody_holds_a_lease_for_ever(bench: Bench) -> None:
     bench.join(ANN, offer=ONE)
     bench.work()
     running(bench, item(1), of=manifest(limits=Limits(time_s=10)))
+    shown(bench, item(1))
     assert bench.tick(after=120.0) == [send(msg.Heartbeat(beats=(msg.Beat(LeaseId(1, 1)),)))]
     assert bench.tick(after=15.0) == []
 
@@ -538,6 +550,9 @@ def test_progress_is_told_at_once_but_not_too_often(bench: Bench) -> None:
     def told(*beats: tuple[int, int]) -> list[fx.Effect]:
         return [send(msg.Heartbeat(beats=tuple(msg.Beat(LeaseId(1, lease), progress=at) for lease, at in beats)))]
 
+    assert progressed(1, 50) == []
+    assert bench.tick(after=1.0) == told((1, 50), (2, -1))
+    assert bench.tick(after=1.0) == []
     assert progressed(1, 100) == told((1, 100))
     assert progressed(1, 100) == []
     assert progressed(1, 200, after=0.5) == []
@@ -545,6 +560,35 @@ def test_progress_is_told_at_once_but_not_too_often(bench: Bench) -> None:
     assert bench.tick(after=0.5) == told((1, 200), (2, 1000))
     assert bench.tick(after=1.0) == []
     assert progressed(9, 1) == []
+
+
+def test_a_master_hears_soon_that_attempts_run_once_for_all_and_not_of_short_ones(bench: Bench) -> None:
+    bench.join(ANN)
+    bench.work()
+    bench.says(granted((item(1), item(2))))
+    assert bench.tick(after=14.0) == []  # they fetch their files
+    [beat] = bench.tick(after=1.0)
+    assert beat == send(msg.Heartbeat(beats=tuple(msg.Beat(item(n).lease, running=False) for n in (1, 2))))
+    bench.do(ev.Started(lease=item(1).lease, master=ANN.node))
+    bench.do(ev.Started(lease=item(2).lease, master=ANN.node), after=0.9)
+    shown_at_once = bench.tick(after=0.1)
+    assert shown_at_once == [send(msg.Heartbeat(beats=(msg.Beat(item(1).lease), msg.Beat(item(2).lease))))]
+    assert bench.tick(after=1.0) == []
+    bench.exited(item(1))
+    bench.says(granted((item(3),), number=2))
+    bench.do(ev.Started(lease=item(3).lease, master=ANN.node))
+    bench.exited(item(3), after=0.9)
+    assert [each for each in bench.tick(after=0.2) if isinstance(each.message, msg.Heartbeat)] == []
+
+
+def test_another_life_of_a_master_hears_it_anew(bench: Bench) -> None:
+    bench.join(ANN)
+    bench.work()
+    running(bench, item(1))
+    shown(bench, item(1))
+    bench.do(ev.LinkDown(peer=ANN.node))
+    bench.do(ANN.link())
+    shown(bench, item(1))
 
 
 # -- leases ahead --------------------------------------------------------------------------------------------------------
@@ -634,6 +678,7 @@ def test_a_wide_task_is_not_overtaken(bench: Bench) -> None:
     bench.work()
     wide = manifest(number=2, resources=Resources(cpus=2))
     running(bench, item(1))
+    shown(bench, item(1))
     assert bench.says(granted((item(2),), number=2, of=wide)) == [
         fx.Fetch(master=ANN.node, job=job_id(2), blobs=BODY),
         bench.asks(3, cpus=1),
@@ -687,6 +732,7 @@ def test_who_is_told_to_end_may_leave_a_checkpoint(bench: Bench) -> None:
     entry = saving(bench)
     assert bench.do(ev.Drain(save_s=2.5)) == []
     assert bench.worker.busy
+    shown(bench, entry)
     [beat] = bench.tick(after=15.0)
     assert beat == send(msg.Heartbeat(beats=(msg.Beat(entry.lease),)))
     saved = Outcome(reason="saved", exit=1)
