@@ -23,6 +23,8 @@ from p2pq.wire.objects import GrantItem
 
 AVOID_S: Final = 60.0
 """How long a task is kept from the worker it failed on while another could run it; then it may have it again."""
+SILENT: Final = 0.4
+"""A worker of which nothing was heard for this part of a lease has missed a heartbeat: ``why`` says so."""
 RETURNS_FREE: Final = 8
 """How often a task that was handed back goes to the next worker without a pause."""
 
@@ -374,6 +376,13 @@ class Book(Judge):
         self.out.append(fx.Record(row=row))
         return self.leases.end(lease)
 
+    def paused(self, job: Job) -> Mono | None:
+        """Return when the first of the tasks that pause waits no longer, where all that wait pause; None elsewhere."""
+        if not job.resting or job.waits:
+            return None
+        keys = (TaskKey(job.id, index) for index, task in job.tasks.items() if task.avoid is not None)
+        return min((at for key in keys if (at := self.rests.get(key)) is not None), default=None)
+
     # -- for readers ----------------------------------------------------------------------------------------------------
 
     def task_snapshot(self, job: Job, index: int) -> TaskSnapshot:
@@ -392,6 +401,9 @@ class Book(Judge):
             lease=None if lease is None else lease.id,
             started=lease is not None and lease.running,
             since=None if lease is None else lease.granted,
+            heard=None if lease is None else lease.heard,
+            due=None if lease is None else self.leases.due(lease.id),
+            silent_s=SILENT * self._settings.lease_s,
             progress=-1 if lease is None else lease.progress,
             outcome=task.outcome,
             failures=task.failures,

@@ -28,6 +28,7 @@ class Lease:
         "attempt",
         "collecting",
         "granted",
+        "heard",
         "id",
         "job",
         "progress",
@@ -45,6 +46,8 @@ class Lease:
         self.attempt = attempt
         self.worker = worker
         self.granted = Mono(0.0)
+        self.heard = Mono(0.0)
+        """When its worker last said that it holds it."""
         self.time_s = 0.0
         self.until = Mono(0.0)
         """It cannot be renewed beyond this instant."""
@@ -98,7 +101,7 @@ class Leases:
 
     def add(self, lease: Lease, now: Mono, time_s: float) -> None:
         """Let a lease live from ``now``; the task may run for ``time_s`` seconds once it has started."""
-        lease.granted = now
+        lease.granted = lease.heard = now
         lease.time_s = time_s
         lease.until = Mono(now + WAIT_S + time_s + GRACE_S)
         self._live[lease.id] = lease
@@ -131,12 +134,17 @@ class Leases:
         """Return the live leases of a worker, oldest first."""
         return [self._live[lease] for lease in self._held.get(worker, ())]
 
+    def due(self, lease: LeaseId) -> Mono | None:
+        """Return when it ends unless it is renewed; None while its result is being collected."""
+        return self._due.get(lease)
+
     def count(self, worker: NodeId) -> int:
         """Return how many live leases a worker holds."""
         return len(self._held.get(worker, ()))
 
     def renew(self, lease: Lease, now: Mono, *, running: bool) -> None:
         """The worker still holds it; ``running`` starts the clock of its time limit, once."""
+        lease.heard = now
         if running and not lease.running:
             lease.running = True
             lease.until = Mono(now + lease.time_s + GRACE_S)

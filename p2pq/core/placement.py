@@ -58,6 +58,12 @@ class TaskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The worker says that it runs (rather than waits for a slot or for blobs)."""
     since: Mono | None = None
     """When the live lease was granted."""
+    heard: Mono | None = None
+    """When its worker last said that it holds it."""
+    due: Mono | None = None
+    """When the lease ends if nothing more is heard; None while the result is on its way."""
+    silent_s: float = 0.0
+    """After so many seconds without a word the worker may be gone."""
     progress: int = -1
     """In thousandths; -1 where the task tells none."""
     outcome: Outcome | None = None
@@ -135,7 +141,12 @@ def room(resources: Resources, request: Request) -> int:
 
 
 def why(
-    job: JobSnapshot, task: TaskSnapshot | None, now: Mono, workers: Sequence[WorkerSnapshot], trouble: str = ""
+    job: JobSnapshot,
+    task: TaskSnapshot | None,
+    now: Mono,
+    workers: Sequence[WorkerSnapshot],
+    trouble: str = "",
+    until: Mono | None = None,
 ) -> str:
     """Say in one sentence where a job or one of its tasks stands, and what to do about it where one can.
 
@@ -145,12 +156,14 @@ def why(
         now: to tell how long.
         workers: the linked workers, the own machine among them if it works.
         trouble: what a worker said when it sent a task of the job back that waits now.
+        until: when the first of the tasks that pause waits no longer, if all that wait pause.
     """
     if task is not None and task.state != "pending":
         return _why_not_pending(task, now, workers)
     if task is None and not job.pending:
         if job.running:
-            return f"all {job.running} unfinished tasks are running; nothing waits."
+            what = f"all {job.running} unfinished tasks are" if job.running > 1 else "the one unfinished task is"
+            return f"{what} running; nothing waits."
         if job.undelivered:
             return (
                 f"{job.undelivered} results wait to be written to the results folder; check its disk and permissions."
@@ -159,26 +172,44 @@ def why(
     if task is not None and task.not_before is not None and task.not_before > now:
         last = _last(task)
         return f"waiting {task.not_before - now:.0f} s before the next attempt: {last}; it is tried again by itself."
-    waiting = _why_waiting(job.ask, workers)
+    paused = task is None and until is not None and until > now
+    waiting = _why_paused(job.pending, until - now) if paused and until else _why_waiting(job.ask, workers)
     return f"{waiting[:-1]}; a worker sent a task back: {trouble}." if trouble and task is None else waiting
+
+
+def _why_paused(tasks: int, seconds: float) -> str:
+    if tasks == 1:
+        return f"waiting {seconds:.0f} s before the next attempt, as the last came to nothing; it is tried again by itself."
+    return f"{tasks} tasks pause as their last attempts came to nothing; the next is tried again in {seconds:.0f} s."
 
 
 def _why_not_pending(task: TaskSnapshot, now: Mono, workers: Sequence[WorkerSnapshot]) -> str:
     where = f" on {_name(task.worker, workers)}" if task.worker else ""
     if task.state == "running":
-        since = f" for {now - task.since:.0f} s" if task.since is not None else ""
-        if task.again is not None:
-            other = _name(task.again, workers)
-            return f"running{where}{since}, longer than others, so also on {other}; the first result counts."
-        verb = "running" if task.started else "being prepared (fetching files or waiting for a slot)"
-        resumed = f" from the checkpoint of attempt {task.checkpoint}" if task.checkpoint else ""
-        return f"{verb}{where}{since}, attempt {task.attempts}{resumed}; nothing to do but wait."
+        return _why_running(task, where, now, workers)
     if task.state == "cancelled":
         return "cancelled; submit the job again to run it."
     tail = "" if task.delivered else ", its results still to be written to the results folder"
     if task.state == "done":
         return f"done{where}{tail}; nothing to do."
     return f"failed{where} after {task.attempts} attempts{tail}: {_last(task)}; its results hold what it printed."
+
+
+def _why_running(task: TaskSnapshot, where: str, now: Mono, workers: Sequence[WorkerSnapshot]) -> str:
+    since = f" for {now - task.since:.0f} s" if task.since is not None else ""
+    if task.again is not None:
+        other = _name(task.again, workers)
+        return f"running{where}{since}, longer than others, so also on {other}; the first result counts."
+    if task.heard is not None and task.due is None:
+        return f"ended{where}, attempt {task.attempts}; its result is on its way."
+    verb = "running" if task.started else "being prepared (fetching files or waiting for a slot)"
+    if task.heard is not None and task.due is not None and now - task.heard > task.silent_s:
+        return (
+            f"{verb}{where}{since} as far as is known, but nothing was heard from there for {now - task.heard:.0f} s; "
+            f"if that lasts its lease ends in {task.due - now:.0f} s, and it is tried elsewhere."
+        )
+    resumed = f" from the checkpoint of attempt {task.checkpoint}" if task.checkpoint else ""
+    return f"{verb}{where}{since}, attempt {task.attempts}{resumed}; nothing to do but wait."
 
 
 def _why_waiting(ask: Ask, workers: Sequence[WorkerSnapshot]) -> str:

@@ -488,7 +488,7 @@ class Queue:
         if job is None or (index is not None and not 0 <= index < job.manifest.tasks):
             return None
         task = None if index is None else self._book.task_snapshot(job, index)
-        return why(job.snapshot(), task, now, self.workers(job), job.trouble())
+        return why(job.snapshot(), task, now, self.workers(job), job.trouble(), self._book.paused(job))
 
     def check(self) -> None:
         """Assert the invariants; they hold between any two calls of ``handle``."""

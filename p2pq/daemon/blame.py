@@ -50,9 +50,11 @@ def judge(attempts: Sequence[AttemptRow], name_of: NameOf) -> Verdict | None:
     if died:
         clauses.append(f"its runner died, which counts from the second time on ({_listed(_ends(died, name_of))})")
     if faults:
-        what = f"{len(faults)} {'attempt' if len(faults) == 1 else 'attempts'} ended by the worker's doing"
-        lead = "" if counted else "not the task is at fault, "
-        clauses.append(f"{lead}{what} ({_listed(_ends(faults, name_of))})")
+        one, own_doing = len(faults) == 1, "" if counted else ", not the task's"
+        what = (
+            "1 attempt ended by its worker's doing" if one else f"{len(faults)} attempts ended by their workers' doing"
+        )
+        clauses.append(f"{what}{own_doing} ({_listed(_ends(faults, name_of))})")
     if not clauses:
         return None
     return Verdict("; ".join(clauses), own[-1].attempt if own else 0)

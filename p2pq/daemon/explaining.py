@@ -57,7 +57,8 @@ class Explaining:
         if live is not None:
             if verdict is None:
                 return Note(text=live)
-            return Note(text=f"{live.rstrip('.')} ({verdict.clause}).", suggestion=self._hint(name, verdict))
+            sofar = f"{verdict.clause[:1].upper()}{verdict.clause[1:]}"
+            return Note(text=f"{live.rstrip('.')}. {sofar}.", suggestion=self._hint(name, verdict, failed=False))
         where = f" on {view.node}" if view.node else ""
         reason = f" ({view.reason})" if view.reason not in (None, "ok", "cancelled") else ""
         hint = f"`p2pq retry {name} --cancelled` runs it" if view.state == "cancelled" else ""
@@ -69,10 +70,10 @@ class Explaining:
             return None
         return judge(self._store.attempts(row.job, task.task), self._scheduler.name_of)
 
-    def _hint(self, name: str, verdict: Verdict | None) -> str:
+    def _hint(self, name: str, verdict: Verdict | None, *, failed: bool = True) -> str:
         if verdict is not None and verdict.attempt:
             return f"see `p2pq logs {name} --attempt {verdict.attempt} --stderr`"
-        return f"see `p2pq show {name}`; `p2pq retry {name}` runs it again"
+        return f"see `p2pq show {name}`" + (f"; `p2pq retry {name}` runs it again" if failed else "")
 
     def _why_over(self, row: JobRow) -> Note:
         """Say what became of a job that the core has let go of."""

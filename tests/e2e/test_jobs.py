@@ -1,6 +1,8 @@
 """Commands about jobs, each option by its effect."""
 
 import json
+import re
+import signal
 import time
 
 import lab
@@ -290,3 +292,28 @@ def test_a_terminal_gets_a_bar_and_the_time_left(shared, tmp_path):
     assert "left" in shown
     assert "2 of 2 done" in shown
     assert not list(folder.glob("results/*/.progress"))
+
+
+@covers("why")
+def test_why_knows_soon_that_a_task_runs_and_when_its_machine_falls_silent(tmp_path):
+    with lab.hosts(tmp_path, ["alice", "bob"]) as [alice, bob]:
+        for host in (alice, bob):
+            (host.home / "config.toml").write_text("[schedule]\nlease_s = 30.0\nheartbeat_s = 8.0\n")
+            host.start("--name", host.home.name)
+        bob.ok("join", alice.ok("invite").split()[0], "--at", alice.address, "--yes")
+        job = alice.submit("--where", "bob", str(lab.make_folder(tmp_path / "job", SLEEP)))
+        lab.until(lambda: alice.run("logs", f"{job}.0").stdout == "begun\n", "it runs")
+        lab.until(lambda: "running on bob for" in alice.ok("why", f"{job}.0"), "alice knows that it runs", 6)
+        assert alice.ok("why", job) == "the one unfinished task is running; nothing waits.\n"
+        bob.process.send_signal(signal.SIGSTOP)
+        try:
+            said = lab.until(lambda: silence(alice.ok("why", f"{job}.0")), "alice says that bob is silent", 25)
+            heard, ends = (int(number) for number in said.groups())
+            assert (heard >= 12, heard + ends) == (True, pytest.approx(30, abs=1))
+        finally:
+            bob.process.send_signal(signal.SIGCONT)
+        alice.ok("cancel", job)
+
+
+def silence(said):
+    return re.search(r"running on bob .* nothing was heard from there for (\d+) s; .* lease ends in (\d+) s", said)

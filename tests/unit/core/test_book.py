@@ -139,6 +139,7 @@ def test_a_failure_is_retried_after_a_pause_and_the_last_one_is_final() -> None:
     ]
     assert bench.leases(ALICE) == []
     assert bench.queue.why(JOB, 0, bench.now).startswith("waiting 1 s before the next attempt: exit code 3;")
+    assert bench.queue.why(JOB, None, bench.now).startswith("waiting 1 s before the next attempt, as the last came to")
     assert bench.queue.deadline == 1.0
     assert bench.tick(1.0) == [has_work(ALICE, 3)]
     (item,) = bench.leases(ALICE)
@@ -376,6 +377,21 @@ def test_two_lives_of_an_own_worker_never_share_a_lease() -> None:
     fresh = bench.leases(ALICE)
     assert old.lease not in [item.lease for item in fresh]
     assert [(item.task, item.attempt) for item in fresh] == [(0, 2), (1, 1)]
+
+
+def test_people_are_told_since_when_a_worker_is_silent_and_when_its_lease_ends() -> None:
+    bench = with_alice()
+    (item,) = bench.leases(ALICE)
+    bench.says(ALICE, msg.Heartbeat(beats=(msg.Beat(item.lease),)), after=10.0)
+    bench.tick(24.0)
+    assert bench.queue.why(JOB, 0, bench.now) == "running on alice for 34 s, attempt 1; nothing to do but wait."
+    bench.tick(6.0)
+    assert bench.queue.why(JOB, 0, bench.now) == (
+        "running on alice for 40 s as far as is known, but nothing was heard from there for 30 s; "
+        "if that lasts its lease ends in 30 s, and it is tried elsewhere."
+    )
+    bench.says(ALICE, ready(ALICE, result_item(item)))
+    assert bench.queue.why(JOB, 0, bench.now) == "ended on alice, attempt 1; its result is on its way."
 
 
 def test_unknown_jobs_and_tasks_do_nothing() -> None:

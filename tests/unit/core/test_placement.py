@@ -162,6 +162,7 @@ def test_why_a_job_waits(asked: Ask, workers: list[WorkerSnapshot], sentence: st
 @pytest.mark.parametrize(
     ("counts", "sentence"),
     [
+        ({"pending": 0, "running": 1}, "the one unfinished task is running; nothing waits."),
         ({"pending": 0, "running": 3}, "all 3 unfinished tasks are running; nothing waits."),
         (
             {"pending": 0, "undelivered": 2},
@@ -176,6 +177,10 @@ def test_why_of_a_job_in_which_nothing_waits(counts: dict[str, int], sentence: s
 
 RUNS = {"worker": ALICE.node, "lease": LeaseId(1, 0), "attempts": 2}
 PREPARED = "being prepared (fetching files or waiting for a slot) on {}, attempt 1; nothing to do but wait."
+SILENT = (
+    " on alice for 60 s as far as is known, but nothing was heard from there for 25 s; "
+    "if that lasts its lease ends in 35 s, and it is tried elsewhere."
+)
 RETRY = "waiting 5 s before the next attempt: {}; it is tried again by itself."
 
 
@@ -189,6 +194,22 @@ RETRY = "waiting 5 s before the next attempt: {}; it is tried again by itself."
         (
             task("running", worker=BOB.node, attempts=1),
             PREPARED.format(short(BOB.node)),
+        ),
+        (
+            task("running", started=True, since=Mono(40.0), heard=Mono(76.0), due=Mono(136.0), silent_s=24.0, **RUNS),
+            "running on alice for 60 s, attempt 2; nothing to do but wait.",
+        ),
+        (
+            task("running", started=True, since=Mono(40.0), heard=Mono(75.0), due=Mono(135.0), silent_s=24.0, **RUNS),
+            f"running{SILENT}",
+        ),
+        (
+            task("running", since=Mono(40.0), heard=Mono(75.0), due=Mono(135.0), silent_s=24.0, **RUNS),
+            f"being prepared (fetching files or waiting for a slot){SILENT}",
+        ),
+        (
+            task("running", since=Mono(40.0), heard=Mono(75.0), **RUNS),
+            "ended on alice, attempt 2; its result is on its way.",
         ),
         (task("cancelled"), "cancelled; submit the job again to run it."),
         (task("done", delivered=True, **RUNS), "done on alice; nothing to do."),
@@ -221,3 +242,16 @@ def test_what_a_worker_said_when_it_sent_a_task_back_is_told_of_the_job() -> Non
         "alice serves others now; it starts when its owner's turn comes; a worker sent a task back: refused: the disk is full."
     )
     assert "sent a task back" not in why(job(pending=1), task("pending"), NOW, [worker()], "refused: the disk is full")
+
+
+def test_a_pause_before_a_retry_is_told_of_the_job() -> None:
+    one = why(job(pending=1), None, NOW, [worker()], until=Mono(105.0))
+    assert one == "waiting 5 s before the next attempt, as the last came to nothing; it is tried again by itself."
+    many = why(job(pending=3), None, NOW, [worker()], "disk: full", Mono(105.0))
+    assert many == (
+        "3 tasks pause as their last attempts came to nothing; the next is tried again in 5 s; "
+        "a worker sent a task back: disk: full."
+    )
+    for until in (None, NOW):
+        assert why(job(pending=1), None, NOW, [worker()], until=until).startswith("alice serves others")
+    assert why(job(pending=1), task("pending"), NOW, [worker()], until=Mono(105.0)).startswith("alice serves others")

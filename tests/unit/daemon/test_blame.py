@@ -47,16 +47,16 @@ def test_what_failed_on_one_machine_only_is_said_so():
 def test_workers_that_lose_it_are_at_fault_themselves():
     lost = [row(attempt, f"n{attempt}", fault="lost") for attempt in range(1, 7)]
     assert judged(*lost) == Verdict(
-        "not the task is at fault, 6 attempts ended by the worker's doing (lost on n1, n2, n3, n4 and 2 more)", 0
+        "6 attempts ended by their workers' doing, not the task's (lost on n1, n2, n3, n4 and 2 more)", 0
     )
-    assert judged(lost[0]) == Verdict("not the task is at fault, 1 attempt ended by the worker's doing (lost on n1)", 0)
+    assert judged(lost[0]) == Verdict("1 attempt ended by its worker's doing, not the task's (lost on n1)", 0)
 
 
 def test_both_are_told_and_the_attempt_with_output():
     found = judged(row(1, "ann", outcome=BAD), row(2, "bob", fault="disk"))
     assert found == Verdict(
         "the task failed by its own doing (exit 3 on ann), and nowhere else was it tried; "
-        "1 attempt ended by the worker's doing (disk on bob)",
+        "1 attempt ended by its worker's doing (disk on bob)",
         1,
     )
 

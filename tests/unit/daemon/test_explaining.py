@@ -35,8 +35,19 @@ async def test_a_task_that_is_tried_again_says_what_became_of_the_attempts(rig, 
     job = id_of(rig, view)
     await rig.settle(job, 1, "pending", BAD)
     assert await why(rig, view, 1) == Note(
-        text="no machine has that label (the task failed by its own doing (exit 3 on worker), and nowhere else was it tried).",
+        text="no machine has that label. The task failed by its own doing (exit 3 on worker), and nowhere else was it tried.",
         suggestion=f"see `p2pq logs {view.job[:8]}.1 --attempt 1 --stderr`",
+    )
+
+
+async def test_a_task_that_its_worker_lost_is_not_to_be_retried_while_it_waits(rig, folder):
+    view = await rig.submit(folder, array="0-2")
+    job, name = id_of(rig, view), view.job[:8]
+    for attempt in (1, 2, 3):
+        await lose(rig, job, 1, attempt)
+    assert await why(rig, view, 1) == Note(
+        text="no machine has that label. 3 attempts ended by their workers' doing, not the task's (disk on worker).",
+        suggestion=f"see `p2pq show {name}.1`",
     )
 
 
@@ -52,7 +63,7 @@ async def test_a_task_that_failed_says_whose_doing_it_was(rig, folder):
     detail = "given up after 11 attempts"
     await rig.write(TaskEnded(job=job, task=1, state="failed", detail=detail, wall=Wall(3)))
     assert await why(rig, view, 1) == Note(
-        text="Task 1 failed: not the task is at fault, 1 attempt ended by the worker's doing (disk on worker).",
+        text="Task 1 failed: 1 attempt ended by its worker's doing, not the task's (disk on worker).",
         suggestion=f"see `p2pq show {name}.1`; `p2pq retry {name}.1` runs it again",
     )
     await rig.write(TaskEnded(job=job, task=2, state="failed", detail="deliver: damaged", wall=Wall(3)))
