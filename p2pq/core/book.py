@@ -18,7 +18,7 @@ from p2pq.core.placement import TaskSnapshot
 from p2pq.model import notice
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, TaskKey, Wall
-from p2pq.model.job import FAULTS_MAX, Fault, TaskState
+from p2pq.model.job import ATTEMPTS_MAX, FAULTS_MAX, Fault, TaskState
 from p2pq.wire.objects import GrantItem
 
 AVOID_S: Final = 60.0
@@ -112,14 +112,27 @@ class Book(Judge):
     def grant(self, job: Job, worker: NodeId, limit: int, now: Mono) -> tuple[GrantItem, ...]:
         """Give ``worker`` up to ``limit`` tasks of ``job`` that it may have."""
         items: list[GrantItem] = []
-        for index in job.take(worker, limit):
-            task = job.task(index)
-            if task.avoid is not None:
-                task.avoid = None
-                self.rests.cancel(TaskKey(job.id, index))
-            items.append(self._grant(job, index, worker, now))
+        while taken := job.take(worker, limit - len(items)):
+            for index in taken:
+                task = job.task(index)
+                if task.avoid is not None:
+                    task.avoid = None
+                    self.rests.cancel(TaskKey(job.id, index))
+                if task.attempts < ATTEMPTS_MAX:
+                    items.append(self._grant(job, index, worker, now))
+                else:
+                    detail = f"given up: its {ATTEMPTS_MAX} attempts are used up"
+                    self._end_task(job, index, "failed", detail, self._clock.at(now))
         self._tail(job, now)
+        self.finish(job, now)
         return tuple(items)
+
+    def take_back(self, items: tuple[GrantItem, ...], detail: str, now: Mono) -> None:
+        """What was just granted could not be said: it is as if the worker had handed it back."""
+        for item in items:
+            lease = self.leases.get(item.lease)
+            assert lease is not None, "what was just granted is live"
+            self.lose(lease, "refused", detail, now)
 
     def grant_again(self, job: Job, worker: NodeId, limit: int, now: Mono) -> tuple[GrantItem, ...]:
         """Give ``worker`` second attempts of up to ``limit`` tasks that take too long elsewhere."""
@@ -127,7 +140,8 @@ class Book(Judge):
         for lease_id in list(job.tail.overdue(now)) if job.tail.open else ():
             lease = self.leases.get(lease_id)
             assert lease is not None, "an attempt that has ended is overdue"
-            if len(items) < limit and lease.worker != worker and lease.collecting is None:
+            spent = job.tasks[lease.task].attempts >= ATTEMPTS_MAX
+            if len(items) < limit and lease.worker != worker and lease.collecting is None and not spent:
                 items.append(self._grant(job, lease.task, worker, now))
         if items:
             self._tail(job, now)

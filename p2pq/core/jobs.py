@@ -28,8 +28,8 @@ class Task:
     """A task with a history."""
 
     __slots__ = (
-        "attempts", "avoid", "blame", "checkpoint", "delivered", "detail", "died", "dropped", "failures", "faults", "leases",
-        "outcome", "rests", "returns", "state", "stuck", "worker",
+        "adopted", "attempts", "avoid", "blame", "checkpoint", "delivered", "detail", "died", "dropped", "failures", "faults",
+        "leases", "outcome", "rests", "returns", "state", "stuck", "worker",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -38,6 +38,8 @@ class Task:
         """Granted so far; the latest attempt has this number."""
         self.worker: NodeId | None = None
         """Who got the latest attempt."""
+        self.adopted: tuple[NodeId, ...] = ()
+        """The workers whose results were taken up though no lease of theirs was known, in this life of the master."""
         self.wipe()
 
     def wipe(self) -> None:

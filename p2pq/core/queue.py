@@ -27,8 +27,6 @@ from p2pq.wire.objects import Grant, Manifest, Receipt, ReceiptItem, Result, Res
 
 MANIFESTS_MAX: Final = 256
 """Jobs per link whose manifest is known to have been sent; beyond it the longest unused is sent again."""
-
-
 RECALL_S: Final = 0.25
 """Leases are asked back at most this often."""
 
@@ -283,7 +281,7 @@ class Queue:
         ahead = dict(request.ahead)
         held_max = msg.LEASES_MAX - self._book.leases.count(peer)
         for again in (False, True):
-            for job_id in self._book.lines.get(request.owner, ()):
+            for job_id in list(self._book.lines.get(request.owner, ())):
                 job = self._book.jobs[job_id]
                 if not self._crew.able(job, worker) or not (job.tail.open if again else job.may_take(peer)):
                     continue
@@ -343,9 +341,14 @@ class Queue:
             key=key,
             expires=self._clock.at(now) + self._lease_ms,
         )
+        try:
+            signed = sign.sign(self._signer, grant)
+        except Reject as reject:
+            self._book.take_back(items, f"it could not be granted: {reject.reason}", now)
+            return False
         manifest = b"" if known else job.raw
         handed_on = checkpoints.hand_on(job, items, worker.link, self._identity, self._signer, self._entropy)
-        self._send(peer, msg.Granted(grant=sign.sign(self._signer, grant), manifest=manifest, checkpoints=handed_on))
+        self._send(peer, msg.Granted(grant=signed, manifest=manifest, checkpoints=handed_on))
         return True
 
     def _seal(self, job: Job, worker: Hand) -> bytes:
@@ -465,13 +468,11 @@ class Queue:
 
     def task_of(self, lease: LeaseId) -> tuple[JobId, int] | None:
         """Return the job and task that a live lease is for."""
-        live = self._book.leases.get(lease)
-        return None if live is None else (live.job, live.task)
+        return None if (live := self._book.leases.get(lease)) is None else (live.job, live.task)
 
     def collecting(self, lease: LeaseId) -> ResultItem | None:
         """Return the result that is being collected under a lease; None if there is none."""
-        live = self._book.leases.get(lease)
-        return None if live is None else live.collecting
+        return None if (live := self._book.leases.get(lease)) is None else live.collecting
 
     def workers(self, job: Job | None = None) -> list[WorkerSnapshot]:
         """Return the linked peers that may work, as they stand with a job if one is given."""

@@ -28,7 +28,7 @@ from p2pq.daemon.tables import SCHEMA, Tables
 from p2pq.errors import DiskFullError, RefusedError, Reject, StorageError, StoreDamagedError
 from p2pq.model.halt import Halt
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall, to_text
-from p2pq.model.job import JobState, Outcome, TaskState
+from p2pq.model.job import ATTEMPTS_MAX, JobState, Outcome, TaskState
 from p2pq.model.params import task_number
 from p2pq.wire import sign
 from p2pq.wire.objects import Manifest, ResultItem
@@ -39,6 +39,8 @@ ROOM_BYTES: Final = 1 << 20
 NODE_BYTES: Final = 32
 KEY_BYTES: Final = 32
 JOB_BYTES: Final = 16
+ATTEMPTS_SANE: Final = ATTEMPTS_MAX // 2
+"""No task gets so far; a larger number is damage, or somebody's lie, and would leave the task no further attempt."""
 
 Row = dict[str, Any]
 
@@ -331,7 +333,8 @@ def _attempt(salvage: _Salvage, row: Row) -> bool:
         ):
             return False
     known = 0 <= row["task"] < salvage.sizes.get(row["n"], 0)
-    return known and len(row["worker"]) == NODE_BYTES and row["attempt"] > 0 and _positive(row)
+    sane = 0 < row["attempt"] <= ATTEMPTS_SANE
+    return known and len(row["worker"]) == NODE_BYTES and sane and _positive(row)
 
 
 def _lease(salvage: _Salvage, row: Row) -> bool:
@@ -393,6 +396,7 @@ def _judge(salvage: _Salvage, wall: Wall) -> None:
         "UPDATE tasks SET state = 'pending' WHERE state = 'running' AND NOT EXISTS "
         "(SELECT * FROM leases WHERE leases.n = tasks.n AND leases.task = tasks.task)"
     ).rowcount
+    run("UPDATE tasks SET attempts = 0 WHERE attempts NOT BETWEEN 0 AND ?", (ATTEMPTS_SANE,))
     run(
         "UPDATE tasks SET attempts = max(attempts, coalesce((SELECT max(attempt) FROM attempts "
         "WHERE attempts.n = tasks.n AND attempts.task = tasks.task), 0))"

@@ -7,6 +7,8 @@ from msgspec import Meta
 
 TASKS_MAX: Final = 10_000_000
 RETRIES_MAX: Final = 1000
+ATTEMPTS_MAX: Final = 1 << 20
+"""Attempts of one task, whatever became of them."""
 TIME_DEFAULT_S: Final = 24 * 3600
 CPUS_MAX: Final = 4096
 

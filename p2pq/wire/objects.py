@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pq.model.ids import LeaseId
-from p2pq.model.job import RETRIES_MAX, TASKS_MAX, Limits, Outcome, Resources, SandboxLevel
+from p2pq.model.job import ATTEMPTS_MAX, RETRIES_MAX, TASKS_MAX, Limits, Outcome, Resources, SandboxLevel
 
 Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -18,7 +18,7 @@ Sealed = Annotated[bytes, Meta(max_length=256)]
 Millis = Annotated[int, Meta(ge=0, lt=1 << 48)]
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 TaskIndex = Annotated[int, Meta(ge=0, lt=TASKS_MAX)]
-AttemptNumber = Annotated[int, Meta(ge=1, le=1 << 20)]
+AttemptNumber = Annotated[int, Meta(ge=1, le=ATTEMPTS_MAX)]
 
 Capability = Literal["admin", "bridge", "submit", "work"]
 CAPABILITIES: Final[tuple[Capability, ...]] = ("admin", "bridge", "submit", "work")

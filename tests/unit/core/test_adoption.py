@@ -6,10 +6,13 @@ import pytest
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core import records as r
+from p2pq.core.adoption import ADOPTIONS_MAX, AHEAD_MAX
 from p2pq.core.ledger import Ledger
 from p2pq.core.queue import Queue
+from p2pq.errors import Reject
 from p2pq.model import notice as n
-from p2pq.model.ids import LeaseId
+from p2pq.model.ids import LeaseId, NodeId
+from p2pq.model.job import ATTEMPTS_MAX, Outcome
 from p2pq.wire import messages as msg
 from p2pq.wire.objects import GrantItem
 from tests.unit.core.mesh import (
@@ -185,3 +188,68 @@ def test_whoever_may_not_work_brings_nothing() -> None:
     assert bench.says(BOB, ready(BOB, result_item(FORGOTTEN[0])))[-1] == msgspec.structs.replace(
         collect(FORGOTTEN[0]), peer=BOB.node
     )
+
+
+def test_an_attempt_with_an_absurd_number_is_not_believed() -> None:
+    """It would be counted on, and the next grant could not be signed."""
+    bench = rebuilt()
+    for number in (ATTEMPTS_MAX, AHEAD_MAX + 1):
+        item = GrantItem(0, number, LeaseId(1, 9999))
+        assert bench.says(ALICE, ready(ALICE, result_item(item))) == late(item)
+    newest = GrantItem(0, AHEAD_MAX, LeaseId(1, 9999))
+    assert bench.says(ALICE, ready(ALICE, result_item(newest)))[-1] == collect(newest)
+
+
+def test_a_failure_is_not_adopted_but_what_was_saved_is() -> None:
+    bench = rebuilt(retries=0)
+    assert bench.says(ALICE, ready(ALICE, result_item(FORGOTTEN[0], BAD))) == late(FORGOTTEN[0])
+    assert [item.attempt for item in bench.leases(BOB, tasks_max=1)] == [1], "it runs again"
+    saved = result_item(FORGOTTEN[1], Outcome(reason="saved"))
+    assert bench.says(ALICE, ready(ALICE, saved))[-1] == collect(FORGOTTEN[1])
+
+
+def test_a_worker_brings_one_such_result_of_a_task_and_few_workers_do() -> None:
+    bench = rebuilt(tasks=1)
+    saved = Outcome(reason="saved")
+    for lease in (7, 8):
+        item = GrantItem(0, 1, LeaseId(EPOCH, lease))
+        said = bench.says(ALICE, ready(ALICE, result_item(item, saved)))
+        if lease == 7:
+            assert collect(item) in said
+            bench.do(ev.Collected(lease=item.lease))
+        else:
+            assert said == late(item)
+    task = bench.queue._book.jobs[JOB].tasks[0]
+    task.adopted = tuple(NodeId(bytes([number]) * 32) for number in range(ADOPTIONS_MAX))
+    assert bench.says(BOB, ready(BOB, result_item(GrantItem(0, 2, LeaseId(EPOCH, 9)), saved))) == late(
+        GrantItem(0, 2, LeaseId(EPOCH, 9)), BOB
+    )
+
+
+def test_a_task_whose_attempts_are_used_up_has_failed() -> None:
+    granted = r.LeaseGranted(
+        lease=LeaseId(EPOCH, 80), job=JOB, task=0, attempt=ATTEMPTS_MAX, worker=BOB.node, wall=WALL
+    )
+    lost = r.LeaseEnded(lease=LeaseId(EPOCH, 80), job=JOB, task=0, attempt=ATTEMPTS_MAX, fault="lost")
+    bench = rebuilt(granted, lost, tasks=2)
+    assert [item.task for item in bench.leases(BOB, tasks_max=1)] == [1], "the other one is granted instead"
+    (spent,) = [task for task in bench.queue.tasks(JOB) if task.task == 0]
+    assert (spent.state, spent.detail) == ("failed", "given up: its 1048576 attempts are used up")
+    bench = rebuilt(granted, lost, tasks=1)
+    assert bench.leases(BOB, tasks_max=1) == []
+    assert bench.queue.job(JOB) is None
+    assert bench.disk.restored().jobs == ()
+
+
+def test_a_grant_that_cannot_be_signed_costs_that_grant_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = rebuilt(tasks=1)
+
+    def refuse(*_: object) -> bytes:
+        raise Reject("out of range")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("p2pq.core.queue.sign.sign", refuse)
+        assert bench.leases(BOB) == []
+    assert bench.disk.restored().leases == ()
+    (task,) = bench.queue.tasks(JOB)
+    assert (task.state, task.detail) == ("pending", "refused: it could not be granted: out of range")

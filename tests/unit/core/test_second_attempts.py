@@ -10,7 +10,7 @@ from p2pq.core.queue import RECALL_S
 from p2pq.core.tails import TAIL_S
 from p2pq.model import notice as n
 from p2pq.model.ids import LeaseId, Wall
-from p2pq.model.job import Profile
+from p2pq.model.job import ATTEMPTS_MAX, Profile
 from p2pq.wire import messages as msg
 from tests.unit.core.mesh import (
     ALICE,
@@ -36,6 +36,17 @@ CAROL = Member("carol")
 
 def lagging(retries: int = 1) -> tuple[Bench, GrantItem, GrantItem]:
     """Two tasks; Alice has brought one after 3 s and is still at the other, and Bob gets a second attempt of that."""
+    bench, second = late(retries)
+    told = bench.tick(0.1)
+    assert [(each.peer, each.message.owners) for each in told] == [(ALICE.node, (OWNER,)), (BOB.node, (OWNER,))]
+    assert bench.leases(ALICE) == [], "it holds the first attempt"
+    (again,) = bench.leases(BOB)
+    assert again == GrantItem(1, 2, LeaseId(1, 2))
+    return bench, second, again
+
+
+def late(retries: int = 1) -> tuple[Bench, GrantItem]:
+    """One of Alice's two tasks is about to take too long."""
     bench = Bench()
     bench.tick()
     bench.join(ALICE)
@@ -49,12 +60,7 @@ def lagging(retries: int = 1) -> tuple[Bench, GrantItem, GrantItem]:
     assert bench.leases(BOB) == []
     assert bench.queue.deadline == 6.0
     assert bench.tick(2.9) == []
-    told = bench.tick(0.1)
-    assert [(each.peer, each.message.owners) for each in told] == [(ALICE.node, (OWNER,)), (BOB.node, (OWNER,))]
-    assert bench.leases(ALICE) == [], "it holds the first attempt"
-    (again,) = bench.leases(BOB)
-    assert again == GrantItem(1, 2, LeaseId(1, 2))
-    return bench, second, again
+    return bench, second
 
 
 def revoked(item: GrantItem) -> fx.Record:
@@ -273,3 +279,10 @@ def test_but_not_less_than_was_seen_of_it() -> None:
     liar, second, _ = lagging()
     liar.finish(ALICE, second, msgspec.structs.replace(OK, run_ms=900_000))
     assert liar.queue._book.jobs[JOB].tail.pace.median == 6.0, "what was granted in this life is measured here"
+
+
+def test_there_is_none_once_the_attempts_of_a_task_are_used_up() -> None:
+    bench, item = late()
+    bench.queue._book.jobs[JOB].tasks[item.task].attempts = ATTEMPTS_MAX
+    bench.tick(0.1)
+    assert bench.leases(BOB) == []

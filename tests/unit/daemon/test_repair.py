@@ -397,3 +397,13 @@ def test_there_is_nothing_wrong_with_a_store_that_is_not_there(tmp_path: Path) -
 
 def test_a_job_that_another_key_signed_is_damage(home: Home) -> None:
     assert "does not verify" in trouble(home.store, golden.WORKERS[0])
+
+
+def test_a_number_of_attempts_that_no_task_reaches_is_not_taken_over(home: Home) -> None:
+    """Whoever got it in would leave the task no further attempt."""
+    raw(home.store, "UPDATE tasks SET attempts = 1 << 20 WHERE state = 'pending'")
+    raw(home.store, "UPDATE attempts SET attempt = 1 << 20 WHERE rowid = (SELECT max(rowid) FROM attempts)")
+    _, restored = mended(home)
+    attempts = [task.attempts for job in restored.jobs for task in job.tasks]
+    assert attempts
+    assert max(attempts) < 100
