@@ -7,6 +7,8 @@ from pathlib import Path
 import lab
 import pytest
 
+from p2pq.wire.messages import MINOR
+
 RELEASE = "4fe52aa535288447ef4b04a5a0fea513fbe36abe"
 """p2pq 0.1.0: minor version 1 of the protocol, format 1 of the store."""
 WORK = """\
@@ -43,7 +45,7 @@ def mixed(request, tmp_path_factory, released):
         old.package = released
         for host, name in ((old, "old"), (new, "new")):
             start(host, name)
-        assert (version(old), version(new)) == ("1", "2"), "the two run what they should"
+        assert (version(old), version(new)) == ("1", str(MINOR)), "the two run what they should"
         inviter, joiner = (old, new) if request.param.startswith("the old") else (new, old)
         code = inviter.ok("invite").split()[0]
         joiner.ok("join", code, "--at", inviter.address, "--yes")
@@ -148,4 +150,4 @@ def test_an_old_home_goes_on_under_the_new_version(tmp_path, released):
             other.ok("wait", kept)
             assert answers(tmp_path / f"job-{name}") == answers(tmp_path / f"job-{name}-too") == ANSWERS
             linked(one, two)
-        assert version(one) == version(two) == "2"
+        assert version(one) == version(two) == str(MINOR)
