@@ -47,9 +47,9 @@ def connect(ctx: click.Context, *, start: bool = False) -> Connection:
     except NodeUnreachableError:
         if not start:
             raise
-    from p2pq.client.starter import start_node  # noqa: PLC0415  seldom needed
+    from p2pq.cli import starting  # noqa: PLC0415  seldom needed
 
-    start_node(home.path)
+    starting.start(home.path)
     note("started a node in the background; `p2pq stop` ends it")
     return _open(home)
 

@@ -87,7 +87,10 @@ def _ready(line: str) -> None:
 @_node_options
 @click.pass_context
 def start_command(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401
-    """Start a node in the background; it stays until `p2pq stop`."""
+    """Start a node in the background; it stays until `p2pq stop`.
+
+    So do the options: if the node ends in another way, the next start has them too, besides those that it is given.
+    """
     _overrides(options)
     try:
         with connect(ctx) as node:
@@ -96,17 +99,9 @@ def start_command(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN40
         raise
     except NodeUnreachableError:
         pass
-    from p2pq.client.starter import start_node  # noqa: PLC0415
+    from p2pq.cli.starting import Options, start  # noqa: PLC0415
 
-    arguments: list[str] = []
-    for key in ("name", "slots", "listen"):
-        if options[key] is not None:
-            arguments += [f"--{key}", str(options[key])]
-    for key in ("peer", "label"):
-        for value in options[key]:
-            arguments += [f"--{key}", value]
-    arguments += [f"--{key.replace('_', '-')}" for key in ("no_mdns", "no_accept", "flight") if options[key]]
-    click.echo(start_node(home_of(ctx).path, arguments))
+    click.echo(start(home_of(ctx).path, Options(**options)))
 
 
 @click.command("stop")
@@ -117,17 +112,21 @@ def stop_command(ctx: click.Context, now: bool) -> int:
 
     Own tasks go on after the next start.
     """
+    from p2pq.cli.starting import forget  # noqa: PLC0415
+
     try:
         node = connect(ctx)
     except NodeSilentError:
         raise
     except NodeUnreachableError:
+        forget(home_of(ctx).path)
         note("no node runs here")
         return 0
     with node:
         for _ in node.ask(control.Stop(now=now)):
             pass
     home = home_of(ctx)
+    forget(home.path)
     deadline = time.monotonic() + STOP_S
     while time.monotonic() < deadline:
         try:

@@ -66,6 +66,31 @@ def test_start_with_every_option_and_stop(home, tmp_path):
     assert not (home.home / "node.sock").exists()
 
 
+@covers("start", "stop")
+def test_options_of_start_hold_over_a_crash_until_stop(home):
+    port = free_port()
+    home.ok("start", "--name", "b", "--slots", "2", "--listen", f"127.0.0.1:{port}", "--label", "a=b", "--no-mdns")
+    options = f"--name b --slots {{}} --listen 127.0.0.1:{port} --label a=b --no-mdns"
+    for given, slots in (([], 2), (["--slots", "3"], 3), ([], 3)):
+        os.kill(int((home.home / "node.lock").read_text()), signal.SIGKILL)
+        lab.until(lambda: home.run("status").returncode == 3, "it is gone")
+        started = home.run("start", *given)
+        assert started.returncode == 0, started.stderr
+        assert started.stdout.split()[3] == f"127.0.0.1:{port}"
+        hold = options.format(slots)
+        assert started.stderr == f"p2pq: no `p2pq stop` since the last start, so its options hold: {hold}\n"
+        status = home.json("status")
+        assert (status["name"], status["slots"]) == ("b", slots)
+    os.kill(int((home.home / "node.lock").read_text()), signal.SIGKILL)
+    lab.until(lambda: home.run("status").returncode == 3, "it is gone")
+    assert "no node runs here" in home.run("stop").stderr
+    home.settings["P2PQ_NODE_MDNS"] = "false"
+    again = home.run("start", "--name", "c")
+    assert (again.returncode, again.stderr) == (0, "")
+    home.ok("stop")
+    assert home.run("start", "--name", "d").stderr == ""
+
+
 @covers("node", "node --name", "node --slots", "node --listen", "node --peer", "node --label", "node --no-mdns")
 @covers("node --no-accept", "status --json")
 def test_node_with_every_option_until_sigterm(home, tmp_path):

@@ -7,9 +7,8 @@ import click
 import msgspec
 import pytest
 
-from p2pq.cli import common
+from p2pq.cli import common, starting
 from p2pq.cli.main import main
-from p2pq.client import starter
 from p2pq.errors import NodeUnreachableError, RefusedError, UsageError
 from p2pq.wire.control import Counts, Note
 
@@ -98,7 +97,7 @@ def test_a_token_that_cannot_be_read(context, tmp_path):
 
 def test_a_node_is_started_once_and_said(context, tmp_path, monkeypatch, capsys):
     started = []
-    monkeypatch.setattr(starter, "start_node", started.append)
+    monkeypatch.setattr(starting, "start", started.append)
     with pytest.raises(NodeUnreachableError):
         common.connect(context, start=True)
     assert started == [(tmp_path / "home").resolve()]
