@@ -274,6 +274,9 @@ def jobs_command(ctx: click.Context, limit: int, as_json: bool) -> None:
         ],
         right=(3, 4, 5),
     )
+    for view in views:
+        if view.lost:
+            note(f"{view.job[:8]}: {view.lost}")
 
 
 @click.command("show")
@@ -308,6 +311,7 @@ def show_command(ctx: click.Context, job_task: str, as_json: bool) -> None:
             ("finished", view.finished),
             ("folder", view.folder),
             ("results", view.results),
+            ("lost", view.lost),
         ]
     )
 

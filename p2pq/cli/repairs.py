@@ -1,11 +1,16 @@
 """The command ``repair``: what to do when the node says that its store is damaged."""
 
+import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 
 from p2pq.cli.common import home_of, note, print_json, refuse_root, say
-from p2pq.errors import RefusedError
+from p2pq.errors import RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from p2pq.daemon.repair import Report
 
 QUESTION = "Build a new store from what can still be read? The damaged one is kept beside it."
 
@@ -35,23 +40,42 @@ def repair_command(ctx: click.Context, yes: bool, force: bool, as_json: bool) ->
             note("the store is whole; there is nothing to repair")
             return
         note(found or "no damage was found")
+        if not yes and not sys.stdin.isatty():
+            raise UsageError("nobody can be asked here (standard input is no terminal); add --yes to build a new store")
         if not yes and not click.confirm(f"p2pq: {QUESTION}", err=True):
             raise RefusedError("nothing was changed")
         report = repair(home, node, Wall(int(time.time() * 1000)))
     if as_json:
         print_json(report)
         return
+    _tell(report)
+
+
+def _tell(report: "Report") -> None:
     say(
         f"the damaged store is {report.damaged} now; {report.unreadable_pages} of its {report.pages} pages are unreadable"
     )
+    if report.broken_frames:
+        say(
+            f"its log: {report.broken_frames} of {report.frames} changed pages are broken; transactions after that, of which "
+            f"the rest was saved: {report.later}"
+        )
+    if report.unknown_pages:
+        say(f"pages that are as they were earlier, and nobody knows which: {report.unknown_pages}")
     for table in report.tables:
-        if table.saved or table.dropped:
-            say(f"  {table.table}: {table.saved} saved{f', {table.dropped} of no use' if table.dropped else ''}")
-    say(f"live jobs that go on: {len(report.jobs)}")
+        if table.saved or table.dropped or table.lost:
+            of_no_use = f", {table.dropped} of no use" if table.dropped else ""
+            lost = f", at least {table.lost} lost" if table.lost else ""
+            say(f"  {table.table}: {table.saved} saved{of_no_use}{lost}")
+    say(
+        f"live jobs that go on: {len(report.names)}{''.join(f', {name}' for name in report.names)}".replace(",", ":", 1)
+    )
     if report.again:
         say(f"tasks that wait again, because what became of them is lost: {report.again}")
     for text in report.moved:
         say(f"its folder is forgotten, so its results go elsewhere: {text}")
+    for text in report.incomplete:
+        say(f"lost of job {text}")
     for text in report.lost_jobs:
         say(f"lost: job {text}; submit it again")
     say("start the node: `p2pq start`")

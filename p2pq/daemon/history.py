@@ -55,6 +55,8 @@ class JobExtra(msgspec.Struct, frozen=True, kw_only=True):
     """What the tasks' results depend on, besides their parameters and numbers, as a digest; empty: not known."""
     kept: tuple[Kept, ...] = ()
     """Tasks that an earlier job had done, in order."""
+    lost: str = ""
+    """What a damaged store has lost of the job, for people."""
 
     def origin(self, index: int) -> tuple[JobId, int] | None:
         """Return the job and the task there whose results a kept task has; None if it was not kept."""

@@ -1,5 +1,6 @@
 """How we talk to SQLite: connections with our settings, and its errors as ours."""
 
+import re
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -71,6 +72,36 @@ def storage_error(error: sqlite3.Error, path: Path) -> StorageError:
     if code in _DAMAGED:
         return damaged(path, str(error))
     return StorageError(f"{path}: the store failed ({error}); nothing was changed. Please report this")
+
+
+def failed_check(db: sqlite3.Connection, pragma: str) -> str:
+    """Let SQLite look through a database; return what it found first, in words, or nothing if all is well.
+
+    Args:
+        db: where to look.
+        pragma: ``quick_check`` or ``integrity_check``.
+
+    Raises:
+        sqlite3.Error: it could not even look.
+    """
+    # One finding is a line that names the database and a line that says what.
+    lines = [line for (text,) in db.execute(f"PRAGMA {pragma}(1)") for line in text.splitlines()]
+    if lines == ["ok"]:
+        return ""
+    found = next((line for line in lines if line.strip() and not line.startswith("***")), "SQLite does not say what")
+    page = re.search(r"\bpage (\d+)", found, re.IGNORECASE)
+    if page is None:
+        return f"its rows do not fit together: {found}"
+    tree = re.match(r"Tree (\d+)", found)
+    return f"page {page[1]}{_table(db, int(tree[1])) if tree else ''} is wrong: {found}"
+
+
+def _table(db: sqlite3.Connection, root: int) -> str:
+    try:
+        found = db.execute("SELECT tbl_name FROM sqlite_master WHERE rootpage = ?", (root,)).fetchone()
+    except sqlite3.Error:
+        return ""
+    return "" if found is None else f" of table {found[0]}"
 
 
 def damaged(path: Path, detail: str) -> StoreDamagedError:

@@ -322,9 +322,8 @@ def check(path: Path) -> Restored:
     """
     with _understood(path), contextlib.ExitStack() as undo:
         writer, _ = _connect(path, undo)
-        (found,) = writer.execute("PRAGMA integrity_check(1)").fetchone()
-        if found != "ok":
-            raise sqlite.damaged(path, found.splitlines()[0])
+        if found := sqlite.failed_check(writer, "integrity_check"):
+            raise sqlite.damaged(path, found)
         raw = msgspec.msgpack.encode(Tables(writer).restore())
         return msgspec.msgpack.decode(raw, type=Restored)
 
@@ -423,9 +422,8 @@ def _check(db: sqlite3.Connection, path: Path) -> int:
         )
     if version < 1:
         raise sqlite.damaged(path, "its format is missing")
-    found = [text for (text,) in db.execute("PRAGMA quick_check(1)")]
-    if found != ["ok"]:
-        raise sqlite.damaged(path, found[0].splitlines()[0] if found else "no answer")
+    if found := sqlite.failed_check(db, "quick_check"):
+        raise sqlite.damaged(path, found)
     (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StorageError(f"{path}: this file system cannot hold the store (no write-ahead log); use another --home")

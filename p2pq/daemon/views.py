@@ -47,6 +47,7 @@ def job_view(row: JobRow, owner: str) -> JobView:
         folder=extra.folder,
         halted=row.halted,
         kept=kept,
+        lost=extra.lost,
     )
 
 

@@ -286,6 +286,8 @@ class JobView(_Said, frozen=True, kw_only=True, omit_defaults=False):
     halted: str = ""
     kept: int = 0
     """Tasks that an earlier job had done (``--resume``); they count as done. ``halted``: after what it was (``--halt``)."""
+    lost: str = ""
+    """What a damaged store has lost of it."""
 
 
 class TaskView(_Said, frozen=True, kw_only=True, omit_defaults=False):

@@ -39,7 +39,7 @@ def running_job(host: lab.Host, path) -> tuple[str, object]:
     return job, folder
 
 
-def check_done(host: lab.Host, job: str, folder) -> None:
+def check_done(host: lab.Host, job: str, folder, *, others: int = 0) -> None:
     host.ok("wait", job, timeout=90)
     results = folder / "results"
     found = {path.name: (path / "out.txt").read_text() for path in results.iterdir() if path.name.isdecimal()}
@@ -47,7 +47,7 @@ def check_done(host: lab.Host, job: str, folder) -> None:
     assert [path for path in results.iterdir() if path.name.startswith(".p2pq")] == []
     with closing(sqlite3.connect(f"file:{host.home / 'store.sqlite'}?mode=ro", uri=True)) as db:
         done = db.execute("SELECT count(*), sum(delivered) FROM tasks WHERE state = 'done'").fetchall()
-    assert done == [(TASKS, TASKS)]
+    assert done == [(TASKS + others, TASKS + others)]
 
 
 @covers("repair", "repair --yes", "repair --json")
@@ -84,18 +84,66 @@ def test_a_repair_asks_and_says_what_it_did(home, tmp_path):
     job, _ = running_job(home, tmp_path)
     home.kill()
     assert "there is nothing to repair" in home.run("repair").stderr
+    assert "add --yes" in home.fails(2, "repair", "--force")
     assert not (home.home / "store.sqlite.damaged~1~").exists()
     lab.on_terminal(home, "repair", "--force", typed="n\n", code=4)
     assert not (home.home / "store.sqlite.damaged~1~").exists()
     shown = lab.on_terminal(home, "repair", "--force", typed="y\n")
     assert "no damage was found" in shown
-    assert "live jobs that go on: 1" in shown
+    assert f"live jobs that go on: 1: {job[:8]} job" in shown
     assert "0 of its" in shown
     damage(home, "jobs")
     shown = home.ok("repair", "--yes")
     assert f"lost: job {job[:8]} job ({tmp_path / 'job'}); submit it again" in shown
     home.start()
     assert home.json("jobs") == []
+
+
+def overwrite(path, at: int, content: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(content)
+
+
+def test_a_damaged_log_is_refused_and_what_comes_after_it_is_saved(home, tmp_path):
+    """What a disk did to the log of a node that was killed: 64 bytes a third of the way in."""
+    home.start("--slots", "1")
+    first = home.submit("--detach", str(lab.make_folder(tmp_path / "first", MAIN)))
+    home.ok("wait", first)
+    job, folder = running_job(home, tmp_path)
+    late = home.submit("--detach", str(lab.make_folder(tmp_path / "late", MAIN)))
+    home.kill()
+    log = home.home / "store.sqlite-wal"
+    overwrite(log, log.stat().st_size // 3, os.urandom(64))
+    told = home.fails(4, "node", "--no-mdns")
+    assert "store.sqlite-wal is broken in the middle" in told
+    done = home.run("doctor", "--json")
+    [finding] = [finding for finding in json.loads(done.stdout) if finding["check"] == "store"]
+    assert (finding["ok"], finding["suggestion"]) == (False, "p2pq repair")
+    shown = home.ok("repair", "--yes")
+    assert "transactions after that, of which the rest was saved: " in shown
+    assert {f"{job[:8]} job", f"{late[:8]} late"} <= set(shown.replace("on: 2: ", ", ").replace("\n", ", ").split(", "))
+    home.start("--slots", "2")
+    home.ok("wait", late, timeout=60)
+    check_done(home, job, folder, others=2)
+    states = {view["job"]: (view["name"], view["state"]) for view in home.json("jobs")}
+    assert states == {first: ("first", "done"), job: ("job", "done"), late: ("late", "done")}
+
+
+def test_an_ended_job_of_which_something_is_lost_says_so(home, tmp_path):
+    home.start("--slots", "1")
+    job = home.submit("--array", "0-7", str(lab.make_folder(tmp_path / "job", MAIN)))
+    home.ok("wait", job)
+    home.stop()
+    damage(home, "extras")
+    shown = home.ok("repair", "--yes")
+    assert "extras: 0 saved, at least 1 lost" in shown
+    missing = "its name, its folder and where its results lie"
+    assert f"lost of job {job[:8]} recovered: {missing}" in shown
+    home.start()
+    assert f"{job[:8]}: lost with a damaged store: {missing}" in home.run("jobs").stderr
+    assert "8 done" in home.ok("show", job)
+    assert f"lost with a damaged store: {missing}" in home.ok("show", job)
 
 
 REPAIR = ["repair.built", "repair.aside", "repair.marked", "repair.cleared", "repair.in-place"]

@@ -6,77 +6,44 @@ import random
 import shutil
 import sqlite3
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from p2pq.core import records
-from p2pq.core.identity import Identity
-from p2pq.core.node import Node
-from p2pq.core.records import Restored, Row
+from p2pq.core.records import Restored
 from p2pq.daemon import repair as module
 from p2pq.daemon import store as store_module
+from p2pq.daemon import wal
 from p2pq.daemon.history import JobExtra
 from p2pq.daemon.home import Home
-from p2pq.daemon.pages import Pages, Reader
-from p2pq.daemon.repair import Report, repair, trouble
+from p2pq.daemon.repair import repair, trouble
 from p2pq.daemon.store import Store
 from p2pq.daemon.tables import SCHEMA
 from p2pq.errors import DiskFullError, RefusedError, StorageError, StoreDamagedError
-from p2pq.model.config import ScheduleSettings
-from p2pq.model.ids import JobId, LeaseId, Mono
 from tests.golden.store import make as golden
+from tests.unit.daemon.repairkit import (
+    BIG,
+    NOW,
+    PAGE,
+    TASKS,
+    check,
+    make,
+    mended,
+    never_twice,
+    overwrite,
+    pages_of,
+    states,
+)
 from tests.unit.daemon.storekit import raw
 
-TASKS = 3000
-BIG = JobId(b"big".ljust(16, b"."))
-NOW = golden.NOW
 TABLES = tuple(line.split()[2] for line in SCHEMA.splitlines() if line.startswith("CREATE TABLE"))
-PAGE = 4096
-
-
-def many() -> list[Row]:
-    """Return the life of a job of thousands of tasks: most are done and delivered, some run, some failed."""
-    rows: list[Row] = [golden.added("big", TASKS)]
-    for task in range(2500):
-        held = golden.granted("big", task, 1, LeaseId(2, 1000 + task))
-        rows.append(held)
-        if task % 100 == 7:
-            rows.append(golden.lost(held, "expired"))
-            held = golden.granted("big", task, 2, LeaseId(2, 10_000 + task))
-            rows.append(held)
-        if task % 50 == 9:
-            continue  # still runs
-        rows.append(
-            golden.ended(held, golden.BAD if task % 70 == 3 else golden.OK, "failed" if task % 70 == 3 else "done")
-        )
-        if task < 2400:
-            rows.append(records.TaskDelivered(job=BIG, task=task))
-    return rows
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Restored]:
-    """Make a store with every table in use and one large job."""
     path = tmp_path_factory.mktemp("repair") / "store.sqlite"
-
-    async def fill() -> Restored:
-        store, _ = Store.open(path, lambda: NOW)
-        store.start()
-        for name, tasks in (("running", 1_000_000), ("waiting", 3), ("cancelled", 5), ("finished", 2), ("big", TASKS)):
-            store.keep_extra(golden.job_id(name), golden.extra(name, tasks))
-        rows = golden.rows()
-        for at in range(0, len(rows), 10):
-            await store.commit(rows[at : at + 10], full=False)
-        await store.commit(many(), full=True)
-        await store.close()
-        store, restored = Store.open(path, lambda: NOW)
-        await store.close()
-        return restored
-
-    return path, asyncio.run(fill())
+    return path, make(path)
 
 
 @pytest.fixture
@@ -85,73 +52,6 @@ def home(tmp_path: Path, made: tuple[Path, Restored]) -> Home:
     shutil.copyfile(made[0], found.store)
     found.store.chmod(0o600)
     return found
-
-
-def mended(home: Home) -> tuple[Report, Restored]:
-    """Repair, and start a core with what came of it."""
-    report = repair(home, golden.NODE, NOW)
-    assert trouble(home.store, golden.NODE) == ""
-    assert {path.name for path in home.path.iterdir() if path.name.startswith(".store")} == set()
-    store, restored = Store.open(home.store, lambda: NOW)
-    asyncio.run(store.close())
-    check(restored)
-    return report, restored
-
-
-def check(restored: Restored) -> None:
-    identity = Identity(
-        node=golden.NODE,
-        secret=golden.MASTER.seed,
-        mesh=golden.MESH,
-        name="n",
-        owner="ada",
-        caps=("submit", "work"),
-        boot=bytes(16),
-        prekey_secret=b"p" * 32,
-        prekey=b"q" * 32,
-    )
-    rng = random.Random(1)
-    restored = msgspec.structs.replace(restored, bans=())  # nobody signed those
-    node = Node(identity, ScheduleSettings(), restored, rng, rng.randbytes, now=Mono(0.0), wall=NOW)
-    node.check()
-
-
-def states(restored: Restored) -> dict[JobId, Counter[str]]:
-    return {job.job: Counter(task.state for task in job.tasks) for job in restored.jobs}
-
-
-def pages_of(path: Path, table: str) -> list[int]:
-    """Return the leaves of a table."""
-    with closing(Pages(path)) as pages:
-        reader = Reader(pages)
-        root = reader.schema()[table]
-        before = set(reader.seen)
-        list(reader.tree(root))
-        return sorted(number for number in reader.seen - before if pages.page(number)[0] in {10, 13})
-
-
-def overwrite(path: Path, number: int, content: bytes) -> None:
-    with path.open("r+b") as file:
-        file.seek((number - 1) * PAGE)
-        file.write(content)
-
-
-def never_twice(restored: Restored, before: Restored) -> None:
-    """Nothing that was settled is forgotten as long as its task's history is there; epochs are fenced off."""
-    assert restored.epoch == restored.rebuilt >= before.epoch
-    old = {(job.job, task.task): task for job in before.jobs for task in job.tasks}
-    settled = {
-        (epoch, counter) for epoch, spans in restored.settled for start, stop in spans for counter in range(start, stop)
-    }
-    for job in restored.jobs:
-        for task in job.tasks:
-            was = old[job.job, task.task]
-            if task.state in {"done", "failed", "cancelled"}:
-                assert (task.state, was.delivered or not task.delivered) == (was.state, True)
-            assert task.attempts <= was.attempts
-    for lease in restored.leases:
-        assert lease in before.leases
-        assert tuple(msgspec.structs.astuple(lease.lease)) not in settled
 
 
 def test_a_whole_store_comes_out_as_it_was(home: Home, made: tuple[Path, Restored]) -> None:
@@ -174,7 +74,10 @@ def test_pages_in_the_middle_of_any_table(home: Home, made: tuple[Path, Restored
     numbers = pages_of(home.store, table)
     middle = numbers[len(numbers) // 2]
     overwrite(home.store, middle, b"\x5a" * PAGE)
-    assert "run `p2pq repair`" in trouble(home.store, golden.NODE)
+    told = trouble(home.store, golden.NODE)
+    assert "run `p2pq repair`" in told
+    assert "***" not in told
+    assert "page " in told or "rows do not fit" in told or "malformed" in told
     report, restored = mended(home)
     assert report.unreadable_pages == 1
     never_twice(restored, made[1])
@@ -297,6 +200,99 @@ def test_a_log_beside_it_counts_and_stays(home: Home) -> None:
     assert {peer.name for peer in restored.peers} == {"dora"}
     assert Path(f"{report.damaged}-wal").stat().st_size > PAGE
     assert not home.store.with_name("store.sqlite-wal").exists()
+
+
+# -- a damaged log ---------------------------------------------------------------------------------------------------------
+
+STRIDE = wal.FRAME_HEAD_BYTES + PAGE
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Restored]:
+    """Return a store that a killed node left, with all of it in the log, and what it gives back."""
+    folder = tmp_path_factory.mktemp("killed")
+    return folder / "killed.sqlite", make(folder / "store.sqlite", killed=folder / "killed.sqlite")
+
+
+@pytest.fixture
+def killed(tmp_path: Path, left: tuple[Path, Restored]) -> Home:
+    found = Home.open(tmp_path / "killed", environ={"P2PQ_ALLOW_ROOT": "1"})
+    for suffix in ("", "-wal"):
+        shutil.copyfile(f"{left[0]}{suffix}", f"{found.store}{suffix}")
+        Path(f"{found.store}{suffix}").chmod(0o600)
+    return found
+
+
+def spoil(home: Home, at: int, size: int = 64) -> None:
+    with wal.of(home.store).open("r+b") as file:
+        file.seek(at)
+        file.write(os.urandom(size))
+
+
+def same_but(restored: Restored, before: Restored) -> int:
+    """Return how many tasks are not as they were; the rest of what matters is."""
+    assert [job.job for job in restored.jobs] == [job.job for job in before.jobs]
+    assert (restored.kept, restored.bans) == (before.kept, before.bans)
+    old = {(job.job, task.task): task for job in before.jobs for task in job.tasks}
+    return sum(old[job.job, task.task] != task for job in restored.jobs for task in job.tasks)
+
+
+def test_garbage_in_the_log_costs_next_to_nothing(killed: Home, left: tuple[Path, Restored]) -> None:
+    size = wal.of(killed.store).stat().st_size
+    log = wal.of(killed.store).read_bytes()
+    spoil(killed, size // 3)
+    assert "store.sqlite-wal is broken in the middle" in trouble(killed.store, golden.NODE)
+    spoiled = wal.of(killed.store).read_bytes()
+    assert spoiled != log
+    report, restored = mended(killed)
+    never_twice(restored, left[1])
+    assert same_but(restored, left[1]) < 100
+    assert 1 <= report.broken_frames <= 3
+    assert (report.frames, report.later > 20) == (len(log) // STRIDE, True)
+    assert Path(f"{report.damaged}-wal").read_bytes() == spoiled
+    assert len(report.names) == 4
+    assert "big" in " ".join(report.names)
+
+
+def test_any_damage_to_the_log(killed: Home, left: tuple[Path, Restored]) -> None:
+    rng = random.Random(9)
+    log, file = wal.of(killed.store), killed.store.read_bytes()
+    whole = log.read_bytes()
+    for size in (0, 64, 64, 9000, 50_000):
+        killed.store.write_bytes(file)
+        log.write_bytes(whole)
+        spoil(killed, rng.randrange(len(whole) * 3 // 4) if size else 0, size or 32)
+        report, restored = mended(killed)
+        never_twice(restored, left[1])
+        assert restored.epoch == restored.rebuilt
+        assert same_but(restored, left[1]) <= (0 if size == 0 else 300)
+        assert report.later > 5
+
+
+def test_pages_whose_last_change_is_lost_cost_only_that(killed: Home, left: tuple[Path, Restored]) -> None:
+    """The last contents of the tables' pages, each in turn: jobs come back as they were before, tasks as attempts say."""
+    log = wal.of(killed.store)
+    whole, file = log.read_bytes(), killed.store.read_bytes()
+    begins = range(wal.HEAD_BYTES, len(whole) - 3 * STRIDE, STRIDE)
+    last = {int.from_bytes(whole[at : at + 4], "big"): at for at in begins}
+    spoken: set[str] = set()
+    for number, at in sorted(last.items())[:14]:
+        killed.store.write_bytes(file)
+        log.write_bytes(whole)
+        spoil(killed, at + 1000, 2000)
+        report, restored = mended(killed)
+        assert report.broken_frames == 1, number
+        never_twice(restored, left[1])
+        assert len(restored.jobs) + len(report.lost_jobs) == 4, number
+        spoken |= {text.partition(": ")[2] for text in report.incomplete}
+    assert "what happened to it last" in spoken
+
+
+def test_of_a_page_that_nobody_knows_the_report_says_so(killed: Home, left: tuple[Path, Restored]) -> None:
+    spoil(killed, wal.HEAD_BYTES + 40 * STRIDE, 4000)
+    report, restored = mended(killed)
+    assert report.unknown_pages == 1
+    never_twice(restored, left[1])
 
 
 def test_an_old_store_is_repaired_into_this_format(home: Home) -> None:

@@ -76,3 +76,46 @@ def test_what_is_no_database_is_seen_at_once(tmp_path: Path):
     with pytest.raises(sqlite3.DatabaseError) as caught:
         sqlite.connect(tmp_path / "x")
     assert isinstance(sqlite.storage_error(caught.value, PATH), StoreDamagedError)
+
+
+class Saying:
+    """A database in which SQLite finds what it is told to."""
+
+    def __init__(self, *said: str, tables: dict[int, str] | None = None) -> None:
+        self.said = said
+        self.tables = tables
+
+    def execute(self, sql: str, args: tuple[int, ...] = ()) -> "Saying | list[tuple[str]]":
+        if sql.startswith("PRAGMA"):
+            return [(text,) for text in self.said]
+        if self.tables is None:
+            raise sqlite3.DatabaseError
+        self.found = self.tables.get(args[0])
+        return self
+
+    def fetchone(self) -> tuple[str] | None:
+        return None if self.found is None else (self.found,)
+
+
+@pytest.mark.parametrize(
+    ("said", "tables", "told"),
+    [
+        (("ok",), {}, ""),
+        (
+            ("*** in database main ***\nPage 7: btreeInitPage() returns error code 11",),
+            {},
+            "page 7 is wrong: Page 7: btreeInitPage() returns error code 11",
+        ),
+        (
+            ("*** in database main ***\nTree 5 page 7: x",),
+            {5: "tasks"},
+            "page 7 of table tasks is wrong: Tree 5 page 7: x",
+        ),
+        (("*** in database main ***", "Tree 5 page 7: x"), {}, "page 7 is wrong: Tree 5 page 7: x"),
+        (("Tree 5 page 7: x",), None, "page 7 is wrong: Tree 5 page 7: x"),
+        (("row 3 missing from index i",), {}, "its rows do not fit together: row 3 missing from index i"),
+        ((), {}, "its rows do not fit together: SQLite does not say what"),
+    ],
+)
+def test_what_a_check_found_is_said_in_words(said: tuple[str, ...], tables: dict[int, str] | None, told: str) -> None:
+    assert sqlite.failed_check(Saying(*said, tables=tables), "quick_check") == told  # type: ignore[arg-type]
