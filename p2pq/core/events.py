@@ -166,6 +166,8 @@ class CollectFailed(_Event, frozen=True, kw_only=True):
     reason: str
     refused: bool = False
     """They are here, but are not what a result must be; there is no point in having them again."""
+    slow: bool = False
+    """Their worker did not bring them at the pace that is asked for (``collecting``)."""
 
 
 class Delivered(_Event, frozen=True, kw_only=True):

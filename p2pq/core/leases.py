@@ -33,6 +33,7 @@ class Lease:
         "job",
         "progress",
         "running",
+        "slow",
         "task",
         "time_s",
         "until",
@@ -54,6 +55,8 @@ class Lease:
         self.running = False
         self.progress = -1
         self.collecting: ResultItem | None = None
+        self.slow = 0
+        """How often it took too long to bring its result here."""
 
 
 class Leases:

@@ -9,9 +9,9 @@ from typing import Final, assert_never
 from p2pq.core import checkpoints, records
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
-from p2pq.core.adoption import RebuiltBook
 from p2pq.core.announcer import Announcer
 from p2pq.core.clock import WallClock
+from p2pq.core.collecting import CollectingBook
 from p2pq.core.crew import Crew, Hand
 from p2pq.core.identity import Identity
 from p2pq.core.jobs import Job
@@ -57,7 +57,7 @@ class Queue:
         self._recall_at = now
         self._crew = Crew(identity.node)
         self._announcer = Announcer(identity.node)
-        self._book = RebuiltBook(identity.node, settings, restored, self._clock, self._crew.other_is_able, now)
+        self._book = CollectingBook(identity.node, settings, restored, self._clock, self._crew.other_is_able, now)
         self._out = self._book.out
 
     # -- the machine ----------------------------------------------------------------------------------------------------
@@ -389,7 +389,7 @@ class Queue:
             if standing == "forgotten" and hand is not None and hand.works:
                 lease = self._book.adopt(item, peer, now)
             if lease is not None:
-                self._collect(peer, lease, item, inline)
+                self._collect(peer, lease, item, inline, now)
             elif standing != "unknown":
                 late.append(item.lease)
                 self._out.append(fx.Emit(notice=notice.LateResult(lease=item.lease, worker=peer)))
@@ -398,15 +398,11 @@ class Queue:
         if late:
             self._receipt(peer, late, "late")
 
-    def _collect(self, peer: NodeId, lease: Lease, item: ResultItem, inline: dict[BlobId, bytes]) -> None:
+    def _collect(self, peer: NodeId, lease: Lease, item: ResultItem, inline: dict[BlobId, bytes], now: Mono) -> None:
         if (lease.worker, lease.job, lease.task, lease.attempt) != (peer, item.job, item.task, item.attempt):
             self._drop(peer, "result: not of that lease")
-        elif lease.collecting is None:
-            self._book.leases.collect(lease, item)
-            blobs = (*item.body, *item.blobs)
-            names = [BlobId(ref.blob) for ref in blobs]
-            came = tuple(inline[name] for name in names if name in inline)
-            self._out.append(fx.Collect(lease=lease.id, peer=peer, blobs=blobs, inline=came))
+        elif lease.collecting is None and not self._book.collect(lease, item, inline, now):
+            self._receipt(peer, [lease.id], "refused")
 
     def _collected(self, lease_id: LeaseId, now: Mono) -> None:
         lease = self._book.leases.get(lease_id)
@@ -420,12 +416,9 @@ class Queue:
         lease = self._book.leases.get(event.lease)
         if lease is None or lease.collecting is None:
             return  # it was cancelled meanwhile
-        if not event.refused:
-            self._book.leases.collect_failed(lease, now)
-            return
-        self._book.lose(lease, "deliver", event.reason, now)
-        if lease.worker in self._crew:
-            self._receipt(lease.worker, [lease.id], "refused")
+        verdict = self._book.collect_failed(lease, event, now)
+        if verdict is not None and lease.worker in self._crew:
+            self._receipt(lease.worker, [lease.id], verdict)
 
     def _receipt(self, peer: NodeId, leases: list[LeaseId], verdict: Verdict) -> None:
         receipt = Receipt(

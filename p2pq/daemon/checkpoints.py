@@ -9,6 +9,7 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from p2pq.core.effects import Start
 from p2pq.daemon.blobstore import BlobStore
@@ -17,10 +18,12 @@ from p2pq.errors import RefusedError, Reject
 from p2pq.model.ids import short
 from p2pq.wire import body as bodies
 from p2pq.wire.body import CHECKPOINT, ResultBody
-from p2pq.wire.tree import Tree, TreeLimits, check_tree, select
+from p2pq.wire.tree import Tree, TreeLimits, select
 
 log = logging.getLogger(__name__)
 
+PRINTED_MAX: Final = 64 << 30
+"""What was printed is not unpacked; this bounds what it takes to look at its list of parts."""
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -30,16 +33,17 @@ def open_checkpoint(start: Start, blobs: BlobStore, bytes_max: int) -> Tree | No
     Args:
         start: names the parts of the result's body, which are here.
         blobs: where they are.
-        bytes_max: the most that it may unpack to.
+        bytes_max: the most that the earlier results may unpack to.
 
     Raises:
         StorageError: a part cannot be read.
     """
     parts = {ref.blob: blobs.get(ref.blob) for ref in start.checkpoint}
     try:
-        body = bodies.decrypt(start.checkpoint_key, start.checkpoint, parts, ResultBody)
+        limits = TreeLimits(bytes_max=bytes_max)
+        output = TreeLimits(entries_max=2, bytes_max=min(start.limits.printed_bytes, PRINTED_MAX))
+        body = bodies.decrypt(start.checkpoint_key, start.checkpoint, parts, ResultBody, limits, output)
         tree = select(body.tree, bodies.in_checkpoint)
-        check_tree(tree, TreeLimits(bytes_max=bytes_max))
     except Reject as error:
         _useless(start, error.reason)
         return None

@@ -9,36 +9,63 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Final
 
-from p2pq.daemon import crashpoints, files
+import msgspec
+
+from p2pq.daemon import crashpoints, files, room
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.unpack import rotate_results, unpack
 from p2pq.errors import DiskFullError, RefusedError, StorageError, UsageError
+from p2pq.model.job import Limits
 from p2pq.wire import body as bodies
-from p2pq.wire import seal
+from p2pq.wire import codec, seal, sign
 from p2pq.wire.body import ResultBody
-from p2pq.wire.objects import ResultItem
-from p2pq.wire.tree import Tree
+from p2pq.wire.objects import MANIFEST_BYTES_MAX, ResultItem
+from p2pq.wire.tree import Tree, TreeLimits, disk_bytes
 
 STAGING_PREFIX: Final = ".p2pq-"
 """Half-written results; such names are never submitted. What a crash leaves of them is swept away (``sweep``)."""
+OPENING_MAX: Final = 2
+"""Results opened at the same time: each may take some hundred megabytes for a moment."""
+SMALL_BYTES: Final = 2048
+"""Encrypted bodies of so many bytes are no burden, and wait for nothing."""
+_OPENING: Final = BoundedSemaphore(OPENING_MAX)
 _STAGED: Final = re.compile(re.escape(STAGING_PREFIX) + "[a-z0-9_]{8}")
 _OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def open_result(item: ResultItem, reply_secret: bytes, blobs: BlobStore) -> ResultBody:
-    """Decrypt what an attempt left.
+class _Limited(msgspec.Struct):
+    limits: Limits = Limits()
+
+
+def limits_of(manifest: bytes) -> Limits:
+    """Return the limits of a job by its signed manifest, out of this node's own store.
 
     Raises:
-        Reject: it is not what its worker signed.
+        Reject: it is none.
+    """
+    limited: _Limited = codec.decode_lenient(sign.body_of(manifest), _Limited, size_max=MANIFEST_BYTES_MAX)
+    return limited.limits
+
+
+def open_result(item: ResultItem, reply_secret: bytes, blobs: BlobStore, limits: Limits) -> ResultBody:
+    """Decrypt what an attempt left; it is not larger than the job's limits allow. Blocks where others are opened.
+
+    Raises:
+        Reject: it is not what its worker signed, or holds more than it may.
         StorageError: a blob is not here any more.
     """
     context = bodies.result_context(item.job, item.task, item.attempt, item.lease)
     key = seal.open_seal(reply_secret, item.key, context)
-    return bodies.decrypt(key, item.body, {ref.blob: blobs.get(ref.blob) for ref in item.body}, ResultBody)
+    results = TreeLimits(bytes_max=limits.results_bytes)
+    output = TreeLimits(entries_max=2, bytes_max=limits.printed_bytes)
+    with nullcontext() if sum(ref.size for ref in item.body) <= SMALL_BYTES else _OPENING:
+        parts = {ref.blob: blobs.get(ref.blob) for ref in item.body}
+        return bodies.decrypt(key, item.body, parts, ResultBody, results, output)
 
 
 def target(results: Path, *, tasks: int, number: int) -> Path:
@@ -60,12 +87,14 @@ def write(tree: Tree, blobs: BlobStore, destination: Path, *, umask: int = 0o022
 
     Raises:
         Reject: a blob is not what the tree says.
+        DiskFullError: there is no room for it, and a reserve; nothing was written.
         StorageError: it cannot be written; nothing half-written stays under ``destination``.
     """
     parent = destination.parent
     try:
         _make_folders(parent, umask)
-        with _staging(parent) as staging:
+        wanted, reserve = disk_bytes(tree), room.delivery_reserve(parent)
+        with room.claim(parent, wanted, reserve, str(destination)), _staging(parent) as staging:
             folder = staging / "folder"
             folder.mkdir(mode=0o777)
             unpack(tree, lambda chunk: blobs.get(chunk.blob), folder)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from p2pq.core.collecting import COLLECT_BYTES_S, COLLECT_S
 from p2pq.core.effects import Collect, Deliver, Forget
 from p2pq.core.events import Collected, CollectFailed, Delivered, DeliverFailed, Event
 from p2pq.core.records import Restored
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 DELIVERIES_MAX: Final = 4
 """Results written out at the same time."""
+LOOK_S: Final = 10.0
+"""How often it is looked whether results come fast enough."""
 OUTPUTS_SHARE: Final = 8
 """What failed attempts of live jobs printed is held up to this part of the store; beyond it, it makes room for newer blobs."""
 
@@ -62,6 +65,8 @@ class Homecoming:
         self._deliveries = asyncio.Semaphore(DELIVERIES_MAX)
         self._unswept: set[JobId] = set()
         """Jobs of an earlier life, which may have died while it wrote their results out."""
+        self._brought: dict[NodeId, int] = {}
+        """Bytes of results that each worker has brought in this life."""
         self._outputs: dict[JobId, int] = {}
         """Bytes held of what failed attempts printed, by live job."""
 
@@ -130,7 +135,7 @@ class Homecoming:
         secret = self._store.secret(JobId(item.job))
         if secret is None:
             return {}
-        body = delivery.open_result(item, secret.reply_secret, self._blobs)
+        body = delivery.open_result(item, secret.reply_secret, self._blobs, delivery.limits_of(secret.manifest))
         return {ref.blob: ref.size for ref in (*item.body, *bodies.tree_refs(body.output))}
 
     def let_go(self, job: JobId) -> None:
@@ -151,7 +156,7 @@ class Homecoming:
             await asyncio.to_thread(self._keep_inline, effect, wanted)
             missing = [(ref.blob, ref.size) for ref in effect.blobs if not self._blobs.has(ref.blob)]
             if missing:
-                await self._transfers.fetch(effect.peer, missing)
+                await self._bring(effect.peer, missing)
             await asyncio.to_thread(self._secure, self._scheduler.collecting(effect.lease), wanted)
         except Reject as error:
             self._blobs.unpin(tag)
@@ -162,6 +167,10 @@ class Homecoming:
             if isinstance(error, StorageError):
                 self._in_trouble(f"results cannot be taken in: {error}")
             self._post(CollectFailed(lease=effect.lease, reason=str(error)[:500]))
+            return
+        except TimeoutError:
+            self._blobs.unpin(tag)
+            self._post(CollectFailed(lease=effect.lease, reason="its worker was too slow to bring it", slow=True))
             return
         except Exception:
             # One result must not take the node down; its worker keeps it and offers it again.
@@ -176,6 +185,36 @@ class Homecoming:
             self._blobs.pin(("checkpoint", effect.lease), wanted)  # until ``Forget``, or until it is delivered
         self._post(Collected(lease=effect.lease))
 
+    async def _bring(self, peer: NodeId, missing: list[tuple[bytes, int]]) -> None:
+        """Fetch blobs at no less than the pace that the core asks for; what else the same worker brings counts as well.
+
+        Raises:
+            LinkError, StorageError: they cannot be had, or not be kept.
+            TimeoutError: they come too slowly.
+        """
+        loop = asyncio.get_running_loop()
+        began, before = loop.time(), self._brought.get(peer, 0)
+        waits = dict(missing)
+
+        def look() -> None:
+            came = [blob for blob in waits if self._blobs.has(blob)]
+            self._brought[peer] = self._brought.get(peer, 0) + sum(waits.pop(blob) for blob in came)
+            if not limit.expired():
+                limit.reschedule(began + COLLECT_S + (self._brought[peer] - before) / COLLECT_BYTES_S)
+
+        async def look_again() -> None:
+            while True:
+                await asyncio.sleep(LOOK_S)
+                look()
+
+        async with asyncio.timeout(COLLECT_S) as limit:
+            looking = self._tasks.create_task(look_again(), name=f"pace of {short(peer)}")
+            try:
+                await self._transfers.fetch(peer, missing)
+            finally:
+                looking.cancel()
+                look()
+
     def _secure(self, item: ResultItem | None, wanted: set[bytes]) -> None:
         """Look into a result before it counts, and make it durable.
 
@@ -185,7 +224,7 @@ class Homecoming:
         """
         secret = None if item is None else self._store.secret(JobId(item.job))
         if item is not None and secret is not None:
-            body = delivery.open_result(item, secret.reply_secret, self._blobs)
+            body = delivery.open_result(item, secret.reply_secret, self._blobs, delivery.limits_of(secret.manifest))
             named = {ref.blob for tree in (body.tree, body.output) for ref in bodies.tree_refs(tree)}
             if not named <= wanted:
                 raise Reject("it names blobs that it did not bring")
@@ -232,7 +271,7 @@ class Homecoming:
         row, secret, item = self._store.job(job), self._store.secret(job), self._store.result(job, task)
         if row is None or row.extra is None or secret is None or item is None:
             raise StorageError("the store has no such result")
-        body = delivery.open_result(item, secret.reply_secret, self._blobs)
+        body = delivery.open_result(item, secret.reply_secret, self._blobs, delivery.limits_of(secret.manifest))
         sweep = submission.open_sweep(row.extra)
         number = task_number(sweep.array, sweep.axes, task)
         folder = delivery.target(to or Path(row.extra.results), tasks=row.extra.tasks, number=number)

@@ -305,7 +305,8 @@ class Logs:
         if item is None or secret is None:
             return False
         try:
-            body = await asyncio.to_thread(delivery.open_result, item, secret.reply_secret, self._blobs)
+            limits = delivery.limits_of(secret.manifest)
+            body = await asyncio.to_thread(delivery.open_result, item, secret.reply_secret, self._blobs, limits)
             for file in body.output.files:
                 if file.path == stream:
                     await self._send_file(body.output, file, offset, _number(row, index), stream, send)

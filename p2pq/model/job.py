@@ -78,6 +78,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of standard output and standard error, each."""
     processes: Annotated[int, Meta(ge=1, le=1 << 16)] = 1024
 
+    @property
+    def results_bytes(self) -> int:
+        """What the results of an attempt may hold."""
+        return self.disk_mb << 20
+
+    @property
+    def printed_bytes(self) -> int:
+        """What an attempt can have printed: more than it may, because it is looked at from time to time only."""
+        return (4 * self.output_mb + 1024) << 20
+
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a worker can offer at most: told to masters on link-up and whenever it changes."""

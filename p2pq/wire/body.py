@@ -5,6 +5,7 @@ or the result's random key, bound to its number.
 """
 
 from collections.abc import Mapping
+from io import BytesIO
 from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
@@ -15,11 +16,15 @@ from p2pq.model.ids import LeaseId
 from p2pq.model.params import Axis, Range
 from p2pq.wire import codec, prims, seal
 from p2pq.wire.objects import BODY_PARTS_MAX, BlobRef
+from p2pq.wire.shape import check_shape
 from p2pq.wire.tree import Tree, TreeLimits, check_tree
 
 PART_BYTES: Final = (4 << 20) - 4096
 """Plain bytes in one part; leaves room for what encryption adds even where nothing compresses."""
 BODY_BYTES_MAX: Final = PART_BYTES * BODY_PARTS_MAX
+PLAIN_FREE: Final = 8 << 20
+PLAIN_RATIO: Final = 128
+"""A body is not longer than PLAIN_FREE bytes and so many times its ciphertext. Lists of files compress far less than that."""
 CHECKPOINT: Final = ".checkpoint"
 """The folder in ``results/`` that a task leaves for its next attempt."""
 
@@ -61,6 +66,8 @@ class ResultBody(msgspec.Struct, frozen=True, kw_only=True, tag="result-body", f
 
 
 Body = TypeVar("Body", JobBody, ResultBody)
+_ANY: Final = TreeLimits()
+_OUTPUT: Final = TreeLimits(entries_max=2)
 
 
 def encrypt(key: bytes, body: JobBody | ResultBody) -> tuple[tuple[BlobRef, ...], list[bytes]]:
@@ -83,7 +90,14 @@ def encrypt(key: bytes, body: JobBody | ResultBody) -> tuple[tuple[BlobRef, ...]
     return tuple(BlobRef(prims.blob_id(blob), len(blob)) for blob in blobs), blobs
 
 
-def decrypt(key: bytes, refs: tuple[BlobRef, ...], blobs: Mapping[bytes, bytes], type_: type[Body]) -> Body:
+def decrypt(
+    key: bytes,
+    refs: tuple[BlobRef, ...],
+    blobs: Mapping[bytes, bytes],
+    type_: type[Body],
+    limits: TreeLimits = _ANY,
+    output: TreeLimits = _OUTPUT,
+) -> Body:
     """Put a body together again; everything about it is checked, the tree included.
 
     Args:
@@ -91,23 +105,34 @@ def decrypt(key: bytes, refs: tuple[BlobRef, ...], blobs: Mapping[bytes, bytes],
         refs: the parts in order.
         blobs: ciphertext by blob id.
         type_: JobBody or ResultBody.
+        limits: what its folder may hold.
+        output: what was printed may be.
 
     Raises:
-        Reject: a part is missing or does not verify, or the body is not well formed.
+        Reject: a part is missing or does not verify, the body is not well formed, or it holds more than it may.
     """
-    parts = []
+    raw = _plain(key, refs, blobs)
+    check_shape(raw, limits, output)
+    body = codec.decode_strict(raw, type_, size_max=BODY_BYTES_MAX)
+    check_tree(body.tree, limits)
+    if isinstance(body, ResultBody):
+        check_tree(body.output, output)
+    return body
+
+
+def _plain(key: bytes, refs: tuple[BlobRef, ...], blobs: Mapping[bytes, bytes]) -> bytes:
+    most = PLAIN_FREE + PLAIN_RATIO * sum(ref.size for ref in refs)
+    plain = BytesIO()
     for number, ref in enumerate(refs):
         blob = blobs.get(ref.blob)
         if blob is None:
             raise Reject("a part of the body is missing")
         if len(blob) != ref.size or prims.blob_id(blob) != ref.blob:
             raise Reject("a blob does not match its name")
-        parts.append(seal.decrypt_body(key, blob, _aad(number), size_max=PART_BYTES))
-    body = codec.decode_strict(b"".join(parts), type_, size_max=BODY_BYTES_MAX)
-    check_tree(body.tree, TreeLimits())
-    if isinstance(body, ResultBody):
-        check_tree(body.output, TreeLimits(entries_max=2))
-    return body
+        plain.write(seal.decrypt_body(key, blob, _aad(number), size_max=PART_BYTES))
+        if plain.tell() > most:
+            raise Reject("a body is far longer than what it was packed into")
+    return plain.getvalue()
 
 
 def result_context(job: bytes, task: int, attempt: int, lease: LeaseId) -> bytes:

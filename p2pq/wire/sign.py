@@ -92,6 +92,15 @@ def open_claimed(raw: bytes, kind: type[S], author_of: Callable[[S], bytes]) -> 
     return value
 
 
+def body_of(raw: bytes) -> bytes:
+    """Return the body of a signed object that was opened before, such as one out of this node's own store.
+
+    Raises:
+        Reject: it is no signed object.
+    """
+    return codec.decode_strict(raw, _Envelope, size_max=MANIFEST_BYTES_MAX + OVERHEAD_BYTES).body
+
+
 def digest(raw: bytes) -> bytes:
     """Return the 32 bytes by which other objects refer to this signed object."""
     return prims.blake2b(raw, person="p2pq-object")

@@ -27,6 +27,12 @@ SIZE_MAX: Final = 1 << 50
 """Largest file that a tree can hold, bytes."""
 ENTRIES_MAX: Final = 1_000_000
 """Most files, folders or links in a tree."""
+BLOCK_BYTES: Final = 4096
+BYTES_A_PART: Final = 64 << 10
+PARTS_FREE: Final = 1024
+"""A tree has no more parts than files and chunks, one for each BYTES_A_PART, and so many. Packers make far fewer."""
+TOO_MANY_BYTES: Final = "a tree holds too many bytes"
+"""Why ``check_tree`` refuses what is larger than the limits."""
 TREE_BYTES_MAX: Final = 64 << 20
 """Longest encoded tree; also the most bytes of folder names that a tree may imply."""
 _NONCE: Final = bytes(24)  # each key encrypts exactly one message
@@ -193,10 +199,32 @@ def check_tree(tree: Tree, limits: TreeLimits) -> None:
     for link in tree.links:
         check_link(link, links)
     _check_chunks(tree.chunks)
-    if sum(file.size for file in tree.files) > limits.bytes_max:
-        raise Reject("a tree holds too many bytes")
+    parts = sum(len(file.parts) for file in tree.files)
+    check_sizes(len(tree.files), len(tree.chunks), parts, tree_bytes(tree), limits)
     for file in tree.files:
         _check_file(file, tree.chunks)
+
+
+def check_sizes(files: int, chunks: int, parts: int, total: int, limits: TreeLimits) -> None:
+    """Refuse a tree of these numbers of files, chunks and parts, and of ``total`` plain bytes.
+
+    Raises:
+        Reject: TOO_MANY_BYTES, or it is cut into more parts than packing it makes.
+    """
+    if total > limits.bytes_max:
+        raise Reject(TOO_MANY_BYTES)
+    if parts > PARTS_FREE + files + chunks + total // BYTES_A_PART:
+        raise Reject("a tree is cut into too many parts")
+
+
+def tree_bytes(tree: Tree) -> int:
+    """Return the plain bytes of all files together."""
+    return sum(file.size for file in tree.files)
+
+
+def disk_bytes(tree: Tree) -> int:
+    """Return about what a tree takes on a disk, once it is unpacked: what has a name takes a block more than its bytes."""
+    return tree_bytes(tree) + BLOCK_BYTES * (len(tree.files) + len(tree.dirs) + len(tree.links))
 
 
 def select(tree: Tree, wanted: Callable[[str], bool]) -> Tree:

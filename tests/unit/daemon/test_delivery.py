@@ -2,20 +2,24 @@
 
 import errno
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from p2pq.daemon import delivery
+from p2pq.daemon import delivery, room
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.unpack import collect
 from p2pq.errors import DiskFullError, Reject, StorageError
 from p2pq.model.ids import LeaseId
-from p2pq.model.job import Outcome
+from p2pq.model.job import Limits, Outcome
 from p2pq.wire import body, prims, seal
 from p2pq.wire.body import ResultBody
 from p2pq.wire.objects import ResultItem
-from p2pq.wire.tree import Tree, TreeLimits
+from p2pq.wire.tree import PLAIN_MAX, Directory, File, Part, Tree, TreeLimits, seal_chunk
+from tests.unit.core.mesh import submitted
 
 REPLY = b"r" * 32
 LEASE = LeaseId(1, 2)
@@ -48,15 +52,15 @@ def result(blobs, tree, **changes):
 
 
 def test_a_result_opens_with_the_jobs_reply_secret_only(blobs, tree):
-    assert delivery.open_result(result(blobs, tree), REPLY, blobs).tree == tree
+    assert delivery.open_result(result(blobs, tree), REPLY, blobs, Limits()).tree == tree
     with pytest.raises(Reject):
-        delivery.open_result(result(blobs, tree), b"x" * 32, blobs)
+        delivery.open_result(result(blobs, tree), b"x" * 32, blobs, Limits())
 
 
 @pytest.mark.parametrize("change", [{"task": 4}, {"attempt": 2}, {"lease": LeaseId(1, 3)}, {"job": b"x" * 16}])
 def test_a_result_of_another_attempt_does_not_open(blobs, tree, change):
     with pytest.raises(Reject):
-        delivery.open_result(result(blobs, tree, **change), REPLY, blobs)
+        delivery.open_result(result(blobs, tree, **change), REPLY, blobs, Limits())
 
 
 def test_one_task_goes_into_results_itself_and_many_below(tmp_path):
@@ -218,3 +222,82 @@ def test_folders_above_the_results_get_the_modes_that_their_owner_wants(blobs, t
         os.umask(before)
     for folder in ("job", "job/results", "job/results/3", "job/results/3/sub"):
         assert (tmp_path / folder).stat().st_mode & 0o777 == 0o755, folder
+
+
+def huge(files, parts):
+    """A tree of files of zeros, each of which is one chunk again and again."""
+    zeros = prims_chunk(bytes(PLAIN_MAX))
+    part = Part(0, 0, PLAIN_MAX)
+    return Tree(
+        files=tuple(File(f"f{number}", False, PLAIN_MAX * parts, (part,) * parts) for number in range(files)),
+        chunks=(zeros[0],),
+    ), zeros
+
+
+def prims_chunk(plain):
+    return seal_chunk(plain, lambda _: b"k" * 32)
+
+
+def test_results_beyond_the_limits_of_their_job_do_not_open(blobs):
+    tree, _ = huge(200, 500)
+    item = result(blobs, tree)
+    assert sum(ref.size for ref in item.body) < 50_000
+    with pytest.raises(Reject, match="too many bytes"):
+        delivery.open_result(item, REPLY, blobs, Limits())
+    with pytest.raises(Reject, match="too many bytes"):
+        delivery.open_result(result(blobs, huge(1, 2)[0]), REPLY, blobs, Limits(disk_mb=7))
+    assert delivery.open_result(result(blobs, huge(1, 2)[0]), REPLY, blobs, Limits(disk_mb=8))
+
+
+def test_what_was_printed_is_held_to_a_limit_too(blobs):
+    tree, _ = huge(1, 1024)
+    printed = Tree(files=(msgspec.structs.replace(tree.files[0], path="stdout"),), chunks=tree.chunks)
+    key = b"k" * 32
+    refs, parts = body.encrypt(key, ResultBody(tree=Tree(), output=printed))
+    item = msgspec.structs.replace(result(blobs, Tree()), body=refs)
+    for ref, part in zip(refs, parts, strict=True):
+        blobs.put(ref.blob, part)
+    assert delivery.open_result(item, REPLY, blobs, Limits()).output == printed
+    with pytest.raises(Reject, match="too many bytes"):
+        delivery.open_result(item, REPLY, blobs, Limits(output_mb=512))
+
+
+def test_limits_are_read_out_of_the_signed_manifest():
+    event = submitted()
+    assert delivery.limits_of(event.manifest) == Limits()
+    with pytest.raises(Reject):
+        delivery.limits_of(b"no manifest")
+
+
+def test_nothing_is_written_where_it_would_not_fit(tmp_path, blobs, monkeypatch):
+    tree, (chunk, ciphertext) = huge(1, 4)
+    blobs.put(chunk.blob, ciphertext)
+    target = tmp_path / "job/results"
+    left = room.delivery_reserve(tmp_path)
+    assert 0 < left <= room.DELIVERY_RESERVE_BYTES
+    monkeypatch.setattr(room.files, "free_bytes", lambda _: left + 4 * PLAIN_MAX)
+    with pytest.raises(DiskFullError, match="job/results would take 16 MiB, and there is room for 16 MiB"):
+        delivery.write(tree, blobs, target)
+    assert list(target.parent.iterdir()) == []
+    monkeypatch.setattr(room.files, "free_bytes", lambda _: left + 4 * PLAIN_MAX + 4096)
+    delivery.write(tree, blobs, target)
+    assert (target / "f0").stat().st_size == 4 * PLAIN_MAX
+
+
+def test_many_large_results_are_not_opened_at_once(blobs, monkeypatch):
+    tree = Tree(dirs=tuple(Directory(os.urandom(40).hex()) for _ in range(100)))
+    item = result(blobs, tree)
+    inside, most = 0, 0
+
+    def decrypt(*_):
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.05)
+        inside -= 1
+        return ResultBody(tree=Tree(), output=Tree())
+
+    monkeypatch.setattr(delivery.bodies, "decrypt", decrypt)
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda _: delivery.open_result(item, REPLY, blobs, Limits()), range(6)))
+    assert most == delivery.OPENING_MAX

@@ -142,7 +142,7 @@ class Bench:
             body=event.body,
             blobs=event.blobs,
         )
-        return open_result(item, REPLY, self.blobs)
+        return open_result(item, REPLY, self.blobs, start.limits)
 
 
 @pytest.fixture

@@ -21,8 +21,9 @@ from p2pq.model.job import Outcome
 from p2pq.wire import body as bodies
 from p2pq.wire import prims, seal
 from p2pq.wire.body import ResultBody
-from p2pq.wire.objects import ResultItem
-from p2pq.wire.tree import File, Tree, TreeLimits
+from p2pq.wire.objects import BlobRef, ResultItem
+from p2pq.wire.tree import PLAIN_MAX, File, Part, Tree, TreeLimits, seal_chunk
+from tests.unit.core.mesh import submitted
 from tests.unit.daemon.jobskit import id_of
 from tests.unit.daemon.storekit import WORKER
 
@@ -40,7 +41,9 @@ class Bench:
         self.item = None
         self.home = Homecoming(
             node=NodeId(b"m" * 32),
-            store=SimpleNamespace(secret=lambda _job: SimpleNamespace(reply_secret=REPLY)),
+            store=SimpleNamespace(
+                secret=lambda _job: SimpleNamespace(reply_secret=REPLY, manifest=submitted().manifest)
+            ),
             blobs=self.blobs,
             transfers=None,
             scheduler=SimpleNamespace(collecting=lambda _lease: self.item),
@@ -131,6 +134,61 @@ async def test_a_result_with_its_checkpoint_counts_and_is_held_until_it_is_forgo
     assert list(bench.blobs._tags) == [("result", LEASE), ("checkpoint", LEASE)]
     bench.home.forget(Forget(lease=LEASE))
     assert not bench.blobs._tags
+
+
+async def test_a_result_that_is_larger_than_its_job_allows_never_counts(bench):
+    """A few kilobytes that say four hundred gigabytes: nothing of it is ever written."""
+    zeros, ciphertext = seal_chunk(bytes(PLAIN_MAX), lambda _: b"k" * 32)
+    bench.blobs.put(zeros.blob, ciphertext)
+    many = (Part(0, 0, PLAIN_MAX),) * 500
+    files = tuple(File(f"f{number}", False, 500 * PLAIN_MAX, many) for number in range(200))
+    bench.result(Tree(files=files, chunks=(zeros,)))
+    event = await bench.collect()
+    assert isinstance(event, CollectFailed)
+    assert event.refused
+    assert "too many bytes" in event.reason
+    assert not bench.blobs._tags
+
+
+class Dripping:
+    """A worker that brings a blob now and then, and never the last one."""
+
+    def __init__(self, blobs, every_s):
+        self.blobs = blobs
+        self.every_s = every_s
+        self.brought = 0
+
+    async def fetch(self, _peer, missing):
+        for _ in missing[:-1]:
+            await asyncio.sleep(self.every_s)
+            self.brought += 1
+        await asyncio.sleep(3600)
+
+
+async def test_who_is_too_slow_to_bring_a_result_is_told_so(bench, monkeypatch):
+    """A blob per moment is no progress; bytes at the asked pace are."""
+    monkeypatch.setattr(homecoming, "COLLECT_S", 0.2)
+    monkeypatch.setattr(homecoming, "LOOK_S", 0.02)
+    bench.home._transfers = drip = Dripping(bench.blobs, 0.05)
+    item = bench.result(bench.tree())
+    absent = tuple(BlobRef(os.urandom(32), 1000) for _ in range(100))
+    bench.item = msgspec.structs.replace(item, blobs=(*item.blobs, *absent))
+    assert await bench.collect() == CollectFailed(lease=LEASE, reason="its worker was too slow to bring it", slow=True)
+    assert 1 <= drip.brought <= 5
+    assert not bench.blobs._tags
+    have, now = set(), asyncio.get_running_loop().time()
+    monkeypatch.setattr(homecoming, "COLLECT_BYTES_S", 1000)
+    monkeypatch.setattr(bench.blobs, "has", have.__contains__)
+
+    async def fetch(_peer, missing):
+        for blob, _ in missing[:2]:
+            have.add(blob)
+        await asyncio.sleep(3600)
+
+    drip.fetch = fetch
+    bench.item = msgspec.structs.replace(bench.item, blobs=tuple(BlobRef(os.urandom(32), 200) for _ in range(9)))
+    assert (await bench.collect()).slow
+    assert asyncio.get_running_loop().time() - now >= 0.5, "0.2 s, and 0.2 s for each blob that came"
 
 
 # -- what failed attempts printed -----------------------------------------------------------------------------------------

@@ -1,0 +1,48 @@
+"""The books of a master that brings results here: how large one may be, and how often it may be too slow.
+
+The outside world brings the blobs, at the pace that it is told here at least; this counts how often that was not kept.
+"""
+
+from typing import Final
+
+from p2pq.core import effects as fx
+from p2pq.core.adoption import RebuiltBook
+from p2pq.core.events import CollectFailed
+from p2pq.core.leases import Lease
+from p2pq.model.ids import BlobId, Mono
+from p2pq.wire.objects import ResultItem, Verdict
+
+COLLECT_S: Final = 120.0
+"""How long it may take to bring a result, and ..."""
+COLLECT_BYTES_S: Final = 50_000
+"""... a second more for so many bytes that its worker has brought meanwhile."""
+SLOW_MAX: Final = 3
+"""Who is too slow so often with one result has lost it."""
+OVERHEAD_BYTES: Final = 16 << 20
+"""What encryption may add to the largest result."""
+
+
+class CollectingBook(RebuiltBook):
+    """Books that say what is brought here, and give up what takes for ever."""
+
+    def collect(self, lease: Lease, item: ResultItem, inline: dict[BlobId, bytes], now: Mono) -> bool:
+        """Let a result be brought here; False if it is larger than its job allows, and so is lost by its worker's doing."""
+        limits = self.jobs[lease.job].manifest.limits
+        if sum(ref.size for ref in item.blobs) > limits.results_bytes + limits.printed_bytes + OVERHEAD_BYTES:
+            self.lose(lease, "deliver", "the result: it is larger than the job's limits allow", now)
+            return False
+        self.leases.collect(lease, item)
+        blobs = (*item.body, *item.blobs)
+        names = [BlobId(ref.blob) for ref in blobs]
+        came = tuple(inline[name] for name in names if name in inline)
+        self.out.append(fx.Collect(lease=lease.id, peer=lease.worker, blobs=blobs, inline=came))
+        return True
+
+    def collect_failed(self, lease: Lease, event: CollectFailed, now: Mono) -> Verdict | None:
+        """A result could not be brought here: its lease goes on, or is lost; return what its worker is told in that case."""
+        lease.slow += event.slow
+        if event.refused or lease.slow >= SLOW_MAX:
+            self.lose(lease, "deliver", event.reason, now)
+            return "refused" if event.refused else "late"
+        self.leases.collect_failed(lease, now)
+        return None

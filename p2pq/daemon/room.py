@@ -1,0 +1,55 @@
+"""Room on disks: what is about to be unpacked is compared with what is free, less a reserve and what others are unpacking."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from p2pq.daemon import files
+from p2pq.daemon.limits import size_text
+from p2pq.errors import DiskFullError
+
+DELIVERY_RESERVE_BYTES: Final = 256 << 20
+"""Results leave so much free on their owner's disk; a twentieth of it, where that is less."""
+RESERVE_SHARE: Final = 20
+"""One part in so many of a disk is left alone in any case."""
+
+_lock: Final = Lock()
+_claimed: Final = Counter[int]()
+"""By disk: what is being unpacked there."""
+
+
+@contextmanager
+def claim(folder: Path, wanted: int, left: int, what: str) -> Iterator[None]:
+    """Write about ``wanted`` bytes below a folder that exists, if that leaves so many bytes of its disk.
+
+    Raises:
+        DiskFullError: it does not; ``what`` is too large.
+        OSError: there is no such folder.
+    """
+    disk = folder.stat().st_dev
+    with _lock:
+        free = max(0, files.free_bytes(folder) - _claimed[disk] - left)
+        if wanted > free:
+            raise DiskFullError(f"{what} would take {size_text(wanted)}, and there is room for {size_text(free)}")
+        _claimed[disk] += wanted
+    try:
+        yield
+    finally:
+        with _lock:
+            _claimed[disk] -= wanted
+
+
+def reserve(folder: Path, wanted: int) -> int:
+    """Return how much of a folder's disk is left alone, if that is to be ``wanted`` bytes at least."""
+    disk = os.statvfs(folder)
+    return max(wanted, disk.f_blocks * disk.f_frsize // RESERVE_SHARE)
+
+
+def delivery_reserve(folder: Path) -> int:
+    """Return what results leave free on the disk of the folder that they are written to."""
+    disk = os.statvfs(folder)
+    return min(DELIVERY_RESERVE_BYTES, disk.f_blocks * disk.f_frsize // RESERVE_SHARE)
