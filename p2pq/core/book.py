@@ -204,6 +204,8 @@ class Book(Judge):
         job = self.jobs[lease.job]
         task = job.tasks[lease.task]
         self._unblock(job, lease.worker)
+        if fault == "refused":
+            self._declined(job, lease.worker, now)
         counted = fault not in _UNCOUNTED and self._charge(job, task, lease.worker, now)
         task.faults += counted
         task.detail = f"{fault}: {detail}" if detail else fault

@@ -68,6 +68,11 @@ class Judge(Docket):
             task.dropped += (worker,)
         return not again or task.returns >= FAULTS_EACH * FAULTS_MAX or not self._other_is_able(job, worker)
 
+    def _declined(self, job: Job, worker: NodeId, now: Mono) -> None:
+        """A worker has no room for a task of the job, and so for none: it is not offered to it again at once."""
+        until = job.standing.decline(worker, now, self._backoff_s)
+        self.probes.set((job.id, worker), max(until, self.probes.get((job.id, worker)) or until))
+
     def _judge(self, job: Job, lease: Lease, outcome: Outcome, now: Mono, *, counted: bool) -> bool:
         """Take in how an attempt fared at its worker; return whether a failure is held against that, not against the task.
 
@@ -113,6 +118,8 @@ class Judge(Docket):
 
     def allowance(self, job: Job, worker: NodeId, limit: int, now: Mono) -> int:
         """Return how many attempts of the job the worker may have now, at most ``limit``: fewer if it must prove itself."""
+        if job.standing.declines(worker, now):
+            return 0
         budget = self._budgets.get(worker)
         if budget is not None and budget.slow:
             if now < budget.until or self.leases.count(worker):

@@ -35,7 +35,7 @@ BUDGETS_MAX: Final = 1024
 class _Record:
     """How the attempts of one job fared at one worker."""
 
-    __slots__ = ("bad", "ok", "pauses", "streak", "until")
+    __slots__ = ("bad", "declined", "declined_until", "ok", "pauses", "streak", "until")
 
     def __init__(self) -> None:
         self.ok = 0
@@ -44,6 +44,9 @@ class _Record:
         """Tasks that failed here and nowhere else since the last success here: by which attempt, 0 if that did not count."""
         self.pauses = 0
         self.until = Mono(0.0)
+        self.declined = 0
+        """How often it handed a task of the job back as one that it cannot run, since an attempt last ended there."""
+        self.declined_until = Mono(0.0)
 
 
 class Standing:
@@ -60,6 +63,7 @@ class Standing:
         """An attempt ended well there: whatever was held against the worker is over."""
         record = self._record(worker)
         record.ok += 1
+        record.declined = 0
         self._ok += 1
         record.streak.clear()
         record.pauses = 0
@@ -76,6 +80,7 @@ class Standing:
         """
         record = self._record(worker)
         record.bad += 1
+        record.declined = 0
         self._bad += 1
         for other in elsewhere:
             self._record(other).streak.pop(task, None)
@@ -119,6 +124,18 @@ class Standing:
         record.until = Mono(now + min(most_s, first_s * 2.0 ** min(record.pauses, 16)))
         record.pauses += 1
         return record.until
+
+    def decline(self, worker: NodeId, now: Mono, first_s: float) -> Mono:
+        """The worker has no room for the job: leave it alone, longer each time; return until when."""
+        record = self._record(worker)
+        record.declined_until = Mono(now + min(PAUSE_MAX_S, first_s * 2.0 ** min(record.declined, 16)))
+        record.declined += 1
+        return record.declined_until
+
+    def declines(self, worker: NodeId, now: Mono) -> bool:
+        """Tell whether the worker has just said that it has no room for the job."""
+        record = self._records.get(worker)
+        return record is not None and record.declined > 0 and now < record.declined_until
 
     def until(self, worker: NodeId) -> Mono:
         """Return when the worker may have the next attempt, if it is suspect or there is reason for caution."""

@@ -17,14 +17,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-from p2pq.daemon import crashpoints, files
+from p2pq.daemon import crashpoints, files, room
 from p2pq.errors import DiskFullError, Reject, StorageError
 from p2pq.model.ids import BLOB_ID_BYTES, from_text, to_text
 from p2pq.wire import prims
 from p2pq.wire.tree import CHUNK
 
-RESERVE_SHARE: Final = 0.05
-"""Part of the disk that is left alone, besides ``reserve_bytes``."""
 _TEMPORARY: Final = "tmp"
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -47,7 +45,7 @@ class BlobStore:
         Args:
             folder: belongs to the store alone.
             quota_bytes: most bytes of blobs; pinned ones count too.
-            reserve_bytes: free disk to leave alone; the larger of it and RESERVE_SHARE of the disk counts. 0: none.
+            reserve_bytes: free disk to leave alone; see ``room.reserve``. 0: none.
 
         Raises:
             StorageError: the folder cannot be used.
@@ -75,6 +73,11 @@ class BlobStore:
     def quota_bytes(self) -> int:
         """Most bytes of blobs."""
         return self._quota
+
+    @property
+    def reserve_bytes(self) -> int:
+        """Free disk that is left alone."""
+        return room.reserve(self._folder, self._reserve) if self._reserve else 0
 
     @property
     def used_bytes(self) -> int:
@@ -317,9 +320,7 @@ class BlobStore:
             self._delete(next(iter(self._loose)))
 
     def _disk_has(self, size: int) -> bool:
-        disk = os.statvfs(self._folder)
-        reserve = max(self._reserve, int(disk.f_blocks * disk.f_frsize * RESERVE_SHARE))
-        return disk.f_bavail * disk.f_frsize - size >= reserve
+        return files.free_bytes(self._folder) - size >= room.reserve(self._folder, self._reserve)
 
     def _delete(self, blob: bytes) -> None:
         self._drop(blob)

@@ -18,8 +18,10 @@ from typing import Final
 from p2pq.core.effects import Continue, Fetch, Kill, Release, Start, Suspend
 from p2pq.core.events import Event, Exited, Faulted, Progressed, Started
 from p2pq.core.records import ResultKept
+from p2pq.daemon import room
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.checkpoints import open_checkpoint, put_in_place
+from p2pq.daemon.inputs import entries, open_job
 from p2pq.daemon.limits import Limits
 from p2pq.daemon.runners import RunnerPool, TaskLaunch
 from p2pq.daemon.sandbox import JOB_FOLDER, JobPython
@@ -35,7 +37,7 @@ from p2pq.wire import body as bodies
 from p2pq.wire import prims
 from p2pq.wire.body import CHECKPOINT, JobBody
 from p2pq.wire.objects import BlobRef
-from p2pq.wire.tree import Tree
+from p2pq.wire.tree import Tree, disk_bytes
 
 log = logging.getLogger(__name__)
 
@@ -233,7 +235,7 @@ class Guests:
         job = self._bodies.get(key)
         if job is None:
             async with self._opening:
-                job = await asyncio.to_thread(self._decrypt, start)
+                job = await asyncio.to_thread(open_job, start, self._blobs, self._limits(start).disk_bytes)
             self._keep_body(key, job)
         else:
             self._bodies.move_to_end(key)
@@ -278,13 +280,9 @@ class Guests:
     def _keep_body(self, key: "JobKey", job: JobBody) -> None:
         if key not in self._bodies:
             self._bodies[key] = job
-            self._entries += _entries(job)
+            self._entries += entries(job)
         while len(self._bodies) > BODIES_MAX or self._entries > ENTRIES_KEPT_MAX:
-            self._entries -= _entries(self._bodies.popitem(last=False)[1])
-
-    def _decrypt(self, start: Start) -> JobBody:
-        parts = {ref.blob: self._blobs.get(ref.blob) for ref in start.body}
-        return bodies.decrypt(start.key, start.body, parts, JobBody)
+            self._entries -= entries(self._bodies.popitem(last=False)[1])
 
     async def _execute(self, guest: Guest, job: JobBody, checkpoint: Tree | None) -> Event:
         start = guest.start
@@ -292,7 +290,8 @@ class Guests:
         wall = int(time.time() * 1000)
 
         def populate(folder: Path) -> None:
-            unpack(job.tree, lambda chunk: self._blobs.get(chunk.blob), folder)
+            with room.claim(folder, wanted, self._blobs.reserve_bytes, "the job's files"):
+                unpack(job.tree, lambda chunk: self._blobs.get(chunk.blob), folder)
             (folder / "results").mkdir(exist_ok=True)
             (folder / PARAMS_FILE).parent.mkdir(exist_ok=True)
             (folder / PARAMS_FILE).write_text(json.dumps(params), encoding="utf-8")
@@ -303,6 +302,7 @@ class Guests:
                 env["P2PQ_CHECKPOINT"] = f"{root}/results/{CHECKPOINT}"
             guest.root = folder
 
+        wanted = disk_bytes(job.tree) + (0 if checkpoint is None else disk_bytes(checkpoint))
         strict = start.sandbox == "strict"
         params = task_params(job.array, job.axes, start.task)
         number = task_number(job.array, job.axes, start.task)
@@ -468,15 +468,6 @@ def read_progress(root: Path) -> int | None:
 
 def _remember(guest: Guest, stdout: Path, stderr: Path) -> None:
     guest.stdout, guest.stderr = stdout, stderr
-
-
-def _entries(job: JobBody) -> int:
-    """Return a measure of the memory that a body takes."""
-    tree = job.tree
-    parts = sum(len(file.parts) for file in tree.files)
-    texts = (job.args, *(axis.values for axis in job.axes))
-    words = sum(1 + len(text) // 256 for each in texts for text in each)
-    return 1 + len(tree.files) + len(tree.dirs) + len(tree.links) + len(tree.chunks) + parts + words
 
 
 def _fault(error: Exception, guest: Guest) -> Fault:

@@ -233,3 +233,42 @@ def test_the_job_tells_what_sent_its_tasks_back() -> None:
     fresh.says(ALICE, msg.Return(items=(msg.ReturnItem(one(fresh, ALICE).lease, "refused", "its disk is full"),)))
     assert fresh.queue.why(JOB, None, fresh.now).endswith("; a worker sent a task back: refused: its disk is full.")
     assert fresh.queue.tasks(JOB)[0].faults == 0
+
+
+def test_who_has_no_room_for_a_job_is_not_offered_it_again_at_once() -> None:
+    """Neither this task nor another one; the pause doubles, and is over when an attempt ends there."""
+    fresh = bench(ALICE, BOB)
+    hands_back = "the job's files would take 5 GiB, and there is room for 1 GiB"
+    pauses = []
+    for _ in range(3):
+        item = one(fresh, ALICE)
+        fresh.says(ALICE, msg.Return(items=(msg.ReturnItem(item.lease, "refused", hands_back),)))
+        began = fresh.now
+        assert fresh.leases(ALICE) == []
+        while not fresh.leases(ALICE, tasks_max=1):
+            fresh.tick(0.25)
+        pauses.append(fresh.now - began)
+        [held] = [lease.id for lease in fresh.queue._book.leases.held(ALICE.node)]
+        fresh.says(ALICE, msg.Return(items=(msg.ReturnItem(held, "draining"),)))
+    assert fresh.queue.tasks(JOB)[0].faults == 0, "nobody's failure"
+    assert pauses[1] >= 2 * pauses[0] - 0.5
+    assert pauses[2] >= 2 * pauses[1] - 0.5
+    assert "a worker sent a task back: refused: the job's files would take 5 GiB" in fresh.queue.why(
+        JOB, None, fresh.now
+    )
+    assert one(fresh, BOB), "others may have it"
+    fares(fresh, ALICE, OK)
+    item = one(fresh, ALICE)
+    fresh.says(ALICE, msg.Return(items=(msg.ReturnItem(item.lease, "refused", hands_back),)))
+    fresh.tick(pauses[0])
+    assert one(fresh, ALICE), "it begins anew"
+
+
+def test_it_is_woken_when_the_pause_is_over() -> None:
+    fresh = bench(ALICE)
+    item = one(fresh, ALICE)
+    fresh.says(ALICE, msg.Return(items=(msg.ReturnItem(item.lease, "refused", "too large"),)))
+    assert fresh.leases(ALICE) == []
+    assert fresh.queue.deadline is not None
+    told = fresh.tick(fresh.queue.deadline - fresh.now)
+    assert [each.peer for each in told if isinstance(each, fx.Send)] == [ALICE.node]

@@ -23,7 +23,7 @@ from p2pq.model.params import Axis
 from p2pq.wire import body as bodies
 from p2pq.wire.body import JobBody, ResultBody
 from p2pq.wire.objects import BlobRef, ResultItem
-from p2pq.wire.tree import Tree, TreeLimits
+from p2pq.wire.tree import PLAIN_MAX, File, Part, Tree, TreeLimits, seal_chunk
 from tests.unit.daemon.guestkit import REPLY, start_of
 
 ALICE, MALLORY = NodeId(b"a" * 32), NodeId(b"m" * 32)
@@ -361,3 +361,37 @@ async def test_checkpoints_of_guests_leave_room_for_the_owner_of_the_machine(ben
     assert (await bench.run(start)).fault == "refused"
     own = msgspec.structs.replace(start, own=True)
     assert isinstance(await bench.run(own), Exited)
+
+
+# -- jobs that do not fit -------------------------------------------------------------------------------------------------
+
+
+def zeros(parts):
+    """A file of zeros that is a few bytes on the way."""
+    chunk, ciphertext = seal_chunk(bytes(PLAIN_MAX), lambda _: b"k" * 32)
+    part = Part(0, 0, PLAIN_MAX)
+    return Tree(files=(File("zeros", False, parts * PLAIN_MAX, (part,) * parts),), chunks=(chunk,)), ciphertext
+
+
+async def test_a_job_whose_files_are_more_than_a_task_may_hold_here_is_declined(bench):
+    tree, _ = zeros(2)
+    bench.guests._settings = RunnerSettings(disk_mb=7)
+    event = await bench.run(bench.start(ALICE, "", 1, tree=tree))
+    assert (event.fault, event.detail) == (
+        "refused",
+        "the job's files are larger than the 7 MiB that a task may hold here",
+    )
+    assert bench.pool.seen == []
+    assert not bench.blobs._tags
+
+
+async def test_a_job_for_whose_files_there_is_no_room_is_declined_before_any_is_written(bench, monkeypatch):
+    tree, ciphertext = zeros(2)
+    bench.blobs.put(tree.chunks[0].blob, ciphertext)
+    monkeypatch.setattr(module.room.files, "free_bytes", lambda _: 2 * PLAIN_MAX)
+    event = await bench.run(bench.start(ALICE, "", 1, tree=tree))
+    assert (event.fault, event.detail) == (
+        "refused",
+        "the job's files would take 8 MiB, and there is room for 8 MiB",
+    )
+    assert not list(bench.folder.rglob("zeros"))
