@@ -334,7 +334,7 @@ def tasks_command(ctx: click.Context, job: str, as_json: bool) -> None:
                 v.task,
                 v.state if v.progress is None or v.state != "running" else f"{v.state} {v.progress:.0%}",
                 " < ".join(filter(None, (v.node, *v.via))),
-                v.attempts or None,
+                v.attempt or None,
                 v.exit if v.signal is None else f"signal {v.signal}",
                 duration(v.seconds),
                 size(v.max_rss),

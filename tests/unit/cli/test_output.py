@@ -1,11 +1,15 @@
 """What people see on terminals of any width and after mistakes."""
 
+import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from p2pq.cli import jobs
 from p2pq.cli.common import table
 from p2pq.cli.main import main
+from p2pq.wire.control import TaskView
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -55,3 +59,21 @@ def test_doctor_names_what_is_wrong_with_the_settings(
     assert f"FAIL  settings: unknown field `slotz` at $.node, did you mean `slots`? ({home}/config.toml)" in shown
     assert "FAIL  node: no node" in shown
     assert "-> start one with `p2pq start`" in shown
+
+
+def test_a_task_is_listed_with_the_attempt_that_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Node:
+        def all(self, *_: object) -> list[TaskView]:
+            won = TaskView(task=0, state="done", params={}, node="ann", attempt=1, attempts=2)
+            return [won, TaskView(task=1, state="pending", params={})]
+
+    monkeypatch.setattr(jobs, "connect", lambda _: nullcontext(Node()))
+    with pytest.raises(SystemExit):
+        main(["tasks", "job"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[1:] == [["0", "done", "ann", "1"], ["1", "pending"]]
+    with pytest.raises(SystemExit):
+        main(["tasks", "job", "--json"])
+    assert [(task["attempt"], task["attempts"]) for task in json.loads(capsys.readouterr().out)] == [(1, 2), (0, 0)]
