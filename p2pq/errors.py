@@ -87,7 +87,7 @@ class StorageError(P2PQError):
 
 
 class StoreDamagedError(StorageError):
-    """The store is damaged; nothing was changed."""
+    """The store is damaged or missing; nothing was changed."""
 
 
 class DiskFullError(StorageError):

@@ -48,13 +48,17 @@ def _settings(home: Home) -> Finding:
 
 def _store(home: Home) -> list[Finding]:
     """Look through the store of a node that does not run; one that runs has done so itself."""
-    if not home.store.exists() or home.running():
+    if not home.path.exists() or home.running():
         return []
     from p2pq.daemon.identity import stored_node  # noqa: PLC0415  slow to import
     from p2pq.daemon.repair import trouble  # noqa: PLC0415
+    from p2pq.daemon.store import missing  # noqa: PLC0415
 
     try:
-        found = trouble(home.store, stored_node(home))
+        found = missing(home)
+        if not found and not home.store.exists():
+            return []
+        found = found or trouble(home.store, stored_node(home))
     except P2PQError as error:
         return [Finding(check="store", ok=False, detail=str(error), suggestion="mend it as the sentence says")]
     if found:

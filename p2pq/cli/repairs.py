@@ -30,13 +30,17 @@ def repair_command(ctx: click.Context, yes: bool, force: bool, as_json: bool) ->
     from p2pq.daemon.home import Home  # noqa: PLC0415  slow to import
     from p2pq.daemon.identity import stored_node  # noqa: PLC0415
     from p2pq.daemon.repair import repair, trouble  # noqa: PLC0415
+    from p2pq.daemon.store import missing  # noqa: PLC0415
     from p2pq.model.ids import Wall  # noqa: PLC0415
 
     home = Home.open(home_of(ctx).path, create=False)
     with home.lock():
+        if not home.identity_key.exists() and not missing(home):
+            note("no node has run here; there is nothing to repair")
+            return
         node = stored_node(home)
-        found = trouble(home.store, node)
-        if not home.store.exists() or not (found or force):
+        found = missing(home) or trouble(home.store, node)
+        if not (found or force):
             note("the store is whole; there is nothing to repair")
             return
         note(found or "no damage was found")
@@ -52,9 +56,12 @@ def repair_command(ctx: click.Context, yes: bool, force: bool, as_json: bool) ->
 
 
 def _tell(report: "Report") -> None:
-    say(
-        f"the damaged store is {report.damaged} now; {report.unreadable_pages} of its {report.pages} pages are unreadable"
-    )
+    if report.pages:
+        say(
+            f"the damaged store is {report.damaged} now; {report.unreadable_pages} of its {report.pages} pages are unreadable"
+        )
+    else:
+        say("nothing of the old store is there; an empty one was begun")
     if report.broken_frames:
         say(
             f"its log: {report.broken_frames} of {report.frames} changed pages are broken; transactions after that, of which "

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from p2pq import __version__
-from p2pq.daemon import offering
+from p2pq.daemon import offering, store
 from p2pq.daemon.api import Api, Send
 from p2pq.daemon.generation import Generation, Lasting
 from p2pq.daemon.home import Home
@@ -97,6 +97,7 @@ class App:
             P2PQError: the home is not usable.
         """
         self._loop = asyncio.get_running_loop()
+        store.begin(home)
         telemetry = Telemetry(self.mono)
         python, self._python_problem = offering.find_python(settings, home.path)
         self.lasting = Lasting(

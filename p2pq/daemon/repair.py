@@ -87,7 +87,7 @@ def trouble(path: Path, node: NodeId) -> str:
 
 
 def repair(home: Home, node: NodeId, wall: Wall) -> Report:
-    """Replace a damaged store by what can be saved of it. The home is locked by the caller.
+    """Replace a store that is damaged, or missing, by what can be saved of it. The home is locked by the caller.
 
     Args:
         home: where the store lies.
@@ -110,6 +110,8 @@ def repair(home: Home, node: NodeId, wall: Wall) -> Report:
 
 def _repair(home: Home, node: NodeId, wall: Wall) -> Report:
     path = home.store
+    if not path.exists():  # as if it were empty; its log, if that is there, is read
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     source = _interrupted(path)
     resumed = source != path
     if files.free_bytes(path.parent) < (wanted := source.stat().st_size + ROOM_BYTES):

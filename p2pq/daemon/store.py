@@ -30,8 +30,9 @@ import msgspec
 from p2pq.core.records import Restored, Row
 from p2pq.daemon import crashpoints, files, migrations, sqlite, wal
 from p2pq.daemon.history import AttemptRow, History, JobExtra, JobRow, JobSecret, TaskRow, encode_extra
+from p2pq.daemon.home import Home
 from p2pq.daemon.tables import APPLICATION, FORMAT, SCHEMA, ExtraKept, Tables
-from p2pq.errors import RefusedError, StorageError
+from p2pq.errors import RefusedError, StorageError, StoreDamagedError
 from p2pq.model.config import StoreSettings
 from p2pq.model.ids import JobId, Wall
 
@@ -312,6 +313,35 @@ def _reached(group: Sequence[_Batch], when: str) -> None:
     if crashpoints.armed():
         for name in {type(row).__name__ for batch in group for row in batch.rows}:
             crashpoints.reached(f"commit.{name}.{when}")
+
+
+def missing(home: Home) -> str:
+    """Say that the store of a home is lost; empty if it is there, or there never was one.
+
+    A node's store is made before its key (``begin``), so where the key is, or the mesh, or a log, a store has been.
+    """
+    if home.store.exists() or not any(
+        path.exists() for path in (home.identity_key, home.mesh_state, wal.of(home.store))
+    ):
+        return ""
+    return (
+        f"{home.store}: the store is missing, and with it this node's jobs; put it back, "
+        "or run `p2pq repair` to begin an empty one"
+    )
+
+
+def begin(home: Home) -> None:
+    """Make the store of a new home; call it before the node's key is made. The home is locked by the caller.
+
+    Raises:
+        StoreDamagedError: this home had a store.
+        StorageError: it cannot be made.
+    """
+    if found := missing(home):
+        raise StoreDamagedError(found)
+    if not home.store.exists():
+        with _understood(home.store):
+            create(home.store)
 
 
 def check(path: Path) -> Restored:

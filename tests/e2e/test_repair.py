@@ -146,6 +146,29 @@ def test_an_ended_job_of_which_something_is_lost_says_so(home, tmp_path):
     assert f"lost with a damaged store: {missing}" in home.ok("show", job)
 
 
+def test_a_home_whose_store_is_missing_is_not_taken_for_a_new_one(home, tmp_path):
+    assert "no node has run here" in home.run("repair", "--yes").stderr
+    home.start("--slots", "1")
+    node = home.json("status")["id"]
+    folder = lab.make_folder(tmp_path / "job", MAIN)
+    home.ok("wait", home.submit(str(folder)))
+    home.kill()
+    for path in home.home.glob("store.sqlite*"):
+        path.unlink()
+    told = home.fails(4, "node", "--no-mdns")
+    assert "the store is missing" in told
+    assert "`p2pq repair`" in told
+    done = home.run("doctor", "--json")
+    assert done.returncode == 1
+    [finding] = [finding for finding in json.loads(done.stdout) if finding["check"] == "store"]
+    assert (finding["ok"], finding["suggestion"]) == (False, "p2pq repair")
+    assert "the store is missing" in finding["detail"]
+    assert "an empty one was begun" in home.ok("repair", "--yes")
+    home.start("--slots", "1")
+    assert (home.json("status")["id"], home.json("jobs")) == (node, [])
+    home.ok("wait", home.submit(str(folder)))
+
+
 REPAIR = ["repair.built", "repair.aside", "repair.marked", "repair.cleared", "repair.in-place"]
 
 

@@ -86,6 +86,24 @@ async def running(home: Home, with_settings: Settings) -> AsyncIterator[tuple[Cl
             task.cancel()
 
 
+async def test_the_store_is_there_before_the_key(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a key without a store means that the store is lost, and a first start that crashes locks nobody out."""
+
+    def no_key(*_: object) -> None:
+        assert home.store.exists()
+        raise ConfigError("crashed")
+
+    with monkeypatch.context() as patch, home.lock():
+        patch.setattr("p2pq.daemon.app.load_or_create", no_key)
+        with pytest.raises(ConfigError, match="crashed"):
+            await run_node(home, settings(tmp_path), print)
+    async with running(home, settings(tmp_path)) as (client, _, _):
+        assert await client.ask(control.Stop()) == [Done()]
+    home.store.unlink()
+    with home.lock(), pytest.raises(StoreDamagedError, match="the store is missing"):
+        await run_node(home, settings(tmp_path), print)
+
+
 async def test_a_node_serves_and_stops_when_asked(home: Home, tmp_path: Path) -> None:
     ids = []
     epochs = []

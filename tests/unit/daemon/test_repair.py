@@ -295,6 +295,19 @@ def test_of_a_page_that_nobody_knows_the_report_says_so(killed: Home, left: tupl
     never_twice(restored, left[1])
 
 
+def test_a_store_that_is_missing_begins_empty_and_after_all_that_was(home: Home) -> None:
+    home.store.unlink()
+    report, restored = mended(home)
+    assert restored == Restored(epoch=NOW // 1000, rebuilt=NOW // 1000)
+    assert (report.jobs, report.pages) == ((), 0)
+
+
+def test_a_store_that_is_missing_without_its_log_is_read_from_there(killed: Home, left: tuple[Path, Restored]) -> None:
+    killed.store.unlink()
+    _, restored = mended(killed)
+    assert same_but(restored, left[1]) == 0
+
+
 def test_an_old_store_is_repaired_into_this_format(home: Home) -> None:
     shutil.copyfile(Path(golden.__file__).with_name("v1.db"), home.store)
     overwrite(home.store, pages_of(home.store, "peers")[0], bytes(PAGE))

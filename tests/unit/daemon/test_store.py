@@ -17,6 +17,7 @@ from p2pq.core.records import (
     Restored,
 )
 from p2pq.daemon import store as store_module
+from p2pq.daemon.home import Home
 from p2pq.daemon.store import Store
 from p2pq.daemon.tables import FORMAT
 from p2pq.errors import DiskFullError, RefusedError, StorageError, StoreDamagedError
@@ -238,6 +239,32 @@ async def test_a_damaged_store_is_refused_and_left_alone(tmp_path: Path) -> None
     assert len(restored.leases) == 2000
 
 
+def test_a_home_that_has_lost_its_store_is_told_from_a_new_one(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home", environ={"P2PQ_ALLOW_ROOT": "1"})
+    assert store_module.missing(home) == ""
+    store_module.begin(home)
+    assert home.store.exists()
+    content = home.store.read_bytes()
+    store_module.begin(home)  # the first start crashed before there was a key
+    for witness in (home.identity_key, home.mesh_state, home.path / "store.sqlite-wal"):
+        home.store.write_bytes(content)
+        witness.write_bytes(b"x")
+        store_module.begin(home)
+        home.store.unlink()
+        assert "the store is missing" in store_module.missing(home)
+        with pytest.raises(StoreDamagedError, match="or run `p2pq repair` to begin an empty one"):
+            store_module.begin(home)
+        assert not home.store.exists()
+        witness.unlink()
+    home.path.chmod(0o500)
+    try:
+        if os.geteuid():
+            with pytest.raises(StorageError):
+                store_module.begin(home)
+    finally:
+        home.path.chmod(0o700)
+
+
 async def test_a_value_that_does_not_decode_is_damage(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     await filled(path)
@@ -311,6 +338,7 @@ CRASHER = """
 import asyncio, sys
 from pathlib import Path
 from p2pq.core.records import EpochBegun, JobAdded, LeaseGranted
+from p2pq.daemon.home import Home
 from p2pq.daemon.store import Store
 from p2pq.model.ids import LeaseId
 
