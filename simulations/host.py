@@ -146,6 +146,7 @@ class Host:
             now=self._clock.now,
             wall=self._wall(),
             links_max=self._plan.links_max,
+            bridging=self._plan.bridging,
         )
         self._tell_wall(self.life)
         self._hint(self.life)
@@ -212,6 +213,7 @@ class Host:
         """Go on after that pause, with everything that came meanwhile."""
         if self.alive and self.held and self.naps == nap:
             slept_s, counted = self._clock.release()
+            self._network.wake(self)
             if slept_s >= WOKE_S:
                 self.post(ev.Woke(slept_s=slept_s, counted=counted))
             self.post(ev.Tick(wall=self._wall()))
@@ -269,8 +271,8 @@ class Host:
         if self.alive:
             self.post(ev.CancelAsked(job=job, task=task, wall=self._wall()))
 
-    def hello(self, address: str, *, dialled: bool, minor: int) -> ev.LinkUp:
-        """Return what a peer that speaks ``minor`` learns of this host when a link comes up."""
+    def hello(self, address: str, *, dialled: bool, minor: int, path: tuple[NodeId, ...] = ()) -> ev.LinkUp:
+        """Return what a peer that speaks ``minor`` learns of this host when a link comes up, over these bridges."""
         me = self._identity
         return ev.LinkUp(
             peer=me.node,
@@ -282,6 +284,7 @@ class Host:
             prekey=me.prekey,
             address=address,
             dialled=dialled,
+            path=path,
         )
 
     def _wall(self) -> Wall:

@@ -6,12 +6,14 @@ twice and late.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from random import Random
 from typing import Protocol
 
 import msgspec
 
 from p2pq.core import events as ev
+from p2pq.core.reaching import is_via, parse_via
 from p2pq.model.ids import NodeId
 from p2pq.wire import codec
 from p2pq.wire import messages as msg
@@ -49,7 +51,7 @@ class End(Protocol):
         """Something happens there."""
         ...
 
-    def hello(self, address: str, *, dialled: bool, minor: int) -> ev.LinkUp:
+    def hello(self, address: str, *, dialled: bool, minor: int, path: tuple[NodeId, ...] = ()) -> ev.LinkUp:
         """Return what it says of itself when a link comes up."""
         ...
 
@@ -77,11 +79,13 @@ class Partition(msgspec.Struct, eq=False):
 class Link:
     """One connection. Each end may know, or not yet know, that it stands or that it is gone."""
 
-    __slots__ = ("arrives", "dialler", "dialling", "open", "slow_until", "stalled", "target")
+    __slots__ = ("arrives", "dialler", "dialling", "hops", "open", "slow_until", "stalled", "target")
 
-    def __init__(self, dialler: int, target: int) -> None:
+    def __init__(self, dialler: int, target: int, hops: tuple[int, ...] = ()) -> None:
         self.dialler = dialler
         self.target = target
+        self.hops = hops
+        """The bridges that carry it, from the dialler on."""
         self.open = {dialler: False, target: False}
         self.arrives = {dialler: 0.0, target: 0.0}
         """When the latest item towards that end arrives."""
@@ -93,6 +97,15 @@ class Link:
     def other(self, end: int) -> int:
         """Return the end across."""
         return self.target if end == self.dialler else self.dialler
+
+    def way(self, end: int) -> tuple[int, ...]:
+        """Return the hosts on the way to that end, from the other one."""
+        way = (self.dialler, *self.hops, self.target)
+        return way if end == self.target else way[::-1]
+
+    def crossed(self, partition: Partition) -> bool:
+        """Tell whether a cut goes through it."""
+        return any(partition.crosses(one, other) for one, other in pairwise(self.way(self.target)))
 
 
 class Network:
@@ -152,16 +165,36 @@ class Network:
     def _blocked(self, source: int, target: int) -> bool:
         return any(partition.blocks(source, target) for partition in self.partitions)
 
+    def _cut_off(self, link: Link, end: int) -> bool:
+        """Tell whether nothing gets to that end of a link now: a cut is in the way, or a bridge stands still."""
+        if link.hops and any(self._hosts[hop].held for hop in link.hops):
+            return True
+        return bool(self.partitions) and any(self._blocked(one, other) for one, other in pairwise(link.way(end)))
+
     # -- coming up ------------------------------------------------------------------------------------------------------
 
     def dial(self, host: End, address: str, node: NodeId | None) -> None:
         """Try to link that host to whoever listens there."""
+        if is_via(address):
+            self._dial_via(host, address)
+            return
         target = self._by_address.get(address)
         if target is None or not self._may_link(host.index, target.index):
             self._world.after(self._delay(), self._fail, host, host.life, address, "no route", node)
             return
         link = Link(host.index, target.index)
         self._world.after(self._delay(), self._arrive, link, host, host.life, target, address)
+        self._world.after(DIAL_TIMEOUT_S, self._give_up, link, host, host.life, address)
+
+    def _dial_via(self, host: End, address: str) -> None:
+        """Ask a bridge for a link: as far as it knows, it and those further on are linked in a row."""
+        bridge, node = (self._by_node[each] for each in parse_via(address))
+        near, far = self._ends[host.index].get(bridge.index), self._ends[bridge.index].get(node.index)
+        if near is None or near.hops or not bridge.alive or far is None:
+            self._world.after(self._delay(), self._fail, host, host.life, address, "no-way", node.node_id)
+            return
+        link = Link(host.index, node.index, (bridge.index, *far.way(node.index)[1:-1]))
+        self._world.after(2 * self._delay(), self._arrive, link, host, host.life, node, address)
         self._world.after(DIAL_TIMEOUT_S, self._give_up, link, host, host.life, address)
 
     def _fail(self, host: End, life: int, address: str, reason: str, node: NodeId | None) -> None:
@@ -176,21 +209,20 @@ class Network:
 
     def _arrive(self, link: Link, host: End, life: int, target: End, address: str) -> None:
         """The dialler's greeting has arrived."""
-        if (
-            target.dark
-            or target.held
-            or self._blocked(host.index, target.index)
-            or self._blocked(target.index, host.index)
-        ):
+        hops = [self._hosts[hop] for hop in link.hops]
+        if target.dark or target.held or any(hop.dark for hop in hops):
             return
-        if not target.listens or not target.alive:
+        if self._cut_off(link, host.index) or self._cut_off(link, target.index):
+            return
+        if not (target.listens or hops) or not target.alive or not all(hop.alive for hop in hops):
             self._refuse(link, host, life, address, "refused", None)
             return
         old = self._ends[target.index].get(host.index)
-        if old is not None and old.open[host.index]:
+        if old is not None and old.open[host.index] and not (old.hops and not hops):
             self._refuse(link, host, life, address, "already linked", target.node_id)
             return
-        self._up(link, target, host.hello(host.address if host.listens else "", dialled=False, minor=target.minor))
+        listens = host.address if host.listens and not hops else ""
+        self._up(link, target, host.hello(listens, dialled=False, minor=target.minor, path=self._path(link, target)))
         self._push(link, host.index, lambda: self._answered(link, host, life, target, address))
 
     def _refuse(self, link: Link, host: End, life: int, address: str, reason: str, node: NodeId | None) -> None:
@@ -204,11 +236,16 @@ class Network:
             return
         link.dialling = False
         old = self._ends[host.index].get(target.index)
-        if old is not None and old.open[target.index] and old.dialler < link.dialler:
+        better = old is not None and old.hops and not link.hops
+        if old is not None and old.open[target.index] and old.dialler < link.dialler and not better:
             self._fail(host, life, address, "already linked", target.node_id)
             self._reset(link, host.index)
             return
-        self._up(link, host, target.hello(address, dialled=True, minor=host.minor))
+        self._up(link, host, target.hello(address, dialled=True, minor=host.minor, path=self._path(link, host)))
+
+    def _path(self, link: Link, end: End) -> tuple[NodeId, ...]:
+        """Return the bridges of a link as one end sees them, the nearest first."""
+        return tuple(self._hosts[hop].node_id for hop in link.way(end.index)[-2:0:-1])
 
     def _up(self, link: Link, host: End, hello: ev.LinkUp) -> None:
         peer = link.other(host.index)
@@ -260,6 +297,14 @@ class Network:
             else:
                 self._reset(link, host.index)
         self._ends[host.index].clear()
+        for link in self._over(host):
+            for end in (link.dialler, link.target):
+                wait_s = self._rng.uniform(*TIMEOUT_S) if silent else self._delay()
+                self._world.after(wait_s, self._time_out, link, end)
+
+    def _over(self, bridge: End) -> list[Link]:
+        """Return the links that a host carries."""
+        return [link for link in self.links() if bridge.index in link.hops]
 
     def _time_out(self, link: Link, end: int) -> None:
         if link.open[end]:
@@ -270,6 +315,14 @@ class Network:
         for link in list(self._ends[host.index].values()):
             wait_s = self._rng.uniform(*TIMEOUT_S)
             self._world.after(wait_s, self._hushed, link, link.other(host.index), host, host.naps)
+        for link in self._over(host):
+            for end in (link.dialler, link.target):
+                self._world.after(self._rng.uniform(*TIMEOUT_S), self._hushed, link, end, host, host.naps)
+
+    def wake(self, host: End) -> None:
+        """A host goes on: what it had to pass on flows again."""
+        for link in self._over(host):
+            self._flow_again(link)
 
     def _hushed(self, link: Link, end: int, host: End, nap: int) -> None:
         if host.held and host.naps == nap:
@@ -279,7 +332,7 @@ class Network:
         """Cut the network in two."""
         self.partitions.append(partition)
         for link in self.links():
-            if partition.crosses(link.dialler, link.target):
+            if link.crossed(partition):
                 for end in (link.dialler, link.target):
                     self._world.after(self._rng.uniform(*TIMEOUT_S), self._starved, link, end, partition)
 
@@ -291,12 +344,15 @@ class Network:
         """Undo a cut; what stalled flows again."""
         self.partitions.remove(partition)
         for link in self.links():
-            for end in (link.dialler, link.target):
-                if link.stalled[end] and not self._blocked(link.other(end), end):
-                    self._world.after(self._delay(), self._flow, link, end)
+            self._flow_again(link)
+
+    def _flow_again(self, link: Link) -> None:
+        for end in (link.dialler, link.target):
+            if link.stalled[end] and not self._cut_off(link, end):
+                self._world.after(self._delay(), self._flow, link, end)
 
     def _flow(self, link: Link, end: int) -> None:
-        if self._blocked(link.other(end), end):
+        if self._cut_off(link, end):
             return
         items, link.stalled[end] = link.stalled[end], []
         for item in items:
@@ -330,21 +386,21 @@ class Network:
 
     def _push(self, link: Link, end: int, item: bytes | Callable[[], None]) -> None:
         """Let an item arrive at that end, after everything pushed before it."""
-        delay = self._delay()
+        delay = self._delay() * (1 + len(link.hops))
         if self._world.now < link.slow_until:
             delay = min(CLOGGED_S, 0.2 + 200 * delay)
         at = link.arrives[end] = max(self._world.now + delay, link.arrives[end])
         self._world.at(at, self._arrived, link, end, item)
 
     def _arrived(self, link: Link, end: int, item: bytes | Callable[[], None]) -> None:
-        if link.stalled[end] or (self.partitions and self._blocked(link.other(end), end)):
+        if link.stalled[end] or self._cut_off(link, end):
             link.stalled[end].append(item)
         else:
             self._deliver(link, end, item)
 
     def _again(self, link: Link, end: int, raw: bytes) -> None:
-        if link.open[end] and not self._blocked(link.other(end), end):
-            self._deliver(link, end, raw)
+        if link.open[end]:
+            self._arrived(link, end, raw)  # never before what came earlier
 
     def _deliver(self, link: Link, end: int, item: bytes | Callable[[], None]) -> None:
         if not isinstance(item, bytes):

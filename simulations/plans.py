@@ -29,6 +29,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Attempts take so many times as long here."""
     fails_s: float | None = None
     """Every attempt fails here after so long."""
+    bridging: bool = False
+    """It carries links between those that cannot reach each other."""
 
 
 class Misfortune(msgspec.Struct):

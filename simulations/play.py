@@ -146,7 +146,20 @@ class Play:
         return self.nemesis.faults.any or self.scenario.script is not None
 
     def _may_link(self, one: int, other: int) -> bool:
+        if self.scenario.bridges:
+            return not self._stands_in(one).isdisjoint(self._stands_in(other))
         return not self.masters or (one < self.masters) != (other < self.masters)
+
+    def _stands_in(self, index: int) -> frozenset[int]:
+        """Return the networks of a host."""
+        clusters, bridges = self.scenario.clusters, self.scenario.bridges
+        if index < bridges:
+            return frozenset((index % (clusters - 1), index % (clusters - 1) + 1))
+        return frozenset(((index - bridges) % clusters,)) if bridges else frozenset((0,))
+
+    def _should_link(self, one: int, other: int) -> bool:
+        """Tell whether two hosts must be linked once all is well, be it over bridges."""
+        return self._may_link(one, other) or bool(self.scenario.bridges)
 
     def _plan(self, index: int, rng: Random) -> Plan:
         slots = rng.randint(*self.scenario.slots)
@@ -159,9 +172,12 @@ class Play:
                 accepts=True,
             )
             return Plan(
-                index=index, name=f"n{index}", owner=f"o{index % 5}", caps=("submit", "work"), profile=offer, own=own,
-                links_max=self.scenario.links_max or max(LINKS_MAX, self.nodes), listens=True, submits=index < 5,
-                dials=tuple(range(index)), skew_ms=rng.randint(-self.scenario.skew_ms, self.scenario.skew_ms),
+                index=index, name=f"n{index}", owner=f"o{index % 5}", profile=offer, own=own,
+                caps=("bridge", "submit", "work") if index < self.scenario.bridges else ("submit", "work"),
+                bridging=index < self.scenario.bridges, listens=True, submits=index < 5,
+                links_max=self.scenario.links_max or max(LINKS_MAX, self.nodes),
+                dials=tuple(other for other in range(index) if self._may_link(index, other)),
+                skew_ms=rng.randint(-self.scenario.skew_ms, self.scenario.skew_ms),
             )  # fmt: skip
         if index < self.masters:
             return Plan(
@@ -240,7 +256,7 @@ class Play:
             insist(self.network.messages <= said, "more was said than the work and the links called for")
         for one in self.hosts:
             for other in self.hosts[: one.index]:
-                if self.scenario.links_max is None and self._may_link(one.index, other.index):
+                if self.scenario.links_max is None and self._should_link(one.index, other.index):
                     insist(self.network.linked(one.index, other.index), "two hosts never found each other again")
 
     def _report(self, makespan_s: float, took_s: float) -> Report:

@@ -39,6 +39,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """Everybody runs own work on all slots; otherwise some do and some do not."""
     links_max: int | None = None
     """Links of one node, where not everybody may be linked to everybody."""
+    clusters: int = 1
+    """Networks in a row; from one to another leads no way but over the bridges."""
+    bridges: int = 0
+    """How many; the first hosts, of which each stands in two networks that are side by side."""
     skew_ms: int = 2000
     """How wrong wall clocks are at most."""
     faults: Callable[[Random], Faults] = lambda _: Faults()
@@ -183,6 +187,14 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "wrong-clock": Scenario(
         about="the clock of one worker of five is soon 20 minutes ahead",
         nodes=6, masters=1, slots=(1, 1), tasks=200, work=_equal(1.0), arrive_s=0.0, script=_wrong_clock,
+    ),
+    "bridges": Scenario(
+        about="three networks in a row and two bridges, all faults", clusters=3, bridges=2, faults=swarm_faults,
+        faults_s=120.0,
+    ),
+    "two-bridges": Scenario(
+        about="two networks and two bridges between them, all faults", clusters=2, bridges=2, faults=swarm_faults,
+        faults_s=120.0,
     ),
     "blackhole": Scenario(
         about="every task fails within 5 ms on one worker of ten",

@@ -34,12 +34,15 @@ def drawn(seed: int) -> Scenario:
     narrow = not masters and nodes >= 8 and rng.random() < 0.2
     slots = rng.choice(((1, 1), (1, 4), (2, 8)))
     mean_s = rng.choice((0.05, 0.5, 2.0, 10.0))
+    bridges = rng.choice((1, 2, 3)) if not masters and not narrow and nodes >= 8 and rng.random() < 0.4 else 0
     widest = 2 if nodes >= 12 and slots[1] > 1 else slots[0]
     widest = slots[0] if narrow else widest
     return Scenario(
         about="everything drawn from the seed",
         nodes=nodes,
         masters=masters,
+        bridges=bridges,
+        clusters=rng.randint(2, bridges + 1) if bridges else 1,
         slots=slots,
         own=narrow or nodes == 1,
         links_max=6 if narrow else None,

@@ -29,6 +29,7 @@ def _node_options(command: F) -> F:
         click.option("--peer", multiple=True, metavar="HOST:PORT", help="Link to this node too; may be repeated."),
         click.option("--no-mdns", is_flag=True, help="Neither look for peers on the local network nor be found."),
         click.option("--no-accept", is_flag=True, help="Run nobody else's tasks."),
+        click.option("--bridge", is_flag=True, help="Carry links between peers that cannot reach each other."),
         click.option("--label", multiple=True, metavar="K=V", help="What --need of a job is matched against."),
         click.option(
             "--flight", is_flag=True, help="Record decisions in HOME/flight, for replay. Holds the node's keys."
@@ -47,13 +48,14 @@ def _overrides(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
         node["mdns"] = False
     if options["no_accept"]:
         node["accept"] = False
+    bridge = {"enabled": True} if options["bridge"] else {}
     log = {"flight": True} if options["flight"] else {}
     if options["label"]:
         labels = dict(text.partition("=")[::2] for text in options["label"])
         if not all(key and value for key, value in labels.items()):
             raise UsageError("--label is not K=V; write it like --label room=12")
         node["labels"] = labels
-    return {section: given for section, given in (("node", node), ("log", log)) if given}
+    return {section: given for section, given in (("node", node), ("bridge", bridge), ("log", log)) if given}
 
 
 @click.command("node")
@@ -210,7 +212,7 @@ def peers_command(ctx: click.Context, as_json: bool) -> None:
                 v.id[:8],
                 v.name,
                 v.owner,
-                v.address,
+                f"via {', '.join(v.via)}" if v.via else v.address,
                 v.state,
                 f"{v.rtt_ms:.1f} ms" if v.rtt_ms is not None else None,
                 f"{v.free}/{v.slots}" if v.slots is not None else None,

@@ -24,6 +24,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     label: tuple[str, ...] = ()
     no_mdns: bool = False
     no_accept: bool = False
+    bridge: bool = False
     flight: bool = False
 
     def over(self, kept: "Options") -> "Options":

@@ -1,6 +1,6 @@
 """Where others may listen, and when to try: every address on its own, with a pause that doubles."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from random import Random
 from typing import Final
 
@@ -146,10 +146,15 @@ class Addresses:
             self._claim(place, node)
             place.failures, place.reason = 0, ""
 
-    def retry(self, node: NodeId, now: Mono, *, soon: bool = True) -> None:
-        """Dial that node again: its link is gone. Not ``soon``: it said goodbye, and may be away for long."""
+    def retry(
+        self, node: NodeId, now: Mono, *, soon: bool = True, which: Callable[[str], bool] = lambda _: True
+    ) -> None:
+        """Dial that node again: its link is gone. Not ``soon``: it said goodbye, and may be away for long.
+
+        ``which`` tells which of its places to dial.
+        """
         for address in self.of(node):
-            if not self.flying(address):
+            if which(address) and not self.flying(address):
                 self._due.set(address, Mono(now + self._pause_s(0 if soon else 16)))
 
     def failed(self, address: str, reason: str, now: Mono, *, dial: bool) -> Address | None:

@@ -27,6 +27,9 @@ DRAWS_MAX: Final = 64
 """Draws per turn; a worker with more free cpus gives away several at a draw."""
 QUIET_MAX_S: Final = 60.0
 """The longest that a master is left alone after it, or this node for it, failed again and again."""
+ANSWERS_WORTH: Final = 20
+"""A lease ahead is worth while where a task takes less than so many answers of its master, however long that is: asking for
+the next one when this one has ended would leave a slot empty for over a twentieth of the time."""
 _NONCE_BYTES: Final = 16
 
 Timer = (
@@ -53,6 +56,7 @@ class Asked(msgspec.Struct, frozen=True):
     ahead: bool
     counter: int
     """What the master had announced when it was asked."""
+    at: Mono
 
 
 class _Sleep(msgspec.Struct, frozen=True):
@@ -70,6 +74,9 @@ class _Offer(msgspec.Struct):
     strikes: int = 0
     quiet: bool = False
     full: bool = False
+    far: bool = False
+    answer_s: float = 0.0
+    """How long its answers take, smoothed."""
 
 
 class Asking:
@@ -99,9 +106,9 @@ class Asking:
         """The room that outstanding requests speak for."""
         self._reserved = Reserved(fairness)
 
-    def linked(self, master: NodeId) -> None:
-        """Begin with this master, from nothing."""
-        self._offers[master] = _Offer()
+    def linked(self, master: NodeId, *, far: bool = False) -> None:
+        """Begin with this master, from nothing; ``far``: bridges carry the link to it."""
+        self._offers[master] = _Offer(far=far)
 
     def gone(self, master: NodeId) -> None:
         """Forget a master and what it was asked."""
@@ -138,7 +145,7 @@ class Asking:
         ``most`` is all the room there is for guests: where a task that waits there needs more than it was asked with, but no
         more than that, what becomes free is kept for it.
         """
-        asked = self.answer(master, message.nonce)
+        asked = self.answer(master, message.nonce, now)
         if asked is None:
             return
         self._offers[master].strikes = 0
@@ -147,12 +154,14 @@ class Asking:
         if wide.cpus and not asked.own and self._reserved.wanted is None and most.holds(wide):
             self._reserved.begin(Wanted(master, asked.owner, wide), now)
 
-    def answer(self, master: NodeId, nonce: bytes) -> Asked | None:
+    def answer(self, master: NodeId, nonce: bytes, now: Mono) -> Asked | None:
         """Close and return the request that this master answers; None if there is none (any more)."""
         asked = self._asked.get(nonce)
         if asked is None or asked.master != master:
             return None
         self._close(asked)
+        offer, took_s = self._offers[master], max(0.0, now - asked.at)
+        offer.answer_s += (took_s - offer.answer_s) * (0.3 if offer.answer_s else 1.0)
         wanted = self._reserved.wanted
         if (
             wanted is not None
@@ -206,7 +215,8 @@ class Asking:
             return
         offer.strikes = 0
         offer.short.pop(job, None)
-        if ok and self.mean_s(job, owner) <= self._schedule.ahead_s:
+        worth_s = max(self._schedule.ahead_s, ANSWERS_WORTH * offer.answer_s) if self._schedule.ahead_s else 0.0
+        if ok and self.mean_s(job, owner) <= worth_s:
             offer.short[job] = owner
             if len(offer.short) > SHORT_JOBS_MAX:
                 del offer.short[next(iter(offer.short))]
@@ -240,10 +250,8 @@ class Asking:
             free = Room()  # memory alone runs nothing, and wakes nobody
         if not own and self._keeps(free, now):
             return []
-        ahead_s = self._schedule.ahead_s * slots - waiting_s
-        if any(asked.ahead and asked.own == own for asked in self._asked.values()) or waiting_s > ahead_s:
-            ahead_s = 0.0
-        if free.cpus == 0 and (ahead_s <= 0 or not any(offer.short for offer in self._offers.values())):
+        may_wait = not any(asked.ahead and asked.own == own for asked in self._asked.values())
+        if free.cpus == 0 and not (may_wait and self._room_ahead(slots, waiting_s)):
             return []
         offers = self._eligible(free, own=own)
         if not offers:
@@ -255,9 +263,8 @@ class Asking:
             share = room.memory_mb * cpus // room.cpus if room.cpus else 0
             part = Room(cpus, share, room.gpus if cpus else 0)
             room = room.minus(part)
-            ahead = self._ahead(master, owner, ahead_s, slots)
-            if ahead:
-                ahead_s = 0.0
+            ahead = self._ahead(master, owner, slots, waiting_s) if may_wait else ()
+            may_wait = may_wait and not ahead
             if cpus or ahead:
                 requests.append((master, self._request(master, owner, part, ahead, now, own=own)))
         return requests
@@ -277,13 +284,20 @@ class Asking:
         return self._reserved.wanted is not None and not free.holds(wanted.room)
 
     def _eligible(self, free: Room, *, own: bool) -> dict[str, list[tuple[NodeId, bool]]]:
-        """Return, by owner, the masters to ask, and whether only for more room than they were asked with last."""
+        """Return, by owner, the masters to ask, and whether only for more room than they were asked with last.
+
+        What is free goes to masters of this network first; only what none of them has anything for is offered to those
+        behind bridges.
+        """
         wanted = None if own else self._reserved.wanted
         if wanted is not None:
             return {wanted.owner: [(wanted.master, True)]}
+        return self._offering(free, own=own, far=False) or self._offering(free, own=own, far=True)
+
+    def _offering(self, free: Room, *, own: bool, far: bool) -> dict[str, list[tuple[NodeId, bool]]]:
         offers: dict[str, list[tuple[NodeId, bool]]] = {}
         for master, offer in self._offers.items():
-            if (master == self._me) is not own or offer.quiet or offer.full:
+            if (master == self._me) is not own or offer.quiet or offer.full or offer.far is not far:
                 continue
             for owner in offer.owners:
                 sleep = offer.asleep.get(owner)
@@ -321,15 +335,23 @@ class Asking:
         mean_s = self._means.get(owner)
         return self._schedule.fair_scale_s if mean_s is None else mean_s
 
-    def _ahead(self, master: NodeId, owner: str, room_s: float, slots: int) -> tuple[tuple[bytes, int], ...]:
+    def _room_ahead(self, slots: int, waiting_s: float) -> bool:
+        """Tell whether there is a short job of which another attempt may wait."""
+        shorts = (self.mean_s(job, owner) for offer in self._offers.values() for job, owner in offer.short.items())
+        return any(max(self._schedule.ahead_s, mean_s) * slots >= 2 * waiting_s for mean_s in shorts)
+
+    def _ahead(self, master: NodeId, owner: str, slots: int, waiting_s: float) -> tuple[tuple[bytes, int], ...]:
         """Split the work that may wait over the short jobs of that owner, the latest first.
 
-        Of no job more than have ended here: one short attempt does not make a job short.
+        For each slot ``ahead_s``, or one attempt where that is longer. Asked for when less than half of it waits. Of no job
+        more than have ended here: one short attempt does not make a job short.
         """
         ahead: list[tuple[bytes, int]] = []
         for job, whose in reversed(self._offers[master].short.items()):
             mean_s = max(1e-3, self.mean_s(job, owner))
-            if whose == owner and room_s >= mean_s:
+            most_s = max(self._schedule.ahead_s, mean_s) * slots
+            room_s = most_s - waiting_s
+            if whose == owner and most_s >= 2 * waiting_s and room_s >= mean_s:
                 most = min(AHEAD_MAX * slots, ITEMS_MAX // 2, max(1, self._means.seen(job)))
                 ahead.append((job, min(most, int(room_s / mean_s))))
         return tuple(ahead)
@@ -348,6 +370,7 @@ class Asking:
             tasks_max=min(ITEMS_MAX, room.cpus + most),
             ahead=bool(ahead),
             counter=self._offers[master].counter,
+            at=now,
         )
         assert nonce not in self._asked, "a nonce was drawn twice"
         self._asked[nonce] = asked

@@ -37,13 +37,14 @@ _AT_ONCE: Final[tuple[Fault, ...]] = ("late", "draining", "no-manifest", "evicte
 class Book(Judge):
     """The open jobs of this node and the leases on their tasks. What is to be done is appended to ``out``."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  each is a different fact
         self,
         node: NodeId,
         settings: ScheduleSettings,
         restored: records.Restored,
         clock: WallClock,
         other_is_able: Callable[[Job, NodeId], bool],
+        path: Callable[[NodeId], tuple[NodeId, ...]],
         now: Mono,
     ) -> None:
         """Begin a life with a new epoch; what was live is live again.
@@ -54,6 +55,7 @@ class Book(Judge):
             restored: what earlier lives left.
             clock: for the rows' wall times.
             other_is_able: whether a linked worker besides that one could run tasks of that job.
+            path: the bridges that carry the link to a worker, for the rows.
             now: the present.
 
         Raises:
@@ -62,6 +64,7 @@ class Book(Judge):
         leases = Leases(restored.epoch + 1, settings.lease_s, restored.settled, restored.rebuilt)
         super().__init__(node, clock, leases, settings.backoff_s, other_is_able)
         self._settings = settings
+        self._path = path
         self.rests: Deadlines[TaskKey] = Deadlines()
         """Tasks that rest until then, or avoid a worker until then."""
         self.tails: Deadlines[JobId] = Deadlines()
@@ -157,7 +160,9 @@ class Book(Judge):
     def _begin(self, job: Job, lease: Lease, now: Mono) -> None:
         self._run(job, lease, now)
         index, attempt, worker, wall = lease.task, lease.attempt, lease.worker, self._clock.at(now)
-        row = records.LeaseGranted(lease=lease.id, job=job.id, task=index, attempt=attempt, worker=worker, wall=wall)
+        row = records.LeaseGranted(
+            lease=lease.id, job=job.id, task=index, attempt=attempt, worker=worker, wall=wall, via=self._path(worker)
+        )
         granted = notice.TaskGranted(job=job.id, task=index, attempt=attempt, lease=lease.id, worker=worker)
         self.out += [fx.Record(row=row), fx.Emit(notice=granted)]
 

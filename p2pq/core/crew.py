@@ -85,6 +85,11 @@ class Crew:
             job.able = (self._version, able)
         return any(peer != worker for peer in able)
 
+    def path(self, worker: NodeId) -> tuple[NodeId, ...]:
+        """Return the bridges that carry the link to a worker, the nearest first."""
+        hand = self._hands.get(worker)
+        return () if hand is None else hand.link.path
+
     def fullest(self, idle: Hand, leases: Leases) -> tuple[NodeId | None, int]:
         """Return who, besides ``idle``, holds the most leases beyond its slots and can be asked for them, and how many."""
         most, fullest = 0, None

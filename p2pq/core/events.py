@@ -59,6 +59,8 @@ class LinkUp(_Event, frozen=True, kw_only=True):
     """Where it was dialled, or where it says that it listens; remembered for the next start."""
     dialled: bool = False
     addresses: tuple[str, ...] = ()
+    path: tuple[NodeId, ...] = ()
+    """The bridges that carry this link, the nearest first; none: it is direct."""
 
 
 class LinkDown(_Event, frozen=True, kw_only=True):

@@ -47,6 +47,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
     now: Mono
     wall: Wall
     seed: bytes
+    bridging: bool = False
 
     def begin(self, rng: Random | None = None, entropy: Callable[[int], bytes] | None = None) -> Node:
         """Begin that life, with draws from the seed where none are given; only then can it be replayed.
@@ -64,6 +65,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
             wall=self.wall,
             links_max=self.links_max,
             keep_days=self.keep_days,
+            bridging=self.bridging,
         )
 
     def __repr__(self) -> str:

@@ -15,6 +15,7 @@ from p2pq.core.bans import Bans
 from p2pq.core.effects import Dial, Drop, Effect, Emit, Hangup, Record, Send
 from p2pq.core.identity import Identity
 from p2pq.core.meshkeys import MeshKeys
+from p2pq.core.reaching import Reaching, is_via, via_address
 from p2pq.core.records import BanKept, MeshKeysKept, PeerSeen, Restored
 from p2pq.errors import Reject
 from p2pq.model.ids import Mono, NodeId, Wall
@@ -27,6 +28,8 @@ REMEMBERED_MAX: Final = 1024
 """Peers remembered; beyond it the one seen longest ago is not dialled after the next start."""
 TOLD_MAX: Final = 64
 """Peers named to a new one."""
+VIA_AFTER_S: Final = 3.0
+"""So long a node that may be dialled directly has before it is dialled through a bridge."""
 PLACES_MAX: Final = 8
 """Addresses told or remembered of a peer."""
 _BANS_PER_MESSAGE: Final = 256
@@ -44,6 +47,8 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     owner: str = ""
     address: str = ""
+    path: tuple[NodeId, ...] = ()
+    """The bridges that carry the link, the nearest first."""
     state: State
     reason: str = ""
     boot: bytes = b""
@@ -53,7 +58,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
 class Membership:
     """Links, addresses, bans, mesh keys."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  each is a different fact
         self,
         identity: Identity,
         restored: Restored,
@@ -61,6 +66,8 @@ class Membership:
         rng: Random,
         now: Mono,
         wall: Callable[[Mono], Wall],
+        *,
+        bridging: bool = False,
     ) -> None:
         """Take up remembered peers, who are dialled at once, and bans.
 
@@ -75,6 +82,7 @@ class Membership:
         self._links: dict[NodeId, ev.LinkUp] = {}
         self._remembered: dict[NodeId, PeerSeen] = {}
         self._addresses = Addresses(rng)
+        self._reaching = Reaching(identity.node, bridging=bridging)
         self._full = False
         self._leaving: dict[NodeId, None] = {}
         self._compared: dict[tuple[NodeId, str], Mono] = {}
@@ -108,7 +116,8 @@ class Membership:
                 id=link.peer,
                 name=link.name,
                 owner=link.owner,
-                address=link.address,
+                address="" if link.path else link.address,
+                path=link.path,
                 state="up",
                 boot=link.boot,
                 caps=link.caps,
@@ -138,7 +147,8 @@ class Membership:
             state, reason = "refused", trust.BANNED
         elif any(self._addresses.flying(each) for each in places):
             state = "connecting"
-        return Peer(id=node, name="" if seen is None else seen.name, address=address, state=state, reason=reason)
+        name = "" if seen is None else seen.name
+        return Peer(id=node, name=name, address=next(filter(_shown, places), ""), state=state, reason=reason)
 
     def handle(self, event: ev.Event, now: Mono) -> list[Effect]:  # noqa: C901, PLR0912  one arm per event
         """Take in the event, then dial whom it is time to dial."""
@@ -194,6 +204,8 @@ class Membership:
             case msg.Peers(addresses=told):
                 for node, addresses in told:
                     self._hint(addresses, NodeId(node), now, kept=False)
+            case msg.Reach():
+                self._reach(peer, message, now, out)
             case msg.Bans(bans=bans):
                 self._bans_heard(peer, bans, now, out)
             case msg.Heads():
@@ -239,7 +251,7 @@ class Membership:
             self._addresses.arrived(event.address, peer)
         if self.banned(peer):
             out.append(Hangup(peer=peer, reason=trust.BANNED))
-            out.append(Emit(notice=PeerRefused(address=event.address, reason=trust.BANNED, peer=peer)))
+            out.append(Emit(notice=PeerRefused(address=_shown(event.address), reason=trust.BANNED, peer=peer)))
             return
         if peer not in self._links and len(self._links) >= self._links_max:
             out.append(Hangup(peer=peer, reason="links-full"))
@@ -247,11 +259,18 @@ class Membership:
             return
         self._links[peer] = event
         self._tell_heads(peer, out)
-        places = tuple(dict.fromkeys(place for place in (event.address, *event.addresses) if place))[:PLACES_MAX]
+        given = (place for place in (event.address, *event.addresses) if place and not is_via(place))
+        places = tuple(dict.fromkeys(given))[:PLACES_MAX]
         self._addresses.add(places, peer, now, kept=True, dial=False)
         self._addresses.rest(peer)
+        if event.path:
+            # Carried by bridges: a direct way is better, and looked for all the while.
+            self._addresses.retry(peer, now, soon=False, which=lambda place: not is_via(place))
+        if event.path and (seen := self._remembered.get(peer)):
+            # What it says through a bridge says less than what was seen of it.
+            places = tuple(dict.fromkeys((*places, *seen.addresses)))[:PLACES_MAX]
         self._remember(PeerSeen(node=peer, name=event.name, addresses=places), out)
-        out.append(Emit(notice=PeerUp(peer=peer, name=event.name, address=event.address)))
+        out.append(Emit(notice=PeerUp(peer=peer, name=event.name, address=_shown(event.address), path=event.path)))
         told = tuple(
             (other, others)
             for other in list(self._links)[-2 * TOLD_MAX :]
@@ -261,6 +280,28 @@ class Membership:
             out.append(Send(peer=peer, message=msg.Peers(addresses=told)))
         if event.minor < msg.TRUST_SINCE:
             self._tell_bans(peer, self._bans.signed, out)
+        out.extend(Send(peer=to, message=reach) for to, reach in self._reaching.link_up(event, self._links))
+
+    def _reach(self, peer: NodeId, message: msg.Reach, now: Mono, out: list[Effect]) -> None:
+        """Take in whom a bridge leads to. Of two nodes the one with the smaller id dials through it."""
+        if "bridge" not in self._links[peer].caps:
+            out.append(Drop(peer=peer, reason="ways, though it may not be a bridge"))
+            return
+        new, gone = self._reaching.heard(peer, message)
+        self._no_way(peer, gone)
+        for node in new:
+            if self._identity.node < node:
+                wanted = not (node in self._links or self.banned(node))
+                at = Mono(now + VIA_AFTER_S) if self._addresses.of(node) else now
+                self._addresses.add((via_address(peer, node),), node, at, kept=True, dial=wanted)
+
+    def _no_way(self, bridge: NodeId, nodes: list[NodeId]) -> None:
+        for node in nodes:
+            self._addresses.forget(via_address(bridge, node))
+
+    def path(self, bridge: NodeId, node: NodeId) -> tuple[NodeId, ...]:
+        """Return the bridges of a link to ``node`` that ``bridge`` carries, the nearest first, as far as it has told."""
+        return self._reaching.path(bridge, node) or (bridge,)
 
     def _say_full(self, out: list[Effect]) -> None:
         if not self._full:
@@ -276,9 +317,12 @@ class Membership:
         out.append(Record(row=seen))
 
     def _link_down(self, peer: NodeId, reason: str, now: Mono, out: list[Effect]) -> None:
-        if self._links.pop(peer, None) is None:
+        gone = self._links.pop(peer, None)
+        if gone is None:
             return
         self._full = False
+        self._no_way(peer, self._reaching.leave(peer))
+        out.extend(Send(peer=to, message=reach) for to, reach in self._reaching.link_down(gone, self._links))
         out.append(Emit(notice=PeerDown(peer=peer, reason=reason)))
         for what in ("heads", "bans"):
             self._compared.pop((peer, what), None)
@@ -291,10 +335,10 @@ class Membership:
     def _dial_failed(self, event: ev.DialFailed, now: Mono, out: list[Effect]) -> None:
         before = self._addresses.get(event.address)
         reason = "" if before is None else before.reason
-        wanted = event.node is None or not (event.node in self._links or self.banned(event.node))
+        wanted = event.node is None or not (self._has(event.node, event.address) or self.banned(event.node))
         place = self._addresses.failed(event.address, event.reason, now, dial=wanted)
         if place is not None and refusal(event.reason) and event.reason != reason:
-            out.append(Emit(notice=PeerRefused(address=event.address, reason=event.reason, peer=event.node)))
+            out.append(Emit(notice=PeerRefused(address=_shown(event.address), reason=event.reason, peer=event.node)))
         if event.reason == "self":
             self._addresses.forget(event.address)
 
@@ -306,10 +350,15 @@ class Membership:
             place = self._addresses.next(now)
             if place is None:
                 continue
-            if place.node is not None and place.node in self._links:
+            if place.node is not None and self._has(place.node, place.address):
                 self._addresses.arrived(place.address, place.node)
             else:
                 out.append(Dial(address=place.address, node=place.node))
+
+    def _has(self, node: NodeId, address: str) -> bool:
+        """Tell whether there is a link to that node already that is as good as one to that address would be."""
+        link = self._links.get(node)
+        return link is not None and (not link.path or is_via(address))
 
     # -- bans ---------------------------------------------------------------------------------------------------------
 
@@ -426,6 +475,11 @@ class Membership:
         assert len(self._remembered) <= REMEMBERED_MAX + len(self._links), "too many peers remembered"
         assert self._identity.node not in self._links, "linked to itself"
         assert all(peer in self._remembered for peer in self._links), "linked, but not remembered"
+
+
+def _shown(address: str) -> str:
+    """Return an address as people see it: none where only a bridge leads there."""
+    return "" if is_via(address) else address
 
 
 def refusal(reason: str) -> bool:

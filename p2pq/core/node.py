@@ -47,6 +47,9 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     owner: str
     address: str
+    """HOST:PORT; empty where it is only seen through bridges."""
+    path: tuple[NodeId, ...]
+    """The bridges that carry the link to it, the nearest first."""
     state: State
     reason: str
     """Why it is down or refused, as a stable phrase."""
@@ -90,6 +93,7 @@ class Node:
         wall: Wall,
         links_max: int = LINKS_MAX,
         keep_days: int = KEEP_DAYS,
+        bridging: bool = False,
     ) -> None:
         """Begin a life. The first ``handle`` is due at once: it says what the restored state asks for.
 
@@ -103,13 +107,14 @@ class Node:
             wall: the wall clock at ``now``; ``Tick(wall=...)`` corrects it.
             links_max: links to peers at most.
             keep_days: so long results are kept for an absent master.
+            bridging: carry links between peers that cannot reach each other.
 
         Raises:
             Reject: the restored state belongs to another key or mesh.
         """
         self._me = identity.node
         self._clock = WallClock(now, wall)
-        self._membership = Membership(identity, restored, links_max, rng, now, self._clock.at)
+        self._membership = Membership(identity, restored, links_max, rng, now, self._clock.at, bridging=bridging)
         self._queue = Queue(identity, settings, restored, entropy, now, wall)
         self._worker = Worker(identity, settings, restored, rng, entropy, self._clock.at)
         self._keep_ms = keep_days * DAY_MS
@@ -233,7 +238,7 @@ class Node:
                 | msg.Confirmed()
             ):
                 turn.take(self._worker.handle(event, now))
-            case msg.Peers() | msg.Heads() | msg.BansKnown() | msg.MeshKeys():
+            case msg.Peers() | msg.Reach() | msg.Heads() | msg.BansKnown() | msg.MeshKeys():
                 turn.take(self._membership.handle(event, now))
             case msg.Bans():
                 self._judge(turn, event, now)
@@ -268,6 +273,7 @@ class Node:
                     name=peer.name,
                     owner=peer.owner,
                     address=peer.address,
+                    path=peer.path,
                     state=peer.state,
                     reason=peer.reason,
                     slots=slots,
@@ -321,6 +327,10 @@ class Node:
     def mesh_key_at(self) -> Wall:
         """Return when the newest mesh key was made; 0 where that is not known."""
         return self._membership.mesh_keys.newest_at
+
+    def path(self, bridge: NodeId, node: NodeId) -> tuple[NodeId, ...]:
+        """Return the bridges of a link to ``node`` that ``bridge`` carries, the nearest first."""
+        return self._membership.path(bridge, node)
 
     def jobs(self) -> list[JobSnapshot]:
         """Return the jobs submitted here that have not ended."""

@@ -55,9 +55,9 @@ class Queue:
         self._clock = WallClock(now, wall)
         self._began = now
         self._recall_at = now
-        self._crew = Crew(identity.node)
+        self._crew = crew = Crew(identity.node)
         self._announcer = Announcer(identity.node)
-        self._book = CollectingBook(identity.node, settings, restored, self._clock, self._crew.other_is_able, now)
+        self._book = CollectingBook(identity.node, settings, restored, self._clock, crew.other_is_able, crew.path, now)
         self._out = self._book.out
 
     # -- the machine ----------------------------------------------------------------------------------------------------

@@ -52,6 +52,8 @@ class LeaseGranted(_Row, frozen=True, kw_only=True):
     attempt: int
     worker: NodeId
     wall: Wall
+    via: tuple[NodeId, ...] = ()
+    """The bridges that carry the link to the worker, the nearest first."""
 
 
 class LeaseEnded(_Row, frozen=True, kw_only=True):

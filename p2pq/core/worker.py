@@ -226,7 +226,7 @@ class Worker:
     def _link_up(self, event: ev.LinkUp, now: Mono, out: list[fx.Effect]) -> None:
         self._link_down(event.peer)
         if "submit" in event.caps:
-            self._asking.linked(event.peer)
+            self._asking.linked(event.peer, far=bool(event.path))
         self._reports.link_up(event, self._offering, now, out, draining=self._draining)
         self._waking.linked(event.peer, now, out)
 
@@ -252,7 +252,7 @@ class Worker:
         except Reject as reject:
             out.append(fx.Drop(peer=master.node, reason=reject.reason, close=True))
             return
-        asked = self._asking.answer(master.node, grant.nonce)
+        asked = self._asking.answer(master.node, grant.nonce, now)
         if asked is None:
             self._decline(master, grant, grants.Declined("late", ""), out)
             return

@@ -72,6 +72,8 @@ class Parts:
     stop: Callable[[bool], None]
     keep_days: int
     """So long results are kept for an absent master."""
+    bridge: bool = False
+    """It is to carry links between peers, whether its certificate lets it or not."""
     held: Callable[[str], AbstractContextManager[object]] = nullcontext
     """Takes no submission while it is open; says why."""
     isolation: IsolationReport | None = None
@@ -163,6 +165,7 @@ class Admin:
             free=peer.free if peer.state == "up" else None,
             has_work=peer.has_work,
             mesh=p.keys.state.name if peer.state == "up" else "",
+            via=tuple(map(p.scheduler.name_of, peer.path)),
             owner=peer.owner,
             reason=peer.reason or ("" if peer.profile is None else peer.profile.reason),
         )
@@ -315,6 +318,7 @@ class Admin:
             self._certificate(),
             self._listening(),
             self._mdns(),
+            *self._bridge(),
             *self._peer_findings(),
         ):
             await send(finding)
@@ -412,6 +416,21 @@ class Admin:
             detail=discovery.problem or "looking for peers by mDNS, and seen by them",
             suggestion="use --peer HOST:PORT where multicast does not get through" if discovery.problem else "",
         )
+
+    def _bridge(self) -> list[Finding]:
+        if not self._p.bridge:
+            return []
+        may = "bridge" in self._p.keys.cert.caps
+        detail = f"carries links between peers, {self._p.links.relays.carried} now"
+        todo = "let it join again with a code of `p2pq invite --caps work,submit,bridge`, or start it without --bridge"
+        return [
+            Finding(
+                check="bridge",
+                ok=may,
+                detail=detail if may else "is to be a bridge, but its certificate does not let it",
+                suggestion="" if may else todo,
+            )
+        ]
 
     def _peer_findings(self) -> list[Finding]:
         p = self._p

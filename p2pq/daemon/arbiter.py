@@ -25,6 +25,7 @@ class Existing(Protocol):
     info: PeerInfo
     dialled: bool
     up_at: float
+    path: tuple[NodeId, ...]
 
 
 class Arbiter:
@@ -38,11 +39,15 @@ class Arbiter:
         self.dialling: set[NodeId] = set()
         """Peers that have got our message 3 and have not answered yet."""
 
-    def may_finish(self, info: PeerInfo, existing: Existing | None) -> bool:
-        """Tell, as the one that dials, whether to send message 3."""
-        return info.node not in self.dialling and (existing is None or existing.info.boot != info.boot)
+    def may_finish(self, info: PeerInfo, existing: Existing | None, *, direct: bool = True) -> bool:
+        """Tell, as the one that dials, whether to send message 3. A direct link takes the place of one that bridges carry."""
+        if info.node in self.dialling:
+            return False
+        return existing is None or existing.info.boot != info.boot or (direct and bool(existing.path))
 
-    def why_not(self, info: PeerInfo, existing: Existing | None, count: int, now: float) -> str | None:
+    def why_not(
+        self, info: PeerInfo, existing: Existing | None, count: int, now: float, *, direct: bool = True
+    ) -> str | None:
         """Return, as the one that was dialled, why this member gets no link; None if it does and replaces the existing one.
 
         Args:
@@ -50,6 +55,7 @@ class Arbiter:
             existing: the link to it that stands, if any.
             count: how many links stand.
             now: on the clock of ``Existing.up_at``.
+            direct: no bridge carries the new one.
         """
         if info.boot in self._boots.get(info.node, ())[:-1]:
             # A life of this node that another has replaced: two copies of one home take turns.
@@ -59,6 +65,8 @@ class Arbiter:
             return ALREADY
         if existing is None:
             return FULL if count >= self._links_max else None
+        if direct and existing.path:
+            return None
         young = now - existing.up_at < SIMULTANEOUS_S
         if existing.dialled and smaller and young and existing.info.boot == info.boot:
             return ALREADY

@@ -19,6 +19,8 @@ VERSION: Final = "version"
 ALREADY: Final = "already-linked"
 FULL: Final = "links-full"
 BAD_ADDRESS: Final = "bad-address"
+NO_WAY: Final = "no-way"
+OTHER_NODE: Final = "other-node"
 
 SENTENCES: Final[dict[str, str]] = {
     NO_ANSWER: "Nothing answered in time: the machine is off, or a firewall drops the port.",
@@ -31,6 +33,8 @@ SENTENCES: Final[dict[str, str]] = {
     ALREADY: "There is a link to this node already.",
     FULL: "It has as many links as it allows (node.links_max).",
     BAD_ADDRESS: "That is not HOST:PORT.",
+    NO_WAY: "The bridge between the two does not carry a link to it now; it will be tried again.",
+    OTHER_NODE: "The bridge leads to another node than the one that was asked for.",
 }
 """What each reason means."""
 
@@ -49,6 +53,15 @@ _ERRNOS: Final = {
 TOTAL_S: Final = 120.0
 WS_MESSAGE_MAX: Final = session.RECORD_BYTES_MAX + 1
 """aiohttp refuses messages of this length or more."""
+
+
+class NoWay(OSError):  # noqa: N818  a bridge's answer, not an error
+    """A bridge does not carry a link."""
+
+    def __init__(self, reason: str) -> None:
+        """Keep the bridge's word for why."""
+        super().__init__(f"the bridge says {reason}")
+        self.reason = reason
 
 
 class Redirected(aiohttp.ClientError):
@@ -115,6 +128,8 @@ def dial_reason(error: BaseException) -> str:  # noqa: PLR0911  one line for eac
             return UNKNOWN_HOST
         case TimeoutError():
             return NO_ANSWER
+        case NoWay():
+            return NO_WAY
         case OSError():
             return _ERRNOS.get(error.errno or 0, UNREACHABLE)
         case ValueError():  # InvalidURL is one too

@@ -85,6 +85,22 @@ class _Guest:
     """None once admitted."""
 
 
+def runner(app: web.Application, close_s: float) -> web.AppRunner:
+    """Return what serves peers: nothing is logged of requests, headers are bounded, and it ends within ``close_s``."""
+    return web.AppRunner(
+        app,
+        handle_signals=False,
+        access_log=None,
+        logger=http_log,
+        max_line_size=1024,
+        max_field_size=2048,
+        max_headers=24,
+        keepalive_timeout=75,
+        lingering_time=0,
+        shutdown_timeout=close_s,
+    )
+
+
 class Gate:
     """Accepts connections and hands them to an aiohttp server."""
 

@@ -41,21 +41,7 @@ from p2pq.errors import LinkError, LocalProtocolError, Reject, StorageError
 from p2pq.model.config import Settings
 from p2pq.model.ids import Mono, NodeId, Wall, short, to_text
 from p2pq.model.notice import MeshKeyRotated, NodeWoke
-from p2pq.wire.messages import (
-    BlobGone,
-    BlobPush,
-    BlobTickets,
-    BlobWant,
-    LogData,
-    LogStop,
-    LogWant,
-    Message,
-    Ping,
-    Pong,
-    Renewed,
-    RenewWant,
-    ServiceMessage,
-)
+from p2pq.wire import messages as msg
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +83,11 @@ class Lasting:
     features: frozenset[str] = frozenset()
     duplicate: str = ""
     """A sentence, when another node uses this node's key."""
+
+    @property
+    def bridging(self) -> bool:
+        """Whether it carries links for others: it is told to, and its certificate says that it may."""
+        return self.settings.bridge.enabled and "bridge" in self.keys.cert.caps
 
 
 class Generation:
@@ -142,6 +133,7 @@ class Generation:
             now=now,
             wall=wall,
             seed=os.urandom(draws.SEED_BYTES),
+            bridging=app.bridging,
         )
         recorded = settings.log.flight
         try:
@@ -175,13 +167,15 @@ class Generation:
             listen=app.listen,
             links_max=settings.node.links_max,
             software=SOFTWARE,
+            bridging=app.bridging,
+            path=self.node.path,
         )
         self._cleanup.push_async_callback(self.links.close)
         self.scheduler = Scheduler(self.node, me=keys.node, name=keys.cert.name, mono=app.mono)
         for peer in restored.peers:
             self.scheduler.remember(peer.node, peer.name)
         self.transfers = Transfers(
-            self.blobs, self.links.http, self._say, tasks=group, clock=app.mono, entropy=os.urandom
+            self.blobs, self.links.http, self._say, tasks=group, clock=app.mono, bridging=app.bridging
         )
         self.discovery: Discovery | None = None
         self.invitations = Invitations(
@@ -298,6 +292,7 @@ class Generation:
             restart=self._restart,
             stop=app.stop,
             keep_days=app.settings.store.keep_days,
+            bridge=app.settings.bridge.enabled,
             isolation=app.isolation,
             duplicate=app.duplicate,
         )
@@ -359,7 +354,7 @@ class Generation:
         match event:
             case ev.LinkUp(peer=peer):
                 address = event.address if event.dialled else netinfo.join(self.links.remote_ip(peer), 0)
-                self.transfers.link_up(peer, event.dialled, address)
+                self.transfers.link_up(peer, event.dialled, address, next(iter(event.path), None))
                 self.scheduler.remember(peer, event.name)
             case ev.LinkDown(peer=peer):
                 self.transfers.link_down(peer)
@@ -411,25 +406,33 @@ class Generation:
             case _:
                 assert_never(effect)
 
-    def _say(self, peer: NodeId, message: Message) -> None:
+    def _say(self, peer: NodeId, message: msg.Message) -> None:
         try:
             self.links.send(peer, message)
         except LocalProtocolError as error:
             # Decided for a link whose place one of an older version has taken since; anything else would be a bug.
             self._telemetry.event(logging.ERROR, "message.too-new", limit=peer, peer=peer, message=str(error))
 
-    def _service(self, peer: NodeId, message: ServiceMessage) -> None:
+    def _service(self, peer: NodeId, message: msg.ServiceMessage) -> None:
         """Take a message that the core does not decide on."""
         match message:
-            case BlobWant() | BlobTickets() | BlobPush() | BlobGone():
+            case msg.BlobWant() | msg.BlobTickets() | msg.BlobPush() | msg.BlobGone():
                 try:
                     self.transfers.on_message(peer, message)
                 except Reject as error:
                     self._telemetry.drop(fx.Drop(peer=peer, reason=error.reason, close=True))
                     self.links.hangup(peer, error.reason)
-            case LogWant() | LogData() | LogStop():
+            case msg.LogWant() | msg.LogData() | msg.LogStop():
                 self.logs.on_message(peer, message)
-            case Ping() | Pong() | RenewWant() | Renewed():
+            case (
+                msg.Ping()
+                | msg.Pong()
+                | msg.RenewWant()
+                | msg.Renewed()
+                | msg.RelayWant()
+                | msg.RelayOffer()
+                | msg.RelayRefused()
+            ):
                 raise LinkError("links answer these themselves")
             case _:
                 assert_never(message)

@@ -14,7 +14,7 @@ import msgspec
 
 from p2pq.core.records import RestoredJob
 from p2pq.daemon import restoring, sqlite
-from p2pq.model.ids import JOB_ID_BYTES, JobId, LeaseId, NodeId, Wall, to_text
+from p2pq.model.ids import JOB_ID_BYTES, NODE_ID_BYTES, JobId, LeaseId, NodeId, Wall, to_text
 from p2pq.model.job import JobState, Outcome, TaskState
 from p2pq.wire.objects import ResultItem
 
@@ -118,6 +118,8 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome | None = None
     counted: bool = True
     """Whether its end counts: a failure against the task, a fault against the limit of faults."""
+    via: tuple[NodeId, ...] = ()
+    """The bridges that carried the link to the worker when it was granted, the nearest first."""
 
 
 class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,7 +149,8 @@ SELECT jobs.job, submitted, extra, jobs.state, jobs.ended, cancelled,
 FROM jobs LEFT JOIN extras USING (job) WHERE NOT pruned
 """
 _ATTEMPT: Final = (
-    "a.task, a.attempt, a.epoch, a.counter, a.worker, a.granted, a.ended, a.fault, a.detail, a.outcome, a.counted"
+    "a.task, a.attempt, a.epoch, a.counter, a.worker, a.granted, a.ended, a.fault, a.detail, a.outcome, a.counted, "
+    "a.via"
 )
 _EXTRA: Final = msgspec.msgpack.Decoder(JobExtra)
 _OUTCOME: Final = msgspec.msgpack.Decoder(Outcome)
@@ -344,7 +347,7 @@ def _task_row(row: tuple[Any, ...]) -> TaskRow:
 
 
 def _attempt_row(row: tuple[Any, ...]) -> AttemptRow:
-    task, attempt, epoch, counter, worker, granted, ended, fault, detail, outcome, counted = row
+    task, attempt, epoch, counter, worker, granted, ended, fault, detail, outcome, counted, via = row
     return AttemptRow(
         task=task,
         attempt=attempt,
@@ -356,4 +359,5 @@ def _attempt_row(row: tuple[Any, ...]) -> AttemptRow:
         detail=detail,
         outcome=None if outcome is None else _OUTCOME.decode(outcome),
         counted=bool(counted),
+        via=tuple(NodeId(via[at : at + NODE_ID_BYTES]) for at in range(0, len(via or b""), NODE_ID_BYTES)),
     )

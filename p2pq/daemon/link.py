@@ -98,6 +98,7 @@ class Link:
         address: str,
         remote_ip: str,
         limits: LinkLimits,
+        path: tuple[NodeId, ...] = (),
     ) -> None:
         """Take over a stream whose handshake is complete."""
         self._stream = stream
@@ -115,6 +116,8 @@ class Link:
         self.dialled = dialled
         self.address = address
         self.remote_ip = remote_ip
+        self.path = path
+        """The bridges that carry it, the nearest first."""
         self.up_at = self.heard_at = self.pinged_at = self._loop.time()
         self.ping_number = 0
         self.writing_since: float | None = None

@@ -8,34 +8,29 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Final, get_args
 
 import aiohttp
 from aiohttp import web
 
+from p2pq.core import reaching
 from p2pq.core.events import DialFailed, Event, LinkDown, LinkUp, Received
 from p2pq.daemon import gate, link, netinfo
 from p2pq.daemon.arbiter import Arbiter
-from p2pq.daemon.dialing import (
-    ALREADY,
-    SENTENCES,
-    UPGRADE_REQUIRED,
-    WS_MESSAGE_MAX,
-    dial_reason,
-    make_session,
-    open_stream,
-)
+from p2pq.daemon.dialing import OTHER_NODE, UPGRADE_REQUIRED, WS_MESSAGE_MAX, dial_reason, make_session, open_stream
 from p2pq.daemon.gate import Gate, GateLimits
 from p2pq.daemon.identity import NodeKeys
-from p2pq.daemon.link import Link, LinkLimits
-from p2pq.daemon.refusals import Refusals
+from p2pq.daemon.link import Link, LinkLimits, Stream
+from p2pq.daemon.refusals import AlreadyLinked, GaveUp, OtherNode, Refusals
+from p2pq.daemon.relays import Relays
 from p2pq.daemon.renewal import Renewals
 from p2pq.errors import LinkError
 from p2pq.model.ids import NodeId, Wall
 from p2pq.model.notice import Notice
+from p2pq.wire import messages as msg
 from p2pq.wire import session, trust
-from p2pq.wire.messages import CoreMessage, Message, Peers, Ping, Pong, Renewed, RenewWant, ServiceMessage
 from p2pq.wire.session import HandshakeRefused, PeerInfo
 
 LINK_PATH: Final = "/p2pq/1/link"
@@ -44,20 +39,7 @@ FALL_BACK_S: Final = 0.5
 """Between two mesh keys tried at one address: as often as the gate there lets one address in (``GateLimits``)."""
 
 
-_CORE: Final = frozenset(get_args(CoreMessage))
-
-
-class AlreadyLinked(HandshakeRefused):
-    """Who answered is linked already, by another address or the other way round."""
-
-    def __init__(self, node: NodeId) -> None:
-        """Keep who it is: the core then knows that the address leads nowhere new."""
-        super().__init__(ALREADY, SENTENCES[ALREADY])
-        self.node = node
-
-
-class GaveUp(HandshakeRefused):
-    """Who dialled knows the mesh key and left before message 3, as a peer does that finds a link to us: nothing to tell of."""
+_CORE: Final = frozenset(get_args(msg.CoreMessage))
 
 
 class Links:
@@ -69,7 +51,7 @@ class Links:
         group: asyncio.TaskGroup,
         *,
         post: Callable[[Event], None],
-        service: Callable[[NodeId, ServiceMessage], None],
+        service: Callable[[NodeId, msg.ServiceMessage], None],
         notice: Callable[[Notice], None],
         wall: Callable[[], Wall],
         is_banned: trust.IsBanned = lambda _: False,
@@ -81,6 +63,8 @@ class Links:
         limits: LinkLimits | None = None,
         gate_limits: GateLimits | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
+        bridging: bool = False,
+        path: Callable[[NodeId, NodeId], tuple[NodeId, ...]] = lambda bridge, _: (bridge,),
     ) -> None:
         """Prepare everything; nothing is opened yet.
 
@@ -88,7 +72,7 @@ class Links:
             keys: who this node is.
             group: owns the tasks of all links.
             post: takes events for the core.
-            service: takes messages that a daemon service answers (all but Ping, Pong and renewals).
+            service: takes messages that a daemon service answers (all but pings, renewals and relays).
             notice: takes facts for people: PeerRefused, at most one per second for one peer and reason.
             wall: reads the clock.
             is_banned: whether a node is out, as far as the core knows.
@@ -100,6 +84,8 @@ class Links:
             limits: of each link.
             gate_limits: of the door.
             entropy: fresh random bytes.
+            bridging: carry links between peers.
+            path: the bridges of a link that one carries to a node, the nearest first.
         """
         self._keys, self._group, self._post, self._service = keys, group, post, service
         self._wall, self._is_banned, self._psks = wall, is_banned, psks
@@ -111,18 +97,7 @@ class Links:
         self._gate = Gate(gate_limits or GateLimits(), refused=self._refusals.add, known=self._is_linked_ip)
         self._app = web.Application(middlewares=[gate.no_browsers, self._admit_members], client_max_size=4096)
         self._app.router.add_get("/p2pq/{version}/link", self._answer)
-        self._runner = web.AppRunner(
-            self._app,
-            handle_signals=False,
-            access_log=None,
-            logger=gate.http_log,
-            max_line_size=1024,
-            max_field_size=2048,
-            max_headers=24,
-            keepalive_timeout=75,
-            lingering_time=0,
-            shutdown_timeout=self._limits.close_s,
-        )
+        self._runner = gate.runner(self._app, self._limits.close_s)
         self._links: dict[NodeId, Link] = {}
         self._arbiter = Arbiter(keys.node, links_max)
         self._renewals = Renewals(keys, wall)
@@ -135,6 +110,10 @@ class Links:
         """What was refused or lost, by reason."""
         self.addresses: tuple[str, ...] = ()
         """Where this node says that it listens; set anew when interfaces change."""
+        self._path = path
+        self.relays = Relays(keys.node, self, self._respond, entropy, close_s=self._limits.close_s, bridging=bridging)
+        """What bridges carry for this node, and it for others."""
+        self._app.router.add_routes([self.relays.route()])
 
     # -- the door ---------------------------------------------------------------------------------------------------------
 
@@ -154,8 +133,8 @@ class Links:
         server = self._runner.server
         if server is None:
             raise LinkError("the peer server did not start")
-        self._spawn(self._gate.serve(self._listener, server), "gate")
-        self._spawn(self._look_after(), "links")
+        self.spawn(self._gate.serve(self._listener, server), "gate")
+        self.spawn(self._look_after(), "links")
 
     async def close(self, reason: str = link.LEAVING) -> None:
         """Say BYE to everyone and close the door. Takes at most a second or two."""
@@ -187,7 +166,7 @@ class Links:
 
     # -- what the driver and the services use -----------------------------------------------------------------------------
 
-    def send(self, peer: NodeId, message: Message) -> None:
+    def send(self, peer: NodeId, message: msg.Message) -> None:
         """Say something to a linked peer, as ``Link.send`` does; nothing where there is no link (the core hears LinkDown)."""
         if found := self._links.get(peer):
             found.send(message)
@@ -197,7 +176,7 @@ class Links:
     def dial(self, address: str, node: NodeId | None = None) -> None:
         """Try to link to whoever listens there; ends in LinkUp or DialFailed."""
         if not self._closing:
-            self._spawn(self._dial(address, node), "link dial")
+            self.spawn(self._dial(address, node), "link dial")
 
     def hangup(self, peer: NodeId, reason: str) -> None:
         """End a link politely."""
@@ -205,43 +184,37 @@ class Links:
             found.close(reason)
             self._down(found)
 
-    def is_up(self, peer: NodeId) -> bool:
-        """Whether a link to that peer stands."""
-        return peer in self._links
-
     def peers(self) -> tuple[NodeId, ...]:
         """All linked peers."""
         return tuple(self._links)
 
     def info(self, peer: NodeId) -> PeerInfo | None:
         """Who that is, if linked."""
-        found = self._links.get(peer)
-        return found.info if found else None
+        return self._links[peer].info if peer in self._links else None
 
     def rtt(self, peer: NodeId) -> float | None:
         """Seconds of the last round trip, if linked and measured."""
-        found = self._links.get(peer)
-        return found.rtt if found else None
+        return self._links[peer].rtt if peer in self._links else None
 
     def link_dialled(self, peer: NodeId) -> bool:
         """Whether this node dialled that link: then it is this node that can reach the peer by HTTP."""
-        found = self._links.get(peer)
-        return found.dialled if found else False
+        return self._links[peer].dialled if peer in self._links else False
+
+    def link_path(self, peer: NodeId) -> tuple[NodeId, ...]:
+        """The bridges that carry that link, the nearest first; none where it is direct, or where there is none."""
+        return self._links[peer].path if peer in self._links else ()
 
     def address(self, peer: NodeId) -> str:
         """Where that link was dialled, or where the peer says that it listens; empty if not known."""
-        found = self._links.get(peer)
-        return found.address if found else ""
+        return self._links[peer].address if peer in self._links else ""
 
     def remote_ip(self, peer: NodeId) -> str:
         """The IP address at the other end; empty if not linked."""
-        found = self._links.get(peer)
-        return found.remote_ip if found else ""
+        return self._links[peer].remote_ip if peer in self._links else ""
 
     def pending(self, peer: NodeId) -> int:
         """Bytes that wait to be sent to that peer; senders of bulk (logs) hold back above some MiB."""
-        found = self._links.get(peer)
-        return found.pending_bytes if found else 0
+        return self._links[peer].pending_bytes if peer in self._links else 0
 
     @web.middleware
     async def _admit_members(self, request: web.Request, handler: gate.Handler) -> web.StreamResponse:
@@ -265,19 +238,31 @@ class Links:
         if (no_stream := await gate.upgrade(stream, request)) is not None:
             return no_stream
         ip = netinfo.plain_ip(request.remote or "")
+        await self._respond(stream, (), None, ip, request.transport)
+        return stream
+
+    async def _respond(
+        self,
+        stream: Stream,
+        path: tuple[NodeId, ...],
+        node: NodeId | None,
+        ip: str = "",
+        transport: asyncio.Transport | None = None,
+    ) -> None:
+        """Shake hands with who dialled, and carry the link; with nobody else than ``node`` where one is named."""
         responder = session.Responder(self._local(), self._mesh(), self._entropy)
         try:
             # The gate's own clock has stopped where a member is linked from this address.
             async with asyncio.timeout(self._limits.handshake_s):
-                accepted = await self._receive_hello(stream, responder, ip)
+                accepted = await self._receive_hello(stream, responder, ip, path, node)
         except TimeoutError:
             self._refusals.add(ip, gate.TOO_SLOW)
             link.cut(stream)
-            return stream
+            return
         except GaveUp as left:
             self.counters[left.reason] += 1
             link.cut(stream)
-            return stream
+            return
         except HandshakeRefused as refusal:
             self._refusals.add(ip, refusal.reason, responder.peer.node if responder.peer else None)
             for record in refusal.farewell:
@@ -286,19 +271,20 @@ class Links:
                 await stream.close()
             else:
                 link.cut(stream)  # nothing to say, nothing to wait for
-            return stream
-        self._gate.admit(request.transport)
+            return
+        self._gate.admit(transport)
         self._establish(accepted)
-        accepted.send(Ping(number=0))
+        accepted.send(msg.Ping(number=0))
         task = asyncio.current_task()
         if task is not None:
             task.set_name("link accepted")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         await self._carry(accepted)
-        return stream
 
-    async def _receive_hello(self, stream: web.WebSocketResponse, responder: session.Responder, ip: str) -> Link:
+    async def _receive_hello(
+        self, stream: Stream, responder: session.Responder, ip: str, path: tuple[NodeId, ...], node: NodeId | None
+    ) -> Link:
         await link.try_send(stream, responder.receive(await link.handshake_message(stream, responder), self._wall()))
         try:
             last = await link.handshake_message(stream, responder)
@@ -309,12 +295,12 @@ class Links:
         if info is None or channel is None:
             raise responder.closed()
         address = netinfo.dialable(info.addresses, ip)
-        limits = self._limits
-        accepted = Link(stream, channel, info, dialled=False, address=address, remote_ip=ip, limits=limits)
-        existing = self._links.get(info.node)
-        reason = self._arbiter.why_not(info, existing, len(self._links), self._loop.time())
-        if self._closing:
-            reason = link.LEAVING
+        found = (stream, channel, info)
+        accepted = Link(*found, dialled=False, address=address, remote_ip=ip, limits=self._limits, path=path)
+        existing, now = self._links.get(info.node), self._loop.time()
+        reason = self._arbiter.why_not(info, existing, len(self._links), now, direct=not path)
+        if self._closing or node not in (None, info.node):
+            reason = link.LEAVING if self._closing else OTHER_NODE
         if reason is not None:
             raise HandshakeRefused(reason, reason, accepted.last_words(reason))
         return accepted
@@ -323,64 +309,78 @@ class Links:
 
     async def _dial(self, address: str, node: NodeId | None) -> None:
         said = False
-        try:
-            dialled, first = await self._connect(address)
-        except HandshakeRefused as refusal:
-            reason, said = refusal.reason, isinstance(refusal, link.SaidByPeer)
-            node = refusal.node if isinstance(refusal, AlreadyLinked) else node
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            reason = dial_reason(error)
-        else:
-            self._establish(dialled)
-            dialled.ping()
-            for message in first:
-                self._deliver(dialled, message)
-            await self._carry(dialled)
-            return
+        async with AsyncExitStack() as until_it_ends:
+            try:
+                dialled, first = await self._connect(address, until_it_ends)
+            except HandshakeRefused as refusal:
+                reason, said = refusal.reason, isinstance(refusal, link.SaidByPeer)
+                node = refusal.node if isinstance(refusal, AlreadyLinked) else node
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+                reason = dial_reason(error)
+            else:
+                self._establish(dialled)
+                dialled.ping()
+                for message in first:
+                    self._deliver(dialled, message)
+                await self._carry(dialled)
+                return
         self.counters[reason] += 1
         if reason == session.DUPLICATE_KEY:
             self._refusals.duplicate(f"{address} is linked to another node that" if said else address)
         self._post(DialFailed(address=address, reason=reason, node=node))
 
-    async def _connect(self, address: str) -> tuple[Link, list[Message]]:
+    async def _connect(self, address: str, until_it_ends: AsyncExitStack) -> tuple[Link, list[msg.Message]]:
         """Dial with the newest mesh key; then with each earlier one, for who was away when the key was rotated."""
         *newer, oldest = self._mesh().psks
         for psk in newer:
             try:
-                return await self._connect_by(address, psk)
+                return await self._connect_by(address, psk, until_it_ends)
             except HandshakeRefused as refusal:
                 if refusal.reason != session.REFUSED_EARLY:
                     raise
             await asyncio.sleep(FALL_BACK_S)
-        return await self._connect_by(address, oldest)
+        return await self._connect_by(address, oldest, until_it_ends)
 
-    async def _connect_by(self, address: str, psk: bytes) -> tuple[Link, list[Message]]:
+    async def _connect_by(
+        self, address: str, psk: bytes, until_it_ends: AsyncExitStack
+    ) -> tuple[Link, list[msg.Message]]:
         """Dial, shake hands, and wait for the responder's first record."""
+        if reaching.is_via(address):
+            bridge, node = reaching.parse_via(address)
+            async with AsyncExitStack() as attempt:
+                relayed = await attempt.enter_async_context(self.relays.open(bridge, node))
+                async with asyncio.timeout(self._limits.handshake_s):
+                    found = await self._introduce(relayed, address, psk, self._path(bridge, node), node)
+                until_it_ends.push_async_exit(attempt.pop_all())
+                return found
         async with asyncio.timeout(self._limits.handshake_s):
             stream = await open_stream(self.http, address, LINK_PATH, self._limits.close_s)
             try:
-                return await self._introduce(stream, address, psk)
+                return await self._introduce(stream, address, psk, ())
             except BaseException:
                 link.cut(stream)
                 await stream.close()
                 raise
 
     async def _introduce(
-        self, stream: aiohttp.ClientWebSocketResponse, address: str, psk: bytes
-    ) -> tuple[Link, list[Message]]:
+        self, stream: Stream, address: str, psk: bytes, path: tuple[NodeId, ...], node: NodeId | None = None
+    ) -> tuple[Link, list[msg.Message]]:
         initiator = session.Initiator(self._local(), replace(self._mesh(), psks=(psk,)), self._entropy)
         await stream.send_bytes(initiator.start())
         answer = initiator.receive(await link.handshake_message(stream, initiator), self._wall())
         info, channel = initiator.peer, initiator.channel
         if info is None or channel is None:
             raise initiator.closed()
-        if not self._arbiter.may_finish(info, self._links.get(info.node)):
+        if node not in (None, info.node):
+            raise OtherNode
+        if not self._arbiter.may_finish(info, self._links.get(info.node), direct=not path):
             raise AlreadyLinked(info.node)
         self._arbiter.dialling.add(info.node)
         try:
             await stream.send_bytes(answer)
-            ip = netinfo.plain_ip(str((stream.get_extra_info("peername") or ("",))[0]))
-            dialled = Link(stream, channel, info, dialled=True, address=address, remote_ip=ip, limits=self._limits)
+            ip = "" if path else netinfo.plain_ip(str((stream.get_extra_info("peername") or ("",))[0]))
+            found = (stream, channel, info)
+            dialled = Link(*found, dialled=True, address=address, remote_ip=ip, limits=self._limits, path=path)
             return dialled, dialled.first(await link.handshake_message(stream, initiator))
         finally:
             self._arbiter.dialling.discard(info.node)
@@ -406,6 +406,7 @@ class Links:
                 address=new.address,
                 dialled=new.dialled,
                 addresses=netinfo.hints(info.addresses, new.remote_ip),
+                path=new.path,
             )
         )
         self._renewals.ask(new)
@@ -427,22 +428,24 @@ class Links:
         self.counters[ended.reason or link.CUT] += 1
         self._post(LinkDown(peer=ended.peer, reason=reason))
 
-    def _deliver(self, heard: Link, message: Message) -> None:
-        if isinstance(message, Peers):
-            message = Peers(addresses=netinfo.worth_a_try(message.addresses, heard.remote_ip))
+    def _deliver(self, heard: Link, message: msg.Message) -> None:
+        if isinstance(message, msg.Peers):
+            message = msg.Peers(addresses=netinfo.worth_a_try(message.addresses, heard.remote_ip))
         if type(message) in _CORE:
             self._post(Received(peer=heard.peer, message=message))  # type: ignore[arg-type]  # checked by type
             return
         match message:
-            case Ping():
-                heard.send(Pong(number=message.number, wall=self._wall()))
-            case Pong():
+            case msg.Ping():
+                heard.send(msg.Pong(number=message.number, wall=self._wall()))
+            case msg.Pong():
                 if message.number == heard.ping_number:
                     heard.rtt = self._loop.time() - heard.pinged_at
-            case RenewWant():
+            case msg.RenewWant():
                 self._count(self._renewals.answer(heard, message), heard)
-            case Renewed():
+            case msg.Renewed():
                 self._count(self._renewals.keep(message), heard)
+            case msg.RelayWant() | msg.RelayOffer() | msg.RelayRefused():
+                self.relays.handle(heard.peer, message)
             case _:
                 self._service(heard.peer, message)  # type: ignore[arg-type]  # all that is left
 
@@ -489,7 +492,8 @@ class Links:
         if reason is not None:
             self._refusals.add(peer.remote_ip, reason, peer.peer)
 
-    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+    def spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+        """Run something for as long as the links are open."""
         task = self._group.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -31,6 +31,7 @@ CREATE INDEX leases_task ON leases (n, task);
 ALTER TABLE kept ADD COLUMN owner TEXT NOT NULL DEFAULT '';
 ALTER TABLE tasks ADD COLUMN checkpoint INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE mesh_keys (place INTEGER PRIMARY KEY, signed BLOB NOT NULL);
+ALTER TABLE attempts ADD COLUMN via BLOB;
 """,
 }
 """Format -> the statements that make the next one of it."""

@@ -4,13 +4,35 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from p2pq.daemon.dialing import ALREADY
+from p2pq.daemon.dialing import ALREADY, OTHER_NODE, SENTENCES
 from p2pq.model.ids import NodeId
 from p2pq.model.notice import Notice, PeerRefused
 from p2pq.wire import session
+from p2pq.wire.session import HandshakeRefused
 
 NOTES_KEPT: Final = 1024
 NOTE_EVERY_S: Final = 1.0
+
+
+class AlreadyLinked(HandshakeRefused):
+    """Who answered is linked already, by another address or the other way round."""
+
+    def __init__(self, node: NodeId) -> None:
+        """Keep who it is: the core then knows that the address leads nowhere new."""
+        super().__init__(ALREADY, SENTENCES[ALREADY])
+        self.node = node
+
+
+class OtherNode(HandshakeRefused):
+    """A bridge leads to another member than it was asked for."""
+
+    def __init__(self) -> None:
+        """Take the sentence for it."""
+        super().__init__(OTHER_NODE, SENTENCES[OTHER_NODE])
+
+
+class GaveUp(HandshakeRefused):
+    """Who dialled knows the mesh key and left before message 3, as a peer does that finds a link to us: nothing to tell of."""
 
 
 class Refusals:

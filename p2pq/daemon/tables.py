@@ -97,6 +97,7 @@ CREATE TABLE attempts (
     outcome BLOB,
     result BLOB,
     counted INTEGER NOT NULL DEFAULT 1,
+    via BLOB,
     UNIQUE (n, task, attempt)
 );
 CREATE TABLE leases (
@@ -306,9 +307,9 @@ class Tables:
         )
         self._db.execute(
             # After a repair an attempt may begin anew under its old lease, or another one may have got its number.
-            "INSERT OR REPLACE INTO attempts (n, task, attempt, epoch, counter, worker, granted) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (number, row.task, row.attempt, epoch, counter, row.worker, row.wall),
+            "INSERT OR REPLACE INTO attempts (n, task, attempt, epoch, counter, worker, granted, via) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (number, row.task, row.attempt, epoch, counter, row.worker, row.wall, b"".join(row.via) or None),
         )
 
     def _lease_ended(self, row: LeaseEnded, wall: Wall) -> None:

@@ -202,7 +202,13 @@ def _told(notice: Notice) -> _Told:  # noqa: C901, PLR0911, PLR0912  one arm per
             return _Told(logging.INFO, "node.woke", slept_s=notice.slept_s, counted=notice.counted)
         case n.PeerUp():
             return _Told(
-                logging.INFO, "peer.up", notice.peer, peer=notice.peer, name=notice.name, address=notice.address
+                logging.INFO,
+                "peer.up",
+                notice.peer,
+                peer=notice.peer,
+                name=notice.name,
+                address=notice.address,
+                via=",".join(map(short, notice.path)),
             )
         case n.PeerDown():
             return _Told(logging.INFO, "peer.down", notice.peer, peer=notice.peer, reason=notice.reason)

@@ -60,10 +60,12 @@ class Tickets:
             return b""
         return self._add(Ticket(peer, host, blob, 0, self._clock() + TICKET_S))
 
-    def to_put(self, peer: NodeId, host: str, blob: bytes, size: int) -> tuple[bytes, Arrival]:
-        """Return a ticket to PUT a blob here, and what tells when that has happened."""
+    def to_put(
+        self, peer: NodeId, host: str, blob: bytes, size: int, life_s: float = TICKET_S
+    ) -> tuple[bytes, Arrival]:
+        """Return a ticket to PUT a blob here within ``life_s``, and what tells when that has happened."""
         arrived: Arrival = asyncio.get_running_loop().create_future()
-        token = self._add(Ticket(peer, host, blob, size, self._clock() + TICKET_S, arrived))
+        token = self._add(Ticket(peer, host, blob, size, self._clock() + life_s, arrived))
         return token, arrived
 
     def admit(self, token: bytes, remote: str, *, put: bool) -> Ticket | None:

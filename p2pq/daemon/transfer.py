@@ -3,13 +3,16 @@
 The side that dialled the link speaks HTTP, so that a node which nobody can dial takes and gives as well: a fetcher that
 dialled asks for tickets (BlobWant, BlobTickets) and GETs; a fetcher that was dialled hands out tickets (BlobPush) and
 the other side PUTs. Bytes are ciphertext, and each blob is checked against its name on arrival.
+
+Where bridges carry the link, the nearest one is asked instead, and told who has the blobs: it gets them first, in the same
+way, unless its store has them. So a blob crosses it once, however many want it, and it keeps what it cannot read.
 """
 
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,6 +29,8 @@ from p2pq.wire.tree import CHUNK
 
 ANSWER_S: Final = 10.0
 """How long a peer may take to answer BlobWant."""
+FAR_ANSWER_S: Final = 60.0
+"""The same where that is a bridge which has to get the blobs first."""
 BODY_S: Final = 120.0
 """How long one blob may take: 4 MiB at 35 kB/s."""
 PARALLEL: Final = 4
@@ -58,13 +63,15 @@ class _Link:
     dialled: bool
     host: str
     url: str
+    bridge: NodeId | None = None
+    """Who carries the link, if it is not direct: no HTTP to the peer itself."""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARALLEL))
     answers: "dict[int, asyncio.Future[tuple[bytes, ...]]]" = field(default_factory=dict)
     """BlobWants of ours that wait for BlobTickets."""
     pushes: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
     """BlobPushes of ours: by request, ticket -> blob."""
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
-    """BlobPushes of theirs that are being served."""
+    """BlobPushes of theirs that are being served, and BlobWants of what this node, as a bridge, gets first."""
 
 
 class _BlobFile(web.FileResponse):
@@ -93,7 +100,7 @@ def http_session() -> aiohttp.ClientSession:
 class Transfers:
     """Fetches and serves blobs. Use it from the event loop's thread only."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  each is a different part
         self,
         store: BlobStore,
         session: aiohttp.ClientSession,
@@ -102,6 +109,7 @@ class Transfers:
         tasks: asyncio.TaskGroup,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes] = os.urandom,
+        bridging: bool = False,
     ) -> None:
         """Take the parts.
 
@@ -112,7 +120,9 @@ class Transfers:
             tasks: owns the tasks that push blobs.
             clock: monotonic seconds.
             entropy: ``n -> n`` random bytes.
+            bridging: get blobs for peers from others.
         """
+        self._bridging = bridging
         self._store = store
         self._session = session
         self._send = send
@@ -126,18 +136,19 @@ class Transfers:
 
     # ------------------------------------------------------------------ links
 
-    def link_up(self, peer: NodeId, dialled: bool, address: str) -> None:
+    def link_up(self, peer: NodeId, dialled: bool, address: str, bridge: NodeId | None = None) -> None:
         """A link is up.
 
         Args:
             peer: to whom.
             dialled: whether this node dialled it.
             address: ``HOST:PORT`` or ``[V6]:PORT``, numeric: where it was dialled, or where it came from.
+            bridge: who carries the link; then the address does not matter.
         """
         if peer in self._links:
             self.link_down(peer)
         host = normal(address.rpartition(":")[0].strip("[]"))
-        self._links[peer] = _Link(dialled=dialled, host=host, url=f"http://{address}{PATH}")
+        self._links[peer] = _Link(dialled=dialled, host=host, url=f"http://{address}{PATH}", bridge=bridge)
 
     def link_down(self, peer: NodeId) -> None:
         """A link is down: its tickets die, its requests fail at once."""
@@ -160,8 +171,11 @@ class Transfers:
         if link is None:
             return  # it raced with the end of the link
         match message:
-            case BlobWant(req=req, blobs=blobs):
-                self._say(peer, BlobTickets(req=req, tickets=tuple(self._ticket(peer, link, blob) for blob in blobs)))
+            case BlobWant():
+                if len(link.tasks) < PUSHES_MAX and self._has_to_get(peer, message):
+                    self._serve(peer, link, self._give_far(peer, link, message))
+                else:
+                    self._give(peer, link, message)
             case BlobTickets(req=req, tickets=tickets):
                 answer = link.answers.get(req)
                 if answer is not None:
@@ -228,23 +242,29 @@ class Transfers:
         self, peer: NodeId, batches: deque[dict[bytes, int]], failures: list[StorageError]
     ) -> None:
         while batches and not failures and (link := self._links.get(peer)):
+            holder, source = peer, b""
+            if link.bridge is not None:
+                holder, source = link.bridge, peer
+                if (link := self._links.get(holder)) is None or link.bridge is not None:
+                    return
             batch = batches.popleft()
             async with link.slots:
                 try:
                     if link.dialled:
-                        await self._pull(peer, link, batch)
+                        await self._pull(holder, link, batch, source)
                     else:
-                        await self._await_push(peer, link, batch)
+                        await self._await_push(holder, link, batch, source)
                 except StorageError as error:
                     failures.append(error)
 
-    async def _pull(self, peer: NodeId, link: _Link, batch: dict[bytes, int]) -> None:
+    async def _pull(self, peer: NodeId, link: _Link, batch: dict[bytes, int], source: bytes) -> None:
         self._req = req = self._req + 1
         answer = link.answers[req] = asyncio.get_running_loop().create_future()
         try:
-            if not self._say(peer, BlobWant(req=req, blobs=tuple(batch))):
+            sizes = tuple(batch.values()) if source else ()
+            if not self._say(peer, BlobWant(req=req, blobs=tuple(batch), source=source, sizes=sizes)):
                 return
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(FAR_ANSWER_S if source else ANSWER_S):
                 tickets = await answer
         except TimeoutError:
             return
@@ -267,17 +287,20 @@ class Transfers:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, asyncio.IncompleteReadError, Reject):
             return
 
-    async def _await_push(self, peer: NodeId, link: _Link, batch: dict[bytes, int]) -> None:
+    async def _await_push(self, peer: NodeId, link: _Link, batch: dict[bytes, int], source: bytes) -> None:
         self._req = req = self._req + 1
         loop = asyncio.get_running_loop()
-        pairs = [self._tickets.to_put(peer, link.host, blob, size) for blob, size in batch.items()]
+        life_s = FAR_ANSWER_S if source else TICKET_S
+        pairs = [self._tickets.to_put(peer, link.host, blob, size, life_s) for blob, size in batch.items()]
         tokens = [token for token, _ in pairs]
         link.pushes[req] = dict(zip(tokens, batch, strict=True))
         arrivals: list[Arrival] = [arrived for _, arrived in pairs]
-        stale = loop.call_later(TICKET_S, self._revoke, tokens)
+        stale = loop.call_later(life_s, self._revoke, tokens)
         try:
-            if self._say(peer, BlobPush(req=req, blobs=tuple(batch), tickets=tuple(tokens))):
-                # Every future ends: by its PUT, by BlobGone, with the link, or unused after TICKET_S.
+            sizes = tuple(batch.values()) if source else ()
+            push = BlobPush(req=req, blobs=tuple(batch), tickets=tuple(tokens), source=source, sizes=sizes)
+            if self._say(peer, push):
+                # Every future ends: by its PUT, by BlobGone, with the link, or unused after its time.
                 await asyncio.wait(arrivals)
         finally:
             stale.cancel()
@@ -335,6 +358,47 @@ class Transfers:
     def _ticket(self, peer: NodeId, link: _Link, blob: bytes) -> bytes:
         return self._tickets.to_get(peer, link.host, blob) if self._store.has(blob) else b""
 
+    def _give(self, peer: NodeId, link: _Link, want: BlobWant) -> None:
+        tickets = tuple(self._ticket(peer, link, blob) for blob in want.blobs)
+        self._say(peer, BlobTickets(req=want.req, tickets=tickets))
+
+    def _has_to_get(self, peer: NodeId, message: BlobWant | BlobPush) -> bool:
+        """Tell whether a peer wants blobs of another one that this node, as a bridge, lacks and may get.
+
+        Raises:
+            Reject: the message contradicts itself.
+        """
+        if message.source and len(message.sizes) != len(message.blobs):
+            raise Reject("blobs of a source without a size for each")
+        source = self._links.get(NodeId(message.source))
+        if not self._bridging or source is None or peer in {source.bridge, message.source}:
+            return False
+        return not all(map(self._store.has, message.blobs))
+
+    async def _give_far(self, peer: NodeId, link: _Link, want: BlobWant) -> None:
+        async with self._got_first(want):
+            self._give(peer, link, want)
+
+    @asynccontextmanager
+    async def _got_first(self, message: BlobWant | BlobPush) -> AsyncIterator[None]:
+        """Get the blobs that a peer wants from whom it named; what cannot be had is missing in the answer.
+
+        They stay until the end of the block: the last of them must not drive out the first.
+        """
+        tag = object()
+        self._store.pin(tag, message.blobs)
+        try:
+            with suppress(TransferError, StorageError):
+                await self.fetch(NodeId(message.source), tuple(zip(message.blobs, message.sizes, strict=True)))
+            yield
+        finally:
+            self._store.unpin(tag)
+
+    def _serve(self, peer: NodeId, link: _Link, work: Coroutine[None, None, None]) -> None:
+        task = self._tasks.create_task(work, name=f"blobs for {short(peer)}")
+        link.tasks.add(task)
+        task.add_done_callback(link.tasks.discard)
+
     def _revoke(self, tokens: list[bytes]) -> None:
         for token in tokens:
             self._tickets.revoke(token)
@@ -344,14 +408,17 @@ class Transfers:
     def _serve_push(self, peer: NodeId, link: _Link, push: BlobPush) -> None:
         if len(push.blobs) != len(push.tickets):
             raise Reject("a push has not one ticket per blob")
+        far = self._has_to_get(peer, push)
         if not link.dialled or len(link.tasks) >= PUSHES_MAX:
             self._say(peer, BlobGone(req=push.req, blobs=push.blobs))
             return
-        task = self._tasks.create_task(self._push(peer, link, push), name=f"push to {short(peer)}")
-        link.tasks.add(task)
-        task.add_done_callback(link.tasks.discard)
+        self._serve(peer, link, self._push(peer, link, push, far=far))
 
-    async def _push(self, peer: NodeId, link: _Link, push: BlobPush) -> None:
+    async def _push(self, peer: NodeId, link: _Link, push: BlobPush, *, far: bool) -> None:
+        if far:
+            async with self._got_first(push):
+                await self._push(peer, link, push, far=False)
+            return
         gone = [
             blob
             for blob, token in zip(push.blobs, push.tickets, strict=True)

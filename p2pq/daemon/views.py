@@ -62,6 +62,7 @@ def attempt_view(row: AttemptRow, name_of: Callable[[NodeId], str]) -> AttemptVi
     return AttemptView(
         attempt=row.attempt,
         node=name_of(row.worker),
+        via=tuple(map(name_of, row.via)),
         state=state,
         granted=rfc3339(row.granted),
         ended=None if row.ended is None else rfc3339(row.ended),
@@ -104,6 +105,7 @@ def task_view(  # noqa: PLR0913  each is a source of its own
         state=state,
         params=params,
         node=None if last is None else name_of(last.worker),
+        via=() if last is None else tuple(map(name_of, last.via)),
         attempt=0 if last is None else last.attempt,
         attempts=row.attempts,
         exit=None if outcome is None else outcome.exit,

@@ -70,6 +70,13 @@ class StoreSettings(_Section, frozen=True, kw_only=True):
     """Days that finished jobs, and results kept for an absent owner, stay."""
 
 
+class BridgeSettings(_Section, frozen=True, kw_only=True):
+    """[bridge]: carry links between peers that cannot reach each other."""
+
+    enabled: bool = False
+    """Be a bridge; takes the capability ``bridge`` (`p2pq invite --caps work,submit,bridge`), which founders have."""
+
+
 class ScheduleSettings(_Section, frozen=True, kw_only=True):
     """[schedule]: leases, requests and fairness; the defaults are what the simulations check."""
 
@@ -108,6 +115,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     runner: RunnerSettings = RunnerSettings()
     store: StoreSettings = StoreSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    bridge: BridgeSettings = BridgeSettings()
     log: LogSettings = LogSettings()
 
 

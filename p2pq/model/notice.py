@@ -169,6 +169,9 @@ class PeerUp(_Notice, frozen=True, kw_only=True):
     peer: NodeId
     name: str
     address: str
+    """Empty where bridges carry the link."""
+    path: tuple[NodeId, ...] = ()
+    """These, the nearest first."""
 
 
 class PeerDown(_Notice, frozen=True, kw_only=True):

@@ -315,6 +315,8 @@ class AttemptView(_Said, frozen=True, kw_only=True, omit_defaults=False):
 
     attempt: int
     node: str
+    via: tuple[str, ...] = ()
+    """The bridges between, the one next to this node first."""
     state: Literal["running", "done", "failed", "lost"]
     granted: str
     ended: str | None = None

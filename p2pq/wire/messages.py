@@ -13,6 +13,7 @@ from msgspec import Meta
 from p2pq.model.ids import LeaseId
 from p2pq.model.job import Fault, Profile
 from p2pq.wire.objects import (
+    BLOB_BYTES_MAX,
     ITEMS_MAX,
     Bytes16,
     Bytes32,
@@ -28,6 +29,10 @@ CHECKPOINTS_SINCE: Final = 2
 
 TRUST_SINCE: Final = 3
 """The minor version from which on mesh keys travel over links, and what both sides know of bans and keys is compared."""
+HOPS_MAX: Final = 3
+"""Bridges between two nodes at most."""
+REACH_MAX: Final = 256
+"""Nodes named in one ``Reach``."""
 
 MESSAGE_BYTES_MAX: Final = 8 << 20
 INLINE_BYTES_MAX: Final = 256 << 10
@@ -222,6 +227,22 @@ class Confirmed(_Message, frozen=True, kw_only=True, tag="cd"):
     leases: Leases = ()
 
 
+class Way(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A node that a bridge is linked to, and the further bridges that this link of its goes through, the nearest first."""
+
+    node: Bytes32
+    path: Annotated[tuple[Bytes32, ...], Meta(max_length=HOPS_MAX - 1)] = ()
+
+
+class Reach(Gossip, frozen=True, kw_only=True, tag="re"):
+    """Bridge to peer: I am linked to these nodes, and carry links to them; to those I am linked no more."""
+
+    number: Count
+    """Grows with each: of what is said of one node the highest counts, in whatever order it comes."""
+    ways: Annotated[tuple[Way, ...], Meta(max_length=REACH_MAX)] = ()
+    gone: Annotated[tuple[Bytes32, ...], Meta(max_length=REACH_MAX)] = ()
+
+
 class Leaving(_Message, frozen=True, kw_only=True, tag="lv"):
     """The sender ends on purpose; its leases have been handed back."""
 
@@ -254,11 +275,19 @@ class Renewed(_Message, frozen=True, kw_only=True, tag="rn"):
 # -- data plane: handled by daemon services, never by the core ----------------------------------------------------------
 
 
+Source = Annotated[bytes, Meta(max_length=32)]
+"""Since minor 3. Empty, or the node (32 bytes) from which the holder, a bridge, gets the blobs first if it lacks them."""
+Sizes = Annotated[tuple[Annotated[int, Meta(ge=1, le=BLOB_BYTES_MAX)], ...], Meta(max_length=ITEMS_MAX)]
+"""Since minor 3, with a source: the size of each blob, in bytes of ciphertext."""
+
+
 class BlobWant(_Message, frozen=True, kw_only=True, tag="bw"):
     """Fetcher (it dialled this link) to holder: tickets to GET these blobs, please."""
 
     req: Count
     blobs: Annotated[tuple[Bytes32, ...], Meta(max_length=ITEMS_MAX)]
+    source: Source = b""
+    sizes: Sizes = ()
 
 
 class BlobTickets(_Message, frozen=True, kw_only=True, tag="bt"):
@@ -274,6 +303,8 @@ class BlobPush(_Message, frozen=True, kw_only=True, tag="bp"):
     req: Count
     blobs: Annotated[tuple[Bytes32, ...], Meta(max_length=ITEMS_MAX)]
     tickets: Annotated[tuple[Bytes32, ...], Meta(max_length=ITEMS_MAX)]
+    source: Source = b""
+    sizes: Sizes = ()
 
 
 class BlobGone(_Message, frozen=True, kw_only=True, tag="bg"):
@@ -307,6 +338,37 @@ class LogStop(_Message, frozen=True, kw_only=True, tag="ls"):
     req: Count
 
 
+Path = Annotated[tuple[Bytes32, ...], Meta(max_length=HOPS_MAX)]
+
+
+class RelayWant(_Message, frozen=True, kw_only=True, tag="yw"):
+    """Peer to bridge: carry a link of mine to that node. Whoever dialled our link dials again, with this ticket."""
+
+    req: Count
+    to: Bytes32
+    origin: Bytes32
+    """Who wants the link; another than the sender where that is a bridge itself."""
+    ticket: Bytes32
+    path: Path = ()
+    """The bridges that have passed the wish on, in order, the sender among them."""
+
+
+class RelayOffer(_Message, frozen=True, kw_only=True, tag="yo"):
+    """Bridge to peer: a node asks me to carry a link to you. Whoever dialled our link dials again, with this ticket."""
+
+    origin: Bytes32
+    ticket: Bytes32
+    path: Path
+    """The bridges of the link, from the origin on; the sender is the last one."""
+
+
+class RelayRefused(_Message, frozen=True, kw_only=True, tag="yr"):
+    """Bridge to peer, in answer to RelayWant: I do not carry that link."""
+
+    req: Count
+    reason: Annotated[str, Meta(max_length=64, pattern=r"\A[a-z-]+\Z")]
+
+
 CoreMessage = (
     ProfileIs
     | Holding
@@ -327,16 +389,41 @@ CoreMessage = (
     | MeshKeys
     | Confirm
     | Confirmed
+    | Reach
     | Leaving
 )
 """Messages that the core decides on."""
 
 ServiceMessage = (
-    Ping | Pong | RenewWant | Renewed | BlobWant | BlobTickets | BlobPush | BlobGone | LogWant | LogData | LogStop
+    Ping
+    | Pong
+    | RenewWant
+    | Renewed
+    | BlobWant
+    | BlobTickets
+    | BlobPush
+    | BlobGone
+    | LogWant
+    | LogData
+    | LogStop
+    | RelayWant
+    | RelayOffer
+    | RelayRefused
 )
 """Messages that the daemon's services answer; no scheduling decision hangs on them."""
 
 Message = CoreMessage | ServiceMessage
 
-SINCE: Final[dict[type, int]] = {Recall: 2, Confirm: 2, Confirmed: 2, Heads: 3, BansKnown: 3, MeshKeys: 3}
+SINCE: Final[dict[type, int]] = {
+    Recall: 2,
+    Confirm: 2,
+    Confirmed: 2,
+    Heads: 3,
+    BansKnown: 3,
+    MeshKeys: 3,
+    Reach: 3,
+    RelayWant: 3,
+    RelayOffer: 3,
+    RelayRefused: 3,
+}
 """Message types newer than minor version 1 and the version that brought them; never sent to older peers."""

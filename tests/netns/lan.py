@@ -82,7 +82,7 @@ class Host(lab.Host):
 
 
 class Lan:
-    """Hosts on one bridge."""
+    """Hosts on a switch; or on several, between which there is no way but through a host that is plugged into both."""
 
     def __init__(self, base: Path) -> None:
         """Name it; ``open`` builds it."""
@@ -90,37 +90,55 @@ class Lan:
         self._mark = f"pq-{os.getpid()}-{next(_numbers)}"
         self.switch = f"{self._mark}-sw"
         self.hosts: list[Host] = []
+        self._nets: set[int] = set()
 
     def open(self) -> None:
-        """Make the bridge."""
+        """Make the place where the switches are."""
         sweep_up()
         ip("netns", "add", self.switch)
-        ip("-n", self.switch, "link", "add", "br0", "type", "bridge")
-        ip("-n", self.switch, "link", "set", "br0", "up")
 
-    def add(self, name: str) -> Host:
-        """Plug in one more host."""
+    def add(self, name: str, nets: tuple[int, ...] = (0,)) -> Host:
+        """Plug in one more host, into the switches of these networks."""
         number = len(self.hosts) + 1
-        space, port, address = f"{self._mark}-{name}", f"port{number}", f"10.77.0.{number}"
+        space = f"{self._mark}-{name}"
         home = self._base / name
         home.mkdir(mode=0o700)
-        host = Host(name, home, space, address, port)
+        host = Host(name, home, space, f"10.77.{nets[0]}.{number}", _plug(number, nets[0]))
         self.hosts.append(host)
         ip("netns", "add", space)
-        ip("-n", self.switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", space)
-        ip("-n", self.switch, "link", "set", port, "master", "br0", "up")
         ip("-n", space, "link", "set", "lo", "up")
-        ip("-n", space, "addr", "add", f"{address}/24", "dev", "eth0")
-        ip("-n", space, "link", "set", "eth0", "up")
+        for net in nets:
+            self._plug_in(space, number, net)
         return host
 
-    def pull(self, host: Host) -> None:
-        """Pull the host's cable."""
-        ip("-n", self.switch, "link", "set", host.plug, "down")
+    def _plug_in(self, space: str, number: int, net: int) -> None:
+        switch, plug, card = f"br{net}", _plug(number, net), f"eth{net}"
+        if net not in self._nets:
+            self._nets.add(net)
+            ip("-n", self.switch, "link", "add", switch, "type", "bridge")
+            ip("-n", self.switch, "link", "set", switch, "up")
+        ip("-n", self.switch, "link", "add", plug, "type", "veth", "peer", "name", card, "netns", space)
+        ip("-n", self.switch, "link", "set", plug, "master", switch, "up")
+        ip("-n", space, "addr", "add", f"10.77.{net}.{number}/24", "dev", card)
+        ip("-n", space, "link", "set", card, "up")
 
-    def put_back(self, host: Host) -> None:
+    def pull(self, host: Host, net: int | None = None) -> None:
+        """Pull the host's cable: the first one, or that of a network."""
+        ip("-n", self.switch, "link", "set", self._cable(host, net), "down")
+
+    def put_back(self, host: Host, net: int | None = None) -> None:
         """Plug it in again."""
-        ip("-n", self.switch, "link", "set", host.plug, "up")
+        ip("-n", self.switch, "link", "set", self._cable(host, net), "up")
+
+    def _cable(self, host: Host, net: int | None) -> str:
+        return host.plug if net is None else _plug(self.hosts.index(host) + 1, net)
+
+    def crossed(self, host: Host, net: int) -> int:
+        """Return how many bytes have come into a network from a host."""
+        counted = ip(
+            "netns", "exec", self.switch, "cat", f"/sys/class/net/{self._cable(host, net)}/statistics/rx_bytes"
+        )
+        return int(counted)
 
     def close(self) -> None:
         """End every node, then every namespace."""
@@ -130,6 +148,11 @@ class Lan:
                 host.process.communicate()
         for space in [*(host.space for host in self.hosts), self.switch]:
             ip("netns", "del", space, check=False)
+
+
+def _plug(number: int, net: int) -> str:
+    """Return the name of a host's end at the switch of a network."""
+    return f"port{number}-{net}"
 
 
 def start_all(hosts: list[Host]) -> float:

@@ -2,6 +2,8 @@
 
 from random import Random
 
+import pytest
+
 from p2pq.core import asking as module
 from p2pq.core.asking import AHEAD_MAX, SHORT_JOBS_MAX, Asking, Timer
 from p2pq.core.deadlines import Deadlines
@@ -13,6 +15,9 @@ from p2pq.wire.messages import HasWork, Nothing, Request
 from tests.unit.core.workerkit import ANN, BOB, ME, job_id, nonce
 
 ROOM = Room(4, 100, 0)
+
+
+NOW = Mono(0.0)
 
 
 class Bench:
@@ -46,8 +51,8 @@ def test_an_answer_to_no_request_is_ignored():
     bench.plan()
     bench.nothing(9, 1)
     bench.asking.linked(BOB.node)
-    assert bench.asking.answer(BOB.node, nonce(1)) is None
-    assert bench.asking.answer(ANN.node, nonce(1)) is not None
+    assert bench.asking.answer(BOB.node, nonce(1), NOW) is None
+    assert bench.asking.answer(ANN.node, nonce(1), NOW) is not None
 
 
 def test_old_news_is_ignored():
@@ -237,7 +242,7 @@ def test_what_becomes_free_is_kept_for_a_wide_task_until_it_is_enough():
     (request,) = bench.plan(Room(4, 100, 0))
     assert (request.owner, request.cpus) == ("ann", 4)
     assert bench.plan(Room(4, 100, 0)) == [], "asked once"
-    assert bench.asking.answer(ANN.node, request.nonce) is not None
+    assert bench.asking.answer(ANN.node, request.nonce, NOW) is not None
     assert len(bench.plan(Room(1, 100, 0))) == 1, "whoever's turn it is"
 
 
@@ -285,3 +290,29 @@ def test_one_is_kept_room_for_at_a_time():
     wide(bench, first)
     wide(bench, second, cpus=3)
     assert bench.plan(Room(3, 100, 0)) == []
+
+
+@pytest.mark.parametrize(("answer_s", "counts"), [(0.01, []), (0.2, [4])])
+def test_a_lease_ahead_for_each_slot_is_worth_it_where_answers_take_long(answer_s, counts):
+    """Tasks of two seconds: a round trip of a hundredth does not matter, one of a fifth leaves slots empty."""
+    bench = Bench()
+    bench.announce(1, "ann")
+    for _ in range(8):
+        bench.asking.ended(ANN.node, job_id(1), "ann", 2.0, ok=True)
+    [request] = bench.plan()
+    assert bench.asking.answer(ANN.node, request.nonce, Mono(answer_s)) is not None
+    bench.asking.ended(ANN.node, job_id(1), "ann", 2.0, ok=True)
+    bench.announce(2, "ann")
+    assert [count for request in bench.plan() for _, count in request.ahead] == counts
+    assert [request.ahead for request in bench.plan(Room(), waiting_s=4.5)] == [], "more than half of it waits already"
+
+
+def test_masters_behind_bridges_are_asked_for_what_is_left():
+    bench = Bench()
+    bench.asking.linked(BOB.node, far=True)
+    bench.asking.has_work(BOB.node, HasWork(counter=1, owners=("bob",)))
+    bench.announce(1, "ann")
+    [request] = bench.plan()
+    assert request.owner == "ann"
+    bench.nothing(1, 1)
+    assert {request.owner for request in bench.plan()} == {"bob"}

@@ -5,7 +5,7 @@ from random import Random
 import msgspec
 import pytest
 
-from p2pq.core import bans, membership
+from p2pq.core import bans, membership, reaching
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.addresses import PAUSE_MAX_S
@@ -43,10 +43,16 @@ class Middle(Random):
 
 
 class Bench:
-    def __init__(self, restored: Restored | None = None, links_max: int = 8) -> None:
+    def __init__(self, restored: Restored | None = None, links_max: int = 8, *, bridging: bool = False) -> None:
         self.now = Mono(0.0)
         self.members = Membership(
-            MINE, Restored() if restored is None else restored, links_max, Middle(), self.now, lambda _now: WALL
+            MINE,
+            Restored() if restored is None else restored,
+            links_max,
+            Middle(),
+            self.now,
+            lambda _now: WALL,
+            bridging=bridging,
         )
 
     def do(self, event: ev.Event, *, after: float = 0.0) -> list[fx.Effect]:
@@ -492,3 +498,190 @@ def test_a_ban_that_was_kept_holds_after_a_start_with_a_clock_that_is_a_day_behi
     tomorrow = WALL + 24 * 3600 * 1000
     row = BanKept(node=BOB.node, banned=True, signed=ban(BOB.node, tomorrow))
     assert Bench(Restored(bans=(row,))).members.banned(BOB.node)
+
+
+# -- through bridges -----------------------------------------------------------------------------------------------------
+
+GATE, GATE_2 = Member("gate"), Member("gate 2")
+BRIDGE_CAPS = ("submit", "work", "bridge")
+
+
+def bridge_link(member: Member = GATE, **fields) -> ev.LinkUp:
+    return member.link(**({"address": "192.0.2.9:9476", "caps": BRIDGE_CAPS} | fields))
+
+
+def via(node: Member, bridge: Member = GATE) -> str:
+    return reaching.via_address(bridge.node, node.node)
+
+
+def to(*members: Member) -> msg.Reach:
+    return msg.Reach(number=1, ways=tuple(msg.Way(each.node) for each in members))
+
+
+def someone(*, larger: bool) -> Member:
+    """Return a member whose id is larger, or smaller, than that of this node."""
+    names = (Member(f"member {number}") for number in range(100))
+    return next(each for each in names if (each.node > ME.node) is larger)
+
+
+LARGER = someone(larger=True)
+SMALLER = someone(larger=False)
+
+
+@pytest.fixture
+def beside() -> Bench:
+    """Give a node that is linked to a bridge."""
+    bench = Bench()
+    bench.do(bridge_link())
+    return bench
+
+
+def test_of_two_the_smaller_id_dials_through_a_bridge(beside: Bench) -> None:
+    assert beside.says(to(LARGER), GATE) == [fx.Dial(address=via(LARGER), node=LARGER.node)]
+    assert beside.says(to(SMALLER), GATE) == []
+    assert beside.members.path(GATE.node, SMALLER.node) == (GATE.node,)
+
+
+def test_the_path_is_as_long_as_the_bridge_says(beside: Bench) -> None:
+    beside.says(msg.Reach(number=1, ways=(msg.Way(LARGER.node, (CAT.node,)),)), GATE)
+    assert beside.members.path(GATE.node, LARGER.node) == (GATE.node, CAT.node)
+    assert beside.members.path(GATE.node, BOB.node) == (GATE.node,)  # nothing was told
+
+
+def test_a_direct_way_has_a_little_time_before_that_through_a_bridge(beside: Bench) -> None:
+    assert beside.do(ev.AddressSeen(addresses=(AWAY,), source="mdns", node=LARGER.node)) == [
+        fx.Dial(address=AWAY, node=LARGER.node)
+    ]
+    assert beside.says(to(LARGER), GATE) == []
+    assert beside.tick(after=membership.VIA_AFTER_S - 0.1) == []
+    assert beside.tick(after=0.1) == [fx.Dial(address=via(LARGER), node=LARGER.node)]
+
+
+def test_a_direct_link_in_that_time_makes_the_other_needless(beside: Bench) -> None:
+    beside.do(ev.AddressSeen(addresses=(AWAY,), source="mdns", node=LARGER.node))
+    beside.says(to(LARGER), GATE)
+    beside.do(LARGER.link(address=AWAY, dialled=True))
+    assert beside.tick(after=60.0) == []
+    assert beside.members.deadline is None
+
+
+def test_who_is_linked_or_banned_is_not_dialled_through_a_bridge(beside: Bench) -> None:
+    beside.do(LARGER.link(address=AWAY))
+    assert beside.says(to(LARGER), GATE) == []
+    beside.do(ev.LinkDown(peer=LARGER.node))
+    beside.do(ev.BanAsked(node=LARGER.node, banned=True))
+    assert beside.says(to(LARGER), GATE) == []
+    assert beside.members.deadline is None
+
+
+def test_a_link_that_breaks_comes_again_through_the_bridge(beside: Bench) -> None:
+    beside.says(to(LARGER), GATE)
+    beside.do(LARGER.link(address=via(LARGER), dialled=True, path=(GATE.node,)))
+    assert beside.members.deadline is None
+    beside.do(ev.LinkDown(peer=LARGER.node, reason="cut"))
+    assert beside.tick(after=0.75) == [fx.Dial(address=via(LARGER), node=LARGER.node)]
+
+
+def test_the_ways_end_with_the_link_to_the_bridge(beside: Bench) -> None:
+    beside.says(to(LARGER), GATE)
+    beside.do(ev.DialFailed(address=via(LARGER), reason="no-way", node=LARGER.node))
+    assert beside.members.deadline is not None
+    beside.do(ev.LinkDown(peer=GATE.node, reason="bye: leaving"))
+    assert beside.tick(after=60.0) == [fx.Dial(address="192.0.2.9:9476", node=GATE.node)]
+    assert [peer.id for peer in beside.members.peers()] == [GATE.node]
+    assert beside.members.path(GATE.node, LARGER.node) == (GATE.node,)
+
+
+def test_a_way_that_is_taken_back_is_not_dialled(beside: Bench) -> None:
+    beside.says(to(LARGER), GATE)
+    beside.do(ev.DialFailed(address=via(LARGER), reason="no-way", node=LARGER.node))
+    assert beside.says(msg.Reach(number=2, gone=(LARGER.node,)), GATE) == []
+    assert beside.members.deadline is None
+
+
+def test_another_bridge_still_leads_there(beside: Bench) -> None:
+    beside.do(bridge_link(GATE_2, address=AWAY))
+    beside.says(to(LARGER), GATE)
+    beside.says(to(LARGER), GATE_2)
+    beside.do(ev.LinkDown(peer=GATE.node))
+    assert beside.tick(after=membership.VIA_AFTER_S) == [
+        fx.Dial(address="192.0.2.9:9476", node=GATE.node),
+        fx.Dial(address=via(LARGER, GATE_2), node=LARGER.node),
+    ]
+
+
+def test_a_relayed_link_goes_on_looking_for_a_direct_way(beside: Bench) -> None:
+    beside.do(ev.AddressSeen(addresses=(AWAY,), source="config", node=LARGER.node))
+    beside.do(ev.DialFailed(address=AWAY, reason="unreachable", node=LARGER.node))
+    beside.says(to(LARGER), GATE)
+    beside.do(LARGER.link(address=via(LARGER), dialled=True, path=(GATE.node,)))
+    for _ in range(3):
+        assert beside.members.deadline is not None
+        assert beside.members.deadline - beside.now <= PAUSE_MAX_S
+        assert beside.tick(after=beside.members.deadline - beside.now) == [fx.Dial(address=AWAY, node=LARGER.node)]
+        beside.do(ev.DialFailed(address=AWAY, reason="unreachable", node=LARGER.node))
+    beside.do(ev.LinkDown(peer=LARGER.node, reason="replaced"))
+    beside.do(LARGER.link(address=AWAY, dialled=True))
+    assert beside.tick(after=60.0) == []
+    assert beside.members.deadline is None
+
+
+def test_a_dial_through_a_bridge_that_failed_is_not_repeated_once_linked(beside: Bench) -> None:
+    beside.says(to(LARGER), GATE)
+    beside.do(LARGER.link(address="", path=(GATE_2.node,)))
+    beside.do(ev.DialFailed(address=via(LARGER), reason="already-linked", node=LARGER.node))
+    assert beside.members.deadline is None
+
+
+def test_places_behind_a_bridge_are_neither_remembered_nor_told(beside: Bench) -> None:
+    beside.says(to(LARGER), GATE)
+    assert beside.do(LARGER.link(address=via(LARGER), dialled=True, path=(GATE.node,))) == [
+        fx.Record(row=PeerSeen(node=LARGER.node, name=LARGER.name, addresses=())),
+        fx.Emit(notice=PeerUp(peer=LARGER.node, name=LARGER.name, address="", path=(GATE.node,))),
+        send(msg.Peers(addresses=((GATE.node, ("192.0.2.9:9476",)),)), LARGER),
+    ]
+    assert beside.do(BOB.link(address=AWAY)) == [
+        fx.Record(row=PeerSeen(node=BOB.node, name="bob", addresses=(AWAY,))),
+        up(BOB, AWAY),
+        send(msg.Peers(addresses=((GATE.node, ("192.0.2.9:9476",)),)), BOB),
+    ]
+
+
+def test_what_was_seen_of_a_peer_is_not_forgotten_for_what_it_says_through_a_bridge(beside: Bench) -> None:
+    beside.do(LARGER.link(address=HOME))
+    beside.do(ev.LinkDown(peer=LARGER.node))
+    assert beside.do(LARGER.link(address="", addresses=(AWAY,), path=(GATE.node,)))[0] == seen(LARGER, AWAY, HOME)
+
+
+def test_ways_of_who_may_not_be_a_bridge_are_dropped(bench: Bench) -> None:
+    bench.do(GATE.link())
+    assert bench.says(to(LARGER), GATE) == [fx.Drop(peer=GATE.node, reason="ways, though it may not be a bridge")]
+    assert bench.members.deadline is None
+
+
+def test_a_bridge_tells_of_its_links() -> None:
+    bench = Bench(bridging=True)
+    bench.do(ANN.link(minor=msg.MINOR))
+    assert bench.do(BOB.link(address=AWAY, path=(CAT.node,)))[-1] == send(to_through(BOB, CAT))
+    assert bench.do(ev.LinkDown(peer=BOB.node, reason="cut")) == [
+        send(msg.Reach(number=2, gone=(BOB.node,))),
+        fx.Emit(notice=PeerDown(peer=BOB.node, reason="cut")),
+    ]
+
+
+def to_through(member: Member, *path: Member) -> msg.Reach:
+    return msg.Reach(number=1, ways=(msg.Way(member.node, tuple(each.node for each in path)),))
+
+
+def test_people_see_the_bridges_and_no_places_behind_them(beside: Bench) -> None:
+    beside.says(to(LARGER), GATE)
+    unseen = Peer(id=LARGER.node, address="", state="connecting")
+    assert beside.members.peers()[1:] == (unseen,)
+    failed = ev.DialFailed(address=via(LARGER), reason="wrong-mesh-key", node=LARGER.node)
+    assert beside.do(failed) == [
+        fx.Emit(notice=PeerRefused(address="", reason="wrong-mesh-key", peer=LARGER.node)),
+    ]
+    beside.do(ev.AddressSeen(addresses=(AWAY,), source="mdns", node=LARGER.node))
+    assert [peer.address for peer in beside.members.peers()[1:]] == [AWAY]
+    beside.do(LARGER.link(address=via(LARGER), dialled=True, path=(GATE.node,)))
+    assert [(peer.address, peer.path, peer.state) for peer in beside.members.peers()[1:]] == [("", (GATE.node,), "up")]

@@ -9,6 +9,7 @@ from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.ledger import Ledger
 from p2pq.core.node import LINKS_MAX, Node, PeerView, Policy
+from p2pq.core.reaching import via_address
 from p2pq.core.records import EpochBegun, ResultKept
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, Wall
@@ -192,6 +193,7 @@ def test_work_is_granted_to_a_worker(bench: Bench):
             name="ann",
             owner="ann",
             address="192.0.2.1:9476",
+            path=(),
             state="up",
             reason="",
             slots=2,
@@ -363,3 +365,12 @@ def test_results_that_nobody_came_for_are_forgotten_after_their_days():
     assert kinds(bench.do(ev.Tick(wall=Wall(WALL + 2 * day_ms + 1)))) == ["ResultReleased", "Release", "KeptForgotten"]
     assert bench.node.policy().kept == ()
     assert bench.disk.restored().kept == ()
+
+
+def test_the_bridges_on_a_way_are_told(bench: Bench):
+    assert bench.node.path(ANN.node, BOB.node) == (ANN.node,)
+    bench.do(ANN.link(caps=("submit", "work", "bridge")))
+    assert bench.says(msg.Reach(number=1, ways=(msg.Way(BOB.node, (ME.node[::-1],)),))) == [
+        fx.Dial(address=via_address(ANN.node, BOB.node), node=BOB.node)
+    ]
+    assert bench.node.path(ANN.node, BOB.node) == (ANN.node, ME.node[::-1])

@@ -57,3 +57,7 @@ def test_one_row_that_must_survive_is_enough():
     assert needs_full([smallest(records.LeaseGranted), smallest(records.JobAdded)])
     assert not needs_full([smallest(records.LeaseGranted), smallest(records.TaskDelivered)])
     assert not needs_full([])
+
+
+def test_mesh_keys_are_never_shown():
+    assert repr(records.MeshKeysKept(signed=(b"secret", b"another"))) == "MeshKeysKept(2)"

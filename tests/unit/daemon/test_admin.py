@@ -29,8 +29,8 @@ def now_ms():
 
 
 def peer(node, name, state="up", **fields):
-    known = {"owner": name, "address": "10.0.0.9:9476", "reason": "", "slots": 4, "free": 3, "has_work": True}
-    return CorePeer(id=node, name=name, state=state, profile=None, boot=None, **{**known, **fields})
+    known = {"owner": name, "address": "10.0.0.9:9476", "path": (), "reason": "", "slots": 4, "free": 3}
+    return CorePeer(id=node, name=name, state=state, has_work=True, profile=None, boot=None, **{**known, **fields})
 
 
 def held_for(master, results, days=0.0, **fields):

@@ -9,15 +9,17 @@ from p2pq.daemon.dialing import ALREADY, FULL
 from p2pq.model.ids import NodeId
 from p2pq.wire import session
 
-SMALL, LARGE = NodeId(b"\x01" * 32), NodeId(b"\x02" * 32)
+SMALL, LARGE, BRIDGE = (NodeId(bytes([number]) * 32) for number in (1, 2, 3))
 
 
 def info(node: NodeId, boot: bytes = b"b") -> Any:
     return SimpleNamespace(node=node, boot=boot)
 
 
-def standing(node: NodeId, *, dialled: bool, boot: bytes = b"b", up_at: float = 0) -> Any:
-    return SimpleNamespace(info=info(node, boot), dialled=dialled, up_at=up_at)
+def standing(
+    node: NodeId, *, dialled: bool, boot: bytes = b"b", up_at: float = 0, path: tuple[NodeId, ...] = ()
+) -> Any:
+    return SimpleNamespace(info=info(node, boot), dialled=dialled, up_at=up_at, path=path)
 
 
 def test_who_has_a_link_does_not_finish_another() -> None:
@@ -41,6 +43,33 @@ def test_of_two_dials_the_smaller_ones_stays(me: NodeId, peer: NodeId, refused: 
     assert judge.why_not(info(peer), standing(peer, dialled=True), 1, 50) is None
     assert judge.why_not(info(peer), standing(peer, dialled=False), 1, 5) is None
     assert judge.why_not(info(peer, b"new"), standing(peer, dialled=True), 1, 5) is None
+
+
+@pytest.mark.parametrize("me", [SMALL, LARGE])
+@pytest.mark.parametrize("dialled", [True, False])
+def test_a_direct_link_takes_the_place_of_one_that_a_bridge_carries(me: NodeId, *, dialled: bool) -> None:
+    peer = LARGE if me == SMALL else SMALL
+    judge = Arbiter(me, 1)
+    relayed = standing(peer, dialled=dialled, path=(BRIDGE,))
+    assert judge.may_finish(info(peer), relayed)
+    assert not judge.may_finish(info(peer), relayed, direct=False)
+    assert judge.why_not(info(peer), relayed, 1, 5) is None
+
+
+def test_a_link_that_a_bridge_carries_takes_no_place_of_a_direct_one() -> None:
+    """Who dials looks first; a message 3 says that the direct one is dead, unless both dial at the same time."""
+    judge = Arbiter(SMALL, 1)
+    direct = standing(LARGE, dialled=True)
+    assert not judge.may_finish(info(LARGE), direct, direct=False)
+    assert judge.why_not(info(LARGE), direct, 1, 5, direct=False) == ALREADY
+    assert judge.why_not(info(LARGE), direct, 1, 50, direct=False) is None
+
+
+def test_of_two_that_a_bridge_carries_the_smaller_ones_stays() -> None:
+    relayed = standing(LARGE, dialled=True, path=(BRIDGE,))
+    assert Arbiter(SMALL, 9).why_not(info(LARGE), relayed, 1, 5, direct=False) == ALREADY
+    relayed = standing(SMALL, dialled=True, path=(BRIDGE,))
+    assert Arbiter(LARGE, 9).why_not(info(SMALL), relayed, 1, 5, direct=False) is None
 
 
 def test_no_more_links_than_allowed() -> None:

@@ -72,7 +72,7 @@ async def test_members_link_and_talk(tmp_path: Path) -> None:
         assert await two.event(Received) == Received(peer=a.node, message=HasWork(counter=1, owners=("ann",)))
         assert await two.event(Received) == Received(peer=a.node, message=Leaving())
         assert two.services.get_nowait() == (a.node, BlobGone(req=3, blobs=()))
-        assert one.links.is_up(b.node)
+        assert b.node in one.links.peers()
         assert one.links.link_dialled(b.node)
         assert not two.links.link_dialled(a.node)
         assert two.links.remote_ip(a.node) == "127.0.0.1"
@@ -83,7 +83,7 @@ async def test_members_link_and_talk(tmp_path: Path) -> None:
         one.links.hangup(b.node, "enough")
         assert await one.event(LinkDown) == LinkDown(peer=b.node, reason="enough")
         assert await two.event(LinkDown) == LinkDown(peer=a.node, reason="bye: enough")
-        assert not one.links.is_up(b.node)
+        assert b.node not in one.links.peers()
         one.links.send(b.node, Leaving())
         assert one.links.info(b.node) is None
         assert one.links.rtt(b.node) is None
@@ -143,7 +143,7 @@ async def test_a_second_dial_is_given_up_before_the_peer_hears_of_it(tmp_path: P
         await link_up(one, two)
         assert await refused(one, two.address) == dialing.ALREADY
         assert await refused(two, one.address) == dialing.ALREADY
-        assert one.links.is_up(b.node)
+        assert b.node in one.links.peers()
         assert two.events.empty()
         assert one.events.empty()
 
@@ -224,7 +224,7 @@ async def test_two_copies_that_take_turns_at_a_third_node(tmp_path: Path) -> Non
         sentence = one.duplicates.get_nowait()
         assert "this home was copied" in sentence
         assert f"{hub.address} is linked to another node" in sentence  # the hub is not the copy
-        assert hub.links.is_up(b.node)
+        assert b.node in hub.links.peers()
         assert PeerRefused(address="127.0.0.1", reason=session.DUPLICATE_KEY, peer=b.node) == hub.notices.get_nowait()
 
 

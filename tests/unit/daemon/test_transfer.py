@@ -651,3 +651,301 @@ async def test_a_peer_that_sends_nothing_does_not_hold_up_what_another_sends(hos
         async with asyncio.timeout(5):
             await fetcher.transfers.fetch(holder.node, wanted)
         fetcher.transfers.link_down(silent)
+
+
+# -- through bridges ----------------------------------------------------------------------------------------------------
+
+BRIDGE, SOURCE = NodeId(b"b" * 32), NodeId(b"s" * 32)
+ASKERS = [NodeId(bytes([number]) * 32) for number in (1, 2, 3)]
+
+
+class Station(Host):
+    """A host with links to several others, and a server."""
+
+    def __init__(self, node, folder, session, tasks, clock, *, bridging):
+        super().__init__(node, folder, session, tasks, clock)
+        self.others = {}
+        self.put = []
+        self.transfers = Transfers(self.store, session, self.send, tasks=tasks, clock=clock, bridging=bridging)
+
+    def send(self, peer, message):
+        self.other = self.others[peer]
+        super().send(peer, message)
+
+    async def open(self):
+        app = web.Application()
+        app.add_routes(self.transfers.routes())
+        self.runner = web.AppRunner(app)
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        self.address = "{}:{}".format(*self.runner.addresses[0][:2])
+        add = self.store.add
+
+        def count(blob, data, **options):
+            self.put.append(blob)
+            add(blob, data, **options)
+
+        self.store.add = count
+
+
+def join(one, two, *, dials):
+    """Link two stations; ``one`` dials, or is dialled."""
+    one.others[two.node], two.others[one.node] = two, one
+    one.transfers.link_up(two.node, dials, two.address if dials else "127.0.0.1:9")
+    two.transfers.link_up(one.node, not dials, "127.0.0.1:9" if dials else one.address)
+
+
+def join_far(one, bridge, two, back=None):
+    """Link two stations through a bridge, or through one bridge at each end."""
+    one.transfers.link_up(two.node, True, f"via:{bridge.node.hex()}:{two.node.hex()}", bridge.node)
+    two.transfers.link_up(one.node, False, ":0", (back or bridge).node)
+
+
+@asynccontextmanager
+async def stations(tmp_path, *nodes, bridges=(BRIDGE,)):
+    async with http_session() as session, asyncio.TaskGroup() as tasks:
+        made = [
+            Station(node, tmp_path / node.hex()[:8], session, tasks, Clock(), bridging=node in bridges)
+            for node in nodes
+        ]
+        for each in made:
+            await each.open()
+        try:
+            yield made
+        finally:
+            for each in made:
+                for peer in list(each.transfers._links):
+                    each.transfers.link_down(peer)
+            for each in made:
+                await each.runner.cleanup()
+    for each in made:
+        assert len(each.transfers._tickets) == 0
+        assert each.transfers._flights == {}
+        assert each.store._tags == {}
+
+
+@pytest.fixture(params=["near dials", "near is dialled"])
+def near_dials(request):
+    return request.param == "near dials"
+
+
+@pytest.fixture(params=["far dials", "far is dialled"])
+def far_dials(request):
+    return request.param == "far dials"
+
+
+@pytest.fixture
+async def row(tmp_path, near_dials, far_dials):
+    """Give an asker, a bridge and a source."""
+    async with stations(tmp_path, ASKERS[0], BRIDGE, SOURCE) as (asker, bridge, source):
+        join(asker, bridge, dials=near_dials)
+        join(source, bridge, dials=far_dials)
+        join_far(asker, bridge, source)
+        yield asker, bridge, source
+
+
+async def test_blobs_come_through_a_bridge_and_stay_there(row):
+    asker, bridge, source = row
+    all_data = [*datas(), os.urandom(CHUNK), b"x"]
+    await asker.transfers.fetch(SOURCE, source.fill(*all_data))
+    for data in all_data:
+        assert asker.store.get(prims.blob_id(data)) == bridge.store.get(prims.blob_id(data)) == data
+    assert SOURCE not in [NodeId(message.source) for message in bridge.said if type(message) in (BlobWant, BlobPush)]
+    bridge.put.clear()
+    asker.store.discard([prims.blob_id(data) for data in all_data])
+    await asker.transfers.fetch(SOURCE, [(prims.blob_id(data), len(data)) for data in all_data])
+    assert bridge.put == []
+
+
+async def test_results_go_back_the_other_way(row):
+    asker, _, source = row
+    data = datas(3)
+    await source.transfers.fetch(asker.node, asker.fill(*data))
+    assert all(source.store.get(prims.blob_id(each)) == each for each in data)
+
+
+async def test_each_blob_crosses_a_bridge_once(tmp_path, near_dials, far_dials):
+    async with stations(tmp_path, BRIDGE, SOURCE, *ASKERS) as (bridge, source, *askers):
+        join(source, bridge, dials=far_dials)
+        for asker in askers:
+            join(asker, bridge, dials=near_dials)
+            join_far(asker, bridge, source)
+        wanted = source.fill(*datas(30))
+        async with asyncio.TaskGroup() as group:
+            for asker in askers:
+                group.create_task(asker.transfers.fetch(SOURCE, wanted))
+        for asker in askers:
+            assert all(asker.store.has(blob) for blob, _ in wanted)
+        assert sorted(bridge.put) == sorted(blob for blob, _ in wanted)
+        asked = [blob for message in bridge.said if type(message) in (BlobWant, BlobPush) for blob in message.blobs]
+        assert sorted(asked) == sorted(blob for blob, _ in wanted)
+
+
+async def test_blobs_come_through_two_bridges(tmp_path, near_dials, far_dials):
+    second = NodeId(b"c" * 32)
+    nodes = (ASKERS[0], BRIDGE, second, SOURCE)
+    async with stations(tmp_path, *nodes, bridges=(BRIDGE, second)) as (asker, first, last, source):
+        join(asker, first, dials=near_dials)
+        join(first, last, dials=far_dials)
+        join(source, last, dials=far_dials)
+        join_far(first, last, source)
+        join_far(asker, first, source, last)
+        wanted = source.fill(*datas())
+        await asker.transfers.fetch(SOURCE, wanted)
+        assert all(each.store.has(blob) for blob, _ in wanted for each in (asker, first, last))
+
+
+async def test_a_bridge_with_little_room_passes_on_what_it_cannot_keep(row):
+    """The last blobs do not drive out the first before those have gone on."""
+    asker, bridge, source = row
+    bridge.store._quota = 10_500
+    wanted = source.fill(*datas(40))
+    async with asyncio.timeout(20):
+        await asker.transfers.fetch(SOURCE, wanted)
+    assert all(asker.store.has(blob) for blob, _ in wanted)
+    assert bridge.store.used_bytes <= 10_500
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_bridge_without_room(row):
+    asker, bridge, source = row
+    bridge.store._quota = 100
+    wanted = source.fill(*datas(5))
+    async with asyncio.timeout(20):
+        with pytest.raises(TransferError, match="5 of 5"):
+            await asker.transfers.fetch(SOURCE, wanted)
+    assert len(bridge.store) == 0
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_what_the_source_lacks_is_missing_and_the_rest_comes(row):
+    asker, _, source = row
+    wanted = source.fill(*datas(5))
+    with pytest.raises(TransferError, match="1 of 6"):
+        await asker.transfers.fetch(SOURCE, [*wanted, (bytes(32), 7)])
+    assert all(asker.store.has(blob) for blob, _ in wanted)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_bridge_that_has_lost_the_source(row):
+    asker, bridge, source = row
+    wanted = source.fill(*datas(2))
+    bridge.transfers.link_down(SOURCE)
+    with pytest.raises(TransferError):
+        await asker.transfers.fetch(SOURCE, wanted)
+    bridge.fill(source.store.get(wanted[0][0]))
+    with pytest.raises(TransferError, match="1 of 2"):  # what it has it gives
+        await asker.transfers.fetch(SOURCE, wanted)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_link_whose_bridge_is_not_linked(row):
+    asker, _, source = row
+    wanted = source.fill(*datas(2))
+    asker.transfers.link_down(BRIDGE)
+    with pytest.raises(TransferError):
+        await asker.transfers.fetch(SOURCE, wanted)
+    assert asker.said == []
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_wrong_sizes_bring_nothing(row):
+    asker, bridge, source = row
+    wanted = source.fill(*datas(2))
+    with pytest.raises(TransferError):
+        await asker.transfers.fetch(SOURCE, [(blob, size + 1) for blob, size in wanted])
+    assert len(bridge.store) == len(asker.store) == 0
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_who_is_no_bridge_answers_as_before(row):
+    asker, bridge, source = row
+    bridge.transfers._bridging = False
+    wanted = source.fill(*datas(2))
+    with pytest.raises(TransferError):
+        await asker.transfers.fetch(SOURCE, wanted)
+    assert len(bridge.store) == 0
+    assert not any(type(message) in (BlobWant, BlobPush) for message in bridge.said)
+    bridge.fill(*(source.store.get(blob) for blob, _ in wanted))
+    await asker.transfers.fetch(SOURCE, wanted)
+
+
+def wants(source, sizes, blobs=(bytes(32), bytes([1]) * 32)):
+    return [
+        BlobWant(req=1, blobs=blobs, source=source, sizes=sizes),
+        BlobPush(req=1, blobs=blobs, tickets=(bytes(32),) * len(blobs), source=source, sizes=sizes),
+    ]
+
+
+@pytest.mark.parametrize("sizes", [(), (1,), (1, 2, 3)])
+@pytest.mark.parametrize("kind", [0, 1])
+async def test_a_source_without_a_size_for_each_blob_is_rejected(hosts, sizes, kind):
+    _, dialled = hosts
+    for bridging in (True, False):
+        dialled.transfers._bridging = bridging
+        with pytest.raises(Reject, match="size"):
+            dialled.transfers.on_message(DIALLER, wants(SOURCE, sizes)[kind])
+
+
+@pytest.mark.parametrize("source", [SOURCE, b"short", DIALLER, DIALLED, BRIDGE])
+async def test_a_source_that_a_bridge_does_not_lead_to(hosts, source):
+    """Unknown, none at all, who asks, the bridge itself, or reached through who asks: it answers with what it has."""
+    _, dialled = hosts
+    dialled.transfers._bridging = True
+    dialled.transfers.link_up(BRIDGE, False, ":0", DIALLER)
+    ((blob, size),) = dialled.fill(b"here")
+    dialled.transfers.on_message(DIALLER, wants(source, (size, 1), (blob, bytes(32)))[0])
+    (answer,) = dialled.said
+    assert [len(ticket) for ticket in answer.tickets] == [32, 0]
+    dialled.transfers.link_down(BRIDGE)
+
+
+async def test_a_bridge_does_no_more_at_once_for_one_peer_than_it_may(row, monkeypatch):
+    asker, bridge, source = row
+    monkeypatch.setattr(transfer, "PUSHES_MAX", 2)
+    source.filter = lambda _message: None
+    bridge.filter = lambda message: None if type(message) in (BlobWant, BlobPush) else message
+    wanted = source.fill(*datas(3))
+    for number, (blob, size) in enumerate(wanted):
+        bridge.transfers.on_message(asker.node, BlobWant(req=number, blobs=(blob,), source=SOURCE, sizes=(size,)))
+    assert bridge.said == [BlobTickets(req=2, tickets=(b"",))]
+    assert len(bridge.transfers._links[asker.node].tasks) == 2
+
+
+async def test_an_asker_that_goes_takes_what_is_under_way_for_it_along(row):
+    asker, bridge, source = row
+    bridge.filter = lambda message: None if type(message) in (BlobWant, BlobPush) else message
+    ((blob, size),) = source.fill(b"payload")
+    bridge.transfers.on_message(asker.node, BlobWant(req=1, blobs=(blob,), source=SOURCE, sizes=(size,)))
+    tasks = list(bridge.transfers._links[asker.node].tasks)
+    await asyncio.sleep(0)
+    bridge.transfers.link_down(asker.node)
+    await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
+    assert bridge.transfers._flights == {}
+    assert bridge.store._tags == {}
+
+
+async def test_a_bridge_has_longer_to_bring_what_it_has_to_get_first(tmp_path, monkeypatch):
+    """Tickets for it live as long as an answer is waited for."""
+    monkeypatch.setattr(transfer, "TICKET_S", 0.0)
+    monkeypatch.setattr(transfer, "ANSWER_S", 0.0)
+    async with stations(tmp_path, ASKERS[0], BRIDGE, SOURCE) as (asker, bridge, source):
+        join(asker, bridge, dials=False)
+        join(bridge, source, dials=False)
+        join_far(asker, bridge, source)
+        wanted = source.fill(*datas(3))
+        held = asyncio.Event()
+        fetch = bridge.transfers.fetch
+
+        async def slow(peer, blobs):
+            monkeypatch.undo()
+            await held.wait()
+            await fetch(peer, blobs)
+
+        bridge.transfers.fetch = slow
+        task = asyncio.get_running_loop().create_task(asker.transfers.fetch(SOURCE, wanted))
+        await asker.pushes.get()
+        held.set()
+        await task
+        assert len(asker.said_of(BlobPush)) == len(list(transfer._batches(dict(wanted))))

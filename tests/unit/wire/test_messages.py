@@ -77,3 +77,7 @@ def test_out_of_bounds_dies_at_the_edge(message):
 def test_only_messages_can_be_newer_than_the_first_version():
     assert messages.SINCE.keys() <= set(KINDS)
     assert all(1 < minor <= messages.MINOR for minor in messages.SINCE.values())
+
+
+def test_mesh_keys_are_never_shown():
+    assert repr(messages.MeshKeys(keys=(b"secret",))) == "MeshKeys(1)"

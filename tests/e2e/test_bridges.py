@@ -1,0 +1,30 @@
+"""A node that is told to be a bridge says so, and says why if it may not be. What bridges do is shown in tests/netns."""
+
+import json
+
+from tests.covers import covers
+from tests.e2e import lab
+
+
+@covers("start --bridge", "doctor --json")
+def test_a_founder_may_be_a_bridge_and_is_one_only_when_told(home):
+    home.settings["P2PQ_NODE_LISTEN"] = "127.0.0.1:0"
+    for options, expected in (([], []), (["--bridge"], [("carries links between peers, 0 now", True)])):
+        home.ok("start", "--no-mdns", *options)
+        findings = [(each["detail"], each["ok"]) for each in home.json("doctor") if each["check"] == "bridge"]
+        assert findings == expected
+        home.ok("stop")
+
+
+@covers("node --bridge")
+def test_who_may_not_be_a_bridge_is_told_what_to_do(tmp_path):
+    with lab.hosts(tmp_path, ["home", "another"]) as [home, another]:
+        home.start("--listen", "127.0.0.1:0", "--slots", "1")
+        another.start("--listen", "127.0.0.1:0", "--slots", "1", "--bridge")
+        code = home.ok("invite").split()[0]
+        another.ok("join", code, "--at", home.json("status")["address"], "--yes")
+        found = json.loads(another.run("doctor", "--json").stdout)  # which ends with 1 where something fails
+        [finding] = [each for each in found if each["check"] == "bridge"]
+        assert not finding["ok"]
+        assert "certificate does not let it" in finding["detail"]
+        assert "--caps work,submit,bridge" in finding["suggestion"]

@@ -1,0 +1,182 @@
+"""Two clusters without a route between them, and one host that stands in both: a bridge."""
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import lab
+from tests.netns.lan import Host, Lan, capture, into_one_mesh, linked, start_all
+
+HERE, THERE = ("anna", "bert"), ("dora", "emil")
+WAIT_S = 120.0
+SECRET = "calico-marmot-9417"
+SLEEPS = """
+import os, sys, time
+print("begun", flush=True)
+time.sleep(float(sys.argv[1]))
+open(os.environ["P2PQ_RESULTS"] + "/value.txt", "w").write(os.environ["P2PQ_TASK"] + " SECRET")
+print("ended SECRET", flush=True)
+""".replace("SECRET", SECRET)
+FAR = "far=yes"
+JOINING = 9
+"""A network that all are on while they join; then its cables are pulled."""
+
+
+@pytest.fixture
+def clusters(lan: Lan) -> list[Host]:
+    """Give the bridge, two hosts of one cluster and two of another, all of one mesh; only those are labelled ``far``."""
+    gate = lan.add("gate", (0, 1))
+    gate.configure("[node]\naccept = false\n[bridge]\nenabled = true\n")
+    here = [lan.add(name) for name in HERE]
+    there = [lan.add(name, (1,)) for name in THERE]
+    for host in there:
+        host.configure('[node]\nlabels = { far = "yes" }\n')
+    hosts = [gate, *here, *there]
+    into_one_mesh(hosts)
+    return hosts
+
+
+def values(folder: Path, tasks: int) -> list[str]:
+    return [(folder / f"results/{task}/value.txt").read_text() for task in range(tasks)]
+
+
+def wanted(tasks: int) -> list[str]:
+    return [f"{task} {SECRET}" for task in range(tasks)]
+
+
+def test_a_job_spreads_over_both_clusters_and_the_bridge_reads_nothing(
+    lan: Lan, clusters: list[Host], tmp_path: Path
+) -> None:
+    gate, anna, *_ = clusters
+    folder = lab.make_folder(tmp_path / "job", SLEEPS)
+    with capture(lan, tmp_path / "frames.pcap"):
+        job = anna.detach("--array", "0-199", str(folder), "0.2")
+        anna.ok("wait", job, timeout=WAIT_S)
+        memory = memory_of(gate)
+    assert values(folder, 200) == wanted(200)
+    tasks = json.loads(anna.ok("tasks", "--json", job))
+    by = {(task["node"], tuple(task["via"])) for task in tasks}
+    print(
+        {f"{node} {via}": sum((task["node"], tuple(task["via"])) == (node, via) for task in tasks) for node, via in by}
+    )
+    assert by <= {*((name, ()) for name in HERE), *((name, ("gate",)) for name in THERE)}
+    assert {node for node, _ in by} & set(THERE)
+    marker = SECRET.encode()
+    assert marker in (folder / "results/0/value.txt").read_bytes()
+    assert marker not in (tmp_path / "frames.pcap").read_bytes()
+    assert all(marker not in path.read_bytes() for path in gate.home.rglob("*") if path.is_file())
+    assert b"p2pq" in memory
+    assert marker not in memory
+
+
+def memory_of(host: Host) -> bytes:
+    """Return all that the node's process holds in memory."""
+    pid = int((host.home / "node.lock").read_text())
+    pieces = []
+    with Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            found = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw", line)
+            if found is not None:
+                start, stop = (int(each, 16) for each in found.groups())
+                memory.seek(start)
+                pieces.append(memory.read(stop - start))
+    return b"".join(pieces)
+
+
+def test_logs_follow_live_and_cancel_reaches_the_far_side(clusters: list[Host], tmp_path: Path) -> None:
+    _, anna, *_ = clusters
+    folder = lab.make_folder(tmp_path / "job", SLEEPS)
+    job = anna.detach("--need", FAR, "--time", "1h", str(folder), "600")
+    [task] = lab.until(lambda: [each for each in anna.tasks(job) if each.state == "running"], "it runs")
+    assert task.node in THERE
+    assert task.via == ("gate",)
+    lab.until(lambda: "begun" in anna.ok("logs", job), "its output is here while it runs")
+    assert processes(job)
+    anna.ok("cancel", job)
+    asked = time.monotonic()
+    lab.until(lambda: not processes(job), "nothing of it runs", 10)
+    print(f"cancelled on the far side after {time.monotonic() - asked:.2f} s")
+    assert time.monotonic() - asked < 2
+
+
+def processes(job: str) -> list[str]:
+    """Return the processes that run a task of a job, wherever in this machine."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"P2PQ_JOB={job}".encode() in (each / "environ").read_bytes():
+                found.append(each.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_what_many_far_tasks_need_crosses_the_bridge_once(lan: Lan, clusters: list[Host], tmp_path: Path) -> None:
+    gate, anna, *_ = clusters
+    folder = lab.make_folder(tmp_path / "job", SLEEPS)
+    size = 100 << 20
+    (folder / "input.bin").write_bytes(os.urandom(size))
+    into, out = lan.crossed(anna, 0), lan.crossed(gate, 1)
+    job = anna.detach("--need", FAR, "--array", "0-11", str(folder), "0.5")
+    anna.ok("wait", job, timeout=WAIT_S)
+    into, out = lan.crossed(anna, 0) - into, lan.crossed(gate, 1) - out
+    print(f"{size} bytes of input, {into} from the owner, {out} from the bridge to {len(THERE)} far hosts")
+    assert values(folder, 12) == wanted(12)
+    assert into < 1.1 * size
+    assert out < 1.1 * size * len(THERE)
+
+
+@pytest.mark.parametrize("how", ["killed", "cut from above", "cut from below"])
+def test_a_bridge_in_trouble_loses_nothing(how: str, lan: Lan, clusters: list[Host], tmp_path: Path) -> None:
+    """What runs below goes on meanwhile; nothing runs twice: the tasks are so long that none is tried a second time."""
+    gate, anna, *_ = clusters
+    folder = lab.make_folder(tmp_path / "job", SLEEPS)
+    job = anna.detach("--need", FAR, "--array", "0-3", str(folder), "20")
+    lab.until(lambda: len(processes(job)) >= 4, "all run", 30)
+    if how == "killed":
+        gate.kill()
+        assert len(processes(job)) >= 4
+        gate.start()
+    else:
+        net = 0 if how == "cut from above" else 1
+        lan.pull(gate, net)
+        cut = time.monotonic()
+        assert len(processes(job)) >= 4
+        lab.until(lambda: time.monotonic() - cut >= 30, "30 s have passed", 31)
+        lan.put_back(gate, net)
+    back = time.monotonic()
+    anna.ok("wait", job, timeout=WAIT_S)
+    print(f"{how}: done {time.monotonic() - back:.1f} s after it was back")
+    assert values(folder, 4) == wanted(4)
+    assert [task.attempts for task in anna.tasks(job)] == [1] * 4
+    linked(clusters)
+
+
+def test_three_levels_deep(lan: Lan, tmp_path: Path) -> None:
+    """Four networks in a row, three bridges: a task runs at the far end, and everything of it is seen at this one."""
+    gates = [lan.add(name, (net, net + 1, JOINING)) for net, name in enumerate(("gate", "hugo", "ines"))]
+    anna, zora = lan.add("anna", (0, JOINING)), lan.add("zora", (3, JOINING))
+    for each in gates:
+        each.configure("[node]\naccept = false\n[bridge]\nenabled = true\n")
+    zora.configure('[node]\nlabels = { far = "yes" }\n')
+    hosts = [*gates, anna, zora]
+    into_one_mesh(hosts, "--caps", "work,submit,bridge")
+    for host in hosts:
+        host.kill()
+        lan.pull(host, JOINING)
+    start_all(hosts)
+    linked(hosts, 60)
+    folder = lab.make_folder(tmp_path / "job", SLEEPS)
+    job = anna.detach("--need", FAR, "--array", "0-3", "--time", "1h", str(folder), "2")
+    lab.until(lambda: "begun" in anna.ok("logs", f"{job}.0"), "its output is here while it runs", 20)
+    anna.ok("wait", job, timeout=WAIT_S)
+    assert values(folder, 4) == wanted(4)
+    assert {(task.node, task.via) for task in anna.tasks(job)} == {("zora", ("gate", "hugo", "ines"))}
+    endless = anna.detach("--need", FAR, str(folder), "600")
+    lab.until(lambda: processes(endless), "it runs")
+    anna.ok("cancel", endless)
+    lab.until(lambda: not processes(endless), "nothing of it runs", 2)
