@@ -64,19 +64,26 @@ def _tell(report: "Report") -> None:
         say("nothing of the old store is there; an empty one was begun")
     if report.broken_frames:
         say(
-            f"its log: {report.broken_frames} of {report.frames} changed pages are broken; transactions after that, of which "
-            f"the rest was saved: {report.later}"
+            f"its log: {report.broken_frames} of {report.frames} changed pages are broken; "
+            f"transactions after that which are saved, but for those pages: {report.later}"
         )
     if report.unknown_pages:
         say(f"pages that are as they were earlier, and nobody knows which: {report.unknown_pages}")
     for table in report.tables:
-        if table.saved or table.dropped or table.lost:
-            of_no_use = f", {table.dropped} of no use" if table.dropped else ""
-            lost = f", at least {table.lost} lost" if table.lost else ""
-            say(f"  {table.table}: {table.saved} saved{of_no_use}{lost}")
-    say(
-        f"live jobs that go on: {len(report.names)}{''.join(f', {name}' for name in report.names)}".replace(",", ":", 1)
-    )
+        told = [
+            f"{count} {what}"
+            for count, what in (
+                (table.saved, "saved"),
+                (table.dropped, "of no use"),
+                (table.lost, "lost at least"),
+                (table.unreadable_pages, "of its pages unreadable"),
+            )
+            if count
+        ]
+        if told:
+            say(f"  {table.table}: {', '.join(told)}")
+    names = f": {', '.join(report.names)}" if report.names else ""
+    say(f"live jobs that go on: {len(report.names)}{names}")
     if report.again:
         say(f"tasks that wait again, because what became of them is lost: {report.again}")
     for text in report.moved:

@@ -39,6 +39,8 @@ class TableReport(msgspec.Struct, frozen=True, kw_only=True):
     """Rows that could be read and were of no use: damaged, or at odds with others."""
     lost: int
     """Rows that could not be read and must have been there, by what others say; there may have been more."""
+    unreadable_pages: int
+    """Pages of it that could not be read, or not wholly."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,8 +157,14 @@ def _report(saved: Salvage, pages: Pages) -> Report:
         later=pages.log.later,
         unknown_pages=pages.log.unknown,
         tables=tuple(
-            TableReport(table=name, saved=found.saved, dropped=found.dropped, lost=found.lost)
-            for name, found in saved.counts.items()
+            TableReport(
+                table=name,
+                saved=count.saved,
+                dropped=count.dropped,
+                lost=count.lost,
+                unreadable_pages=count.unreadable,
+            )
+            for name, count in saved.counts.items()
         ),
         jobs=tuple(to_text(job) for job in names),
         names=tuple(f"{to_text(job)[:8]} {name}" for job, name in names.items()),

@@ -41,6 +41,8 @@ class Count:
     dropped: int = 0
     lost: int = 0
     """Rows that must have been there, by what other rows say."""
+    unreadable: int = 0
+    """Pages of it that could not be read, or not wholly."""
 
 
 @dataclass
@@ -96,7 +98,9 @@ def read(salvage: Salvage, pages: Pages) -> None:
     for table in salvage.columns:
         root = roots.get(table, usual[table] if not roots else 0)
         rows = (row for found in reader.tree(root) if (row := _row(salvage, table, found)) is not None) if root else ()
+        before = len(pages.wrong)
         _insert(salvage, table, rows)
+        salvage.counts[table].unreadable = len(pages.wrong) - before
     strays = _sorted(salvage, reader.orphans())
     for table in salvage.columns:  # jobs before what belongs to them
         _insert(salvage, table, filter(None, (_row(salvage, table, found) for found in strays.get(table, ()))))

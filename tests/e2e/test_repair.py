@@ -121,7 +121,7 @@ def test_a_damaged_log_is_refused_and_what_comes_after_it_is_saved(home, tmp_pat
     [finding] = [finding for finding in json.loads(done.stdout) if finding["check"] == "store"]
     assert (finding["ok"], finding["suggestion"]) == (False, "p2pq repair")
     shown = home.ok("repair", "--yes")
-    assert "transactions after that, of which the rest was saved: " in shown
+    assert "transactions after that which are saved, but for those pages: " in shown
     assert {f"{job[:8]} job", f"{late[:8]} late"} <= set(shown.replace("on: 2: ", ", ").replace("\n", ", ").split(", "))
     home.start("--slots", "2")
     home.ok("wait", late, timeout=60)
@@ -137,7 +137,7 @@ def test_an_ended_job_of_which_something_is_lost_says_so(home, tmp_path):
     home.stop()
     damage(home, "extras")
     shown = home.ok("repair", "--yes")
-    assert "extras: 0 saved, at least 1 lost" in shown
+    assert "extras: 1 lost at least, 1 of its pages unreadable" in shown
     missing = "its name, its folder and where its results lie"
     assert f"lost of job {job[:8]} recovered: {missing}" in shown
     home.start()

@@ -102,6 +102,7 @@ def test_pages_of_extras_are_counted_by_job(home: Home) -> None:
     assert table.lost > 0
     assert len(report.incomplete) == table.lost
     assert table.saved + table.lost == ENDED
+    assert {table.table: table.unreadable_pages for table in report.tables if table.unreadable_pages} == {"extras": 1}
 
 
 def test_tasks_of_an_ended_job_are_rebuilt_or_named(home: Home) -> None:
