@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from p2pq.core.effects import Continue, Fetch, Kill, Release, Start, Suspend
 from p2pq.core.events import Event, Exited, Faulted, Progressed, Started
@@ -28,7 +28,7 @@ from p2pq.daemon.sandbox import JOB_FOLDER, JobPython
 from p2pq.daemon.sealing import PROGRESS_NAME, Sealer
 from p2pq.daemon.transfer import Transfers
 from p2pq.daemon.unpack import unpack
-from p2pq.errors import DiskFullError, LinkError, Reject, SandboxError, StorageError, UsageError
+from p2pq.errors import DiskFullError, LinkError, RefusedError, Reject, SandboxError, StorageError, UsageError
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import LeaseId, NodeId, short, to_text
 from p2pq.model.job import Fault, Outcome, Reason
@@ -200,7 +200,7 @@ class Guests:
                 raise
             self._unpin(start.master, start.lease)
             return
-        except (SandboxError, StorageError, LinkError, Reject) as error:
+        except (SandboxError, StorageError, LinkError, RefusedError, Reject) as error:
             self._unpin(start.master, start.lease)
             event = Faulted(lease=start.lease, master=start.master, fault=_fault(error, guest), detail=str(error)[:500])
         except Exception:
@@ -292,9 +292,7 @@ class Guests:
         def populate(folder: Path) -> None:
             with room.claim(folder, wanted, self._blobs.reserve_bytes, "the job's files"):
                 unpack(job.tree, lambda chunk: self._blobs.get(chunk.blob), folder)
-            (folder / "results").mkdir(exist_ok=True)
-            (folder / PARAMS_FILE).parent.mkdir(exist_ok=True)
-            (folder / PARAMS_FILE).write_text(json.dumps(params), encoding="utf-8")
+            _prepare(folder, params)
             # Only now is it known where a task without a sandbox will run.
             root = JOB_FOLDER if strict else str(folder)
             env.update(self._environment(start, number, root))
@@ -326,7 +324,7 @@ class Guests:
             lease=start.lease,
             master=start.master,
             outcome=Outcome(
-                reason="disk-limit" if sealed.refused else _REASONS[outcome.reason],
+                reason=_reason(outcome.reason, sealed.failure),
                 exit=outcome.exit,
                 signal=outcome.signal,
                 run_ms=round(outcome.seconds * 1000),
@@ -466,14 +464,39 @@ def read_progress(root: Path) -> int | None:
     return round(value * 1000) if 0 <= value <= 1 else None
 
 
+def _prepare(folder: Path, params: dict[str, str]) -> None:
+    """Put beside a job's files what every task finds there.
+
+    Raises:
+        RefusedError: files of the job are in the way.
+        OSError: the disk failed.
+    """
+    try:
+        (folder / "results").mkdir(exist_ok=True)
+        (folder / PARAMS_FILE).parent.mkdir(exist_ok=True)
+        (folder / PARAMS_FILE).write_text(json.dumps(params), encoding="utf-8")
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        name = Path(error.filename or folder).name
+        raise RefusedError(f"the job brings something of its own called {name}, where every task has p2pq's") from error
+
+
 def _remember(guest: Guest, stdout: Path, stderr: Path) -> None:
     guest.stdout, guest.stderr = stdout, stderr
+
+
+def _reason(ended: str, failure: Literal["", "disk-limit", "exit"]) -> Reason:
+    """Return why an attempt ended: what became of its results tells on those that had succeeded, or left too much."""
+    if failure == "disk-limit" or (failure and ended == "ok"):
+        return failure
+    return _REASONS[ended]
 
 
 def _fault(error: Exception, guest: Guest) -> Fault:
     match error:
         case DiskFullError() if guest.stdout is None:
             return "refused"  # nothing was run: the task waits for room, here or elsewhere, as long as it takes
+        case RefusedError():
+            return "refused"  # the job's own doing, which says nothing about this machine
         case SandboxError():
             return "sandbox"
         case StorageError():

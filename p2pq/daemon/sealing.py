@@ -5,13 +5,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from p2pq.core.effects import Start
 from p2pq.daemon.attempt import Outcome
 from p2pq.daemon.blobstore import BlobStore
-from p2pq.daemon.unpack import collect
-from p2pq.errors import Reject, SandboxError
+from p2pq.daemon.unpack import ReplacedError, collect
+from p2pq.errors import Reject, SandboxError, StorageError
 from p2pq.wire import body as bodies
 from p2pq.wire import seal
 from p2pq.wire.body import CHECKPOINT, ResultBody
@@ -28,8 +28,8 @@ class Sealed:
     key: bytes = b""
     body: tuple[BlobRef, ...] = ()
     blobs: tuple[BlobRef, ...] = ()
-    refused: bool = False
-    """The results folder passed a limit and was left behind."""
+    failure: Literal["", "disk-limit", "exit"] = ""
+    """Why the attempt has failed whatever its exit code: its results passed a limit, or it put something else in their place."""
     checkpoint: bool = False
     """There is something for the next attempt in it."""
 
@@ -54,8 +54,14 @@ class Sealer:
 
         Raises:
             SandboxError: nobody waits for it any more.
-            StorageError: it cannot be kept.
+            StorageError: it cannot be kept, or not be read by this machine's doing.
         """
+        try:
+            return self._seal(folder, outcome)
+        except OSError as error:
+            raise StorageError(f"what it left cannot be read: {error.strerror}") from error
+
+    def _seal(self, folder: Path, outcome: Outcome) -> Sealed:
         remove_progress(folder)
         made: list[bytes] = []
 
@@ -65,14 +71,17 @@ class Sealer:
             self.blobs.add(blob, ciphertext, pin=self.tag)
             made.append(blob)
 
-        refused = ""
+        failure: Literal["", "disk-limit", "exit"] = ""
+        detail = outcome.detail
         try:
             limits = TreeLimits(bytes_max=self.bytes_max)
             tree, skipped = collect(folder / "results", limits, sink, random_key, _wanted(outcome))
-        except Reject as error:
+        except (Reject, ReplacedError) as error:
             # The task's own doing: it must not be tried on every machine as if this one had failed.
-            refused = error.reason
-            tree, skipped = Tree(), (f"{refused}; nothing of them was taken along",)
+            failure, detail = ("disk-limit" if isinstance(error, Reject) else "exit"), str(error)
+            if failure == "disk-limit":
+                detail = f"{detail}; nothing of them was taken along"
+            tree, skipped = Tree(), ()
             self.blobs.unpin(self.tag)
             made.clear()
         checkpoint = bodies.has_checkpoint(tree)
@@ -81,7 +90,7 @@ class Sealer:
             return Sealed()
         output, _ = collect(outcome.stdout.parent, TreeLimits(), sink, random_key, {"stdout", "stderr"}.__contains__)
         key = os.urandom(32)
-        body = ResultBody(tree=tree, output=output, detail=refused or outcome.detail, skipped=skipped)
+        body = ResultBody(tree=tree, output=output, detail=detail, skipped=skipped)
         refs, parts = bodies.encrypt(key, body)
         for ref, part in zip(refs, parts, strict=True):
             sink(ref.blob, part)
@@ -90,7 +99,7 @@ class Sealer:
         start = self.start
         context = bodies.result_context(start.job, start.task, start.attempt, start.lease)
         sealed_key = seal.seal(start.reply, key, context, os.urandom)
-        return Sealed(sealed_key, refs, blobs, refused=bool(refused), checkpoint=checkpoint)
+        return Sealed(sealed_key, refs, blobs, failure=failure, checkpoint=checkpoint)
 
 
 def _wanted(outcome: Outcome) -> Callable[[str], bool]:

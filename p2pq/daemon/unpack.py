@@ -47,6 +47,9 @@ _OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLO
 _CREATE_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _REOPEN_FILE: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_SEARCH: Final = stat.S_IRUSR | stat.S_IXUSR
+_CHANGED: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+"""What an entry answers that was deleted or swapped since it was listed: nobody but the job itself can have done that."""
 _ROTATED: Final = re.compile(r"\.~([0-9]{1,9})~")
 
 Slice = tuple[int, int, int, int]
@@ -90,7 +93,8 @@ def collect(
     """Seal what a job left in its results folder; blocks until all is sealed.
 
     Call only when nothing of the job runs any more. Regular files, folders and relative symlinks that stay inside are
-    taken, as content and an executable bit; everything else is skipped and named. A missing folder gives an empty tree.
+    taken, as content and an executable bit; what the job closed even to its owner is opened. What cannot travel by the
+    job's own doing is skipped and named; trouble of this machine never is. A missing folder gives an empty tree.
 
     Args:
         folder: the last component is the job's and not trusted; what leads to it is ours.
@@ -104,6 +108,8 @@ def collect(
 
     Raises:
         Reject: a limit is passed; blobs made so far are of no use.
+        ReplacedError: the folder is something else.
+        OSError: something cannot be read by this machine's doing.
     """
     with Packer(sink, key_of) as packer:
         collector = _Collector(packer, limits, wanted)
@@ -250,6 +256,10 @@ def _opened_chunks(tree: Tree, read_blob: ReadBlob) -> Iterator[tuple[list[Slice
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+class ReplacedError(Exception):
+    """A job made something else of its results folder; the message says what."""
+
+
 class _OddError(Exception):
     """An entry of a results folder that is not taken; the message says why."""
 
@@ -271,12 +281,16 @@ class _Collector:
 
     def run(self, folder: Path) -> None:
         try:
-            descriptor = os.open(folder, _OPEN_FOLDER)
+            mode = os.lstat(folder).st_mode
         except FileNotFoundError:
             return
-        except OSError as error:
-            self._skip(folder.name, f"is not a folder that can be read ({error.strerror})")
-            return
+        if not stat.S_ISDIR(mode):
+            kind = "a link" if stat.S_ISLNK(mode) else "a file" if stat.S_ISREG(mode) else ""
+            now = f"{kind} now, not a folder" if kind else "no folder any more"
+            raise ReplacedError(f"{names.display(folder.name)} is {now}; nothing of it was taken along")
+        if mode & _SEARCH != _SEARCH:
+            folder.chmod(stat.S_IMODE(mode) | _SEARCH)
+        descriptor = os.open(folder, _OPEN_FOLDER)
         try:
             self._folder(descriptor, "")
         finally:
@@ -332,20 +346,33 @@ class _Collector:
             self._skip(path, "changed while it was read")
             return False
         except OSError as error:
-            self._skip(path, f"cannot be read ({error.strerror})")
+            if error.errno not in _CHANGED:
+                raise
+            self._skip(path, "changed while it was read")
             return False
         return True
 
     def _take(self, folder: int, name: str, path: str) -> None:
-        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
-        if stat.S_ISLNK(mode):
+        info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISLNK(info.st_mode):
             self._links.append(Link(path, os.readlink(name, dir_fd=folder)))
-        elif stat.S_ISDIR(mode):
+        elif stat.S_ISDIR(info.st_mode):
+            self._open_up(folder, name, info, _SEARCH)
             self._below(folder, name, path)
-        elif stat.S_ISREG(mode):
+        elif stat.S_ISREG(info.st_mode):
+            self._open_up(folder, name, info, stat.S_IRUSR)
             self._file(folder, name, path)
         else:
             raise _OddError("is a pipe, a socket or a device")
+
+    @staticmethod
+    def _open_up(folder: int, name: str, info: os.stat_result, wanted: int) -> None:
+        """Give this user the rights that the job took from it; nothing of the job is alive that could swap the entry."""
+        if info.st_mode & wanted == wanted:
+            return
+        if info.st_uid != os.geteuid():
+            raise _OddError("belongs to someone else and cannot be read")
+        os.chmod(name, stat.S_IMODE(info.st_mode) | wanted, dir_fd=folder)
 
     def _below(self, folder: int, name: str, path: str) -> None:
         descriptor = os.open(name, _OPEN_FOLDER, dir_fd=folder)

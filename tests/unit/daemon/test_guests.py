@@ -224,18 +224,52 @@ async def test_results_beyond_a_limit_are_the_tasks_own_failure_and_are_named(be
     body = bench.result(start, event)
     assert "too many files" in body.detail
     assert not body.tree.files
-    assert "too many files" in body.skipped[0]
+    assert body.detail.endswith("nothing of them was taken along")
 
 
-async def test_a_tree_with_a_file_where_results_belong_is_refused_and_leaves_nothing_pinned(bench):
+@pytest.mark.parametrize(("ended", "reason"), [("ok", "exit"), ("time-limit", "time-limit")])
+async def test_results_that_were_replaced_are_the_tasks_failure(bench, ended, reason):
+    def replace(folder):
+        (folder / "results").rmdir()
+        (folder / "results").symlink_to("elsewhere")
+
+    bench.pool.left = replace
+    bench.pool.reason = ended
+    start = bench.start(ALICE, "pass", 1)
+    event = await bench.run(start)
+    assert event.outcome.reason == reason
+    assert not event.outcome.ok
+    assert "results is a link now" in bench.result(start, event).detail
+
+
+async def test_results_that_cannot_be_read_are_this_machines_trouble(bench, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    bench.pool.left = lambda _: monkeypatch.setattr(sealing, "collect", fail)
+    event = await bench.run(bench.start(ALICE, "pass", 1))
+    assert (event.fault, event.detail) == ("disk", "what it left cannot be read: Input/output error")
+    assert not bench.blobs._tags
+
+
+@pytest.mark.parametrize("name", ["results", ".p2pq", ".p2pq/params.json/x", "dangling"])
+async def test_a_tree_with_something_else_where_results_belong_is_refused_and_leaves_nothing_pinned(bench, name):
+    """It says nothing about this machine, which would else be slowed down for it."""
     start = bench.start(MALLORY, "pass", 1)
     source = bench.folder / "odd"
     source.mkdir()
-    (source / "results").write_text("in the way")
+    if name == "dangling":
+        name = "results"
+        (source / name).symlink_to("nowhere")
+    else:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text("in the way")
     tree, _ = collect(source, TreeLimits(), bench.blobs.put, lambda _: os.urandom(32))
     odd = bench.start(MALLORY, "pass", 2, tree=tree)
     odd = msgspec.structs.replace(odd, job=JobId(b"o" * 16), blobs=bodies.tree_refs(tree))
-    assert isinstance(await bench.run(odd), Faulted)
+    event = await bench.run(odd)
+    assert event.fault == "refused"
+    assert f"something of its own called {name.split('/')[-2:][0]}" in event.detail
     assert not bench.blobs._tags
     assert isinstance(await bench.run(start), Exited)
 

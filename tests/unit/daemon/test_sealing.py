@@ -87,7 +87,7 @@ def test_what_is_taken_of_results(bench: Bench, tmp_path: Path, reason: str, fil
     body, found = bench.opened(sealed, tmp_path)
     assert found == files
     assert {file.path for file in body.output.files} == {"stdout", "stderr"}
-    assert (sealed.checkpoint, sealed.refused, body.detail, body.skipped) == (checkpoint, False, "it ended", ())
+    assert (sealed.checkpoint, sealed.failure, body.detail, body.skipped) == (checkpoint, "", "it ended", ())
     assert {ref.blob for ref in (*sealed.body, *sealed.blobs)} == bench.blobs._tags[TAG]
 
 
@@ -109,11 +109,30 @@ def test_a_link_in_place_of_the_results_is_not_followed(bench: Bench, tmp_path: 
     assert (elsewhere / ".progress").exists()
 
 
+@pytest.mark.parametrize("reason", ["ok", "exit"])
+def test_something_else_in_place_of_the_results_is_a_failure_that_says_so(bench: Bench, tmp_path: Path, reason: str):
+    (bench.folder / "results").rename(bench.folder / "out")
+    (bench.folder / "results").symlink_to("out")
+    sealed = bench.seal(reason)
+    body, found = bench.opened(sealed, tmp_path)
+    assert (sealed.failure, found) == ("exit", {})
+    assert body.detail == "results is a link now, not a folder; nothing of it was taken along"
+    assert {file.path for file in body.output.files} == {"stdout", "stderr"}
+
+
+def test_what_cannot_travel_is_named(bench: Bench, tmp_path: Path):
+    os.mkfifo(bench.folder / "results/pipe")
+    (bench.folder / "results/out.txt").chmod(0)
+    body, found = bench.opened(bench.seal("ok"), tmp_path)
+    assert found == {"out.txt": "42"}
+    assert body.skipped == ("pipe: is a pipe, a socket or a device",)
+
+
 def test_a_checkpoint_beyond_the_limits_is_left_behind(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sealing, "TreeLimits", lambda **_: TreeLimits(entries_max=2))
     assert bench.seal("evicted") == Sealed()
     failed = bench.seal("exit")
-    assert (failed.refused, failed.checkpoint) == (True, False)
+    assert (failed.failure, failed.checkpoint) == ("disk-limit", False)
 
 
 def test_what_nobody_waits_for_is_not_packed_to_its_end(bench: Bench):

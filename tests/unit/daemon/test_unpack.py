@@ -4,6 +4,7 @@
 
 import errno
 import os
+import re
 import socket
 import stat
 from pathlib import Path
@@ -204,18 +205,31 @@ def test_missing_results_are_an_empty_tree(tmp_path):
     assert collect(tmp_path / "results")[:2] == (Tree(), ())
 
 
-@pytest.mark.parametrize("kind", ["link", "file", "fifo"])
-def test_h57_results_that_are_no_folder(tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("out", "is a link now, not a folder"),
+        ("inside", "is a link now, not a folder"),
+        ("file", "is a file now, not a folder"),
+        ("fifo", "is no folder any more"),
+    ],
+)
+def test_h57_results_that_are_no_folder(tmp_path, kind, reason):
+    """Nothing of it is followed, and the task is told so: it must not count as one without results."""
     results = tmp_path / "results"
-    if kind == "link":
-        results.symlink_to("/etc")
-    elif kind == "file":
-        results.write_bytes(b"x")
-    else:
-        os.mkfifo(results)
-    found, skipped, _ = collect(results)
-    assert found == Tree()
-    assert "not a folder" in skipped[0]
+    match kind:
+        case "out":
+            results.symlink_to("/etc")
+        case "inside":
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out/o").write_text("data")
+            results.symlink_to("out")
+        case "file":
+            results.write_bytes(b"x")
+        case _:
+            os.mkfifo(results)
+    with pytest.raises(unpack.ReplacedError, match=f"results {reason}"):
+        collect(results)
 
 
 def test_h57_symlinks_that_leave(tmp_path):
@@ -310,26 +324,78 @@ def test_h57_file_that_turns_into_a_pipe(tmp_path, monkeypatch):
     assert skipped == ("pipe: is no regular file any more",)
 
 
-@pytest.mark.skipif(AS_ROOT, reason="needs an ordinary user: root reads everything")
-def test_h57_unreadable_entries(tmp_path):
-    (tmp_path / "x").write_bytes(b"")
+def closed(results: Path) -> Path:
+    """Leave what its own owner may not read, at every place."""
+    (results / "d/e").mkdir(parents=True)
+    (results / "d/e/x").write_text("deep")
+    (results / "secret").write_text("flat")
+    (results / "run").write_text("#!")
+    (results / "hollow").mkdir()
+    (results / "run").chmod(0o111)
+    for path in ("secret", "hollow", "d/e/x", "d/e", "d", "."):
+        (results / path).chmod(0)
+    return results
+
+
+def test_h57_what_the_task_closed_is_opened_and_comes_back(tmp_path):
+    found, skipped, blobs = collect(closed(tmp_path / "results"))
+    assert skipped == ()
+    target = write(tmp_path / "target", found, blobs)
+    assert (target / "d/e/x").read_text() == "deep"
+    assert (target / "secret").read_text() == "flat"
+    assert (target / "hollow").is_dir()
+    assert [os.access(target / name, os.X_OK) for name in ("d/e/x", "run")] == [False, True]
+
+
+def test_h57_what_belongs_to_somebody_else_stays_closed(tmp_path, monkeypatch):
+    (tmp_path / "x").write_text("secret")
     (tmp_path / "x").chmod(0)
     (tmp_path / "d").mkdir(mode=0)
-    assert collected(tmp_path) == (
-        [],
-        ("d: cannot be read (Permission denied)", "x: cannot be read (Permission denied)"),
-    )
-    (tmp_path / "d").chmod(0o700)
+    owner = os.geteuid()
+    monkeypatch.setattr(unpack.os, "geteuid", lambda: owner + 1)
+    reason = "belongs to someone else and cannot be read"
+    assert collected(tmp_path) == ([], (f"d: {reason}", f"x: {reason}"))
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0
 
 
-def test_h57_entry_that_is_gone(tmp_path, monkeypatch):
+@pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE, errno.ENOMEM, errno.EACCES, errno.ESTALE])
+@pytest.mark.parametrize("call", ["open", "stat", "scandir", "readlink"])
+def test_h57_trouble_of_this_machine_is_no_skipped_entry(tmp_path, monkeypatch, code, call):
+    """Results that are not complete must never count as such."""
+    (tmp_path / "x").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("x")
+    real = getattr(os, call)
+
+    def fail(what, *args, **options):
+        if call == "scandir" or what in {"x", "link"}:
+            raise OSError(code, os.strerror(code))
+        return real(what, *args, **options)
+
+    monkeypatch.setattr(unpack.os, call, fail)
+    with pytest.raises(OSError, match=re.escape(os.strerror(code))):
+        collect(tmp_path)
+
+
+def test_h57_a_disk_that_fails_while_a_file_is_read_is_no_skipped_entry(tmp_path, monkeypatch):
+    (tmp_path / "x").write_bytes(b"x" * 100)
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(packer, "read_exactly", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        collect(tmp_path)
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.ELOOP, errno.ENOTDIR])
+def test_h57_entry_that_is_gone(tmp_path, monkeypatch, code):
     (tmp_path / "x").write_bytes(b"")
 
     def gone(*_args, **_options):
-        raise FileNotFoundError(2, "No such file or directory")
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(unpack.os, "stat", gone)
-    assert collected(tmp_path) == ([], ("x: cannot be read (No such file or directory)",))
+    assert collected(tmp_path) == ([], ("x: changed while it was read",))
 
 
 def test_h57_too_deep(tmp_path):
