@@ -27,6 +27,7 @@ def show_task(ctx: click.Context, job: str, task: int, *, as_json: bool) -> None
             ("params", " ".join(f"{key}={value}" for key, value in shown.params.items())),
             ("reason", shown.reason),
             ("results", shown.results),
+            *(("left behind", line) for line in shown.skipped),
         ]
     )
     if not attempts:

@@ -308,6 +308,8 @@ class Book(Judge):
             state=state,
             wall=self._clock.at(now),
             counted=counted,
+            detail=lease.detail,
+            skipped=lease.skipped,
         )
         self.out.append(fx.Record(row=row))
         if state in OVER:

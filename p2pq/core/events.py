@@ -159,6 +159,10 @@ class Collected(_Event, frozen=True, kw_only=True):
     """As master: all blobs of the result under this lease are durable here."""
 
     lease: LeaseId
+    detail: str = ""
+    """What it says on how the attempt ended, for people."""
+    skipped: tuple[str, ...] = ()
+    """What of the results could not travel by the task's own doing, an entry a sentence."""
 
 
 class CollectFailed(_Event, frozen=True, kw_only=True):

@@ -27,12 +27,14 @@ class Lease:
     __slots__ = (
         "attempt",
         "collecting",
+        "detail",
         "granted",
         "heard",
         "id",
         "job",
         "progress",
         "running",
+        "skipped",
         "slow",
         "task",
         "time_s",
@@ -57,6 +59,10 @@ class Lease:
         self.collecting: ResultItem | None = None
         self.slow = 0
         """How often it took too long to bring its result here."""
+        self.detail = ""
+        """What the result that was collected says on how the attempt ended."""
+        self.skipped: tuple[str, ...] = ()
+        """What of its results could not travel, by the task's own doing."""
 
 
 class Leases:

@@ -88,7 +88,7 @@ class Queue:
             case ev.Submitted() | ev.CancelAsked() | ev.RetryAsked() | ev.Delivered() | ev.DeliverFailed():
                 self._asked(event, now)
             case ev.Collected():
-                self._collected(event.lease, now)
+                self._collected(event, now)
             case ev.CollectFailed():
                 self._collect_failed(event, now)
             case (
@@ -404,10 +404,11 @@ class Queue:
         elif lease.collecting is None and not self._book.collect(lease, item, inline, now):
             self._receipt(peer, [lease.id], "refused")
 
-    def _collected(self, lease_id: LeaseId, now: Mono) -> None:
-        lease = self._book.leases.get(lease_id)
+    def _collected(self, event: ev.Collected, now: Mono) -> None:
+        lease = self._book.leases.get(event.lease)
         if lease is None or lease.collecting is None:
             return  # it was cancelled meanwhile
+        lease.detail, lease.skipped = event.detail, event.skipped
         self._revoke(self._book.settle(lease, now))
         if lease.worker in self._crew:
             self._receipt(lease.worker, [lease.id], "settled")

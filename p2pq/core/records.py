@@ -85,6 +85,10 @@ class AttemptEnded(_Row, frozen=True, kw_only=True):
     wall: Wall
     counted: bool = True
     """Where the outcome is not ok: whether it counts as a failure (not the first death of a runner, nor a suspect's)."""
+    detail: str = ""
+    """How it ended, for people."""
+    skipped: tuple[str, ...] = ()
+    """What of its results could not travel, an entry a sentence."""
 
 
 class FailureForgiven(_Row, frozen=True, kw_only=True):

@@ -47,6 +47,8 @@ class ResumingBook(Book):
             state=state,
             wall=self._clock.at(now),
             counted=False,
+            detail=lease.detail,
+            skipped=lease.skipped,
         )
         lost = notice.AttemptLost(
             job=job.id, task=lease.task, attempt=lease.attempt, worker=lease.worker, fault="evicted", detail=detail

@@ -76,6 +76,8 @@ def _ends(attempts: Sequence[AttemptRow], name_of: NameOf) -> list[str]:
     found: dict[str, list[str]] = {}
     for each in attempts:
         end = how(each.outcome) if each.outcome is not None else each.fault or ""
+        if end == "exit 0" and each.detail:
+            end = each.detail
         nodes = found.setdefault(end, [])
         if (name := name_of(each.worker)) not in nodes:
             nodes.append(name)

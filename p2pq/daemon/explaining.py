@@ -1,6 +1,8 @@
 """Why a job or task is as it is: the answers to ``why`` and ``show JOB.TASK``."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 from p2pq.daemon.blame import Verdict, judge
 from p2pq.daemon.catalogue import Catalogue
@@ -10,9 +12,12 @@ from p2pq.daemon.store import Store
 from p2pq.daemon.views import attempt_view
 from p2pq.model.ids import JobId
 from p2pq.wire import control
-from p2pq.wire.control import Note, Reply
+from p2pq.wire.control import Note, Reply, TaskView
 
 Send = Callable[[Reply], Awaitable[None]]
+
+SAID_MAX: Final = 3
+"""Entries left behind that a sentence names."""
 
 
 class Explaining:
@@ -43,7 +48,8 @@ class Explaining:
             await send(self._why_task(row, index))
         else:
             found = self._scheduler.why(row.job, None) if row.state is None else None
-            await send(Note(text=found) if found else self._why_over(row))
+            left = None if found else await self.left_behind(row)
+            await send(Note(text=found) if found else self._why_over(row, left))
 
     def _why_task(self, row: JobRow, index: int) -> Note:
         task = self._catalogue.task_row(row, index)
@@ -52,17 +58,28 @@ class Explaining:
         verdict = self._verdict(row, task)
         if view.state == "failed":
             blame = verdict.clause if verdict is not None else view.reason
-            return Note(text=f"Task {view.task} failed: {blame}.", suggestion=self._hint(name, verdict))
+            return Note(text=f"Task {view.task} failed: {blame}.{_behind(view)}", suggestion=self._hint(name, verdict))
         live = self._scheduler.why(row.job, index) if row.state is None else None
         if live is not None:
             if verdict is None:
-                return Note(text=live)
+                return Note(text=live + (_behind(view) if view.state == "done" else ""))
             sofar = f"{verdict.clause[:1].upper()}{verdict.clause[1:]}"
             return Note(text=f"{live.rstrip('.')}. {sofar}.", suggestion=self._hint(name, verdict, failed=False))
         where = f" on {view.node}" if view.node else ""
         reason = f" ({view.reason})" if view.reason not in (None, "ok", "cancelled") else ""
         hint = f"`p2pq retry {name} --cancelled` runs it" if view.state == "cancelled" else ""
-        return Note(text=f"Task {view.task}: {view.state}{where}{reason}.", suggestion=hint)
+        return Note(text=f"Task {view.task}: {view.state}{where}{reason}.{_behind(view)}", suggestion=hint)
+
+    async def left_behind(self, row: JobRow) -> Note | None:
+        """Say which tasks of a job left results behind that cannot travel; None if none did."""
+        found = await asyncio.to_thread(self._store.skipped, row.job)
+        if not found:
+            return None
+        first = found[0]
+        number = self._catalogue.task(row, first.task, self._catalogue.task_row(row, first.task)).task
+        more = f" and {len(found) - 1} more tasks" if len(found) > 1 else ""
+        text = f"task {number}{more} left results behind that cannot travel ({'; '.join(first.skipped[:SAID_MAX])})"
+        return Note(text=text, suggestion=f"see `p2pq show {self._name(row)}.{number}`")
 
     def _verdict(self, row: JobRow, task: TaskRow | None) -> Verdict | None:
         """Judge a task that failed or is tried again; one that nothing counts against needs no judge."""
@@ -75,7 +92,7 @@ class Explaining:
             return f"see `p2pq logs {name} --attempt {verdict.attempt} --stderr`"
         return f"see `p2pq show {name}`" + (f"; `p2pq retry {name}` runs it again" if failed else "")
 
-    def _why_over(self, row: JobRow) -> Note:
+    def _why_over(self, row: JobRow, left: Note | None) -> Note:
         """Say what became of a job that the core has let go of."""
         view = self._catalogue.view(row)
         counts, name = view.tasks, self._name(row)
@@ -88,11 +105,20 @@ class Explaining:
         enough = view.state == "done" and counts.done < counts.total
         halted = view.halted or ("as enough of its tasks succeeded" if enough else "")
         halted = halted and f", {halted}"
+        behind = "" if left is None else f" {left.text[0].upper()}{left.text[1:]}; {left.suggestion}."
         return Note(
             text=f"The job {'has' if view.state == 'failed' else 'is'} {view.state}{halted}: {counts.done} done, "
-            f"{counts.failed} failed, {counts.cancelled} cancelled of {counts.total}.",
+            f"{counts.failed} failed, {counts.cancelled} cancelled of {counts.total}.{behind}",
             suggestion=hint,
         )
 
     def _name(self, row: JobRow) -> str:
         return self._catalogue.view(row).job[:8]
+
+
+def _behind(view: TaskView) -> str:
+    if not view.skipped:
+        return ""
+    more = len(view.skipped) - SAID_MAX
+    listed = "; ".join(view.skipped[:SAID_MAX]) + (f" and {more} more" if more > 0 else "")
+    return f" Of its results could not travel: {listed}."

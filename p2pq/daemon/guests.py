@@ -5,9 +5,7 @@ The core decides what starts and stops; this performs ``Start``, ``Kill``, ``Fet
 """
 
 import asyncio
-import json
 import logging
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -18,14 +16,14 @@ from typing import Final, Literal
 from p2pq.core.effects import Continue, Fetch, Kill, Release, Start, Suspend
 from p2pq.core.events import Event, Exited, Faulted, Progressed, Started
 from p2pq.core.records import ResultKept
-from p2pq.daemon import room
+from p2pq.daemon import room, taskfolder
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.checkpoints import open_checkpoint, put_in_place
 from p2pq.daemon.inputs import entries, open_job
 from p2pq.daemon.limits import Limits
 from p2pq.daemon.runners import RunnerPool, TaskLaunch
 from p2pq.daemon.sandbox import JOB_FOLDER, JobPython
-from p2pq.daemon.sealing import PROGRESS_NAME, Sealer
+from p2pq.daemon.sealing import Sealer
 from p2pq.daemon.transfer import Transfers
 from p2pq.daemon.unpack import unpack
 from p2pq.errors import DiskFullError, LinkError, RefusedError, Reject, SandboxError, StorageError, UsageError
@@ -52,7 +50,6 @@ PREFETCH_BYTES_MAX: Final = 1 << 30
 PREFETCHES_MAX: Final = 8
 OPENING_MAX: Final = 2
 """Bodies that are opened at the same time: each may take a quarter of a gigabyte for a moment."""
-PARAMS_FILE: Final = ".p2pq/params.json"
 PROGRESS_POLL_S: Final = 1.0
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """Told how many cpus the task asked for, so that libraries do not start a thread per cpu of the machine."""
@@ -292,7 +289,7 @@ class Guests:
         def populate(folder: Path) -> None:
             with room.claim(folder, wanted, self._blobs.reserve_bytes, "the job's files"):
                 unpack(job.tree, lambda chunk: self._blobs.get(chunk.blob), folder)
-            _prepare(folder, params)
+            taskfolder.prepare(folder, params)
             # Only now is it known where a task without a sandbox will run.
             root = JOB_FOLDER if strict else str(folder)
             env.update(self._environment(start, number, root))
@@ -358,7 +355,7 @@ class Guests:
             "P2PQ_ATTEMPT": str(start.attempt),
             "P2PQ_RESULTS": f"{root}/results",
             "P2PQ_CPUS": cpus,
-            "P2PQ_PARAMS": f"{root}/{PARAMS_FILE}",
+            "P2PQ_PARAMS": f"{root}/{taskfolder.PARAMS_FILE}",
             "P2PQ_NODE": self._name,
             "PYTHONUNBUFFERED": "1",  # or live logs would come in blocks of 8 KiB
             **dict.fromkeys(THREAD_VARIABLES, cpus),
@@ -382,7 +379,7 @@ class Guests:
         while True:
             await asyncio.sleep(PROGRESS_POLL_S)
             if guest.root is not None:
-                progress = read_progress(guest.root)
+                progress = taskfolder.read_progress(guest.root)
                 if progress is not None and progress != guest.progress:
                     guest.progress = progress
                     self._post(Progressed(lease=start.lease, master=start.master, progress=progress))
@@ -441,43 +438,6 @@ def command(job: JobBody, params: dict[str, str], python: JobPython, *, job_id: 
             return ("/bin/sh", job.main, *arguments)
         case "command":
             return (f"./{job.main}", *arguments)
-
-
-def read_progress(root: Path) -> int | None:
-    """Return the progress in thousandths that a task wrote, or None where there is no number from 0 to 1.
-
-    The task may still run and has put there what it likes: nothing is followed, nothing blocks.
-    """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        folder = os.open(root / "results", flags | os.O_DIRECTORY)
-        try:
-            descriptor = os.open(PROGRESS_NAME, flags, dir_fd=folder)
-        finally:
-            os.close(folder)
-        try:
-            value = float(os.read(descriptor, 64))
-        finally:
-            os.close(descriptor)
-    except (OSError, ValueError):
-        return None
-    return round(value * 1000) if 0 <= value <= 1 else None
-
-
-def _prepare(folder: Path, params: dict[str, str]) -> None:
-    """Put beside a job's files what every task finds there.
-
-    Raises:
-        RefusedError: files of the job are in the way.
-        OSError: the disk failed.
-    """
-    try:
-        (folder / "results").mkdir(exist_ok=True)
-        (folder / PARAMS_FILE).parent.mkdir(exist_ok=True)
-        (folder / PARAMS_FILE).write_text(json.dumps(params), encoding="utf-8")
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        name = Path(error.filename or folder).name
-        raise RefusedError(f"the job brings something of its own called {name}, where every task has p2pq's") from error
 
 
 def _remember(guest: Guest, stdout: Path, stderr: Path) -> None:

@@ -21,6 +21,8 @@ from p2pq.wire.objects import ResultItem
 PAGE_MAX: Final = 10_000
 """Rows that one query gives at most."""
 FIND_MAX: Final = 16
+SKIPPED_MAX: Final = 1000
+"""Tasks that left something behind which are counted."""
 ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
 JOB_ID_BITS: Final = JOB_ID_BYTES * 8
 
@@ -120,6 +122,8 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
     """Whether its end counts: a failure against the task, a fault against the limit of faults."""
     via: tuple[NodeId, ...] = ()
     """The bridges that carried the link to the worker when it was granted, the nearest first."""
+    skipped: tuple[str, ...] = ()
+    """What of its results could not travel by the task's own doing, an entry a sentence."""
 
 
 class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -274,6 +278,21 @@ class History:
         )
         return tuple(_attempt_row(row) for row in found)
 
+    def skipped(self, job: JobId) -> tuple[AttemptRow, ...]:
+        """Return the attempts that decided tasks of a job and left results behind that cannot travel; SKIPPED_MAX at most.
+
+        It looks at every task of the job: for a thread.
+        """
+        found = self._rows(
+            f"SELECT {_ATTEMPT} FROM tasks AS t JOIN attempts AS a ON a.n = t.n AND a.task = t.task "  # noqa: S608
+            "AND a.attempt = coalesce(t.decided, t.attempts) WHERE t.n = (SELECT n FROM jobs WHERE job = ? AND NOT pruned) "
+            "AND t.state IN ('done', 'failed') AND a.outcome IS NOT NULL AND instr(a.detail, char(10)) "
+            "ORDER BY t.task LIMIT ?",
+            job,
+            SKIPPED_MAX,
+        )
+        return tuple(_attempt_row(row) for row in found)
+
     def ended_job(self, job: JobId) -> RestoredJob | None:
         """Return what it takes to open a job again that has ended."""
         try:
@@ -347,7 +366,8 @@ def _task_row(row: tuple[Any, ...]) -> TaskRow:
 
 
 def _attempt_row(row: tuple[Any, ...]) -> AttemptRow:
-    task, attempt, epoch, counter, worker, granted, ended, fault, detail, outcome, counted, via = row
+    task, attempt, epoch, counter, worker, granted, ended, fault, text, outcome, counted, via = row
+    detail, *skipped = text.split("\n") if outcome is not None else (text,)
     return AttemptRow(
         task=task,
         attempt=attempt,
@@ -360,4 +380,5 @@ def _attempt_row(row: tuple[Any, ...]) -> AttemptRow:
         outcome=None if outcome is None else _OUTCOME.decode(outcome),
         counted=bool(counted),
         via=tuple(NodeId(via[at : at + NODE_ID_BYTES]) for at in range(0, len(via or b""), NODE_ID_BYTES)),
+        skipped=tuple(skipped),
     )

@@ -24,7 +24,8 @@ from p2pq.errors import LinkError, RefusedError, Reject, StorageError
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall, short, to_text
 from p2pq.model.params import task_number
 from p2pq.wire import body as bodies
-from p2pq.wire import prims, sign
+from p2pq.wire import names, prims, sign
+from p2pq.wire.body import ResultBody
 from p2pq.wire.objects import Manifest, ResultItem
 from p2pq.wire.tree import select
 
@@ -34,6 +35,8 @@ DELIVERIES_MAX: Final = 4
 """Results written out at the same time."""
 LOOK_S: Final = 10.0
 """How often it is looked whether results come fast enough."""
+SKIPPED_MAX: Final = 20
+"""Entries that an attempt left behind which are remembered; the rest is a count."""
 OUTPUTS_SHARE: Final = 8
 """What failed attempts of live jobs printed is held up to this part of the store; beyond it, it makes room for newer blobs."""
 
@@ -157,7 +160,7 @@ class Homecoming:
             missing = [(ref.blob, ref.size) for ref in effect.blobs if not self._blobs.has(ref.blob)]
             if missing:
                 await self._bring(effect.peer, missing)
-            await asyncio.to_thread(self._secure, self._scheduler.collecting(effect.lease), wanted)
+            body = await asyncio.to_thread(self._secure, self._scheduler.collecting(effect.lease), wanted)
         except Reject as error:
             self._blobs.unpin(tag)
             self._post(CollectFailed(lease=effect.lease, reason=f"the result: {error}"[:500], refused=True))
@@ -183,7 +186,10 @@ class Homecoming:
             self._blobs.unpin(tag)  # the task was cancelled, or another attempt of it was faster
         elif item.checkpoint and not item.outcome.ok:
             self._blobs.pin(("checkpoint", effect.lease), wanted)  # until ``Forget``, or until it is delivered
-        self._post(Collected(lease=effect.lease))
+        if item is None or body is None:
+            self._post(Collected(lease=effect.lease))
+        else:
+            self._post(Collected(lease=effect.lease, detail=_detail(item, body), skipped=_skipped(body)))
 
     async def _bring(self, peer: NodeId, missing: list[tuple[bytes, int]]) -> None:
         """Fetch blobs at no less than the pace that the core asks for; what else the same worker brings counts as well.
@@ -215,13 +221,14 @@ class Homecoming:
                 looking.cancel()
                 look()
 
-    def _secure(self, item: ResultItem | None, wanted: set[bytes]) -> None:
+    def _secure(self, item: ResultItem | None, wanted: set[bytes]) -> ResultBody | None:
         """Look into a result before it counts, and make it durable.
 
         Raises:
             Reject: it does not open, or names blobs that its worker did not bring.
             StorageError: it cannot be kept.
         """
+        body = None
         secret = None if item is None else self._store.secret(JobId(item.job))
         if item is not None and secret is not None:
             body = delivery.open_result(item, secret.reply_secret, self._blobs, delivery.limits_of(secret.manifest))
@@ -231,6 +238,7 @@ class Homecoming:
             if item.checkpoint and not bodies.has_checkpoint(body.tree):
                 raise Reject("it does not hold the checkpoint that it promises")
         self._blobs.sync(wanted)
+        return body
 
     def _keep_inline(self, effect: Collect, wanted: set[bytes]) -> None:
         for ciphertext in effect.inline:
@@ -283,6 +291,21 @@ class Homecoming:
             tree = select(tree, lambda path: not bodies.in_checkpoint(path))
         delivery.write(tree, self._blobs, folder, umask=row.extra.umask)
         return folder
+
+
+def _detail(item: ResultItem, body: ResultBody) -> str:
+    """Return what a worker says on how an attempt ended, if that is more than its outcome says; others wrote it."""
+    outcome = item.outcome
+    if outcome.ok or body.detail == f"it exited with status {outcome.exit}":
+        return ""
+    return names.display(body.detail)
+
+
+def _skipped(body: ResultBody) -> tuple[str, ...]:
+    """Return what could not travel of an attempt's results, as people see it."""
+    lines = tuple(names.display(line) for line in body.skipped[:SKIPPED_MAX])
+    more = len(body.skipped) - SKIPPED_MAX
+    return (*lines, f"and {more} more") if more > 0 else lines
 
 
 def _named(item: ResultItem) -> list[bytes]:

@@ -313,9 +313,7 @@ class Jobs:
         loop = asyncio.get_running_loop()
         live: dict[JobId, float] = {}
         for job in dict.fromkeys(jobs):
-            change = self._change(job)
-            await send(change)
-            if not change.ended:
+            if not await self._say_change(job, send):
                 live[job] = loop.time() + WAIT_WHY_S
         said: set[str] = set()
         told = loop.time()
@@ -343,10 +341,17 @@ class Jobs:
                 if trouble is not None and trouble not in said:
                     said.add(trouble)
                     await send(Note(text=trouble))
-                change = self._change(job)
-                await send(change)
-                if change.ended:
+                if await self._say_change(job, send):
                     del live[job]
+
+    async def _say_change(self, job: JobId, send: Send) -> bool:
+        """Tell how a job is; return whether it has ended, and then say first what of its results could not travel."""
+        change = self._change(job)
+        left = await self.explaining.left_behind(self.catalogue.row(job)) if change.ended else None
+        if left is not None:
+            await send(left)
+        await send(change)
+        return change.ended
 
     def _any_ended(self, watcher: Watcher, pending: set[JobId]) -> bool:
         del watcher

@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from p2pq.core.effects import Start
 from p2pq.daemon.attempt import Outcome
 from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.taskfolder import remove_progress
 from p2pq.daemon.unpack import ReplacedError, collect
 from p2pq.errors import Reject, SandboxError, StorageError
 from p2pq.wire import body as bodies
@@ -17,8 +17,6 @@ from p2pq.wire import seal
 from p2pq.wire.body import CHECKPOINT, ResultBody
 from p2pq.wire.objects import BlobRef
 from p2pq.wire.tree import Tree, TreeLimits
-
-PROGRESS_NAME: Final = ".progress"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +108,6 @@ def _wanted(outcome: Outcome) -> Callable[[str], bool]:
             return lambda name: name != CHECKPOINT
         case _:
             return lambda _: True
-
-
-def remove_progress(root: Path) -> None:
-    """Take the progress file out of the results; it was only for the way."""
-    with suppress(OSError):  # not there, or not a file: then it is collected or skipped like anything else
-        folder = os.open(root / "results", os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.unlink(PROGRESS_NAME, dir_fd=folder)
-        finally:
-            os.close(folder)
 
 
 def random_key(_inner: bytes) -> bytes:

@@ -349,11 +349,13 @@ class Tables:
             ),
         )
         self._db.execute(
-            "UPDATE attempts SET ended = ?, outcome = ?, result = ?, counted = ? WHERE n = ? AND task = ? AND attempt = ?",
+            "UPDATE attempts SET ended = ?, outcome = ?, result = ?, detail = ?, counted = ? "
+            "WHERE n = ? AND task = ? AND attempt = ?",
             (
                 row.wall,
                 msgspec.msgpack.encode(outcome),
                 msgspec.msgpack.encode(row.result),
+                "\n".join((row.detail, *row.skipped)),
                 row.counted,
                 number,
                 row.task,

@@ -73,6 +73,7 @@ def attempt_view(row: AttemptRow, name_of: Callable[[NodeId], str]) -> AttemptVi
         reason=row.fault if outcome is None else outcome.reason,
         detail=row.detail,
         counted=state == "failed" and row.counted,
+        skipped=row.skipped,
     )
 
 
@@ -94,7 +95,7 @@ def task_view(  # noqa: PLR0913  each is a source of its own
     last = row.last
     outcome = None if last is None else last.outcome
     state = row.state
-    reason = row.detail or (None if outcome is None else outcome.reason)
+    reason = row.detail or (None if last is None else _reason(last))
     if reason is None and last is not None and last.fault and state != "running":
         reason = f"{last.fault}: {last.detail}" if last.detail else last.fault
     results: Path | None = None
@@ -115,7 +116,15 @@ def task_view(  # noqa: PLR0913  each is a source of its own
         reason=reason,
         progress=None if live is None or live.progress < 0 else live.progress / 1000,
         results=None if results is None else str(results),
+        skipped=() if last is None else last.skipped,
     )
+
+
+def _reason(last: AttemptRow) -> str | None:
+    """Return why an attempt ended; one that failed with exit code 0 needs a sentence."""
+    if last.outcome is not None and last.outcome.reason == "exit" and not last.outcome.exit and last.detail:
+        return last.detail
+    return None if last.outcome is None else last.outcome.reason
 
 
 def _plain(index: int, number: int, params: dict[str, str], extra: JobExtra, *, cancelled: bool) -> TaskView:

@@ -308,6 +308,8 @@ class TaskView(_Said, frozen=True, kw_only=True, omit_defaults=False):
     progress: float | None = None
     results: str | None = None
     """The folder of this task's results once they are written."""
+    skipped: tuple[str, ...] = ()
+    """What of its results could not travel (a pipe, a link that leads outside), an entry a sentence."""
 
 
 class AttemptView(_Said, frozen=True, kw_only=True, omit_defaults=False):
@@ -328,6 +330,7 @@ class AttemptView(_Said, frozen=True, kw_only=True, omit_defaults=False):
     detail: str = ""
     counted: bool = False
     """Whether it counts against the task."""
+    skipped: tuple[str, ...] = ()
 
 
 class Change(_Said, frozen=True, kw_only=True):

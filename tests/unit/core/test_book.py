@@ -116,6 +116,15 @@ def test_a_good_result_settles_the_task_and_its_delivery_ends_the_job() -> None:
     assert bench.queue.jobs() == []
 
 
+def test_what_a_result_says_for_people_is_written_down_with_it() -> None:
+    bench = with_alice()
+    (item,) = bench.leases(ALICE)
+    bench.says(ALICE, ready(ALICE, result_item(item)))
+    told = bench.do(ev.Collected(lease=item.lease, detail="how it ended", skipped=("pipe: is a pipe",)))
+    [row] = [effect.row for effect in told if isinstance(effect, fx.Record)]
+    assert (row.detail, row.skipped) == ("how it ended", ("pipe: is a pipe",))
+
+
 def test_a_worker_that_is_gone_gets_its_receipt_later() -> None:
     bench = with_alice()
     (item,) = bench.leases(ALICE)

@@ -175,11 +175,13 @@ class Rig:
             found = folders.scan(Path(folder))
             return folders.pack(Path(folder), found, self.blobs.add, convergent(b"s" * 32))
 
-    async def settle(self, job, task=0, state="done", outcome=None, *, attempt=1, printed="", files=()):
+    async def settle(self, job, task=0, state="done", outcome=None, *, attempt=1, printed="", files=(), **told):
         lease = LeaseId(1, 100 * task + attempt)
         granted = LeaseGranted(lease=lease, job=job, task=task, attempt=attempt, worker=WORKER, wall=Wall(1))
         item, _ = self.result(job, task, attempt=attempt, outcome=outcome, printed=printed, files=files, lease=lease)
-        ended = AttemptEnded(lease=lease, job=job, task=task, worker=WORKER, result=item, state=state, wall=Wall(2))
+        ended = AttemptEnded(
+            lease=lease, job=job, task=task, worker=WORKER, result=item, state=state, wall=Wall(2), **told
+        )
         await self.write(granted, ended)
         return item
 

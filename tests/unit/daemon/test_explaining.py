@@ -1,7 +1,10 @@
 """Why a job or a task is as it is, in one sentence and one suggestion."""
 
+import asyncio
+
 from p2pq.core.placement import TaskSnapshot
 from p2pq.core.records import JobEnded, JobHalted, LeaseEnded, LeaseGranted, TaskEnded, TasksCancelled
+from p2pq.model import notice as facts
 from p2pq.model.ids import LeaseId, Wall
 from p2pq.model.job import Outcome
 from p2pq.wire import control
@@ -149,3 +152,52 @@ async def test_a_task_is_shown_with_every_attempt(rig, folder):
         counted=True,
     )
     assert running == AttemptView(attempt=3, node="worker", state="running", granted=begun)
+
+
+# -- results that could not travel ------------------------------------------------------------------------------------
+
+LEFT = ("pipe: is a pipe, a socket or a device", "out: a symlink leads outside the tree", "c: x", "d: y")
+
+
+async def test_what_could_not_travel_is_said_wherever_its_owner_looks(rig, folder):
+    view = await rig.submit(folder, array="5-8")
+    job, name = id_of(rig, view), view.job[:8]
+    await rig.settle(job, 1, "done", skipped=LEFT)
+    await rig.settle(job, 2, "failed", BAD, skipped=LEFT[:1])
+    await rig.settle(job, 3, "done")
+    listed = "pipe: is a pipe, a socket or a device; out: a symlink leads outside the tree; c: x"
+    assert await why(rig, view, 6) == Note(
+        text=f"{rig.scheduler.reason} Of its results could not travel: {listed} and 1 more."
+    )
+    assert (await why(rig, view, 7)).text.endswith(f" Of its results could not travel: {LEFT[0]}.")
+    task, attempt = await rig.ask(rig.jobs.explaining.attempts, control.Attempts(job=view.job, task=6))
+    assert task.skipped == attempt.skipped == LEFT
+    await rig.write(JobEnded(job=job, state="failed", wall=Wall(5)))
+    said = f"task 6 and 1 more tasks left results behind that cannot travel ({listed})"
+    note, change = await rig.ask(rig.jobs.watch, control.Watch(jobs=(view.job,)))
+    assert note == Note(text=said, suggestion=f"see `p2pq show {name}.6`")
+    assert change.ended
+    assert (await why(rig, view, 6)).text.startswith("Task 6: done on worker. Of its results could not travel: pipe")
+    assert f" T{said[1:]}; {note.suggestion}." in (await why(rig, view)).text
+
+
+async def test_a_job_that_ends_says_it_to_those_who_wait(rig, folder):
+    view = await rig.submit(folder)
+    job = id_of(rig, view)
+    waiting = asyncio.get_running_loop().create_task(rig.ask(rig.jobs.watch, control.Watch(jobs=(view.job,))))
+    await asyncio.sleep(0)
+    await rig.settle(job, 0, "done", skipped=LEFT[:1])
+    await rig.write(JobEnded(job=job, state="done", wall=Wall(5)))
+    rig.jobs.notice(facts.JobFinished(job=job, state="done"))
+    *_, note, change = await waiting
+    assert note.text == f"task 0 left results behind that cannot travel ({LEFT[0]})"
+    assert change.ended
+
+
+async def test_a_task_without_a_results_folder_any_more_says_why_it_failed(rig, folder):
+    view = await rig.submit(folder)
+    said = "results is a link now, not a folder; nothing of it was taken along"
+    await rig.settle(id_of(rig, view), 0, "failed", Outcome(reason="exit", exit=0), detail=said)
+    task, attempt = await rig.ask(rig.jobs.explaining.attempts, control.Attempts(job=view.job, task=0))
+    assert (task.reason, attempt.detail, task.skipped) == (said, said, ())
+    assert f"({said} on worker)" in (await why(rig, view, 0)).text

@@ -59,8 +59,9 @@ class Bench:
         found, _ = collect(source, TreeLimits(), self.blobs.put, lambda _: os.urandom(32))
         return found
 
-    def result(self, tree, key=b"k" * 32, **changes):
-        refs, parts = bodies.encrypt(b"k" * 32, ResultBody(tree=tree, output=Tree()))
+    def result(self, tree, key=b"k" * 32, detail="", skipped=(), **changes):
+        body = ResultBody(tree=tree, output=Tree(), detail=detail, skipped=skipped)
+        refs, parts = bodies.encrypt(b"k" * 32, body)
         for ref, part in zip(refs, parts, strict=True):
             self.blobs.put(ref.blob, part)
         context = bodies.result_context(b"j" * 16, 0, 1, LEASE)
@@ -93,6 +94,23 @@ async def bench(tmp_path):
 async def test_an_honest_result_counts(bench):
     bench.result(bench.tree())
     assert await bench.collect() == Collected(lease=LEASE)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "detail", "told"),
+    [
+        (Outcome(reason="ok", exit=0), "it exited with status 0", ""),
+        (Outcome(reason="exit", exit=3), "it exited with status 3", ""),
+        (Outcome(reason="exit", exit=0), "results is a link now\x1b[31m", "results is a link now\ufffd[31m"),
+        (Outcome(reason="memory-limit"), "it used too much", "it used too much"),
+    ],
+)
+async def test_what_a_result_says_for_people_is_told_on(bench, outcome, detail, told):
+    skipped = ("pipe\n: is a pipe", *(f"{number}: is a socket" for number in range(24)))
+    bench.result(bench.tree(), outcome=outcome, detail=detail, skipped=skipped)
+    event = await bench.collect()
+    assert (event.detail, event.skipped[0], event.skipped[-1]) == (told, "pipe\ufffd: is a pipe", "and 5 more")
+    assert len(event.skipped) == 21
 
 
 async def test_a_result_that_does_not_open_never_counts(bench):

@@ -1,0 +1,59 @@
+"""What p2pq puts into the folder of a task, beside the job's own files, and reads there while the task runs. Blocking."""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from p2pq.errors import RefusedError
+
+PARAMS_FILE: Final = ".p2pq/params.json"
+PROGRESS_NAME: Final = ".progress"
+
+
+def prepare(folder: Path, params: dict[str, str]) -> None:
+    """Put beside a job's files what every task finds there.
+
+    Raises:
+        RefusedError: files of the job are in the way.
+        OSError: the disk failed.
+    """
+    try:
+        (folder / "results").mkdir(exist_ok=True)
+        (folder / PARAMS_FILE).parent.mkdir(exist_ok=True)
+        (folder / PARAMS_FILE).write_text(json.dumps(params), encoding="utf-8")
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        name = Path(error.filename or folder).name
+        raise RefusedError(f"the job brings something of its own called {name}, where every task has p2pq's") from error
+
+
+def read_progress(root: Path) -> int | None:
+    """Return the progress in thousandths that a task wrote, or None where there is no number from 0 to 1.
+
+    The task may still run and has put there what it likes: nothing is followed, nothing blocks.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        folder = os.open(root / "results", flags | os.O_DIRECTORY)
+        try:
+            descriptor = os.open(PROGRESS_NAME, flags, dir_fd=folder)
+        finally:
+            os.close(folder)
+        try:
+            value = float(os.read(descriptor, 64))
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError):
+        return None
+    return round(value * 1000) if 0 <= value <= 1 else None
+
+
+def remove_progress(root: Path) -> None:
+    """Take the progress file out of the results; it was only for the way."""
+    with suppress(OSError):  # not there, or not a file: then it is collected or skipped like anything else
+        folder = os.open(root / "results", os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.unlink(PROGRESS_NAME, dir_fd=folder)
+        finally:
+            os.close(folder)
