@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 IGNORE_FILES: Final = (".gitignore", ".p2pqignore")
 """Names of the files that hold patterns, in the order in which they are read."""
 IGNORE_BYTES_MAX: Final = 1 << 20
+RESULTS: Final = "results"
+"""Nothing of this name at the top travels, whatever it is: every task has a folder of its own there."""
 _RESULTS: Final = re.compile(r"results(?:\.~[0-9]+~)*")
 
 Rules = tuple[tuple[str, "pathspec.GitIgnoreSpec"], ...]
@@ -89,8 +91,8 @@ def compile_patterns(lines: Sequence[str], origin: str) -> "pathspec.GitIgnoreSp
 
 
 def always_excluded(path: str, *, folder: bool) -> bool:
-    """Return whether an entry never travels: old results at the top, ``.git`` and p2pq's own files anywhere."""
+    """Return whether an entry never travels: results at the top, ``.git`` and p2pq's own files anywhere."""
     name = path.rpartition("/")[2]
-    if name == ".git" or name.startswith(".p2pq"):
+    if name == ".git" or name.startswith(".p2pq") or path == RESULTS:
         return True
     return folder and "/" not in path and _RESULTS.fullmatch(path) is not None

@@ -240,7 +240,9 @@ class Jobs:
     async def _prepare(self, request: control.Submit, only: bytes) -> submission.Prepared:
         """Pack in a thread, which gives up when the client goes away."""
         given_up = threading.Event()
+        folder, results = Path(request.folder), Path(_results_folder(request))
         try:
+            earlier = await asyncio.to_thread(places.inside, self._store, folder, results)
             return await asyncio.to_thread(
                 submission.prepare,
                 request,
@@ -249,6 +251,7 @@ class Jobs:
                 only=only,
                 now_ms=_now(),
                 given_up=given_up.is_set,
+                earlier=earlier,
             )
         except asyncio.CancelledError:
             given_up.set()

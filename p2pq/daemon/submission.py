@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -14,6 +14,7 @@ import msgspec
 from p2pq.daemon import folders
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.history import JobExtra
+from p2pq.daemon.ignore import RESULTS
 from p2pq.errors import RefusedError, Reject, UsageError
 from p2pq.model.ids import JobId, MeshId, NodeId
 from p2pq.model.job import TIME_DEFAULT_S, Limits
@@ -59,7 +60,7 @@ class Prepared:
     warnings: tuple[str, ...]
 
 
-def prepare(
+def prepare(  # noqa: PLR0913  a request, who asks, and where it goes
     request: Submit,
     author: Author,
     blobs: BlobStore,
@@ -67,6 +68,7 @@ def prepare(
     only: bytes,
     now_ms: int,
     given_up: Callable[[], bool] = lambda: False,
+    earlier: Sequence[str] = (),
 ) -> Prepared:
     """Look through the folder, pack it, and sign the job's manifest.
 
@@ -77,6 +79,7 @@ def prepare(
         only: the node that may run it, or empty.
         now_ms: wall time.
         given_up: tells, while it packs, whether nobody waits for it any more.
+        earlier: folders in the folder that hold results of its earlier jobs, as paths in it; they stay at home.
 
     Raises:
         RefusedError: nobody waits for it any more.
@@ -88,7 +91,8 @@ def prepare(
     tasks = count_tasks(sweep.array, sweep.axes)
     # Too long for the first task is said here, not by eleven workers.
     expand(request.args, task_params(sweep.array, sweep.axes, 0), job="", task=0, swept=sweep.axes)
-    found = folders.scan(folder, (*request.exclude, *_own_results(request)))
+    said = (*_said_of_results(request), *map(_said_of_earlier, earlier))
+    found = folders.scan(folder, (*_stay(earlier), *request.exclude, *_own_results(request)))
     main = _main(folder, request.main, found)
     job = JobId(os.urandom(16))
     sink = _sink(blobs, job, given_up)
@@ -132,7 +136,7 @@ def prepare(
         blobs.unpin(job)
         raise
     extra = _extra(request, sweep, tasks, body)
-    return Prepared(job, raw, key, reply_secret, extra, found.warnings)
+    return Prepared(job, raw, key, reply_secret, extra, (*said, *found.warnings))
 
 
 def _extra(request: Submit, sweep: Sweep, tasks: int, body: JobBody) -> JobExtra:
@@ -208,8 +212,36 @@ def _own_results(request: Submit) -> tuple[str, ...]:
     inside = os.path.relpath(os.path.realpath(request.results), os.path.realpath(request.folder))
     if inside == os.curdir or inside.startswith(os.pardir):
         return ()
-    plain = re.sub(r"([\\*?\[\]!# ])", r"\\\1", inside)
-    return (f"/{plain}/", f"/{plain}.~[0-9]*~/")
+    return _stay([inside])
+
+
+def _stay(paths: Iterable[str]) -> tuple[str, ...]:
+    """Return patterns for folders, and for what they were called once they were moved aside."""
+    plain = [re.sub(r"([\\*?\[\]!# ])", r"\\\1", path) for path in paths]
+    return tuple(pattern for path in plain for pattern in (f"/{path}/", f"/{path}.~[0-9]*~/"))
+
+
+def _said_of_earlier(path: str) -> str:
+    shown = names.display(path)
+    return f"{shown} holds results of an earlier job and stays at home; --exclude '!/{shown}/' takes it along"
+
+
+def _said_of_results(request: Submit) -> tuple[str, ...]:
+    """Look at what is called ``results`` in the folder; return what is to be said of it.
+
+    Raises:
+        UsageError: it is a link, and where results are to go is not said.
+    """
+    place = Path(request.folder) / RESULTS
+    if place.is_symlink() and not request.results:
+        target = names.display(os.path.realpath(place))
+        raise UsageError(
+            f"{names.display(str(place))} is a link; to have results there, say --results {target}; else remove it"
+        )
+    if not os.path.lexists(place) or (place.is_dir() and not place.is_symlink()):
+        return ()
+    kind = "a link" if place.is_symlink() else "no folder"
+    return (f"{RESULTS} is {kind} and stays at home: every task has a folder of that name, for what it brings back",)
 
 
 def _sink(blobs: BlobStore, job: JobId, given_up: Callable[[], bool]) -> Callable[[bytes, bytes], None]:

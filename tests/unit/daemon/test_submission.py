@@ -166,6 +166,37 @@ def test_results_of_earlier_jobs_are_no_input_whatever_they_are_called(folder, b
     assert not any(path.startswith((f"{results}/", f"{results}.~")) for path in found)
 
 
+@pytest.mark.parametrize("kind", ["folder", "file", "pipe", "link"])
+@pytest.mark.parametrize("results", ["", "out"])
+def test_nothing_called_results_travels_whatever_it_is(folder, blobs, kind, results):
+    """Every task has a folder of that name: with a file there each attempt failed, as if by its worker's disk."""
+    place = folder / "results"
+    match kind:
+        case "folder":
+            place.mkdir()
+            (place / "x").touch()
+        case "file":
+            place.write_text("x")
+        case "pipe":
+            os.mkfifo(place)
+        case "link":
+            place.symlink_to("/etc")
+    options = {"results": str(folder / results)} if results else {}
+    if kind == "link" and not results:
+        with pytest.raises(
+            UsageError, match="results is a link; to have results there, say --results /etc; else remove"
+        ):
+            prepare(folder, blobs)
+        assert not blobs._tags
+        return
+    prepared = prepare(folder, blobs, **options)
+    assert [file.path for file in opened(prepared, blobs)[1].tree.files] == ["main.py"]
+    what = {"folder": [], "link": ["a link"]}.get(kind, ["no folder"])
+    assert [warning.partition(" and stays at home")[0] for warning in prepared.warnings] == [
+        f"results is {each}" for each in what
+    ]
+
+
 def test_inputs_are_the_same_until_something_that_matters_changes(folder, blobs):
     (folder / "data").mkdir()
     for number in range(50):
