@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import filecmp
 import os
 import re
 import shutil
@@ -19,7 +18,7 @@ import msgspec
 from p2pq.daemon import crashpoints, files, room
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.unpack import rotate_results, unpack
-from p2pq.errors import DiskFullError, RefusedError, StorageError, UsageError
+from p2pq.errors import DiskFullError, P2PQError, RefusedError, StorageError, UsageError
 from p2pq.model.job import Limits
 from p2pq.wire import body as bodies
 from p2pq.wire import codec, seal, sign
@@ -36,6 +35,14 @@ SMALL_BYTES: Final = 2048
 _OPENING: Final = BoundedSemaphore(OPENING_MAX)
 _STAGED: Final = re.compile(re.escape(STAGING_PREFIX) + "[a-z0-9_]{8}")
 _OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_PIECE: Final = 1 << 18
+_FOR_GOOD: Final = {errno.ENAMETOOLONG, errno.ELOOP}
+"""What no repetition mends."""
+
+
+class UndeliverableError(RefusedError):
+    """Results can never be written there."""
 
 
 class _Limited(msgspec.Struct):
@@ -89,6 +96,7 @@ def write(tree: Tree, blobs: BlobStore, destination: Path, *, umask: int = 0o022
         Reject: a blob is not what the tree says.
         DiskFullError: there is no room for it, and a reserve; nothing was written.
         StorageError: it cannot be written; nothing half-written stays under ``destination``.
+        UndeliverableError: it never can, there.
     """
     parent = destination.parent
     try:
@@ -97,16 +105,33 @@ def write(tree: Tree, blobs: BlobStore, destination: Path, *, umask: int = 0o022
         with room.claim(parent, wanted, reserve, str(destination)), _staging(parent) as staging:
             folder = staging / "folder"
             folder.mkdir(mode=0o777)
-            unpack(tree, lambda chunk: blobs.get(chunk.blob), folder)
+            _unpack(tree, blobs, folder)
             crashpoints.reached("delivery.staged")
             _give_modes(folder, umask)
             _put_in_place(folder, destination)
         files.sync_folder(parent)
+    except DiskFullError as error:
+        raise DiskFullError(f"{parent}: the disk is full; make room, it is tried again") from error
     except OSError as error:
-        kind = DiskFullError if error.errno in {errno.ENOSPC, errno.EDQUOT} else StorageError
-        raise kind(
-            f"{error.filename or destination}: {error.strerror}; make room or mend it, it is tried again"
-        ) from error
+        raise _said(error, parent) from error
+
+
+def _unpack(tree: Tree, blobs: BlobStore, folder: Path) -> None:
+    try:
+        unpack(tree, lambda chunk: blobs.get(chunk.blob), folder)
+    except RefusedError as error:  # two names that are one there, or a name that is none
+        raise UndeliverableError(f"{folder.parent.parent}: {error}") from error
+
+
+def _said(error: OSError, parent: Path) -> P2PQError:
+    """Return what an error means, in a sentence that is the same each time it is tried again, and for each task."""
+    failed = str(error.filename or "")
+    # What is half written has a name of its own each time, and what is opened by descriptor half a name.
+    where = failed if failed.startswith("/") and STAGING_PREFIX not in failed else parent
+    if error.errno in _FOR_GOOD:
+        return UndeliverableError(f"{where}: {error.strerror}")
+    kind = DiskFullError if error.errno in {errno.ENOSPC, errno.EDQUOT} else StorageError
+    return kind(f"{where}: {error.strerror}; make room or mend it, it is tried again")
 
 
 def _make_folders(folder: Path, umask: int) -> None:
@@ -160,7 +185,7 @@ def _sweep(staging: Path) -> None:
 
 def _give_modes(folder: Path, umask: int) -> None:
     """Give what was written the modes that it would have had if the owner's own program had written it."""
-    for _, _, names, descriptor in os.fwalk(folder, topdown=False):
+    for _, _, names, descriptor in os.fwalk(folder, topdown=False, onerror=files.raised):
         for name in names:
             mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
             if stat.S_ISREG(mode):
@@ -181,16 +206,55 @@ def _put_in_place(folder: Path, destination: Path) -> None:
 
 
 def same(one: Path, other: Path) -> bool:
-    """Tell whether two folders hold the same names and content."""
-    if not other.is_dir() or other.is_symlink():
+    """Tell whether two folders hold the same names and content; not if one of them cannot be read."""
+    try:
+        with _opened(one) as mine, _opened(other) as theirs:
+            return _same(mine, theirs)
+    except OSError:
         return False
-    compared = filecmp.dircmp(one, other, ignore=[], hide=[])
-    if compared.left_only or compared.right_only or compared.common_funny:
+
+
+def _same(one: int, other: int) -> bool:
+    found = _listed(one)
+    if found != _listed(other):
         return False
-    _, differ, failed = filecmp.cmpfiles(one, other, compared.common_files, shallow=False)
-    if differ or failed:
-        return False
-    return all(same(one / name, other / name) for name in compared.common_dirs)
+    for name, (kind, _) in found.items():
+        if kind not in {stat.S_IFDIR, stat.S_IFREG}:
+            continue
+        flags = _OPEN_FOLDER if kind == stat.S_IFDIR else _OPEN_FILE
+        with _opened(name, one, flags) as mine, _opened(name, other, flags) as theirs:
+            if not (_same(mine, theirs) if kind == stat.S_IFDIR else _same_content(mine, theirs)):
+                return False
+    return True
+
+
+def _listed(folder: int) -> dict[str, tuple[int, int | str]]:
+    """Return what is in a folder: of each name its kind, and a file's size or a link's target."""
+    found: dict[str, tuple[int, int | str]] = {}
+    for name in os.listdir(folder):
+        info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        kind = stat.S_IFMT(info.st_mode)
+        if kind == stat.S_IFLNK:
+            found[name] = kind, os.readlink(name, dir_fd=folder)
+        else:
+            found[name] = kind, info.st_size if kind == stat.S_IFREG else 0
+    return found
+
+
+def _same_content(one: int, other: int) -> bool:
+    while (mine := os.read(one, _PIECE)) == os.read(other, _PIECE):
+        if not mine:
+            return True
+    return False
+
+
+@contextmanager
+def _opened(path: Path | str, parent: int | None = None, flags: int = _OPEN_FOLDER) -> Iterator[int]:
+    descriptor = os.open(path, flags, dir_fd=parent)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def make_empty(folder: Path) -> None:

@@ -34,11 +34,11 @@ def sync_folder(path: Path) -> None:
     Raises:
         OSError: they are not.
     """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        sync(path)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:
-            raise
+        _sync_folder(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_tree(root: Path) -> None:
@@ -50,19 +50,39 @@ def sync_tree(root: Path) -> None:
     Raises:
         OSError: it is not.
     """
-    found = list(os.walk(root, topdown=False, onerror=_raise))
-    if sum(len(names) for _, _, names in found) > ONE_BY_ONE and _sync_file_system(root):
+    if _holds_many(root) and _sync_file_system(root):
         return
-    for parent, _, names in found:
-        folder = Path(parent)
+    # By descriptors: the paths may be longer than the system takes.
+    for _, _, names, folder in os.fwalk(root, topdown=False, onerror=raised):
         for name in names:
-            path = folder / name
-            if stat.S_ISREG(path.lstat().st_mode):
-                sync(path)
-        sync_folder(folder)
+            if stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+                try:
+                    os.fsync(file)
+                finally:
+                    os.close(file)
+        _sync_folder(folder)
 
 
-def _raise(error: OSError) -> Never:
+def _holds_many(root: Path) -> bool:
+    found = 0
+    for _, _, names, _ in os.fwalk(root, onerror=raised):
+        found += len(names)
+        if found > ONE_BY_ONE:
+            return True
+    return False
+
+
+def _sync_folder(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+
+
+def raised(error: OSError) -> Never:
+    """Let an error out of a walk."""
     raise error
 
 

@@ -254,9 +254,12 @@ class Homecoming:
         async with self._deliveries:
             try:
                 await asyncio.to_thread(self.write_out, effect.job, effect.task, None)
-            except Reject as error:
+            except (Reject, delivery.UndeliverableError) as error:
                 self._unpin_result(effect)
-                self._post(DeliverFailed(job=effect.job, task=effect.task, reason=str(error)[:500], refused=True))
+                reason = str(error)[:500]
+                if isinstance(error, delivery.UndeliverableError):
+                    reason += f"; `p2pq results {to_text(effect.job)[:8]} --to DIR` writes them elsewhere"
+                self._post(DeliverFailed(job=effect.job, task=effect.task, reason=reason, refused=True))
                 return
             except (StorageError, RefusedError, OSError) as error:
                 self._post(DeliverFailed(job=effect.job, task=effect.task, reason=str(error)[:500]))

@@ -424,4 +424,6 @@ def _storage_error(error: OSError, path: str) -> StorageError | RefusedError:
         return DiskFullError(f"the disk is full; {shown} could not be written")
     if error.errno in {errno.EEXIST, errno.ENOTDIR, errno.ELOOP}:
         return RefusedError(f"{shown} exists already and is never overwritten; move it away")
+    if error.errno == errno.ENAMETOOLONG:
+        return RefusedError(f"{shown} is too long a name for the file system there")
     return StorageError(f"{shown} could not be written: {error.strerror}")

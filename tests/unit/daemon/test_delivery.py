@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from p2pq.daemon import delivery, room
+from p2pq.daemon import delivery, files, room
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.unpack import collect
 from p2pq.errors import DiskFullError, Reject, StorageError
@@ -124,7 +124,7 @@ def test_earlier_results_are_moved_aside_or_left_as_one_likes(tmp_path):
     assert not results.exists()
 
 
-@pytest.mark.parametrize("spoil", ["content", "more", "file", "link"])
+@pytest.mark.parametrize("spoil", ["content", "more", "file", "link", "inner-link", "longer"])
 def test_something_else_in_its_place_is_moved_aside(tmp_path, blobs, tree, spoil):
     target = tmp_path / "results"
     match spoil:
@@ -134,6 +134,13 @@ def test_something_else_in_its_place_is_moved_aside(tmp_path, blobs, tree, spoil
         case "more":
             delivery.write(tree, blobs, target)
             (target / "sub/mine.txt").write_text("mine")
+        case "inner-link":
+            delivery.write(tree, blobs, target)
+            (target / "sub/b.bin").unlink()
+            (target / "sub/b.bin").symlink_to("../a.txt")
+        case "longer":
+            delivery.write(tree, blobs, target)
+            (target / "a.txt").write_text("alphabet")
         case "file":
             target.write_text("mine")
         case "link":
@@ -148,6 +155,88 @@ def test_a_folder_that_cannot_be_written_is_said_and_nothing_half_written_stays(
     (tmp_path / "blocked").write_text("a file")
     with pytest.raises(StorageError, match="blocked"):
         delivery.write(tree, blobs, tmp_path / "blocked/results")
+
+
+def deep(blobs, source):
+    """A tree whose longest path is the longest that a tree may hold: no system takes it below any folder."""
+    name = "d" * 200
+    source.mkdir()
+    folder = os.open(source, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir(name, dir_fd=folder)
+        below = os.open(name, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(os.open("f" * 70, os.O_CREAT | os.O_WRONLY, dir_fd=folder))
+    os.close(folder)
+    found, skipped = collect(source, TreeLimits(), blobs.put, lambda _: os.urandom(32))
+    assert (len(found.files[0].path), skipped) == (20 * 201 + 70, ())
+    return found
+
+
+def test_the_longest_paths_that_come_back_are_written_and_known_again(tmp_path, blobs):
+    found = deep(blobs, tmp_path / "source")
+    target = tmp_path / "job/results"
+    for _ in range(2):
+        delivery.write(found, blobs, target)
+    assert [path.name for path in target.parent.iterdir()] == ["results"]
+    assert (
+        collect(target, TreeLimits(), lambda *_: None, lambda _: os.urandom(32))[0].files[0].path == found.files[0].path
+    )
+
+
+def test_many_of_them(tmp_path, blobs, monkeypatch):
+    monkeypatch.setattr(files, "ONE_BY_ONE", 0)
+    found = deep(blobs, tmp_path / "source")
+    delivery.write(found, blobs, tmp_path / "results")
+    monkeypatch.setattr(files, "_syncfs", None)
+    delivery.write(found, blobs, tmp_path / "results")
+    assert not (tmp_path / "results.~1~").exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENAMETOOLONG, errno.ELOOP])
+def test_a_place_that_can_never_be_written_is_no_passing_trouble(tmp_path, blobs, tree, monkeypatch, code):
+    def refuse(*_args, **_options):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(delivery.tempfile, "mkdtemp", refuse)
+    with pytest.raises(delivery.UndeliverableError, match=f"^{tmp_path}: {os.strerror(code)}"):
+        delivery.write(tree, blobs, tmp_path / "results")
+
+
+@pytest.mark.parametrize("code", [errno.ENAMETOOLONG, errno.EEXIST])
+def test_names_that_the_place_cannot_hold_are_no_passing_trouble(tmp_path, blobs, tree, monkeypatch, code):
+    real = os.open
+
+    def refuse(name, *args, **options):
+        if name == "a.txt":
+            raise OSError(code, os.strerror(code))
+        return real(name, *args, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(delivery.UndeliverableError, match=r"a\.txt (exists already|is too long)"):
+        delivery.write(tree, blobs, tmp_path / "out/results")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["file", "full"])
+def test_trouble_is_said_in_the_same_words_each_time_and_for_each_task(tmp_path, blobs, tree, monkeypatch, what):
+    """It was said for every task and every try, with the random name of what was half written."""
+    if what == "file":
+        (tmp_path / "results").write_text("a file")
+    else:
+
+        def full(*_args):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "pwrite", full)
+    said = set()
+    for number in ("1", "2", "2"):
+        with pytest.raises(StorageError) as raised:
+            delivery.write(tree, blobs, tmp_path / "results" / number)
+        said.add(str(raised.value))
+    words = "Not a directory; make room or mend it" if what == "file" else "the disk is full; make room"
+    assert said == {f"{tmp_path}/results: {words}, it is tried again"}
 
 
 def test_a_full_disk_is_told_apart(tmp_path, blobs, tree, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from p2pq.core.effects import Collect, Deliver
 from p2pq.core.events import Collected, CollectFailed, Delivered, DeliverFailed
 from p2pq.core.records import JobEnded, Restored, RestoredJob, RestoredTask, TaskDelivered
+from p2pq.daemon import delivery
 from p2pq.daemon import jobs as jobs_module
 from p2pq.daemon.jobs import Watcher
 from p2pq.errors import LinkError, RefusedError, StorageError, UsageError
@@ -162,6 +163,21 @@ async def test_a_checkpoint_is_written_out_only_where_it_may_explain_a_failure(r
     await rig.event()
     assert sorted(path.name for path in (folder / "results").iterdir()) == names
     assert ("checkpoint", LEASE) not in rig.blobs._tags
+
+
+async def test_results_that_can_never_be_written_there_are_not_tried_again(rig, folder, monkeypatch):
+    job = id_of(rig, await rig.submit(folder))
+    item = await rig.settle(job)
+    rig.blobs.pin(("result", item.lease), [ref.blob for ref in item.body])
+
+    def write(*_, **__):
+        raise delivery.UndeliverableError("/home: File name too long")
+
+    monkeypatch.setattr(delivery, "write", write)
+    rig.jobs.home.deliver(Deliver(job=job, task=0))
+    reason = f"/home: File name too long; `p2pq results {to_text(job)[:8]} --to DIR` writes them elsewhere"
+    assert await rig.event() == DeliverFailed(job=job, task=0, reason=reason, refused=True)
+    assert ("result", item.lease) not in rig.blobs._tags
 
 
 async def test_results_that_cannot_be_written_out_are_kept_and_said(rig, folder):
