@@ -387,7 +387,7 @@ def cancel_command(ctx: click.Context, job_task: str, as_json: bool) -> None:
     """Stop a job, or one task of it."""
     job, task = split(job_task)
     with connect(ctx) as node:
-        view = node.one(control.CancelJob(job=job, task=task), JobView)
+        view = node.one(control.CancelJob(job=job, task=task), JobView, say=note)
     if as_json:
         print_json(view)
     else:

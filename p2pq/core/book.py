@@ -11,6 +11,7 @@ from p2pq.core import effects as fx
 from p2pq.core.clock import WallClock
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.docket import BACKOFF_MAX_S
+from p2pq.core.events import CancelAsked
 from p2pq.core.jobs import OVER, Job, Task
 from p2pq.core.judging import Judge
 from p2pq.core.leases import Lease, Leases
@@ -331,14 +332,30 @@ class Book(Judge):
 
     # -- the end --------------------------------------------------------------------------------------------------------
 
-    def cancel(self, job_id: JobId, index: int | None, wall: Wall, now: Mono) -> list[Lease]:
-        """Cancel a job, or one task of it; return the leases that this ended. What is over already stays as it is."""
-        job = self.jobs.get(job_id)
+    def cancel(self, asked: CancelAsked, now: Mono) -> list[Lease]:
+        """Cancel a job, or one task of it; return the leases that this ended. What is over already stays as it is.
+
+        What is over but cannot be written out is given up if there is nothing else to stop.
+        """
+        job = self.jobs.get(asked.job)
         if job is None:
             return []
+        if asked.lost:
+            self._blame_nobody(job)
+            self._say_halted(job, asked.lost)
+            return self._cancel_all(job, asked.wall, now, running=False)
+        index = asked.task
+        if not job.unsettled or (index is not None and job.state_of(index) in OVER):
+            self.give_up(job, index, asked.wall, now)
+            return []
         if index is not None:
-            return self._cancel_task(job, index, wall, now)
-        return self._cancel_all(job, wall, now, running=True)
+            return self._cancel_task(job, index, asked.wall, now)
+        return self._cancel_all(job, asked.wall, now, running=True)
+
+    def _say_halted(self, job: Job, detail: str) -> None:
+        job.halted = detail
+        row = records.JobHalted(job=job.id, detail=detail)
+        self.out += [fx.Record(row=row), fx.Emit(notice=notice.JobHalted(job=job.id, detail=detail))]
 
     def _cancel_all(self, job: Job, wall: Wall, now: Mono, *, running: bool) -> list[Lease]:
         leases: list[Lease] = []
@@ -364,9 +381,7 @@ class Book(Judge):
             if job is None or job.halt is None:
                 continue
             if job.halts:
-                detail = job.say_halted()
-                halted = notice.JobHalted(job=job.id, detail=detail)
-                self.out += [fx.Record(row=records.JobHalted(job=job.id, detail=detail)), fx.Emit(notice=halted)]
+                self._say_halted(job, job.say_halted())
                 leases += self._cancel_all(job, self._clock.at(now), now, running=job.halt.now)
             job.look()
         self.counted.clear()

@@ -9,7 +9,7 @@ from p2pq.core import checkpoints, records
 from p2pq.core import effects as fx
 from p2pq.core.clock import WallClock
 from p2pq.core.deadlines import Deadlines
-from p2pq.core.events import RetryAsked
+from p2pq.core.events import DeliverFailed, RetryAsked
 from p2pq.core.intervals import IntervalSet
 from p2pq.core.jobs import OVER, Job, Line, Task
 from p2pq.model import notice
@@ -21,6 +21,10 @@ from p2pq.wire.objects import Manifest
 BACKOFF_MAX_S: Final = 60.0
 DELIVER_S: Final = 5.0
 """Pause after results could not be written out; doubles up to BACKOFF_MAX_S."""
+VOID_MAX: Final = 3
+"""How often a task runs again because its result was lost here, in one life of the master."""
+GIVEN_UP: Final = "cancelled before its results could be written out"
+"""Why a task is cancelled that has results."""
 
 
 class Docket:
@@ -152,27 +156,57 @@ class Docket:
         self.out += [fx.Record(row=records.TaskDelivered(job=job_id, task=index)), fx.Emit(notice=written)]
         self.finish(job, now)
 
-    def deliver_failed(self, job_id: JobId, index: int, reason: str, now: Mono) -> None:
-        """Results could not be written out: they stay in the store, and it is tried again after a pause."""
-        if (found := self._undelivered(job_id, index)) is None:
-            return
-        task = found[1]
-        pause_s = min(BACKOFF_MAX_S, DELIVER_S * 2.0 ** min(task.stuck, 16))
-        task.stuck += 1
-        self.redeliver.set(TaskKey(job_id, index), Mono(now + pause_s))
-        self.out.append(fx.Emit(notice=notice.TaskResultsStuck(job=job_id, task=index, reason=reason)))
+    def deliver_failed(self, failed: DeliverFailed, now: Mono) -> None:
+        """Results could not be written out.
 
-    def deliver_refused(self, job_id: JobId, index: int, reason: str, now: Mono) -> None:
-        """Results that counted turn out to be damaged in a way that no repetition mends: their task has failed."""
-        if (found := self._undelivered(job_id, index)) is None:
+        They stay in the store, and it is tried again after a pause. If no repetition mends it, their task has failed; if
+        they are lost, the task waits again.
+        """
+        if (found := self._undelivered(failed.job, failed.task)) is None:
             return
         job, task = found
+        if failed.void and task.state == "done" and task.void < VOID_MAX and not job.cancelled and not job.halted:
+            self._void(job, failed, now)
+        elif failed.refused or failed.void:
+            self._undeliver(job, failed.task, "failed", f"deliver: {failed.reason}", self._clock.at(now))
+            self.finish(job, now)
+        else:
+            pause_s = min(BACKOFF_MAX_S, DELIVER_S * 2.0 ** min(task.stuck, 16))
+            task.stuck += 1
+            self.redeliver.set(TaskKey(job.id, failed.task), Mono(now + pause_s))
+            stuck = notice.TaskResultsStuck(job=job.id, task=failed.task, reason=failed.reason)
+            self.out.append(fx.Emit(notice=stuck))
+
+    def _void(self, job: Job, failed: DeliverFailed, now: Mono) -> None:
+        """The result of a task that was done is lost: it runs again, as if it had been asked to."""
+        task, index = job.tasks[failed.task], failed.task
         job.over[task.state] -= 1
         job.undelivered -= 1
-        self.redeliver.cancel(TaskKey(job_id, index))
-        task.outcome = None
-        self._end_task(job, index, "failed", f"deliver: {reason}", self._clock.at(now))
+        self.redeliver.cancel(TaskKey(job.id, index))
+        void = task.void + 1
+        task.wipe()
+        task.state, task.void = "pending", void
+        row = records.TasksRetried(job=job.id, tasks=((index, index + 1),), wall=self._clock.at(now))
+        lost = notice.TaskResultsLost(job=job.id, task=index, reason=failed.reason)
+        self.out += [fx.Record(row=row), fx.Emit(notice=lost)]
+        job.look()
+        self._offer(job, index)
+
+    def give_up(self, job: Job, index: int | None, wall: Wall, now: Mono) -> None:
+        """Results that could not be written out are not wanted there any more, of one task or all: these are cancelled."""
+        for other in job.to_deliver():
+            if job.tasks[other].stuck and index in {None, other}:
+                self._undeliver(job, other, "cancelled", GIVEN_UP, wall)
         self.finish(job, now)
+
+    def _undeliver(self, job: Job, index: int, state: TaskState, detail: str, wall: Wall) -> None:
+        """Results that were to be written out never will be."""
+        task = job.tasks[index]
+        job.over[task.state] -= 1
+        job.undelivered -= 1
+        self.redeliver.cancel(TaskKey(job.id, index))
+        task.outcome = None
+        self._end_task(job, index, state, detail, wall)
 
     def _undelivered(self, job_id: JobId, index: int) -> tuple[Job, Task] | None:
         job = self.jobs.get(job_id)

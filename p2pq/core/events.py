@@ -99,11 +99,16 @@ class Submitted(_Event, frozen=True, kw_only=True):
 
 
 class CancelAsked(_Event, frozen=True, kw_only=True):
-    """The owner wants a job, or one task of it, stopped."""
+    """The owner wants a job, or one task of it, stopped; so does this node where the files of a job are lost.
+
+    Where nothing is left to stop, results that could not be written out are given up.
+    """
 
     job: JobId
     task: int | None = None
     wall: Wall
+    lost: str = ""
+    """How its files were lost: what waits is cancelled, and no worker is to blame that it could not have them."""
 
 
 class RetryAsked(_Event, frozen=True, kw_only=True):
@@ -192,6 +197,8 @@ class DeliverFailed(_Event, frozen=True, kw_only=True):
     reason: str
     refused: bool = False
     """They are not what their worker signed: they will never be written out."""
+    void: bool = False
+    """They were, and are damaged or gone here: the task has no result any more."""
 
 
 class Offering(_Event, frozen=True, kw_only=True):

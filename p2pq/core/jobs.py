@@ -29,7 +29,7 @@ class Task:
 
     __slots__ = (
         "adopted", "attempts", "avoid", "blame", "checkpoint", "delivered", "detail", "died", "dropped", "failures", "faults",
-        "leases", "outcome", "rests", "returns", "state", "stuck", "worker",
+        "leases", "outcome", "rests", "returns", "state", "stuck", "void", "worker",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -55,6 +55,8 @@ class Task:
         self.delivered = False
         self.stuck = 0
         """Deliveries that failed in a row."""
+        self.void = 0
+        """Results of it that were lost here, in this life of the master."""
         self.leases: tuple[LeaseId, ...] = ()
         """Of the attempts that are under way, the oldest first: one, or two at the tail of a job."""
         self.outcome: Outcome | None = None

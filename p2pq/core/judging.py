@@ -116,6 +116,13 @@ class Judge(Docket):
                 task.failures -= 1
                 self.out.append(fx.Record(row=records.FailureForgiven(job=job.id, task=index, attempt=attempt)))
 
+    def _blame_nobody(self, job: Job) -> None:
+        """That workers lost tasks of a job was not their doing after all."""
+        for worker in dict.fromkeys(other for task in job.tasks.values() for other in task.dropped):
+            self._budgets.ended(worker)
+            self.probes.cancel((None, worker))
+            self.wake += [worker]
+
     def allowance(self, job: Job, worker: NodeId, limit: int, now: Mono) -> int:
         """Return how many attempts of the job the worker may have now, at most ``limit``: fewer if it must prove itself."""
         if job.standing.declines(worker, now):

@@ -142,14 +142,11 @@ class Queue:
             case ev.RetryAsked():
                 self._book.retry(event)
             case ev.CancelAsked():
-                self._revoke(self._book.cancel(event.job, event.task, event.wall, now))
+                self._revoke(self._book.cancel(event, now))
             case ev.Delivered():
                 self._book.delivered(event.job, event.task, now)
             case ev.DeliverFailed():
-                if event.refused:
-                    self._book.deliver_refused(event.job, event.task, event.reason, now)
-                else:
-                    self._book.deliver_failed(event.job, event.task, event.reason, now)
+                self._book.deliver_failed(event, now)
             case _:
                 assert_never(event)
 

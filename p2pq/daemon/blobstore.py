@@ -144,6 +144,24 @@ class BlobStore:
         """
         return self._read(blob)[1]
 
+    def verify(self, blobs: Iterable[bytes]) -> list[bytes]:
+        """Read blobs and return those that are not here whole; what is damaged is gone afterwards.
+
+        Raises:
+            StorageError: one cannot be read now, so that nothing is known of it.
+        """
+        bad = []
+        for blob in blobs:
+            try:
+                ciphertext = self._read(blob)[1]
+            except BlobMissingError:
+                bad.append(blob)
+                continue
+            if prims.blob_id(ciphertext) != blob:
+                self._forget(blob)
+                bad.append(blob)
+        return bad
+
     def path(self, blob: bytes) -> Path:
         """Return the file of a blob, to be sent soon; it may be evicted later unless pinned.
 

@@ -9,7 +9,7 @@ from p2pq.daemon.store import Store
 from p2pq.daemon.views import job_view, task_view
 from p2pq.errors import NotFoundError
 from p2pq.model.ids import JobId, to_text
-from p2pq.model.params import task_index
+from p2pq.model.params import task_index, task_number
 from p2pq.wire.control import JobView, TaskView
 
 PREFIX_CHARS_MIN: Final = 4
@@ -53,6 +53,11 @@ class Catalogue:
         if index is None or row.extra is None or index >= row.extra.tasks:
             raise NotFoundError(f"the job has no task {number}; see `p2pq tasks {to_text(row.job)[:8]}`")
         return index
+
+    def number(self, job: JobId, index: int) -> int:
+        """Return what people call a task."""
+        sweep = submission.open_sweep(self.row(job).extra)
+        return task_number(sweep.array, sweep.axes, index)
 
     def view(self, row: JobRow) -> JobView:
         """Return a job as people see it."""

@@ -111,7 +111,7 @@ def write(tree: Tree, blobs: BlobStore, destination: Path, *, umask: int = 0o022
             _put_in_place(folder, destination)
         files.sync_folder(parent)
     except DiskFullError as error:
-        raise DiskFullError(f"{parent}: the disk is full; make room, it is tried again") from error
+        raise DiskFullError(f"{parent}: the disk is full; make room") from error
     except OSError as error:
         raise _said(error, parent) from error
 
@@ -131,7 +131,7 @@ def _said(error: OSError, parent: Path) -> P2PQError:
     if error.errno in _FOR_GOOD:
         return UndeliverableError(f"{where}: {error.strerror}")
     kind = DiskFullError if error.errno in {errno.ENOSPC, errno.EDQUOT} else StorageError
-    return kind(f"{where}: {error.strerror}; make room or mend it, it is tried again")
+    return kind(f"{where}: {error.strerror}; make room or mend it")
 
 
 def _make_folders(folder: Path, umask: int) -> None:

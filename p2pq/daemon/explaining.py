@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from p2pq.core.docket import GIVEN_UP
 from p2pq.daemon.blame import Verdict, judge
 from p2pq.daemon.catalogue import Catalogue
 from p2pq.daemon.history import JobRow, TaskRow
@@ -68,6 +69,8 @@ class Explaining:
         where = f" on {view.node}" if view.node else ""
         reason = f" ({view.reason})" if view.reason not in (None, "ok", "cancelled") else ""
         hint = f"`p2pq retry {name} --cancelled` runs it" if view.state == "cancelled" else ""
+        if task is not None and task.detail == GIVEN_UP:
+            hint = f"`p2pq results {self._name(row)} --to DIR` has them"
         return Note(text=f"Task {view.task}: {view.state}{where}{reason}.{_behind(view)}", suggestion=hint)
 
     async def left_behind(self, row: JobRow) -> Note | None:
@@ -79,7 +82,7 @@ class Explaining:
         number = self._catalogue.task(row, first.task, self._catalogue.task_row(row, first.task)).task
         more = f" and {len(found) - 1} more tasks" if len(found) > 1 else ""
         text = f"task {number}{more} left results behind that cannot travel ({'; '.join(first.skipped[:SAID_MAX])})"
-        return Note(text=text, suggestion=f"see `p2pq show {self._name(row)}.{number}`")
+        return Note(text=f"{text}; see `p2pq show {self._name(row)}.{number}`")
 
     def _verdict(self, row: JobRow, task: TaskRow | None) -> Verdict | None:
         """Judge a task that failed or is tried again; one that nothing counts against needs no judge."""
@@ -105,7 +108,7 @@ class Explaining:
         enough = view.state == "done" and counts.done < counts.total
         halted = view.halted or ("as enough of its tasks succeeded" if enough else "")
         halted = halted and f", {halted}"
-        behind = "" if left is None else f" {left.text[0].upper()}{left.text[1:]}; {left.suggestion}."
+        behind = "" if left is None else f" {left.text[0].upper()}{left.text[1:]}."
         return Note(
             text=f"The job {'has' if view.state == 'failed' else 'is'} {view.state}{halted}: {counts.done} done, "
             f"{counts.failed} failed, {counts.cancelled} cancelled of {counts.total}.{behind}",

@@ -224,6 +224,8 @@ class Generation:
             unprotected=self._unprotected,
         )
         self.jobs.home.pin_live(restored)
+        for job in restored.jobs:
+            self.jobs.files.look(job.job)
         self.logs = Logs(
             node=keys.node,
             guests=self.guests,

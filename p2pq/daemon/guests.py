@@ -17,7 +17,7 @@ from p2pq.core.effects import Continue, Fetch, Kill, Release, Start, Suspend
 from p2pq.core.events import Event, Exited, Faulted, Progressed, Started
 from p2pq.core.records import ResultKept
 from p2pq.daemon import room, taskfolder
-from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.blobstore import BlobMissingError, BlobStore
 from p2pq.daemon.checkpoints import open_checkpoint, put_in_place
 from p2pq.daemon.inputs import entries, open_job
 from p2pq.daemon.limits import Limits
@@ -459,6 +459,8 @@ def _fault(error: Exception, guest: Guest) -> Fault:
             return "refused"  # the job's own doing, which says nothing about this machine
         case SandboxError():
             return "sandbox"
+        case BlobMissingError():
+            return "fetch"  # evicted or damaged since it came: it is fetched again
         case StorageError():
             return "disk"
         case _:

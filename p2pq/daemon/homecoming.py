@@ -16,7 +16,7 @@ from p2pq.core.effects import Collect, Deliver, Forget
 from p2pq.core.events import Collected, CollectFailed, Delivered, DeliverFailed, Event
 from p2pq.core.records import Restored
 from p2pq.daemon import delivery, submission
-from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.blobstore import BlobMissingError, BlobStore
 from p2pq.daemon.scheduler import Scheduler
 from p2pq.daemon.store import Store
 from p2pq.daemon.transfer import Transfers
@@ -254,7 +254,13 @@ class Homecoming:
         async with self._deliveries:
             try:
                 await asyncio.to_thread(self.write_out, effect.job, effect.task, None)
+            except BlobMissingError as error:
+                self._post_void(effect, error)
+                return
             except (Reject, delivery.UndeliverableError) as error:
+                if isinstance(error, Reject) and await asyncio.to_thread(self._damaged, effect):
+                    self._post_void(effect, error)
+                    return
                 self._unpin_result(effect)
                 reason = str(error)[:500]
                 if isinstance(error, delivery.UndeliverableError):
@@ -272,10 +278,28 @@ class Homecoming:
         self._unpin_result(effect)
         self._post(Delivered(job=effect.job, task=effect.task, wall=_now()))
 
-    def _unpin_result(self, effect: Deliver) -> None:
+    def _post_void(self, effect: Deliver, error: Reject | StorageError) -> None:
+        """What counted is here no longer: whoever wrote it has let go of it."""
+        self._unpin_result(effect)
+        reason = f"the results are damaged on this machine's disk ({error})"
+        self._post(DeliverFailed(job=effect.job, task=effect.task, reason=reason, void=True))
+
+    def _damaged(self, effect: Deliver) -> bool:
+        """Tell whether blobs of a result, which were whole when they came, are so no more."""
         item = self._store.result(effect.job, effect.task)
+        try:
+            return item is not None and bool(self._blobs.verify(_named(item)))
+        except StorageError:
+            return False
+
+    def let_go_of_result(self, job: JobId, task: int) -> None:
+        """Nobody waits for a task's results any more."""
+        item = self._store.result(job, task)
         if item is not None:
             self._unpin(item.lease)
+
+    def _unpin_result(self, effect: Deliver) -> None:
+        self.let_go_of_result(effect.job, effect.task)
 
     def write_out(self, job: JobId, task: int, to: Path | None) -> Path:
         """Write one task's results into the owner's folder, or below ``to``."""

@@ -16,15 +16,17 @@ from typing import Final
 
 import msgspec
 
-from p2pq.core.effects import Effect
+from p2pq.core.docket import GIVEN_UP
+from p2pq.core.effects import Effect, Emit
 from p2pq.core.events import CancelAsked, Event, Submitted
 from p2pq.core.records import Intervals
 from p2pq.daemon import crashpoints, delivery, places, submission
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.catalogue import Catalogue
 from p2pq.daemon.explaining import Explaining
-from p2pq.daemon.history import PAGE_MAX, JobExtra
+from p2pq.daemon.history import PAGE_MAX, JobExtra, JobRow
 from p2pq.daemon.homecoming import Homecoming
+from p2pq.daemon.jobfiles import JobFiles
 from p2pq.daemon.resume import resumed
 from p2pq.daemon.retrying import Retrying
 from p2pq.daemon.scheduler import Scheduler
@@ -109,6 +111,7 @@ class Jobs:
             in_trouble=self._all_in_trouble,
         )
         """Performs ``Collect`` and ``Deliver``."""
+        self.files = JobFiles(node=author.node, store=store, blobs=blobs, tasks=tasks, post=post)
         self.retrying = Retrying(
             author=author,
             catalogue=self.catalogue,
@@ -120,15 +123,24 @@ class Jobs:
 
     # ------------------------------------------------------------------ notices
 
-    def notice(self, notice: facts.Notice) -> None:
+    def notice(self, notice: facts.Notice) -> None:  # noqa: C901, PLR0912  one arm per notice
         """Tell watchers what the core said of their jobs."""
         match notice:
             case facts.TaskSettled(job=job, task=task, state=state):
                 if state == "failed" and notice.outcome is not None:
                     self.home.keep_output(job, task, notice.attempt, final=True)
+                elif state == "cancelled":
+                    self.home.let_go_of_result(job, task)
                 self._tell(job, task if state == "failed" else None, ended=False)
-            case facts.TaskGranted(job=job) | facts.TaskProgressed(job=job) | facts.AttemptLost(job=job):
+            case facts.TaskGranted(job=job) | facts.TaskProgressed(job=job):
                 self._tell(job, None, ended=False)
+            case facts.AttemptLost(job=job, fault=fault):
+                if fault == "fetch":
+                    self.files.fetch_failed(job)
+                self._tell(job, None, ended=False)
+            case facts.TaskResultsLost(job=job, task=task, reason=reason):
+                number = self.catalogue.number(job, task)
+                self._in_trouble(job, f"task {number} runs again: {reason}", "")
             case facts.TaskResultsWritten(job=job):
                 self._troubles.pop(job, None)
                 self._tell(job, None, ended=False)
@@ -142,12 +154,15 @@ class Jobs:
             case facts.JobFinished(job=job):
                 self._troubles.pop(job, None)
                 self.home.let_go(job)
+                self.files.let_go(job)
                 self._tell(job, None, ended=True)
             case _:
                 pass
 
-    def _in_trouble(self, job: JobId, sentence: str) -> None:
-        self._troubles[job] = f"{sentence}; nothing is lost, it is tried again until it works"
+    def _in_trouble(
+        self, job: JobId, sentence: str, tail: str = "; nothing is lost, it is tried again until it works"
+    ) -> None:
+        self._troubles[job] = f"{sentence}{tail}"
         self._tell(job, None, ended=False)
 
     def _all_in_trouble(self, sentence: str) -> None:
@@ -416,7 +431,8 @@ class Jobs:
         start = 0
         while page := self._store.tasks(row.job, start=start):
             for task in page:
-                if task.state in {"done", "failed"} and self._store.result(row.job, task.task) is not None:
+                has_results = task.state in {"done", "failed"} or task.detail == GIVEN_UP
+                if has_results and self._store.result(row.job, task.task) is not None:
                     await asyncio.to_thread(self.home.write_out, row.job, task.task, to)
                     written += 1
             start = page[-1].task + 1
@@ -436,8 +452,23 @@ class Jobs:
         row = self.catalogue.find(request.job)
         index = None if request.task is None else self.catalogue.index(row, request.task)
         if row.state is None:
-            await self._post_durable(CancelAsked(job=row.job, task=index, wall=_now()))
+            effects = await self._post_durable(CancelAsked(job=row.job, task=index, wall=_now()))
+            await self._say_given_up(row, effects, send)
         await send(self.catalogue.view(self.catalogue.row(row.job)))
+
+    async def _say_given_up(self, row: JobRow, effects: Sequence[Effect], send: Send) -> None:
+        """Say what a cancellation did to results that could not be written out, or what one more would do."""
+        told = [effect.notice for effect in effects if isinstance(effect, Emit)]
+        count = sum(isinstance(each, facts.TaskSettled) and each.detail == GIVEN_UP for each in told)
+        name = to_text(row.job)[:8]
+        trouble = self._troubles.get(row.job)
+        if count:
+            extra = row.extra or JobExtra()
+            what = "results of 1 task" if count == 1 else f"results of {count} tasks"
+            text = f"{what} could not be written to {extra.results} and are given up"
+            await send(Note(text=f"{text}; `p2pq results {name} --to DIR` has them as long as the store has room"))
+        elif trouble is not None and self.catalogue.row(row.job).state is None:
+            await send(Note(text=f"{trouble}; `p2pq cancel {name}` again gives up what cannot be written"))
 
     # ------------------------------------------------------------------ for those who follow
 

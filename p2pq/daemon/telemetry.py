@@ -152,6 +152,8 @@ def _told(notice: Notice) -> _Told:  # noqa: C901, PLR0911, PLR0912  one arm per
         case n.TaskResultsStuck():
             about = (notice.job, notice.reason)
             return _Told(logging.ERROR, "results.stuck", about, **_task(notice), reason=notice.reason)
+        case n.TaskResultsLost():
+            return _Told(logging.ERROR, "results.lost", notice.job, **_task(notice), reason=notice.reason)
         case n.TasksRetried():
             return _Told(logging.INFO, "job.retried", job=notice.job, tasks=notice.tasks)
         case n.JobHalted():
@@ -232,7 +234,14 @@ def _told(notice: Notice) -> _Told:  # noqa: C901, PLR0911, PLR0912  one arm per
             assert_never(notice)
 
 
-def _task(notice: n.TaskProgressed | n.TaskResultsWritten | n.TaskResultsStuck | n.GuestTaken | n.GuestEnded) -> Fields:
+def _task(
+    notice: n.TaskProgressed
+    | n.TaskResultsWritten
+    | n.TaskResultsStuck
+    | n.TaskResultsLost
+    | n.GuestTaken
+    | n.GuestEnded,
+) -> Fields:
     return {"job": notice.job, "task": notice.task}
 
 

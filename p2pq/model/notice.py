@@ -83,6 +83,14 @@ class TaskResultsStuck(_Notice, frozen=True, kw_only=True):
     reason: str
 
 
+class TaskResultsLost(_Notice, frozen=True, kw_only=True):
+    """As master: the results of a task that was done are damaged or gone here before they were written out; it runs again."""
+
+    job: JobId
+    task: int
+    reason: str
+
+
 class TasksRetried(_Notice, frozen=True, kw_only=True):
     """As master: the owner wanted tasks that had failed (or were cancelled) run again."""
 
@@ -218,6 +226,7 @@ Notice = (
     | TaskSettled
     | TaskResultsWritten
     | TaskResultsStuck
+    | TaskResultsLost
     | TasksRetried
     | JobHalted
     | JobFinished

@@ -284,6 +284,90 @@ def test_results_that_cannot_be_written_are_tried_again_less_and_less_often() ->
     assert bench.queue.deadline is None
 
 
+def retried(task: int, at: float = 0.0) -> fx.Record:
+    return fx.Record(row=r.TasksRetried(job=JOB, tasks=((task, task + 1),), wall=Wall(WALL + round(at * 1000))))
+
+
+def test_a_result_that_is_lost_here_is_void_and_its_task_runs_again() -> None:
+    bench = with_alice(tasks=2, retries=0)
+    item, other = bench.leases(ALICE, tasks_max=2)
+    bench.finish(ALICE, item, OK)
+    lost_here = ev.DeliverFailed(job=JOB, task=0, reason="a blob was damaged", void=True)
+    for turn in range(1, 4):
+        told = bench.do(lost_here)
+        assert told[:2] == [
+            retried(0),
+            fx.Emit(notice=n.TaskResultsLost(job=JOB, task=0, reason="a blob was damaged")),
+        ]
+        assert bench.do(lost_here) == [], "it waits again"
+        bench.queue.check()
+        assert bench.queue.job(JOB).done == 0
+        (item,) = bench.leases(ALICE, tasks_max=1)
+        assert item.attempt == turn + 1
+        bench.finish(ALICE, item, OK)
+    detail = "deliver: a blob was damaged"
+    assert bench.do(lost_here)[0] == fx.Record(
+        row=r.TaskEnded(job=JOB, task=0, state="failed", detail=detail, wall=WALL)
+    ), "not for ever"
+    bench.finish(ALICE, other, BAD)
+    told = bench.do(ev.DeliverFailed(job=JOB, task=1, reason="gone", void=True))
+    assert told[0].row.state == "failed", "one that failed does not run again"
+    assert told[-2:] == job_ended("failed")
+
+
+def test_a_result_that_is_lost_after_its_job_was_cancelled_does_not_run_again() -> None:
+    bench = with_alice(tasks=2)
+    item, _ = bench.leases(ALICE, tasks_max=2)
+    bench.finish(ALICE, item, OK)
+    bench.do(ev.CancelAsked(job=JOB, wall=WALL))
+    told = bench.do(ev.DeliverFailed(job=JOB, task=0, reason="gone", void=True))
+    assert told[-2:] == job_ended("cancelled")
+
+
+def test_cancelling_gives_up_results_that_cannot_be_written_out_and_ends_the_job() -> None:
+    bench = with_alice(tasks=3)
+    for item in bench.leases(ALICE, tasks_max=3):
+        bench.finish(ALICE, item, OK)
+    asked = ev.CancelAsked(job=JOB, wall=WALL)
+    assert bench.do(asked) == [], "they are on their way"
+    for task in (0, 1):
+        bench.do(ev.DeliverFailed(job=JOB, task=task, reason="no room"))
+
+    def given_up(task: int) -> list[fx.Effect]:
+        detail = "cancelled before its results could be written out"
+        row = r.TaskEnded(job=JOB, task=task, state="cancelled", detail=detail, wall=WALL)
+        told = n.TaskSettled(job=JOB, task=task, attempt=1, state="cancelled", worker=ALICE.node, detail=detail)
+        return [fx.Record(row=row), fx.Emit(notice=told)]
+
+    assert bench.do(ev.CancelAsked(job=JOB, task=1, wall=WALL)) == given_up(1)
+    assert bench.do(asked) == given_up(0)
+    bench.queue.check()
+    assert bench.do(ev.DeliverFailed(job=JOB, task=0, reason="no room")) == []
+    bench.do(ev.DeliverFailed(job=JOB, task=2, reason="no room"))
+    assert bench.do(asked) == [*given_up(2), *job_ended("cancelled")]
+
+
+def test_a_job_whose_files_are_lost_ends_and_nobody_is_blamed() -> None:
+    bench = with_alice(tasks=5)
+    items = bench.leases(ALICE, tasks_max=3)
+    for item in items[:2]:
+        give_back(bench, item, "fetch", "1 of 1 blobs could not be fetched")
+        bench.tick(0.1)
+    lost_files = "its files are lost"
+    told = bench.do(ev.CancelAsked(job=JOB, wall=WALL, lost=lost_files))
+    assert told[:3] == [
+        fx.Record(row=r.JobHalted(job=JOB, detail=lost_files)),
+        fx.Emit(notice=n.JobHalted(job=JOB, detail=lost_files)),
+        fx.Record(row=r.TasksCancelled(job=JOB, wall=WALL, running=False)),
+    ]
+    bench.queue.check()
+    assert bench.queue._book._budgets.get(ALICE.node) is None
+    assert bench.queue.job(JOB).running == 1, "what runs has them"
+    told = give_back(bench, items[2], "fetch", "gone")
+    assert told[-1] == job_ended("cancelled")[-1]
+    assert bench.do(ev.CancelAsked(job=JOB, wall=WALL, lost=lost_files)) == []
+
+
 def test_cancelling_a_job_ends_what_waits_rests_and_runs() -> None:
     bench = with_alice(tasks=6, retries=1)
     items = bench.leases(ALICE)

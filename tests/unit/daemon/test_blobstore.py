@@ -332,3 +332,23 @@ def test_threads_may_share_a_store(tmp_path):
     files = [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
     assert store.used_bytes == sum(path.stat().st_size for path in files) == len(store) * 1000
     assert store.used_bytes <= 50_000
+
+
+def test_blobs_are_read_to_see_whether_they_are_whole(store, monkeypatch):
+    """Also those that were whole when they were first used."""
+    whole, gone, rotten, pinned = (put(store, number) for number in range(1, 5))
+    store.pin("job", [pinned])
+    store._path(gone).unlink()
+    for blob in (rotten, pinned):
+        store._path(blob).write_bytes(b"rotten")
+    assert store.verify([whole, gone, rotten, pinned, bytes(32)]) == [gone, rotten, pinned, bytes(32)]
+    assert [store.has(blob) for blob in (whole, gone, rotten, pinned)] == [True, False, False, False]
+    assert store.used_bytes == 100
+
+    def fail(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(StorageError, match="Input/output"):
+        store.verify([whole])
+    assert store.has(whole)

@@ -274,6 +274,14 @@ async def test_a_tree_with_something_else_where_results_belong_is_refused_and_le
     assert isinstance(await bench.run(start), Exited)
 
 
+async def test_a_blob_that_is_damaged_here_is_fetched_again_and_no_broken_disk(bench):
+    start = bench.start(ALICE, "pass", 1)
+    [ref] = start.body
+    bench.blobs._path(ref.blob).unlink()
+    event = await bench.run(start)
+    assert (event.fault, bench.blobs.has(ref.blob)) == ("fetch", False)
+
+
 async def test_what_would_fill_the_store_is_not_fetched_on_a_mere_hint(bench):
     huge = tuple(BlobRef(number.to_bytes(32, "big"), 4 << 20) for number in range(300))
     bench.guests.fetch(Fetch(master=MALLORY, job=JOB, blobs=huge))

@@ -7,13 +7,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from p2pq.core.effects import Collect, Deliver
-from p2pq.core.events import Collected, CollectFailed, Delivered, DeliverFailed
-from p2pq.core.records import JobEnded, Restored, RestoredJob, RestoredTask, TaskDelivered
+from p2pq.core.docket import GIVEN_UP
+from p2pq.core.effects import Collect, Deliver, Emit
+from p2pq.core.events import CancelAsked, Collected, CollectFailed, Delivered, DeliverFailed
+from p2pq.core.records import JobEnded, Restored, RestoredJob, RestoredTask, TaskDelivered, TaskEnded
 from p2pq.daemon import delivery
 from p2pq.daemon import jobs as jobs_module
 from p2pq.daemon.jobs import Watcher
-from p2pq.errors import LinkError, RefusedError, StorageError, UsageError
+from p2pq.errors import LinkError, RefusedError, Reject, StorageError, UsageError
 from p2pq.model import notice as facts
 from p2pq.model.ids import Wall, to_text
 from p2pq.model.job import Outcome
@@ -165,6 +166,85 @@ async def test_a_checkpoint_is_written_out_only_where_it_may_explain_a_failure(r
     assert ("checkpoint", LEASE) not in rig.blobs._tags
 
 
+@pytest.mark.parametrize("how", ["gone", "damaged", "damaged-unread"])
+async def test_results_that_are_lost_here_are_void(rig, folder, how):
+    """They were whole when they came: their worker has let go of them, and trying again cannot help."""
+    job = id_of(rig, await rig.submit(folder))
+    item = await rig.settle(job, printed="some output")
+    rig.blobs.pin(("result", item.lease), [ref.blob for ref in item.body])
+    path = rig.blobs._path(item.body[0].blob)
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"rotten")
+    if how == "damaged-unread":
+        rig.blobs._unchecked.add(item.body[0].blob)
+    rig.jobs.home.deliver(Deliver(job=job, task=0))
+    failed = await rig.event()
+    assert (failed.void, failed.refused) == (True, False)
+    assert failed.reason.startswith("the results are damaged on this machine's disk (")
+    assert ("result", item.lease) not in rig.blobs._tags
+    rig.jobs.notice(facts.TaskResultsLost(job=job, task=0, reason=failed.reason))
+    [why] = await rig.ask(rig.jobs.explaining.why, control.Why(job=to_text(job)))
+    assert why.text == f"task 0 runs again: {failed.reason}"
+
+
+async def test_results_that_never_were_what_they_should_be_are_refused(rig, folder, monkeypatch):
+    job = id_of(rig, await rig.submit(folder))
+    await rig.settle(job)
+
+    def write(*_, **__):
+        raise Reject("a chunk does not decompress")
+
+    monkeypatch.setattr(delivery, "write", write)
+    rig.jobs.home.deliver(Deliver(job=job, task=0))
+    refused = DeliverFailed(job=job, task=0, reason="a chunk does not decompress", refused=True)
+    assert await rig.event() == refused
+
+    def unreadable(_):
+        raise StorageError("Input/output error")
+
+    monkeypatch.setattr(rig.blobs, "verify", unreadable)
+    rig.jobs.home.deliver(Deliver(job=job, task=0))
+    assert await rig.event() == refused
+
+
+async def test_cancelling_says_what_becomes_of_results_that_cannot_be_written(rig, folder, tmp_path):
+    view = await rig.submit(folder, array="5-6")
+    job, name = id_of(rig, view), view.job[:8]
+    items = [await rig.settle(job, task, files=("out.txt",)) for task in (0, 1)]
+    rig.jobs.notice(facts.TaskResultsStuck(job=job, task=0, reason="no room"))
+    note, _ = await rig.ask(rig.jobs.cancel, control.CancelJob(job=view.job, task=5))
+    assert note.text.endswith(f"; `p2pq cancel {name}` again gives up what cannot be written")
+    given_up = [facts.TaskSettled(job=job, task=task, attempt=1, state="cancelled", detail=GIVEN_UP) for task in (0, 1)]
+
+    async def give_up(event):
+        assert isinstance(event, CancelAsked)
+        rows = [TaskEnded(job=job, task=task, state="cancelled", detail=GIVEN_UP, wall=Wall(9)) for task in (0, 1)]
+        await rig.write(*rows, JobEnded(job=job, state="cancelled", wall=Wall(9)))
+        return [Emit(notice=each) for each in given_up]
+
+    rig.jobs._post_durable = give_up
+    note, shown = await rig.ask(rig.jobs.cancel, control.CancelJob(job=view.job))
+    assert note.text == (
+        f"results of 2 tasks could not be written to {folder}/results and are given up; "
+        f"`p2pq results {name} --to DIR` has them as long as the store has room"
+    )
+    assert (shown.state, shown.tasks.cancelled) == ("cancelled", 2)
+    for item, told in zip(items, given_up, strict=True):
+        rig.blobs.pin(("result", item.lease), [ref.blob for ref in item.body])
+        rig.jobs.notice(told)
+        assert ("result", item.lease) not in rig.blobs._tags
+    task, _ = await rig.ask(rig.jobs.tasks, control.Tasks(job=view.job))
+    assert (task.state, task.reason, task.results) == ("cancelled", GIVEN_UP, None)
+    rig.jobs.notice(facts.JobFinished(job=job, state="cancelled"))
+    [why] = await rig.ask(rig.jobs.explaining.why, control.Why(job=view.job, task=5))
+    assert why.suggestion == f"`p2pq results {name} --to DIR` has them"
+    [wrote] = await rig.ask(rig.jobs.results, control.Results(job=view.job, to=str(tmp_path / "to")))
+    assert wrote.tasks == 2
+    assert (tmp_path / "to/6/out.txt").exists()
+
+
 async def test_results_that_can_never_be_written_there_are_not_tried_again(rig, folder, monkeypatch):
     job = id_of(rig, await rig.submit(folder))
     item = await rig.settle(job)
@@ -190,7 +270,7 @@ async def test_results_that_cannot_be_written_out_are_kept_and_said(rig, folder)
     rig.jobs.home.deliver(Deliver(job=job, task=0))
     failed = await rig.event()
     assert isinstance(failed, DeliverFailed)
-    assert "tried again" in failed.reason
+    assert "mend it" in failed.reason
     rig.jobs.notice(facts.TaskResultsStuck(job=job, task=0, reason="no room"))
     [why] = await rig.ask(rig.jobs.explaining.why, control.Why(job=to_text(job)))
     assert why.text.startswith("results cannot be written out: no room; nothing is lost")

@@ -41,6 +41,7 @@ LINES = {
     ): f"DEBUG task.settled job={J} task=1 attempt=2 state=cancelled",
     n.TaskResultsWritten(job=JOB, task=1): f"DEBUG results.written job={J} task=1",
     n.TaskResultsStuck(job=JOB, task=1, reason="disk full"): f'ERROR results.stuck job={J} task=1 reason="disk full"',
+    n.TaskResultsLost(job=JOB, task=1, reason="damaged"): f"ERROR results.lost job={J} task=1 reason=damaged",
     n.TasksRetried(job=JOB, tasks=3): f"INFO job.retried job={J} tasks=3",
     n.JobHalted(
         job=JOB, detail="halted after 1 failure"
@@ -101,7 +102,7 @@ def test_every_notice_is_one_line_and_one_counter(rig: Rig) -> None:
         assert rig.telemetry.counters == {**before, name: 1}
 
 
-@pytest.mark.parametrize(("level", "count"), [("debug", len(LINES)), ("info", 18), ("warning", 8), ("error", 1)])
+@pytest.mark.parametrize(("level", "count"), [("debug", len(LINES)), ("info", 19), ("warning", 9), ("error", 2)])
 def test_the_level_decides_what_is_written_and_not_what_is_counted(
     level: Literal["debug", "info", "warning", "error"], count: int
 ) -> None:
