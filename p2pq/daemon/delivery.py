@@ -110,8 +110,6 @@ def write(tree: Tree, blobs: BlobStore, destination: Path, *, umask: int = 0o022
             _give_modes(folder, umask)
             _put_in_place(folder, destination)
         files.sync_folder(parent)
-    except DiskFullError as error:
-        raise DiskFullError(f"{parent}: the disk is full; make room") from error
     except OSError as error:
         raise _said(error, parent) from error
 
@@ -119,6 +117,8 @@ def write(tree: Tree, blobs: BlobStore, destination: Path, *, umask: int = 0o022
 def _unpack(tree: Tree, blobs: BlobStore, folder: Path) -> None:
     try:
         unpack(tree, lambda chunk: blobs.get(chunk.blob), folder)
+    except DiskFullError as error:
+        raise DiskFullError(f"{folder.parent.parent}: the disk is full; make room") from error
     except RefusedError as error:  # two names that are one there, or a name that is none
         raise UndeliverableError(f"{folder.parent.parent}: {error}") from error
 

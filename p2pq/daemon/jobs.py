@@ -333,7 +333,7 @@ class Jobs:
         for job in dict.fromkeys(jobs):
             if not await self._say_change(job, send):
                 live[job] = loop.time() + WAIT_WHY_S
-        said: set[str] = set()
+        said: set[tuple[JobId, str]] = set()
         told = loop.time()
         while live:
             timeout_at = min((at for at in live.values() if at), default=None)
@@ -356,8 +356,9 @@ class Jobs:
             told = loop.time()
             for job in pending & live.keys():
                 trouble = self._troubles.get(job)
-                if trouble is not None and trouble not in said:
-                    said.add(trouble)
+                kind = (job, "" if trouble is None else trouble.partition(":")[0])  # not anew for each task and try
+                if trouble is not None and kind not in said:
+                    said.add(kind)
                     await send(Note(text=trouble))
                 if await self._say_change(job, send):
                     del live[job]
