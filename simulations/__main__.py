@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from simulations import fairness, replay, swarm, weight
+from simulations import bounds, fairness, replay, swarm, weight
 from simulations.planted import planted
 from simulations.play import Report, play
 from simulations.scenarios import SCENARIOS, Scenario
@@ -29,10 +29,22 @@ def main(argv: Sequence[str]) -> int:
 def _parser(prog: str, scenario: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("--scenario", default=scenario, choices=(*SCENARIOS, swarm.NAME))
-    parser.add_argument("--nodes", type=int, default=0, help="as many as the scenario says")
-    parser.add_argument("--tasks", type=int, default=0, help="as many as the scenario says")
+    parser.add_argument(
+        "--nodes", type=bounds.whole(0, bounds.NODES_MAX), default=0, help="0: as many as the scenario says"
+    )
+    parser.add_argument(
+        "--tasks", type=bounds.whole(0, bounds.TASKS_MAX), default=0, help="0: as many as the scenario says"
+    )
     parser.add_argument("--planted", action="store_true", help="accept results by task, to see it found")
     return parser
+
+
+def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    arguments = parser.parse_args(argv)
+    scenario = SCENARIOS.get(arguments.scenario)
+    if arguments.nodes == 1 and (scenario is None or not scenario.own):
+        parser.error("argument --nodes: in a mesh of one nobody works for others; the least here is 2")
+    return arguments
 
 
 def _scenario(name: str, seed: int) -> Scenario:
@@ -47,9 +59,9 @@ def _play(arguments: argparse.Namespace, seed: int) -> Report:
 def one(argv: Sequence[str]) -> int:
     """Play one seed and print its figures."""
     parser = _parser("python -m simulations", "clean")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=bounds.whole(0, bounds.SEED_MAX), default=1)
     parser.add_argument("--list", action="store_true", help="list the scenarios")
-    arguments = parser.parse_args(argv)
+    arguments = _parsed(parser, argv)
     if arguments.list:
         for name, scenario in SCENARIOS.items():
             print(f"{name:<12} {scenario.nodes:>5} nodes {scenario.tasks:>6} tasks  {scenario.about}")
@@ -66,9 +78,9 @@ def one(argv: Sequence[str]) -> int:
 def seeds(argv: Sequence[str]) -> int:
     """Play many seeds; print those that fail, and what to type to see each again."""
     parser = _parser("python -m simulations seeds", "swarm")
-    parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--first", type=int, default=1)
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--count", type=bounds.whole(1, bounds.RUNS_MAX), default=200)
+    parser.add_argument("--first", type=bounds.whole(0, bounds.SEED_MAX), default=1)
+    arguments = _parsed(parser, argv)
     failed = settled = attempts = crashes = cuts = events = 0
     took_s = 0.0
     for seed in range(arguments.first, arguments.first + arguments.count):

@@ -17,6 +17,7 @@ from p2pq.core.fairness import Fairness, Means
 from p2pq.core.worker import PATIENCE
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import Mono
+from simulations import bounds
 
 WORKERS: Final = 20
 ROUND_TRIP_S: Final = 0.002
@@ -165,7 +166,9 @@ def measure(case: Case, mode: Literal["time", "uniform"], seed: int, seconds: fl
 def main(argv: list[str]) -> int:
     """Print the table; the exit code is 1 where a case misses the goal."""
     parser = argparse.ArgumentParser(prog="python -m simulations fairness", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10, help="the worst of so many seeds counts")
+    parser.add_argument(
+        "--seeds", type=bounds.whole(1, bounds.RUNS_MAX), default=10, help="the worst of so many seeds counts"
+    )
     parser.add_argument("--seconds", type=float, default=5000.0, help="simulated time")
     arguments = parser.parse_args(argv)
     worst_of_all = 1.0

@@ -150,10 +150,10 @@ def main(argv: Sequence[str], say: Callable[[str], None] = print) -> int:
     arguments = parser().parse_args(argv)
     try:
         with arguments.file.open("rb") as file:
-            header, entries = flight.read(file.read)
+            cuts: list[bool] = []
+            header, entries = flight.read(file.read, lambda: cuts.append(True))
             say(_head(header))
-            replay = Replay(arguments, header, say)
-            return _outcome(replay, entries, say)
+            return _outcome(Replay(arguments, header, say), entries, say, cuts)
     except BrokenPipeError:
         # Whoever reads has seen enough (`| head`); the interpreter must not complain of it at its end either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -163,7 +163,7 @@ def main(argv: Sequence[str], say: Callable[[str], None] = print) -> int:
         return 2
 
 
-def _outcome(replay: Replay, entries: flight.Entries, say: Callable[[str], None]) -> int:
+def _outcome(replay: Replay, entries: flight.Entries, say: Callable[[str], None], cuts: list[bool]) -> int:
     try:
         replay.run(entries)
     except Differs as difference:
@@ -173,5 +173,6 @@ def _outcome(replay: Replay, entries: flight.Entries, say: Callable[[str], None]
         say(f"{replay.events} events, {replay.effects} effects, 0 differences; the rest cannot be read ({error})")
         return 1
     end = f"; then the core broke, as it did then: {replay.broke}" if replay.broke else ""
-    say(f"{replay.events} events, {replay.effects} effects, 0 differences{end}")
+    cut = "; the record was cut off in the middle of its last entry" if cuts else ""
+    say(f"{replay.events} events, {replay.effects} effects, 0 differences{end}{cut}")
     return 0

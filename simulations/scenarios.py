@@ -95,19 +95,21 @@ def _equal(mean_s: float) -> Callable[[Random, int], list[JobPlan]]:
 
 
 def _broken(_: Random, tasks: int) -> list[JobPlan]:
-    return [JobPlan(tasks=tasks // 2, mean_s=0.005, fails=1.0), JobPlan(tasks=tasks // 2, mean_s=1.0)]
+    return [JobPlan(tasks=max(1, tasks // 2), mean_s=0.005, fails=1.0), JobPlan(tasks=max(1, tasks // 2), mean_s=1.0)]
 
 
 def _failing(_: Random, tasks: int) -> list[JobPlan]:
     return [
-        JobPlan(tasks=tasks // 2, mean_s=0.1, fails=0.5, retries=3),
-        JobPlan(tasks=tasks // 4, mean_s=0.01, fails=1.0, retries=2),
-        JobPlan(tasks=tasks // 4, mean_s=1.0, retries=0),
+        JobPlan(tasks=max(1, tasks // 2), mean_s=0.1, fails=0.5, retries=3),
+        JobPlan(tasks=max(1, tasks // 4), mean_s=0.01, fails=1.0, retries=2),
+        JobPlan(tasks=max(1, tasks // 4), mean_s=1.0, retries=0),
     ]
 
 
 def _thousand(_: Random, tasks: int) -> list[JobPlan]:
-    return [JobPlan(tasks=tasks // 20, mean_s=5.0, shape="exponential", fails=0.01, retries=3) for _ in range(20)]
+    return [
+        JobPlan(tasks=max(1, tasks // 20), mean_s=5.0, shape="exponential", fails=0.01, retries=3) for _ in range(20)
+    ]
 
 
 def _pause(stage: Stage, index: int, at: float, seconds: float, *, asleep: bool) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from simulations import bounds
 from simulations.play import Report, play
 from simulations.scenarios import Scenario, swarm_faults
 from simulations.work import workload
@@ -97,9 +98,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--minutes", type=float, default=None, help="begin no seed after so long (default: 1, without --count)"
     )
-    parser.add_argument("--count", type=int, default=None, help="so many seeds")
-    parser.add_argument("--first", type=int, default=None, help="the first seed; otherwise the system draws it")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--count", type=bounds.whole(1, bounds.RUNS_MAX), default=None, help="so many seeds")
+    parser.add_argument(
+        "--first",
+        type=bounds.whole(0, bounds.SEED_MAX),
+        default=None,
+        help="the first seed; otherwise the system draws it",
+    )
+    parser.add_argument("--jobs", type=bounds.whole(1, 1024), default=1, help="processes")
     arguments = parser.parse_args(argv)
     first = int.from_bytes(os.urandom(4)) if arguments.first is None else arguments.first
     minutes = arguments.minutes if arguments.minutes is not None or arguments.count is not None else 1.0

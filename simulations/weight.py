@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from simulations import bounds
 from simulations.host import Host
 from simulations.nemesis import Faults
 from simulations.play import START_S, Play
@@ -122,8 +123,8 @@ class _Probe:
 def main(argv: Sequence[str]) -> int:
     """Print a table; return 1 where messages or memory grow with the number of faults."""
     parser = argparse.ArgumentParser(prog="python -m simulations weight", description=__doc__)
-    parser.add_argument("--tasks", type=int, default=TASKS)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tasks", type=bounds.whole(1, bounds.TASKS_MAX), default=TASKS)
+    parser.add_argument("--seed", type=bounds.whole(0, bounds.SEED_MAX), default=1)
     arguments = parser.parse_args(argv)
     print(HEAD)
     weights = []

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
@@ -14,6 +14,10 @@ import msgspec
 from p2pq.client.connection import Connection
 from p2pq.daemon.home import Home, default_path, socket_path
 from p2pq.errors import NodeSilentError, NodeUnreachableError, RefusedError, UsageError
+
+SECONDS_MAX: Final = 366 * 24 * 3600
+"""No duration is longer: no task may run for longer, and nothing else is meant to last so long."""
+MEGABYTES_MAX: Final = 1 << 24
 
 
 def home_of(ctx: click.Context) -> Home:
@@ -157,8 +161,8 @@ def parse_seconds(text: str) -> int:
     """
     import re  # noqa: PLC0415  cheap, but not needed for --help
 
-    clock = re.fullmatch(r"(?:(\d+):)?(\d+):(\d\d)", text)
-    units = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text)
+    clock = re.fullmatch(r"(?:(\d{1,9}):)?(\d{1,9}):(\d\d)", text)
+    units = re.fullmatch(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,12})s?)?", text)
     seconds = 0
     if clock:
         hours, minutes, rest = (int(part or 0) for part in clock.groups())
@@ -168,6 +172,8 @@ def parse_seconds(text: str) -> int:
         seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
     if seconds <= 0:
         raise UsageError(f"{text!r} is not a duration; write it like 90, 15m, 2h, 1d or 01:30:00")
+    if seconds > SECONDS_MAX:
+        raise UsageError(f"{text!r} is longer than a year; write it like 90, 15m, 2h, 1d or 01:30:00")
     return seconds
 
 
@@ -179,11 +185,13 @@ def parse_megabytes(text: str) -> int:
     """
     import re  # noqa: PLC0415
 
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)\s*([kmgt]?)(?:i?b)?", text.strip(), re.IGNORECASE)
     if match is None:
         raise UsageError(f"{text!r} is not a size; write it like 512M or 4G")
     factor = {"": 1.0, "k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}[match.group(2).lower()]
     megabytes = round(float(match.group(1)) * factor)
+    if megabytes > MEGABYTES_MAX:
+        raise UsageError(f"{text!r} is more than any machine has; write it like 512M or 4G")
     if megabytes < 1:
         raise UsageError(f"{text!r} is less than a mebibyte; write it like 512M or 4G")
     return megabytes

@@ -22,7 +22,9 @@ from p2pq.cli.common import (
 )
 from p2pq.client.connection import Connection
 from p2pq.errors import NodeUnreachableError, RemoteProtocolError, UsageError
+from p2pq.model.halt import parse_halt
 from p2pq.model.job import Resources
+from p2pq.model.params import NUMBER_MAX
 from p2pq.wire import control
 from p2pq.wire.control import Change, JobView, Note, TaskView, Wrote
 
@@ -43,6 +45,8 @@ def split(text: str) -> tuple[str, int | None]:
         return job, None
     if not task.isdecimal():
         raise UsageError(f"{text!r} is not JOB or JOB.TASK; the task is a number, see `p2pq tasks {job}`")
+    if len(task) > len(str(NUMBER_MAX)) or int(task) > NUMBER_MAX:
+        raise UsageError(f"{text!r}: no task has so large a number; see `p2pq tasks {job}`")
     return job, int(task)
 
 
@@ -133,6 +137,7 @@ def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **o
     """
     if options["sandbox"] == "none" and options["where"] != "local":
         raise UsageError("--sandbox none is for this machine only; add --where local")
+    parse_halt(options["halt"])  # the node takes an empty one for none
     request = control.Submit(
         folder=str(folder.absolute()),
         args=tuple(args),

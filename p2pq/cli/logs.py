@@ -10,6 +10,7 @@ import click
 from p2pq.cli.common import connect, harmless, note, print_json
 from p2pq.cli.jobs import EXIT_INTERRUPTED, EXIT_OK, JSON, split, went_away
 from p2pq.errors import NodeUnreachableError, UsageError
+from p2pq.model.job import ATTEMPTS_MAX
 from p2pq.wire import control
 from p2pq.wire.control import LogChunk, Note
 
@@ -19,7 +20,11 @@ from p2pq.wire.control import LogChunk, Note
 @click.option("--follow", "-f", is_flag=True, help="Go on as the task prints, until it ends.")
 @click.option("--stderr", is_flag=True, help="Standard error instead of standard output.")
 @click.option(
-    "--attempt", default=None, type=click.IntRange(1), metavar="N", help="That attempt (default: the latest)."
+    "--attempt",
+    default=None,
+    type=click.IntRange(1, ATTEMPTS_MAX),
+    metavar="N",
+    help="That attempt (default: the latest).",
 )
 @click.option("--raw", is_flag=True, help="Leave control characters in (colours, but also worse).")
 @JSON

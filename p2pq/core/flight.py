@@ -114,35 +114,40 @@ def pack(entry: Header | Entry) -> bytes:
     return len(raw).to_bytes(_LENGTH_BYTES, "little") + raw
 
 
-def read(take: Callable[[int], bytes]) -> tuple[Header, Entries]:
+def read(take: Callable[[int], bytes], on_cut: Callable[[], None] = lambda: None) -> tuple[Header, Entries]:
     """Return the header of a record and its entries, as far as they are whole.
 
     Args:
         take: returns the next so many bytes of the record, or what is left of it.
+        on_cut: called where the entries end because the last one is not whole.
 
     Raises:
         Reject: this is no record, or not of this format; while iterating: it is damaged at this place.
     """
     if take(len(MAGIC)) != MAGIC:
         raise Reject("flight: not a flight record, or of another format")
-    first = _next(take)
+    first = _next(take, on_cut)
     if first is None:
         raise Reject("flight: cut off before it began")
     header: Header = codec.decode_lenient(first, Header, size_max=ENTRY_BYTES_MAX)
-    return header, _entries(take)
+    return header, _entries(take, on_cut)
 
 
-def _entries(take: Callable[[int], bytes]) -> Entries:
-    while (raw := _next(take)) is not None:
+def _entries(take: Callable[[int], bytes], on_cut: Callable[[], None]) -> Entries:
+    while (raw := _next(take, on_cut)) is not None:
         yield codec.decode_lenient(raw, Entry, size_max=ENTRY_BYTES_MAX)
 
 
-def _next(take: Callable[[int], bytes]) -> bytes | None:
+def _next(take: Callable[[int], bytes], on_cut: Callable[[], None]) -> bytes | None:
     head = take(_LENGTH_BYTES)
-    if len(head) < _LENGTH_BYTES:
+    if not head:
         return None
-    size = int.from_bytes(head, "little")
-    if not 0 < size <= ENTRY_BYTES_MAX:
-        raise Reject("flight: damaged")
-    raw = take(size)
-    return raw if len(raw) == size else None
+    if len(head) == _LENGTH_BYTES:
+        size = int.from_bytes(head, "little")
+        if not 0 < size <= ENTRY_BYTES_MAX:
+            raise Reject("flight: damaged")
+        raw = take(size)
+        if len(raw) == size:
+            return raw
+    on_cut()
+    return None

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from p2pq import __version__
-from p2pq.daemon import offering, store
+from p2pq.daemon import offering, sqlite, store
 from p2pq.daemon.api import Api, Send
 from p2pq.daemon.generation import Generation, Lasting
 from p2pq.daemon.home import Home
 from p2pq.daemon.identity import load_or_create
 from p2pq.daemon.settings import load
 from p2pq.daemon.telemetry import Telemetry, logging_to
-from p2pq.errors import InvariantError, P2PQError, RefusedError
+from p2pq.errors import InvariantError, P2PQError, RefusedError, StorageError
 from p2pq.model.config import Settings
 from p2pq.model.ids import Mono, Wall, to_text
 from p2pq.wire import control
@@ -299,6 +299,8 @@ def _sentence(group: BaseExceptionGroup[BaseException], home: Home, settings: Se
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    if isinstance(error, StorageError) and str(error).endswith(sqlite.AGAIN):
+        error = type(error)(str(error).removesuffix(sqlite.AGAIN) + "then start the node again")  # it has ended
     if isinstance(error, P2PQError):
         log.error("node.failed", extra={"fields": {"reason": str(error)}})
         return error

@@ -238,6 +238,14 @@ class BlobStore:
                 if blob in self._loose:
                     self._delete(blob)
 
+    def relieve(self, free_bytes: int) -> None:
+        """Evict blobs that no tag holds, if and as far as it takes to have so much of the disk free."""
+        with self._lock:
+            missing = free_bytes - files.free_bytes(self._folder)
+            if missing > 0 and sum(self._loose.values()) >= missing:
+                while self._loose and files.free_bytes(self._folder) < free_bytes:
+                    self._delete(next(iter(self._loose)))
+
     def _load(self) -> None:
         temporary = self._folder / _TEMPORARY
         temporary.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from p2pq.core import draws, flight
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.records import Restored
-from p2pq.daemon import gate, inheriting, netinfo, offering, recorder, sqlite
+from p2pq.daemon import gate, inheriting, netinfo, offering, recorder, room, sqlite
 from p2pq.daemon.admin import Admin, Parts
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.discovery import Discovery
@@ -27,6 +27,7 @@ from p2pq.daemon.home import Home
 from p2pq.daemon.identity import NodeKeys
 from p2pq.daemon.jobs import Jobs
 from p2pq.daemon.joining import Invitations, with_port
+from p2pq.daemon.limits import FREE_BYTES_MIN
 from p2pq.daemon.links import Links
 from p2pq.daemon.logs import Logs
 from p2pq.daemon.runners import RunnerPool
@@ -54,6 +55,7 @@ SAVE_S: Final = 4.0
 """How long in all until their checkpoints are packed and with their masters; the rest is handed back without."""
 FLUSH_S: Final = 1.5
 """How long it waits until what it decided is durable and said."""
+DISK_EVERY_S: Final = 10.0
 PRUNE_EVERY_S: Final = 3600.0
 
 
@@ -100,6 +102,8 @@ class Generation:
         self._telemetry = app.telemetry
         self._cleanup = contextlib.AsyncExitStack()
         self._new_rows: inheriting.Rows = ()
+        self._full = ""
+        """Why no task of a guest could be started for lack of disk."""
 
     def build(self) -> None:
         """Build the parts; ``start`` sets them going.
@@ -271,6 +275,7 @@ class Generation:
             await self.discovery.start()
         self._group.create_task(netinfo.watch(self._interfaces_changed), name="interfaces")
         self._group.create_task(self._prune(), name="prune")
+        self._group.create_task(self._watch_disk(), name="disk")
         self.admin = Admin(self._parts())
         # The core has begun its life when this returns, so that the first request finds it so.
         await self.driver.flush()
@@ -319,7 +324,23 @@ class Generation:
             self.parts.isolation = app.isolation
             if app.isolation.level == "strict":
                 self.pool.keep_spare("strict")
-            self._post(offering.offering(app.settings, app.machine, app.python, app.features, app.isolation))
+            found = app.settings, app.machine, app.python, app.features, app.isolation
+            self._post(offering.offering(*found, self._full))
+
+    async def _watch_disk(self) -> None:
+        """Take no guests while the disk is too full for their tasks, instead of handing back each of them."""
+        scratch = self._app.home.scratch
+        while True:
+            full = self._full
+            with contextlib.suppress(OSError):  # what is wrong with the folder is found out by whoever uses it
+                await asyncio.to_thread(self.blobs.relieve, FREE_BYTES_MIN + room.MARGIN_BYTES)
+                full = await asyncio.to_thread(room.nearly_full, scratch, was=bool(full))
+            if full != self._full:
+                self._full = full
+                level, name = (logging.WARNING, "disk.nearly-full") if full else (logging.INFO, "disk.has-room")
+                self._telemetry.event(level, name, reason=full or "guests are welcome again")
+                self.offer()
+            await asyncio.sleep(DISK_EVERY_S)
 
     async def drain(self, *, at_once: bool) -> None:
         """Hand back what has not started, let what runs end if it does so soon or leave a checkpoint, hand back the rest."""

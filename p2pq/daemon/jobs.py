@@ -196,7 +196,7 @@ class Jobs:
         only = self._only(request)
         if request.sandbox == "none" and only != self._author.node:
             raise UsageError("--sandbox none is for this machine only; add --where local")
-        halt = parse_halt(request.halt)
+        halt = parse_halt(request.halt) if request.halt else None
         results = _results_folder(request)
         delivery.check_apart(Path(results), Path(request.folder))
         place = os.path.realpath(results)  # noqa: ASYNC240  a few look-ups; one folder may have several names

@@ -71,15 +71,25 @@ def prove(python: JobPython, home: Path, socket: Path, problem: str) -> tuple[Is
 
 
 def offering(
-    settings: Settings, found: Machine, python: JobPython, features: frozenset[str], report: IsolationReport
+    settings: Settings,
+    found: Machine,
+    python: JobPython,
+    features: frozenset[str],
+    report: IsolationReport,
+    full: str = "",
 ) -> Offering:
-    """Return what to tell the core: the profile for guests, and the one for this machine's own tasks."""
+    """Return what to tell the core: the profile for guests, and the one for this machine's own tasks.
+
+    ``full`` says why no task could be started for lack of disk; empty if there is enough.
+    """
     if not settings.node.accept:
         reason = "this node runs nobody else's tasks (accept = false)"
     elif report.level != "strict":
         reason = f"tasks of others cannot be shut in here: {report.reason}"
     elif found.slots == 0:
         reason = "this node offers no slots (slots = 0)"
+    elif full:
+        reason = full
     else:
         reason = ""
     guests = Profile(

@@ -9,11 +9,13 @@ from threading import Lock
 from typing import Final
 
 from p2pq.daemon import files
-from p2pq.daemon.limits import size_text
+from p2pq.daemon.limits import FREE_BYTES_MIN, size_text
 from p2pq.errors import DiskFullError
 
 DELIVERY_RESERVE_BYTES: Final = 256 << 20
 """Results leave so much free on their owner's disk; a twentieth of it, where that is less."""
+MARGIN_BYTES: Final = 64 << 20
+"""So much more must be free before a disk that was nearly full is so no longer."""
 RESERVE_SHARE: Final = 20
 """One part in so many of a disk is left alone in any case."""
 
@@ -53,3 +55,11 @@ def delivery_reserve(folder: Path) -> int:
     """Return what results leave free on the disk of the folder that they are written to."""
     disk = os.statvfs(folder)
     return min(DELIVERY_RESERVE_BYTES, disk.f_blocks * disk.f_frsize // RESERVE_SHARE)
+
+
+def nearly_full(folder: Path, *, was: bool) -> str:
+    """Say so if too little of a folder's disk is free for tasks to be started there, with a margin if it was so."""
+    least = FREE_BYTES_MIN + (MARGIN_BYTES if was else 0)
+    if files.free_bytes(folder) >= least:
+        return ""
+    return f"its disk is nearly full: less than {size_text(FREE_BYTES_MIN)} is free"

@@ -12,6 +12,8 @@ CHECKPOINT_PAGES: Final = 2_000
 JOURNAL_BYTES_MAX: Final = 64 << 20
 BUSY_MS: Final = 2_000
 
+AGAIN: Final = "the node tries again"
+"""Ends what is said of errors that may pass."""
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_FORMAT)
 _PASSING: Final = (
     sqlite3.SQLITE_IOERR,
@@ -63,11 +65,11 @@ def storage_error(error: sqlite3.Error, path: Path) -> StorageError:
     """
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code == sqlite3.SQLITE_FULL:
-        return DiskFullError(f"{path}: the disk is full; nothing was lost. Free some space: the node tries again")
+        return DiskFullError(f"{path}: the disk is full; nothing was lost. Free some space: {AGAIN}")
     if code in _PASSING:
         return StoreUnavailableError(
             f"{path}: the store cannot be used now ({error}); nothing was lost. "
-            "Check the disk and the folder's permissions: the node tries again"
+            f"Check the disk and the folder's permissions: {AGAIN}"
         )
     if code in _DAMAGED:
         return damaged(path, str(error))

@@ -389,6 +389,7 @@ def _settle(waiters: list[Waiter], error: StorageError | None) -> None:
             waiter.set_result(None)
         else:
             waiter.set_exception(error)
+            waiter.exception()  # the trouble is reported besides; who no longer waits for this needs no trace of it
 
 
 def _outdated(restored: Restored, now: Wall) -> Restored:

@@ -11,7 +11,7 @@ from p2pq.model.job import TASKS_MAX
 
 OVER_MIN: Final = 3
 """A share of the tasks that are over says something once there are so many of them."""
-_GRAMMAR: Final = re.compile(r"(now|soon),(fail|success|done)=([0-9]{1,8})(%?)")
+_GRAMMAR: Final = re.compile(r"(now|soon), ?(fail|success|done)=([0-9]{1,8})(%?)")
 
 
 class Halt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -60,9 +60,9 @@ def parse_halt(text: str) -> Halt | None:
     Raises:
         UsageError: it is none of these.
     """
-    if text in {"", "never"}:
+    if text == "never":
         return None
-    match = _GRAMMAR.fullmatch(text.replace(" ", ""))
+    match = _GRAMMAR.fullmatch(text)
     if match is None:
         raise UsageError(f"--halt {text!r} is not known; write it like never, now,fail=1, soon,fail=3 or now,fail=10%")
     when, what, digits, percent = match.groups()

@@ -30,6 +30,19 @@ def test_what_is_no_duration(text):
         common.parse_seconds(text)
 
 
+@pytest.mark.parametrize("text", ["9" * 30, "999999999d", "999999999:00", f"{366 * 24 + 1}h"])
+def test_no_duration_is_longer_than_a_year(text):
+    with pytest.raises(UsageError, match="15m"):
+        common.parse_seconds(text)
+    assert common.parse_seconds("366d") == common.SECONDS_MAX
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "9" * 30 + "G", "999999999999T", "17T"])
+def test_no_size_is_larger_than_any_machine(text):
+    with pytest.raises(UsageError, match="512M"):
+        common.parse_megabytes(text)
+
+
 @pytest.mark.parametrize(
     ("text", "megabytes"),
     [("512", 512), ("512M", 512), ("4G", 4096), ("4GiB", 4096), ("1.5g", 1536), ("2048k", 2), ("1T", 1 << 20)],

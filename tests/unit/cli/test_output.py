@@ -32,6 +32,16 @@ def test_a_table_is_never_cut_off(
     [
         (["bogus"], "There is no command 'bogus'. (see `p2pq --help`)"),
         (["staus"], "Did you mean `p2pq status`?"),
+        (["show", "jlk7.99999999999999999999999"], "no task has so large a number; see `p2pq tasks jlk7`"),
+        (["logs", f"jlk7.{(1 << 40) + 1}"], "no task has so large a number; see `p2pq tasks jlk7`"),
+        (["retry", "jlk7." + "9" * 5000], "no task has so large a number; see `p2pq tasks jlk7`"),
+        (["cancel", "jlk7.1" + "0" * 20], "no task has so large a number; see `p2pq tasks jlk7`"),
+        (["why", "jlk7.x"], "is not JOB or JOB.TASK"),
+        (["logs", "jlk7", "--attempt", "9" * 30], "is not in the range 1<=x<=1048576"),
+        (["wait", "jlk7", "--timeout", "9" * 30], "is not a duration"),
+        (["submit", ".", "--halt", ""], "--halt '' is not known; write it like never, now,fail=1"),
+        (["submit", ".", "--halt", "now,fail=1 "], "--halt 'now,fail=1 ' is not known"),
+        (["submit", ".", "--memory", "9" * 400], "is not a size"),
         (["completion"], "Choose from: bash, zsh, fish (see `p2pq completion --help`)"),
     ],
 )

@@ -52,6 +52,10 @@ def test_a_record_that_was_cut_off_reads_up_to_there():
     for cut in range(start, len(raw) + 1):
         whole = sum(end <= cut for end in ends) - 1
         assert read(raw[:cut]) == (HEADER, ENTRIES[:whole])
+        told: list[int] = []
+        _, entries = flight.read(io.BytesIO(raw[:cut]).read, lambda cut=cut, told=told: told.append(cut))
+        assert list(entries) == ENTRIES[:whole]
+        assert told == ([] if cut in ends else [cut])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 
 from p2pq.core.records import BanKept
 from p2pq.daemon import app as app_module
-from p2pq.daemon import offering
+from p2pq.daemon import offering, sqlite
 from p2pq.daemon.app import run_node, wall
 from p2pq.daemon.generation import Generation
 from p2pq.daemon.home import Home
@@ -247,6 +248,17 @@ def test_a_bug_is_one_sentence_that_says_how_to_see_more(
     assert said == (
         f"the node stopped because of a bug ({error!r}); nothing acknowledged is lost. Please report {home.log}{hint}"
     )
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR])
+def test_a_node_that_ended_does_not_say_that_it_tries_again(home: Home, code: int) -> None:
+    error = sqlite3.OperationalError("no")
+    error.sqlite_errorcode = code
+    found = sqlite.storage_error(error, home.store)
+    assert str(found).endswith(": the node tries again")
+    said = app_module._sentence(BaseExceptionGroup("", [found]), home, Settings())
+    assert type(said) is type(found)
+    assert str(said).endswith(": then start the node again")
 
 
 def test_keys_are_out_of_reach_of_other_processes() -> None:

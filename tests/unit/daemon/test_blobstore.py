@@ -296,6 +296,18 @@ def test_sync_reaches_files_and_folders(store, monkeypatch):
     assert synced == []
 
 
+def test_a_full_disk_is_relieved_where_that_is_enough(tmp_path, monkeypatch):
+    store = reopened(tmp_path)
+    held, old, new = put(store, 1, pin="job"), put(store, 2), put(store, 3)
+    monkeypatch.setattr(blobstore.files, "free_bytes", lambda _: 1000 - store.used_bytes)
+    store.relieve(700)
+    assert store.has(old)
+    store.relieve(901)
+    assert store.has(old), "it would have been in vain"
+    store.relieve(750)
+    assert [store.has(blob) for blob in (held, old, new)] == [True, False, True]
+
+
 def test_sync_of_what_was_evicted(store):
     blob = put(store, 1)
     store.path(blob).unlink()

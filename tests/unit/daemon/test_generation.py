@@ -19,6 +19,7 @@ from p2pq.daemon.app import END_S
 from p2pq.daemon.generation import Generation, Lasting
 from p2pq.daemon.home import Home
 from p2pq.daemon.jobpython import JobPython
+from p2pq.daemon.limits import FREE_BYTES_MIN
 from p2pq.daemon.store import Store
 from p2pq.daemon.telemetry import Telemetry
 from p2pq.errors import ConfigError, LinkError, LocalProtocolError, StorageError
@@ -230,3 +231,26 @@ async def test_what_the_machine_offers_is_told_once_it_is_known(tmp_path: Path) 
         assert generation._unprotected() == "no bwrap"
         assert isinstance(offered, ev.Offering)
         assert generation.parts.isolation == app.isolation
+
+
+async def test_guests_are_welcome_again_once_the_disk_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = FREE_BYTES_MIN - 1
+    monkeypatch.setattr(module, "DISK_EVERY_S", 0.01)
+    monkeypatch.setattr(module.room.files, "free_bytes", lambda _: free)
+    app = lasting(tmp_path)
+    app.isolation = offering.IsolationReport("strict", "held")
+    async with living(app) as generation:
+        offers: asyncio.Queue[ev.Event] = asyncio.Queue()
+        monkeypatch.setattr(generation.driver, "post", offers.put_nowait)
+        monkeypatch.setattr(generation.pool, "keep_spare", lambda _: None)
+        while not generation._full:  # noqa: ASYNC110  for a moment, after the start
+            await asyncio.sleep(0.01)
+        generation.offer()
+        offered = await offers.get()
+        assert isinstance(offered, ev.Offering)
+        assert (offered.profile.accepts, offered.own.accepts) == (False, True)
+        assert offered.profile.reason == "its disk is nearly full: less than 1 GiB is free"
+        free += 1 + module.room.MARGIN_BYTES
+        offered = await offers.get()
+        assert isinstance(offered, ev.Offering)
+        assert offered.profile.accepts

@@ -43,6 +43,12 @@ def test_guests_are_told_why_not_and_own_tasks_run_all_the_same(
     assert event.own.slots >= 1
 
 
+def test_guests_are_not_welcome_on_a_full_disk() -> None:
+    event = offering.offering(Settings(), MACHINE, PYTHON, frozenset(), STRICT, "its disk is nearly full")
+    assert (event.profile.accepts, event.profile.reason) == (False, "its disk is nearly full")
+    assert event.own.accepts
+
+
 def test_settings_come_before_what_the_machine_has() -> None:
     settings = Settings(node=NodeSettings(slots=3), runner=RunnerSettings(memory_mb=700))
     found = offering.machine(settings)

@@ -40,3 +40,14 @@ def test_the_reserve_is_a_part_of_the_disk_or_more(tmp_path, monkeypatch, total)
     part = total // 4096 * 4096 // room.RESERVE_SHARE
     assert room.reserve(tmp_path, 1 << 20) == max(1 << 20, part)
     assert room.delivery_reserve(tmp_path) == min(room.DELIVERY_RESERVE_BYTES, part)
+
+
+def test_a_disk_is_nearly_full_until_there_is_a_margin(tmp_path, monkeypatch):
+    free = room.FREE_BYTES_MIN - 1
+    monkeypatch.setattr(room.files, "free_bytes", lambda _: free)
+    assert room.nearly_full(tmp_path, was=False) == "its disk is nearly full: less than 1 GiB is free"
+    free += 1
+    assert room.nearly_full(tmp_path, was=True)
+    assert not room.nearly_full(tmp_path, was=False)
+    free += room.MARGIN_BYTES
+    assert not room.nearly_full(tmp_path, was=True)

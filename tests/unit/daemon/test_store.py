@@ -1,6 +1,7 @@
 """The writer: batches, durability, full disks, kill -9; and what is found when a store is opened."""
 
 import asyncio
+import gc
 import os
 import signal
 import sqlite3
@@ -99,6 +100,23 @@ async def test_closing_on_a_full_disk_says_so_to_who_waits(opened: Opened) -> No
         await waiter
     with pytest.raises(DiskFullError):
         await opened.store.commit([granted()], full=False)
+
+
+async def test_nobody_need_look_at_what_became_of_a_commit(opened: Opened) -> None:
+    """Who no longer waits is not told by a trace on standard error."""
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    await opened.write(EpochBegun(epoch=1))
+    opened.store._writer.execute("PRAGMA max_page_count = 1")
+    big = JobAdded(job=JOB, manifest=b"x" * 100_000, key=b"", reply_secret=b"", wall=Wall(0))
+    waiter = opened.store.commit([big], full=True)
+    await opened.until_trouble_changes()
+    await opened.store.close()
+    await asyncio.wait([waiter])
+    del waiter
+    await asyncio.sleep(0)
+    gc.collect()
+    assert told == []
 
 
 async def until_empty(opened: Opened) -> None:

@@ -10,7 +10,6 @@ from p2pq.model.job import TASKS_MAX
 @pytest.mark.parametrize(
     ("text", "halt"),
     [
-        ("", None),
         ("never", None),
         ("now,fail=1", Halt(now=True, what="fail", count=1)),
         ("soon, fail=3", Halt(now=False, what="fail", count=3)),
@@ -23,7 +22,25 @@ def test_what_can_be_written(text, halt):
     assert parse_halt(text) == halt
 
 
-@pytest.mark.parametrize("text", ["later,fail=1", "now", "now,fail", "now,fail=x", "now,fail=-1", "2", "now,fail=1%%"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "never ",
+        "now,fail=1 ",
+        " now,fail=1",
+        "now ,fail=1",
+        "now,fail=1\n",
+        "later,fail=1",
+        "now",
+        "now,fail",
+        "now,fail=x",
+        "now,fail=-1",
+        "2",
+        "now,fail=1%%",
+    ],
+)
 def test_what_cannot(text):
     with pytest.raises(UsageError, match="is not known; write it like never, now,fail=1"):
         parse_halt(text)
