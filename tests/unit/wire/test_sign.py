@@ -134,3 +134,9 @@ def test_signed_types_are_strict_versioned_and_hold_no_floats(kind):
             todo += inner if isinstance(inner, tuple) else [inner]
     assert kind.__struct_config__.forbid_unknown_fields
     assert sign.tag_of(kind)
+
+
+def test_the_body_of_what_was_opened_before():
+    assert sign.body_of(sign.sign(ALICE, RECEIPT)) == codec.encode(RECEIPT)
+    with pytest.raises(Reject):
+        sign.body_of(b"no object")

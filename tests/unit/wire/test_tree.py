@@ -321,3 +321,11 @@ def test_a_part_of_a_tree_takes_its_own_chunks_only():
     )
     tree.check_tree(part, LIMITS)
     assert tree.select(whole, lambda _: True) == whole
+
+
+def test_what_a_tree_takes_on_a_disk():
+    found = Tree(
+        files=(File("a", False, 10, ()), File("b", False, 0, ())), dirs=(Directory("d"),), links=(Link("l", "a"),)
+    )
+    assert tree.tree_bytes(found) == 10
+    assert tree.disk_bytes(found) == 10 + 4 * tree.BLOCK_BYTES
