@@ -14,7 +14,7 @@ from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import Fault, Outcome
 from p2pq.model.notice import AttemptLost
-from p2pq.wire import codec, prims, seal, sign
+from p2pq.wire import codec, prims, seal, sign, trust
 from p2pq.wire import messages as msg
 from p2pq.wire.objects import BlobRef, Manifest
 from simulations.checkers import Checkers
@@ -88,6 +88,7 @@ class Host:
         self._root = root
         self.index = plan.index
         self.name = plan.name
+        self.owner = plan.owner
         self.node_id: NodeId = self._key.public
         self.address = address_of(plan.index)
         self.listens = plan.listens
@@ -266,6 +267,23 @@ class Host:
             self.post(submitted)
         if plan.cancel_s is not None:
             self._world.after(plan.cancel_s, self._cancel, job, plan.cancel_task)
+
+    def ban_owner(self, owner: str) -> None:
+        """Let the user of this host, an admin, put all nodes of an owner out."""
+        wall = self._wall()
+        signed = trust.issue_owner_ban(self._root, self._root.public, owner, at=wall)
+        self.post(ev.OwnerBanAsked(owner=owner, banned=True, signed=signed))
+
+    def keeps_out(self, node: NodeId, owner: str) -> bool:
+        """Tell whether a node is banned here."""
+        return self.node.banned(node, owner)
+
+    def works_for(self, owner: str) -> int:
+        """Return how many attempts of others' jobs of that owner run here or wait, and how many results are kept for it."""
+        guests = [guest for guest in self.node.guests(self._clock.now) if guest.owner == owner and not guest.own]
+        running = [key for key in self._running if key[0] != self.node_id and self._network.host(key[0]).owner == owner]
+        kept = sum(each.results for each in self.node.policy().kept if each.owner == owner)
+        return max(len(guests), len(running)) + kept
 
     def _cancel(self, job: JobId, task: int | None) -> None:
         if self.alive:

@@ -30,6 +30,7 @@ class End(Protocol):
     """A host, as the network sees it."""
 
     index: int
+    owner: str
     address: str
     listens: bool
     alive: bool
@@ -53,6 +54,10 @@ class End(Protocol):
 
     def hello(self, address: str, *, dialled: bool, minor: int, path: tuple[NodeId, ...] = ()) -> ev.LinkUp:
         """Return what it says of itself when a link comes up."""
+        ...
+
+    def keeps_out(self, node: NodeId, owner: str) -> bool:
+        """Tell whether it refuses a handshake with that node: it is banned."""
         ...
 
     def holds(self, blob: bytes) -> bool:
@@ -221,6 +226,10 @@ class Network:
         if old is not None and old.open[host.index] and not (old.hops and not hops):
             self._refuse(link, host, life, address, "already linked", target.node_id)
             return
+        for here, there, reason in ((target, host, "by-peer:banned"), (host, target, "banned")):
+            if here.keeps_out(there.node_id, there.owner):
+                self._refuse(link, host, life, address, reason, target.node_id)
+                return
         listens = host.address if host.listens and not hops else ""
         self._up(link, target, host.hello(listens, dialled=False, minor=target.minor, path=self._path(link, target)))
         self._push(link, host.index, lambda: self._answered(link, host, life, target, address))

@@ -11,7 +11,7 @@ from p2pq.model.ids import JobId
 from p2pq.model.job import Profile
 from p2pq.wire import prims, trust
 from simulations.checkers import Checkers, insist
-from simulations.host import Host
+from simulations.host import WALL_S, Host
 from simulations.liar import Liar, habits_of
 from simulations.nemesis import Nemesis
 from simulations.network import Network
@@ -37,7 +37,8 @@ LEASE_BYTES_MAX = 100
 brought no result stay holes between the settled ones."""
 GRANT_MESSAGES_MAX = 6
 LINK_MESSAGES_MAX = 8
-"""Messages per attempt granted, besides one to each node that it may be offered to, and per end of a link that came up."""
+"""Messages per attempt granted, besides one to each node that it may be offered to, and per end of a link that came up,
+besides one a minute."""
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -239,7 +240,7 @@ class Play:
             host.node.check()
             # With few links a worker and the master of what it still holds may never meet again.
             insist(
-                host.idle or self.scenario.links_max is not None,
+                host.idle or self.scenario.links_max is not None or host.owner == self.scenario.revoked,
                 "a worker still holds something though all jobs have ended",
             )
             insist(not host.node.jobs(), "a master still has a job that has ended")
@@ -251,12 +252,14 @@ class Play:
                 (GRANT_MESSAGES_MAX + self.nodes) * notices["TaskGranted"]
                 + LINK_MESSAGES_MAX * notices["PeerUp"]
                 + self.nodes * self.world.now / ScheduleSettings().heartbeat_s
+                + 2 * len(self.network.links()) * self.world.now / WALL_S
                 + 100
             )
             insist(self.network.messages <= said, "more was said than the work and the links called for")
         for one in self.hosts:
             for other in self.hosts[: one.index]:
-                if self.scenario.links_max is None and self._should_link(one.index, other.index):
+                revoked = self.scenario.revoked in (one.owner, other.owner)
+                if self.scenario.links_max is None and self._should_link(one.index, other.index) and not revoked:
                     insist(self.network.linked(one.index, other.index), "two hosts never found each other again")
 
     def _report(self, makespan_s: float, took_s: float) -> Report:

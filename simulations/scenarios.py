@@ -6,6 +6,8 @@ from typing import Final, Protocol
 
 import msgspec
 
+from p2pq.model.ids import Mono
+from simulations.checkers import insist
 from simulations.host import Host
 from simulations.nemesis import Faults
 from simulations.work import JobPlan, workload
@@ -57,6 +59,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """On the last host every attempt fails after so long."""
     script: Callable[[Stage], None] | None = None
     """What happens besides the faults that are drawn."""
+    revoked: str = ""
+    """An owner that is banned meanwhile: its nodes are not linked to anybody in the end."""
     checks: int = 1
     """The invariants of a node are checked every so many events of it."""
 
@@ -134,6 +138,48 @@ def _wrong_clock(stage: Stage) -> None:
     stage.world.at(10.0, lambda: stage.hosts[-1].step_clock(20 * 60 * 1000))
 
 
+REVOKED: Final = "o1"
+BANNED_S: Final = 80.0
+HEALED_S: Final = 130.0
+REVOKED_S: Final = 60.0
+"""So long after everything can be reached again nothing of a banned owner runs anywhere."""
+
+
+def _long(_: Random, tasks: int) -> list[JobPlan]:
+    """Draw a job for each of the five that submit; that of the second, whose owner is banned, would run for much longer."""
+    return [
+        JobPlan(tasks=tasks // 5, mean_s=600.0, cancel_s=400.0)
+        if number == 1
+        else JobPlan(tasks=tasks // 5, mean_s=10.0)
+        for number in range(5)
+    ]
+
+
+def _revocation(stage: Stage) -> None:
+    """Ban an owner while half of the nodes are cut off and its job runs everywhere; judge a minute after all is mended."""
+    stage.world.at(BANNED_S, lambda: _ban(stage))
+    stage.world.at(HEALED_S + REVOKED_S, lambda: _judge_revocation(stage))
+
+
+def _ban(stage: Stage) -> None:
+    others = [host for host in stage.hosts if host.owner != REVOKED]
+    insist(
+        sum(host.works_for(REVOKED) > 0 for host in others) >= len(others) // 3, "too little of it runs to be a test"
+    )
+    others[0].ban_owner(REVOKED)
+
+
+def _judge_revocation(stage: Stage) -> None:
+    for host in stage.hosts:
+        if host.owner != REVOKED:
+            insist(
+                host.node.banned(host.node_id, REVOKED), "a node has not heard of the ban a minute after all is mended"
+            )
+            insist(not host.works_for(REVOKED), "something of a banned owner still runs or is kept")
+            linked = [peer for peer in host.node.peers(Mono(stage.world.now)) if peer.state == "up"]
+            insist(all(peer.owner != REVOKED for peer in linked), "somebody is linked who is banned")
+
+
 SCENARIOS: Final[dict[str, Scenario]] = {
     "clean": Scenario(about="nothing goes wrong"),
     "swarm": Scenario(about="a bit of everything, drawn from the seed", faults=swarm_faults, faults_s=120.0),
@@ -158,6 +204,11 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         faults=lambda _: Faults(cut_every_s=8.0, cut_s=60.0, clog_every_s=2.0, pause_every_s=10.0, pause_s=10.0),
         faults_s=200.0,
         work=lambda rng, tasks: workload(rng, tasks, 20.0),
+    ),
+    "revoked": Scenario(
+        about="an owner is banned while its job runs and the network is cut in two again and again",
+        faults=lambda _: Faults(cut_every_s=5.0, cut_s=30.0, drop_every_s=2.0, loss=0.002, duplicates=0.05),
+        faults_s=HEALED_S, tasks=500, work=_long, arrive_s=5.0, script=_revocation, revoked=REVOKED,
     ),
     "liars": Scenario(
         about="a third of the machines without jobs of their own lie, repeat themselves, flood, fail and drop tasks",

@@ -123,19 +123,30 @@ def join_command(ctx: click.Context, code: str, at: str, yes: bool, as_json: boo
         _show(node.one(control.Join(code=code, at=at), MeshView), as_json=as_json)
 
 
+_OWNER = click.option("--owner", default="", metavar="NAME", help="All nodes of that owner, present and future.")
+
+
 @click.command("ban")
-@click.argument("who", metavar="NAME-OR-ID")
+@click.argument("who", metavar="[NAME-OR-ID]", default="")
+@_OWNER
 @click.pass_context
-def ban_command(ctx: click.Context, who: str) -> None:
-    """Put a node out, at once; an admin's ban spreads through the mesh."""
-    with connect(ctx) as node:
-        say(node.one(control.BanMember(who=who), Note).text)
+def ban_command(ctx: click.Context, who: str, owner: str) -> None:
+    """Put a node out, at once, or all of an owner; an admin's ban spreads through the mesh."""
+    _ban(ctx, who, owner, banned=True)
 
 
 @click.command("unban")
-@click.argument("who", metavar="NAME-OR-ID")
+@click.argument("who", metavar="[NAME-OR-ID]", default="")
+@_OWNER
 @click.pass_context
-def unban_command(ctx: click.Context, who: str) -> None:
-    """Let a banned node in again."""
+def unban_command(ctx: click.Context, who: str, owner: str) -> None:
+    """Let a banned node in again, or all of an owner."""
+    _ban(ctx, who, owner, banned=False)
+
+
+def _ban(ctx: click.Context, who: str, owner: str, *, banned: bool) -> None:
+    if bool(who) == bool(owner):
+        raise UsageError("name one: a node by NAME-OR-ID (see `p2pq members`), or an owner by --owner NAME")
+    request = control.BanOwner(owner=owner, banned=banned) if owner else control.BanMember(who=who, banned=banned)
     with connect(ctx) as node:
-        say(node.one(control.BanMember(who=who, banned=False), Note).text)
+        say(node.one(request, Note).text)

@@ -221,6 +221,14 @@ class BanAsked(TrustAsked, frozen=True, kw_only=True):
     signed: bytes = b""
 
 
+class OwnerBanAsked(TrustAsked, frozen=True, kw_only=True):
+    """The user bans (or unbans) all nodes of an owner here; signed too where this node is an admin."""
+
+    owner: str
+    banned: bool
+    signed: bytes = b""
+
+
 class MeshKeyAsked(TrustAsked, frozen=True, kw_only=True):
     """The user, whose node is an admin's, gives the mesh a new key."""
 
@@ -257,6 +265,7 @@ Event = (
     | DeliverFailed
     | Offering
     | BanAsked
+    | OwnerBanAsked
     | MeshKeyAsked
     | Drain
 )

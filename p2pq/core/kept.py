@@ -108,6 +108,12 @@ class Kept:
         """Return the leases of a master's kept results, oldest first."""
         return tuple(self._rows.get(master, {}))
 
+    def owned_by(self, owner: str) -> list[Key]:
+        """Return the results of an owner's jobs that are kept."""
+        return [
+            (master, lease) for master, rows in self._rows.items() for lease, row in rows.items() if row.owner == owner
+        ]
+
     def older(self, before: Wall) -> dict[NodeId, list[LeaseId]]:
         """Return those that have been kept since before that, by master."""
         found: dict[NodeId, list[LeaseId]] = {}

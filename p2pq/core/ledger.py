@@ -69,6 +69,7 @@ class Ledger:
         self._kept: dict[tuple[NodeId, LeaseId], records.ResultKept] = {}
         self._peers: dict[NodeId, records.PeerSeen] = {}
         self._bans: dict[tuple[NodeId, bytes], records.BanKept] = {}
+        self._owner_bans: dict[tuple[str, bytes], records.OwnerBanKept] = {}
         self._mesh_keys: tuple[bytes, ...] = ()
 
     def apply(self, row: records.Row) -> None:  # noqa: C901, PLR0912, PLR0915  one arm per row is the clearest there is
@@ -115,6 +116,8 @@ class Ledger:
                 self._seen(row)
             case records.BanKept():
                 self._bans[row.node, row.issuer] = row
+            case records.OwnerBanKept():
+                self._owner_bans[row.owner, row.issuer] = row
             case records.MeshKeysKept():
                 self._mesh_keys = row.signed
             case _:
@@ -191,6 +194,7 @@ class Ledger:
             kept=tuple(row for _, row in sorted(self._kept.items())),
             peers=tuple(self._peers.values()),
             bans=tuple(row for _, row in sorted(self._bans.items())),
+            owner_bans=tuple(row for _, row in sorted(self._owner_bans.items())),
             mesh_keys=self._mesh_keys,
         )
 

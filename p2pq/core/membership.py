@@ -5,24 +5,23 @@ Discovery finds addresses; membership believes only authenticated links.
 
 from collections.abc import Callable
 from random import Random
-from typing import Final, Literal, assert_never
-
-import msgspec
+from typing import Final, assert_never
 
 from p2pq.core import events as ev
 from p2pq.core.addresses import Addresses
-from p2pq.core.bans import Bans
+from p2pq.core.bans import Bans, Subject, Word, row_of, subject_of
 from p2pq.core.effects import Dial, Drop, Effect, Emit, Hangup, Record, Send
 from p2pq.core.identity import Identity
 from p2pq.core.meshkeys import MeshKeys
+from p2pq.core.peers import Peer, State, refusal, shown
 from p2pq.core.reaching import Reaching, is_via, via_address
-from p2pq.core.records import BanKept, MeshKeysKept, PeerSeen, Restored
+from p2pq.core.records import MeshKeysKept, PeerSeen, Restored
 from p2pq.errors import Reject
 from p2pq.model.ids import Mono, NodeId, Wall
-from p2pq.model.notice import LinksFull, MeshKeyRotated, PeerBanned, PeerDown, PeerRefused, PeerUp
+from p2pq.model.notice import LinksFull, MeshKeyRotated, OwnerBanned, PeerBanned, PeerDown, PeerRefused, PeerUp
 from p2pq.wire import messages as msg
-from p2pq.wire import session, trust
-from p2pq.wire.objects import Ban, MeshKey
+from p2pq.wire import trust
+from p2pq.wire.objects import Cert, MeshKey
 
 REMEMBERED_MAX: Final = 1024
 """Peers remembered; beyond it the one seen longest ago is not dialled after the next start."""
@@ -35,24 +34,6 @@ PLACES_MAX: Final = 8
 _BANS_PER_MESSAGE: Final = 256
 COMPARE_S: Final = 30.0
 """What both sides of a link know is compared at most this often, whatever the other side sends."""
-
-State = Literal["up", "connecting", "down", "refused"]
-
-
-class Peer(msgspec.Struct, frozen=True, kw_only=True):
-    """A node that this one knows of."""
-
-    id: NodeId | None
-    """None where nobody has been authenticated at that address yet."""
-    name: str = ""
-    owner: str = ""
-    address: str = ""
-    path: tuple[NodeId, ...] = ()
-    """The bridges that carry the link, the nearest first."""
-    state: State
-    reason: str = ""
-    boot: bytes = b""
-    caps: tuple[str, ...] = ()
 
 
 class Membership:
@@ -74,13 +55,15 @@ class Membership:
         Raises:
             Reject: a restored ban or mesh key does not verify: the store belongs to another mesh.
         """
-        self._bans = Bans(identity.root, restored.bans)
+        self.bans = Bans(identity.root, (*restored.bans, *restored.owner_bans))
         self.mesh_keys = MeshKeys(identity, restored.mesh_keys)
         self._identity = identity
         self._links_max = links_max
         self._wall = wall
         self._links: dict[NodeId, ev.LinkUp] = {}
         self._remembered: dict[NodeId, PeerSeen] = {}
+        self._owners: dict[NodeId, str] = {}
+        """Of those remembered who were linked in this life."""
         self._addresses = Addresses(rng)
         self._reaching = Reaching(identity.node, bridging=bridging)
         self._full = False
@@ -105,9 +88,16 @@ class Membership:
         """Return what that node said at link-up, if it is linked."""
         return self._links.get(peer)
 
-    def banned(self, node: NodeId) -> bool:
-        """Tell whether a node is out: by this user's word, or by the latest word of any admin."""
-        return node in self._bans
+    def banned(self, node: NodeId, owner: str = "") -> bool:
+        """Tell whether a node is out, or its owner: by this user's word, or by the latest word of any admin.
+
+        Without ``owner`` the one counts that its certificate named when it was last linked in this life, if it was.
+        """
+        return node in self.bans or (owner or self._owners.get(node, "")) in self.bans
+
+    def out(self, cert: Cert) -> bool:
+        """Tell whether the holder of a certificate is out."""
+        return self.banned(NodeId(cert.sub), cert.owner)
 
     def peers(self) -> tuple[Peer, ...]:
         """Return everyone linked, then remembered, then mere addresses."""
@@ -147,8 +137,14 @@ class Membership:
             state, reason = "refused", trust.BANNED
         elif any(self._addresses.flying(each) for each in places):
             state = "connecting"
-        name = "" if seen is None else seen.name
-        return Peer(id=node, name=name, address=next(filter(_shown, places), ""), state=state, reason=reason)
+        return Peer(
+            id=node,
+            name="" if seen is None else seen.name,
+            owner="" if node is None else self._owners.get(node, ""),
+            address=next(filter(shown, places), ""),
+            state=state,
+            reason=reason,
+        )
 
     def handle(self, event: ev.Event, now: Mono) -> list[Effect]:  # noqa: C901, PLR0912  one arm per event
         """Take in the event, then dial whom it is time to dial."""
@@ -169,6 +165,8 @@ class Membership:
                     self._receive(peer, message, now, out)
             case ev.BanAsked(node=node, banned=banned, signed=signed):
                 self._ban_asked(node, signed, now, out, banned=banned)
+            case ev.OwnerBanAsked(owner=owner, banned=banned, signed=signed):
+                self._ban_asked(owner, signed, now, out, banned=banned)
             case ev.MeshKeyAsked(signed=signed):
                 self._keys_heard(self._identity.node, (signed,), now, out)
             case ev.Drain(now=True):
@@ -212,7 +210,7 @@ class Membership:
                 self._compare(peer, message, now, out)
             case msg.BansKnown(digests=digests):
                 if self._once_in_a_while(peer, "bans", now):
-                    self._tell_bans(peer, self._bans.beyond(digests), out)
+                    self._tell_bans(peer, self.bans.beyond(digests), out)
             case msg.MeshKeys(keys=keys):
                 self._keys_heard(peer, keys, now, out)
             case msg.Leaving():
@@ -249,9 +247,9 @@ class Membership:
         peer = event.peer
         if event.dialled:
             self._addresses.arrived(event.address, peer)
-        if self.banned(peer):
+        if self.banned(peer, event.owner):
             out.append(Hangup(peer=peer, reason=trust.BANNED))
-            out.append(Emit(notice=PeerRefused(address=_shown(event.address), reason=trust.BANNED, peer=peer)))
+            out.append(Emit(notice=PeerRefused(address=shown(event.address), reason=trust.BANNED, peer=peer)))
             return
         if peer not in self._links and len(self._links) >= self._links_max:
             out.append(Hangup(peer=peer, reason="links-full"))
@@ -270,7 +268,8 @@ class Membership:
             # What it says through a bridge says less than what was seen of it.
             places = tuple(dict.fromkeys((*places, *seen.addresses)))[:PLACES_MAX]
         self._remember(PeerSeen(node=peer, name=event.name, addresses=places), out)
-        out.append(Emit(notice=PeerUp(peer=peer, name=event.name, address=_shown(event.address), path=event.path)))
+        self._owners[peer] = event.owner
+        out.append(Emit(notice=PeerUp(peer=peer, name=event.name, address=shown(event.address), path=event.path)))
         told = tuple(
             (other, others)
             for other in list(self._links)[-2 * TOLD_MAX :]
@@ -279,7 +278,7 @@ class Membership:
         if told:
             out.append(Send(peer=peer, message=msg.Peers(addresses=told)))
         if event.minor < msg.TRUST_SINCE:
-            self._tell_bans(peer, self._bans.signed, out)
+            self._tell_bans(peer, self.bans.signed, out)
         out.extend(Send(peer=to, message=reach) for to, reach in self._reaching.link_up(event, self._links))
 
     def _reach(self, peer: NodeId, message: msg.Reach, now: Mono, out: list[Effect]) -> None:
@@ -314,6 +313,7 @@ class Membership:
         if len(self._remembered) > REMEMBERED_MAX:
             oldest = next(node for node in self._remembered if node not in self._links)
             del self._remembered[oldest]
+            self._owners.pop(oldest, None)
         out.append(Record(row=seen))
 
     def _link_down(self, peer: NodeId, reason: str, now: Mono, out: list[Effect]) -> None:
@@ -338,7 +338,7 @@ class Membership:
         wanted = event.node is None or not (self._has(event.node, event.address) or self.banned(event.node))
         place = self._addresses.failed(event.address, event.reason, now, dial=wanted)
         if place is not None and refusal(event.reason) and event.reason != reason:
-            out.append(Emit(notice=PeerRefused(address=_shown(event.address), reason=event.reason, peer=event.node)))
+            out.append(Emit(notice=PeerRefused(address=shown(event.address), reason=event.reason, peer=event.node)))
         if event.reason == "self":
             self._addresses.forget(event.address)
 
@@ -362,57 +362,68 @@ class Membership:
 
     # -- bans ---------------------------------------------------------------------------------------------------------
 
-    def _ban_asked(self, node: NodeId, signed: bytes, now: Mono, out: list[Effect], *, banned: bool) -> None:
-        before = self.banned(node)
-        self._bans.ask(node, banned=banned)
-        out.append(Record(row=BanKept(node=node, banned=banned)))
+    def _ban_asked(self, subject: Subject, signed: bytes, now: Mono, out: list[Effect], *, banned: bool) -> None:
+        before = subject in self.bans
+        self.bans.ask(subject, banned=banned)
+        out.append(Record(row=row_of(subject, banned=banned)))
         if signed:
             self._bans_heard(self._identity.node, (signed,), now, out, asked=True)
-        if self.banned(node) != before:
-            self._apply(node, self._identity.name, now, out)
+        if (subject in self.bans) != before:
+            self._apply(subject, self._identity.name, now, out)
 
     def _bans_heard(
         self, peer: NodeId, bans: tuple[bytes, ...], now: Mono, out: list[Effect], *, asked: bool = False
     ) -> None:
         news: list[bytes] = []
-        turned: dict[NodeId, Ban] = {}
+        turned: dict[Subject, Word] = {}
         for raw in bans:
             try:
-                heard = self._bans.hear(raw, self._wall(now))
+                heard = self.bans.hear(raw, self._wall(now))
             except Reject as reject:
                 out.append(Drop(peer=peer, reason=f"ban: {reject.reason}"))
                 continue
             if heard is None:
                 continue
-            node = NodeId(heard.ban.sub)
+            word, subject = heard.word, subject_of(heard.word)
             news.append(raw)
-            out.append(Record(row=BanKept(node=node, banned=heard.ban.banned, issuer=heard.ban.iss, signed=raw)))
+            out.append(Record(row=row_of(subject, banned=word.banned, issuer=word.iss, signed=raw)))
             if heard.turned:
-                turned[node] = heard.ban
+                turned[subject] = word
         for other in self._links:
             if other != peer:
                 self._tell_bans(other, tuple(news), out)
         if not asked:
-            for node, ban in turned.items():
-                self._apply(node, self._issuer(ban), now, out)
+            for subject, word in turned.items():
+                self._apply(subject, self._issuer(word), now, out)
 
-    def _issuer(self, word: Ban | MeshKey) -> str:
+    def _issuer(self, word: Word | MeshKey) -> str:
         if word.iss == self._identity.node:
             return self._identity.name
         link = self._links.get(NodeId(word.iss))
         return "an admin" if link is None else link.name
 
-    def _apply(self, node: NodeId, by: str, now: Mono, out: list[Effect]) -> None:
-        banned = self.banned(node)
-        out.append(Emit(notice=PeerBanned(peer=node, banned=banned, by=by)))
-        if not banned:
-            self._addresses.retry(node, now)
-            return
-        self._addresses.rest(node)
-        if node in self._links:
-            out.append(Hangup(peer=node, reason=trust.BANNED))
+    def _apply(self, subject: Subject, by: str, now: Mono, out: list[Effect]) -> None:
+        """Say that somebody is out, or in again; who is out has no link any more when this returns."""
+        banned = subject in self.bans
+        if isinstance(subject, str):
+            nodes = [node for node, owner in self._owners.items() if owner == subject]
+            out.append(Emit(notice=OwnerBanned(owner=subject, banned=banned, by=by)))
+        else:
+            nodes = [subject]
+            out.append(Emit(notice=PeerBanned(peer=subject, banned=banned, by=by)))
+        for node in nodes:
+            if not banned:
+                self._addresses.retry(node, now)
+                continue
+            self._addresses.rest(node)
+            if node in self._links:
+                # What else comes over this link does not count, however long it takes until that is closed.
+                out.append(Hangup(peer=node, reason=trust.BANNED))
+                self._link_down(node, trust.BANNED, now, out)
 
     def _tell_bans(self, peer: NodeId, bans: tuple[bytes, ...], out: list[Effect]) -> None:
+        if self._links[peer].minor < msg.TRUST_SINCE:
+            bans = tuple(raw for raw in bans if self.bans.is_of_node(raw))
         for first in range(0, len(bans), _BANS_PER_MESSAGE):
             out.append(Send(peer=peer, message=msg.Bans(bans=bans[first : first + _BANS_PER_MESSAGE])))  # noqa: PERF401
 
@@ -420,16 +431,16 @@ class Membership:
 
     def _tell_heads(self, peer: NodeId, out: list[Effect]) -> None:
         if self._links[peer].minor >= msg.TRUST_SINCE:
-            heads = msg.Heads(bans=self._bans.head, mesh_keys=self.mesh_keys.head)
+            heads = msg.Heads(bans=self.bans.head, mesh_keys=self.mesh_keys.head)
             out.append(Send(peer=peer, message=heads))
 
     def _compare(self, peer: NodeId, theirs: msg.Heads, now: Mono, out: list[Effect]) -> None:
         """Ask for the bans that we lack, and tell our mesh keys; as the heads differ there, too, it does the same."""
-        bans, keys = theirs.bans != self._bans.head, theirs.mesh_keys != self.mesh_keys.head
+        bans, keys = theirs.bans != self.bans.head, theirs.mesh_keys != self.mesh_keys.head
         if not (bans or keys) or not self._once_in_a_while(peer, "heads", now):
             return
-        if bans and not self._bans.full:
-            out.append(Send(peer=peer, message=msg.BansKnown(digests=self._bans.digests)))
+        if bans and not self.bans.full:
+            out.append(Send(peer=peer, message=msg.BansKnown(digests=self.bans.digests)))
         if keys:
             self._tell_keys(peer, self.mesh_keys.signed, out)
 
@@ -447,7 +458,7 @@ class Membership:
         by = ""
         for raw in keys:
             try:
-                word = self.mesh_keys.hear(raw, self._wall(now), self.banned)
+                word = self.mesh_keys.hear(raw, self._wall(now), self.out)
             except Reject as reject:
                 out.append(Drop(peer=peer, reason=f"mesh key: {reject.reason}"))
                 continue
@@ -469,19 +480,9 @@ class Membership:
     def check(self) -> None:
         """Assert the bounds, and that nobody is linked who is out for good."""
         self._addresses.check()
-        self._bans.check()
+        self.bans.check()
         self.mesh_keys.check()
         assert len(self._links) <= self._links_max, "too many links"
         assert len(self._remembered) <= REMEMBERED_MAX + len(self._links), "too many peers remembered"
         assert self._identity.node not in self._links, "linked to itself"
         assert all(peer in self._remembered for peer in self._links), "linked, but not remembered"
-
-
-def _shown(address: str) -> str:
-    """Return an address as people see it: none where only a bridge leads there."""
-    return "" if is_via(address) else address
-
-
-def refusal(reason: str) -> bool:
-    """Tell whether a dial failed because somebody refused, rather than because nobody answered."""
-    return reason in session.SENTENCES or reason.startswith("by-peer:")

@@ -7,8 +7,7 @@ nodes that have heard of the same keys, in whatever order, agree, and two admins
 from typing import Final
 
 from p2pq.core.identity import Identity
-from p2pq.errors import Reject
-from p2pq.model.ids import NodeId, Wall
+from p2pq.model.ids import Wall
 from p2pq.wire import prims, session, sign, trust
 from p2pq.wire.objects import MeshKey
 
@@ -62,9 +61,7 @@ class MeshKeys:
         """
         if raw in self.signed:
             return None
-        word = trust.open_mesh_key(raw, self._root, wall)
-        if is_banned(NodeId(word.iss)):
-            raise Reject(trust.ISSUER_BANNED)
+        word = trust.open_mesh_key(raw, self._root, wall, is_banned)
         before = self.signed
         self._take(word, raw)
         return word if self.signed != before else None

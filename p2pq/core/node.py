@@ -12,14 +12,16 @@ from typing import Final, assert_never
 import msgspec
 
 from p2pq.core import events as ev
+from p2pq.core.bans import Subject
 from p2pq.core.clock import WallClock
-from p2pq.core.effects import Drop, Effect, Emit, Record, Send
+from p2pq.core.effects import Drop, Effect, Emit, Hangup, Record, Send
 from p2pq.core.identity import Identity
 from p2pq.core.kept import KeptFor
-from p2pq.core.membership import Membership, State
+from p2pq.core.membership import Membership
+from p2pq.core.peers import State
 from p2pq.core.placement import JobSnapshot, TaskSnapshot
 from p2pq.core.queue import Queue
-from p2pq.core.records import BanKept, Restored
+from p2pq.core.records import BanKept, OwnerBanKept, Restored
 from p2pq.core.slots import Guest
 from p2pq.core.worker import Worker
 from p2pq.model.config import ScheduleSettings
@@ -27,7 +29,8 @@ from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Profile
 from p2pq.model.notice import NodeWoke
 from p2pq.wire import messages as msg
-from p2pq.wire.objects import ResultItem
+from p2pq.wire import trust
+from p2pq.wire.objects import Cert, ResultItem
 
 LINKS_MAX: Final = 64
 """Links to peers where nothing else is set."""
@@ -179,7 +182,7 @@ class Node:
                     turn.take(machine.handle(event, now))
             case ev.AddressSeen() | ev.DialFailed() | ev.MeshKeyAsked():
                 turn.take(self._membership.handle(event, now))
-            case ev.BanAsked():
+            case ev.BanAsked() | ev.OwnerBanAsked():
                 self._judge(turn, event, now)
             case ev.LinkUp():
                 turn.take(self._membership.handle(event, now))
@@ -248,15 +251,24 @@ class Node:
             case _:
                 assert_never(message)
 
-    def _judge(self, turn: "_Turn", event: ev.BanAsked | ev.Received, now: Mono) -> None:
+    def _judge(self, turn: "_Turn", event: ev.BanAsked | ev.OwnerBanAsked | ev.Received, now: Mono) -> None:
         """Take in bans; whoever is out by them has nothing running here any more, and we nothing there."""
         effects = self._membership.handle(event, now)
         turn.take(effects)
-        out = [each.row.node for each in effects if isinstance(each, Record) and isinstance(each.row, BanKept)]
-        for node in dict.fromkeys(out):
-            if node != self._me and self._membership.banned(node):
+        gone = [each.peer for each in effects if isinstance(each, Hangup)]
+        for peer in gone:
+            turn.take(self._queue.handle(ev.LinkDown(peer=peer, reason=trust.BANNED), now))
+            turn.take(self._worker.handle(ev.LinkDown(peer=peer, reason=trust.BANNED), now))
+        rows = [each.row for each in effects if isinstance(each, Record)]
+        named = [row.node for row in rows if isinstance(row, BanKept) and self._membership.banned(row.node)]
+        for node in dict.fromkeys((*gone, *named)):
+            if node != self._me:
                 turn.take(self._queue.expel(node, now))
                 turn.take(self._worker.expel(node, now))
+        owners = [row.owner for row in rows if isinstance(row, OwnerBanKept)]
+        for owner in dict.fromkeys(owners):
+            if owner in self._membership.bans:
+                turn.take(self._worker.expel(owner, now))
 
     # -- for readers --------------------------------------------------------------------------------------------------
 
@@ -316,9 +328,17 @@ class Node:
         """Tell whether a link to that node stands."""
         return self._membership.linked(peer)
 
-    def banned(self, node: NodeId) -> bool:
-        """Tell whether a node is out, as far as this one knows."""
-        return self._membership.banned(node)
+    def banned(self, node: NodeId, owner: str = "") -> bool:
+        """Tell whether a node, or its owner, is out, as far as this one knows."""
+        return self._membership.banned(node, owner)
+
+    def out(self, cert: Cert) -> bool:
+        """Tell whether the holder of a certificate is out, as far as this node knows."""
+        return self._membership.out(cert)
+
+    def ban_at(self, subject: Subject) -> Wall:
+        """Return when this node, as an admin, last said of a node or owner that it is out or in; 0 where it never did."""
+        return self._membership.bans.said_at(self._me, subject)
 
     def psks(self) -> tuple[bytes, ...]:
         """Return the mesh keys, newest first: the first is used to dial, each opens the gate."""

@@ -197,6 +197,15 @@ class BanKept(_Row, frozen=True, kw_only=True):
     signed: bytes = b""
 
 
+class OwnerBanKept(_Row, frozen=True, kw_only=True):
+    """A ban of all nodes of an owner, or its end; otherwise as ``BanKept``."""
+
+    owner: str
+    banned: bool
+    issuer: bytes = b""
+    signed: bytes = b""
+
+
 class MeshKeysKept(_Row, frozen=True, kw_only=True):
     """All signed mesh keys that count, newest first; they take the place of those that were kept before."""
 
@@ -225,13 +234,14 @@ Row = (
     | ResultReleased
     | PeerSeen
     | BanKept
+    | OwnerBanKept
     | MeshKeysKept
 )
 
 
 _FULL: Final = (
     EpochBegun, JobAdded, AttemptEnded, TaskEnded, TasksCancelled, TasksRetried, JobEnded, ResultKept, BanKept,
-    MeshKeysKept,
+    OwnerBanKept, MeshKeysKept,
 )  # fmt: skip
 
 
@@ -312,5 +322,6 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     kept: tuple[ResultKept, ...] = ()
     peers: tuple[PeerSeen, ...] = ()
     bans: tuple[BanKept, ...] = ()
+    owner_bans: tuple[OwnerBanKept, ...] = ()
     mesh_keys: tuple[bytes, ...] = ()
     """Signed, newest first."""

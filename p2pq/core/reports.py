@@ -141,10 +141,14 @@ class Reports:
                 self.release(master, lease, out)
             out.append(Emit(notice=KeptForgotten(master=master, results=len(leases))))
 
-    def expel(self, master: NodeId, out: list[Effect]) -> None:
-        """Forget all that a node that is out would still be told."""
-        self._returning.pop(master, None)
-        for lease in self._kept.leases(master):
+    def expel(self, who: NodeId | str, out: list[Effect]) -> None:
+        """Forget all that a node, or the nodes of an owner, would still be told: it is out."""
+        if isinstance(who, str):
+            kept = self._kept.owned_by(who)
+        else:
+            self._returning.pop(who, None)
+            kept = [(who, lease) for lease in self._kept.leases(who)]
+        for master, lease in kept:
             self.release(master, lease, out)
 
     def receipted(self, master: NodeId, raw: bytes, out: list[Effect]) -> None:

@@ -216,6 +216,11 @@ class Slots:
         """Return the attempts that this master granted, oldest first."""
         return tuple(self._held.get(master, {}).values())
 
+    def owned_by(self, owner: str) -> list[Attempt]:
+        """Return the attempts that run or wait here for an owner as a guest, whoever granted them."""
+        held = (attempt for attempts in self._held.values() for attempt in attempts.values())
+        return [attempt for attempt in held if attempt.manifest.owner == owner and not attempt.own]
+
     def waiting(self, *, own: bool) -> tuple[Attempt, ...]:
         """Return what waits for a slot, in order."""
         return tuple(self._waiting[own].values())

@@ -111,15 +111,16 @@ class Worker:
         self._fill(now, out)
         return out
 
-    def expel(self, master: NodeId, now: Mono) -> list[fx.Effect]:
-        """Stop and forget everything of a node that is out: what waits, what runs, and the results kept for it."""
+    def expel(self, who: NodeId | str, now: Mono) -> list[fx.Effect]:
+        """Stop and forget everything of a node, or of an owner, that is out: what waits, what runs, and kept results."""
         out: list[fx.Effect] = []
-        for attempt in self._slots.of(master):
+        for attempt in self._slots.owned_by(who) if isinstance(who, str) else self._slots.of(who):
             if attempt.state != "waiting":
-                out.append(fx.Kill(lease=attempt.lease, master=master, reason="banned"))
+                out.append(fx.Kill(lease=attempt.lease, master=attempt.master, reason="banned"))
             self._end(attempt, "banned", now, out)
-        self._waking.forget(master)
-        self._reports.expel(master, out)
+        if not isinstance(who, str):
+            self._waking.forget(who)
+        self._reports.expel(who, out)
         self._fill(now, out)
         return out
 

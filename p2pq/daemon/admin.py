@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from p2pq import __version__
-from p2pq.core.events import BanAsked, Event, MeshKeyAsked
+from p2pq.core.events import BanAsked, Event, MeshKeyAsked, OwnerBanAsked
 from p2pq.core.kept import KEPT_BYTES_MAX, KEPT_MAX, KeptFor
 from p2pq.core.node import Node
 from p2pq.core.node import PeerView as CorePeer
@@ -196,7 +196,7 @@ class Admin:
                     owner=peer.owner,
                     caps=() if info is None else tuple(info.caps),
                     expires="" if info is None else rfc3339(info.cert_expires),
-                    state="banned" if p.node.banned(peer.id) else state,
+                    state="banned" if p.node.banned(peer.id, peer.owner) else state,
                 )
             )
 
@@ -281,12 +281,16 @@ class Admin:
         """Answer ``BanMember``."""
         p = self._p
         node = p.scheduler.resolve_node(request.who)
-        signed = p.keys.sign_ban(node, _wall(), banned=request.banned)
+        signed = p.keys.sign_ban(node, _wall(), p.node.ban_at(node), banned=request.banned)
         await p.post_durable(BanAsked(node=node, banned=request.banned, signed=signed))
-        name = f"{p.scheduler.name_of(node)} ({short(node)})"
-        reach = "here and, as you are an admin, on every node that hears of it" if signed else "on this node"
-        verb = "is banned" if request.banned else "is no longer banned"
-        await send(Note(text=f"{name} {verb} {reach}."))
+        await send(_banned(f"{p.scheduler.name_of(node)} ({short(node)}) is", signed, banned=request.banned))
+
+    async def ban_owner(self, request: control.BanOwner, send: Send) -> None:
+        """Answer ``BanOwner``."""
+        p, owner = self._p, request.owner
+        signed = p.keys.sign_owner_ban(owner, _wall(), p.node.ban_at(owner), banned=request.banned)
+        await p.post_durable(OwnerBanAsked(owner=owner, banned=request.banned, signed=signed))
+        await send(_banned(f"All nodes of {owner} are", signed, banned=request.banned))
 
     async def rotate_key(self, _request: control.RotateKey, send: Send) -> None:
         """Answer ``RotateKey``."""
@@ -454,6 +458,12 @@ class Admin:
         up = sum(peer.state == "up" for peer in peers)
         found.insert(0, Finding(check="peers", ok=True, detail=f"{up} linked"))
         return found
+
+
+def _banned(who: str, signed: bytes, *, banned: bool) -> Note:
+    """Say what was done, and how far it reaches."""
+    reach = "here and, as you are an admin, on every node that hears of it" if signed else "on this node"
+    return Note(text=f"{who} {'banned' if banned else 'no longer banned'} {reach}.")
 
 
 def _sentence(reason: str) -> str:

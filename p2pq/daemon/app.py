@@ -264,6 +264,7 @@ class App:
         self._route(control.Invite, lambda now: now.admin.invite)
         self._route(control.Join, lambda now: now.admin.join)
         self._route(control.BanMember, lambda now: now.admin.ban)
+        self._route(control.BanOwner, lambda now: now.admin.ban_owner)
         self._route(control.RotateKey, lambda now: now.admin.rotate_key)
         self._route(control.Doctor, lambda now: now.admin.doctor)
         self._route(control.Stop, lambda now: now.admin.stop)

@@ -165,7 +165,7 @@ class Generation:
             service=self._service,
             notice=self._telemetry.notice,
             wall=app.wall,
-            is_banned=self.node.banned,
+            is_banned=self.node.out,
             psks=self.node.psks,
             on_duplicate_key=self._on_duplicate_key,
             listen=app.listen,

@@ -219,9 +219,14 @@ class History:
         return _job_row(found[0]) if found else None
 
     def signed_bans(self) -> tuple[bytes, ...]:
-        """Return the bans that admins signed, for whoever joins; in order of the banned node."""
+        """Return the bans that admins signed, for whoever joins; those of nodes first."""
         return tuple(
-            signed for (signed,) in self._rows("SELECT signed FROM bans WHERE signed != x'' ORDER BY node, issuer")
+            signed
+            for sql in (
+                "SELECT signed FROM bans WHERE signed != x'' ORDER BY node, issuer",
+                "SELECT signed FROM owner_bans WHERE signed != x'' ORDER BY owner, issuer",
+            )
+            for (signed,) in self._rows(sql)
         )
 
     def find_jobs(self, prefix: str) -> tuple[JobId, ...]:

@@ -156,7 +156,7 @@ class NodeKeys:
             StorageError: the home cannot be written.
         """
         self.check_may_join()
-        leaf = trust.verify_chain(certs, root, wall, is_banned=lambda _: False)
+        leaf = trust.verify_chain(certs, root, wall, is_banned=trust.nobody)
         if leaf.sub != self.node:
             raise Reject(session.NOT_HOLDER)
         old = self.mesh
@@ -201,8 +201,14 @@ class NodeKeys:
         self._keep(msgspec.structs.replace(self.state, issued=self.state.issued + 1))
         return chain
 
-    def sign_ban(self, node: NodeId, wall: Wall, *, banned: bool) -> bytes:
+    def sign_ban(self, node: NodeId, wall: Wall, last: Wall, *, banned: bool) -> bytes:
         """Return this admin's signed ban (or its end); empty where this node is no admin: then it holds here only.
+
+        Args:
+            node: who is out, or in again.
+            wall: the time by this machine's clock.
+            last: when this node last said something of it; what it says now is later, whatever became of the clock.
+            banned: out, or in again.
 
         Raises:
             RefusedError: a node cannot ban itself.
@@ -211,7 +217,23 @@ class NodeKeys:
             raise RefusedError("a node cannot ban itself; stop it with `p2pq stop`")
         if not self.admin:
             return b""
-        return trust.issue_ban(self.key, self.state.root, node, at=wall, banned=banned, certs=self.state.certs)
+        at = Wall(max(wall, last + 1))
+        return trust.issue_ban(self.key, self.state.root, node, at=at, banned=banned, certs=self.state.certs)
+
+    def sign_owner_ban(self, owner: str, wall: Wall, last: Wall, *, banned: bool) -> bytes:
+        """Return this admin's signed ban of an owner (or its end), as ``sign_ban`` does.
+
+        Raises:
+            RefusedError: this node is of that owner, or nobody can be called so.
+        """
+        if owner == self.cert.owner:
+            raise RefusedError(f"this node counts as {owner} itself, and cannot ban itself")
+        if usable_name(owner) != owner:
+            raise RefusedError("an owner's name has 1 to 64 printable characters; see `p2pq members`")
+        if not self.admin:
+            return b""
+        at = Wall(max(wall, last + 1))
+        return trust.issue_owner_ban(self.key, self.state.root, owner, at=at, banned=banned, certs=self.state.certs)
 
     def sign_mesh_key(self, wall: Wall, newest: Wall) -> bytes:
         """Return a new key for the mesh, signed; dated after the newest that this node knows of.
@@ -239,7 +261,7 @@ class NodeKeys:
         """
         if not self.admin or len(self.state.certs) != 1:
             raise Reject(trust.NOT_ADMIN)
-        old = trust.verify_chain((raw, *self.state.certs), self.state.root, wall, is_banned=lambda _: False)
+        old = trust.verify_chain((raw, *self.state.certs), self.state.root, wall, is_banned=trust.nobody)
         if old.sub != peer:
             raise Reject(session.NOT_HOLDER)
         subject = trust.Subject(node=peer, name=old.name, owner=old.owner, caps=old.caps)
@@ -253,7 +275,7 @@ class NodeKeys:
             StorageError: the home cannot be written.
         """
         old = self.cert
-        new = trust.verify_chain(certs, self.state.root, wall, is_banned=lambda _: False)
+        new = trust.verify_chain(certs, self.state.root, wall, is_banned=trust.nobody)
         if (new.sub, new.name, new.owner, new.caps) != (old.sub, old.name, old.owner, old.caps):
             raise Reject(session.NOT_HOLDER)
         if new.exp <= old.exp:
@@ -325,7 +347,7 @@ def trust_open(state: MeshState) -> Cert:
     Raises:
         Reject: the chain does not hold even then.
     """
-    return trust.verify_chain(state.certs, state.root, _middle(state.certs[0]), is_banned=lambda _: False)
+    return trust.verify_chain(state.certs, state.root, _middle(state.certs[0]), is_banned=trust.nobody)
 
 
 def usable_name(text: str) -> str:
@@ -416,7 +438,7 @@ def _check_own_chain(home: Home, keys: NodeKeys, wall: Wall) -> None:
     if cert.sub != keys.node:
         raise _other_key(home)
     try:
-        trust.verify_chain(keys.state.certs, keys.state.root, wall, is_banned=lambda _: False)
+        trust.verify_chain(keys.state.certs, keys.state.root, wall, is_banned=trust.nobody)
     except Reject as error:
         now = _date(wall)
         if error.reason == trust.NOT_YET_VALID:

@@ -70,7 +70,7 @@ class Invitations:
         entropy: Callable[[int], bytes],
         admit: Callable[[web.BaseRequest], None],
         show_slot: Callable[[str], None] = lambda _: None,
-        is_banned: trust.IsBanned = lambda _: False,
+        is_banned: Callable[[NodeId, str], bool] = lambda _node, _owner: False,
         names: Callable[[], frozenset[str]] = frozenset,
         peers: Callable[[], tuple[str, ...]] = tuple,
         bans: Callable[[], tuple[bytes, ...]] = tuple,
@@ -85,7 +85,7 @@ class Invitations:
             entropy: fresh random bytes.
             admit: tells the gate that a connection has proved its code.
             show_slot: announces the newest open slot by mDNS; empty for none.
-            is_banned: whether a node is out.
+            is_banned: whether a node, or its owner, is out.
             names: the names of all members known; a joiner of the same name gets a number behind it.
             peers: where members listen, told to the joiner.
             bans: signed bans, told to the joiner.
@@ -220,7 +220,7 @@ class Invitations:
     def _decide(self, server: join.JoinServer, request: join.JoinRequest, invitation: Invitation) -> list[bytes]:
         """Make the joiner a member, or say why not. No await in here: two joiners cannot take one use."""
         node = NodeId(request.node)
-        if self._is_banned(node):
+        if self._is_banned(node, invitation.owner):
             return server.refuse(join.IS_BANNED)
         if node == self._keys.node:
             return server.refuse(join.DENIED)

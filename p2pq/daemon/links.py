@@ -54,7 +54,7 @@ class Links:
         service: Callable[[NodeId, msg.ServiceMessage], None],
         notice: Callable[[Notice], None],
         wall: Callable[[], Wall],
-        is_banned: trust.IsBanned = lambda _: False,
+        is_banned: trust.IsBanned = trust.nobody,
         psks: Callable[[], tuple[bytes, ...]] = tuple,
         on_duplicate_key: Callable[[str], None] = lambda _: None,
         listen: str = "0.0.0.0:0",

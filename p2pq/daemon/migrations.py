@@ -30,6 +30,13 @@ ALTER TABLE tasks ADD COLUMN decided INTEGER;
 CREATE INDEX leases_task ON leases (n, task);
 ALTER TABLE kept ADD COLUMN owner TEXT NOT NULL DEFAULT '';
 ALTER TABLE tasks ADD COLUMN checkpoint INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE owner_bans (
+    owner TEXT NOT NULL,
+    issuer BLOB NOT NULL,
+    banned INTEGER NOT NULL,
+    signed BLOB NOT NULL,
+    PRIMARY KEY (owner, issuer)
+) WITHOUT ROWID;
 CREATE TABLE mesh_keys (place INTEGER PRIMARY KEY, signed BLOB NOT NULL);
 ALTER TABLE attempts ADD COLUMN via BLOB;
 """,

@@ -10,6 +10,7 @@ from p2pq.core.intervals import IntervalSet
 from p2pq.core.records import (
     BanKept,
     Intervals,
+    OwnerBanKept,
     PeerSeen,
     Restored,
     RestoredJob,
@@ -74,6 +75,12 @@ def restored(db: sqlite3.Connection, settled: dict[int, IntervalSet]) -> Restore
             BanKept(node=NodeId(node), banned=bool(banned), issuer=issuer, signed=signed)
             for node, issuer, banned, signed in run(
                 "SELECT node, issuer, banned, signed FROM bans ORDER BY node, issuer"
+            )
+        ),
+        owner_bans=tuple(
+            OwnerBanKept(owner=owner, banned=bool(banned), issuer=issuer, signed=signed)
+            for owner, issuer, banned, signed in run(
+                "SELECT owner, issuer, banned, signed FROM owner_bans ORDER BY owner, issuer"
             )
         ),
         mesh_keys=tuple(signed for (signed,) in run("SELECT signed FROM mesh_keys ORDER BY place")),

@@ -257,5 +257,6 @@ _CHECKS: Final[dict[str, Callable[[Salvage, Row], bool]]] = {
     "kept": _kept,
     "peers": _peer,
     "bans": lambda _, row: len(row["node"]) == NODE_BYTES and row["banned"] in {0, 1},
+    "owner_bans": lambda _, row: len(row["owner"]) > 0 and row["banned"] in {0, 1},
     "mesh_keys": lambda _, row: row["place"] >= 0 and len(row["signed"]) > 0,
 }

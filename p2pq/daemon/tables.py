@@ -22,6 +22,7 @@ from p2pq.core.records import (
     LeaseEnded,
     LeaseGranted,
     MeshKeysKept,
+    OwnerBanKept,
     PeerSeen,
     Restored,
     ResultKept,
@@ -138,6 +139,13 @@ CREATE TABLE bans (
     signed BLOB NOT NULL,
     PRIMARY KEY (node, issuer)
 ) WITHOUT ROWID;
+CREATE TABLE owner_bans (
+    owner TEXT NOT NULL,
+    issuer BLOB NOT NULL,
+    banned INTEGER NOT NULL,
+    signed BLOB NOT NULL,
+    PRIMARY KEY (owner, issuer)
+) WITHOUT ROWID;
 CREATE TABLE mesh_keys (place INTEGER PRIMARY KEY, signed BLOB NOT NULL);
 """
 
@@ -221,6 +229,9 @@ class Tables:
                 self._seen(row)
             case BanKept():
                 run("INSERT OR REPLACE INTO bans VALUES (?, ?, ?, ?)", (row.node, row.issuer, row.banned, row.signed))
+            case OwnerBanKept():
+                values = (row.owner, row.issuer, row.banned, row.signed)
+                run("INSERT OR REPLACE INTO owner_bans VALUES (?, ?, ?, ?)", values)
             case MeshKeysKept():
                 run("DELETE FROM mesh_keys")
                 self._db.executemany("INSERT INTO mesh_keys VALUES (?, ?)", enumerate(row.signed))

@@ -211,6 +211,14 @@ class PeerBanned(_Notice, frozen=True, kw_only=True):
     by: str
 
 
+class OwnerBanned(_Notice, frozen=True, kw_only=True):
+    """All nodes of an owner are out (or in again)."""
+
+    owner: str
+    banned: bool
+    by: str
+
+
 class MeshKeyRotated(_Notice, frozen=True, kw_only=True):
     """The mesh has a new key; who knows an earlier one is still let in."""
 
@@ -242,5 +250,6 @@ Notice = (
     | PeerRefused
     | LinksFull
     | PeerBanned
+    | OwnerBanned
     | MeshKeyRotated
 )

@@ -190,6 +190,13 @@ class BanMember(_Said, frozen=True, kw_only=True):
     banned: bool = True
 
 
+class BanOwner(_Said, frozen=True, kw_only=True):
+    """Put all nodes of an owner out, or let them in again. Item: Note."""
+
+    owner: Annotated[str, Meta(min_length=1, max_length=100)]
+    banned: bool = True
+
+
 class RotateKey(_Said, frozen=True, kw_only=True):
     """Give the mesh a new key. Item: Note."""
 
@@ -224,6 +231,7 @@ ControlRequest = (
     | Invite
     | Join
     | BanMember
+    | BanOwner
     | RotateKey
     | Doctor
     | Stop

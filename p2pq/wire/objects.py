@@ -70,6 +70,19 @@ class Ban(msgspec.Struct, frozen=True, kw_only=True, tag="ban", forbid_unknown_f
     """The issuer's own chain, so that anyone can check its right to ban."""
 
 
+class OwnerBan(msgspec.Struct, frozen=True, kw_only=True, tag="owner-ban", forbid_unknown_fields=True):
+    """An admin's word that every node of an owner is out, whatever its certificate (or, with ``banned`` false, in again)."""
+
+    v: Literal[1] = 1
+    mesh: Bytes32
+    iss: Bytes32
+    owner: Name
+    at: Millis
+    banned: bool = True
+    certs: Annotated[tuple[bytes, ...], Meta(max_length=2)] = ()
+    """As in ``Ban``."""
+
+
 class MeshKey(msgspec.Struct, frozen=True, kw_only=True, tag="mesh-key", forbid_unknown_fields=True):
     """An admin's word that this is a key of the mesh; the latest is used to dial. Only ever sent over links."""
 

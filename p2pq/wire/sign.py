@@ -19,6 +19,8 @@ from p2pq.wire.objects import MANIFEST_BYTES_MAX, OBJECT_BYTES_MAX, Manifest, Re
 S = TypeVar("S", bound=msgspec.Struct)
 
 MAGIC: Final = b"p2pq1"
+WRONG_TYPE: Final = "wrong type"
+"""The reason where an object is signed as another type than was asked for."""
 OVERHEAD_BYTES: Final = 128
 """At most so much longer is a signed object than its body."""
 
@@ -109,5 +111,5 @@ def digest(raw: bytes) -> bytes:
 def _envelope(raw: bytes, kind: type[msgspec.Struct]) -> _Envelope:
     envelope = codec.decode_strict(raw, _Envelope, size_max=size_max(kind) + OVERHEAD_BYTES)
     if envelope.tag != tag_of(kind):
-        raise Reject("wrong type")
+        raise Reject(WRONG_TYPE)
     return envelope

@@ -13,7 +13,7 @@ import msgspec
 from p2pq.errors import Reject
 from p2pq.model.ids import NodeId, Wall
 from p2pq.wire import prims, sign
-from p2pq.wire.objects import CERT_LIFE_MS, Ban, Capability, Cert, MeshKey
+from p2pq.wire.objects import CERT_LIFE_MS, Ban, Capability, Cert, MeshKey, OwnerBan
 
 CERT_BYTES_MAX: Final = 1024
 CHAIN_MAX: Final = 2
@@ -33,10 +33,15 @@ BANNED: Final = "banned"
 ISSUER_BANNED: Final = "issuer-banned"
 BAD_BAN: Final = "bad-ban"
 
-W = TypeVar("W", Ban, MeshKey)
+W = TypeVar("W", Ban, OwnerBan, MeshKey)
 
-IsBanned = Callable[[NodeId], bool]
-"""Tells whether a node is out, as far as this node knows."""
+IsBanned = Callable[[Cert], bool]
+"""Tells whether the holder of a certificate is out, as far as this node knows."""
+
+
+def nobody(_cert: Cert) -> bool:
+    """Tell that nobody is out: for where that does not matter."""
+    return False
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +98,7 @@ def issue_member(  # noqa: PLR0913  each is a different fact
         Reject: the admin's certificate is not valid now or not this key's, the subject would get ``admin`` or a
             capability that the admin lacks, or a field or the life is out of range.
     """
-    issuer = verify_chain((admin_cert,), root, wall, is_banned=lambda _: False)
+    issuer = verify_chain((admin_cert,), root, wall, is_banned=nobody)
     if issuer.sub != admin.public:
         raise Reject(NOT_ADMIN)
     cert = Cert(
@@ -118,7 +123,7 @@ def verify_chain(certs: Sequence[bytes], root: bytes, wall: Wall, is_banned: IsB
         certs: signed certificates, leaf first: ``(member, admin)`` or ``(admin,)``.
         root: the mesh root's public key.
         wall: the time by this node's clock; SKEW_MS is allowed either way.
-        is_banned: asked about the leaf and about its issuer.
+        is_banned: asked about the leaf and about its issuer, once each is known to be signed.
 
     Raises:
         Reject: with one of this module's reasons.
@@ -135,10 +140,10 @@ def verify_chain(certs: Sequence[bytes], root: bytes, wall: Wall, is_banned: IsB
         leaf = _open_cert(certs[0], NodeId(admin.sub), admin.mesh)
         _check_member_caps(leaf, admin)
         _check_time(leaf, wall)
-        if is_banned(NodeId(leaf.sub)):
+        if is_banned(leaf):
             raise Reject(BANNED)
     _check_time(admin, wall)
-    if is_banned(NodeId(admin.sub)):
+    if is_banned(admin):
         raise Reject(BANNED if leaf is admin else ISSUER_BANNED)
     return leaf
 
@@ -168,15 +173,39 @@ def issue_ban(
     return sign.sign(issuer, ban)
 
 
-def open_ban(raw: bytes, root: bytes, wall: Wall) -> Ban:
-    """Return a ban if its issuer was entitled to it when it was made; it does not lapse with the issuer's certificate.
+def issue_owner_ban(
+    issuer: prims.SigningKey,
+    root: bytes,
+    owner: str,
+    *,
+    at: Wall,
+    banned: bool = True,
+    certs: tuple[bytes, ...] = (),
+) -> bytes:
+    """Return a signed ban of an owner (or its end), as ``issue_ban`` does.
 
-    Whether the issuer has itself been banned since is for the caller to weigh.
+    Raises:
+        Reject: a field is out of range.
+    """
+    mesh = prims.mesh_id(root)
+    return sign.sign(issuer, OwnerBan(mesh=mesh, iss=issuer.public, owner=owner, at=at, banned=banned, certs=certs))
+
+
+def open_ban(raw: bytes, root: bytes, wall: Wall) -> Ban | OwnerBan:
+    """Return a ban, of a node or of an owner, if its issuer was entitled to it when it was made.
+
+    It does not lapse with the issuer's certificate. Whether the issuer has itself been banned since is for the caller to
+    weigh.
 
     Raises:
         Reject: not the mesh's, not by root or an admin, dated in the future, or malformed.
     """
-    return _open_word(raw, Ban, root, wall)
+    try:
+        return _open_word(raw, Ban, root, wall, nobody)
+    except Reject as error:
+        if error.reason != sign.WRONG_TYPE:
+            raise
+    return _open_word(raw, OwnerBan, root, wall, nobody)
 
 
 def issue_mesh_key(
@@ -190,18 +219,16 @@ def issue_mesh_key(
     return sign.sign(issuer, MeshKey(mesh=prims.mesh_id(root), iss=issuer.public, at=at, key=key, certs=certs))
 
 
-def open_mesh_key(raw: bytes, root: bytes, wall: Wall) -> MeshKey:
+def open_mesh_key(raw: bytes, root: bytes, wall: Wall, is_banned: IsBanned = nobody) -> MeshKey:
     """Return a mesh key if its issuer was entitled to make one when it did; it does not lapse with the certificate.
 
-    Whether the issuer has been banned since is for the caller to weigh.
-
     Raises:
-        Reject: not the mesh's, not by root or an admin, dated in the future, or malformed.
+        Reject: not the mesh's, not by root or an admin, by one that is banned now, dated in the future, or malformed.
     """
-    return _open_word(raw, MeshKey, root, wall)
+    return _open_word(raw, MeshKey, root, wall, is_banned)
 
 
-def _open_word(raw: bytes, kind: type[W], root: bytes, wall: Wall) -> W:
+def _open_word(raw: bytes, kind: type[W], root: bytes, wall: Wall, is_banned: IsBanned) -> W:
     """Return what the root, or somebody who was an admin at that instant, says of the mesh."""
     word = sign.open_claimed(raw, kind, lambda claimed: claimed.iss)
     if word.mesh != prims.mesh_id(root):
@@ -212,7 +239,7 @@ def _open_word(raw: bytes, kind: type[W], root: bytes, wall: Wall) -> W:
         if word.certs:
             raise Reject(BAD_BAN)
         return word
-    issuer = verify_chain(word.certs, root, Wall(word.at), is_banned=lambda _: False)
+    issuer = verify_chain(word.certs, root, Wall(word.at), is_banned)
     if issuer.sub != word.iss or "admin" not in issuer.caps:
         raise Reject(NOT_ADMIN)
     return word

@@ -66,6 +66,7 @@ AGAIN = [f"commit.{row}.{when}" for row in ("JobReopened", "TasksRetried") for w
 HALTING = ["commit.JobHalted.before", "commit.JobHalted.after"]
 FORGIVING = ["commit.FailureForgiven.before", "commit.FailureForgiven.after"]
 BANNING = ["commit.BanKept.before", "commit.BanKept.after"]
+BANNING_OWNERS = ["commit.OwnerBanKept.before", "commit.OwnerBanKept.after"]
 ROTATING = ["commit.MeshKeysKept.before", "commit.MeshKeysKept.after"]
 MESH = ["mesh.kept", "secret.written", "secret.renamed"]
 JOINING = ["mesh.kept", "secret.written", "secret.renamed", "commit.PeerSeen.before", "commit.PeerSeen.after"]
@@ -86,6 +87,7 @@ def test_every_point_has_a_case():
             *HALTING,
             *FORGIVING,
             *BANNING,
+            *BANNING_OWNERS,
             *ROTATING,
             *MESH,
             *JOINING,
@@ -321,20 +323,25 @@ def test_while_a_mesh_is_joined(two, tmp_path, point):
     check_works(alice, tmp_path)
 
 
-@pytest.mark.parametrize("point", BANNING)
-def test_while_a_member_is_banned(two, point):
+@pytest.mark.parametrize(
+    ("point", "who"),
+    [(point, ["bob"]) for point in BANNING] + [(point, ["--owner", "eve"]) for point in BANNING_OWNERS],
+)
+def test_while_a_member_is_banned(two, point, who):
     alice, bob = two
     bob.start("--name", "bob")
-    bob.ok("join", alice.ok("invite").split()[0], "--at", alice.address, "--yes")
+    bob.ok("join", alice.ok("invite", "--owner", "eve").split()[0], "--at", alice.address, "--yes")
     options = ("--name", "alice", "--listen", alice.address)
     alice.stop()
     assert start_to_crash(alice, point, *options)
     lab.until(lambda: any(peer["state"] == "up" for peer in alice.json("peers")), "bob is linked")
-    alice.run("ban", "bob")
+    alice.run("ban", *who)
     has_crashed(alice)
     alice.start(*options)
-    states = [member["state"] for member in alice.json("members") if member["name"] == "bob"]
-    assert ("banned" in states) == point.endswith("after")
+    if point.endswith("after"):
+        lab.until(lambda: any(peer["reason"] == "banned" for peer in alice.json("peers")), "bob is refused")
+    else:
+        lab.until(lambda: any(peer["state"] == "up" for peer in alice.json("peers")), "bob is linked")
 
 
 @pytest.mark.parametrize("point", ROTATING)

@@ -79,6 +79,36 @@ def test_a_node_that_was_away_learns_of_a_ban_from_whomever_it_meets_first(tmp_p
         assert [peer["name"] for peer in carol.json("peers") if peer["state"] == "up"] == ["dave"]
 
 
+@covers("ban", "ban --owner", "unban", "unban --owner")
+def test_the_jobs_of_a_banned_owner_stop_and_its_nodes_are_out(tmp_path):
+    """Bob runs it and is no admin. The owner's next node is out from the start, and all are in again after unban."""
+    with lab.hosts(tmp_path, ["alice", "bob", "carol"]) as found:
+        alice, bob, carol = found
+        alice.start("--name", "alice", "--listen", "127.0.0.1:0", "--slots", "0")
+        bob.start("--name", "bob", "--listen", "127.0.0.1:0", "--slots", "1")
+        carol.start("--name", "carol", "--listen", "127.0.0.1:0", "--slots", "0")
+        for host, owner in ((bob, "lab"), (carol, "eve")):
+            code = alice.ok("invite", "--owner", owner).split()[0]
+            host.ok("join", code, "--at", alice.address, "--yes")
+        lab.until(lambda: member(bob, "carol")["state"] == "up", "bob and carol are linked")
+        carol.submit("--array", "0-3", str(lab.make_folder(tmp_path / "job", "import time; time.sleep(600)")))
+        lab.until(lambda: bob.json("status")["running"], "bob runs it")
+        assert "name one" in alice.fails(2, "ban", "bob", "--owner", "eve")
+        assert "itself" in alice.fails(4, "ban", "--owner", alice.json("mesh")["owner"])
+        banned = time.monotonic()
+        assert "All nodes of eve are banned here and" in alice.ok("ban", "--owner", "eve")
+        lab.until(lambda: not bob.json("status")["running"], "nothing of it runs", 60)
+        lab.until(lambda: not carol.json("status")["peers"], "carol has no link", 60)
+        assert time.monotonic() - banned < 60
+        assert member(bob, "carol")["state"] == "banned"
+        with lab.hosts(tmp_path, ["dora"]) as [dora]:
+            dora.start("--name", "dora", "--listen", "127.0.0.1:0")
+            code = alice.ok("invite", "--owner", "eve").split()[0]
+            assert "banned" in dora.fails(4, "join", code, "--at", alice.address, "--yes")
+        assert "no longer" in alice.ok("unban", "--owner", "eve")
+        lab.until(lambda: bob.json("status")["running"], "bob runs it again", 90)
+
+
 def member(host, name):
     """Return what a node says of a member."""
     return next(each for each in host.json("members") if each["name"] == name)

@@ -274,6 +274,11 @@ class Life:
         issuer, signed = data.draw(st.sampled_from((b"", b"i", b"j"))), data.draw(st.binary(max_size=3))
         return [records.BanKept(node=data.draw(nodes), banned=data.draw(bits), issuer=issuer, signed=signed)]
 
+    def owner_ban(self, data: st.DataObject) -> list[Row]:
+        owner, issuer = data.draw(st.sampled_from(("ann", "eve"))), data.draw(st.sampled_from((b"", b"i", b"j")))
+        signed = data.draw(st.binary(max_size=3))
+        return [records.OwnerBanKept(owner=owner, banned=data.draw(bits), issuer=issuer, signed=signed)]
+
     def mesh_keys(self, data: st.DataObject) -> list[Row]:
         return [records.MeshKeysKept(signed=tuple(data.draw(st.lists(st.binary(min_size=1, max_size=3), max_size=8))))]
 

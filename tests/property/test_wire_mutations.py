@@ -18,7 +18,6 @@ from tests.unit.wire.makers import (
     local,
     member_certs,
     mesh,
-    nobody_banned,
     secret,
 )
 
@@ -60,7 +59,7 @@ def test_certificates(spot, mask, leaf):
     member, admin = CHAIN
     chain = (mutated(member, spot, mask), admin) if leaf else (member, mutated(admin, spot, mask))
     with pytest.raises(Reject):
-        trust.verify_chain(chain, ROOT.public, WALL, nobody_banned)
+        trust.verify_chain(chain, ROOT.public, WALL, trust.nobody)
 
 
 @given(spots, masks)
@@ -130,7 +129,7 @@ def test_junk_is_rejected_by_every_door(raw):
         lambda: codec.decode_strict(raw, objects.Cert, size_max=1000),
         lambda: codec.decode_lenient(raw, messages.Message, size_max=1000),
         lambda: sign.open_signed(raw, objects.Manifest, ALICE.public),
-        lambda: trust.verify_chain((raw, admin_cert()), ROOT.public, WALL, nobody_banned),
+        lambda: trust.verify_chain((raw, admin_cert()), ROOT.public, WALL, trust.nobody),
         lambda: trust.open_ban(raw, ROOT.public, WALL),
         lambda: seal.open_seal(KEY, raw, b""),
         lambda: seal.decrypt_body(KEY, raw, b""),

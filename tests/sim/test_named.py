@@ -31,3 +31,13 @@ def test_a_worker_whose_clock_is_wrong_costs_one_request():
     assert 0 < report.last_attempts < 15
     assert [name for name in report.notices if name.startswith("AttemptLost")] == ["AttemptLost(late)"]
     assert report.notices["AttemptLost(late)"] <= 5
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("seed", [2, 3])
+def test_nothing_of_a_banned_owner_runs_anywhere_a_minute_after_all_can_be_reached(seed):
+    """The scenario itself judges, on every node; what others have runs to its end."""
+    report = play(SCENARIOS["revoked"], seed)
+    assert report.states["done"] == 400
+    assert report.cuts
+    assert report.notices["OwnerBanned"] >= 16

@@ -5,7 +5,7 @@ from itertools import permutations
 import pytest
 
 from p2pq.core import bans as module
-from p2pq.core.bans import Bans
+from p2pq.core.bans import Bans, row_of
 from p2pq.core.records import BanKept
 from p2pq.errors import Reject
 from p2pq.model.ids import Wall
@@ -74,6 +74,17 @@ def test_what_was_kept_is_taken_up_and_void_rows_are_not():
     assert [node in bans for node in (BOB.node, ANN.node, ROOT.public)] == [True, True, False]
     with pytest.raises(Reject):
         Bans(ROOT.public, (BanKept(node=BOB.node, banned=True, signed=b"x"),))
+
+
+def test_a_ban_of_an_owner_is_about_its_name():
+    raw = trust.issue_owner_ban(ROOT, ROOT.public, "bob", at=Wall(WALL + 4))
+    bans = knowing(raw, word(ANN))
+    assert [who in bans for who in ("bob", BOB.node, ANN.node)] == [True, False, True]
+    assert [bans.is_of_node(each) for each in (raw, word(ANN))] == [False, True]
+    assert [bans.said_at(ROOT.public, who) for who in ("bob", ANN.node, "ann")] == [WALL + 4, WALL, 0]
+    rows = (row_of("bob", banned=True, issuer=ROOT.public, signed=raw), row_of("eve", banned=True))
+    again = Bans(ROOT.public, rows)
+    assert [who in again for who in ("bob", "eve")] == [True, True]
 
 
 def test_bans_are_bounded_but_a_known_one_may_change(monkeypatch: pytest.MonkeyPatch):

@@ -163,6 +163,9 @@ def test_what_a_worker_and_a_member_remember() -> None:
         r.BanKept(node=NodeId(b"a"), banned=True),
         unban,
         signed,
+        r.OwnerBanKept(owner="z", banned=True),
+        r.OwnerBanKept(owner="a", banned=True),
+        r.OwnerBanKept(owner="a", banned=False),
         r.MeshKeysKept(signed=(b"old",)),
         r.MeshKeysKept(signed=(b"new", b"old")),
     )
@@ -170,6 +173,7 @@ def test_what_a_worker_and_a_member_remember() -> None:
         kept=(kept(1), kept(2)),
         peers=(seen("q"), seen("p")),
         bans=(unban, signed, ban),
+        owner_bans=(r.OwnerBanKept(owner="a", banned=False), r.OwnerBanKept(owner="z", banned=True)),
         mesh_keys=(b"new", b"old"),
     )
     many = total(*(seen(f"{number:05}") for number in range(PEERS_MAX + 2)))

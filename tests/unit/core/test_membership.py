@@ -9,16 +9,18 @@ from p2pq.core import bans, membership, reaching
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.addresses import PAUSE_MAX_S
-from p2pq.core.membership import Membership, Peer, refusal
-from p2pq.core.records import BanKept, MeshKeysKept, PeerSeen, Restored
+from p2pq.core.membership import Membership
+from p2pq.core.peers import Peer
+from p2pq.core.records import BanKept, MeshKeysKept, OwnerBanKept, PeerSeen, Restored
 from p2pq.errors import Reject
 from p2pq.model.ids import Mono, NodeId, Wall
-from p2pq.model.notice import LinksFull, MeshKeyRotated, PeerBanned, PeerDown, PeerRefused, PeerUp
+from p2pq.model.notice import LinksFull, MeshKeyRotated, OwnerBanned, PeerBanned, PeerDown, PeerRefused, PeerUp
 from p2pq.wire import messages as msg
 from p2pq.wire import prims, sign, trust
 from tests.unit.core.workerkit import ANN, BOB, IDENTITY, ME, WALL, Member, entropy, send
 
 CAT = Member("cat")
+DAN = Member("dan")
 ROOT = trust.make_root(entropy)
 MINE = msgspec.structs.replace(IDENTITY, root=ROOT.public, mesh=prims.mesh_id(ROOT.public))
 NEW = msg.TRUST_SINCE
@@ -211,13 +213,13 @@ def test_this_very_node_is_never_dialled_again(bench: Bench) -> None:
     assert bench.members.peers() == ()
 
 
-def test_what_counts_as_a_refusal() -> None:
-    assert refusal(trust.BANNED)
-    assert refusal("by-peer:wrong-mesh-key")
-    assert not refusal("connection refused")
-
-
 # -- bans ----------------------------------------------------------------------------------------------------------------
+
+
+def gone(member: Member) -> tuple[fx.Hangup, fx.Emit]:
+    """Return how the link of somebody ends who is out: at once, whatever is still on its way."""
+    down = PeerDown(peer=member.node, reason="banned")
+    return fx.Hangup(peer=member.node, reason="banned"), fx.Emit(notice=down)
 
 
 def test_a_ban_of_the_user_ends_the_link_and_keeps_the_node_out(bench: Bench) -> None:
@@ -225,10 +227,11 @@ def test_a_ban_of_the_user_ends_the_link_and_keeps_the_node_out(bench: Bench) ->
     assert bench.do(ev.BanAsked(node=ANN.node, banned=True)) == [
         fx.Record(row=BanKept(node=ANN.node, banned=True)),
         fx.Emit(notice=PeerBanned(peer=ANN.node, banned=True, by="me")),
-        fx.Hangup(peer=ANN.node, reason="banned"),
+        *gone(ANN),
     ]
     assert bench.do(ev.BanAsked(node=ANN.node, banned=True)) == [fx.Record(row=BanKept(node=ANN.node, banned=True))]
-    bench.do(ev.LinkDown(peer=ANN.node))
+    assert bench.says(msg.Leaving()) == [fx.Drop(peer=ANN.node, reason="not linked")]
+    assert bench.do(ev.LinkDown(peer=ANN.node)) == []
     assert bench.members.deadline is None
     assert bench.do(ANN.link()) == [
         fx.Hangup(peer=ANN.node, reason="banned"),
@@ -251,7 +254,7 @@ def test_a_signed_ban_is_believed_kept_and_passed_on(bench: Bench) -> None:
         fx.Record(row=BanKept(node=BOB.node, banned=True, issuer=ROOT.public, signed=raw)),
         send(msg.Bans(bans=(raw,)), BOB),
         fx.Emit(notice=PeerBanned(peer=BOB.node, banned=True, by="an admin")),
-        fx.Hangup(peer=BOB.node, reason="banned"),
+        *gone(BOB),
     ]
     assert bench.says(msg.Bans(bans=(raw,))) == []
     assert bench.members.banned(BOB.node)
@@ -321,6 +324,49 @@ def test_bans_survive_a_restart() -> None:
         Bench(Restored(bans=(BanKept(node=BOB.node, banned=True, signed=b"x"),)))
 
 
+def test_a_ban_of_an_owner_puts_all_its_nodes_out_those_to_come_too(bench: Bench) -> None:
+    raw = trust.issue_owner_ban(ROOT, ROOT.public, "eve", at=Wall(WALL))
+    bench.do(ANN.link(minor=NEW))
+    bench.do(BOB.link(address=AWAY, owner="eve"))
+    bench.do(CAT.link(minor=NEW, owner="eve"))
+    kept = OwnerBanKept(owner="eve", banned=True, issuer=ROOT.public, signed=raw)
+    assert bench.says(msg.Bans(bans=(raw,))) == [
+        fx.Record(row=kept),
+        send(msg.Bans(bans=(raw,)), CAT),  # bob is too old to know of such a thing
+        fx.Emit(notice=OwnerBanned(owner="eve", banned=True, by="an admin")),
+        *gone(BOB),
+        *gone(CAT),
+    ]
+    assert [bench.members.banned(each.node) for each in (ANN, BOB, CAT, DAN)] == [False, True, True, False]
+    assert bench.members.banned(DAN.node, "eve")
+    assert "eve" in bench.members.bans
+    assert [type(each) for each in bench.do(DAN.link(owner="eve"))] == [fx.Hangup, fx.Emit]
+    assert not bench.members.linked(DAN.node)
+    again = Bench(Restored(owner_bans=(kept,)))
+    assert [type(each) for each in again.do(BOB.link(owner="eve"))] == [fx.Hangup, fx.Emit]
+    free = trust.issue_owner_ban(ROOT, ROOT.public, "eve", at=Wall(WALL + 1), banned=False)
+    said = bench.says(msg.Bans(bans=(free,)))
+    assert said[-1] == fx.Emit(notice=OwnerBanned(owner="eve", banned=False, by="an admin"))
+    assert {each.address for each in bench.tick(after=1.0)} == {AWAY, HOME}
+
+
+def test_the_user_bans_an_owner_here(bench: Bench) -> None:
+    bench.do(ANN.link())
+    assert bench.do(ev.OwnerBanAsked(owner="ann", banned=True)) == [
+        fx.Record(row=OwnerBanKept(owner="ann", banned=True)),
+        fx.Emit(notice=OwnerBanned(owner="ann", banned=True, by="me")),
+        *gone(ANN),
+    ]
+    assert "ann" in bench.members.bans
+
+
+def test_older_versions_are_told_of_nodes_only(bench: Bench) -> None:
+    bench.do(ANN.link())
+    owner = trust.issue_owner_ban(ROOT, ROOT.public, "eve", at=Wall(WALL))
+    bench.says(msg.Bans(bans=(owner, ban(CAT.node))))
+    assert bench.do(BOB.link(address=AWAY))[-1] == send(msg.Bans(bans=(ban(CAT.node),)), BOB)
+
+
 # -- mesh keys -----------------------------------------------------------------------------------------------------------
 
 
@@ -369,7 +415,7 @@ def test_a_mesh_key_of_nobody_in_charge_is_dropped_and_the_others_count(bench: B
     ]
     bench.do(ev.BanAsked(node=CAT.node, banned=True))
     by_cat = mesh_key(3, issuer=CAT.signer, certs=(admin(CAT),))
-    assert bench.says(msg.MeshKeys(keys=(by_cat,))) == [fx.Drop(peer=ANN.node, reason="mesh key: issuer-banned")]
+    assert bench.says(msg.MeshKeys(keys=(by_cat,))) == [fx.Drop(peer=ANN.node, reason="mesh key: banned")]
 
 
 def test_mesh_keys_survive_a_restart() -> None:
@@ -479,7 +525,7 @@ def test_peers_are_shown_with_their_state(bench: Bench) -> None:
     linked = Peer(
         id=ANN.node, name="ann", owner="ann", address=HOME, state="up", boot=bytes(16), caps=("submit", "work")
     )
-    down = Peer(id=BOB.node, name="bob", address=AWAY, state="down")
+    down = Peer(id=BOB.node, name="bob", owner="bob", address=AWAY, state="down")
     assert bench.members.peers() == (linked, down, Peer(id=None, address=other, state="connecting"))
     bench.do(ev.DialFailed(address=other, reason="wrong-mesh-key"))
     bench.tick(after=0.75)

@@ -11,7 +11,7 @@ from p2pq.core.meshkeys import KEPT_MAX, MeshKeys
 from p2pq.errors import Reject
 from p2pq.model.ids import Wall
 from p2pq.wire import prims, trust
-from tests.unit.core.workerkit import IDENTITY, WALL, entropy
+from tests.unit.core.workerkit import ANN, IDENTITY, WALL, entropy
 
 ROOT = trust.make_root(entropy)
 JOINED = (b"j" * 32,)
@@ -27,14 +27,10 @@ def name(number: int) -> bytes:
     return number.to_bytes(32, "big")
 
 
-def nobody(_node: bytes) -> bool:
-    return False
-
-
 def heard(*keys: bytes) -> MeshKeys:
     found = MeshKeys(MINE, ())
     for raw in keys:
-        found.hear(raw, WALL, nobody)
+        found.hear(raw, WALL, trust.nobody)
         found.check()
     return found
 
@@ -42,19 +38,19 @@ def heard(*keys: bytes) -> MeshKeys:
 def test_the_newest_is_used_and_those_before_still_count():
     keys = heard()
     assert (keys.psks, keys.signed, keys.newest_at) == (JOINED, (), 0)
-    assert keys.hear(key(1), WALL, nobody).key == name(1)
-    assert keys.hear(key(2), WALL, nobody).key == name(2)
+    assert keys.hear(key(1), WALL, trust.nobody).key == name(1)
+    assert keys.hear(key(2), WALL, trust.nobody).key == name(2)
     assert keys.psks == (name(2), name(1), *JOINED)
     assert keys.signed == (key(2), key(1))
     assert keys.newest_at == WALL + 2
-    assert keys.hear(key(1), WALL, nobody) is None
+    assert keys.hear(key(1), WALL, trust.nobody) is None
 
 
 def test_only_the_latest_count_and_an_older_one_is_no_news():
     keys = heard(*(key(number) for number in range(2, KEPT_MAX + 2)))
     assert len(keys.psks) == KEPT_MAX
     assert JOINED[0] not in keys.psks
-    assert keys.hear(key(1), WALL, nobody) is None
+    assert keys.hear(key(1), WALL, trust.nobody) is None
     assert keys.psks[-1] == name(2)
 
 
@@ -79,14 +75,18 @@ def test_what_a_restart_gives_back_is_what_was_known_whatever_the_clock_says():
 def test_a_key_that_does_not_verify_is_refused(raw: bytes, reason: str):
     keys = heard()
     with pytest.raises(Reject, match=reason):
-        keys.hear(raw, WALL, nobody)
+        keys.hear(raw, WALL, trust.nobody)
     assert keys.psks == JOINED
 
 
 def test_a_key_of_a_banned_admin_is_refused():
+    subject = trust.Subject(node=ANN.node, name="ann", owner="ann", caps=("admin",))
+    admin = trust.issue_admin(ROOT, subject, serial=bytes(16), wall=WALL)
+    raw = trust.issue_mesh_key(ANN.signer, ROOT.public, name(1), at=WALL, certs=(admin,))
     keys = heard()
-    with pytest.raises(Reject, match=trust.ISSUER_BANNED):
-        keys.hear(key(1), WALL, lambda node: node == ROOT.public)
+    with pytest.raises(Reject, match=trust.BANNED):
+        keys.hear(raw, WALL, lambda cert: cert.owner == "ann")
+    assert keys.hear(raw, WALL, trust.nobody).iss == ANN.node
 
 
 def test_two_keys_of_one_moment_have_one_order():

@@ -148,6 +148,44 @@ def test_own_work_survives_a_restart(bench: Bench):
     assert "Start" in kinds(bench.do(OFFER))
 
 
+@pytest.mark.parametrize("by_name", [False, True], ids=["node", "owner"])
+def test_who_is_banned_gets_nothing_more_from_here_even_before_its_link_is_closed(bench: Bench, by_name: bool):
+    bench.do(OFFER)
+    bench.do(ANN.link())
+    effects = bench.says(msg.HasWork(counter=1, owners=("ann",)))
+    number = int.from_bytes(effects[0].message.nonce, "big")
+    asked = ev.OwnerBanAsked(owner="ann", banned=True) if by_name else ev.BanAsked(node=ANN.node, banned=True)
+    assert kinds(bench.do(asked))[-2:] == ["Hangup", "PeerDown"]
+    assert bench.says(granted((item(1),), number=number)) == [fx.Drop(peer=ANN.node, reason="not linked")]
+    assert bench.says(msg.HasWork(counter=2, owners=("ann",))) == [fx.Drop(peer=ANN.node, reason="not linked")]
+    assert not bench.node.guests(bench.now)
+    assert bench.do(ev.LinkDown(peer=ANN.node)) == []
+    assert kinds(bench.do(ANN.link())) == ["Hangup", "PeerRefused"]
+    assert bench.node.banned(ANN.node, "ann")
+    assert bench.node.ban_at("ann") == 0
+
+
+def test_a_ban_of_an_owner_stops_its_jobs_whether_their_master_is_linked_or_not(bench: Bench):
+    """What waits, what runs, and results that wait; own work of the same name goes on."""
+    bench.do(OFFER)
+    bench.do(ANN.link(owner="me"))
+    effects = bench.says(msg.HasWork(counter=1, owners=("me",)))
+    number = int.from_bytes(effects[0].message.nonce, "big")
+    bench.says(granted((item(1), item(2)), number=number, of=manifest(owner="me")))
+    bench.do(ev.Started(lease=LeaseId(1, 1), master=ANN.node))
+    outcome = Outcome(reason="ok", exit=0)
+    bench.do(ev.Exited(lease=LeaseId(1, 2), master=ANN.node, outcome=outcome, sandbox="strict"))
+    bench.do(ev.LinkDown(peer=ANN.node))
+    bench.submit()
+    assert len(bench.node.guests(bench.now)) == 2
+    effects = bench.do(ev.OwnerBanAsked(owner="me", banned=True))
+    assert [each for each in effects if isinstance(each, fx.Kill)] == [
+        fx.Kill(lease=LeaseId(1, 1), master=ANN.node, reason="banned")
+    ]
+    assert fx.Release(lease=LeaseId(1, 2), master=ANN.node) in effects
+    assert [guest.own for guest in bench.node.guests(bench.now)] == [True]
+
+
 def test_own_work_goes_on_from_its_checkpoint_after_a_restart(bench: Bench):
     bench.do(OFFER)
     bench.submit(secret=ME.prekey_secret)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from p2pq.core.events import BanAsked, MeshKeyAsked
+from p2pq.core.events import BanAsked, MeshKeyAsked, OwnerBanAsked
 from p2pq.core.kept import KEPT_MAX, KeptFor
 from p2pq.core.node import PeerView as CorePeer
 from p2pq.core.node import Policy
@@ -72,7 +72,8 @@ class World:
                 guests=lambda now: self.guests,
                 peers=lambda now: tuple(self.peers),
                 jobs=lambda: [SimpleNamespace(pending=3), SimpleNamespace(pending=4)],
-                banned=self.banned.__contains__,
+                banned=lambda node, _owner: node in self.banned,
+                ban_at=lambda _who: 0,
                 mesh_key_at=lambda: 7,
                 psks=lambda: (b"k" * 32,),
             ),
@@ -287,6 +288,15 @@ async def test_a_ban_is_durable_before_it_is_said_and_says_how_far_it_reaches(wo
     assert "is banned" in note.text
     assert reach in note.text
     [note] = await world.ask("ban", control.BanMember(who="bob", banned=False))
+    assert "no longer banned" in note.text
+
+
+async def test_a_ban_of_an_owner_is_durable_before_it_is_said(world, monkeypatch):
+    monkeypatch.setattr(type(world.keys), "sign_owner_ban", lambda *_, **__: b"word")
+    [note] = await world.ask("ban_owner", control.BanOwner(owner="eve"))
+    assert world.asked == [OwnerBanAsked(owner="eve", banned=True, signed=b"word")]
+    assert note.text.startswith("All nodes of eve are banned here and")
+    [note] = await world.ask("ban_owner", control.BanOwner(owner="eve", banned=False))
     assert "no longer banned" in note.text
 
 

@@ -175,7 +175,7 @@ async def test_bans_of_a_mesh_that_was_left_and_of_a_clock_set_back_do_not_preve
     other = SigningKey(os.urandom(32))
     stranger, late = NodeId(os.urandom(32)), NodeId(os.urandom(32))
     foreign = trust.issue_ban(other, other.public, stranger, at=now, banned=True, certs=())
-    early = own.sign_ban(late, Wall(now + 10 * trust.SKEW_MS), banned=True)
+    early = own.sign_ban(late, Wall(now + 10 * trust.SKEW_MS), Wall(0), banned=True)
     store, _ = Store.open(home.store, lambda: now)
     store.start()
     rows = (

@@ -108,7 +108,7 @@ async def test_a_node_that_goes_down_has_its_whole_process_gone_in_time() -> Non
 
 async def test_a_ban_that_a_join_told_holds_before_the_first_link_and_after_a_restart(tmp_path: Path) -> None:
     app = lasting(tmp_path)
-    raw = app.keys.sign_ban(PEER, wall(), banned=True)
+    raw = app.keys.sign_ban(PEER, wall(), Wall(0), banned=True)
     app.bans = (raw, b"not a ban")
     async with living(app) as generation:
         assert generation.node.banned(PEER)

@@ -9,6 +9,7 @@ from p2pq.core.records import (
     JobAdded,
     JobEnded,
     LeaseEnded,
+    OwnerBanKept,
     TaskEnded,
     TasksCancelled,
 )
@@ -167,7 +168,8 @@ async def test_a_job_is_found_by_the_beginning_of_its_id(opened: Opened) -> None
 
 async def test_signed_bans_are_for_telling(opened: Opened) -> None:
     await opened.write(BanKept(node=MASTER, banned=True), BanKept(node=WORKER, banned=True, signed=b"ban"))
-    assert opened.store.signed_bans() == (b"ban",)
+    await opened.write(OwnerBanKept(owner="a", banned=True), OwnerBanKept(owner="e", banned=True, signed=b"eve"))
+    assert opened.store.signed_bans() == (b"ban", b"eve")
 
 
 async def test_a_thread_sees_what_is_committed_though_another_is_in_the_middle_of_a_query(opened: Opened) -> None:

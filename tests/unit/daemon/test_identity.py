@@ -7,7 +7,7 @@ import pytest
 from p2pq.daemon.home import Home, write_private
 from p2pq.daemon.identity import NodeKeys, load_or_create, login_name, usable_name
 from p2pq.errors import ConfigError, RefusedError, Reject, StorageError
-from p2pq.model.ids import Wall
+from p2pq.model.ids import NodeId, Wall
 from p2pq.wire import trust
 from p2pq.wire.objects import CAPABILITIES, CERT_LIFE_MS
 
@@ -135,11 +135,11 @@ def test_leaving_a_mesh_with_members_keeps_its_root_key(tmp_path: Path) -> None:
 def test_bans_are_signed_by_admins_only(tmp_path: Path) -> None:
     one, two = (load(tmp_path / x) for x in "ab")
     join(one, two)
-    ban = trust.open_ban(one.sign_ban(two.node, NOW, banned=True), one.state.root, NOW)
+    ban = trust.open_ban(one.sign_ban(two.node, NOW, Wall(0), banned=True), one.state.root, NOW)
     assert ban.sub == two.node
-    assert two.sign_ban(one.node, NOW, banned=True) == b""
+    assert two.sign_ban(one.node, NOW, Wall(0), banned=True) == b""
     with pytest.raises(RefusedError, match="ban itself"):
-        one.sign_ban(one.node, NOW, banned=True)
+        one.sign_ban(one.node, NOW, Wall(0), banned=True)
 
 
 def test_certificates_renew(tmp_path: Path) -> None:
@@ -244,6 +244,28 @@ def test_names_are_made_usable() -> None:
     assert usable_name("\n") == "node"
     assert len(usable_name("x" * 100)) == 64
     assert login_name()
+
+
+def test_a_ban_is_later_than_what_was_said_before_whatever_the_clock_says(tmp_path: Path) -> None:
+    one = load(tmp_path / "a")
+    for raw in (
+        one.sign_ban(NodeId(b"b" * 32), NOW, Wall(NOW + 5), banned=False),
+        one.sign_owner_ban("eve", NOW, Wall(NOW + 5), banned=False),
+    ):
+        word = trust.open_ban(raw, one.state.root, NOW)
+        assert (word.at, word.banned) == (NOW + 6, False)
+
+
+def test_bans_of_owners_are_signed_by_admins_only_and_never_of_the_own_one(tmp_path: Path) -> None:
+    one, two = (load(tmp_path / x) for x in "ab")
+    join(one, two)
+    ban = trust.open_ban(one.sign_owner_ban("eve", NOW, Wall(0), banned=True), one.state.root, NOW)
+    assert (ban.owner, ban.iss, ban.banned) == ("eve", one.node, True)
+    assert two.sign_owner_ban("eve", NOW, Wall(0), banned=True) == b""
+    with pytest.raises(RefusedError, match="cannot ban itself"):
+        one.sign_owner_ban(one.cert.owner, NOW, Wall(0), banned=True)
+    with pytest.raises(RefusedError, match="printable"):
+        one.sign_owner_ban("e\nve", NOW, Wall(0), banned=True)
 
 
 def test_a_new_mesh_key_is_signed_by_an_admin_and_newer_than_any_known(tmp_path: Path) -> None:

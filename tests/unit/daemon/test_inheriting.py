@@ -1,6 +1,6 @@
 """What admins have said of this mesh, as a node starts with it."""
 
-from p2pq.core.records import BanKept, MeshKeysKept, Restored
+from p2pq.core.records import BanKept, MeshKeysKept, OwnerBanKept, Restored
 from p2pq.daemon.inheriting import of_mesh
 from p2pq.model.ids import NodeId, Wall
 from p2pq.wire import prims, trust
@@ -33,6 +33,23 @@ def test_the_words_of_a_mesh_that_was_left_are_void_there_and_in_the_store():
         Restored(mesh_keys=(key(ROOT),)),
         (BanKept(node=ANN, banned=False, issuer=LEFT.public), MeshKeysKept(signed=(key(ROOT),))),
     )
+
+
+def test_bans_of_owners_are_treated_alike():
+    word, foreign, late = (
+        trust.issue_owner_ban(root, root.public, "eve", at=Wall(at))
+        for root, at in ((ROOT, WALL), (LEFT, WALL), (ROOT, WALL + 10 * trust.SKEW_MS))
+    )
+    own = OwnerBanKept(owner="eve", banned=True, issuer=ROOT.public, signed=word)
+    left = OwnerBanKept(owner="eve", banned=True, issuer=LEFT.public, signed=foreign)
+    assert of_mesh(Restored(owner_bans=(own, left)), ROOT.public, WALL) == (
+        Restored(owner_bans=(own,)),
+        (OwnerBanKept(owner="eve", banned=False, issuer=LEFT.public),),
+    )
+    early = Restored(owner_bans=(OwnerBanKept(owner="eve", banned=True, issuer=ROOT.public, signed=late),))
+    held = Restored(owner_bans=(OwnerBanKept(owner="eve", banned=True),))
+    assert of_mesh(early, ROOT.public, WALL) == (held, ())
+    assert of_mesh(Restored(), ROOT.public, WALL, (word,)) == (Restored(owner_bans=(own,)), (own,))
 
 
 def test_a_clock_that_was_set_back_ends_neither_a_ban_nor_a_key():

@@ -202,7 +202,7 @@ async def test_a_lost_answer_may_be_asked_for_again(tmp_path: Path, monkeypatch:
 
 async def test_the_banned_do_not_join(tmp_path: Path) -> None:
     a, b = keys_at(tmp_path / "a", "hub"), keys_at(tmp_path / "b", "ant")
-    async with inviting(a, is_banned=lambda who: who == b.node) as hub:
+    async with inviting(a, is_banned=lambda who, owner: (who, owner) == (b.node, a.cert.owner)) as hub:
         opened = hub.invitations.invite(("work",))
         with pytest.raises(RefusedError, match="banned"):
             await enter(b, opened.code.text, at=hub.address)

@@ -48,7 +48,7 @@ async def test_without_a_mesh_key_in_common_there_is_no_link(tmp_path: Path, mon
 async def test_who_refuses_by_name_is_not_asked_again_with_an_earlier_key(tmp_path: Path) -> None:
     a, b = members(tmp_path, 2)
     keys = (b"a" * 32, b"b" * 32)
-    banned = {"is_banned": lambda who: who == a.node}
+    banned = {"is_banned": lambda cert: cert.sub == a.node}
     async with running(node(a, psks=lambda: keys), node(b, psks=lambda: keys, **banned)) as (one, two):
         assert await refused(one, two.address) == f"by-peer:{trust.BANNED}"
         assert two.links.counters[trust.BANNED] == 1
@@ -231,7 +231,7 @@ async def test_two_copies_that_take_turns_at_a_third_node(tmp_path: Path) -> Non
 @pytest.mark.parametrize("banning", ["dialler", "dialled"])
 async def test_the_banned(tmp_path: Path, banning: str) -> None:
     a, b = members(tmp_path, 2)
-    options = {"is_banned": lambda who: who in (a.node, b.node)}
+    options = {"is_banned": lambda cert: cert.sub in (a.node, b.node)}
     async with running(
         node(a, **(options if banning == "dialler" else {})),
         node(b, **(options if banning == "dialled" else {})),

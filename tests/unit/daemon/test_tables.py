@@ -10,6 +10,7 @@ from p2pq.core.records import (
     JobEnded,
     LeaseEnded,
     MeshKeysKept,
+    OwnerBanKept,
     PeerSeen,
     Restored,
     RestoredJob,
@@ -62,6 +63,9 @@ async def test_everything_comes_back_after_a_restart(opened: Opened) -> None:
         PeerSeen(node=MASTER, name="m", addresses=()),
         PeerSeen(node=WORKER, name="w2", addresses=("10.0.0.2:9476",)),
         BanKept(node=WORKER, banned=True, signed=b"ban"),
+        OwnerBanKept(owner="z", banned=True, issuer=b"i", signed=b"word"),
+        OwnerBanKept(owner="eve", banned=True),
+        OwnerBanKept(owner="eve", banned=False),
         MeshKeysKept(signed=(b"a", b"b", b"c")),
         MeshKeysKept(signed=(b"d", b"a")),
     )
@@ -91,6 +95,10 @@ async def test_everything_comes_back_after_a_restart(opened: Opened) -> None:
             PeerSeen(node=WORKER, name="w2", addresses=("10.0.0.2:9476",)),
         ),
         bans=(BanKept(node=WORKER, banned=True, signed=b"ban"),),
+        owner_bans=(
+            OwnerBanKept(owner="eve", banned=False),
+            OwnerBanKept(owner="z", banned=True, issuer=b"i", signed=b"word"),
+        ),
         mesh_keys=(b"d", b"a"),
     )
 

@@ -64,11 +64,9 @@ def local(key=ALICE, name="alice", *, certs=None, **more):
 
 
 def mesh(*psks, root=ROOT, banned=()):
-    return session.Mesh(root=root.public, psks=psks or (PSK,), is_banned=lambda node: node in banned)
-
-
-def nobody_banned(_node: NodeId) -> bool:
-    return False
+    return session.Mesh(
+        root=root.public, psks=psks or (PSK,), is_banned=lambda cert: cert.sub in banned or cert.owner in banned
+    )
 
 
 def handshake(alice=None, bob=None, *, alice_mesh=None, bob_mesh=None, wall=WALL):

@@ -20,6 +20,7 @@ def test_the_kinds_are_these():
     assert {kind.__struct_config__.tag for kind in SIGNED} == {
         "cert",
         "ban",
+        "owner-ban",
         "mesh-key",
         "manifest",
         "grant",

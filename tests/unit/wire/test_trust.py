@@ -17,12 +17,11 @@ from tests.unit.wire.makers import (
     admin_cert,
     entropy,
     member_certs,
-    nobody_banned,
     subject,
 )
 
 
-def cert_of(certs, wall=WALL, banned=nobody_banned, root=ROOT):
+def cert_of(certs, wall=WALL, banned=trust.nobody, root=ROOT):
     return trust.verify_chain(certs, root.public, Wall(wall), banned)
 
 
@@ -123,9 +122,9 @@ def test_long_certificates_are_not_looked_at(monkeypatch):
 def test_bans():
     """H7."""
     certs = member_certs()
-    assert reason_of(certs, banned=lambda node: node == ALICE.public) == trust.BANNED
-    assert reason_of(certs, banned=lambda node: node == ADMIN.public) == trust.ISSUER_BANNED
-    assert reason_of((admin_cert(),), banned=lambda node: node == ADMIN.public) == trust.BANNED
+    assert reason_of(certs, banned=lambda cert: cert.sub == ALICE.public) == trust.BANNED
+    assert reason_of(certs, banned=lambda cert: cert.sub == ADMIN.public) == trust.ISSUER_BANNED
+    assert reason_of((admin_cert(),), banned=lambda cert: cert.sub == ADMIN.public) == trust.BANNED
 
 
 def issue(admin=ADMIN, cert=None, who=None, wall=WALL, **more):
@@ -203,6 +202,20 @@ def test_bans_by_nobody_in_charge(raw, reason):
         opened(raw)
 
 
+@pytest.mark.parametrize("issuer", [ADMIN, ROOT])
+def test_a_ban_of_an_owner(issuer):
+    certs = (admin_cert(),) if issuer is ADMIN else ()
+    raw = trust.issue_owner_ban(issuer, ROOT.public, "eve", at=WALL, certs=certs)
+    found = opened(raw)
+    assert (found.owner, found.iss, found.banned) == ("eve", issuer.public, True)
+    with pytest.raises(Reject, match=trust.WRONG_ROOT):
+        opened(raw, root=OTHER_ROOT)
+    with pytest.raises(Reject, match=trust.NOT_ADMIN):
+        opened(trust.issue_owner_ban(BOB, ROOT.public, "eve", at=WALL, certs=(admin_cert(),)))
+    with pytest.raises(Reject, match="malformed"):
+        trust.issue_owner_ban(issuer, ROOT.public, "", at=WALL)
+
+
 # -- mesh keys ---------------------------------------------------------------------------------------------------------
 
 
@@ -234,6 +247,11 @@ def test_a_mesh_key_by_an_admin_and_by_the_root_outlives_the_certificate():
 def test_mesh_keys_by_nobody_in_charge(raw, reason):
     with pytest.raises(Reject, match=reason):
         trust.open_mesh_key(raw, ROOT.public, WALL)
+
+
+def test_a_mesh_key_of_an_admin_that_is_banned():
+    with pytest.raises(Reject, match=trust.BANNED):
+        trust.open_mesh_key(mesh_key(), ROOT.public, WALL, lambda cert: cert.sub == ADMIN.public)
 
 
 def test_a_mesh_key_is_not_shown():
