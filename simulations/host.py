@@ -299,7 +299,7 @@ class Host:
             caps=me.caps,
             boot=me.boot,
             minor=min(minor, self.minor),
-            prekey=me.prekey,
+            prekey=self.node.prekeys.public,
             address=address,
             dialled=dialled,
             path=path,

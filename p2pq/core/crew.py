@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from p2pq.core import events as ev
 from p2pq.core.jobs import Job
 from p2pq.core.leases import Leases
@@ -26,6 +28,11 @@ class Hand:
         self.sent: dict[JobId, bytes] = {}
         """Jobs whose manifest this link has carried, least recently used first, with the job key sealed to it."""
         self.leaving = False
+
+    def rekey(self, prekey: bytes) -> None:
+        """Seal job keys to that from now on; those that were sealed before are sealed again."""
+        self.link = msgspec.structs.replace(self.link, prekey=prekey)
+        self.sent.clear()
 
     @property
     def works(self) -> bool:

@@ -5,6 +5,7 @@ from typing import Final
 import msgspec
 
 from p2pq.core.identity import Identity
+from p2pq.core.prekeys import Prekeys
 from p2pq.core.slots import Attempt, refusal
 from p2pq.errors import Reject
 from p2pq.model.ids import LeaseId, NodeId, Wall
@@ -104,10 +105,10 @@ def _learn(grant: Grant, raw: bytes, master: Master, identity: Identity) -> None
     master.keep(grant.manifest, manifest, len(raw))
 
 
-def open_key(grant: Grant, manifest: Manifest, identity: Identity) -> bytes | Declined:
+def open_key(grant: Grant, manifest: Manifest, prekeys: Prekeys) -> bytes | Declined:
     """Return the job key, if it was sealed to this run of this node and is the one that the manifest commits to."""
     try:
-        key = seal.open_seal(identity.prekey_secret, grant.key, grant.manifest)
+        key = prekeys.open(grant.key, grant.manifest)
         seal.check_commitment(key, manifest.commit)
     except Reject as reject:
         return Declined("refused", f"the job key: {reject.reason}")
@@ -134,7 +135,7 @@ def open_enclosed(grant: Grant, message: Granted, master: Master, identity: Iden
     return Enclosed(message.blobs, found)
 
 
-def resume(attempt: Attempt, enclosed: Enclosed, identity: Identity) -> str:
+def resume(attempt: Attempt, enclosed: Enclosed, prekeys: Prekeys) -> str:
     """Let an attempt start with the checkpoint that came for it; return why not, where there is one that does not open.
 
     That costs the work behind it, never the task: the next worker would be no better off.
@@ -144,7 +145,7 @@ def resume(attempt: Attempt, enclosed: Enclosed, identity: Identity) -> str:
         return ""
     context = body.checkpoint_context(checkpoint.job, checkpoint.task, checkpoint.lease)
     try:
-        attempt.checkpoint_key = seal.open_seal(identity.prekey_secret, checkpoint.key, context)
+        attempt.checkpoint_key = prekeys.open(checkpoint.key, context)
     except Reject as reject:
         return f"checkpoint: {reject.reason}"
     attempt.checkpoint = checkpoint.body

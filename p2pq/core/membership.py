@@ -88,6 +88,10 @@ class Membership:
         """Return what that node said at link-up, if it is linked."""
         return self._links.get(peer)
 
+    def linked_peers(self) -> tuple[ev.LinkUp, ...]:
+        """Return what all linked nodes said at link-up."""
+        return tuple(self._links.values())
+
     def banned(self, node: NodeId, owner: str = "") -> bool:
         """Tell whether a node is out, or its owner: by this user's word, or by the latest word of any admin.
 
@@ -230,6 +234,7 @@ class Membership:
                 | msg.Receipted()
                 | msg.Confirm()
                 | msg.Confirmed()
+                | msg.KeycardIs()
             ):
                 pass
             case _:

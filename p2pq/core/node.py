@@ -20,6 +20,7 @@ from p2pq.core.kept import KeptFor
 from p2pq.core.membership import Membership
 from p2pq.core.peers import State
 from p2pq.core.placement import JobSnapshot, TaskSnapshot
+from p2pq.core.prekeys import Prekeys, make_card
 from p2pq.core.queue import Queue
 from p2pq.core.records import BanKept, OwnerBanKept, Restored
 from p2pq.core.slots import Guest
@@ -27,7 +28,7 @@ from p2pq.core.worker import Worker
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Profile
-from p2pq.model.notice import NodeWoke
+from p2pq.model.notice import NodeWoke, PrekeyChanged
 from p2pq.wire import messages as msg
 from p2pq.wire import trust
 from p2pq.wire.objects import Cert, ResultItem
@@ -115,11 +116,17 @@ class Node:
         Raises:
             Reject: the restored state belongs to another key or mesh.
         """
+        self._entropy = entropy
+        self.prekeys = Prekeys(identity, now, settings.lease_s + trust.SKEW_MS / 1000)
+        identity = msgspec.structs.replace(
+            identity, prekey_secret=b""
+        )  # nobody else has it, so that it can be forgotten
+        self._identity = identity
         self._me = identity.node
         self._clock = WallClock(now, wall)
         self._membership = Membership(identity, restored, links_max, rng, now, self._clock.at, bridging=bridging)
         self._queue = Queue(identity, settings, restored, entropy, now, wall)
-        self._worker = Worker(identity, settings, restored, rng, entropy, self._clock.at)
+        self._worker = Worker(identity, settings, restored, rng, entropy, self._clock.at, self.prekeys)
         self._keep_ms = keep_days * DAY_MS
         self._fresh = True
         self._next: Mono | None = now
@@ -175,6 +182,7 @@ class Node:
                 turn.take(self._queue.handle(event, now))
                 if event.wall is not None:
                     turn.take(self._membership.handle(event, now))
+                    self._turn_prekey(turn, now)
                     turn.take(self._worker.forget_old(Wall(event.wall - self._keep_ms)))
             case ev.Woke():
                 turn.take([Emit(notice=NodeWoke(slept_s=event.slept_s, counted=event.counted))])
@@ -190,6 +198,9 @@ class Node:
                     # The worker's Holding must come before anything else it says, so both begin now.
                     turn.take(self._queue.handle(event, now))
                     turn.take(self._worker.handle(event, now))
+                    if self.prekeys.turned and event.minor >= msg.TRUST_SINCE:
+                        # The handshake may have begun before the prekey changed.
+                        turn.take([Send(peer=event.peer, message=self._keycard(now))])
             case ev.LinkDown():
                 if self._membership.linked(event.peer):
                     turn.take(self._membership.handle(event, now))
@@ -229,6 +240,7 @@ class Node:
                 | msg.Heartbeat()
                 | msg.ResultReady()
                 | msg.Confirm()
+                | msg.KeycardIs()
             ):
                 turn.take(self._queue.handle(event, now))
             case (
@@ -269,6 +281,22 @@ class Node:
         for owner in dict.fromkeys(owners):
             if owner in self._membership.bans:
                 turn.take(self._worker.expel(owner, now))
+
+    def _turn_prekey(self, turn: "_Turn", now: Mono) -> None:
+        """Draw a new prekey if it is time, and let everybody seal to it; who is too old to be told links anew."""
+        if not self.prekeys.turn(now, self._entropy):
+            return
+        turn.take([Emit(notice=PrekeyChanged(prekey=self.prekeys.public))])
+        card = self._keycard(now)
+        turn.take([Send(peer=self._me, message=card)])
+        for peer in self._membership.linked_peers():
+            if peer.minor >= msg.TRUST_SINCE:
+                turn.take([Send(peer=peer.peer, message=card)])
+            else:
+                turn.take([Hangup(peer=peer.peer, reason="new-prekey")])
+
+    def _keycard(self, now: Mono) -> msg.KeycardIs:
+        return msg.KeycardIs(card=make_card(self.prekeys.public, self._identity, self._clock.at(now)))
 
     # -- for readers --------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from p2pq.core.identity import Identity
 from p2pq.core.jobs import Job
 from p2pq.core.leases import Lease
 from p2pq.core.placement import JobSnapshot, TaskSnapshot, WorkerSnapshot, room, why
+from p2pq.core.prekeys import open_card
 from p2pq.errors import Reject
 from p2pq.model import notice
 from p2pq.model.config import ScheduleSettings
@@ -182,7 +183,9 @@ class Queue:
         self._crew.leave(peer)
         self._announcer.leave(peer)
 
-    def _received(self, peer: NodeId, message: msg.CoreMessage, now: Mono) -> None:
+    def _received(  # noqa: C901, PLR0912  one arm per message
+        self, peer: NodeId, message: msg.CoreMessage, now: Mono
+    ) -> None:
         worker = self._crew.get(peer)
         if worker is None:
             self._drop(peer, "not linked")
@@ -206,6 +209,11 @@ class Queue:
             case msg.Confirm(nonce=nonce, leases=leases):
                 held = self._book.leases.confirm(peer, leases, now)
                 self._send(peer, msg.Confirmed(nonce=nonce, leases=held))
+            case msg.KeycardIs(card=card):
+                try:
+                    worker.rekey(open_card(card, worker.link, self._identity.mesh, self._clock.at(now)))
+                except Reject as reject:
+                    self._drop(peer, f"keycard: {reject.reason}", close=True)
             case msg.Leaving():
                 worker.leaving = True
                 self._crew.changed()

@@ -16,6 +16,7 @@ from p2pq.core.deadlines import Deadlines
 from p2pq.core.fairness import Fairness, Means
 from p2pq.core.identity import Identity
 from p2pq.core.kept import KeptFor
+from p2pq.core.prekeys import Prekeys
 from p2pq.core.records import Restored, ResultKept
 from p2pq.core.reports import Reports
 from p2pq.core.slots import Attempt, Guest, Slots, level, offered, refusal
@@ -35,7 +36,7 @@ PATIENCE: Final = 4
 class Worker:
     """This node as a worker. Guests' work is drawn fairly; own work starts at once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  what the node gives is exactly this much
         self,
         identity: Identity,
         schedule: ScheduleSettings,
@@ -43,10 +44,11 @@ class Worker:
         rng: Random,
         entropy: Callable[[int], bytes],
         wall: Callable[[Mono], Wall],
+        prekeys: Prekeys | None = None,
     ) -> None:
         """Take up the results kept by an earlier life; ask nobody before Offering."""
-        self._identity = identity
-        self._schedule = schedule
+        self._identity, self._schedule = identity, schedule
+        self._prekeys = prekeys or Prekeys(identity, Mono(0.0), 0.0)
         self._wall = wall
         self._deadlines: Deadlines[Timer] = Deadlines()
         self._fairness = Fairness(schedule.fair_scale_s, schedule.fairness)
@@ -216,6 +218,7 @@ class Worker:
                 | msg.ResultReady()
                 | msg.Confirm()
                 | msg.Gossip()
+                | msg.KeycardIs()
                 | msg.Leaving()
             ):
                 pass
@@ -276,7 +279,7 @@ class Worker:
     def _accept(
         self, manifest: Manifest, grant: Grant, enclosed: grants.Enclosed, asked: Asked, now: Mono, out: list[fx.Effect]
     ) -> None:
-        key = grants.open_key(grant, manifest, self._identity)
+        key = grants.open_key(grant, manifest, self._prekeys)
         master = self._reports.masters[asked.master]
         if isinstance(key, grants.Declined):
             self._decline(master, grant, key, out)
@@ -305,7 +308,7 @@ class Worker:
                 checkpoints=master.minor >= msg.CHECKPOINTS_SINCE,
             )
             inline = ()
-            if reason := grants.resume(attempt, enclosed, self._identity):
+            if reason := grants.resume(attempt, enclosed, self._prekeys):
                 out.append(fx.Drop(peer=master.node, reason=reason))
             self._slots.add(attempt)
             self._deadlines.set(("ahead", (master.node, item.lease)), Mono(now + self._patience_s))

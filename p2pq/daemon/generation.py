@@ -41,7 +41,7 @@ from p2pq.daemon.transfer import Transfers
 from p2pq.errors import LinkError, LocalProtocolError, Reject, StorageError
 from p2pq.model.config import Settings
 from p2pq.model.ids import Mono, NodeId, Wall, short, to_text
-from p2pq.model.notice import MeshKeyRotated, NodeWoke
+from p2pq.model.notice import MeshKeyRotated, NodeWoke, PrekeyChanged
 from p2pq.wire import messages as msg
 
 log = logging.getLogger(__name__)
@@ -422,6 +422,8 @@ class Generation:
             case fx.Emit():
                 if isinstance(effect.notice, NodeWoke):
                     self.links.woke()
+                elif isinstance(effect.notice, PrekeyChanged):
+                    self._app.keys.prekey = effect.notice.prekey
                 elif isinstance(effect.notice, MeshKeyRotated) and self.discovery is not None:
                     self._group.create_task(self.discovery.announce(), name="mdns tag")
                 self._telemetry.notice(effect.notice)

@@ -66,8 +66,8 @@ class NodeKeys:
         """This node's own certificate."""
         self.boot = entropy(BOOT_BYTES)
         self.static = entropy(prims.KEY_BYTES)
-        self.prekey_secret = entropy(prims.KEY_BYTES)
-        self.prekey = prims.x25519_public(self.prekey_secret)
+        self.prekey = prims.x25519_public(entropy(prims.KEY_BYTES))
+        """What others seal job keys to: the newest that the core has the private half of, once there is a core."""
 
     def __repr__(self) -> str:
         """Name the node, not its secrets."""
@@ -99,8 +99,10 @@ class NodeKeys:
         return "admin" in self.cert.caps
 
     def core_identity(self) -> Identity:
-        """Return what the core signs and opens with."""
+        """Return what the core signs and opens with: with a new prekey, of which only the public half is kept here."""
         cert = self.cert
+        secret = self._entropy(prims.KEY_BYTES)
+        self.prekey = prims.x25519_public(secret)
         return Identity(
             node=self.node,
             secret=self.key.seed,
@@ -109,7 +111,7 @@ class NodeKeys:
             owner=cert.owner,
             caps=cert.caps,
             boot=self.boot,
-            prekey_secret=self.prekey_secret,
+            prekey_secret=secret,
             prekey=self.prekey,
             root=self.state.root,
             psks=self.state.psks,

@@ -230,6 +230,8 @@ def _told(notice: Notice) -> _Told:  # noqa: C901, PLR0911, PLR0912  one arm per
             return _Told(logging.INFO, "peer.banned", peer=notice.peer, banned=notice.banned, by=notice.by)
         case n.OwnerBanned():
             return _Told(logging.INFO, "owner.banned", owner=notice.owner, banned=notice.banned, by=notice.by)
+        case n.PrekeyChanged():
+            return _Told(logging.DEBUG, "prekey.changed")
         case n.MeshKeyRotated():
             return _Told(logging.INFO, "mesh.key", by=notice.by)
         case _:

@@ -225,6 +225,12 @@ class MeshKeyRotated(_Notice, frozen=True, kw_only=True):
     by: str
 
 
+class PrekeyChanged(_Notice, frozen=True, kw_only=True):
+    """This node has a new prekey, which handshakes name from now on."""
+
+    prekey: bytes
+
+
 Notice = (
     JobQueued
     | TaskGranted
@@ -252,4 +258,5 @@ Notice = (
     | PeerBanned
     | OwnerBanned
     | MeshKeyRotated
+    | PrekeyChanged
 )

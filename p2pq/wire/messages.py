@@ -213,6 +213,12 @@ class MeshKeys(Gossip, frozen=True, kw_only=True, tag="mk"):
         return f"MeshKeys({len(self.keys)})"
 
 
+class KeycardIs(_Message, frozen=True, kw_only=True, tag="kc"):
+    """Worker to master: my prekey has changed; the signed keycard names the new one."""
+
+    card: Annotated[bytes, Meta(max_length=1024)]
+
+
 class Confirm(_Message, frozen=True, kw_only=True, tag="cf"):
     """Worker to master: I slept. Which of these leases of yours are still mine? What runs under them stands still until then."""
 
@@ -387,6 +393,7 @@ CoreMessage = (
     | Heads
     | BansKnown
     | MeshKeys
+    | KeycardIs
     | Confirm
     | Confirmed
     | Reach
@@ -421,6 +428,7 @@ SINCE: Final[dict[type, int]] = {
     Heads: 3,
     BansKnown: 3,
     MeshKeys: 3,
+    KeycardIs: 3,
     Reach: 3,
     RelayWant: 3,
     RelayOffer: 3,

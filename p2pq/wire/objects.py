@@ -99,6 +99,19 @@ class MeshKey(msgspec.Struct, frozen=True, kw_only=True, tag="mesh-key", forbid_
         return f"MeshKey(at={self.at})"
 
 
+class Keycard(msgspec.Struct, frozen=True, kw_only=True, tag="keycard", forbid_unknown_fields=True):
+    """A node's word that job keys for it are to be sealed to this prekey from now on."""
+
+    v: Literal[1] = 1
+    mesh: Bytes32
+    node: Bytes32
+    boot: Bytes16
+    """The life of the node that has the private half."""
+    prekey: Bytes32
+    iat: Millis
+    exp: Millis
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag="manifest", forbid_unknown_fields=True):
     """A job, as its master signs it once. What people wrote (paths, arguments, names) is inside the encrypted body."""
 

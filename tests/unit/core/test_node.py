@@ -9,15 +9,16 @@ from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.ledger import Ledger
 from p2pq.core.node import LINKS_MAX, Node, PeerView, Policy
+from p2pq.core.prekeys import PREKEY_S, make_card
 from p2pq.core.reaching import via_address
 from p2pq.core.records import EpochBegun, ResultKept
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, Wall
 from p2pq.model.job import Outcome, Resources
 from p2pq.model.notice import NodeWoke, PeerDown
-from p2pq.wire import body, seal, sign, trust
+from p2pq.wire import body, prims, seal, sign, trust
 from p2pq.wire import messages as msg
-from p2pq.wire.objects import GrantItem
+from p2pq.wire.objects import Grant, GrantItem
 from tests.unit.core.workerkit import (
     ANN,
     BOB,
@@ -297,6 +298,53 @@ def test_mesh_keys_reach_the_membership(bench: Bench):
     assert kinds(bench.says(msg.Heads(bans=bytes(32), mesh_keys=bytes(32)))) == ["BansKnown", "MeshKeys"]
     other = trust.issue_mesh_key(ROOT, ROOT.public, b"l" * 32, at=WALL)
     assert kinds(bench.do(ev.MeshKeyAsked(signed=other))) == ["MeshKeysKept", "MeshKeys", "MeshKeyRotated"]
+
+
+LATE = WALL + 8 * 24 * 3600 * 1000
+
+
+def a_week_later(bench: Bench) -> list[fx.Effect]:
+    return bench.do(ev.Tick(wall=Wall(WALL + 7 * 24 * 3600 * 1000)), after=PREKEY_S)
+
+
+def test_a_new_prekey_reaches_the_linked_and_what_is_sealed_to_either_runs(bench: Bench):
+    """Also own work, and whoever links up later; who is too old to be told has to link anew."""
+    bench.do(OFFER)
+    bench.do(ANN.link(minor=msg.TRUST_SINCE))
+    bench.do(BOB.link(address="192.0.2.2:9476"))
+    effects = a_week_later(bench)
+    assert kinds(effects)[-3:] == ["PrekeyChanged", "KeycardIs", "Hangup"]
+    assert (effects[-2].peer, effects[-1]) == (ANN.node, fx.Hangup(peer=BOB.node, reason="new-prekey"))
+    assert bench.node.prekeys.public == effects[-3].notice.prekey != ME.prekey
+    assert kinds(bench.do(BOB.link(minor=msg.TRUST_SINCE)))[-1] == "KeycardIs"
+    effects = bench.says(msg.HasWork(counter=1, owners=("ann",)))
+    number = int.from_bytes(effects[0].message.nonce, "big")
+    assert "Start" in kinds(bench.says(granted((item(1),), number=number, of=manifest(expires=LATE), expires=LATE)))
+    assert "Start" in kinds(bench.submit(expires=LATE))
+
+
+def test_a_master_seals_to_the_prekey_that_a_keycard_names(bench: Bench):
+    bench.do(ANN.link(minor=msg.TRUST_SINCE))
+    bench.says(msg.ProfileIs(profile=PROFILE))
+    bench.submit(tasks=2)
+    secret = b"n" * 32
+    ann = msgspec.structs.replace(IDENTITY, node=ANN.node, secret=ANN.signer.seed)
+    grants = []
+    for number in range(2):
+        effects = bench.says(msg.Request(nonce=number.to_bytes(16, "big"), owner="me", cpus=1))
+        [said] = [
+            each.message for each in effects if isinstance(each, fx.Send) and isinstance(each.message, msg.Granted)
+        ]
+        grants.append(sign.open_signed(said.grant, Grant, ME.node))
+        assert said.manifest, "sealed anew, so sent anew"
+        card = make_card(prims.x25519_public(secret), ann, Wall(WALL))
+        assert bench.says(msg.KeycardIs(card=card)) == []
+    for grant, private in zip(grants, (ANN.prekey_secret, secret), strict=True):
+        assert seal.open_seal(private, grant.key, grant.manifest) == KEY
+    forged = make_card(bytes(32), msgspec.structs.replace(ann, boot=b"b" * 16), Wall(WALL))
+    assert bench.says(msg.KeycardIs(card=forged)) == [
+        fx.Drop(peer=ANN.node, reason="keycard: not of this link", close=True)
+    ]
 
 
 def test_the_policy_is_shown(bench: Bench):

@@ -12,6 +12,7 @@ import pytest
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core import flight
+from p2pq.core.prekeys import PREKEY_S
 from p2pq.core.records import BanKept
 from p2pq.daemon import generation as module
 from p2pq.daemon import offering
@@ -116,6 +117,22 @@ async def test_a_ban_that_a_join_told_holds_before_the_first_link_and_after_a_re
     store, restored = Store.open(app.home.store, wall)
     await store.close()
     assert restored.bans == (BanKept(node=PEER, banned=True, issuer=app.keys.node, signed=raw),)
+
+
+async def test_a_week_later_handshakes_name_a_new_prekey(tmp_path: Path) -> None:
+    """The core keeps the private half to itself, so that it can be forgotten; another life has another one."""
+    ahead = [0.0]
+    app = lasting(tmp_path)
+    app.mono = lambda: Mono(asyncio.get_running_loop().time() + ahead[0])
+    async with living(app) as generation:
+        first = app.keys.local((), "").prekey
+        assert first == generation.node.prekeys.public
+        ahead[0] = PREKEY_S
+        await generation.parts.post_durable(ev.Tick(wall=wall()))
+        await generation.driver.flush()
+        second = app.keys.local((), "").prekey
+        assert second == generation.node.prekeys.public
+    assert len({first, second, app.keys.core_identity().prekey}) == 3
 
 
 async def test_a_new_mesh_key_is_announced_and_there_after_a_restart(tmp_path: Path) -> None:

@@ -51,10 +51,9 @@ def test_a_restart_is_the_same_node_with_a_new_boot_id_and_prekey(tmp_path: Path
 
 def test_secrets_are_not_printed(tmp_path: Path) -> None:
     keys = load(tmp_path / "a")
-    printed = repr(
-        [keys, keys.state, keys.key, keys.core_identity(), keys.local((), ""), keys.known_mesh(lambda _: False)]
-    )
-    for secret in (keys.key.seed, keys.state.psks[0], keys.static, keys.prekey_secret):
+    identity = keys.core_identity()
+    printed = repr([keys, keys.state, keys.key, identity, keys.local((), ""), keys.known_mesh(lambda _: False)])
+    for secret in (keys.key.seed, keys.state.psks[0], keys.static, identity.prekey_secret):
         assert repr(secret)[2:-1] not in printed
         assert secret.hex() not in printed
 

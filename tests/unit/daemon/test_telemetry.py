@@ -66,6 +66,7 @@ LINES = {
     n.LinksFull(links_max=64): "WARNING links.full links_max=64",
     n.PeerBanned(peer=PEER, banned=True, by="here"): f"INFO peer.banned peer={P} banned=True by=here",
     n.OwnerBanned(owner="eve", banned=True, by="lab"): "INFO owner.banned owner=eve banned=True by=lab",
+    n.PrekeyChanged(prekey=b"p" * 32): "DEBUG prekey.changed",
     n.MeshKeyRotated(by="lab"): "INFO mesh.key by=lab",
 }
 

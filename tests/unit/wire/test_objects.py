@@ -22,6 +22,7 @@ def test_the_kinds_are_these():
         "ban",
         "owner-ban",
         "mesh-key",
+        "keycard",
         "manifest",
         "grant",
         "result",
