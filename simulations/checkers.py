@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from p2pq.core import records
+from p2pq.core.docket import GIVEN_UP
 from p2pq.core.effects import Start
 from p2pq.model.ids import JobId, LeaseId, NodeId
 from p2pq.model.job import FAULTS_MAX, Outcome
@@ -42,6 +43,8 @@ class _Task(msgspec.Struct):
     """The live ones, with their workers."""
     written: bool = False
     delivered: bool = False
+    given_up: bool = False
+    """Its user cancelled it, as its results could not be written out."""
 
 
 class _Job(msgspec.Struct):
@@ -139,7 +142,10 @@ class Checkers:
                 self._attempt_ended(host, row)
             case records.TaskEnded():
                 job = self._job(host, row.job)
-                self._settle(job, job.tasks[row.task], row.state)
+                if row.detail == GIVEN_UP:
+                    self._give_up(job.tasks[row.task], row.state)
+                else:
+                    self._settle(job, job.tasks[row.task], row.state)
             case records.TasksCancelled():
                 job = self._job(host, row.job)
                 for task in job.tasks:
@@ -243,6 +249,16 @@ class Checkers:
         self.settled += 1
         self.states[state] += 1
 
+    def _give_up(self, task: _Task, state: str) -> None:
+        """Results that are not in their user's folder yet are not wanted there any more."""
+        insist(
+            task.state in {"done", "failed"} and not task.delivered, "results were given up that were not on their way"
+        )
+        insist(state == "cancelled", "what was given up is not cancelled")
+        self.states[task.state] -= 1
+        self.states[state] += 1
+        task.state, task.given_up = state, True
+
     def _delivered(self, host: NodeId, row: records.TaskDelivered) -> Undo:
         task = self._job(host, row.job).tasks[row.task]
         insist(task.state in OVER, "a task was delivered before it was over")
@@ -316,7 +332,8 @@ class Checkers:
         insist(known is not None and known.master == host, "results of a job of somebody else")
         assert known is not None
         task = known.tasks[index]
-        insist(task.state in {"done", "failed"}, "results were written of a task that is not over, durably")
+        over = task.state in {"done", "failed"} or task.given_up
+        insist(over, "results were written of a task that is not over, durably")
         task.written = True
 
     # -- when all is over -----------------------------------------------------------------------------------------------

@@ -268,6 +268,8 @@ async def test_guests_are_welcome_again_once_the_disk_has_room(tmp_path: Path, m
         assert (offered.profile.accepts, offered.own.accepts) == (False, True)
         assert offered.profile.reason == "its disk is nearly full: less than 1 GiB is free"
         free += 1 + module.room.MARGIN_BYTES
-        while not offered.profile.accepts:  # what it offered when it noticed that the disk is full may come after the above
+        while (
+            not offered.profile.accepts
+        ):  # what it offered when it noticed that the disk is full may come after the above
             offered = await offers.get()
             assert isinstance(offered, ev.Offering)
