@@ -141,11 +141,7 @@ class Checkers:
             case records.AttemptEnded():
                 self._attempt_ended(host, row)
             case records.TaskEnded():
-                job = self._job(host, row.job)
-                if row.detail == GIVEN_UP:
-                    self._give_up(job.tasks[row.task], row.state)
-                else:
-                    self._settle(job, job.tasks[row.task], row.state)
+                self._task_ended(host, row)
             case records.TasksCancelled():
                 job = self._job(host, row.job)
                 for task in job.tasks:
@@ -248,6 +244,13 @@ class Checkers:
         job.settled += 1
         self.settled += 1
         self.states[state] += 1
+
+    def _task_ended(self, host: NodeId, row: records.TaskEnded) -> None:
+        job = self._job(host, row.job)
+        if row.detail == GIVEN_UP:
+            self._give_up(job.tasks[row.task], row.state)
+        else:
+            self._settle(job, job.tasks[row.task], row.state)
 
     def _give_up(self, task: _Task, state: str) -> None:
         """Results that are not in their user's folder yet are not wanted there any more."""
