@@ -1,8 +1,11 @@
 """Full and read-only disks, for real: small file systems under a node's home and under a user's folder."""
 
+import contextlib
 import os
 import shutil
 import subprocess
+import threading
+import time
 from contextlib import contextmanager
 
 import lab
@@ -34,10 +37,21 @@ def small_disk(path, megabytes):
 
 
 def fill(folder):
-    """Fill a disk to the last byte; return the file that does it."""
+    """Fill a disk to the last byte, and go on doing so until the file that does it, which is returned, is deleted.
+
+    Now and then the store empties its log, which makes room for a moment.
+    """
     filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file:
-        end = 0
+    filler.touch()
+    _grow(filler)
+    assert shutil.disk_usage(folder).free == 0
+    threading.Thread(target=_stay_full, args=(filler,), daemon=True).start()
+    return filler
+
+
+def _grow(filler):
+    with filler.open("r+b", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
         for size in (64 << 20, 1 << 20, 4096, 1):
             try:
                 while True:
@@ -45,8 +59,14 @@ def fill(folder):
                     end += size
             except OSError:
                 continue
-    assert shutil.disk_usage(folder).free == 0
-    return filler
+
+
+def _stay_full(filler):
+    while filler.exists():
+        if shutil.disk_usage(filler.parent).free:
+            with contextlib.suppress(FileNotFoundError):
+                _grow(filler)
+        time.sleep(0.005)
 
 
 def remount(folder, how):

@@ -25,7 +25,7 @@ class Recorded(Recorder):
 def recording(folder: Path) -> Callable[..., Recorded]:
     """Return what a simulated host builds in place of its core: one that is written down."""
 
-    def build(identity, settings, restored, rng, _entropy, *, now, wall, links_max) -> Recorded:
+    def build(identity, settings, restored, rng, _entropy, *, now, wall, links_max, bridging) -> Recorded:
         header = flight.Header(
             software="simulated",
             identity=identity,
@@ -36,6 +36,7 @@ def recording(folder: Path) -> Callable[..., Recorded]:
             now=now,
             wall=wall,
             seed=rng.randbytes(32),
+            bridging=bridging,
         )
         found = record(folder / identity.name, header, header.begin(), lambda *_args, **_fields: None)
         assert found is not None
