@@ -11,6 +11,8 @@ from pathlib import Path
 import lab
 import pytest
 
+from p2pq.daemon.home import socket_path
+
 OK = "import os, pathlib; pathlib.Path(os.environ['P2PQ_RESULTS'], 'out').write_text('fine')"
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts and devices")
 
@@ -207,7 +209,9 @@ def test_a_node_killed_in_mid_task(home, tmp_path):
     lab.until(lambda: home.json("jobs") and home.json("jobs")[0]["tasks"]["done"], "a task is done")
     job = home.json("jobs")[0]["job"]
     waiting += [home.popen("wait", job), home.popen("logs", "--follow", job), home.popen("retry", f"{job}.9")]
-    waiting.pop().communicate(timeout=20)  # as long as that takes, the others have begun
+    waiting.pop().communicate(timeout=20)
+    lab.until(lambda: spoken_to(home) >= len(waiting), "all have reached the node")
+    home.json("status")  # what they asked has been taken in before this
     home.kill()
     for each in waiting:
         _, said = each.communicate(timeout=20)
@@ -217,6 +221,13 @@ def test_a_node_killed_in_mid_task(home, tmp_path):
     home.start("--slots", "1")
     home.ok("wait", job)
     assert sorted(path.parent.name for path in folder.glob("results/*/out")) == ["0", "1", "2"]
+
+
+def spoken_to(home):
+    """Return how many commands are connected to a host's node."""
+    path = str(socket_path(home.home))
+    lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    return sum(line[-1] == path and line[5] == "03" for line in lines)
 
 
 def test_a_node_that_hangs_is_not_waited_for_forever(home):
