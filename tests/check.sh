@@ -9,7 +9,10 @@ mkdir -p "$cache"
 HYPOTHESIS_STORAGE_DIRECTORY=$cache/hypothesis
 RUFF_CACHE_DIR=$cache/ruff
 MYPY_CACHE_DIR=$cache/mypy
-export HYPOTHESIS_STORAGE_DIRECTORY RUFF_CACHE_DIR MYPY_CACHE_DIR
+# Compiled modules are kept: compiling the tests alone takes as long as running a thousand of them.
+unset PYTHONDONTWRITEBYTECODE
+PYTHONPYCACHEPREFIX=$cache/compiled
+export HYPOTHESIS_STORAGE_DIRECTORY RUFF_CACHE_DIR MYPY_CACHE_DIR PYTHONPYCACHEPREFIX
 
 log=$(mktemp "${TMPDIR:-/tmp}/p2pq-check-XXXXXX")
 trap 'rm -f "$log"' EXIT
@@ -26,7 +29,7 @@ step() {
 step "ruff check" "$venv/bin/ruff" check --quiet .
 step "ruff format" "$venv/bin/ruff" format --quiet --check .
 step "import contracts" "$venv/bin/lint-imports" --no-cache
-step "fast tests" "$venv/bin/python" -m pytest -q -n 2 --dist loadgroup -o cache_dir="$cache/pytest" \
+step "fast tests" "$venv/bin/python" -m pytest -q -n 3 --dist loadgroup -o cache_dir="$cache/pytest" \
     -m "not slow and not e2e and not netns and (not sim or quick)" tests
 echo "== mypy"
 wait "$mypy" || failed="$failed${failed:+, }mypy"

@@ -6,7 +6,10 @@ set -eu
 venv=$1
 cd "$(dirname "$0")/.."
 HYPOTHESIS_STORAGE_DIRECTORY=$venv/cache/hypothesis
-export HYPOTHESIS_STORAGE_DIRECTORY
+# Compiled modules are kept: compiling the tests alone takes as long as running a thousand of them.
+unset PYTHONDONTWRITEBYTECODE
+PYTHONPYCACHEPREFIX=$venv/cache/compiled
+export HYPOTHESIS_STORAGE_DIRECTORY PYTHONPYCACHEPREFIX
 
 part() {
     if [ -n "${PYTEST_TIERS_FILE:-}" ]; then
