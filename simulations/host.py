@@ -271,7 +271,7 @@ class Host:
     def ban_owner(self, owner: str) -> None:
         """Let the user of this host, an admin, put all nodes of an owner out."""
         wall = self._wall()
-        signed = trust.issue_owner_ban(self._root, self._root.public, owner, at=wall)
+        signed = trust.issue_ban(self._root, self._root.public, owner, at=wall)
         self.post(ev.OwnerBanAsked(owner=owner, banned=True, signed=signed))
 
     def keeps_out(self, node: NodeId, owner: str) -> bool:

@@ -235,7 +235,7 @@ class NodeKeys:
         if not self.admin:
             return b""
         at = Wall(max(wall, last + 1))
-        return trust.issue_owner_ban(self.key, self.state.root, owner, at=at, banned=banned, certs=self.state.certs)
+        return trust.issue_ban(self.key, self.state.root, owner, at=at, banned=banned, certs=self.state.certs)
 
     def sign_mesh_key(self, wall: Wall, newest: Wall) -> bytes:
         """Return a new key for the mesh, signed; dated after the newest that this node knows of.

@@ -151,44 +151,21 @@ def verify_chain(certs: Sequence[bytes], root: bytes, wall: Wall, is_banned: IsB
 def issue_ban(
     issuer: prims.SigningKey,
     root: bytes,
-    node: NodeId,
+    subject: NodeId | str,
     *,
     at: Wall,
     banned: bool = True,
     certs: tuple[bytes, ...] = (),
 ) -> bytes:
-    """Return a signed ban (or its end). The root needs no certificate; an admin adds its own.
+    """Return a signed ban of a node or, by name, of an owner (or its end). The root needs no certificate; an admin adds its own.
 
     Raises:
         Reject: a field is out of range.
     """
-    ban = Ban(
-        mesh=prims.mesh_id(root),
-        iss=issuer.public,
-        sub=node,
-        at=at,
-        banned=banned,
-        certs=certs,
-    )
-    return sign.sign(issuer, ban)
-
-
-def issue_owner_ban(
-    issuer: prims.SigningKey,
-    root: bytes,
-    owner: str,
-    *,
-    at: Wall,
-    banned: bool = True,
-    certs: tuple[bytes, ...] = (),
-) -> bytes:
-    """Return a signed ban of an owner (or its end), as ``issue_ban`` does.
-
-    Raises:
-        Reject: a field is out of range.
-    """
-    mesh = prims.mesh_id(root)
-    return sign.sign(issuer, OwnerBan(mesh=mesh, iss=issuer.public, owner=owner, at=at, banned=banned, certs=certs))
+    mesh, iss = prims.mesh_id(root), issuer.public
+    if isinstance(subject, str):
+        return sign.sign(issuer, OwnerBan(mesh=mesh, iss=iss, owner=subject, at=at, banned=banned, certs=certs))
+    return sign.sign(issuer, Ban(mesh=mesh, iss=iss, sub=subject, at=at, banned=banned, certs=certs))
 
 
 def open_ban(raw: bytes, root: bytes, wall: Wall) -> Ban | OwnerBan:

@@ -77,7 +77,7 @@ def test_what_was_kept_is_taken_up_and_void_rows_are_not():
 
 
 def test_a_ban_of_an_owner_is_about_its_name():
-    raw = trust.issue_owner_ban(ROOT, ROOT.public, "bob", at=Wall(WALL + 4))
+    raw = trust.issue_ban(ROOT, ROOT.public, "bob", at=Wall(WALL + 4))
     bans = knowing(raw, word(ANN))
     assert [who in bans for who in ("bob", BOB.node, ANN.node)] == [True, False, True]
     assert [bans.is_of_node(each) for each in (raw, word(ANN))] == [False, True]

@@ -325,7 +325,7 @@ def test_bans_survive_a_restart() -> None:
 
 
 def test_a_ban_of_an_owner_puts_all_its_nodes_out_those_to_come_too(bench: Bench) -> None:
-    raw = trust.issue_owner_ban(ROOT, ROOT.public, "eve", at=Wall(WALL))
+    raw = trust.issue_ban(ROOT, ROOT.public, "eve", at=Wall(WALL))
     bench.do(ANN.link(minor=NEW))
     bench.do(BOB.link(address=AWAY, owner="eve"))
     bench.do(CAT.link(minor=NEW, owner="eve"))
@@ -344,7 +344,7 @@ def test_a_ban_of_an_owner_puts_all_its_nodes_out_those_to_come_too(bench: Bench
     assert not bench.members.linked(DAN.node)
     again = Bench(Restored(owner_bans=(kept,)))
     assert [type(each) for each in again.do(BOB.link(owner="eve"))] == [fx.Hangup, fx.Emit]
-    free = trust.issue_owner_ban(ROOT, ROOT.public, "eve", at=Wall(WALL + 1), banned=False)
+    free = trust.issue_ban(ROOT, ROOT.public, "eve", at=Wall(WALL + 1), banned=False)
     said = bench.says(msg.Bans(bans=(free,)))
     assert said[-1] == fx.Emit(notice=OwnerBanned(owner="eve", banned=False, by="an admin"))
     assert {each.address for each in bench.tick(after=1.0)} == {AWAY, HOME}
@@ -362,7 +362,7 @@ def test_the_user_bans_an_owner_here(bench: Bench) -> None:
 
 def test_older_versions_are_told_of_nodes_only(bench: Bench) -> None:
     bench.do(ANN.link())
-    owner = trust.issue_owner_ban(ROOT, ROOT.public, "eve", at=Wall(WALL))
+    owner = trust.issue_ban(ROOT, ROOT.public, "eve", at=Wall(WALL))
     bench.says(msg.Bans(bans=(owner, ban(CAT.node))))
     assert bench.do(BOB.link(address=AWAY))[-1] == send(msg.Bans(bans=(ban(CAT.node),)), BOB)
 

@@ -37,7 +37,7 @@ def test_the_words_of_a_mesh_that_was_left_are_void_there_and_in_the_store():
 
 def test_bans_of_owners_are_treated_alike():
     word, foreign, late = (
-        trust.issue_owner_ban(root, root.public, "eve", at=Wall(at))
+        trust.issue_ban(root, root.public, "eve", at=Wall(at))
         for root, at in ((ROOT, WALL), (LEFT, WALL), (ROOT, WALL + 10 * trust.SKEW_MS))
     )
     own = OwnerBanKept(owner="eve", banned=True, issuer=ROOT.public, signed=word)

@@ -205,15 +205,15 @@ def test_bans_by_nobody_in_charge(raw, reason):
 @pytest.mark.parametrize("issuer", [ADMIN, ROOT])
 def test_a_ban_of_an_owner(issuer):
     certs = (admin_cert(),) if issuer is ADMIN else ()
-    raw = trust.issue_owner_ban(issuer, ROOT.public, "eve", at=WALL, certs=certs)
+    raw = trust.issue_ban(issuer, ROOT.public, "eve", at=WALL, certs=certs)
     found = opened(raw)
     assert (found.owner, found.iss, found.banned) == ("eve", issuer.public, True)
     with pytest.raises(Reject, match=trust.WRONG_ROOT):
         opened(raw, root=OTHER_ROOT)
     with pytest.raises(Reject, match=trust.NOT_ADMIN):
-        opened(trust.issue_owner_ban(BOB, ROOT.public, "eve", at=WALL, certs=(admin_cert(),)))
+        opened(trust.issue_ban(BOB, ROOT.public, "eve", at=WALL, certs=(admin_cert(),)))
     with pytest.raises(Reject, match="malformed"):
-        trust.issue_owner_ban(issuer, ROOT.public, "", at=WALL)
+        trust.issue_ban(issuer, ROOT.public, "", at=WALL)
 
 
 # -- mesh keys ---------------------------------------------------------------------------------------------------------
