@@ -30,6 +30,8 @@ QUIET_MAX_S: Final = 60.0
 ANSWERS_WORTH: Final = 20
 """A lease ahead is worth while where a task takes less than so many answers of its master, however long that is: asking for
 the next one when this one has ended would leave a slot empty for over a twentieth of the time."""
+LONGEST_AHEAD: Final = 2
+"""... but of no job whose attempts take more than so many times ``ahead_s``: the worker hands back what waits for long."""
 _NONCE_BYTES: Final = 16
 
 Timer = (
@@ -215,7 +217,8 @@ class Asking:
             return
         offer.strikes = 0
         offer.short.pop(job, None)
-        worth_s = max(self._schedule.ahead_s, ANSWERS_WORTH * offer.answer_s) if self._schedule.ahead_s else 0.0
+        ahead_s = self._schedule.ahead_s
+        worth_s = max(ahead_s, min(LONGEST_AHEAD * ahead_s, ANSWERS_WORTH * offer.answer_s))
         if ok and self.mean_s(job, owner) <= worth_s:
             offer.short[job] = owner
             if len(offer.short) > SHORT_JOBS_MAX:
@@ -336,20 +339,24 @@ class Asking:
         return self._schedule.fair_scale_s if mean_s is None else mean_s
 
     def _room_ahead(self, slots: int, waiting_s: float) -> bool:
-        """Tell whether there is a short job of which another attempt may wait."""
+        """Tell whether there is a short job of which more may wait: less than half of what may does."""
         shorts = (self.mean_s(job, owner) for offer in self._offers.values() for job, owner in offer.short.items())
-        return any(max(self._schedule.ahead_s, mean_s) * slots >= 2 * waiting_s for mean_s in shorts)
+        return any(self._most_s(mean_s, slots) >= 2 * waiting_s for mean_s in shorts)
+
+    def _most_s(self, mean_s: float, slots: int) -> float:
+        """Return how much work of a job may wait: for each slot ``ahead_s``, or one attempt where that is longer."""
+        return max(self._schedule.ahead_s, mean_s) * slots
 
     def _ahead(self, master: NodeId, owner: str, slots: int, waiting_s: float) -> tuple[tuple[bytes, int], ...]:
         """Split the work that may wait over the short jobs of that owner, the latest first.
 
-        For each slot ``ahead_s``, or one attempt where that is longer. Asked for when less than half of it waits. Of no job
-        more than have ended here: one short attempt does not make a job short.
+        Asked for when less than half of what may wait does. Of no job more than have ended here: one short attempt does not
+        make a job short.
         """
         ahead: list[tuple[bytes, int]] = []
         for job, whose in reversed(self._offers[master].short.items()):
             mean_s = max(1e-3, self.mean_s(job, owner))
-            most_s = max(self._schedule.ahead_s, mean_s) * slots
+            most_s = self._most_s(mean_s, slots)
             room_s = most_s - waiting_s
             if whose == owner and most_s >= 2 * waiting_s and room_s >= mean_s:
                 most = min(AHEAD_MAX * slots, ITEMS_MAX // 2, max(1, self._means.seen(job)))
