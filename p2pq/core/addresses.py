@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from p2pq.core.deadlines import Deadlines
+from p2pq.core.reaching import is_via
 from p2pq.model.ids import Mono, NodeId
 
 ADDRESSES_MAX: Final = 4096
@@ -15,6 +16,8 @@ PER_NODE_MAX: Final = 16
 """Addresses per node at most; a newer one takes the place of the oldest."""
 DIALS_MAX: Final = 8
 """Dials in flight at once."""
+VIA_DIALS_MAX: Final = 4
+"""Of these, through bridges: who says that it leads somewhere and does not must not keep the others waiting."""
 PAUSE_S: Final = 1.0
 PAUSE_MAX_S: Final = 30.0
 """With a dial that nobody answers still well under the length of a lease: who was away for long is found again before the
@@ -182,10 +185,13 @@ class Addresses:
         """Return the next place to dial now, and count it as in flight."""
         while (late := self._flying.pop(now)) is not None:
             self.failed(late, "no answer", now, dial=True)
-        if len(self._flying) >= DIALS_MAX or (address := self._due.pop(now)) is None:
-            return None
-        self._flying.set(address, Mono(now + ANSWER_S))
-        return self._known[address]
+        while len(self._flying) < DIALS_MAX and (address := self._due.pop(now)) is not None:
+            if is_via(address) and sum(is_via(known) and self.flying(known) for known in self._known) >= VIA_DIALS_MAX:
+                self._due.set(address, Mono(now + PAUSE_S))
+                continue
+            self._flying.set(address, Mono(now + ANSWER_S))
+            return self._known[address]
+        return None
 
     def check(self) -> None:
         """Assert the bounds, and that only known places are dialled."""

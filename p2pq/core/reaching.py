@@ -12,8 +12,9 @@ from p2pq.core.events import LinkUp
 from p2pq.model.ids import NODE_ID_BYTES, NodeId
 from p2pq.wire.messages import HOPS_MAX, REACH_MAX, SINCE, Reach, Way
 
-WAYS_MAX: Final = 4096
-"""Nodes remembered of what one bridge says; further ones are ignored."""
+WAYS_MAX: Final = 1024
+"""Ways remembered of all bridges; further ones are ignored. A quarter of the places that are known at most, so that no bridge
+drives out those that can be dialled directly."""
 _VIA: Final = "via:"
 
 
@@ -66,12 +67,15 @@ class Reaching:
             node, path = NodeId(way.node), tuple(map(NodeId, way.path))
             if node in {self._me, bridge} or self._me in path or bridge in path or node in path:
                 continue
-            if len(set(path)) < len(path) or (node not in ways and len(ways) >= WAYS_MAX):
+            if len(set(path)) < len(path) or (node not in ways and self._count() >= WAYS_MAX):
                 continue
             if self._is_news(heard, node, message.number):
                 ways[node] = path
                 new.append(node)
         return new, gone
+
+    def _count(self) -> int:
+        return sum(map(len, self._ways.values()))
 
     def _is_news(self, heard: dict[NodeId, int], node: NodeId, number: int) -> bool:
         """Tell whether nothing later was said of that node: a turn that waits for its disk may be overtaken by the next."""

@@ -5,9 +5,18 @@ from random import Random
 import pytest
 
 from p2pq.core import addresses
-from p2pq.core.addresses import ANSWER_S, DIALS_MAX, HINT_TRIES_MAX, PER_NODE_MAX, Addresses
+from p2pq.core.addresses import (
+    ANSWER_S,
+    DIALS_MAX,
+    HINT_TRIES_MAX,
+    PAUSE_S,
+    PER_NODE_MAX,
+    VIA_DIALS_MAX,
+    Addresses,
+)
+from p2pq.core.reaching import via_address
 from p2pq.model.config import ScheduleSettings
-from p2pq.model.ids import Mono
+from p2pq.model.ids import Mono, NodeId
 from tests.unit.core.workerkit import ANN, BOB
 
 
@@ -98,6 +107,18 @@ def test_dials_in_flight_are_bounded_and_given_up():
     assert bench.dialled() == ["a8"]
     assert bench.dialled(ANSWER_S - 1) == ["a9"]
     assert bench.places.get("a1").reason == "no answer"
+
+
+def test_places_behind_bridges_leave_dials_for_the_others():
+    bench = Bench()
+    behind = [via_address(BOB.node, NodeId(bytes([number]) * 32)) for number in range(DIALS_MAX)]
+    for name in behind:
+        bench.add(name, node=None)
+    bench.add("direct", node=None)
+    assert bench.dialled() == [*behind[:VIA_DIALS_MAX], "direct"]
+    bench.places.failed(behind[0], "no answer", bench.now, dial=False)
+    assert bench.dialled(PAUSE_S) == [behind[VIA_DIALS_MAX]]
+    bench.places.check()
 
 
 def test_who_is_there_is_learnt_from_a_link():
