@@ -49,6 +49,8 @@ class Neighbours(Protocol):
     """What is needed of the links."""
 
     http: aiohttp.ClientSession
+    counters: Counter[str]
+    """What was refused, by reason; the bytes carried are counted there, too."""
 
     def spawn(self, work: Coroutine[None, None, None], name: str) -> None:
         """Run something for as long as the links are open."""
@@ -134,8 +136,6 @@ class Relays:
         self._expected: dict[bytes, tuple[NodeId, asyncio.Future[_Came]]] = {}
         self._carried: Counter[NodeId] = Counter()
         self._offered: Counter[NodeId] = Counter()
-        self.counters: Counter[str] = Counter()
-        """What was refused, by reason; and bytes carried."""
 
     def route(self) -> web.RouteDef:
         """Return the route for the server that peers reach."""
@@ -165,7 +165,7 @@ class Relays:
             async with asyncio.timeout(MEET_S):
                 stream = await self._meet(bridge, offer.ticket)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            self.counters[dial_reason(error)] += 1
+            self._neighbours.counters[dial_reason(error)] += 1
             return
         finally:
             _less(self._offered, bridge)
@@ -268,7 +268,7 @@ class Relays:
                     self._offered[peer] += 1
                     self._neighbours.spawn(self._be_met(peer, message), "link relayed")
                 else:
-                    self.counters["relay-offer-dropped"] += 1
+                    self._neighbours.counters["relay-offer-dropped"] += 1
             case RelayWant():
                 reason = self._why_not(peer, message)
                 if reason:
@@ -291,7 +291,7 @@ class Relays:
             self._neighbours.send(peer, message)
 
     def _refuse(self, peer: NodeId, want: RelayWant, reason: str) -> None:
-        self.counters[f"relay-{reason}"] += 1
+        self._neighbours.counters[f"relay-{reason}"] += 1
         self._say(peer, RelayRefused(req=want.req, reason=reason))
 
     def _why_not(self, peer: NodeId, want: RelayWant) -> str:  # noqa: PLR0911  one return per reason
@@ -360,7 +360,7 @@ class Relays:
     async def _pass_on(self, source: Stream, sink: Stream) -> None:
         with suppress(ConnectionError, aiohttp.ClientError, RuntimeError):  # aiohttp's ways to say that one is closing
             while (got := await source.receive()).type is aiohttp.WSMsgType.BINARY:
-                self.counters["relayed-bytes"] += len(got.data)
+                self._neighbours.counters["relay-bytes"] += len(got.data)
                 # A sink that takes nothing stops its source; the ends notice by their own pings.
                 await sink.send_bytes(got.data)
 

@@ -36,7 +36,10 @@ def claim(folder: Path, wanted: int, left: int, what: str) -> Iterator[None]:
     with _lock:
         free = max(0, files.free_bytes(folder) - _claimed[disk] - left)
         if wanted > free:
-            raise DiskFullError(f"{what} would take {size_text(wanted)}, and there is room for {size_text(free)}")
+            beside = f", as {size_text(left)} are to stay free" if left else ""
+            raise DiskFullError(
+                f"{what} would take {size_text(wanted)}, and there is room for {size_text(free)}{beside}"
+            )
         _claimed[disk] += wanted
     try:
         yield

@@ -12,7 +12,9 @@ def test_what_others_are_unpacking_is_taken_into_account(tmp_path, monkeypatch):
     monkeypatch.setattr(room.files, "free_bytes", lambda _: 1000)
     with room.claim(tmp_path, 600, 100, "one"):
         with (
-            pytest.raises(DiskFullError, match=r"^two would take 301 B, and there is room for 300 B$"),
+            pytest.raises(
+                DiskFullError, match=r"^two would take 301 B, and there is room for 300 B, as 100 B are to stay free$"
+            ),
             room.claim(tmp_path, 301, 100, "two"),
         ):
             pytest.fail("there is no room")
