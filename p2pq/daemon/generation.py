@@ -258,6 +258,9 @@ class Generation:
         host, _ = gate.parse_listen(app.listen)
         app.listen = netinfo.join(host, self.links.port)
         self._group.create_task(self.driver.run(), name="driver")
+        if settings.bridge.enabled and not app.bridging:
+            reason = "its certificate does not let it be a bridge; see `p2pq doctor`"
+            self._telemetry.event(logging.WARNING, "bridge.not-allowed", reason=reason)
         for address in settings.node.peers:
             self._post(ev.AddressSeen(addresses=(with_port(address),), source="config"))
         if app.hints:

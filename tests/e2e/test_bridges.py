@@ -28,3 +28,4 @@ def test_who_may_not_be_a_bridge_is_told_what_to_do(tmp_path):
         assert not finding["ok"]
         assert "certificate does not let it" in finding["detail"]
         assert "--caps work,submit,bridge" in finding["suggestion"]
+        assert "WARNING bridge.not-allowed" in another.log()
