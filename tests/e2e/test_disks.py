@@ -63,8 +63,8 @@ def _grow(filler):
 
 def _stay_full(filler):
     while filler.exists():
-        if shutil.disk_usage(filler.parent).free:
-            with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # deleted this very moment
+            if shutil.disk_usage(filler.parent).free:
                 _grow(filler)
         time.sleep(0.005)
 
