@@ -142,6 +142,7 @@ async def test_h61_folders_in_memory_count_and_are_bounded(run: Run) -> None:
     assert ran.outcome.reason == "memory-limit"
 
 
+@pytest.mark.slow
 async def test_h61_disk_is_bounded(run: Run) -> None:
     small = limited(disk_bytes=20 << 20)
     ran = await run("fill", "/job", limits=small)

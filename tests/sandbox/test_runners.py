@@ -205,6 +205,7 @@ def command_line(pid: int) -> str:
         return ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill-runner", "stop-runner"])
 async def test_none_finds_survivors_even_without_its_runner(
     run: Run, pool: RunnerPool, monkeypatch: pytest.MonkeyPatch, how: str

@@ -43,6 +43,7 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_threads_children_and_orphans_stand_still_and_go_on(run: Run, pool: RunnerPool, level: str) -> None:
     begun = Begun()
     async with asyncio.TaskGroup() as group:
@@ -90,6 +91,7 @@ async def test_closing_kills_what_stands_still(pool: RunnerPool, run: Run, level
         assert (await task).outcome.reason in ("cancelled", "sandbox")
 
 
+@pytest.mark.slow
 async def test_what_stands_still_does_not_run_out_of_time(run: Run, pool: RunnerPool, level: str) -> None:
     begun = Begun()
     bounds = dataclasses.replace(LIMITS, wall_s=1.0)

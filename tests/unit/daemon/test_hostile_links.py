@@ -529,6 +529,7 @@ async def test_pings_are_answered_and_nothing_more(tmp_path: Path) -> None:
         assert one.services.empty()
 
 
+@pytest.mark.slow
 async def test_where_a_member_is_linked_from_silence_is_cut_off_all_the_same(tmp_path: Path) -> None:
     first, second = members(tmp_path, 2)
     limits = LinkLimits(handshake_s=2.0, close_s=0.2)

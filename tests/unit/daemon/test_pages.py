@@ -191,6 +191,7 @@ def test_a_log_counts_up_to_its_last_whole_transaction(db: Path) -> None:
         assert len(pages._logged) < all_of_it
 
 
+@pytest.mark.slow
 def test_whatever_is_damaged_nothing_breaks(db: Path) -> None:
     rng = random.Random(11)
     content, expected = db.read_bytes(), {repr(row) for rows in truth(db).values() for row in rows}

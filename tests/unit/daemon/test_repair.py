@@ -69,6 +69,7 @@ def test_a_whole_store_comes_out_as_it_was(home: Home, made: tuple[Path, Restore
     assert Path(again.damaged).name == "store.sqlite.damaged~2~"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 def test_pages_in_the_middle_of_any_table(home: Home, made: tuple[Path, Restored], table: str) -> None:
     numbers = pages_of(home.store, table)
@@ -172,6 +173,7 @@ def test_nothing_at_all_is_left(home: Home, content: bytes) -> None:
     assert Path(report.damaged).read_bytes() == content
 
 
+@pytest.mark.slow
 def test_random_damage(home: Home, made: tuple[Path, Restored]) -> None:
     rng = random.Random(3)
     content = home.store.read_bytes()
@@ -254,6 +256,7 @@ def test_garbage_in_the_log_costs_next_to_nothing(killed: Home, left: tuple[Path
     assert "big" in " ".join(report.names)
 
 
+@pytest.mark.slow
 def test_any_damage_to_the_log(killed: Home, left: tuple[Path, Restored]) -> None:
     rng = random.Random(9)
     log, file = wal.of(killed.store), killed.store.read_bytes()
@@ -269,6 +272,7 @@ def test_any_damage_to_the_log(killed: Home, left: tuple[Path, Restored]) -> Non
         assert report.later > 5
 
 
+@pytest.mark.slow
 def test_pages_whose_last_change_is_lost_cost_only_that(killed: Home, left: tuple[Path, Restored]) -> None:
     """The last contents of the tables' pages, each in turn: jobs come back as they were before, tasks as attempts say."""
     log = wal.of(killed.store)

@@ -92,6 +92,7 @@ def test_garbage_in_the_middle_of_the_log_is_damage(store: Path) -> None:
     assert "`p2pq repair`" in told
 
 
+@pytest.mark.slow
 def test_any_frame_that_is_broken_with_more_behind_it_is_damage(store: Path) -> None:
     rng = random.Random(5)
     for at in [0, 8, 24, *(rng.randrange(wal.of(store).stat().st_size - 12 * STRIDE) for _ in range(12))]:
@@ -187,6 +188,7 @@ def test_a_machine_without_such_a_clock_may_have_been_started(store: Path, monke
 # -- what is in it ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_broken_frame_costs_one_page_at_most(store: Path) -> None:
     rng = random.Random(6)
     whole = wal.read(wal.of(store))
@@ -221,6 +223,7 @@ def test_a_frame_whose_page_is_not_known_is_counted(store: Path) -> None:
     assert wal.read(wal.of(store)).unknown == 2
 
 
+@pytest.mark.slow
 async def test_a_page_that_the_file_has_already_is_taken_from_there(opened: Opened, tmp_path: Path) -> None:
     await opened.store.commit([ADDED], full=True)
     await fill(opened)
@@ -245,6 +248,7 @@ def test_no_log_is_an_empty_one(tmp_path: Path) -> None:
     assert wal.read(tmp_path / "x-wal") == wal.Log()
 
 
+@pytest.mark.slow
 def test_whatever_is_damaged_nothing_breaks(store: Path) -> None:
     rng = random.Random(8)
     whole = wal.of(store).read_bytes()[: 60 * STRIDE]
