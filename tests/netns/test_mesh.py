@@ -30,6 +30,7 @@ def test_three_hosts_find_each_other_and_share_a_sweep(lan: Lan, tmp_path: Path)
             assert host.stop() == 0
             if known == "mDNS alone":
                 (host.home / "store.sqlite").unlink()
+                host.ok("repair", "--yes")
         last_ready = start_all(hosts)
         seconds = linked(hosts) - last_ready
         print(f"by {known} all linked {seconds:.2f} s after the last ready")

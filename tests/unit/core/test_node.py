@@ -18,7 +18,7 @@ from p2pq.model.job import Outcome, Resources
 from p2pq.model.notice import NodeWoke, PeerDown
 from p2pq.wire import body, prims, seal, sign, trust
 from p2pq.wire import messages as msg
-from p2pq.wire.objects import Grant, GrantItem
+from p2pq.wire.objects import Cert, Grant, GrantItem
 from tests.unit.core.workerkit import (
     ANN,
     BOB,
@@ -164,6 +164,19 @@ def test_who_is_banned_gets_nothing_more_from_here_even_before_its_link_is_close
     assert kinds(bench.do(ANN.link())) == ["Hangup", "PeerRefused"]
     assert bench.node.banned(ANN.node, "ann")
     assert bench.node.ban_at("ann") == 0
+    held = Cert(
+        mesh=bytes(32),
+        sub=ANN.node,
+        iss=ROOT.public,
+        ser=bytes(16),
+        name="ann",
+        owner="ann",
+        caps=(),
+        nbf=0,
+        exp=1,
+    )
+    assert bench.node.out(held)
+    assert not bench.node.out(msgspec.structs.replace(held, sub=BOB.node, owner="bob"))
 
 
 def test_a_ban_of_an_owner_stops_its_jobs_whether_their_master_is_linked_or_not(bench: Bench):
@@ -185,6 +198,9 @@ def test_a_ban_of_an_owner_stops_its_jobs_whether_their_master_is_linked_or_not(
     ]
     assert fx.Release(lease=LeaseId(1, 2), master=ANN.node) in effects
     assert [guest.own for guest in bench.node.guests(bench.now)] == [True]
+    lifted = bench.do(ev.OwnerBanAsked(owner="me", banned=False))
+    assert {"Kill", "Release"}.isdisjoint(kinds(lifted))
+    assert not bench.node.banned(ANN.node, "me")
 
 
 def test_own_work_goes_on_from_its_checkpoint_after_a_restart(bench: Bench):
