@@ -22,6 +22,7 @@ from p2pq.daemon.admin import Admin, Parts
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.discovery import Discovery
 from p2pq.daemon.driver import Driver, Machine
+from p2pq.daemon.enclosing import enclose
 from p2pq.daemon.guests import Guests
 from p2pq.daemon.home import Home
 from p2pq.daemon.identity import NodeKeys
@@ -395,7 +396,7 @@ class Generation:
     def _perform(self, effect: fx.Effect) -> None:  # noqa: C901, PLR0912  one arm per effect
         match effect:
             case fx.Send():
-                self._say(effect.peer, effect.message)
+                self._say_enclosing(effect.peer, effect.message)
             case fx.Record():
                 raise AssertionError("a row is not for performing")
             case fx.Dial():
@@ -433,6 +434,9 @@ class Generation:
                 self.jobs.notice(effect.notice)
             case _:
                 assert_never(effect)
+
+    def _say_enclosing(self, peer: NodeId, message: msg.Message) -> None:
+        self._say(peer, enclose(message, self._app.keys.node, self.blobs, direct=not self.links.link_path(peer)))
 
     def _say(self, peer: NodeId, message: msg.Message) -> None:
         try:
