@@ -311,6 +311,7 @@ class Book(Judge):
             counted=counted,
             detail=lease.detail,
             skipped=lease.skipped,
+            proof=lease.proof,
         )
         self.out.append(fx.Record(row=row))
         if state in OVER:

@@ -61,6 +61,8 @@ class LinkUp(_Event, frozen=True, kw_only=True):
     addresses: tuple[str, ...] = ()
     path: tuple[NodeId, ...] = ()
     """The bridges that carry this link, the nearest first; none: it is direct."""
+    certs: tuple[bytes, ...] = ()
+    """By which it was let in, leaf first; none where that is this very node."""
 
 
 class LinkDown(_Event, frozen=True, kw_only=True):

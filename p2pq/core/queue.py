@@ -11,20 +11,21 @@ from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.announcer import Announcer
 from p2pq.core.clock import WallClock
-from p2pq.core.collecting import CollectingBook
+from p2pq.core.collecting import Came, CollectingBook
 from p2pq.core.crew import Crew, Hand
 from p2pq.core.identity import Identity
 from p2pq.core.jobs import Job
 from p2pq.core.leases import Lease
 from p2pq.core.placement import JobSnapshot, TaskSnapshot, WorkerSnapshot, room, why
 from p2pq.core.prekeys import open_card
+from p2pq.core.signing import Signatory
 from p2pq.errors import Reject
 from p2pq.model import notice
 from p2pq.model.config import ScheduleSettings
-from p2pq.model.ids import BlobId, JobId, LeaseId, Mono, NodeId, Wall
+from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
 from p2pq.wire import messages as msg
 from p2pq.wire import prims, seal, sign
-from p2pq.wire.objects import Grant, Manifest, Receipt, ReceiptItem, Result, ResultItem, Verdict
+from p2pq.wire.objects import Manifest, Result, ResultItem, Verdict
 
 MANIFESTS_MAX: Final = 256
 """Jobs per link whose manifest is known to have been sent; beyond it the longest unused is sent again."""
@@ -50,7 +51,7 @@ class Queue:
             Reject: a restored manifest is not this node's: the store belongs to another key.
         """
         self._identity = identity
-        self._signer = prims.SigningKey(identity.secret)
+        self._signatory = Signatory(identity)
         self._lease_ms = round(settings.lease_s * 1000)
         self._entropy = entropy
         self._clock = WallClock(now, wall)
@@ -205,7 +206,7 @@ class Queue:
             case msg.Heartbeat():
                 self._heartbeat(peer, message.beats, now)
             case msg.ResultReady():
-                self._result_ready(peer, message, now)
+                self._result_ready(worker, message, now)
             case msg.Confirm(nonce=nonce, leases=leases):
                 held = self._book.leases.confirm(peer, leases, now)
                 self._send(peer, msg.Confirmed(nonce=nonce, leases=held))
@@ -335,24 +336,15 @@ class Queue:
         worker.sent[job.id] = key
         if len(worker.sent) > MANIFESTS_MAX:
             del worker.sent[next(iter(worker.sent))]
-        grant = Grant(
-            mesh=self._identity.mesh,
-            node=self._identity.node,
-            to=peer,
-            nonce=nonce,
-            job=job.id,
-            manifest=job.digest,
-            items=items,
-            key=key,
-            expires=self._clock.at(now) + self._lease_ms,
-        )
+        expires = Wall(self._clock.at(now) + self._lease_ms)
         try:
-            signed = sign.sign(self._signer, grant)
+            signed = self._signatory.grant(job, peer, nonce, items, key, expires)
         except Reject as reject:
             self._book.take_back(items, f"it could not be granted: {reject.reason}", now)
             return False
+        self._out.append(fx.Record(row=records.GrantKept(job=job.id, lease=items[0].lease, signed=signed)))
         manifest = b"" if known else job.raw
-        handed_on = checkpoints.hand_on(job, items, worker.link, self._identity, self._signer, self._entropy)
+        handed_on = checkpoints.hand_on(job, items, worker.link, self._identity, self._signatory.key, self._entropy)
         self._send(peer, msg.Granted(grant=signed, manifest=manifest, checkpoints=handed_on))
         return True
 
@@ -376,7 +368,8 @@ class Queue:
         if strangers:
             self._drop(peer, "lease was never granted to it")
 
-    def _result_ready(self, peer: NodeId, ready: msg.ResultReady, now: Mono) -> None:
+    def _result_ready(self, worker: Hand, ready: msg.ResultReady, now: Mono) -> None:
+        peer = worker.link.peer
         try:
             result = sign.open_signed(ready.result, Result, peer)
         except Reject as reject:
@@ -385,16 +378,18 @@ class Queue:
         if (result.mesh, result.node, result.by) != (self._identity.mesh, self._identity.node, peer):
             self._drop(peer, "result: for somebody else")
             return
-        hand = self._crew.get(peer)
         late: list[LeaseId] = []
-        inline = {prims.blob_id(blob): blob for blob in ready.blobs}
+        came = Came(
+            proof=records.Proof(signed=ready.result, certs=worker.link.certs),
+            blobs={prims.blob_id(blob): blob for blob in ready.blobs},
+        )
         for item in result.items:
             lease = self._book.leases.get(item.lease)
             standing = self._book.leases.standing(item.lease)
-            if standing == "forgotten" and hand is not None and hand.works:
+            if standing == "forgotten" and worker.works:
                 lease = self._book.adopt(item, peer, now)
             if lease is not None:
-                self._collect(peer, lease, item, inline, now)
+                self._collect(peer, lease, item, came, now)
             elif standing != "unknown":
                 late.append(item.lease)
                 self._out.append(fx.Emit(notice=notice.LateResult(lease=item.lease, worker=peer)))
@@ -403,10 +398,10 @@ class Queue:
         if late:
             self._receipt(peer, late, "late")
 
-    def _collect(self, peer: NodeId, lease: Lease, item: ResultItem, inline: dict[BlobId, bytes], now: Mono) -> None:
+    def _collect(self, peer: NodeId, lease: Lease, item: ResultItem, came: Came, now: Mono) -> None:
         if (lease.worker, lease.job, lease.task, lease.attempt) != (peer, item.job, item.task, item.attempt):
             self._drop(peer, "result: not of that lease")
-        elif lease.collecting is None and not self._book.collect(lease, item, inline, now):
+        elif lease.collecting is None and not self._book.collect(lease, item, came, now):
             self._receipt(peer, [lease.id], "refused")
 
     def _collected(self, event: ev.Collected, now: Mono) -> None:
@@ -427,13 +422,7 @@ class Queue:
             self._receipt(lease.worker, [lease.id], verdict)
 
     def _receipt(self, peer: NodeId, leases: list[LeaseId], verdict: Verdict) -> None:
-        receipt = Receipt(
-            mesh=self._identity.mesh,
-            node=self._identity.node,
-            to=peer,
-            items=tuple(ReceiptItem(lease, verdict) for lease in leases),
-        )
-        self._send(peer, msg.Receipted(receipt=sign.sign(self._signer, receipt)))
+        self._send(peer, msg.Receipted(receipt=self._signatory.receipt(peer, leases, verdict)))
 
     # -- helpers --------------------------------------------------------------------------------------------------------
 

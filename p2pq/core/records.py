@@ -56,6 +56,15 @@ class LeaseGranted(_Row, frozen=True, kw_only=True):
     """The bridges that carry the link to the worker, the nearest first."""
 
 
+class GrantKept(_Row, frozen=True, kw_only=True):
+    """How attempts of a job were granted: ``lease`` is the first of them, the others follow it without a gap."""
+
+    job: JobId
+    lease: LeaseId
+    signed: bytes
+    """The ``Grant``, as it was sent."""
+
+
 class LeaseEnded(_Row, frozen=True, kw_only=True):
     """A lease is over without a result (expired, returned, lost, cancelled).
 
@@ -70,6 +79,15 @@ class LeaseEnded(_Row, frozen=True, kw_only=True):
     detail: str = ""
     counted: bool = True
     """Whether it counts towards the task's fault limit (handed back unstarted does not)."""
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose word a result is."""
+
+    signed: bytes
+    """The ``Result`` that it is part of, as it came."""
+    certs: tuple[bytes, ...] = ()
+    """The certificates by which its worker was linked, leaf first; none where that is this very node."""
 
 
 class AttemptEnded(_Row, frozen=True, kw_only=True):
@@ -89,6 +107,7 @@ class AttemptEnded(_Row, frozen=True, kw_only=True):
     """How it ended, for people."""
     skipped: tuple[str, ...] = ()
     """What of its results could not travel, an entry a sentence."""
+    proof: Proof | None = None
 
 
 class FailureForgiven(_Row, frozen=True, kw_only=True):
@@ -220,6 +239,7 @@ Row = (
     EpochBegun
     | JobAdded
     | LeaseGranted
+    | GrantKept
     | LeaseEnded
     | AttemptEnded
     | FailureForgiven

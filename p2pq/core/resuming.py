@@ -49,6 +49,7 @@ class ResumingBook(Book):
             counted=False,
             detail=lease.detail,
             skipped=lease.skipped,
+            proof=lease.proof,
         )
         lost = notice.AttemptLost(
             job=job.id, task=lease.task, attempt=lease.attempt, worker=lease.worker, fault="evicted", detail=detail
