@@ -7,12 +7,13 @@
 """
 
 import sqlite3
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
 from p2pq.core.records import GrantKept, Proof
-from p2pq.model.ids import JobId, LeaseId, Wall
+from p2pq.model.ids import LeaseId, Wall
 from p2pq.model.job import TaskState
 from p2pq.wire import codec, prims, sign
 from p2pq.wire.objects import ResultItem
@@ -21,8 +22,9 @@ from p2pq.wire.provenance import Kept
 Certs = tuple[bytes, ...]
 
 OF_JOB: Final = """
-SELECT t.task, t.state, a.attempt, a.epoch, a.counter, a.ended, a.result, proofs.signed, chains.certs,
-    (SELECT signed FROM grants AS g WHERE g.n = a.n AND (g.epoch, g.counter) <= (a.epoch, a.counter)
+SELECT t.task, t.state, t.delivered, a.attempt, a.epoch, a.counter, a.ended, CAST(a.result AS BLOB),
+    CAST(proofs.signed AS BLOB), CAST(chains.certs AS BLOB),
+    (SELECT CAST(signed AS BLOB) FROM grants AS g WHERE g.n = a.n AND (g.epoch, g.counter) <= (a.epoch, a.counter)
     ORDER BY g.epoch DESC, g.counter DESC LIMIT 1)
 FROM tasks AS t LEFT JOIN attempts AS a ON a.n = t.n AND a.task = t.task AND a.result IS NOT NULL
     AND a.attempt = coalesce(t.decided, t.attempts)
@@ -30,7 +32,7 @@ LEFT JOIN proofs ON proofs.p = a.proof LEFT JOIN chains ON chains.c = a.chain
 WHERE t.n = (SELECT n FROM jobs WHERE job = ? AND NOT pruned) AND t.state IN ('done', 'failed') AND t.task >= ?
 ORDER BY t.task LIMIT ?
 """
-"""Job, first task, rows at most."""
+"""Job, first task, rows at most. Bytes are bytes, whoever wrote them."""
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +40,7 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
 
     task: int
     state: TaskState
+    delivered: bool
     kept: Kept | None
 
 
@@ -94,15 +97,19 @@ def forget_chains(db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM chains WHERE NOT EXISTS (SELECT * FROM jobs WHERE jobs.n <= chains.n)")
 
 
-def _row(row: tuple[Any, ...], rebuilt: int) -> Decided:
-    """Return a row of ``OF_JOB`` as a value; leases up to the epoch ``rebuilt`` may have been forgotten once.
+def decided(rows: Iterable[tuple[Any, ...]], rebuilt: int) -> tuple[Decided, ...]:
+    """Return rows of ``OF_JOB`` as values; leases of epochs up to ``rebuilt`` may have been forgotten once.
 
     Raises:
-        msgspec.MsgspecError: it does not decode: the store is damaged.
+        msgspec.MsgspecError: one does not decode: the store is damaged.
     """
-    task, state, attempt, epoch, counter, ended, result, signed, certs, grant = row
+    return tuple(_decided(row, rebuilt) for row in rows)
+
+
+def _decided(row: tuple[Any, ...], rebuilt: int) -> Decided:
+    task, state, delivered, attempt, epoch, counter, ended, result, signed, certs, grant = row
     if attempt is None:
-        return Decided(task=task, state=state, kept=None)
+        return Decided(task=task, state=state, delivered=bool(delivered), kept=None)
     kept = Kept(
         task=task,
         attempt=attempt,
@@ -114,15 +121,4 @@ def _row(row: tuple[Any, ...], rebuilt: int) -> Decided:
         certs=() if certs is None else msgspec.msgpack.decode(certs, type=Certs),
         forgotten=epoch <= rebuilt,
     )
-    return Decided(task=task, state=state, kept=kept)
-
-
-def decided(db: sqlite3.Connection, job: JobId, start: int, limit: int) -> tuple[Decided, ...]:
-    """Return the tasks of a job that are done or failed, from ``start`` on, with what is kept of each.
-
-    Raises:
-        sqlite3.Error, msgspec.MsgspecError: the store cannot be read, or is damaged.
-    """
-    found = db.execute("SELECT value FROM meta WHERE key = 'rebuilt'").fetchone()
-    rebuilt = -1 if found is None else found[0]
-    return tuple(_row(row, rebuilt) for row in db.execute(OF_JOB, (job, start, limit)))
+    return Decided(task=task, state=state, delivered=bool(delivered), kept=kept)

@@ -25,6 +25,10 @@ def _core(name: str, module: str, old: str, new: str, breaks: str, *tests: str) 
     return Mutant(name, f"p2pq/core/{module}.py", old, new, breaks, " ".join(chosen))
 
 
+def _proof(name: str, old: str, new: str, breaks: str) -> Mutant:
+    return Mutant(name, "p2pq/wire/provenance.py", old, new, breaks, "tests/unit/wire/test_provenance.py")
+
+
 MUTANTS = (
     # -- leases
     _core("forget-the-epoch", "leases", "return LeaseId(self.epoch, self._next)", "return LeaseId(1, self._next)",
@@ -147,6 +151,18 @@ MUTANTS = (
           "key=lambda each: each[0].at, reverse=True)", "two admins that rotate at once converge"),
     _core("any-date-counts", "bans", "(known[0].at, known[1]) >= (word.at, raw)", "False",
           "of one admin on one node the latest word counts"),
+    # -- provenance
+    _proof("any-signer-will-do", "result = sign.open_signed(kept.signed, Result, worker)",
+           "result = sign.open_claimed(kept.signed, Result, lambda claimed: claimed.by)",
+           "a result is the word of the node that it was granted to"),
+    _proof("any-job-will-do", "        raise Reject(OTHER_JOB)\n", "        pass\n", "a grant is for its own manifest"),
+    _proof("any-lease-will-do", "        raise Reject(OTHER_GRANT)\n", "        pass\n", "a result came under the lease that was granted"),
+    _proof("any-delivery-will-do", "    if found[0] != kept.item:\n", "    if False:\n", "what was delivered is what was signed"),
+    _proof("any-root-will-do", "    if prims.mesh_id(root) != mesh:\n", "    if False:\n", "certificates lead to the mesh's own root"),
+    _proof("any-holder-will-do", "    if cert.sub != worker:\n", "    if False:\n", "a certificate speaks for its holder only"),
+    _proof("anybody-may-work", '    if "work" not in cert.caps:\n', "    if False:\n", "who may not work proves nothing"),
+    _proof("bans-come-later", "return since is not None and since <= kept.wall", "return False",
+           "the word of a node that was banned by then does not count"),
     # -- the barrier
     Mutant("lose-the-barrier", "p2pq/daemon/driver.py", "        if turn.rows or self._turns:\n", "        if turn.rows:\n",
            "effects leave in the order in which they were decided", "tests/unit/daemon/test_driver.py"),

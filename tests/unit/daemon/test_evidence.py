@@ -1,11 +1,13 @@
 """What proves results in the store: found by their leases, kept once, gone with their job."""
 
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 
 from p2pq.core.records import GrantKept, JobAdded, JobEnded, Proof, TaskEnded, TasksRetried
 from p2pq.daemon import evidence, sqlite
+from p2pq.daemon.history import History
 from p2pq.model.config import StoreSettings
 from p2pq.model.ids import JobId, LeaseId, Wall
 from p2pq.model.job import Outcome
@@ -27,11 +29,8 @@ def ended(task: int, attempt: int, counter: int, signed: bytes | None = b"word",
 
 
 def found(path: Path, start: int = 0, limit: int = 100) -> tuple[evidence.Decided, ...]:
-    db = sqlite.connect(path, readonly=True)
-    try:
-        return evidence.decided(db, JOB, start, limit)
-    finally:
-        db.close()
+    with closing(sqlite.connect(path, readonly=True)) as db:
+        return History(db, path).decided(JOB, start=start, limit=limit)
 
 
 def kept(task: int, counter: int, signed: bytes, given: bytes, certs=CERTS, **more) -> Kept:
@@ -88,7 +87,7 @@ async def test_a_task_that_was_given_up_has_none(opened: Opened) -> None:
         TaskEnded(job=JOB, task=0, state="failed", detail="given up", wall=Wall(1)),
         TaskEnded(job=JOB, task=1, state="cancelled", wall=Wall(1)),
     )
-    assert found(opened.path) == (evidence.Decided(task=0, state="failed", kept=None),)
+    assert found(opened.path) == (evidence.Decided(task=0, state="failed", delivered=True, kept=None),)
 
 
 async def test_each_is_stored_once(opened: Opened) -> None:

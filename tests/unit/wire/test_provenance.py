@@ -95,6 +95,12 @@ def kept(**changes) -> Kept:
     return msgspec.structs.replace(plain, **changes)
 
 
+def foreign_certs() -> tuple[bytes, ...]:
+    """A sound chain, of another mesh."""
+    admin = admin_cert(root=OTHER_ROOT)
+    return (trust.issue_member(ADMIN, admin, OTHER_ROOT.public, subject(ALICE), serial=b"m" * 16, wall=WALL), admin)
+
+
 def nobody(_: Cert) -> Wall | None:
     return None
 
@@ -202,6 +208,7 @@ def test_every_byte_of_what_is_signed_counts():
         ({"certs": (b"junk", admin_cert())}, provenance.CHAIN[trust.BAD_CERT]),
         ({"certs": member_certs()[:1]}, provenance.CHAIN[trust.WRONG_ROOT]),
         ({"certs": (member_certs()[0], admin_cert(root=OTHER_ROOT))}, provenance.CHAIN[trust.WRONG_ROOT]),
+        ({"certs": foreign_certs()}, provenance.CHAIN[trust.WRONG_ROOT]),
         ({"certs": (member_certs()[0], *member_certs())}, provenance.CHAIN[trust.CHAIN_LENGTH]),
         ({"certs": (member_certs()[0], admin_cert(BOB))}, provenance.CHAIN[trust.NOT_ADMIN]),
         ({"certs": (member_certs()[0], admin_cert(caps=("admin", "submit")))}, provenance.CHAIN[trust.TOO_MANY_CAPS]),
