@@ -39,6 +39,11 @@ class Hand:
         """Whether its certificate lets it work."""
         return "work" in self.link.caps
 
+    @property
+    def far(self) -> bool:
+        """Whether bridges carry the link to it."""
+        return bool(self.link.path)
+
 
 class Crew:
     """Every linked peer of a master, itself among them."""
@@ -48,6 +53,8 @@ class Crew:
         self._me = me
         self._hands: dict[NodeId, Hand] = {}
         self._version = 0
+        self.far = 0
+        """How many of those that may work are behind bridges."""
 
     def __contains__(self, peer: NodeId) -> bool:
         """Tell whether that peer is linked."""
@@ -63,13 +70,15 @@ class Crew:
 
     def join(self, link: ev.LinkUp, mark: LeaseId) -> Hand:
         """A link came up."""
+        self.leave(link.peer)
         hand = self._hands[link.peer] = Hand(link, mark)
-        self.changed()
+        self.far += hand.far and hand.works
         return hand
 
     def leave(self, peer: NodeId) -> None:
         """A link is gone."""
-        self._hands.pop(peer, None)
+        hand = self._hands.pop(peer, None)
+        self.far -= hand is not None and hand.far and hand.works
         self.changed()
 
     def changed(self) -> None:
@@ -92,6 +101,28 @@ class Crew:
             job.able = (self._version, able)
         return any(peer != worker for peer in able)
 
+    @property
+    def slots_here(self) -> int:
+        """How many slots there are in the master's own network, free or not."""
+        return sum(
+            hand.profile.slots for hand in self._hands.values() if hand.works and not hand.far and not hand.leaving
+        )
+
+    def room_here(self, job: Job, leases: Leases, cpus_of: Callable[[JobId], int]) -> int | None:
+        """Return how many cpus tasks of a job find free in the master's own network, as far as the master knows.
+
+        Returns:
+            None where nobody there is able to run it.
+        """
+        able, free, wants = False, 0, job.ask.resources.cpus
+        for peer, hand in self._hands.items():
+            if not hand.far and self.able(job, hand):
+                able = True
+                # What has ended is still leased while its result is fetched.
+                taken = sum(cpus_of(lease.job) for lease in leases.held(peer) if lease.collecting is None)
+                free += max(0, hand.profile.slots - taken) // wants * wants
+        return free if able else None
+
     def path(self, worker: NodeId) -> tuple[NodeId, ...]:
         """Return the bridges that carry the link to a worker, the nearest first."""
         hand = self._hands.get(worker)
@@ -107,7 +138,12 @@ class Crew:
         return fullest, most
 
     def snapshots(
-        self, leases: Leases, cpus_of: Callable[[JobId], int], held_back: Callable[[NodeId], bool] = lambda _: False
+        self,
+        leases: Leases,
+        cpus_of: Callable[[JobId], int],
+        held_back: Callable[[NodeId], bool] = lambda _: False,
+        *,
+        later: bool = False,
     ) -> list[WorkerSnapshot]:
         """Return those that may work, as values.
 
@@ -115,6 +151,7 @@ class Crew:
             leases: what they hold.
             cpus_of: how many cpus a task of that job takes.
             held_back: whether a worker must prove itself.
+            later: whether those behind bridges must wait for what their own network leaves.
         """
         return [
             WorkerSnapshot(
@@ -127,6 +164,8 @@ class Crew:
                 leases=leases.count(peer),
                 cpus=sum(cpus_of(lease.job) for lease in leases.held(peer)),
                 held_back=held_back(peer),
+                far=hand.far,
+                later=later and hand.far,
             )
             for peer, hand in self._hands.items()
             if hand.works

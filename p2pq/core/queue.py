@@ -9,13 +9,13 @@ from typing import Final, assert_never
 from p2pq.core import checkpoints, records
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
-from p2pq.core.announcer import Announcer
 from p2pq.core.clock import WallClock
 from p2pq.core.collecting import Came, CollectingBook
 from p2pq.core.crew import Crew, Hand
 from p2pq.core.identity import Identity
 from p2pq.core.jobs import Job
 from p2pq.core.leases import Lease
+from p2pq.core.overflow import Overflow
 from p2pq.core.placement import JobSnapshot, TaskSnapshot, WorkerSnapshot, room, why
 from p2pq.core.prekeys import open_card
 from p2pq.core.signing import Signatory
@@ -58,8 +58,8 @@ class Queue:
         self._began = now
         self._recall_at = now
         self._crew = crew = Crew(identity.node)
-        self._announcer = Announcer(identity.node)
         self._book = CollectingBook(identity.node, settings, restored, self._clock, crew.other_is_able, crew.path, now)
+        self._overflow = Overflow(identity.node, self._book, crew)
         self._out = self._book.out
 
     # -- the machine ----------------------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ class Queue:
         """When to call ``handle`` at the latest."""
         if self._out:
             return self._began
-        instants = (self._book.deadline, self._announcer.deadline)
+        instants = (self._book.deadline, self._overflow.deadline)
         return min((at for at in instants if at is not None), default=None)
 
     def handle(self, event: ev.Event, now: Mono) -> list[fx.Effect]:
@@ -119,7 +119,7 @@ class Queue:
 
     def _flush(self, now: Mono) -> list[fx.Effect]:
         self._revoke(self._book.halt(now))
-        self._announce(now)
+        self._tell(self._overflow.announce(now))
         effects = self._out.copy()
         self._out.clear()
         return effects
@@ -152,16 +152,6 @@ class Queue:
             case _:
                 assert_never(event)
 
-    def _announce(self, now: Mono) -> None:
-        book = self._book
-        for worker in book.wake:
-            if worker in self._crew:
-                self._tell(self._announcer.wake(worker))
-        book.wake.clear()
-        tasks = book.grantable(self._announcer.sleepers) if book.grew else 0
-        self._tell(self._announcer.update(book.owners(), tasks, now, grew=book.grew))
-        book.grew = False
-
     def _revoke(self, leases: list[Lease]) -> None:
         """Tell the workers of leases that are over to stop; one that is not linked hears it when it links up."""
         by_worker: dict[NodeId, list[LeaseId]] = {}
@@ -174,15 +164,12 @@ class Queue:
     # -- links ----------------------------------------------------------------------------------------------------------
 
     def _link_up(self, link: ev.LinkUp) -> None:
-        worker = self._crew.join(link, self._book.leases.mark)
-        if worker.works:
-            self._announcer.join(link.peer)
-            self._tell(self._announcer.wake(link.peer))
+        self._tell(self._overflow.join(self._crew.join(link, self._book.leases.mark)))
 
     def _link_down(self, peer: NodeId) -> None:
         # Its leases run on until they expire: a cable pulled for half a minute costs nothing.
         self._crew.leave(peer)
-        self._announcer.leave(peer)
+        self._overflow.leave(peer)
 
     def _received(  # noqa: C901, PLR0912  one arm per message
         self, peer: NodeId, message: msg.CoreMessage, now: Mono
@@ -196,7 +183,7 @@ class Queue:
                 worker.profile = message.profile
                 self._crew.changed()
                 if worker.works:
-                    self._tell(self._announcer.wake(peer))
+                    self._tell(self._overflow.wake(worker))
             case msg.Holding():
                 self._holding(worker, message.leases, now)
             case msg.Request():
@@ -276,8 +263,7 @@ class Queue:
         worker.request = request
         if self._serve(worker, request, now):
             return
-        self._announcer.slept(peer)
-        counter, wide = self._announcer.counter, self._wide(worker, request)
+        counter, wide = self._overflow.slept(worker), self._wide(worker, request, now)
         self._send(peer, msg.Nothing(nonce=request.nonce, owner=request.owner, counter=counter, wide=wide))
         self._recall(worker, request, now)
 
@@ -287,23 +273,22 @@ class Queue:
         ahead = dict(request.ahead)
         held_max = msg.LEASES_MAX - self._book.leases.count(peer)
         for again in (False, True):
-            for job_id in list(self._book.lines.get(request.owner, ())):
-                job = self._book.jobs[job_id]
+            for job, left in self._overflow.jobs(worker, request.owner, now):
                 if not self._crew.able(job, worker) or not (job.tail.open if again else job.may_take(peer)):
                     continue
                 limit = room(job.ask.resources, request)
                 if not again and not self._book.held_back(job, peer):
-                    limit += max(0, ahead.get(job_id, 0))
-                limit = self._book.allowance(job, peer, min(limit, request.tasks_max, held_max), now)
+                    limit += max(0, ahead.get(job.id, 0))
+                limit = self._book.allowance(job, peer, min(limit, request.tasks_max, held_max, left), now)
                 if limit > 0 and self._grant(job, worker, request.nonce, limit, now, again=again):
+                    self._overflow.took(worker, now)
                     return True
         return False
 
-    def _wide(self, worker: Hand, request: msg.Request) -> tuple[int, int, int]:
+    def _wide(self, worker: Hand, request: msg.Request, now: Mono) -> tuple[int, int, int]:
         """Return what the first job that waits for more room than was offered needs, or zeros."""
         peer = worker.link.peer
-        for job_id in self._book.lines.get(request.owner, ()):
-            job = self._book.jobs[job_id]
+        for job, _ in self._overflow.jobs(worker, request.owner, now):
             wants = job.ask.resources
             waits = job.may_take(peer) and not self._book.held_back(job, peer) and self._crew.able(job, worker)
             if waits and room(wants, request) == 0 and request.cpus:
@@ -313,6 +298,8 @@ class Queue:
     def _recall(self, idle: Hand, request: msg.Request, now: Mono) -> None:
         """Ask the worker that holds most more than it can run for some of that: another one is idle and nothing waits."""
         if now < self._recall_at or not request.cpus or not len(self._book.leases):
+            return
+        if idle.far and not self._overflow.open:
             return
         fullest, most = self._crew.fullest(idle, self._book.leases)
         if fullest is not None:
@@ -462,13 +449,14 @@ class Queue:
         """Return the result that is being collected under a lease; None if there is none."""
         return None if (live := self._book.leases.get(lease)) is None else live.collecting
 
-    def workers(self, job: Job | None = None) -> list[WorkerSnapshot]:
-        """Return the linked peers that may work, as they stand with a job if one is given."""
+    def workers(self, job: Job | None = None, *, later: bool = False) -> list[WorkerSnapshot]:
+        """Return the linked peers that may work, as they stand with a job if one is given; ``later``: see ``Crew``."""
         book = self._book
         return self._crew.snapshots(
             book.leases,
             lambda each: book.jobs[each].ask.resources.cpus,
             lambda worker: job is not None and book.held_back(job, worker),
+            later=later,
         )
 
     def why(self, job_id: JobId, index: int | None, now: Mono) -> str | None:
@@ -477,11 +465,12 @@ class Queue:
         if job is None or (index is not None and not 0 <= index < job.manifest.tasks):
             return None
         task = None if index is None else self._book.task_snapshot(job, index)
-        return why(job.snapshot(), task, now, self.workers(job), job.trouble(), self._book.paused(job))
+        workers = self.workers(job, later=self._overflow.holds(job, now))
+        return why(job.snapshot(), task, now, workers, job.trouble(), self._book.paused(job))
 
     def check(self) -> None:
         """Assert the invariants; they hold between any two calls of ``handle``."""
         self._book.check()
-        self._announcer.check()
+        self._overflow.check()
         for worker in self._crew:
             assert len(worker.sent) <= MANIFESTS_MAX, "a link remembers too many manifests"

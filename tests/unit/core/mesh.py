@@ -35,7 +35,12 @@ class Member:
         self.certs = (f"certificate of {name}".encode(),)
 
     def link_up(
-        self, *, caps: tuple[str, ...] = ("submit", "work"), prekey: bytes | None = None, minor: int = 1
+        self,
+        *,
+        caps: tuple[str, ...] = ("submit", "work"),
+        prekey: bytes | None = None,
+        minor: int = 1,
+        path: tuple[NodeId, ...] = (),
     ) -> ev.LinkUp:
         return ev.LinkUp(
             peer=self.node,
@@ -47,6 +52,7 @@ class Member:
             prekey=self.prekey if prekey is None else prekey,
             address="192.0.2.1:9476",
             certs=self.certs,
+            path=path,
         )
 
 
@@ -128,11 +134,11 @@ class Bench:
     def says(self, member: Member, message: msg.CoreMessage, *, after: float = 0.0) -> list[fx.Effect]:
         return self.do(ev.Received(peer=member.node, message=message), after=after)
 
-    def join(self, member: Member, profile: Profile = PROFILE) -> None:
+    def join(self, member: Member, profile: Profile = PROFILE, path: tuple[NodeId, ...] = ()) -> list[fx.Effect]:
         """Link a worker up the way a worker does it."""
-        self.do(member.link_up())
-        self.says(member, msg.Holding())
-        self.says(member, msg.ProfileIs(profile=profile))
+        effects = self.do(member.link_up(path=path))
+        effects += self.says(member, msg.Holding())
+        return effects + self.says(member, msg.ProfileIs(profile=profile))
 
     def ask(self, member: Member, **fields) -> list[fx.Effect]:
         return self.says(member, self.request(**fields))
