@@ -114,7 +114,7 @@ class Play:
         self.nodes = nodes or scenario.nodes
         self.tasks = tasks or scenario.tasks
         self.world = World(seed)
-        self.checkers = Checkers()
+        self.checkers = self._judge()
         self.misfortune = Misfortune()
         self.jobs: dict[JobId, JobPlan] = {}
         rng = self.world.rng("play")
@@ -128,6 +128,10 @@ class Play:
         self.network.connect(self.hosts)
         self.nemesis = Nemesis(self.world, self.network, self.misfortune, self.hosts, faults)
         self._submissions(rng)
+
+    def _judge(self) -> Checkers:
+        """Return what looks at it."""
+        return Checkers()
 
     def _host(self, plan: Plan, root: prims.SigningKey, liars: float) -> Host:
         rng = self.world.rng(f"habits {plan.index}")
