@@ -256,8 +256,7 @@ class Generation:
         await self.pool.start()
         self.links.add_routes([*self.transfers.routes(), *self.invitations.routes()])
         await self.links.start()
-        host, _ = gate.parse_listen(app.listen)
-        app.listen = netinfo.join(host, self.links.port)
+        app.listen = netinfo.join(gate.parse_listen(app.listen)[0], self.links.port)
         self._group.create_task(self.driver.run(), name="driver")
         if settings.bridge.enabled and not app.bridging:
             reason = "its certificate does not let it be a bridge; see `p2pq doctor`"
@@ -297,6 +296,7 @@ class Generation:
             store=self.store,
             blobs=self.blobs,
             counters=app.telemetry.counters,
+            carried=self.transfers.counters,
             mono=app.mono,
             held=self.jobs.held,
             post_durable=self._post_durable,

@@ -21,7 +21,7 @@ from p2pq.wire.objects import (
     Name,
 )
 
-MINOR: Final = 3
+MINOR: Final = 4
 """The newest minor protocol version that this code speaks."""
 
 CHECKPOINTS_SINCE: Final = 2
@@ -33,6 +33,8 @@ HOPS_MAX: Final = 3
 """Bridges between two nodes at most."""
 REACH_MAX: Final = 256
 """Nodes named in one ``Reach``."""
+NEAR_MAX: Final = 64
+"""Neighbours named by who fetches blobs."""
 
 MESSAGE_BYTES_MAX: Final = 8 << 20
 INLINE_BYTES_MAX: Final = 256 << 10
@@ -285,6 +287,10 @@ Source = Annotated[bytes, Meta(max_length=32)]
 """Since minor 3. Empty, or the node (32 bytes) from which the holder, a bridge, gets the blobs first if it lacks them."""
 Sizes = Annotated[tuple[Annotated[int, Meta(ge=1, le=BLOB_BYTES_MAX)], ...], Meta(max_length=ITEMS_MAX)]
 """Since minor 3, with a source: the size of each blob, in bytes of ciphertext."""
+Near = Annotated[tuple[Bytes32, ...], Meta(max_length=NEAR_MAX)]
+"""Since minor 4: nodes that the fetcher is directly linked to and would ask first. An older holder gives the blobs itself."""
+Hints = Annotated[tuple[Annotated[int, Meta(ge=0, le=NEAR_MAX)], ...], Meta(max_length=ITEMS_MAX)]
+"""Since minor 4, one per blob: which of ``near``, counted from 1, has it or will soon; 0: none. Only in answer to ``near``."""
 
 
 class BlobWant(_Message, frozen=True, kw_only=True, tag="bw"):
@@ -294,13 +300,18 @@ class BlobWant(_Message, frozen=True, kw_only=True, tag="bw"):
     blobs: Annotated[tuple[Bytes32, ...], Meta(max_length=ITEMS_MAX)]
     source: Source = b""
     sizes: Sizes = ()
+    near: Near = ()
+    soon: bool = False
+    """Since minor 4: the holder is a neighbour that was named to have them. It waits for those that it is getting itself, and
+    says meanwhile, by answers that name no blob, that it does."""
 
 
 class BlobTickets(_Message, frozen=True, kw_only=True, tag="bt"):
-    """Holder to fetcher: one ticket per blob, in order; empty where it has no such blob."""
+    """Holder to fetcher: one ticket per blob, in order; empty where it has no such blob, or names who has."""
 
     req: Count
     tickets: Annotated[tuple[Annotated[bytes, Meta(max_length=32)], ...], Meta(max_length=ITEMS_MAX)]
+    hints: Hints = ()
 
 
 class BlobPush(_Message, frozen=True, kw_only=True, tag="bp"):
@@ -311,13 +322,17 @@ class BlobPush(_Message, frozen=True, kw_only=True, tag="bp"):
     tickets: Annotated[tuple[Bytes32, ...], Meta(max_length=ITEMS_MAX)]
     source: Source = b""
     sizes: Sizes = ()
+    near: Near = ()
+    soon: bool = False
+    """As in BlobWant."""
 
 
 class BlobGone(_Message, frozen=True, kw_only=True, tag="bg"):
-    """Holder to fetcher, in answer to BlobPush: these blobs I do not have or could not send."""
+    """Holder to fetcher, in answer to BlobPush: these blobs I do not have or could not send, or I name who has them."""
 
     req: Count
     blobs: Annotated[tuple[Bytes32, ...], Meta(max_length=ITEMS_MAX)]
+    hints: Hints = ()
 
 
 class LogWant(_Message, frozen=True, kw_only=True, tag="lw"):

@@ -182,4 +182,14 @@ MUTANTS = (
            "effects leave in the order in which they were decided", "tests/unit/daemon/test_driver.py"),
     Mutant("release-before-durable", "p2pq/daemon/driver.py", "    return turn.durable is None or turn.durable.done()\n",
            "    return True\n", "nobody is told of what is not durable", "tests/unit/daemon/test_driver.py"),
+    # -- neighbours
+    Mutant("send-away-again", "p2pq/daemon/neighbours.py", "        if asker in named:\n            return None\n", "",
+           "whoever comes back to a holder is served", "tests/unit/daemon/test_neighbours.py"),
+    Mutant("silent-while-waiting", "p2pq/daemon/transfer.py", "                    still()\n", "",
+           "nobody is given up who waits for a slow holder", "tests/unit/daemon/test_neighbours.py"),
+    Mutant("trust-a-liar", "p2pq/daemon/blobhttp.py", "            self._lied(peer)\n", "",
+           "who sent other bytes is not asked again soon", "tests/unit/daemon/test_blobhttp.py"),
+    Mutant("favours-without-limit", "p2pq/daemon/blobhttp.py", "return self._uploads if near else nullcontext()",
+           "return nullcontext()", "what goes to neighbours leaves the machine to its owner",
+           "tests/unit/daemon/test_blobhttp.py"),
 )  # fmt: skip
