@@ -7,7 +7,7 @@ the other side PUTs. Bytes are ciphertext, and each blob is checked against its 
 Where bridges carry the link, the nearest one is asked instead, and told who has the blobs: it gets them first, in the same
 way, unless its store has them. So a blob crosses it once, however many want it, and it keeps what it cannot read.
 
-What many want is had from neighbours (docs/adr/0210): the fetcher says to whom it is linked; the holder names, for a blob that
+What many want is had from neighbours (docs/adr/0211): the fetcher says to whom it is linked; the holder names, for a blob that
 one of those has asked for before, that one. It is asked, and whatever does not come from it is asked of the holder again.
 """
 
