@@ -1,17 +1,16 @@
-# `make demo` shows it, `make test` proves it, `make check` is for developers between edits (`make lint`: without its tests).
-# `make test PYTHON=/usr/bin/python3` chooses the interpreter; PYTEST_ADDOPTS adds options of pytest.
+# Three targets: `make demo` shows it, `make test` proves it, `make check` is for developers between edits.
+# `make test PYTHON=/usr/bin/python3` chooses the interpreter; PYTEST_ADDOPTS adds options of pytest; `make check TESTS=no` only lints.
 # The environment is .venv, re-made when pyproject.toml changes; elsewhere if .venv cannot be ours (tests/venv.sh).
 
 PYTHON ?= python3
 export PYTHON
 
-.PHONY: help demo test check lint
+.PHONY: help demo test check
 
 help:
 	@echo "make demo    install into .venv, run examples/pi on a node of its own, show the results"
 	@echo "make test    the whole test suite"
 	@echo "make check   lint, types, import contracts and the fast tests; about a minute"
-	@echo "make lint    the same without tests"
 
 demo:
 	@venv=$$(sh tests/venv.sh run) && sh examples/demo.sh "$$venv"
@@ -21,6 +20,3 @@ test:
 
 check:
 	@venv=$$(sh tests/venv.sh dev) && sh tests/check.sh "$$venv"
-
-lint:
-	@venv=$$(sh tests/venv.sh dev) && sh tests/check.sh "$$venv" no-tests
