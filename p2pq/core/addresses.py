@@ -1,6 +1,6 @@
 """Where others may listen, and when to try: every address on its own, with a pause that doubles."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from random import Random
 from typing import Final
 
@@ -70,6 +70,21 @@ class Addresses:
     def get(self, address: str) -> Address | None:
         """Return what is known of a place."""
         return self._known.get(address)
+
+    def absent(self, me: NodeId, linked: Container[NodeId]) -> Iterator[tuple[NodeId | None, str]]:
+        """Go through who may be somewhere and is not linked, each node once with its first place."""
+        told: dict[NodeId, None] = {}
+        for place in self:
+            if place.node is None or not (place.node == me or place.node in linked or place.node in told):
+                if place.node is not None:
+                    told[place.node] = None
+                yield place.node, place.address
+
+    def look(self, node: NodeId | None, address: str) -> tuple[tuple[str, ...], str, bool]:
+        """Return the places of a node, or that one place; why the last dial failed, if it did; whether one is in flight."""
+        places = (address,) if node is None else self.of(node)
+        reasons = (place.reason for place in map(self._known.get, places) if place is not None and place.reason)
+        return places, next(reasons, ""), any(map(self.flying, places))
 
     def flying(self, address: str) -> bool:
         """Tell whether a dial to that place is in flight."""
@@ -150,15 +165,21 @@ class Addresses:
             place.failures, place.reason = 0, ""
 
     def retry(
-        self, node: NodeId, now: Mono, *, soon: bool = True, which: Callable[[str], bool] = lambda _: True
+        self,
+        node: NodeId,
+        now: Mono,
+        *,
+        soon: bool = True,
+        which: Callable[[str], bool] = lambda _: True,
+        later_s: Callable[[str], float] = lambda _: 0.0,
     ) -> None:
         """Dial that node again: its link is gone. Not ``soon``: it said goodbye, and may be away for long.
 
-        ``which`` tells which of its places to dial.
+        ``which`` tells which of its places to dial, ``later_s`` how long those wait for the better ones.
         """
         for address in self.of(node):
             if which(address) and not self.flying(address):
-                self._due.set(address, Mono(now + self._pause_s(0 if soon else 16)))
+                self._due.set(address, Mono(now + self._pause_s(0 if soon else 16) + later_s(address)))
 
     def failed(self, address: str, reason: str, now: Mono, *, dial: bool) -> Address | None:
         """Note that a dial failed and when to try again; return the place, None if it is unknown.

@@ -1,5 +1,7 @@
 """Everything that can happen to a node. Events are values: they can be written down and fed again."""
 
+from typing import Final
+
 import msgspec
 
 from p2pq.core.records import Intervals, RestoredJob
@@ -65,8 +67,26 @@ class LinkUp(_Event, frozen=True, kw_only=True):
     """By which it was let in, leaf first; none where that is this very node."""
 
 
+# Reasons of LinkDown that the core judges bridges by; all but the first may have honest causes.
+ALTERED: Final = "altered"
+"""On a link that bridges carry came what is not the next record of the peer: changed, repeated, swapped, cut short or made up."""
+CUT: Final = "cut"
+SILENT: Final = "silent"
+SLOW: Final = "too-slow"
+
+# The same of DialFailed.
+OTHER_NODE: Final = "other-node"
+"""A bridge leads to another member than it was asked for."""
+NO_ANSWER: Final = "no-answer"
+NO_WAY: Final = "no-way"
+
+# Reasons of Misserved.
+OTHER_BYTES: Final = "other-bytes"
+NO_BLOBS: Final = "no-blobs"
+
+
 class LinkDown(_Event, frozen=True, kw_only=True):
-    """The link to that peer is gone."""
+    """The link to that peer is gone. ``reason`` is a word: one of the above, or whatever the transport or the peer says."""
 
     peer: NodeId
     reason: str = ""
@@ -78,6 +98,13 @@ class DialFailed(_Event, frozen=True, kw_only=True):
     address: str
     reason: str
     node: NodeId | None = None
+
+
+class Misserved(_Event, frozen=True, kw_only=True):
+    """A linked peer gave something else than the blob that was asked for; or, as a bridge, nothing where another one had it."""
+
+    peer: NodeId
+    reason: str
 
 
 class Received(_Event, frozen=True, kw_only=True):
@@ -253,6 +280,7 @@ Event = (
     | LinkUp
     | LinkDown
     | DialFailed
+    | Misserved
     | Received
     | Submitted
     | CancelAsked

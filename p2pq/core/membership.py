@@ -13,9 +13,10 @@ from p2pq.core.bans import Bans, Subject, Word, row_of, subject_of
 from p2pq.core.effects import Dial, Drop, Effect, Emit, Hangup, Record, Send
 from p2pq.core.identity import Identity
 from p2pq.core.meshkeys import MeshKeys
-from p2pq.core.peers import Peer, State, refusal, shown
-from p2pq.core.reaching import Reaching, is_via, via_address
+from p2pq.core.peers import Peer, State, refusal, shown, shown_linked
+from p2pq.core.reaching import Reaching, is_via, parse_via, via_address
 from p2pq.core.records import MeshKeysKept, PeerSeen, Restored
+from p2pq.core.suspects import Suspects
 from p2pq.errors import Reject
 from p2pq.model.ids import Mono, NodeId, Wall
 from p2pq.model.notice import LinksFull, MeshKeyRotated, OwnerBanned, PeerBanned, PeerDown, PeerRefused, PeerUp
@@ -66,6 +67,7 @@ class Membership:
         """Of those remembered who were linked in this life."""
         self._addresses = Addresses(rng)
         self._reaching = Reaching(identity.node, bridging=bridging)
+        self._suspects = Suspects(self._reaching)
         self._full = False
         self._leaving: dict[NodeId, None] = {}
         self._compared: dict[tuple[NodeId, str], Mono] = {}
@@ -105,42 +107,16 @@ class Membership:
 
     def peers(self) -> tuple[Peer, ...]:
         """Return everyone linked, then remembered, then mere addresses."""
-        peers = [
-            Peer(
-                id=link.peer,
-                name=link.name,
-                owner=link.owner,
-                address="" if link.path else link.address,
-                path=link.path,
-                state="up",
-                boot=link.boot,
-                caps=link.caps,
-            )
-            for link in self._links.values()
-        ]
-        shown = dict.fromkeys(self._links)
-        for place in self._addresses:
-            if place.node == self._identity.node or (place.node is not None and place.node in shown):
-                continue
-            if place.node is not None:
-                shown[place.node] = None
-            peers.append(self._absent(place.node, place.address))
-        return tuple(peers)
+        linked = [shown_linked(link, self._suspects.why(link.peer)) for link in self._links.values()]
+        absent = self._addresses.absent(self._identity.node, self._links)
+        return (*linked, *(self._absent(*each) for each in absent))
 
     def _absent(self, node: NodeId | None, address: str) -> Peer:
         seen = None if node is None else self._remembered.get(node)
-        places = (address,) if node is None else self._addresses.of(node)
-        state: State = "down"
-        reason = ""
-        for each in places:
-            place = self._addresses.get(each)
-            if place is not None and place.reason:
-                state, reason = ("refused" if refusal(place.reason) else "down"), place.reason
-                break
+        places, reason, dialling = self._addresses.look(node, address)
+        state: State = "connecting" if dialling else "refused" if refusal(reason) else "down"
         if node is not None and self.banned(node):
             state, reason = "refused", trust.BANNED
-        elif any(self._addresses.flying(each) for each in places):
-            state = "connecting"
         return Peer(
             id=node,
             name="" if seen is None else seen.name,
@@ -153,6 +129,7 @@ class Membership:
     def handle(self, event: ev.Event, now: Mono) -> list[Effect]:  # noqa: C901, PLR0912  one arm per event
         """Take in the event, then dial whom it is time to dial."""
         out: list[Effect] = []
+        self._suspects.forgive(now)
         match event:
             case ev.AddressSeen(addresses=addresses, source=source, node=node):
                 self._hint(addresses, node, now, kept=source in {"config", "memory"})
@@ -162,6 +139,11 @@ class Membership:
                 self._link_down(peer, reason, now, out)
             case ev.DialFailed():
                 self._dial_failed(event, now, out)
+            case ev.Misserved(peer=peer, reason=reason):
+                if peer in self._links and "bridge" in self._links[peer].caps:
+                    out.extend(self._suspects.suspect((peer,), reason, now))
+                else:
+                    out.append(Drop(peer=peer, reason=reason))
             case ev.Received(peer=peer, message=message):
                 if peer not in self._links:
                     out.append(Drop(peer=peer, reason="not linked"))
@@ -274,6 +256,7 @@ class Membership:
             places = tuple(dict.fromkeys((*places, *seen.addresses)))[:PLACES_MAX]
         self._remember(PeerSeen(node=peer, name=event.name, addresses=places), out)
         self._owners[peer] = event.owner
+        out.extend(self._suspects.reached(event, now))
         out.append(Emit(notice=PeerUp(peer=peer, name=event.name, address=shown(event.address), path=event.path)))
         told = tuple(
             (other, others)
@@ -296,10 +279,21 @@ class Membership:
         for node in new:
             if self._identity.node < node:
                 wanted = not (node in self._links or self.banned(node))
-                at = Mono(now + VIA_AFTER_S) if self._addresses.of(node) else now
-                self._addresses.add((via_address(peer, node),), node, at, kept=True, dial=wanted)
+                way = via_address(peer, node)
+                at = Mono(now + max(VIA_AFTER_S if self._addresses.of(node) else 0.0, self._later_s(way)))
+                self._addresses.add((way,), node, at, kept=True, dial=wanted)
+
+    def _later_s(self, address: str) -> float:
+        """Return how long a place waits to be dialled for better ways to its node."""
+        return VIA_AFTER_S * self._suspects.behind(*parse_via(address)) if is_via(address) else 0.0
+
+    def ways(self, node: NodeId) -> tuple[NodeId, ...]:
+        """Return the bridges that lead to a node, the best first; of equal ones that which carries its link."""
+        link = self._links.get(node)
+        return self._suspects.ways(node, link.path[:1] if link is not None else ())
 
     def _no_way(self, bridge: NodeId, nodes: list[NodeId]) -> None:
+        self._suspects.excuse(bridge, nodes)
         for node in nodes:
             self._addresses.forget(via_address(bridge, node))
 
@@ -329,13 +323,14 @@ class Membership:
         self._no_way(peer, self._reaching.leave(peer))
         out.extend(Send(peer=to, message=reach) for to, reach in self._reaching.link_down(gone, self._links))
         out.append(Emit(notice=PeerDown(peer=peer, reason=reason)))
+        out.extend(self._suspects.ended(gone, reason, now))
         for what in ("heads", "bans"):
             self._compared.pop((peer, what), None)
         left = peer in self._leaving
         self._leaving.pop(peer, None)
         # Who said goodbye usually dials us when it is back. It may not be able to: not everybody accepts connections.
         if not self.banned(peer):
-            self._addresses.retry(peer, now, soon=not left)
+            self._addresses.retry(peer, now, soon=not left, later_s=self._later_s)
 
     def _dial_failed(self, event: ev.DialFailed, now: Mono, out: list[Effect]) -> None:
         before = self._addresses.get(event.address)
@@ -344,6 +339,8 @@ class Membership:
         place = self._addresses.failed(event.address, event.reason, now, dial=wanted)
         if place is not None and refusal(event.reason) and event.reason != reason:
             out.append(Emit(notice=PeerRefused(address=shown(event.address), reason=event.reason, peer=event.node)))
+        if place is not None and is_via(event.address):
+            out.extend(self._suspects.failed(*parse_via(event.address), event.reason, place.failures, now))
         if event.reason == "self":
             self._addresses.forget(event.address)
 
@@ -485,6 +482,7 @@ class Membership:
     def check(self) -> None:
         """Assert the bounds, and that nobody is linked who is out for good."""
         self._addresses.check()
+        self._suspects.check()
         self.bans.check()
         self.mesh_keys.check()
         assert len(self._links) <= self._links_max, "too many links"

@@ -188,7 +188,7 @@ class Node:
                 turn.take([Emit(notice=NodeWoke(slept_s=event.slept_s, counted=event.counted))])
                 for machine in (self._membership, self._queue, self._worker):
                     turn.take(machine.handle(event, now))
-            case ev.AddressSeen() | ev.DialFailed() | ev.MeshKeyAsked():
+            case ev.AddressSeen() | ev.DialFailed() | ev.Misserved() | ev.MeshKeyAsked():
                 turn.take(self._membership.handle(event, now))
             case ev.BanAsked() | ev.OwnerBanAsked():
                 self._judge(turn, event, now)
@@ -379,6 +379,10 @@ class Node:
     def path(self, bridge: NodeId, node: NodeId) -> tuple[NodeId, ...]:
         """Return the bridges of a link to ``node`` that ``bridge`` carries, the nearest first."""
         return self._membership.path(bridge, node)
+
+    def ways(self, node: NodeId) -> tuple[NodeId, ...]:
+        """Return the nearest bridges of the ways to a node, the best first."""
+        return self._membership.ways(node)
 
     def jobs(self) -> list[JobSnapshot]:
         """Return the jobs submitted here that have not ended."""

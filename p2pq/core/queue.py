@@ -97,6 +97,7 @@ class Queue:
                 ev.Woke()
                 | ev.AddressSeen()
                 | ev.DialFailed()
+                | ev.Misserved()
                 | ev.Started()
                 | ev.Exited()
                 | ev.Faulted()

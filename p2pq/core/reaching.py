@@ -57,6 +57,10 @@ class Reaching:
         further = self._ways.get(bridge, {}).get(node)
         return None if further is None else (bridge, *further)
 
+    def bridges(self, node: NodeId) -> list[NodeId]:
+        """Return the bridges that say that they lead to a node."""
+        return [bridge for bridge, ways in self._ways.items() if node in ways]
+
     def heard(self, bridge: NodeId, message: Reach) -> tuple[list[NodeId], list[NodeId]]:
         """Take in what a bridge says; return whom it leads to now, and whom no longer."""
         ways, heard = self._ways.setdefault(bridge, {}), self._heard.setdefault(bridge, {})

@@ -167,6 +167,7 @@ class Worker:
                 | ev.Woke()
                 | ev.AddressSeen()
                 | ev.DialFailed()
+                | ev.Misserved()
                 | ev.Submitted()
                 | ev.RetryAsked()
                 | ev.CancelAsked()

@@ -130,8 +130,8 @@ class Asks:
         if given is None:
             return ()
         for (blob, size), token in zip(batch.items(), given.tickets, strict=False):
-            if token:
-                await self._http.get(peer, f"{link.url}{token.hex()}", (blob, size), near=terms.soon)
+            if token and not await self._http.get(peer, f"{link.url}{token.hex()}", (blob, size), near=terms.soon):
+                break  # a peer that lets each request wait must not keep this node from asking another
         return given.hints
 
     async def _await_push(self, peer: NodeId, link: PeerLink, batch: dict[bytes, int], terms: Terms) -> Sequence[int]:

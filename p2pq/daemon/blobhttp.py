@@ -18,6 +18,7 @@ from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.tickets import Ticket, Tickets
 from p2pq.errors import Reject, StorageError
 from p2pq.model.ids import NodeId
+from p2pq.wire.tree import CHUNK
 
 CONNECT_S: Final = 10.0
 BODY_S: Final = 120.0
@@ -95,8 +96,10 @@ class BlobHttp:
         path = PATH + "{token:[0-9a-f]{64}}"
         return [web.get(path, self._on_get, allow_head=False), web.put(path, self._on_put)]
 
-    async def get(self, peer: NodeId, url: str, ref: tuple[bytes, int], *, near: bool = False) -> None:
+    async def get(self, peer: NodeId, url: str, ref: tuple[bytes, int], *, near: bool = False) -> bool:
         """GET one blob; a failure of the peer or the network leaves it missing.
+
+        Return whether the peer is worth another request at once: not where it lied, or took BODY_S and brought nothing.
 
         Args:
             peer: who shall have it.
@@ -112,12 +115,18 @@ class BlobHttp:
             async with self._session.get(
                 url, allow_redirects=False, headers={"Accept-Encoding": "identity"}
             ) as response:
-                if response.status != web.HTTPOk.status_code or response.content_length != size:
-                    return
+                if response.status != web.HTTPOk.status_code:
+                    return True
+                if _is_none(response.content_length):
+                    self._lied(peer)
+                    return False
+                if response.content_length != size:
+                    return True
                 data = await response.content.readexactly(size)
             await self._keep(peer, blob, data, near=near)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, asyncio.IncompleteReadError, Reject):
-            return
+            return False
+        return True
 
     async def put(self, url: str, blob: bytes, *, near: bool = False) -> bool:
         """PUT one blob; return whether it was taken. One for a neighbour (``near``) waits for its turn."""
@@ -152,6 +161,8 @@ class BlobHttp:
     async def _on_put(self, request: web.Request) -> web.StreamResponse:
         token, ticket = self._admit(request, put=True)
         try:
+            if _is_none(request.content_length):
+                self._lied(ticket.peer)
             if request.content_length != ticket.size or "Content-Encoding" in request.headers:
                 raise web.HTTPBadRequest
             async with asyncio.timeout(BODY_S), self._bodies:
@@ -190,6 +201,11 @@ class BlobHttp:
 
     def _sent(self, size: int, *, near: bool) -> None:
         self.counters["to-neighbours-bytes" if near else "to-fetchers-bytes"] += size
+
+
+def _is_none(length: int | None) -> bool:
+    """Tell whether something so long cannot be a blob; what is shorter may be one, and the size that was asked for wrong."""
+    return length is None or length > CHUNK
 
 
 async def _pieces(data: bytes) -> AsyncIterator[memoryview]:

@@ -6,10 +6,11 @@ from typing import Final
 
 import aiohttp
 
+from p2pq.core import events
 from p2pq.wire import session
 
 # Reasons of DialFailed besides those of wire.session.
-NO_ANSWER: Final = "no-answer"
+NO_ANSWER: Final = events.NO_ANSWER
 CONNECTION_REFUSED: Final = "connection-refused"
 UNREACHABLE: Final = "unreachable"
 UNKNOWN_HOST: Final = "unknown-host"
@@ -19,8 +20,8 @@ VERSION: Final = "version"
 ALREADY: Final = "already-linked"
 FULL: Final = "links-full"
 BAD_ADDRESS: Final = "bad-address"
-NO_WAY: Final = "no-way"
-OTHER_NODE: Final = "other-node"
+NO_WAY: Final = events.NO_WAY
+OTHER_NODE: Final = events.OTHER_NODE
 
 SENTENCES: Final[dict[str, str]] = {
     NO_ANSWER: "Nothing answered in time: the machine is off, or a firewall drops the port.",

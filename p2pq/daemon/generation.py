@@ -38,7 +38,7 @@ from p2pq.daemon.selftest import IsolationReport
 from p2pq.daemon.store import Store
 from p2pq.daemon.submission import Author
 from p2pq.daemon.telemetry import Telemetry
-from p2pq.daemon.transfer import Transfers
+from p2pq.daemon.transfer import Bridges, Transfers
 from p2pq.errors import LinkError, LocalProtocolError, Reject, StorageError
 from p2pq.model.config import Settings
 from p2pq.model.ids import Mono, NodeId, Wall, short, to_text
@@ -179,9 +179,8 @@ class Generation:
         self.scheduler = Scheduler(self.node, me=keys.node, name=keys.cert.name, mono=app.mono)
         for peer in restored.peers:
             self.scheduler.remember(peer.node, peer.name)
-        self.transfers = Transfers(
-            self.blobs, self.links.http, self._say, tasks=group, clock=app.mono, bridging=app.bridging
-        )
+        bridges = Bridges(serves=app.bridging, ways=self.node.ways, post=self._post)
+        self.transfers = Transfers(self.blobs, self.links.http, self._say, tasks=group, clock=app.mono, bridges=bridges)
         self.discovery: Discovery | None = None
         self.invitations = Invitations(
             keys,

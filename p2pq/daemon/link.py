@@ -9,11 +9,12 @@ import re
 import socket
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import aiohttp
 
+from p2pq.core import events
 from p2pq.errors import LocalProtocolError, Reject
 from p2pq.model.ids import NodeId
 from p2pq.wire import codec, frames
@@ -33,9 +34,10 @@ from p2pq.wire.session import (
 
 # Why a link ended; a peer's own farewell is quoted after BYE.
 BYE: Final = "bye"
-CUT: Final = "cut"
-SILENT: Final = "silent"
-SLOW: Final = "too-slow"
+CUT: Final = events.CUT
+SILENT: Final = events.SILENT
+SLOW: Final = events.SLOW
+ALTERED: Final = events.ALTERED
 BROKE_PROTOCOL: Final = "broke-protocol"
 REPLACED: Final = "replaced"
 LEAVING: Final = "leaving"
@@ -64,9 +66,17 @@ class LinkLimits:
     keep_s: float = 5.0
     """How often links are looked after."""
 
+    def over_bridges(self) -> "LinkLimits":
+        """Return those of a link that bridges carry: one that drops all it is given is found out while leases still stand."""
+        return replace(self, ping_s=min(self.ping_s, 5.0), silence_s=min(self.silence_s, 20.0))
+
 
 class SaidByPeer(HandshakeRefused):
     """The other side refused us, after the handshake, with a word of its own."""
+
+
+class NotOpened(Reject):
+    """A record is not the next one that the peer sent."""
 
 
 class Stream(Protocol):
@@ -103,7 +113,7 @@ class Link:
         """Take over a stream whose handshake is complete."""
         self._stream = stream
         self._channel = channel
-        self._limits = limits
+        self.limits = limits.over_bridges() if path else limits
         self._decoder = frames.Decoder(size_max=MESSAGE_BYTES_MAX)
         self._loop = asyncio.get_running_loop()
         self._outbox: deque[bytes] = deque()
@@ -149,7 +159,7 @@ class Link:
             raise LocalProtocolError(f"{type(message).__name__} to a peer of minor version {self.info.minor}")
         pieces = frames.encode(codec.encode(message), size_max=MESSAGE_BYTES_MAX)
         self.pending_bytes += sum(map(len, pieces))
-        if self.pending_bytes > self._limits.outbox_bytes:
+        if self.pending_bytes > self.limits.outbox_bytes:
             self.abort(SLOW)
             return
         self._outbox.extend(pieces)
@@ -193,7 +203,7 @@ class Link:
 
     def woke(self) -> None:
         """This node slept: the link is dead unless it brings something soon."""
-        self.heard_at = self._loop.time() + self._limits.woke_s - self._limits.silence_s
+        self.heard_at = self._loop.time() + self.limits.woke_s - self.limits.silence_s
         self.ping()
 
     def abort(self, reason: str) -> None:
@@ -217,7 +227,7 @@ class Link:
 
     async def _hang_up(self) -> None:
         try:
-            async with asyncio.timeout(self._limits.close_s):
+            async with asyncio.timeout(self.limits.close_s):
                 await self._stream.close()
         except TimeoutError:
             # It takes nothing any more; what is buffered for it must not keep the connection alive.
@@ -231,7 +241,11 @@ class Link:
         """
         self.heard_at = self._loop.time()
         messages: list[Message] = []
-        for raw in self._decoder.feed(self._channel.decrypt(record)):
+        try:
+            plaintext = self._channel.decrypt(record)
+        except Reject as error:
+            raise NotOpened(error.reason) from error
+        for raw in self._decoder.feed(plaintext):
             try:
                 messages.append(codec.decode_lenient(raw, Message, size_max=MESSAGE_BYTES_MAX))
             except Reject:
@@ -250,10 +264,13 @@ class Link:
             got = await self._stream.receive()
             if got.type is not aiohttp.WSMsgType.BINARY:
                 broke = got.type not in ENDS and not isinstance(got.data, OSError | aiohttp.ClientError)
-                self.abort(BROKE_PROTOCOL if broke else CUT)
+                self.abort(self._meddled if broke else CUT)
                 return
             try:
                 messages = self.take(got.data)
+            except NotOpened:
+                self.abort(self._meddled)
+                return
             except Reject:
                 self.abort(BROKE_PROTOCOL)
                 return
@@ -263,6 +280,11 @@ class Link:
             if self.farewell is not None:
                 self.abort(BYE)
                 return
+
+    @property
+    def _meddled(self) -> str:
+        """Whose doing it is that what came is no record of the peer's: the bridge's, if there is one."""
+        return ALTERED if self.path else BROKE_PROTOCOL
 
     async def _write(self) -> None:
         while True:

@@ -27,7 +27,7 @@ from p2pq.daemon.refusals import AlreadyLinked, GaveUp, OtherNode, Refusals
 from p2pq.daemon.relays import Relays
 from p2pq.daemon.renewal import Renewals
 from p2pq.errors import LinkError
-from p2pq.model.ids import NodeId, Wall
+from p2pq.model.ids import NodeId, Wall, short
 from p2pq.model.notice import Notice
 from p2pq.wire import messages as msg
 from p2pq.wire import session, trust
@@ -37,7 +37,6 @@ LINK_PATH: Final = "/p2pq/1/link"
 RENEW_CHECK_S: Final = 3600.0
 FALL_BACK_S: Final = 0.5
 """Between two mesh keys tried at one address: as often as the gate there lets one address in (``GateLimits``)."""
-
 
 _CORE: Final = frozenset(get_args(msg.CoreMessage))
 
@@ -251,12 +250,13 @@ class Links:
     ) -> None:
         """Shake hands with who dialled, and carry the link; with nobody else than ``node`` where one is named."""
         responder = session.Responder(self._local(), self._mesh(), self._entropy)
+        source = f"bridge {short(path[0])}" if path else ip
         try:
             # The gate's own clock has stopped where a member is linked from this address.
             async with asyncio.timeout(self._limits.handshake_s):
                 accepted = await self._receive_hello(stream, responder, ip, path, node)
         except TimeoutError:
-            self._refusals.add(ip, gate.TOO_SLOW)
+            self._refusals.add(source, gate.TOO_SLOW)
             link.cut(stream)
             return
         except GaveUp as left:
@@ -264,7 +264,7 @@ class Links:
             link.cut(stream)
             return
         except HandshakeRefused as refusal:
-            self._refusals.add(ip, refusal.reason, responder.peer.node if responder.peer else None)
+            self._refusals.add(source, refusal.reason, responder.peer.node if responder.peer else None)
             for record in refusal.farewell:
                 await link.try_send(stream, record)
             if refusal.farewell:
@@ -423,10 +423,9 @@ class Links:
         if self._links.get(ended.peer) is not ended:
             return
         del self._links[ended.peer]
-        reason = ended.reason or link.CUT
-        if ended.farewell:
-            reason = f"{link.BYE}: {ended.farewell}"
-        self.counters[ended.reason or link.CUT] += 1
+        word = ended.reason or link.CUT
+        reason = f"{link.BYE}: {ended.farewell}" if ended.farewell else word
+        self.counters[word] += 1
         self._post(LinkDown(peer=ended.peer, reason=reason))
 
     def _deliver(self, heard: Link, message: msg.Message) -> None:
@@ -442,9 +441,9 @@ class Links:
                 if message.number == heard.ping_number:
                     heard.rtt = self._loop.time() - heard.pinged_at
             case msg.RenewWant():
-                self._count(self._renewals.answer(heard, message), heard)
+                self.refuse(heard.peer, self._renewals.answer(heard, message))
             case msg.Renewed():
-                self._count(self._renewals.keep(message), heard)
+                self.refuse(heard.peer, self._renewals.keep(message))
             case msg.RelayWant() | msg.RelayOffer() | msg.RelayRefused():
                 self.relays.handle(heard.peer, message)
             case _:
@@ -457,12 +456,12 @@ class Links:
 
     async def _look_after(self) -> None:
         """Ping, and end links that bring or take nothing."""
-        limits = self._limits
         asked = self._loop.time()
         while True:
-            await asyncio.sleep(limits.keep_s)
+            await asyncio.sleep(self._limits.keep_s)
             now = self._loop.time()
             for each in list(self._links.values()):
+                limits = each.limits
                 if each.writing_since is not None and now - each.writing_since > limits.write_s:
                     self._abort(each, link.SLOW)
                 elif now - each.heard_at > limits.silence_s:
@@ -489,9 +488,10 @@ class Links:
     def _is_linked_ip(self, ip: str) -> bool:
         return any(each.remote_ip == ip for each in self._links.values())
 
-    def _count(self, reason: str | None, peer: Link) -> None:
+    def refuse(self, peer: NodeId, reason: str | None) -> None:
+        """Count, and tell of, what a peer must not say; nothing where there is no reason."""
         if reason is not None:
-            self._refusals.add(peer.remote_ip, reason, peer.peer)
+            self._refusals.add(self.remote_ip(peer), reason, peer)
 
     def spawn(self, work: Coroutine[None, None, None], name: str) -> None:
         """Run something for as long as the links are open."""

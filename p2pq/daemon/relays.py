@@ -61,6 +61,9 @@ class Neighbours(Protocol):
     def info(self, peer: NodeId) -> PeerInfo | None:
         """Who that is, if linked."""
 
+    def refuse(self, peer: NodeId, reason: str | None) -> None:
+        """Count, and tell of, what a peer must not say."""
+
     def link_path(self, peer: NodeId) -> tuple[NodeId, ...]:
         """The bridges that carry the link to that peer."""
 
@@ -268,7 +271,7 @@ class Relays:
                     self._offered[peer] += 1
                     self._neighbours.spawn(self._be_met(peer, message), "link relayed")
                 else:
-                    self._neighbours.counters["relay-offer-dropped"] += 1
+                    self._neighbours.refuse(peer, "relay-offer-dropped")
             case RelayWant():
                 reason = self._why_not(peer, message)
                 if reason:

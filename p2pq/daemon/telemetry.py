@@ -224,6 +224,15 @@ def _told(notice: Notice) -> _Told:  # noqa: C901, PLR0911, PLR0912  one arm per
                 address=notice.address,
                 reason=notice.reason,
             )
+        case n.BridgeSuspected():
+            return _Told(
+                logging.WARNING,
+                "bridge.suspected",
+                (notice.bridge, notice.reason),
+                bridge=notice.bridge,
+                reason=notice.reason,
+                peer=notice.peer,
+            )
         case n.LinksFull():
             return _Told(logging.WARNING, "links.full", "links", links_max=notice.links_max)
         case n.PeerBanned():

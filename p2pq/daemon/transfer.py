@@ -23,6 +23,7 @@ from typing import Final
 import aiohttp
 from aiohttp import web
 
+from p2pq.core.events import NO_BLOBS, OTHER_BYTES, Misserved
 from p2pq.daemon.blobasks import FAR_ANSWER_S, Asks, BlobMessage, PeerLink, Terms
 from p2pq.daemon.blobhttp import PARALLEL, PATH, BlobHttp
 from p2pq.daemon.blobstore import BlobStore
@@ -42,8 +43,24 @@ PAUSES_S: Final = (0.2, 1.0, 0.0)
 """Pauses after rounds that brought nothing; after the last one a fetch gives up."""
 
 
+VAIN_S: Final = 10.0
+"""A bridge that took so long for a batch and brought nothing of it gets no further one in this round."""
+
+
 class TransferError(LinkError):
     """Blobs could not be fetched from that peer; what arrived is kept, and another try asks only for the rest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bridges:
+    """What bridges have to do with the blobs of this node."""
+
+    serves: bool = False
+    """Whether it is one: it gets blobs for peers from others."""
+    ways: Callable[[NodeId], Sequence[NodeId]] = lambda _: ()
+    """Return the bridges that lead to a node, the best first."""
+    post: Callable[[Misserved], None] = lambda _: None
+    """Take what a bridge, or any other peer, did that it must not do."""
 
 
 @dataclass(slots=True)
@@ -51,6 +68,8 @@ class _Flight:
     """One try to get blobs of a holder that nobody else is getting."""
 
     peer: NodeId
+    bridge: NodeId | None
+    """Who is asked for them, where a bridge carries the link to the holder."""
     group: asyncio.TaskGroup
     near: tuple[NodeId, ...]
     batches: deque[dict[bytes, int]]
@@ -70,7 +89,7 @@ class Transfers:
         tasks: asyncio.TaskGroup,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes] = os.urandom,
-        bridging: bool = False,
+        bridges: Bridges | None = None,
     ) -> None:
         """Take the parts.
 
@@ -81,15 +100,16 @@ class Transfers:
             tasks: owns the tasks that push blobs.
             clock: monotonic seconds.
             entropy: ``n -> n`` random bytes.
-            bridging: get blobs for peers from others.
+            bridges: which there are.
         """
-        self._bridging = bridging
+        bridges = Bridges() if bridges is None else bridges
+        self._bridging, self._ways, self._post = bridges.serves, bridges.ways, bridges.post
         self._store = store
         self._send = send
         self._tasks = tasks
         self._clock = clock
         self._tickets = Tickets(clock, entropy)
-        self._http = BlobHttp(store, session, self._tickets, came=self._landed, lied=self._shun)
+        self._http = BlobHttp(store, session, self._tickets, came=self._landed, lied=self._lied)
         self._asks = Asks(self._http, self._tickets, self._say)
         self._order = random.Random(entropy(16))  # noqa: S311  who fetches what first is no secret
         self._links: dict[NodeId, PeerLink] = {}
@@ -175,6 +195,7 @@ class Transfers:
         """
         wanted = dict(blobs)
         idle = 0
+        idlers: Counter[NodeId] = Counter()
         while missing := {blob: size for blob, size in wanted.items() if not self._store.has(blob)}:
             if idle == len(PAUSES_S) or peer not in self._links or max(missing.values()) > CHUNK:
                 raise TransferError(f"{len(missing)} of {len(wanted)} blobs could not be fetched from {short(peer)}")
@@ -182,14 +203,33 @@ class Transfers:
             if not own:
                 await asyncio.wait({self._flights[blob][peer] for blob in missing})
                 continue
-            await self._fly(peer, own, self._neighbours(peer) if shared else ())
+            bridge = self._bridge_to(peer, idlers)
+            await self._fly(peer, bridge, own, self._neighbours(peer) if shared else ())
             if any(self._store.has(blob) for blob in own):
                 idle = 0
+                if bridge is not None and bridge not in idlers:
+                    self._accuse(idlers)
                 continue
+            if bridge is not None:
+                idlers[bridge] += 1
             await asyncio.sleep(PAUSES_S[idle])
             idle += 1
 
-    async def _fly(self, peer: NodeId, own: dict[bytes, int], near: tuple[NodeId, ...]) -> None:
+    def _bridge_to(self, peer: NodeId, idlers: Counter[NodeId]) -> NodeId | None:
+        """Return whom to ask for what a peer behind bridges has: the best of those that have brought nothing least often."""
+        link = self._links.get(peer)
+        if link is None or link.bridge is None:
+            return None
+        near = (each for each in self._ways(peer) if each in self._links and self._links[each].bridge is None)
+        return min(near, key=lambda bridge: idlers[bridge], default=link.bridge)
+
+    def _accuse(self, idlers: Counter[NodeId]) -> None:
+        """Tell of bridges that brought nothing of what another one had."""
+        for bridge in idlers:
+            self._post(Misserved(peer=bridge, reason=NO_BLOBS))
+        idlers.clear()
+
+    async def _fly(self, peer: NodeId, bridge: NodeId | None, own: dict[bytes, int], near: tuple[NodeId, ...]) -> None:
         """Try once to get blobs that nobody else is getting."""
         loop = asyncio.get_running_loop()
         batches = deque(_batches(own, BATCH_BYTES))
@@ -205,7 +245,7 @@ class Transfers:
         failures: list[StorageError] = []
         try:
             async with asyncio.TaskGroup() as group:
-                flight = _Flight(peer, group, near, batches, failures, patience)
+                flight = _Flight(peer, bridge, group, near, batches, failures, patience)
                 for _ in range(min(PARALLEL, len(batches))):
                     group.create_task(self._fetch_batches(flight))
         finally:
@@ -228,19 +268,22 @@ class Transfers:
             resolve(landed, None)
 
     async def _fetch_batches(self, flight: _Flight) -> None:
+        loop = asyncio.get_running_loop()
         while flight.batches and not flight.failures:
-            hinted = await self._ask_holder(flight, flight.batches.popleft(), flight.near)
+            batch, began = flight.batches.popleft(), loop.time()
+            hinted = await self._ask_holder(flight, batch, flight.near)
             for neighbour, part in hinted.items():
                 flight.group.create_task(self._ask_neighbour(flight, neighbour, part))
+            waited = loop.time() - began > VAIN_S
+            if flight.bridge is not None and waited and not hinted and not any(map(self._store.has, batch)):
+                flight.batches.clear()  # or it would take as long for each: the next round asks another bridge
 
     async def _ask_holder(
         self, flight: _Flight, batch: dict[bytes, int], near: tuple[NodeId, ...]
     ) -> dict[NodeId, dict[bytes, int]]:
         """Get blobs from their holder, or the nearest bridge; return what it leaves to neighbours, by neighbour."""
-        holder, source, link = flight.peer, b"", self._links.get(flight.peer)
-        if link is not None and link.bridge is not None:
-            holder, source = link.bridge, flight.peer
-            link = self._links.get(holder)
+        holder, source = (flight.peer, b"") if flight.bridge is None else (flight.bridge, flight.peer)
+        link = self._links.get(holder)
         if link is None or link.bridge is not None:
             return {}
         async with link.slots:
@@ -281,6 +324,10 @@ class Transfers:
         self._shunned = {node: until for node, until in self._shunned.items() if until > now}
         near = (node for node, link in self._links.items() if link.bridge is None and node not in self._shunned)
         return tuple(sorted(node for node in near if node != holder))[:NEAR_MAX]
+
+    def _lied(self, peer: NodeId) -> None:
+        self._shun(peer)
+        self._post(Misserved(peer=peer, reason=OTHER_BYTES))
 
     def _shun(self, peer: NodeId) -> None:
         self._shunned[peer] = self._clock() + SHUN_S

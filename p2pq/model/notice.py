@@ -197,6 +197,15 @@ class PeerRefused(_Notice, frozen=True, kw_only=True):
     peer: NodeId | None = None
 
 
+class BridgeSuspected(_Notice, frozen=True, kw_only=True):
+    """A bridge did not carry what it was given, or gave something else; it comes behind the others for a while."""
+
+    bridge: NodeId
+    reason: str
+    peer: NodeId | None = None
+    """To whom it was to lead, where it carried a link."""
+
+
 class LinksFull(_Notice, frozen=True, kw_only=True):
     """More peers than links are allowed; bridges are the way to grow."""
 
@@ -254,6 +263,7 @@ Notice = (
     | PeerUp
     | PeerDown
     | PeerRefused
+    | BridgeSuspected
     | LinksFull
     | PeerBanned
     | OwnerBanned

@@ -34,6 +34,8 @@ class Host:
         self.ready = ""
         self.settings: dict[str, str] = {}
         """More variables of the environment."""
+        self.node_module = "p2pq"
+        """What is run as its node."""
 
     def environment(self) -> dict[str, str]:
         """Return what commands on this host see."""
@@ -44,17 +46,18 @@ class Host:
             own["PYTHONSAFEPATH"] = "1"  # or the p2pq of the working directory would come first
         return {**kept, **own, **self.settings}
 
-    def argv(self, *args: str) -> list[str]:
+    def argv(self, *args: str, module: str = "p2pq") -> list[str]:
         """Return the argument vector of a p2pq command."""
-        return [*self._prefix, sys.executable, "-m", "p2pq", *args]
+        return [*self._prefix, sys.executable, "-m", module, *args]
 
     def start(self, *options: str, mdns: bool = False) -> str:
         """Run ``p2pq node`` and wait until it is ready; return its line."""
         arguments = ["node", *([] if mdns else ["--no-mdns"]), *options]
         # Its standard error is a file: a pipe that nobody reads would stop the node once it is full.
         with tempfile.TemporaryFile("w+") as said:
+            argv = self.argv(*arguments, module=self.node_module)
             self.process = subprocess.Popen(
-                self.argv(*arguments), env=self.environment(), stdout=subprocess.PIPE, stderr=said, text=True
+                argv, env=self.environment(), stdout=subprocess.PIPE, stderr=said, text=True
             )
             assert self.process.stdout is not None
             readable, _, _ = select.select([self.process.stdout], [], [], READY_S)

@@ -5,7 +5,7 @@ from random import Random
 import msgspec
 import pytest
 
-from p2pq.core import bans, membership, reaching
+from p2pq.core import bans, membership, reaching, suspects
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.addresses import PAUSE_MAX_S
@@ -14,7 +14,16 @@ from p2pq.core.peers import Peer
 from p2pq.core.records import BanKept, MeshKeysKept, OwnerBanKept, PeerSeen, Restored
 from p2pq.errors import Reject
 from p2pq.model.ids import Mono, NodeId, Wall
-from p2pq.model.notice import LinksFull, MeshKeyRotated, OwnerBanned, PeerBanned, PeerDown, PeerRefused, PeerUp
+from p2pq.model.notice import (
+    BridgeSuspected,
+    LinksFull,
+    MeshKeyRotated,
+    OwnerBanned,
+    PeerBanned,
+    PeerDown,
+    PeerRefused,
+    PeerUp,
+)
 from p2pq.wire import messages as msg
 from p2pq.wire import prims, sign, trust
 from tests.unit.core.workerkit import ANN, BOB, IDENTITY, ME, WALL, Member, entropy, send
@@ -731,3 +740,78 @@ def test_people_see_the_bridges_and_no_places_behind_them(beside: Bench) -> None
     assert [peer.address for peer in beside.members.peers()[1:]] == [AWAY]
     beside.do(LARGER.link(address=via(LARGER), dialled=True, path=(GATE.node,)))
     assert [(peer.address, peer.path, peer.state) for peer in beside.members.peers()[1:]] == [("", (GATE.node,), "up")]
+
+
+# -- bridges that are not to be trusted ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def between(beside: Bench) -> Bench:
+    """Give a node that is linked to two bridges, and over the first to a node behind both."""
+    beside.do(bridge_link(GATE_2, address=AWAY))
+    beside.says(to(LARGER), GATE)
+    beside.says(to(LARGER), GATE_2)
+    beside.do(LARGER.link(address=via(LARGER), dialled=True, path=(GATE.node,)))
+    return beside
+
+
+def suspected(bridge: Member, reason: str, peer: NodeId | None = LARGER.node) -> fx.Emit:
+    return fx.Emit(notice=BridgeSuspected(bridge=bridge.node, reason=reason, peer=peer))
+
+
+def test_after_a_bridge_altered_a_link_the_other_is_tried_first(between: Bench) -> None:
+    assert between.do(ev.LinkDown(peer=LARGER.node, reason=ev.ALTERED)) == [
+        fx.Emit(notice=PeerDown(peer=LARGER.node, reason=ev.ALTERED)),
+        suspected(GATE, ev.ALTERED),
+    ]
+    reasons = {peer.id: peer.reason for peer in between.members.peers()}
+    assert reasons[GATE.node] == "behind other bridges: altered"
+    assert not reasons[GATE_2.node]
+    assert between.tick(after=0.75) == [fx.Dial(address=via(LARGER, GATE_2), node=LARGER.node)]
+    assert between.members.ways(LARGER.node) == (GATE_2.node, GATE.node)
+    assert between.tick(after=membership.VIA_AFTER_S - 0.1) == []
+    assert between.tick(after=0.1) == [fx.Dial(address=via(LARGER), node=LARGER.node)], "but it is tried as well"
+
+
+def test_a_link_that_is_only_cut_is_tried_over_the_other_first_and_told_of_when_that_holds(between: Bench) -> None:
+    assert between.do(ev.LinkDown(peer=LARGER.node, reason=ev.CUT)) == [
+        fx.Emit(notice=PeerDown(peer=LARGER.node, reason=ev.CUT))
+    ]
+    assert between.tick(after=0.75) == [fx.Dial(address=via(LARGER, GATE_2), node=LARGER.node)]
+    effects = between.do(LARGER.link(address=via(LARGER, GATE_2), dialled=True, path=(GATE_2.node,)))
+    assert suspected(GATE, ev.CUT) in effects
+
+
+def test_a_bridge_that_is_gone_is_not_suspected(between: Bench) -> None:
+    between.do(ev.LinkDown(peer=LARGER.node, reason=ev.CUT))
+    between.do(ev.LinkDown(peer=GATE.node, reason=ev.CUT))
+    effects = between.do(LARGER.link(address=via(LARGER, GATE_2), dialled=True, path=(GATE_2.node,)))
+    assert not [each for each in effects if isinstance(each, fx.Emit) and isinstance(each.notice, BridgeSuspected)]
+
+
+def test_a_bridge_that_leads_elsewhere_is_told_of(between: Bench) -> None:
+    between.do(ev.LinkDown(peer=LARGER.node, reason="bye: leaving"))
+    failed = ev.DialFailed(address=via(LARGER, GATE_2), reason=ev.OTHER_NODE, node=LARGER.node)
+    assert between.do(failed) == [suspected(GATE_2, ev.OTHER_NODE)]
+
+
+def test_a_suspected_bridge_that_tells_of_a_node_waits_for_the_others(between: Bench) -> None:
+    between.do(ev.Misserved(peer=GATE.node, reason=ev.OTHER_BYTES))
+    other = next(each for each in (Member(f"other {number}") for number in range(100)) if each.node > ME.node)
+    assert between.says(msg.Reach(number=2, ways=(msg.Way(other.node),)), GATE_2) == [
+        fx.Dial(address=via(other, GATE_2), node=other.node)
+    ]
+    assert between.says(msg.Reach(number=2, ways=(msg.Way(other.node),)), GATE) == []
+    assert between.members.ways(other.node) == (GATE_2.node, GATE.node)
+
+
+def test_who_gives_other_bytes_is_told_of(between: Bench) -> None:
+    assert between.do(ev.Misserved(peer=GATE.node, reason=ev.OTHER_BYTES)) == [suspected(GATE, ev.OTHER_BYTES, None)]
+    between.do(ANN.link(address="192.0.2.3:9476"))
+    for nobodys in (ANN, BOB):  # no bridge, and not linked
+        assert between.do(ev.Misserved(peer=nobodys.node, reason=ev.OTHER_BYTES)) == [
+            fx.Drop(peer=nobodys.node, reason=ev.OTHER_BYTES)
+        ]
+    assert between.members.ways(LARGER.node) == (GATE_2.node, GATE.node)
+    between.tick(after=suspects.SUSPECT_S)
+    assert between.members.ways(LARGER.node) == (GATE.node, GATE_2.node)

@@ -477,6 +477,15 @@ def test_results_that_nobody_came_for_are_forgotten_after_their_days():
     assert bench.disk.restored().kept == ()
 
 
+def test_who_gives_something_else_than_a_blob_is_told_of_and_the_best_bridge_comes_first(bench: Bench):
+    for member, address in ((ANN, "192.0.2.1:9476"), (BOB, "192.0.2.2:9476")):
+        bench.do(member.link(address=address, caps=("submit", "work", "bridge")))
+        bench.says(msg.Reach(number=1, ways=(msg.Way(ME.node[::-1]),)), member)
+    assert bench.node.ways(ME.node[::-1]) == (ANN.node, BOB.node)
+    assert kinds(bench.do(ev.Misserved(peer=ANN.node, reason=ev.OTHER_BYTES))) == ["BridgeSuspected"]
+    assert bench.node.ways(ME.node[::-1]) == (BOB.node, ANN.node)
+
+
 def test_the_bridges_on_a_way_are_told(bench: Bench):
     assert bench.node.path(ANN.node, BOB.node) == (ANN.node,)
     bench.do(ANN.link(caps=("submit", "work", "bridge")))

@@ -1,10 +1,13 @@
 """Single blobs over HTTP: what is counted, and who is named as a liar. Requests that must be refused are in test_transfer."""
 
 import asyncio
+import io
 import os
 from collections import Counter
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -13,6 +16,7 @@ from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.tickets import Tickets
 from p2pq.model.ids import NodeId
 from p2pq.wire import prims
+from p2pq.wire.tree import CHUNK
 from tests.unit.daemon.transferkit import until
 
 PEER = NodeId(b"p" * 32)
@@ -97,6 +101,66 @@ async def test_who_sends_other_bytes_is_named(pair):
     assert not await client.http.put(url + token.hex(), blob)
     await arrived
     assert (server.came, server.lied, len(server.store)) == ([], [PEER], 0)
+
+
+@asynccontextmanager
+async def answering(answer):
+    """Give the address of a server that always answers so."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, LOCAL, 0).start()
+    host, port = runner.addresses[0][:2]
+    yield f"http://{host}:{port}/"
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize("length", [CHUNK + 1, 1 << 40, None])
+async def test_who_sends_more_than_any_blob_is_named_and_not_read(pair, length):
+    client, server, url = pair
+
+    async def inflate(request):
+        response = web.StreamResponse(headers={} if length is None else {"Content-Length": str(length)})
+        await response.prepare(request)
+        await response.write(b"payload")
+        return response
+
+    async with answering(inflate) as other:
+        assert not await client.http.get(PEER, other, (prims.blob_id(b"payload"), 7))
+    assert (client.came, client.lied) == ([], [PEER])
+    if length == CHUNK + 1:
+        token, arrived = server.tickets.to_put(PEER, LOCAL, (bytes(32), 7))
+        async with client.http._session.put(url + token.hex(), data=io.BytesIO(bytes(length))) as response:
+            assert response.status == 400
+        await arrived
+        assert server.lied == [PEER]
+
+
+async def test_who_sends_another_length_may_have_been_asked_for_the_wrong_one(pair):
+    client, server, url = pair
+    blob = prims.blob_id(b"payload")
+    server.store.put(blob, b"payload")
+    token = server.tickets.to_get(PEER, LOCAL, blob)
+    assert await client.http.get(PEER, url + token.hex(), (blob, 8))
+    assert (client.came, client.lied) == ([], [])
+
+
+async def test_who_lets_a_request_wait_is_not_worth_another_one(pair, monkeypatch):
+    client, _, url = pair
+    gone = asyncio.Event()
+
+    async def hang(_request):
+        await gone.wait()
+        return web.Response()
+
+    quick = aiohttp.ClientTimeout(total=0.05)
+    async with answering(hang) as other, aiohttp.ClientSession(timeout=quick) as session:
+        monkeypatch.setattr(client.http, "_session", session)
+        assert not await client.http.get(PEER, other, (bytes(32), 7))
+        assert await client.http.get(PEER, url + "0" * 64, (bytes(32), 7)), "who says that it has it not is"
+        gone.set()
+    assert client.lied == []
 
 
 @pytest.mark.parametrize("size", [7, SENDFILE_BYTES])

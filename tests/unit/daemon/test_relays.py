@@ -17,7 +17,8 @@ from p2pq.core.events import DialFailed, LinkDown, LinkUp, Received
 from p2pq.core.reaching import via_address
 from p2pq.daemon import dialing, gate, link, relays
 from p2pq.daemon.relays import PATH
-from p2pq.model.ids import NodeId
+from p2pq.model.ids import NodeId, short
+from p2pq.model.notice import PeerRefused
 from p2pq.wire import session
 from p2pq.wire.messages import HOPS_MAX, HasWork, Peers, RelayOffer, RelayRefused, RelayWant
 from tests.unit.daemon.linkkit import Node, admit, keys_at, link_up, members, node, refused, running
@@ -170,6 +171,35 @@ async def test_much_is_carried(tmp_path: Path) -> None:
         assert those.bridge.links.counters["relay-bytes"] > 100_000
 
 
+@pytest.mark.parametrize("meddle", ["too long", "empty", "made up"])
+async def test_records_that_are_not_the_next_ones_end_the_link(tmp_path: Path, meddle: str) -> None:
+    async with three(tmp_path) as those:
+        sinks: list[Any] = []
+        honest = those.bridge.links.relays._pass_on
+
+        async def pass_on(source: Any, sink: Any) -> None:
+            sinks.append(sink)
+            await honest(source, sink)
+
+        those.bridge.links.relays._pass_on = pass_on  # type: ignore[method-assign]
+        await those.link()
+        made = {"too long": bytes(1 << 20), "empty": b"", "made up": bytes(200)}
+        await sinks[0].send_bytes(made[meddle])
+        assert await those.far.event(LinkDown) == LinkDown(peer=those.near.id, reason=link.ALTERED)
+        await those.near.event(LinkDown)
+        await nothing_left(*those.all)
+
+
+async def test_a_bridge_that_drops_all_it_is_given_is_found_out_sooner_than_a_cable_that_was_pulled(
+    tmp_path: Path,
+) -> None:
+    async with three(tmp_path) as those:
+        await those.link()
+        direct, relayed = (those.near.links._links[each.id].limits for each in (those.bridge, those.far))
+        assert (direct.ping_s, direct.silence_s) == (20.0, 60.0)
+        assert (relayed.ping_s, relayed.silence_s) == (5.0, 20.0)
+
+
 async def test_pings_go_from_end_to_end(tmp_path: Path) -> None:
     async with three(tmp_path) as those:
         await those.link()
@@ -237,7 +267,7 @@ async def test_a_record_that_a_bridge_alters_ends_the_link_and_it_comes_again(tm
         await those.link()
         altering = True
         those.near.links.send(those.far.id, HasWork(counter=1))
-        assert await those.far.event(LinkDown) == LinkDown(peer=those.near.id, reason=link.BROKE_PROTOCOL)
+        assert await those.far.event(LinkDown) == LinkDown(peer=those.near.id, reason=link.ALTERED)
         assert (await those.near.event(LinkDown)).peer == those.far.id
         await nothing_left(*those.all)
         altering = False
@@ -672,8 +702,9 @@ async def test_a_bridge_that_leads_another_member_here(tmp_path: Path) -> None:
         made._say = lie  # type: ignore[method-assign]
         assert await refused(those.near, those.via) == dialing.OTHER_NODE
         assert those.near.id not in those.far.links.peers()
-        notice = those.far.notices.get_nowait()
-        assert (notice.reason, notice.peer) == (dialing.OTHER_NODE, those.near.id)  # type: ignore[union-attr]
+        assert those.far.notices.get_nowait() == PeerRefused(
+            address=f"bridge {short(those.bridge.id)}", reason=dialing.OTHER_NODE, peer=those.near.id
+        )
         await nothing_left(*those.all, more, links=3)
 
 
@@ -731,6 +762,9 @@ async def test_offers_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             ticket = bytes([number]) * 32
             bridge.links.send(far.id, RelayOffer(origin=near.id, ticket=ticket, path=(bridge.id,)))
         await until(lambda: far.links.counters["relay-offer-dropped"] == 7)
+        assert far.notices.get_nowait() == PeerRefused(
+            address="127.0.0.1", reason="relay-offer-dropped", peer=bridge.id
+        )
         await nothing_left(*those.all)
 
 

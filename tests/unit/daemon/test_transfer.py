@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from p2pq.core.events import Misserved
 from p2pq.daemon import blobasks, blobhttp, tickets, transfer
 from p2pq.daemon.blobhttp import http_session
 from p2pq.daemon.blobstore import BlobMissingError
@@ -850,3 +851,107 @@ async def test_a_bridge_has_longer_to_bring_what_it_has_to_get_first(tmp_path, m
         held.set()
         await task
         assert len(asker.said_of(BlobPush)) == len(list(transfer._batches(dict(wanted), transfer.BATCH_BYTES)))
+
+
+# -- two bridges to one source -------------------------------------------------------------------------------------------
+
+SECOND = NodeId(b"c" * 32)
+
+
+@pytest.fixture
+async def fork(tmp_path, near_dials, far_dials, monkeypatch):
+    """(asker, first bridge, second bridge, source): the first bridge carries the link."""
+    monkeypatch.setattr(transfer, "PAUSES_S", (0.0, 0.0, 0.0))
+    nodes = (ASKERS[0], BRIDGE, SECOND, SOURCE)
+    async with stations(tmp_path, *nodes, bridges=(BRIDGE, SECOND)) as (asker, first, second, source):
+        for bridge in (first, second):
+            join(asker, bridge, dials=near_dials)
+            join(source, bridge, dials=far_dials)
+        join_far(asker, first, source)
+        asker.ways[SOURCE] = [BRIDGE, SECOND]
+        yield asker, first, second, source
+
+
+def lying(data):
+    return bytes([data[0] ^ 1]) + data[1:]
+
+
+async def test_the_bridge_of_the_link_is_asked_and_nobody_else(fork):
+    asker, _, second, source = fork
+    await asker.transfers.fetch(SOURCE, source.fill(*datas()))
+    assert (len(second.store), asker.misserved) == (0, [])
+
+
+async def test_the_best_bridge_is_asked_though_another_carries_the_link(fork):
+    asker, first, _, source = fork
+    asker.ways[SOURCE].reverse()
+    await asker.transfers.fetch(SOURCE, source.fill(*datas()))
+    assert (len(first.store), asker.misserved) == (0, [])
+
+
+async def test_what_a_bridge_withholds_comes_over_another_and_it_is_told_of(fork):
+    asker, first, second, source = fork
+    first.transfers._bridging = False
+    wanted = source.fill(*datas())
+    await asker.transfers.fetch(SOURCE, wanted)
+    assert all(asker.store.has(blob) for blob, _ in wanted)
+    assert len(second.store) == len(wanted)
+    assert asker.misserved == [Misserved(peer=BRIDGE, reason="no-blobs")]
+
+
+async def test_a_bridge_that_brings_nothing_in_all_its_time_is_not_asked_for_everything_first(fork, monkeypatch):
+    asker, _, _, source = fork
+    monkeypatch.setattr(transfer, "VAIN_S", -1.0)  # it has taken longer
+    monkeypatch.setattr(transfer, "BATCH_BLOBS", 2)
+    honest = asker.transfers._asks.ask
+    asked = []
+
+    async def ask(peer, link, batch, terms):
+        asked.append(peer)
+        return () if peer == BRIDGE else await honest(peer, link, batch, terms)
+
+    monkeypatch.setattr(asker.transfers._asks, "ask", ask)
+    wanted = source.fill(*datas())
+    await asker.transfers.fetch(SOURCE, wanted)
+    assert all(asker.store.has(blob) for blob, _ in wanted)
+    batches = len(list(transfer._batches(dict(wanted), transfer.BATCH_BYTES)))
+    assert asked.count(BRIDGE) <= blobhttp.PARALLEL < batches == asked.count(SECOND)
+    assert asker.misserved == [Misserved(peer=BRIDGE, reason="no-blobs")]
+
+
+async def test_what_nobody_has_is_no_bridges_fault(fork):
+    asker, *_, source = fork
+    with pytest.raises(TransferError, match="1 of 21"):
+        await asker.transfers.fetch(SOURCE, [*source.fill(*datas()), (bytes(32), 7)])
+    assert asker.misserved == []
+
+
+async def test_a_bridge_that_gives_other_bytes_is_told_of_and_another_is_asked(fork):
+    asker, first, second, source = fork
+    wanted = source.fill(*datas(3))
+    honest = first.store.get
+    first.store.get = lambda blob: lying(honest(blob))
+    await asker.transfers.fetch(SOURCE, wanted)
+    assert all(asker.store.has(blob) for blob, _ in wanted)
+    assert len(second.store) == 3
+    assert asker.misserved[0] == Misserved(peer=BRIDGE, reason="other-bytes")
+    assert {each.peer for each in asker.misserved} == {BRIDGE}
+
+
+async def test_a_way_whose_bridge_is_not_linked_is_not_taken(fork):
+    asker, first, second, source = fork
+    asker.ways[SOURCE] = [SECOND, NodeId(b"x" * 32), BRIDGE]
+    asker.transfers.link_down(SECOND)
+    await asker.transfers.fetch(SOURCE, source.fill(*datas(3)))
+    assert (len(first.store), len(second.store)) == (3, 0)
+
+
+async def test_a_liar_that_is_no_bridge_is_told_of_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "PAUSES_S", (0.0, 0.0, 0.0))
+    async with stations(tmp_path, ASKERS[0], SOURCE) as (asker, source):
+        join(asker, source, dials=True)
+        honest = source.store.get
+        source.store.get = lambda blob: lying(honest(blob))
+        with pytest.raises(TransferError):
+            await asker.transfers.fetch(SOURCE, source.fill(b"payload"))
+        assert asker.misserved == [Misserved(peer=SOURCE, reason="other-bytes")] * 3

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from p2pq.daemon.blobhttp import http_session
 from p2pq.daemon.blobstore import BlobStore
-from p2pq.daemon.transfer import Transfers
+from p2pq.daemon.transfer import Bridges, Transfers
 from p2pq.model.ids import NodeId
 from p2pq.wire import prims
 from p2pq.wire.messages import BlobPush
@@ -71,7 +71,10 @@ class Station(Host):
         super().__init__(node, folder, session, tasks, clock)
         self.others = {}
         self.put = []
-        self.transfers = Transfers(self.store, session, self.send, tasks=tasks, clock=clock, bridging=bridging)
+        self.ways = {}
+        self.misserved = []
+        bridges = Bridges(serves=bridging, ways=lambda node: self.ways.get(node, ()), post=self.misserved.append)
+        self.transfers = Transfers(self.store, session, self.send, tasks=tasks, clock=clock, bridges=bridges)
 
     def send(self, peer, message):
         self.other = self.others[peer]
