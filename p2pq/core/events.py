@@ -61,6 +61,8 @@ class LinkUp(_Event, frozen=True, kw_only=True):
     addresses: tuple[str, ...] = ()
     path: tuple[NodeId, ...] = ()
     """The bridges that carry this link, the nearest first; none: it is direct."""
+    certs: tuple[bytes, ...] = ()
+    """The chain that it showed in the handshake."""
 
 
 class LinkDown(_Event, frozen=True, kw_only=True):

@@ -235,6 +235,11 @@ class Membership:
                 | msg.Confirm()
                 | msg.Confirmed()
                 | msg.KeycardIs()
+                | msg.MasterIs()
+                | msg.Parted()
+                | msg.Leaves()
+                | msg.Report()
+                | msg.Through()
             ):
                 pass
             case _:

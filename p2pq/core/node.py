@@ -241,8 +241,12 @@ class Node:
                 | msg.ResultReady()
                 | msg.Confirm()
                 | msg.KeycardIs()
+                | msg.Leaves()
+                | msg.Report()
             ):
                 turn.take(self._queue.handle(event, now))
+            case msg.MasterIs() | msg.Parted() | msg.Through():
+                pass  # no bridge speaks for anybody yet
             case (
                 msg.HasWork()
                 | msg.Granted()

@@ -226,6 +226,11 @@ class Queue:
                 | msg.Receipted()
                 | msg.Confirmed()
                 | msg.Gossip()
+                | msg.MasterIs()
+                | msg.Parted()
+                | msg.Leaves()
+                | msg.Report()
+                | msg.Through()
             ):
                 pass  # for the worker and the membership
             case _:

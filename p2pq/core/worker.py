@@ -220,6 +220,11 @@ class Worker:
                 | msg.Gossip()
                 | msg.KeycardIs()
                 | msg.Leaving()
+                | msg.MasterIs()
+                | msg.Parted()
+                | msg.Leaves()
+                | msg.Report()
+                | msg.Through()
             ):
                 pass
             case _:

@@ -19,9 +19,10 @@ from p2pq.wire.objects import (
     Bytes32,
     Millis,
     Name,
+    Sealed,
 )
 
-MINOR: Final = 3
+MINOR: Final = 4
 """The newest minor protocol version that this code speaks."""
 
 CHECKPOINTS_SINCE: Final = 2
@@ -33,6 +34,10 @@ HOPS_MAX: Final = 3
 """Bridges between two nodes at most."""
 REACH_MAX: Final = 256
 """Nodes named in one ``Reach``."""
+LEAVES_MAX: Final = 64
+"""Leaves introduced in one ``Leaves``."""
+PLACES_MAX: Final = 256
+"""Leaves with room in one request of a cluster, and leaves whose job keys come with one grant."""
 
 MESSAGE_BYTES_MAX: Final = 8 << 20
 INLINE_BYTES_MAX: Final = 256 << 10
@@ -78,6 +83,15 @@ class HasWork(_Message, frozen=True, kw_only=True, tag="hw"):
     owners: Annotated[tuple[Name, ...], Meta(max_length=OWNERS_MAX)] = ()
 
 
+class Place(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A leaf below a bridge, and the room that it has free."""
+
+    leaf: Bytes32
+    cpus: Annotated[int, Meta(ge=0, le=1 << 20)]
+    memory_mb: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
+    gpus: Annotated[int, Meta(ge=0, le=1 << 10)] = 0
+
+
 class Request(_Message, frozen=True, kw_only=True, tag="rq"):
     """Worker to master: I have this much room; give me tasks of ``owner``. Lapses after REQUEST_TTL_S."""
 
@@ -91,6 +105,8 @@ class Request(_Message, frozen=True, kw_only=True, tag="rq"):
     """At most so many attempts in all, running and ahead."""
     ahead: Annotated[tuple[tuple[Bytes16, Count], ...], Meta(max_length=64)] = ()
     """(job, n): up to n attempts beyond the free cpus for jobs whose task length this worker has measured."""
+    places: Annotated[tuple[Place, ...], Meta(max_length=PLACES_MAX)] = ()
+    """Of a cluster, since minor 4: the leaves that this room is on; ``cpus``, ``memory_mb`` and ``gpus`` are their sums."""
 
 
 class Granted(_Message, frozen=True, kw_only=True, tag="gr"):
@@ -101,6 +117,12 @@ class Granted(_Message, frozen=True, kw_only=True, tag="gr"):
     blobs: Annotated[tuple[bytes, ...], Meta(max_length=64)] = ()
     checkpoints: Annotated[tuple[bytes, ...], Meta(max_length=ITEMS_MAX)] = ()
     """Signed ``Checkpoint`` objects for some of the granted attempts. An older worker starts those from nothing."""
+    subs: Annotated[tuple[bytes, ...], Meta(max_length=HOPS_MAX)] = ()
+    """Signed ``SubGrant`` objects, since minor 4: the outermost bridge's first; each names the one before it, the first the grant."""
+    keys: Annotated[tuple[tuple[Bytes32, Sealed], ...], Meta(max_length=PLACES_MAX)] = ()
+    """Since minor 4: the job key, sealed to the prekey of each of these leaves, where the bridge was not given it before."""
+    avoid: Annotated[tuple[tuple[LeaseId, Bytes32], ...], Meta(max_length=ITEMS_MAX)] = ()
+    """Since minor 4, to a cluster: attempts, each with a leaf that it is not to run on."""
 
 
 class Nothing(_Message, frozen=True, kw_only=True, tag="no"):
@@ -249,8 +271,86 @@ class Reach(Gossip, frozen=True, kw_only=True, tag="re"):
     gone: Annotated[tuple[Bytes32, ...], Meta(max_length=REACH_MAX)] = ()
 
 
+class MasterIs(_Message, frozen=True, kw_only=True, tag="mi"):
+    """Bridge to worker: this master takes part through me. What is said to it and by it goes in ``Through``."""
+
+    certs: Annotated[tuple[Annotated[bytes, Meta(max_length=4096)], ...], Meta(min_length=1, max_length=2)]
+    """Its chain, as in the handshake."""
+    boot: Bytes16
+    minor: Annotated[int, Meta(ge=1, lt=1 << 16)]
+    path: Annotated[tuple[Bytes32, ...], Meta(max_length=HOPS_MAX - 1)] = ()
+    """Further bridges on the way to it, the nearest first."""
+
+
+class Parted(_Message, frozen=True, kw_only=True, tag="pt"):
+    """Bridge to peer: that master, or that cluster, takes part through me no more."""
+
+    node: Bytes32
+
+
+class Leaf(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A worker for which a bridge speaks."""
+
+    certs: Annotated[tuple[Annotated[bytes, Meta(max_length=4096)], ...], Meta(min_length=1, max_length=2)]
+    card: Annotated[bytes, Meta(max_length=1024)]
+    """Its signed keycard."""
+    profile: Profile
+    path: Annotated[tuple[Bytes32, ...], Meta(max_length=HOPS_MAX - 1)] = ()
+    """Further bridges on the way to it, the nearest first."""
+
+
+class Leaves(_Message, frozen=True, kw_only=True, tag="lf"):
+    """Bridge to master, in ``Through`` its cluster: these workers take part through me, as said here last; those no more."""
+
+    leaves: Annotated[tuple[Leaf, ...], Meta(max_length=LEAVES_MAX)] = ()
+    gone: Annotated[tuple[Bytes32, ...], Meta(max_length=1024)] = ()
+
+
+class Report(_Message, frozen=True, kw_only=True, tag="rp"):
+    """Bridge to master, in ``Through`` its cluster: all that is new of leases below me, in the order of these fields."""
+
+    placed: Annotated[tuple[tuple[LeaseId, Bytes32], ...], Meta(max_length=ITEMS_MAX)] = ()
+    """Leases, each with the leaf that was given it."""
+    beats: Annotated[tuple[Beat, ...], Meta(max_length=LEASES_MAX)] = ()
+    results: Annotated[tuple[bytes, ...], Meta(max_length=ITEMS_MAX)] = ()
+    """``Result`` objects, each signed by its leaf."""
+    blobs: Annotated[tuple[bytes, ...], Meta(max_length=ITEMS_MAX)] = ()
+    """Small blobs of these results."""
+    returns: Annotated[tuple[ReturnItem, ...], Meta(max_length=ITEMS_MAX)] = ()
+
+
 class Leaving(_Message, frozen=True, kw_only=True, tag="lv"):
     """The sender ends on purpose; its leases have been handed back."""
+
+
+Passed = (
+    ProfileIs
+    | Holding
+    | HasWork
+    | Request
+    | Granted
+    | Nothing
+    | Return
+    | Heartbeat
+    | Recall
+    | Cancel
+    | ResultReady
+    | Receipted
+    | Confirm
+    | Confirmed
+    | Leaving
+    | Leaves
+    | Report
+)
+"""What goes through a bridge between masters and workers."""
+
+
+class Through(_Message, frozen=True, kw_only=True, tag="th"):
+    """Said to, or by, a node that is not linked: a master, or a bridge's cluster. The bridge answers for it, or passes it on."""
+
+    node: Bytes32
+    """To the bridge: whom it is for. From the bridge: whose word it is."""
+    message: Passed
 
 
 class Ping(_Message, frozen=True, kw_only=True, tag="pi"):
@@ -398,6 +498,11 @@ CoreMessage = (
     | Confirmed
     | Reach
     | Leaving
+    | MasterIs
+    | Parted
+    | Leaves
+    | Report
+    | Through
 )
 """Messages that the core decides on."""
 
@@ -433,5 +538,10 @@ SINCE: Final[dict[type, int]] = {
     RelayWant: 3,
     RelayOffer: 3,
     RelayRefused: 3,
+    MasterIs: 4,
+    Parted: 4,
+    Leaves: 4,
+    Report: 4,
+    Through: 4,
 }
 """Message types newer than minor version 1 and the version that brought them; never sent to older peers."""

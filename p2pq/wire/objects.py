@@ -167,6 +167,22 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, tag="grant", forbid_unkno
     expires: Millis
 
 
+class SubGrant(msgspec.Struct, frozen=True, kw_only=True, tag="sub-grant", forbid_unknown_fields=True):
+    """A bridge hands some attempts of a grant to it on to ``to``, in answer to the request with this nonce."""
+
+    v: Literal[1] = 1
+    mesh: Bytes32
+    node: Bytes32
+    """The bridge: whom the grant, or sub-grant, above was given to."""
+    to: Bytes32
+    parent: Bytes32
+    """Digest of the signed grant, or sub-grant, above."""
+    nonce: Bytes16
+    leases: Annotated[tuple[LeaseId, ...], Meta(min_length=1, max_length=ITEMS_MAX)]
+    """Some of those of the parent, in its order."""
+    expires: Millis
+
+
 class ResultItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """How one attempt ended and where its output is. The body is encrypted with a key sealed to ``Manifest.reply``."""
 
