@@ -49,6 +49,7 @@ class Membership:
         wall: Callable[[Mono], Wall],
         *,
         bridging: bool = False,
+        batching: bool = False,
     ) -> None:
         """Take up remembered peers, who are dialled at once, and bans.
 
@@ -65,7 +66,7 @@ class Membership:
         self._owners: dict[NodeId, str] = {}
         """Of those remembered who were linked in this life."""
         self._addresses = Addresses(rng)
-        self._reaching = Reaching(identity.node, bridging=bridging)
+        self._reaching = Reaching(identity.node, bridging=bridging, batching=batching)
         self._full = False
         self._leaving: dict[NodeId, None] = {}
         self._compared: dict[tuple[NodeId, str], Mono] = {}

@@ -13,7 +13,7 @@ from p2pq import __version__
 from p2pq.core.events import BanAsked, Event, MeshKeyAsked, OwnerBanAsked
 from p2pq.core.kept import KEPT_BYTES_MAX, KEPT_MAX, KeptFor
 from p2pq.core.node import Node
-from p2pq.core.node import PeerView as CorePeer
+from p2pq.core.views import PeerView as CorePeer
 from p2pq.daemon import netinfo
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.discovery import Discovery

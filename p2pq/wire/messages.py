@@ -118,7 +118,7 @@ class Granted(_Message, frozen=True, kw_only=True, tag="gr"):
     checkpoints: Annotated[tuple[bytes, ...], Meta(max_length=ITEMS_MAX)] = ()
     """Signed ``Checkpoint`` objects for some of the granted attempts. An older worker starts those from nothing."""
     subs: Annotated[tuple[bytes, ...], Meta(max_length=HOPS_MAX)] = ()
-    """Signed ``SubGrant`` objects, since minor 4: the outermost bridge's first; each names the one before it, the first the grant."""
+    """Signed ``SubGrant`` objects, since minor 4, the outermost bridge's first: it names the grant, each other the one before."""
     keys: Annotated[tuple[tuple[Bytes32, Sealed], ...], Meta(max_length=PLACES_MAX)] = ()
     """Since minor 4: the job key, sealed to the prekey of each of these leaves, where the bridge was not given it before."""
     avoid: Annotated[tuple[tuple[LeaseId, Bytes32], ...], Meta(max_length=ITEMS_MAX)] = ()

@@ -9,8 +9,8 @@ import pytest
 
 from p2pq.core.events import BanAsked, MeshKeyAsked, OwnerBanAsked
 from p2pq.core.kept import KEPT_MAX, KeptFor
-from p2pq.core.node import PeerView as CorePeer
-from p2pq.core.node import Policy
+from p2pq.core.views import PeerView as CorePeer
+from p2pq.core.views import Policy
 from p2pq.daemon import admin as admin_module
 from p2pq.daemon.admin import Admin, Parts
 from p2pq.daemon.home import Home
