@@ -64,6 +64,11 @@ class LinkUp(_Event, frozen=True, kw_only=True):
     certs: tuple[bytes, ...] = ()
     """The chain that it showed in the handshake."""
 
+    @property
+    def way(self) -> tuple[NodeId, ...]:
+        """The bridges that speak for this peer, the outermost first; none where it has shown a prekey of its own."""
+        return () if self.prekey else self.path[::-1]
+
 
 class LinkDown(_Event, frozen=True, kw_only=True):
     """The link to that peer is gone."""
