@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 UNIT = "tests/unit/core"
 PROPERTY = "tests/property"
+HANDING_ON = f"{UNIT}/test_handing_on.py"
 
 
 class Mutant(NamedTuple):
@@ -117,8 +118,29 @@ MUTANTS = (
           "        for item in receipt.items:\n            self.release(master, item.lease, out)\n", "        pass\n",
           "a receipt lets a worker forget", f"{UNIT}/test_worker.py"),
     _core("believe-any-receipt", "reports",
-          "if (receipt.mesh, receipt.node, receipt.to) != (self._identity.mesh, master, self._identity.node):", "if False:",
+          "if not ours or (receipt.mesh, receipt.node) != (self._identity.mesh, master):", "if False:",
           "a receipt to somebody else means nothing", f"{UNIT}/test_worker.py"),
+    _core("any-cluster-will-do", "reports", "        if not ours or (receipt", "        if (receipt",
+          "a receipt to another cluster means nothing", HANDING_ON),
+    _core("anybody-is-a-bridge", "grants", '        if bridge not in peers or "bridge" not in peers[bridge].caps:\n',
+          "        if bridge not in peers:\n", "only bridges hand grants on", HANDING_ON),
+    _core("hand-on-what-one-does-not-have", "grants",
+          "    if tuple(item.lease for item in items) != sub.leases:\n", "    if not items:\n",
+          "a bridge hands on leases that it was granted, each once", HANDING_ON),
+    _core("any-grant-is-its-parent", "grants",
+          "(sub.mesh, sub.node, sub.to, sub.parent) != (identity.mesh, bridge, to, sign.digest(parent))",
+          "(sub.mesh, sub.node, sub.to) != (identity.mesh, bridge, to)",
+          "a sub-grant belongs to one grant", HANDING_ON),
+    _core("sub-grants-for-others", "grants",
+          "(sub.mesh, sub.node, sub.to, sub.parent) != (identity.mesh, bridge, to, sign.digest(parent))",
+          "(sub.mesh, sub.node, sub.parent) != (identity.mesh, bridge, sign.digest(parent))",
+          "what was handed on to another leaf does not run here", HANDING_ON),
+    _core("the-masters-nonce-will-do", "grants", "nonce=sub.nonce, ", "",
+          "a sub-grant answers this worker's own request", HANDING_ON),
+    _core("a-sub-grant-is-for-ever", "grants", "min(grant.expires, sub.expires)", "grant.expires",
+          "what was handed on expires with its sub-grant", HANDING_ON),
+    Mutant("a-wrapped-key-is-a-body", "p2pq/wire/seal.py", '    return prims.derive(key, b"", "p2pq-wrap")\n', "    return key\n",
+           "nothing that is encrypted for one purpose opens for another", "tests/unit/wire/test_seal.py"),
     _core("hold-nothing", "reports", "Holding(leases=leases[:LEASES_MAX])", "Holding()",
           "a worker says what it holds when a link comes up", f"{UNIT}/test_worker.py"),
     _core("count-the-sleep", "waking", "        if event.counted:\n", "        if False:\n",
