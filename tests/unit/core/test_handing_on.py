@@ -1,16 +1,21 @@
 """Grants that come through bridges: what of them a worker believes, and what of the bridges."""
 
+from itertools import count
+from random import Random
+
 import msgspec
 import pytest
 
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.grants import Master, open_grant
-from p2pq.core.records import ResultReleased
+from p2pq.core.node import Node
+from p2pq.core.records import Restored, ResultReleased
 from p2pq.core.through import cluster_of
 from p2pq.errors import Reject
-from p2pq.model.ids import LeaseId
-from p2pq.wire import body, seal, sign
+from p2pq.model.config import ScheduleSettings
+from p2pq.model.ids import LeaseId, Mono
+from p2pq.wire import body, seal, sign, trust
 from p2pq.wire import messages as msg
 from p2pq.wire.objects import Grant
 from tests.unit.core.workerkit import (
@@ -22,6 +27,7 @@ from tests.unit.core.workerkit import (
     KEY,
     ME,
     OFFER,
+    OK,
     PROFILE,
     SAVED_BODY,
     SAVED_KEY,
@@ -261,15 +267,13 @@ def holding(link: ev.LinkUp) -> Bench:
     return bench
 
 
-RELEASED = [
-    fx.Record(row=ResultReleased(lease=LeaseId(1, 1), master=ANN.node)),
-    fx.Release(lease=LeaseId(1, 1), master=ANN.node),
-]
+def released(lease: LeaseId) -> list[fx.Effect]:
+    return [fx.Record(row=ResultReleased(lease=lease, master=ANN.node)), fx.Release(lease=lease, master=ANN.node)]
 
 
 @pytest.mark.parametrize("to", [CLUSTER, ME.node])
 def test_a_receipt_to_the_cluster_is_one_to_each_of_it(to: bytes) -> None:
-    assert holding(behind()).says(receipted(LeaseId(1, 1), LeaseId(1, 9), to=to)) == RELEASED
+    assert holding(behind()).says(receipted(LeaseId(1, 1), LeaseId(1, 9), to=to)) == released(LeaseId(1, 1))
 
 
 @pytest.mark.parametrize(
@@ -290,3 +294,50 @@ def test_a_receipt_to_another_cluster_means_nothing(link: ev.LinkUp, fields: dic
 def test_a_bridge_signs_no_receipts() -> None:
     forged = receipted(LeaseId(1, 1), to=CLUSTER, signer=CAT)
     assert holding(behind()).says(forged) == [dropped("receipt: bad signature")]
+
+
+# -- a node --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_leaf_runs_what_its_bridge_hands_on_and_its_result_goes_the_same_way() -> None:
+    """From the master that is shown to its receipt; ``tests/unit/core/test_through.py`` has how a way begins and ends."""
+    root = trust.make_root(lambda size: b"r" * size)
+    subject = trust.Subject(node=ANN.node, name="ann", owner="ann", caps=("admin", "submit", "work"))
+    chain = (trust.issue_admin(root, subject, serial=bytes(16), wall=WALL),)
+    numbers = count(1)
+    node = Node(
+        msgspec.structs.replace(IDENTITY, root=root.public),
+        ScheduleSettings(),
+        Restored(),
+        Random(1),
+        lambda size: next(numbers).to_bytes(size, "big"),
+        now=Mono(1.0),
+        wall=WALL,
+    )
+
+    def do(event: ev.Event) -> list[fx.Effect]:
+        effects = node.handle(event, Mono(1.0))
+        node.check()
+        return effects
+
+    def hears(message: msg.Passed) -> list[fx.Effect]:
+        return do(ev.Received(peer=CAT.node, message=msg.Through(node=ANN.node, message=message)))
+
+    def says(message: msg.Passed) -> fx.Send:
+        return send(msg.Through(node=ANN.node, message=message), CAT)
+
+    do(OFFER)
+    do(CAT.link(caps=("bridge",), minor=msg.MINOR))
+    do(ev.Received(peer=CAT.node, message=msg.MasterIs(certs=chain, boot=bytes(16), minor=msg.MINOR)))
+    [asked] = hears(msg.HasWork(counter=1, owners=("ann",)))
+    assert isinstance(asked, fx.Send)
+    assert isinstance(asked.message, msg.Through)
+    answer = {"nonce": asked.message.message.nonce}
+    whole = (item(1), item(2))
+    assert hears(handed_on(whole, LeaseId(1, 2), sub=answer))[:2] == start(item(2))
+    do(ev.Started(lease=LeaseId(1, 2), master=ANN.node))
+    effects = do(ev.Exited(lease=LeaseId(1, 2), master=ANN.node, outcome=OK, sandbox="strict"))
+    assert effects[-1] == says(ready(result_item(item(2))).message)
+    assert node.owes
+    assert hears(receipted(LeaseId(1, 1), LeaseId(1, 2), to=CLUSTER)) == released(LeaseId(1, 2))
+    assert not node.owes
