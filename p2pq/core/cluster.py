@@ -174,7 +174,7 @@ class Cluster:
             self._deadlines.set(("patience", self._master), Mono(since + PATIENCE_S))
 
     def _impatient(self, now: Mono) -> None:
-        for lot in self._shelf.since_before(Mono(now - PATIENCE_S)):
+        for lot in self._shelf.overdue(PATIENCE_S, now):
             self._restock.late(JobId(lot.grant.job))
             self._batch.hand_back(self._shelf.rest(lot), "no-manifest" if lot.keyless else "late")
         self._be_patient()

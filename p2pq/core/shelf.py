@@ -268,9 +268,10 @@ class Shelf:
         """Return since when the oldest lot has been here, if there is one."""
         return min((lot.since for lot in self._lots), default=None)
 
-    def since_before(self, instant: Mono) -> list[Lot]:
-        """Return the lots that have been here since then, or longer."""
-        return [lot for lot in self._lots if lot.since <= instant]
+    def overdue(self, patience_s: float, now: Mono) -> list[Lot]:
+        """Return the lots that have been here for so long."""
+        # Summed up as a deadline is, or a lot could be due and yet not be found for a rounding error.
+        return [lot for lot in self._lots if lot.since + patience_s <= now]
 
     def unkey(self, leaf: NodeId) -> None:
         """Forget what was sealed to a leaf: it may come back as another life, with another key."""

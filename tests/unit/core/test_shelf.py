@@ -180,8 +180,8 @@ def test_what_goes_back_is_gone(shelf: Shelf) -> None:
     lot = put(shelf, granted((THREE,)), now=2.0)
     assert isinstance(lot, Lot)
     assert shelf.waiting_since() == 1.0
-    assert [each.since for each in shelf.since_before(Mono(1.5))] == [1.0]
-    assert len(shelf.since_before(Mono(2.0))) == 2
+    assert [each.since for each in shelf.overdue(5.0, Mono(6.5))] == [1.0]
+    assert len(shelf.overdue(5.0, Mono(7.0))) == 2
     assert shelf.newest(2) == (THREE.lease, TWO.lease)
     assert shelf.rest(lot) == ()
     assert shelf.drop(ONE.lease)
@@ -192,3 +192,9 @@ def test_what_goes_back_is_gone(shelf: Shelf) -> None:
     assert isinstance(lot, Lot)
     assert shelf.rest(lot) == (ONE.lease, TWO.lease)
     assert shelf.waiting_since() is None
+
+
+def test_what_is_due_by_its_deadline_is_overdue_whatever_the_rounding(shelf: Shelf) -> None:
+    since = next(at / 7 for at in range(1, 10_000) if (at / 7 + 5.0) - 5.0 < at / 7)
+    put(shelf, granted((ONE,)), now=since)
+    assert len(shelf.overdue(5.0, Mono(since + 5.0))) == 1
