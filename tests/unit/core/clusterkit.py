@@ -79,17 +79,16 @@ class Cluster:
         self.bridge = bridge
         self.node = cluster_of(bridge.node)
 
-    def link_up(self) -> list[fx.Effect]:
-        up = msgspec.structs.replace(
+    def up(self) -> ev.LinkUp:
+        return msgspec.structs.replace(
             self.bridge.link_up(caps=("work",), prekey=b"", minor=msg.MINOR),
             peer=self.node,
             address="",
             path=(self.bridge.node,),
         )
-        return self.bench.do(up)
 
     def join(self, *leaves: Member) -> None:
-        self.link_up()
+        self.bench.do(self.up())
         self.says(msg.Leaves(leaves=tuple(map(leaf, leaves))))
 
     def says(self, message: msg.CoreMessage, *, after: float = 0.0) -> list[fx.Effect]:
