@@ -299,7 +299,8 @@ class Queue(Granting):
                 self._crew.introduce(cluster, leaf, self._identity, self._clock.at(now), self._is_banned)
             except Reject as reject:
                 self._drop(peer, f"leaf: {reject.reason}")
-        self._tell(self._announcer.wake(peer))
+        if message.leaves:
+            self._tell(self._announcer.wake(peer))
 
     def _report(self, worker: Hand, report: msg.Report, now: Mono) -> None:
         cluster, peer = worker.cluster, worker.link.peer

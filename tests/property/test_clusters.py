@@ -261,4 +261,4 @@ def _grants(effect: fx.Effect) -> bool:
 
 
 TestClusters = Clusters.TestCase
-TestClusters.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestClusters.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
