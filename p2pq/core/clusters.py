@@ -20,6 +20,8 @@ LEAVES_TOTAL_MAX: Final = 4096
 """Leaves of one cluster; further ones are ignored."""
 LEFT_MAX: Final = 1024
 """Leaves that have left and whose results still count when they come this way, the latest."""
+REFUSED_MAX: Final = 16
+"""Leaves that are out but still have job keys, the latest; attempts are granted so that they avoid these."""
 KEYS_MAX: Final = 64
 """Jobs per leaf whose key is known to have been sent; beyond it the first is sent again."""
 
@@ -43,13 +45,15 @@ class LeafView:
 class Cluster:
     """The leaves of one bridge."""
 
-    __slots__ = ("_left", "bridge", "leaves", "receipts")
+    __slots__ = ("_left", "bridge", "leaves", "receipts", "refused")
 
     def __init__(self, bridge: NodeId) -> None:
         """Begin without leaves."""
         self.bridge = bridge
         self.leaves: dict[NodeId, LeafView] = {}
         self._left: dict[NodeId, LeafView] = {}
+        self.refused: dict[NodeId, None] = {}
+        """Leaves that are out here, though perhaps not for the bridge."""
         self.receipts: list[ReceiptItem] = []
         """What is to be said of results; whoever says it empties it."""
 
@@ -75,11 +79,13 @@ class Cluster:
         if before is not None and before.prekey == prekey:
             view.keyed = before.keyed
         self._left.pop(node, None)
+        self.refused.pop(node, None)
         self.leaves[node] = view
         return node
 
     def leave(self, node: NodeId) -> None:
         """A leaf takes part here no more; results that it has ended still count."""
+        self.refused.pop(node, None)
         if (leaf := self.leaves.pop(node, None)) is not None:
             self._left[node] = leaf
             if len(self._left) > LEFT_MAX:
@@ -91,6 +97,9 @@ class Cluster:
         for node in found:
             self.leaves.pop(node, None)
             self._left.pop(node, None)
+            self.refused[node] = None
+            if len(self.refused) > REFUSED_MAX:
+                del self.refused[next(iter(self.refused))]
         return found
 
     def speaks_for(self, node: NodeId) -> bool:
@@ -117,7 +126,9 @@ class Cluster:
         """Assert that there are no more than may be, and that nobody is here and gone."""
         assert len(self.leaves) <= LEAVES_TOTAL_MAX, "too many leaves"
         assert len(self._left) <= LEFT_MAX, "too many are remembered"
+        assert len(self.refused) <= REFUSED_MAX, "too many are refused"
         assert not self.leaves.keys() & self._left.keys(), "a leaf is here and gone"
+        assert not self.leaves.keys() & self.refused.keys(), "a leaf is refused"
         assert all(len(leaf.keyed) <= KEYS_MAX for leaf in self.leaves.values()), "too many keys are remembered"
 
 

@@ -307,7 +307,7 @@ class Queue(Granting):
         if cluster is None:
             self._drop(peer, "report: not of a cluster")
             return
-        self._placed(worker, cluster, report.placed)
+        self._placed(worker, cluster, report.placed, now)
         self._heartbeat(peer, report.beats, now)
         inline = {prims.blob_id(blob): blob for blob in report.blobs}
         for raw in report.results:
@@ -322,15 +322,21 @@ class Queue(Granting):
                 self._drop(peer, "result: not by a leaf")
         self._returned(worker, report.returns, now)
 
-    def _placed(self, worker: Hand, cluster: Cluster, placed: Iterable[tuple[LeaseId, bytes]]) -> None:
+    def _placed(self, worker: Hand, cluster: Cluster, placed: Iterable[tuple[LeaseId, bytes]], now: Mono) -> None:
         """Take in which leaves have got which leases. Of one that is over they hear when they say that they have it."""
         peer = worker.link.peer
+        back: list[Lease] = []
         for lease_id, node in placed:
             lease, leaf = self._book.leases.get(lease_id), NodeId(node)
-            if leaf not in cluster.leaves:
+            if not cluster.speaks_for(leaf):
                 self._drop(peer, "placed: not at a leaf")
+                if lease is not None and lease.worker == peer and lease.collecting is None:
+                    # Its bridge may not know yet that the leaf is out, whose result would not count.
+                    self._book.lose(lease, "recalled", "it was given to a worker that is out", now)
+                    back.append(lease)
             elif lease is not None and (lease.worker == peer or self._follows(lease, peer)):
                 self._book.place(lease, leaf)
+        self._revoke(back)
 
     # -- what comes back ------------------------------------------------------------------------------------------------
 

@@ -83,7 +83,7 @@ MUTANTS = (
           "a result that a bridge brings is a leaf's of its own", f"{UNIT}/test_reports_of_clusters.py"),
     _core("believe-the-bridge", "queue", "            if lease.runner != by:\n", "            if lease.runner == peer:\n",
           "failures count against the leaf that signed for them", f"{UNIT}/test_reports_of_clusters.py"),
-    _core("place-at-strangers", "queue", "            if leaf not in cluster.leaves:\n", "            if False:\n",
+    _core("place-at-strangers", "queue", "            if not cluster.speaks_for(leaf):\n", "            if False:\n",
           "leases are placed at known leaves", f"{UNIT}/test_reports_of_clusters.py"),
     _core("the-sum-is-room", "granting", "count = min(fits(job.ask.resources, place), request.tasks_max)",
           "count = min(fits(job.ask.resources, request), request.tasks_max)", "a task runs at one leaf"),

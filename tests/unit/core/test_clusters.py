@@ -108,6 +108,18 @@ def test_who_is_expelled_counts_no_more_be_it_here_or_gone() -> None:
     assert cluster.expel(lambda cert: cert.sub in gone) == [CAT.node, DOG.node]
     cluster.check()
     assert [cluster.speaks_for(member.node) for member in (CAT, DOG, EMU)] == [False, False, True]
+    assert list(cluster.refused) == [CAT.node, DOG.node]
+    introduce(cluster, CAT)
+    cluster.leave(DOG.node)
+    assert cluster.refused == {}
+
+
+def test_of_those_that_are_out_the_latest_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "REFUSED_MAX", 1)
+    cluster = cluster_with(CAT, DOG)
+    cluster.expel(lambda _: True)
+    cluster.check()
+    assert list(cluster.refused) == [DOG.node]
 
 
 def test_able_is_each_leaf_for_itself() -> None:

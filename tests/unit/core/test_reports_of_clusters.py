@@ -30,6 +30,7 @@ from tests.unit.core.clusterkit import (
     leaf,
     lease,
     place,
+    said,
     signed_result,
 )
 from tests.unit.core.mesh import (
@@ -126,10 +127,35 @@ def test_leases_are_placed_at_known_leaves_by_their_own_cluster_only() -> None:
     other.join(DOG)
     bench.do(submitted())
     [item] = cluster.leases(place(CAT))
-    assert cluster.placed(DOG, item) == [drop("placed: not at a leaf")]
     assert other.placed(DOG, item) == []
+    assert other.placed(CAT, item) == [drop("placed: not at a leaf", other.node)]
     assert cluster.report(placed=((lease(9), CAT.node),)) == []
     assert bench.queue.tasks(JOB)[0].worker == CLUSTER
+    effects = cluster.placed(DOG, item)
+    assert effects[0] == drop("placed: not at a leaf")
+    [ended] = rows(effects)
+    assert (ended.fault, ended.counted) == ("recalled", False)
+    assert fx.Send(peer=CLUSTER, message=msg.Cancel(leases=(item.lease,))) in effects
+    assert bench.queue.job(JOB).pending == 1
+
+
+def test_what_is_brought_is_not_taken_back_whatever_is_said_of_its_place() -> None:
+    bench, cluster = bench_of(CAT)
+    bench.do(submitted())
+    [item] = cluster.leases(place(CAT))
+    cluster.brings(CAT, result_item(item))
+    assert cluster.placed(DOG, item) == [drop("placed: not at a leaf")]
+    assert bench.queue.collecting(item.lease) is not None
+
+
+def test_who_has_just_left_may_have_got_something_before() -> None:
+    bench, cluster = bench_of(CAT)
+    bench.do(submitted())
+    [item] = cluster.leases(place(CAT))
+    cluster.says(msg.Leaves(gone=(CAT.node,)))
+    assert cluster.placed(CAT, item) == []
+    shown = bench.queue.tasks(JOB)[0]
+    assert (shown.worker, shown.via) == (CAT.node, ())
 
 
 def test_a_second_attempt_that_was_placed_first_does_not_hide_the_latest() -> None:
@@ -267,8 +293,8 @@ def test_late_results_are_answered_and_receipts_go_together(monkeypatch: pytest.
     assert cluster.brings(DOG, result_item(third)) == [late]
     bench.tick(RECEIPTS_S / 2)
     cluster.finish(CAT, first)
-    [said] = sends(bench.tick(RECEIPTS_S / 2))
-    items = sign.open_signed(said.message.receipt, Receipt, MASTER.node).items
+    [told] = sends(bench.tick(RECEIPTS_S / 2))
+    items = sign.open_signed(told.message.receipt, Receipt, MASTER.node).items
     assert [(each.lease, each.verdict) for each in items] == [(third.lease, "late"), (first.lease, "settled")]
     monkeypatch.setattr(queue_module, "ITEMS_MAX", 1)
     assert sends(cluster.finish(CAT, second)) == [receipt(PEER, "settled", second.lease)], "full: it goes at once"
@@ -448,6 +474,16 @@ def test_a_banned_leaf_has_nothing_any_more_and_its_bridge_is_told() -> None:
     assert cluster.brings(CAT, result_item(first)) == [drop("result: not by a leaf")]
     assert cluster.says(msg.Leaves(leaves=(leaf(CAT),)))[0] == drop(f"leaf: {trust.BANNED}")
     assert bench.queue.tasks(JOB)[2].worker == DOG.node
+
+
+def test_whoever_is_out_here_alone_is_avoided_until_its_bridge_knows() -> None:
+    bench, cluster = bench_of(CAT, DOG)
+    bench.do(submitted(tasks=9))
+    bench.queue.expel(CAT.node, bench.now)
+    message = said(cluster.ask(place(CAT, 3), place(DOG, 2)))
+    assert message.avoid == ((lease(0), CAT.node), (lease(1), CAT.node))
+    cluster.says(msg.Leaves(gone=(CAT.node,)))
+    assert said(cluster.ask(place(DOG))).avoid == ()
 
 
 def test_leaves_of_a_banned_owner_go_and_others_stay() -> None:
