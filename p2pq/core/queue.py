@@ -24,6 +24,7 @@ from p2pq.errors import Reject
 from p2pq.model import notice
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import BlobId, JobId, LeaseId, Mono, NodeId, Wall
+from p2pq.model.job import Fault
 from p2pq.wire import messages as msg
 from p2pq.wire import prims, seal, sign, trust
 from p2pq.wire.objects import ITEMS_MAX, Manifest, ReceiptItem, Result, ResultItem, Verdict
@@ -253,7 +254,10 @@ class Queue(Granting):
         for lease in self._book.leases.held(peer):
             # A result that is being collected may already be here whole; that decides, not the worker's memory.
             if lease.id < worker.mark and lease.id not in holds and lease.collecting is None:
-                self._book.lose(lease, "lost", "the worker no longer holds it", now)
+                # What only waited at a bridge is nobody's failure: bridges remember nothing.
+                waited = worker.cluster is not None and lease.leaf is None
+                fault: Fault = "recalled" if waited else "lost"
+                self._book.lose(lease, fault, "the worker no longer holds it", now)
         self._heartbeat(peer, tuple(msg.Beat(lease, running=False) for lease in named), now)
 
     def _heartbeat(self, peer: NodeId, beats: tuple[msg.Beat, ...], now: Mono) -> None:

@@ -196,8 +196,12 @@ def test_after_a_restart_of_the_bridge_what_it_had_in_stock_waits_again() -> Non
     assert bench.queue.workers() == []
     cluster.join(CAT)
     [ended] = rows(cluster.says(msg.Holding(leases=(placed.lease,))))
-    assert (ended.lease, ended.fault, ended.leaf) == (stock.lease, "lost", None)
+    assert (ended.lease, ended.fault, ended.counted, ended.leaf) == (stock.lease, "recalled", False, None)
     assert bench.queue.tasks(JOB)[0].worker == CAT.node
+    bench.do(ev.LinkDown(peer=CLUSTER))
+    cluster.join(CAT)
+    [ended] = rows(cluster.says(msg.Holding()))
+    assert (ended.lease, ended.fault, ended.counted, ended.leaf) == (placed.lease, "lost", True, CAT.node)
 
 
 def test_a_cluster_confirms_what_is_its() -> None:
