@@ -9,7 +9,7 @@ from p2pq.core import effects as fx
 from p2pq.core.adoption import RebuiltBook
 from p2pq.core.events import CollectFailed
 from p2pq.core.leases import Lease
-from p2pq.model.ids import BlobId, Mono
+from p2pq.model.ids import BlobId, Mono, NodeId
 from p2pq.wire.objects import ResultItem, Verdict
 
 COLLECT_S: Final = 120.0
@@ -25,8 +25,13 @@ OVERHEAD_BYTES: Final = 16 << 20
 class CollectingBook(RebuiltBook):
     """Books that say what is brought here, and give up what takes for ever."""
 
-    def collect(self, lease: Lease, item: ResultItem, inline: dict[BlobId, bytes], now: Mono) -> bool:
-        """Let a result be brought here; False if it is larger than its job allows, and so is lost by its worker's doing."""
+    def collect(
+        self, lease: Lease, item: ResultItem, inline: dict[BlobId, bytes], now: Mono, through: NodeId | None = None
+    ) -> bool:
+        """Let a result be brought here; False if it is larger than its job allows, and so is lost by its worker's doing.
+
+        ``through``: the bridge that spoke of it, where its worker is a leaf.
+        """
         limits = self.jobs[lease.job].manifest.limits
         if sum(ref.size for ref in item.blobs) > limits.results_bytes + limits.printed_bytes + OVERHEAD_BYTES:
             self.lose(lease, "deliver", "the result: it is larger than the job's limits allow", now)
@@ -35,7 +40,7 @@ class CollectingBook(RebuiltBook):
         blobs = (*item.body, *item.blobs)
         names = [BlobId(ref.blob) for ref in blobs]
         came = tuple(inline[name] for name in names if name in inline)
-        self.out.append(fx.Collect(lease=lease.id, peer=lease.worker, blobs=blobs, inline=came))
+        self.out.append(fx.Collect(lease=lease.id, peer=lease.runner, through=through, blobs=blobs, inline=came))
         return True
 
     def collect_failed(self, lease: Lease, event: CollectFailed, now: Mono) -> Verdict | None:

@@ -94,7 +94,7 @@ class Node:
         )
         self._throughs = Throughs(self._me, identity.root, self._membership.out)
         self._stock = Stock(identity, settings, entropy, self._clock.at) if batching else None
-        self._queue = Queue(identity, settings, restored, entropy, now, wall)
+        self._queue = Queue(identity, settings, restored, entropy, now, wall, self._membership.out)
         self._worker = Worker(identity, settings, restored, rng, entropy, self._clock.at, self.prekeys)
         self._keep_ms = keep_days * DAY_MS
         self._fresh = True
@@ -331,6 +331,7 @@ class Node:
         owners = [row.owner for row in rows if isinstance(row, OwnerBanKept)]
         for owner in dict.fromkeys(owners):
             if owner in self._membership.bans:
+                turn.take(self._queue.expel(owner, now))
                 turn.take(self._worker.expel(owner, now))
         for peer in gone:
             self._throughs.leave(peer)

@@ -94,6 +94,9 @@ def task_view(  # noqa: PLR0913  each is a source of its own
         return _plain(index, number, params, extra, cancelled=cancelled)
     last = row.last
     outcome = None if last is None else last.outcome
+    where, via = (None, ()) if last is None else (last.worker, last.via)
+    if live is not None and live.state == "running" and live.worker not in {None, where}:
+        where, via = live.worker, live.via  # granted to a cluster: the store learns which leaf has it when it has ended
     state = row.state
     reason = row.detail or (None if last is None else _reason(last))
     if reason is None and last is not None and last.fault and state != "running":
@@ -105,8 +108,8 @@ def task_view(  # noqa: PLR0913  each is a source of its own
         task=number,
         state=state,
         params=params,
-        node=None if last is None else name_of(last.worker),
-        via=() if last is None else tuple(map(name_of, last.via)),
+        node=None if where is None else name_of(where),
+        via=tuple(map(name_of, via)),
         attempt=0 if last is None else last.attempt,
         attempts=row.attempts,
         exit=None if outcome is None else outcome.exit,

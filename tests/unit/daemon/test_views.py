@@ -101,6 +101,15 @@ def test_progress_is_what_the_core_knows():
     assert task(running, TaskSnapshot(task=3, state="running")).progress is None
 
 
+def test_where_a_cluster_runs_a_task_is_what_the_core_knows():
+    running, leaf, bridge = row("running", attempt()), NodeId(b"l" * 32), NodeId(b"b" * 32)
+    live = TaskSnapshot(task=3, state="running", worker=leaf, via=(bridge,))
+    assert (task(running, live).node, task(running, live).via) == ("<l>", ("<b>",))
+    same = TaskSnapshot(task=3, state="running", worker=WORKER)
+    for other in (same, TaskSnapshot(task=3, state="running"), TaskSnapshot(task=3, state="pending", worker=leaf)):
+        assert (task(running, other).node, task(running, other).via) == ("<w>", ())
+
+
 def test_kept_tasks_are_done_and_say_where_they_come_from():
     extra = msgspec.structs.replace(EXTRA, kept=(Kept(0, 2, JOB, 0), Kept(3, 4, OTHER, 7)))
     view = job_view(JobRow(job=JOB, submitted=Wall(0), extra=extra, done=1, halted="halted after 1 task"), "alice")
