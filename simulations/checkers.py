@@ -77,6 +77,8 @@ class Checkers:
         self._handed_back: set[Key] = set()
         """Leases that their workers gave up by a message."""
         self._liars: set[NodeId] = set()
+        self._clusters: set[NodeId] = set()
+        """Workers that stand for all those below a bridge: whoever of them starts an attempt first holds it."""
         self._settling: list[_Task] = []
         """Tasks that the transaction at hand has settled."""
         self.starts_at: Counter[NodeId] = Counter()
@@ -106,6 +108,13 @@ class Checkers:
     def distrust(self, liar: NodeId) -> None:
         """What that host says of its own leases cannot be judged; what it says of others' must not count."""
         self._liars.add(liar)
+
+    def speaks(self, cluster: NodeId) -> None:
+        """A bridge speaks for the workers below under that id."""
+        self._clusters.add(cluster)
+
+    def _may_hold(self, granted: records.LeaseGranted, host: NodeId) -> bool:
+        return granted.worker == host or granted.worker in self._clusters
 
     # -- rows -----------------------------------------------------------------------------------------------------------
 
@@ -174,7 +183,8 @@ class Checkers:
         if task.leases:
             job.again += 1
             self.again += 1
-            insist(row.worker not in task.leases.values(), "a worker holds two leases of one task")
+            known = row.worker in self._clusters
+            insist(known or row.worker not in task.leases.values(), "a worker holds two leases of one task")
         insist(task.state not in OVER, "a task that is over was granted")
         insist(row.attempt > before, "attempts are not counted up")
         self._granted[key] = row
@@ -220,7 +230,7 @@ class Checkers:
     def _attempt_ended(self, host: NodeId, row: records.AttemptEnded) -> None:
         granted = self._lease_over(host, row.lease, row.job, row.task)
         result = row.result
-        insist(row.worker == granted.worker, "a result of a worker that did not hold the lease")
+        insist(self._may_hold(granted, row.worker), "a result of a worker that did not hold the lease")
         insist(
             (result.lease, result.job, result.task, result.attempt)
             == (row.lease, row.job, row.task, granted.attempt),
@@ -303,7 +313,7 @@ class Checkers:
         granted = self._granted.get(key)
         insist(granted is not None, "an attempt runs whose lease is not durable")
         assert granted is not None
-        insist(granted.worker == host, "an attempt runs on a host that does not hold its lease")
+        insist(self._may_hold(granted, host), "an attempt runs on a host that does not hold its lease")
         insist((granted.job, granted.task) == (start.job, start.task), "another task runs than was granted")
         insist(key not in self._started, "an attempt was started twice")
         self._started[key] = host
@@ -321,7 +331,7 @@ class Checkers:
         """A worker says that it gives up leases of that master."""
         for lease in leases:
             granted = self._granted.get((master, lease))
-            if granted is not None and granted.worker == host:
+            if granted is not None and self._may_hold(granted, host):
                 self._handed_back.add((master, lease))
 
     def exited(self, host: NodeId, master: NodeId, lease: LeaseId, outcome: Outcome) -> None:

@@ -6,15 +6,17 @@ from time import perf_counter
 
 import msgspec
 
+from p2pq.core.through import cluster_of
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId
 from p2pq.model.job import Profile
-from p2pq.wire import prims, trust
+from p2pq.wire import trust
 from simulations.checkers import Checkers, insist
 from simulations.host import WALL_S, Host
 from simulations.liar import Liar, habits_of
 from simulations.nemesis import Nemesis
 from simulations.network import Network
+from simulations.office import Office
 from simulations.plans import Misfortune, Plan
 from simulations.scenarios import Scenario
 from simulations.sizes import size_of
@@ -121,21 +123,24 @@ class Play:
         self.masters = min(scenario.masters, self.nodes - 1)
         self.network = Network(self.world, self._may_link)
         root = trust.make_root(rng.randbytes)
+        self.office = Office(root, rng.randbytes, self.world.wall())
         plans = [self._plan(index, rng) for index in range(self.nodes)]
         faults = scenario.faults(rng)
-        self.hosts = [self._host(plan, root, faults.liars) for plan in plans]
+        self.hosts = [self._host(plan, faults.liars) for plan in plans]
         self.slots = sum(plan.profile.slots for plan in plans if "work" in plan.caps)
         self.network.connect(self.hosts)
         self.nemesis = Nemesis(self.world, self.network, self.misfortune, self.hosts, faults)
         self._submissions(rng)
 
-    def _host(self, plan: Plan, root: prims.SigningKey, liars: float) -> Host:
+    def _host(self, plan: Plan, liars: float) -> Host:
         rng = self.world.rng(f"habits {plan.index}")
         hostile = not plan.submits and rng.random() < liars
         host = (Liar if hostile else Host)(
-            self.world, self.network, self.checkers, self.misfortune, root, plan, ScheduleSettings(), self.jobs,
+            self.world, self.network, self.checkers, self.misfortune, self.office, plan, ScheduleSettings(), self.jobs,
             self.scenario.checks,
         )  # fmt: skip
+        if plan.batching and plan.bridging:
+            self.checkers.speaks(cluster_of(host.node_id))
         if isinstance(host, Liar):
             host.vow(habits_of(rng))
             self.checkers.distrust(host.node_id)
@@ -160,7 +165,7 @@ class Play:
 
     def _should_link(self, one: int, other: int) -> bool:
         """Tell whether two hosts must be linked once all is well, be it over bridges."""
-        return self._may_link(one, other) or bool(self.scenario.bridges)
+        return self._may_link(one, other) or (bool(self.scenario.bridges) and not self.scenario.batching)
 
     def _plan(self, index: int, rng: Random) -> Plan:
         slots = rng.randint(*self.scenario.slots)
@@ -175,7 +180,7 @@ class Play:
             return Plan(
                 index=index, name=f"n{index}", owner=f"o{index % 5}", profile=offer, own=own,
                 caps=("bridge", "submit", "work") if index < self.scenario.bridges else ("submit", "work"),
-                bridging=index < self.scenario.bridges, listens=True, submits=index < 5,
+                bridging=index < self.scenario.bridges, batching=self.scenario.batching, listens=True, submits=index < 5,
                 links_max=self.scenario.links_max or max(LINKS_MAX, self.nodes),
                 dials=tuple(other for other in range(index) if self._may_link(index, other)),
                 skew_ms=rng.randint(-self.scenario.skew_ms, self.scenario.skew_ms),
