@@ -1,11 +1,15 @@
 """A bridge that batches: who is shown to whom, and what goes through it."""
 
+import msgspec
+
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
+from p2pq.core.records import ResultReleased
 from p2pq.core.stock import BUSY_MAX, GATHER_S, Stock
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import Mono, NodeId, Wall
 from p2pq.wire import messages as msg
+from p2pq.wire import seal, sign
 from tests.unit.core.stockkit import (
     ANN,
     LEA,
@@ -19,10 +23,13 @@ from tests.unit.core.stockkit import (
     master,
     of,
     parcel,
+    placed,
+    receipt,
     up,
     worker,
 )
-from tests.unit.core.workerkit import BOB, IDENTITY, WALL, Member, item, nonce
+from tests.unit.core.workerkit import BOB, IDENTITY, KEY, ME, OFFER, OK, WALL, Member, entropy, item, nonce
+from tests.unit.core.workerkit import Bench as LeafBench
 
 ONE, TWO = item(1), item(2, task=1)
 
@@ -200,3 +207,36 @@ def test_it_begins_with_nothing() -> None:
     stock = Stock(IDENTITY, ScheduleSettings(), bytes, lambda _: Wall(WALL))
     assert stock.handle(ev.Tick(), Mono(0.0)) == []
     stock.check()
+
+
+def test_a_worker_as_it_is_believes_what_its_bridge_gives_it_and_the_receipt_for_its_result() -> None:
+    """From the master that it is shown to the receipt; what is said between the two is passed on by hand."""
+    bench = Bench()
+    bench.ready(LEA)
+    keys = {"secret": LEA.signer.seed, "prekey": LEA.prekey, "prekey_secret": LEA.prekey_secret}
+    leaf = LeafBench(identity=msgspec.structs.replace(IDENTITY, node=LEA.node, **keys))
+
+    def pass_down(effects: list[fx.Effect]) -> list[fx.Effect]:
+        said = [each.message.message for each in effects if isinstance(each, fx.Send) and each.peer == LEA.node]
+        return [effect for message in said for effect in leaf.do(ev.Received(peer=ANN.node, message=message))]
+
+    def pass_up(effects: list[fx.Effect]) -> list[fx.Effect]:
+        said = [each.message for each in effects if isinstance(each, fx.Send)]
+        return [effect for message in said for effect in bench.leaf(LEA, message)]
+
+    leaf.do(link(ME, caps=("bridge",)))
+    leaf.do(OFFER)
+    pass_up(pass_down(pass_up(leaf.do(master(path=(ME.node,), prekey=b"")))))
+    bench.flush()
+    message = granted((ONE, TWO), number=1)
+    key = seal.seal(LEA.prekey, KEY, sign.digest(message.manifest), entropy)
+    started = pass_down(bench.master(msgspec.structs.replace(message, keys=((LEA.node, key),))))
+    assert [each.lease for each in started if isinstance(each, fx.Start)] == [ONE.lease, TWO.lease]
+    leaf.do(ev.Started(lease=ONE.lease, master=ANN.node))
+    pass_up(leaf.do(ev.Exited(lease=ONE.lease, master=ANN.node, outcome=OK, sandbox="strict")))
+    (report,) = of(bench.flush(), msg.Report)
+    assert [report.placed, len(report.results)] == [placed(LEA, ONE, TWO), 1]
+    assert pass_down(bench.master(msg.Receipted(receipt=receipt(ONE)))) == [
+        fx.Record(row=ResultReleased(lease=ONE.lease, master=ANN.node)),
+        fx.Release(lease=ONE.lease, master=ANN.node),
+    ]
