@@ -1,11 +1,11 @@
-"""``python -m simulations``: play a scenario from a seed, or many seeds, measure fairness, or replay a flight record."""
+"""``python -m simulations``: play a scenario from a seed, or many seeds, measure, or replay a flight record."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
-from simulations import bounds, fairness, replay, swarm, weight
+from simulations import bounds, fairness, overflow, replay, swarm, weight
 from simulations.planted import planted
 from simulations.play import Report, play
 from simulations.scenarios import SCENARIOS, Scenario
@@ -13,17 +13,16 @@ from simulations.scenarios import SCENARIOS, Scenario
 
 def main(argv: Sequence[str]) -> int:
     """Return the exit code: 1 where a promise was broken."""
-    if argv[:1] == ["fairness"]:
-        return fairness.main(list(argv[1:]))
-    if argv[:1] == ["replay"]:
-        return replay.main(argv[1:])
-    if argv[:1] == ["swarm"]:
-        return swarm.main(argv[1:])
-    if argv[:1] == ["weight"]:
-        return weight.main(argv[1:])
-    if argv[:1] == ["seeds"]:
-        return seeds(argv[1:])
-    return one(argv)
+    commands: dict[str, Callable[[Sequence[str]], int]] = {
+        "fairness": fairness.main,
+        "overflow": overflow.main,
+        "replay": replay.main,
+        "swarm": swarm.main,
+        "weight": weight.main,
+        "seeds": seeds,
+    }
+    command = commands.get(argv[0]) if argv else None
+    return one(argv) if command is None else command(argv[1:])
 
 
 def _parser(prog: str, scenario: str) -> argparse.ArgumentParser:

@@ -9,8 +9,10 @@ import msgspec
 from p2pq.core import records
 from p2pq.core.docket import GIVEN_UP
 from p2pq.core.effects import Start
+from p2pq.core.through import cluster_of
 from p2pq.model.ids import JobId, LeaseId, NodeId
 from p2pq.model.job import FAULTS_MAX, Outcome
+from p2pq.wire import messages as msg
 
 OVER: Final = ("done", "failed", "cancelled")
 STARTS_MAX: Final = 3.0
@@ -326,6 +328,18 @@ class Checkers:
         self.starts += 1
         self.starts_at[host] += 1
         insist(task.starts <= FAULTS_MAX + job.retries + 2 + task.excused, "a task runs again and again")
+
+    def said(self, host: NodeId, peer: NodeId, message: msg.CoreMessage) -> None:
+        """A host says something; over a bridge a worker gives up leases to the master, and a bridge for its cluster."""
+        match message:
+            case msg.Return(items=items):
+                self.handed_back(host, peer, [item.lease for item in items])
+            case msg.Through(node=node, message=msg.Return(items=items)):
+                self.handed_back(host, NodeId(node), [item.lease for item in items])
+            case msg.Through(message=msg.Report(returns=items)):
+                self.handed_back(cluster_of(host), peer, [item.lease for item in items])
+            case _:
+                pass
 
     def handed_back(self, host: NodeId, master: NodeId, leases: Sequence[LeaseId]) -> None:
         """A worker says that it gives up leases of that master."""

@@ -6,7 +6,7 @@ of time, and of the uniform draw beside it, for the worst of the seeds.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final, Literal
 
@@ -163,7 +163,7 @@ def measure(case: Case, mode: Literal["time", "uniform"], seed: int, seconds: fl
     return jain([total[name] / share[name] for name in total])
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Print the table; the exit code is 1 where a case misses the goal."""
     parser = argparse.ArgumentParser(prog="python -m simulations fairness", description=__doc__)
     parser.add_argument(

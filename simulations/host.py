@@ -10,7 +10,6 @@ from p2pq.core import events as ev
 from p2pq.core.identity import Identity
 from p2pq.core.node import Node
 from p2pq.core.records import Row
-from p2pq.core.through import cluster_of
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import Fault, Outcome
@@ -394,15 +393,7 @@ class Host:
                 assert isinstance(effect, fx.Forget), "the disk lets no record through"
 
     def _say(self, peer: NodeId, message: msg.CoreMessage) -> None:
-        match message:
-            case msg.Return(items=items):
-                self._checkers.handed_back(self.node_id, peer, [item.lease for item in items])
-            case msg.Through(node=node, message=msg.Return(items=items)):
-                self._checkers.handed_back(self.node_id, NodeId(node), [item.lease for item in items])
-            case msg.Through(message=msg.Report(returns=items)):
-                self._checkers.handed_back(cluster_of(self.node_id), peer, [item.lease for item in items])
-            case _:
-                pass
+        self._checkers.said(self.node_id, peer, message)
         self._network.send(self, peer, message)
 
     def _start(self, start: fx.Start) -> None:

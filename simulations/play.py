@@ -116,7 +116,7 @@ class Play:
         self.nodes = nodes or scenario.nodes
         self.tasks = tasks or scenario.tasks
         self.world = World(seed)
-        self.checkers = Checkers()
+        self.checkers = self._judge()
         self.misfortune = Misfortune()
         self.jobs: dict[JobId, JobPlan] = {}
         rng = self.world.rng("play")
@@ -131,6 +131,10 @@ class Play:
         self.network.connect(self.hosts)
         self.nemesis = Nemesis(self.world, self.network, self.misfortune, self.hosts, faults)
         self._submissions(rng)
+
+    def _judge(self) -> Checkers:
+        """Return what looks at it."""
+        return Checkers()
 
     def _host(self, plan: Plan, liars: float) -> Host:
         rng = self.world.rng(f"habits {plan.index}")

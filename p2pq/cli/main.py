@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "logs": ("logs", "Print what a job or one task printed, live with --follow."),
         "wait": ("jobs", "Wait until jobs have ended."),
         "results": ("jobs", "Write a job's results out again."),
+        "verify": ("verifies", "Check again who signed a job's results, and its files."),
         "cancel": ("jobs", "Stop a job or one task of it."),
         "retry": ("attempts", "Run the failed tasks of a job again."),
         "why": ("jobs", "Say in one sentence why a job or task is as it is."),

@@ -40,6 +40,11 @@ class Announcer:
         return self._wave_at
 
     @property
+    def owners(self) -> tuple[str, ...]:
+        """Whose work was announced last."""
+        return self._owners
+
+    @property
     def sleepers(self) -> int:
         """How many are asleep."""
         return len(self._asleep)

@@ -11,7 +11,8 @@ from typing import Final, Literal
 import msgspec
 
 from p2pq.core.deadlines import Deadlines
-from p2pq.core.fairness import Fairness, Means
+from p2pq.core.fairness import Accounts, Means
+from p2pq.core.lately import Lately
 from p2pq.core.reserving import Reserved, Wanted
 from p2pq.core.slots import Key, Room
 from p2pq.model.config import ScheduleSettings
@@ -33,6 +34,7 @@ the next one when this one has ended would leave a slot empty for over a twentie
 LONGEST_AHEAD: Final = 2
 """... but of no job whose attempts take more than so many times ``ahead_s``: the worker hands back what waits for long."""
 _NONCE_BYTES: Final = 16
+_KEPT: Final = ("kept", b"")
 
 Timer = (
     tuple[Literal["request"], bytes]
@@ -42,6 +44,7 @@ Timer = (
     | tuple[Literal["resend"], NodeId]
     | tuple[Literal["ahead"], Key]
     | tuple[Literal["confirm"], NodeId]
+    | tuple[Literal["kept"], bytes]
 )
 """What a deadline of the worker is for, and whom or what it concerns."""
 
@@ -53,6 +56,7 @@ class Asked(msgspec.Struct, frozen=True):
     master: NodeId
     owner: str
     own: bool
+    far: bool
     room: Room
     tasks_max: int
     ahead: bool
@@ -88,16 +92,16 @@ class Asking:
         self,
         me: NodeId,
         schedule: ScheduleSettings,
-        fairness: Fairness,
+        accounts: Accounts,
         means: Means,
         deadlines: Deadlines[Timer],
         rng: Random,
         entropy: Callable[[int], bytes],
     ) -> None:
-        """Know nobody yet. ``fairness``, ``means`` and ``deadlines`` are the worker's own."""
+        """Know nobody yet. ``accounts``, ``means`` and ``deadlines`` are the worker's own."""
         self._me = me
         self._schedule = schedule
-        self._fairness = fairness
+        self._accounts = accounts
         self._means = means
         self._deadlines = deadlines
         self._rng = rng
@@ -106,7 +110,9 @@ class Asking:
         self._asked: dict[bytes, Asked] = {}
         self._out = {False: Room(), True: Room()}
         """The room that outstanding requests speak for."""
-        self._reserved = Reserved(fairness)
+        self._reserved = Reserved(accounts)
+        self.lately = Lately()
+        """What guests of this network take and took."""
 
     def linked(self, master: NodeId, *, far: bool = False) -> None:
         """Begin with this master, from nothing; ``far``: bridges carry the link to it."""
@@ -154,7 +160,7 @@ class Asking:
         self._sleep(asked, max(message.counter, asked.counter))
         wide = Room(*message.wide)
         if wide.cpus and not asked.own and self._reserved.wanted is None and most.holds(wide):
-            self._reserved.begin(Wanted(master, asked.owner, wide), now)
+            self._reserved.begin(Wanted(master, asked.owner, wide, asked.far), now)
 
     def answer(self, master: NodeId, nonce: bytes, now: Mono) -> Asked | None:
         """Close and return the request that this master answers; None if there is none (any more)."""
@@ -256,7 +262,7 @@ class Asking:
         may_wait = not any(asked.ahead and asked.own == own for asked in self._asked.values())
         if free.cpus == 0 and not (may_wait and self._room_ahead(slots, waiting_s)):
             return []
-        offers = self._eligible(free, own=own)
+        free, offers = self._eligible(free, now, own=own)
         if not offers:
             return []
         requests = []
@@ -278,24 +284,42 @@ class Asking:
         if wanted is None:
             return False
         offer = self._offers[wanted.master]
-        if offer.quiet or offer.full or wanted.owner not in offer.owners:
+        near = wanted.far and self._offering(free, own=False, far=False)
+        if offer.quiet or offer.full or wanted.owner not in offer.owners or near:
             self._reserved.end()
             return False
+        free = self._left(free, now) if wanted.far else free
         if self._reserved.keep(free, now):
             # Enough: ask its master once more, with all there is.
             offer.asleep.pop(wanted.owner, None)
         return self._reserved.wanted is not None and not free.holds(wanted.room)
 
-    def _eligible(self, free: Room, *, own: bool) -> dict[str, list[tuple[NodeId, bool]]]:
-        """Return, by owner, the masters to ask, and whether only for more room than they were asked with last.
+    def _eligible(self, free: Room, now: Mono, *, own: bool) -> tuple[Room, dict[str, list[tuple[NodeId, bool]]]]:
+        """Return what to ask with and, by owner, the masters to ask, and whether only for more room than asked with last.
 
-        What is free goes to masters of this network first; only what none of them has anything for is offered to those
-        behind bridges.
+        What is free goes to masters of this network first; only what none of them has anything for, and did not fill a moment
+        ago, is offered to those behind bridges.
         """
         wanted = None if own else self._reserved.wanted
         if wanted is not None:
-            return {wanted.owner: [(wanted.master, True)]}
-        return self._offering(free, own=own, far=False) or self._offering(free, own=own, far=True)
+            return self._left(free, now) if wanted.far else free, {wanted.owner: [(wanted.master, True)]}
+        offers = self._offering(free, own=own, far=False)
+        if offers or own or not self._offering(free, own=False, far=True):
+            return free, offers
+        left = self._left(free, now)
+        # Nor may anything from there wait for a slot that the own network had a moment ago.
+        may = left.cpus or not self.lately.kept(now)
+        return left, self._offering(left, own=False, far=True) if may else {}
+
+    def _left(self, free: Room, now: Mono) -> Room:
+        """Return what is free for masters behind bridges; more may be, later."""
+        kept = min(free.cpus, self.lately.kept(now))
+        until = self.lately.until
+        if not kept or until is None:
+            return free
+        self._deadlines.set(_KEPT, until)
+        cpus = free.cpus - kept
+        return Room(cpus, free.memory_mb * cpus // free.cpus, free.gpus) if cpus else Room()
 
     def _offering(self, free: Room, *, own: bool, far: bool) -> dict[str, list[tuple[NodeId, bool]]]:
         offers: dict[str, list[tuple[NodeId, bool]]] = {}
@@ -314,11 +338,13 @@ class Asking:
     ) -> dict[tuple[str, NodeId], int]:
         """Draw an owner, then a master of it, for each free cpu; for none, once: whom to ask for leases ahead."""
         owners = tuple(offers)
+        # Whoever is offered to is on one side of all bridges.
+        fairness = self._accounts[self._offers[offers[owners[0]][0][0]].far]
         drawn: dict[tuple[str, NodeId], int] = {}
         chunk = cpus if own or len(owners) == 1 else -(-cpus // DRAWS_MAX)
         tentative: list[tuple[str, int]] = []
         while True:
-            owner = owners[0] if own else self._fairness.draw(owners, now, self._rng)
+            owner = owners[0] if own else fairness.draw(owners, now, self._rng)
             masters = offers[owner]
             master, again = masters[self._rng.randrange(len(masters))] if len(masters) > 1 else masters[0]
             # Asked again with all there is, or it would be asked again for every share of it.
@@ -328,10 +354,10 @@ class Asking:
             if cpus <= 0:
                 break
             key = ("draw", len(tentative))
-            self._fairness.charge(key, owner, take, self._expected_s(owner))
+            fairness.charge(key, owner, take, self._expected_s(owner))
             tentative.append(key)
         for key in tentative:
-            self._fairness.free(key, now)
+            fairness.free(key, now)
         return drawn
 
     def _expected_s(self, owner: str) -> float:
@@ -373,6 +399,7 @@ class Asking:
             master=master,
             owner=owner,
             own=own,
+            far=self._offers[master].far,
             room=room,
             tasks_max=min(ITEMS_MAX, room.cpus + most),
             ahead=bool(ahead),
@@ -384,7 +411,7 @@ class Asking:
         self._out[own] = self._out[own].plus(room)
         self._deadlines.set(("request", nonce), Mono(now + self._schedule.request_s))
         if not own:
-            self._fairness.charge(nonce, owner, room.cpus, self._expected_s(owner))
+            self._accounts[asked.far].charge(nonce, owner, room.cpus, self._expected_s(owner))
         return Request(
             nonce=nonce,
             owner=owner,
@@ -400,7 +427,7 @@ class Asking:
         self._out[asked.own] = self._out[asked.own].minus(asked.room)
         self._deadlines.cancel(("request", asked.nonce))
         if not asked.own:
-            self._fairness.free(asked.nonce, Mono(0.0))
+            self._accounts[asked.far].free(asked.nonce, Mono(0.0))
 
     def _sleep(self, asked: Asked, counter: int) -> None:
         asleep = self._offers[asked.master].asleep
@@ -418,6 +445,8 @@ class Asking:
     def check(self) -> None:
         """Assert that requests, their deadlines and the room they speak for agree."""
         self._reserved.check()
+        for fairness in self._accounts.values():
+            fairness.check()
         for own in (False, True):
             out = Room()
             for asked in self._asked.values():

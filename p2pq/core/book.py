@@ -17,7 +17,6 @@ from p2pq.core.events import CancelAsked
 from p2pq.core.jobs import OVER, Job, Task
 from p2pq.core.judging import Judge
 from p2pq.core.leases import Lease, Leases
-from p2pq.core.placement import TaskSnapshot
 from p2pq.model import notice
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, TaskKey, Wall
@@ -26,8 +25,6 @@ from p2pq.wire.objects import GrantItem
 
 AVOID_S: Final = 60.0
 """How long a task is kept from the worker it failed on while another could run it; then it may have it again."""
-SILENT: Final = 0.4
-"""A worker of which nothing was heard for this part of a lease has missed a heartbeat: ``why`` says so."""
 RETURNS_FREE: Final = 8
 """How often a task that was handed back goes to the next worker without a pause."""
 
@@ -315,6 +312,7 @@ class Book(Judge):
             detail=lease.detail,
             skipped=lease.skipped,
             via=self._via(lease),
+            proof=lease.proof,
         )
         self.out.append(fx.Record(row=row))
         if state in OVER:
@@ -432,45 +430,6 @@ class Book(Judge):
     def _via(self, lease: Lease) -> tuple[NodeId, ...]:
         """Return the bridges on the way to the leaf that had a lease; none where the grant says already who had it."""
         return () if lease.leaf is None else self._path(lease.leaf)
-
-    def paused(self, job: Job) -> Mono | None:
-        """Return when the first of the tasks that pause waits no longer, where all that wait pause; None elsewhere."""
-        if not job.resting or job.waits:
-            return None
-        keys = (TaskKey(job.id, index) for index, task in job.tasks.items() if task.avoid is not None)
-        return min((at for key in keys if (at := self.rests.get(key)) is not None), default=None)
-
-    # -- for readers ----------------------------------------------------------------------------------------------------
-
-    def task_snapshot(self, job: Job, index: int) -> TaskSnapshot:
-        """Return one task as a value."""
-        task = job.tasks.get(index)
-        if task is None:
-            return TaskSnapshot(task=index, state=job.state_of(index), delivered=job.state_of(index) != "pending")
-        first, again = (*map(self.leases.get, task.leases), None, None)[:2]
-        lease = first
-        return TaskSnapshot(
-            task=index,
-            state=task.state,
-            attempts=task.attempts,
-            worker=task.worker if lease is None else lease.runner,
-            via=() if lease is None else self._path(lease.runner),
-            again=None if again is None else again.runner,
-            lease=None if lease is None else lease.id,
-            started=lease is not None and lease.running,
-            since=None if lease is None else lease.granted,
-            heard=None if lease is None else lease.heard,
-            due=None if lease is None else self.leases.due(lease.id),
-            silent_s=SILENT * self._settings.lease_s,
-            progress=-1 if lease is None else lease.progress,
-            outcome=task.outcome,
-            failures=task.failures,
-            faults=task.faults,
-            detail=task.detail,
-            not_before=self.rests.get(TaskKey(job.id, index)) if task.avoid not in job.shy else None,
-            delivered=task.delivered,
-            checkpoint=0 if task.checkpoint is None else task.checkpoint.attempt,
-        )
 
     def check(self) -> None:
         """Assert that jobs, leases, lines and pauses tell one story."""

@@ -29,11 +29,13 @@ KEYS_MAX: Final = 64
 class LeafView:
     """A worker below a bridge."""
 
-    __slots__ = ("cert", "keyed", "path", "prekey", "profile")
+    __slots__ = ("cert", "certs", "keyed", "path", "prekey", "profile")
 
     def __init__(self, leaf: Leaf, cert: Cert, prekey: bytes) -> None:
         """Know it by what its bridge showed; that has been verified."""
         self.cert = cert
+        self.certs = leaf.certs
+        """The whole chain, kept with what it brings."""
         self.prekey = prekey
         self.profile = leaf.profile
         self.path = tuple(map(NodeId, leaf.path))
@@ -102,9 +104,9 @@ class Cluster:
                 del self.refused[next(iter(self.refused))]
         return found
 
-    def speaks_for(self, node: NodeId) -> bool:
-        """Tell whether that is a leaf here, or was until lately."""
-        return node in self.leaves or node in self._left
+    def known(self, node: NodeId) -> LeafView | None:
+        """Return a leaf that is here, or was until lately."""
+        return self.leaves.get(node) or self._left.get(node)
 
     @property
     def slots(self) -> int:

@@ -5,10 +5,13 @@ The outside world brings the blobs, at the pace that it is told here at least; t
 
 from typing import Final
 
+import msgspec
+
 from p2pq.core import effects as fx
 from p2pq.core.adoption import RebuiltBook
 from p2pq.core.events import CollectFailed
 from p2pq.core.leases import Lease
+from p2pq.core.records import Proof
 from p2pq.model.ids import BlobId, Mono, NodeId
 from p2pq.wire.objects import ResultItem, Verdict
 
@@ -22,25 +25,32 @@ OVERHEAD_BYTES: Final = 16 << 20
 """What encryption may add to the largest result."""
 
 
+class Came(msgspec.Struct, frozen=True):
+    """What came in one message with results."""
+
+    proof: Proof
+    blobs: dict[BlobId, bytes]
+    """Small ones, by name."""
+    through: NodeId | None = None
+    """The bridge that spoke of it, where its worker is a leaf."""
+
+
 class CollectingBook(RebuiltBook):
     """Books that say what is brought here, and give up what takes for ever."""
 
-    def collect(
-        self, lease: Lease, item: ResultItem, inline: dict[BlobId, bytes], now: Mono, through: NodeId | None = None
-    ) -> bool:
-        """Let a result be brought here; False if it is larger than its job allows, and so is lost by its worker's doing.
-
-        ``through``: the bridge that spoke of it, where its worker is a leaf.
-        """
+    def collect(self, lease: Lease, item: ResultItem, message: Came, now: Mono) -> bool:
+        """Let a result be brought here; False if it is larger than its job allows, and so is lost by its worker's doing."""
         limits = self.jobs[lease.job].manifest.limits
         if sum(ref.size for ref in item.blobs) > limits.results_bytes + limits.printed_bytes + OVERHEAD_BYTES:
             self.lose(lease, "deliver", "the result: it is larger than the job's limits allow", now)
             return False
-        self.leases.collect(lease, item)
+        self.leases.collect(lease, item, message.proof)
         blobs = (*item.body, *item.blobs)
         names = [BlobId(ref.blob) for ref in blobs]
-        came = tuple(inline[name] for name in names if name in inline)
-        self.out.append(fx.Collect(lease=lease.id, peer=lease.runner, through=through, blobs=blobs, inline=came))
+        came = tuple(message.blobs[name] for name in names if name in message.blobs)
+        self.out.append(
+            fx.Collect(lease=lease.id, peer=lease.runner, through=message.through, blobs=blobs, inline=came)
+        )
         return True
 
     def collect_failed(self, lease: Lease, event: CollectFailed, now: Mono) -> Verdict | None:

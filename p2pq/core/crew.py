@@ -58,6 +58,11 @@ class Hand:
         """How many cpus it offers."""
         return self.profile.slots if self.cluster is None else self.cluster.slots
 
+    @property
+    def far(self) -> bool:
+        """Whether bridges carry the link to it."""
+        return bool(self.link.path)
+
 
 class Crew:
     """Every linked peer of a master, itself among them."""
@@ -69,6 +74,8 @@ class Crew:
         self._spoken: dict[NodeId, NodeId] = {}
         """Leaves, and the cluster in which each was introduced last."""
         self._version = 0
+        self.far = 0
+        """How many of those that may work are behind bridges."""
 
     def __contains__(self, peer: NodeId) -> bool:
         """Tell whether that peer is linked."""
@@ -84,21 +91,18 @@ class Crew:
 
     def join(self, link: ev.LinkUp, mark: LeaseId) -> Hand:
         """A link came up."""
-        self._silence(link.peer)
+        self.leave(link.peer)
         hand = self._hands[link.peer] = Hand(link, mark)
-        self.changed()
+        self.far += hand.far and hand.works
         return hand
 
     def leave(self, peer: NodeId) -> None:
         """A link is gone."""
-        self._silence(peer)
-        self._hands.pop(peer, None)
-        self.changed()
-
-    def _silence(self, peer: NodeId) -> None:
-        hand = self._hands.get(peer)
+        hand = self._hands.pop(peer, None)
+        self.far -= hand is not None and hand.far and hand.works
         for leaf in () if hand is None or hand.cluster is None else hand.cluster.leaves:
             self._unspoken(leaf, peer)
+        self.changed()
 
     def changed(self) -> None:
         """Whoever could run what must be found out anew."""
@@ -171,6 +175,28 @@ class Crew:
             job.able = (self._version, able)
         return any(peer != worker for peer in able)
 
+    @property
+    def slots_here(self) -> int:
+        """How many slots there are in the master's own network, free or not."""
+        return sum(
+            hand.profile.slots for hand in self._hands.values() if hand.works and not hand.far and not hand.leaving
+        )
+
+    def room_here(self, job: Job, leases: Leases, cpus_of: Callable[[JobId], int]) -> int | None:
+        """Return how many cpus tasks of a job find free in the master's own network, as far as the master knows.
+
+        Returns:
+            None where nobody there is able to run it.
+        """
+        able, free, wants = False, 0, job.ask.resources.cpus
+        for peer, hand in self._hands.items():
+            if not hand.far and self.able(job, hand):
+                able = True
+                # What has ended is still leased while its result is fetched.
+                taken = sum(cpus_of(lease.job) for lease in leases.held(peer) if lease.collecting is None)
+                free += max(0, hand.profile.slots - taken) // wants * wants
+        return free if able else None
+
     def path(self, worker: NodeId) -> tuple[NodeId, ...]:
         """Return the bridges on the way to a worker, or a leaf, the nearest first."""
         hand = self._hands.get(worker)
@@ -189,7 +215,12 @@ class Crew:
         return fullest, most
 
     def snapshots(
-        self, leases: Leases, cpus_of: Callable[[JobId], int], held_back: Callable[[NodeId], bool] = lambda _: False
+        self,
+        leases: Leases,
+        cpus_of: Callable[[JobId], int],
+        held_back: Callable[[NodeId], bool] = lambda _: False,
+        *,
+        later: bool = False,
     ) -> list[WorkerSnapshot]:
         """Return those that may work, as values; of a cluster its leaves.
 
@@ -197,6 +228,7 @@ class Crew:
             leases: what they hold.
             cpus_of: how many cpus a task of that job takes.
             held_back: whether a worker must prove itself.
+            later: whether those behind bridges must wait for what their own network leaves.
         """
         found = []
         for peer, hand in self._hands.items():
@@ -219,6 +251,8 @@ class Crew:
                         leases=len(held),
                         cpus=sum(cpus_of(lease.job) for lease in held),
                         held_back=held_back(node),
+                        far=hand.far,
+                        later=later and hand.far,
                     )
                 )
         return found
@@ -232,3 +266,4 @@ class Crew:
             cluster = self._hands[peer].cluster
             assert cluster is not None, "a leaf of no cluster"
             assert leaf in cluster.leaves, "a leaf is spoken for where it is not"
+        assert self.far == sum(hand.far and hand.works for hand in self._hands.values()), "those far are miscounted"

@@ -6,7 +6,7 @@ free counts as its expected length, or as what it has run where that is more: ot
 look unserved while it fills slot after slot.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from math import exp
 from random import Random
 from typing import Final, Literal
@@ -176,3 +176,13 @@ class Fairness:
         """Assert that the books agree."""
         assert all(self._charges.get(key) is charge for key, charge in self._running.items()), "runs uncharged"
         assert all(charge.owner in self._given for charge in self._charges.values()), "charge without an account"
+
+
+Accounts = Mapping[bool, Fairness]
+"""What owners got of a worker, by whether bridges carry the links to their masters. Those of its own network go first, so owners
+are equals among either; and whoever leads on one side owes nothing on the other."""
+
+
+def accounts(scale_s: float, mode: Literal["time", "uniform"] = "time") -> Accounts:
+    """Return accounts for either side; the arguments are those of ``Fairness``."""
+    return {far: Fairness(scale_s, mode) for far in (False, True)}

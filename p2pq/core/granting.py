@@ -9,20 +9,21 @@ from typing import Final
 
 from p2pq.core import checkpoints, records
 from p2pq.core import effects as fx
-from p2pq.core.announcer import Announcer
 from p2pq.core.clock import WallClock
 from p2pq.core.clusters import KEYS_MAX, Cluster, Rooms
-from p2pq.core.collecting import CollectingBook
 from p2pq.core.crew import Crew, Hand
 from p2pq.core.identity import Identity
 from p2pq.core.jobs import Job
+from p2pq.core.overflow import Overflow
 from p2pq.core.placement import barrier, fits, room
+from p2pq.core.showing import ShownBook
+from p2pq.core.signing import Signatory
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import Mono, NodeId, Wall
 from p2pq.wire import messages as msg
-from p2pq.wire import prims, seal, sign
-from p2pq.wire.objects import ITEMS_MAX, Grant, GrantItem, Receipt, ReceiptItem
+from p2pq.wire import seal
+from p2pq.wire.objects import ITEMS_MAX, GrantItem, ReceiptItem
 
 MANIFESTS_MAX: Final = 256
 """Jobs per link whose manifest is known to have been sent; beyond it the longest unused is sent again."""
@@ -50,14 +51,14 @@ class Granting:
             Reject: a restored manifest is not this node's: the store belongs to another key.
         """
         self._identity = identity
-        self._signer = prims.SigningKey(identity.secret)
+        self._signatory = Signatory(identity)
         self._lease_ms = round(settings.lease_s * 1000)
         self._entropy = entropy
         self._clock = WallClock(now, wall)
         self._recall_at = now
         self._crew = crew = Crew(identity.node)
-        self._announcer = Announcer(identity.node)
-        self._book = CollectingBook(identity.node, settings, restored, self._clock, crew.other_is_able, crew.path, now)
+        self._book = ShownBook(identity.node, settings, restored, self._clock, crew.other_is_able, crew.path, now)
+        self._overflow = Overflow(identity.node, self._book, crew)
         self._out = self._book.out
 
     def _request(self, worker: Hand, request: msg.Request, now: Mono) -> None:
@@ -72,8 +73,7 @@ class Granting:
         serve = self._serve if worker.cluster is None else self._serve_cluster
         if serve(worker, request, now):
             return
-        self._announcer.slept(peer)
-        counter, wide = self._announcer.counter, self._wide(worker, request)
+        counter, wide = self._overflow.slept(worker), self._wide(worker, request, now)
         self._send(peer, msg.Nothing(nonce=request.nonce, owner=request.owner, counter=counter, wide=wide))
         self._recall(worker, request, now)
 
@@ -83,23 +83,22 @@ class Granting:
         ahead = dict(request.ahead)
         held_max = msg.LEASES_MAX - self._book.leases.count(peer)
         for again in (False, True):
-            for job_id in list(self._book.lines.get(request.owner, ())):
-                job = self._book.jobs[job_id]
+            for job, left in self._overflow.jobs(worker, request.owner, now):
                 if not self._crew.able(job, worker) or not (job.tail.open if again else job.may_take(peer)):
                     continue
                 limit = room(job.ask.resources, request)
                 if not again and not self._book.held_back(job, peer):
-                    limit += max(0, ahead.get(job_id, 0))
-                limit = self._book.allowance(job, peer, min(limit, request.tasks_max, held_max), now)
+                    limit += max(0, ahead.get(job.id, 0))
+                limit = self._book.allowance(job, peer, min(limit, request.tasks_max, held_max, left), now)
                 if limit > 0 and self._grant(job, worker, request.nonce, limit, now, again=again):
+                    self._overflow.took(worker, now)
                     return True
         return False
 
-    def _wide(self, worker: Hand, request: msg.Request) -> tuple[int, int, int]:
+    def _wide(self, worker: Hand, request: msg.Request, now: Mono) -> tuple[int, int, int]:
         """Return what the first job that waits for more room than was offered needs, or zeros."""
         peer = worker.link.peer
-        for job_id in self._book.lines.get(request.owner, ()):
-            job = self._book.jobs[job_id]
+        for job, _ in self._overflow.jobs(worker, request.owner, now):
             wants = job.ask.resources
             if worker.cluster is not None:
                 able = [place for place in request.places if self._may_run(job, worker.cluster, place)]
@@ -114,6 +113,8 @@ class Granting:
     def _recall(self, idle: Hand, request: msg.Request, now: Mono) -> None:
         """Ask the worker that holds most more than it can run for some of that: another one is idle and nothing waits."""
         if now < self._recall_at or not request.cpus or not len(self._book.leases):
+            return
+        if idle.far and not self._overflow.open:
             return
         fullest, most = self._crew.fullest(idle, self._book.leases)
         if fullest is not None:
@@ -138,7 +139,7 @@ class Granting:
         if signed is None:
             return False
         manifest = b"" if known else job.raw
-        handed_on = checkpoints.hand_on(job, items, worker.link, self._identity, self._signer, self._entropy)
+        handed_on = checkpoints.hand_on(job, items, worker.link, self._identity, self._signatory.key, self._entropy)
         self._send(peer, msg.Granted(grant=signed, manifest=manifest, checkpoints=handed_on))
         return True
 
@@ -152,23 +153,15 @@ class Granting:
     def _signed(
         self, job: Job, to: NodeId, nonce: bytes, items: tuple[GrantItem, ...], key: bytes, now: Mono
     ) -> bytes | None:
-        """Return the signed grant; None if it cannot be said, and its attempts are taken back."""
-        grant = Grant(
-            mesh=self._identity.mesh,
-            node=self._identity.node,
-            to=to,
-            nonce=nonce,
-            job=job.id,
-            manifest=job.digest,
-            items=items,
-            key=key,
-            expires=self._clock.at(now) + self._lease_ms,
-        )
+        """Return the signed grant, which is kept; None if it cannot be said, and its attempts are taken back."""
+        expires = Wall(self._clock.at(now) + self._lease_ms)
         try:
-            return sign.sign(self._signer, grant)
+            signed = self._signatory.grant(job, to, nonce, items, key, expires)
         except Reject as reject:
             self._book.take_back(items, f"it could not be granted: {reject.reason}", now)
             return None
+        self._out.append(fx.Record(row=records.GrantKept(job=job.id, lease=items[0].lease, signed=signed)))
+        return signed
 
     def _seal(self, job: Job, worker: Hand) -> bytes:
         return seal.seal(worker.link.prekey, job.key, job.digest, self._entropy)
@@ -181,13 +174,13 @@ class Granting:
         ahead = dict(request.ahead)
         held_max = msg.LEASES_MAX - self._book.leases.count(peer)
         for again in (False, True):
-            for job_id in list(self._book.lines.get(request.owner, ())):
-                job = self._book.jobs[job_id]
+            for job, left in self._overflow.jobs(worker, request.owner, now):
                 if worker.leaving or not (job.tail.open if again else job.waits):
                     continue
-                rooms = self._rooms(job, worker, request, 0 if again else ahead.get(job_id, 0), now)
-                limit = self._book.allowance(job, peer, min(rooms.most, request.tasks_max, held_max), now)
+                rooms = self._rooms(job, worker, request, 0 if again else ahead.get(job.id, 0), now)
+                limit = self._book.allowance(job, peer, min(rooms.most, request.tasks_max, held_max, left), now)
                 if limit > 0 and self._grant_cluster(job, worker, request.nonce, rooms, limit, now, again=again):
+                    self._overflow.took(worker, now)
                     return True
         return False
 
@@ -233,7 +226,7 @@ class Granting:
             grant=signed,
             manifest=b"" if known else job.raw,
             checkpoints=checkpoints.hand_on(
-                job, items, worker.link, self._identity, self._signer, self._entropy, cluster=True
+                job, items, worker.link, self._identity, self._signatory.key, self._entropy, cluster=True
             ),
             keys=self._keys(job, cluster, rooms.each, len(items)),
             avoid=rooms.avoid(items, cluster.leaves),
@@ -276,5 +269,4 @@ class Granting:
             del cluster.receipts[:ITEMS_MAX]
 
     def _say_receipt(self, peer: NodeId, items: Iterable[ReceiptItem]) -> None:
-        receipt = Receipt(mesh=self._identity.mesh, node=self._identity.node, to=peer, items=tuple(items))
-        self._send(peer, msg.Receipted(receipt=sign.sign(self._signer, receipt)))
+        self._send(peer, msg.Receipted(receipt=self._signatory.receipt(peer, items)))

@@ -15,7 +15,7 @@ from p2pq.core.records import Intervals, RestoredTask
 from p2pq.core.standing import Standing
 from p2pq.core.tails import Tail
 from p2pq.model.halt import Halt
-from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
+from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import JobState, Outcome, TaskState
 from p2pq.wire.objects import Manifest, ResultItem
 
@@ -104,6 +104,8 @@ class Job:
         """The condition held when it was last looked at: it halts when it comes to hold, not as long as it does."""
         self.tail = Tail()
         self.standing = Standing()
+        self.since: Mono | None = None
+        """Since when it stands in line, as far as that matters to anybody: see ``overflow``."""
         self.able: tuple[int, tuple[NodeId, ...]] = (-1, ())
         """Up to two linked workers that could run it, and as of which change of the workers that is."""
 
@@ -387,3 +389,4 @@ class Line:
             insort(self._jobs, entry)
         elif stands and not wants:
             del self._jobs[at]
+            job.since = None

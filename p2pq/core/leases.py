@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.intervals import IntervalSet
+from p2pq.core.records import Proof
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId
 from p2pq.wire.objects import ResultItem
 
@@ -34,6 +35,7 @@ class Lease:
         "job",
         "leaf",
         "progress",
+        "proof",
         "running",
         "skipped",
         "slow",
@@ -61,6 +63,8 @@ class Lease:
         self.running = False
         self.progress = -1
         self.collecting: ResultItem | None = None
+        self.proof: Proof | None = None
+        """What proves the result that is being collected."""
         self.slow = 0
         """How often it took too long to bring its result here."""
         self.detail = ""
@@ -206,14 +210,15 @@ class Leases:
             if lease.collecting is None:
                 self._due.set(lease.id, min(Mono(now + self._lease_s), lease.until))
 
-    def collect(self, lease: Lease, item: ResultItem) -> None:
+    def collect(self, lease: Lease, item: ResultItem, proof: Proof | None = None) -> None:
         """Its result is being fetched; it is not due until that has succeeded or failed."""
+        lease.proof = proof
         lease.collecting = item
         self._due.cancel(lease.id)
 
     def collect_failed(self, lease: Lease, now: Mono) -> None:
         """The result could not be had; the lease goes on, within its bounds."""
-        lease.collecting = None
+        lease.collecting = lease.proof = None
         self.renew(lease, now, running=lease.running)
 
     def pop_due(self, now: Mono) -> Lease | None:

@@ -90,6 +90,8 @@ class Ledger:
                 self._retried(row)
             case records.LeaseGranted():
                 self._granted(row)
+            case records.GrantKept():
+                pass  # for people
             case records.LeaseEnded():
                 self._lease_ended(row)
             case records.AttemptEnded():

@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from p2pq.core.through import whereabouts
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall, short
 from p2pq.model.job import JobState, Outcome, Profile, Resources, SandboxLevel, TaskState, missing_needs
 from p2pq.wire.messages import Place, Request
@@ -40,6 +41,10 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Cpus that those attempts use."""
     held_back: bool = False
     """It gets one attempt at a time of the job in question: those before failed there."""
+    far: bool = False
+    """Bridges carry the link to it."""
+    later: bool = False
+    """... and the own network is asked first for the job in question."""
 
 
 class TaskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,7 +196,7 @@ def _why_paused(tasks: int, seconds: float) -> str:
 
 
 def _why_not_pending(task: TaskSnapshot, now: Mono, workers: Sequence[WorkerSnapshot]) -> str:
-    where = f" on {_name(task.worker, workers)}" if task.worker else ""
+    where = f" on {_name(whereabouts(task.worker, task.via)[0], workers)}" if task.worker else ""
     if task.state == "running":
         return _why_running(task, where, now, workers)
     if task.state == "cancelled":
@@ -236,12 +241,22 @@ def _why_waiting(ask: Ask, workers: Sequence[WorkerSnapshot]) -> str:
 
 def _why_not_yet(ask: Ask, able: Sequence[WorkerSnapshot]) -> str:
     """Say what those who could run it do instead."""
+    later = [worker for worker in able if worker.later]
+    near = [worker for worker in able if not worker.later]
+    if later and near:
+        first = _why_not_yet(ask, near)
+        return f"{first[:-1]}; {_names(later)}, behind bridges, {_verb(later, 'gets', 'get')} what is left in a moment."
     heard = [worker for worker in able if not worker.held_back]
     if not heard:
         return f"{_names(able)} {_verb(able, 'is', 'are')} left out for a moment: attempts of this job failed there in a row."
     free = [worker for worker in heard if worker.profile.slots - worker.cpus >= ask.resources.cpus]
     if not free:
         return f"{_names(heard)} {_verb(heard, 'is', 'are')} busy with tasks of this node; it starts when one ends."
+    if all(worker.far for worker in free):
+        return (
+            f"{_names(free)}, behind bridges, {_verb(free, 'serves its', 'serve their')} own network first; it starts when there "
+            "is room left."
+        )
     if all(worker.request is None for worker in free):
         return f"{_names(free)} {_verb(free, 'has', 'have')} not asked for work yet; if this lasts, see `p2pq status`."
     return f"{_names(free)} {_verb(free, 'serves', 'serve')} others now; it starts when its owner's turn comes."

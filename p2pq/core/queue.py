@@ -12,6 +12,7 @@ from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core import records
 from p2pq.core.clusters import Cluster
+from p2pq.core.collecting import Came
 from p2pq.core.crew import Hand
 from p2pq.core.granting import MANIFESTS_MAX, Granting
 from p2pq.core.identity import Identity
@@ -23,7 +24,7 @@ from p2pq.core.through import cluster_of
 from p2pq.errors import Reject
 from p2pq.model import notice
 from p2pq.model.config import ScheduleSettings
-from p2pq.model.ids import BlobId, JobId, LeaseId, Mono, NodeId, Wall
+from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Fault
 from p2pq.wire import messages as msg
 from p2pq.wire import prims, seal, sign, trust
@@ -64,7 +65,7 @@ class Queue(Granting):
         """When to call ``handle`` at the latest."""
         if self._out:
             return self._began
-        instants = (self._book.deadline, self._announcer.deadline, self._receipts_at)
+        instants = (self._book.deadline, self._overflow.deadline, self._receipts_at)
         return min((at for at in instants if at is not None), default=None)
 
     def handle(self, event: ev.Event, now: Mono) -> list[fx.Effect]:
@@ -124,7 +125,7 @@ class Queue(Granting):
 
     def _flush(self, now: Mono) -> list[fx.Effect]:
         self._revoke(self._book.halt(now))
-        self._announce(now)
+        self._tell(self._overflow.announce(now))
         if self._receipts_at is not None and now >= self._receipts_at:
             self._receipts_at = None
             for worker in self._crew:
@@ -161,16 +162,6 @@ class Queue(Granting):
             case _:
                 assert_never(event)
 
-    def _announce(self, now: Mono) -> None:
-        book = self._book
-        for worker in book.wake:
-            if (speaker := self._crew.speaker(worker)) is not None:
-                self._tell(self._announcer.wake(speaker))
-        book.wake.clear()
-        tasks = book.grantable(self._announcer.sleepers) if book.grew else 0
-        self._tell(self._announcer.update(book.owners(), tasks, now, grew=book.grew))
-        book.grew = False
-
     def _revoke(self, leases: list[Lease]) -> None:
         """Tell the workers of leases that are over to stop; one that is not linked hears it when it links up."""
         by_worker: dict[NodeId, list[LeaseId]] = {}
@@ -183,15 +174,12 @@ class Queue(Granting):
     # -- links ----------------------------------------------------------------------------------------------------------
 
     def _link_up(self, link: ev.LinkUp) -> None:
-        worker = self._crew.join(link, self._book.leases.mark)
-        if worker.works:
-            self._announcer.join(link.peer)
-            self._tell(self._announcer.wake(link.peer))
+        self._tell(self._overflow.join(self._crew.join(link, self._book.leases.mark)))
 
     def _link_down(self, peer: NodeId) -> None:
         # Its leases run on until they expire: a cable pulled for half a minute costs nothing.
         self._crew.leave(peer)
-        self._announcer.leave(peer)
+        self._overflow.leave(peer)
 
     def _received(  # noqa: C901, PLR0912  one arm per message
         self, peer: NodeId, message: msg.CoreMessage, now: Mono
@@ -205,7 +193,7 @@ class Queue(Granting):
                 worker.profile = message.profile
                 self._crew.changed()
                 if worker.works:
-                    self._tell(self._announcer.wake(peer))
+                    self._tell(self._overflow.wake(worker))
             case msg.Holding():
                 self._holding(worker, message.leases, now)
             case msg.Request():
@@ -304,7 +292,7 @@ class Queue(Granting):
             except Reject as reject:
                 self._drop(peer, f"leaf: {reject.reason}")
         if message.leaves:
-            self._tell(self._announcer.wake(peer))
+            self._tell(self._overflow.wake(worker))
 
     def _report(self, worker: Hand, report: msg.Report, now: Mono) -> None:
         cluster, peer = worker.cluster, worker.link.peer
@@ -320,10 +308,11 @@ class Queue(Granting):
             except Reject as reject:
                 self._drop(peer, f"result: {reject.reason}")
                 continue
-            if cluster.speaks_for(NodeId(result.by)):
-                self._results(worker, result, inline, now)
-            else:
+            if (leaf := cluster.known(NodeId(result.by))) is None:
                 self._drop(peer, "result: not by a leaf")
+            else:
+                proof = records.Proof(signed=raw, certs=leaf.certs)
+                self._results(worker, result, Came(proof=proof, blobs=inline, through=cluster.bridge), now)
         self._returned(worker, report.returns, now)
 
     def _placed(self, worker: Hand, cluster: Cluster, placed: Iterable[tuple[LeaseId, bytes]], now: Mono) -> None:
@@ -332,7 +321,7 @@ class Queue(Granting):
         back: list[Lease] = []
         for lease_id, node in placed:
             lease, leaf = self._book.leases.get(lease_id), NodeId(node)
-            if not cluster.speaks_for(leaf):
+            if cluster.known(leaf) is None:
                 self._drop(peer, "placed: not at a leaf")
                 if lease is not None and lease.worker == peer and lease.collecting is None:
                     # Its bridge may not know yet that the leaf is out, whose result would not count.
@@ -369,9 +358,11 @@ class Queue(Granting):
         if result.by != peer:
             self._drop(peer, "result: for somebody else")
             return
-        self._results(worker, result, {prims.blob_id(blob): blob for blob in ready.blobs}, now)
+        proof = records.Proof(signed=ready.result, certs=worker.link.certs)
+        came = Came(proof=proof, blobs={prims.blob_id(blob): blob for blob in ready.blobs})
+        self._results(worker, result, came, now)
 
-    def _results(self, worker: Hand, result: Result, inline: dict[BlobId, bytes], now: Mono) -> None:
+    def _results(self, worker: Hand, result: Result, came: Came, now: Mono) -> None:
         """Take in results that a worker, or a leaf of a cluster, has signed."""
         peer, by = worker.link.peer, NodeId(result.by)
         if (result.mesh, result.node) != (self._identity.mesh, self._identity.node):
@@ -384,7 +375,7 @@ class Queue(Granting):
             if standing == "forgotten" and worker.works:
                 lease = self._book.adopt(item, by, now, None if worker.cluster is None else peer)
             if lease is not None:
-                self._collect(worker, by, lease, item, inline, now)
+                self._collect(worker, by, lease, item, came, now)
             elif standing != "unknown":
                 late.append(item.lease)
                 self._out.append(fx.Emit(notice=notice.LateResult(lease=item.lease, worker=by)))
@@ -393,9 +384,7 @@ class Queue(Granting):
         if late:
             self._receipt(peer, late, "late", now)
 
-    def _collect(
-        self, worker: Hand, by: NodeId, lease: Lease, item: ResultItem, inline: dict[BlobId, bytes], now: Mono
-    ) -> None:
+    def _collect(self, worker: Hand, by: NodeId, lease: Lease, item: ResultItem, came: Came, now: Mono) -> None:
         peer = worker.link.peer
         if lease.leaf == by and lease.worker != peer:
             self._follows(lease, peer)
@@ -404,8 +393,7 @@ class Queue(Granting):
         elif lease.collecting is None:
             if lease.runner != by:
                 self._book.place(lease, by)  # whatever its bridge said: this is the leaf's own word
-            through = None if worker.cluster is None else worker.cluster.bridge
-            if not self._book.collect(lease, item, inline, now, through):
+            if not self._book.collect(lease, item, came, now):
                 self._receipt(peer, [lease.id], "refused", now)
 
     def _collected(self, event: ev.Collected, now: Mono) -> None:
@@ -464,13 +452,14 @@ class Queue(Granting):
         """Return the result that is being collected under a lease; None if there is none."""
         return None if (live := self._book.leases.get(lease)) is None else live.collecting
 
-    def workers(self, job: Job | None = None) -> list[WorkerSnapshot]:
-        """Return the linked peers that may work, as they stand with a job if one is given."""
+    def workers(self, job: Job | None = None, *, later: bool = False) -> list[WorkerSnapshot]:
+        """Return the linked peers that may work, as they stand with a job if one is given; ``later``: see ``Crew``."""
         book = self._book
         return self._crew.snapshots(
             book.leases,
             lambda each: book.jobs[each].ask.resources.cpus,
             lambda worker: job is not None and book.held_back(job, worker),
+            later=later,
         )
 
     def why(self, job_id: JobId, index: int | None, now: Mono) -> str | None:
@@ -479,12 +468,13 @@ class Queue(Granting):
         if job is None or (index is not None and not 0 <= index < job.manifest.tasks):
             return None
         task = None if index is None else self._book.task_snapshot(job, index)
-        return why(job.snapshot(), task, now, self.workers(job), job.trouble(), self._book.paused(job))
+        workers = self.workers(job, later=self._overflow.holds(job, now))
+        return why(job.snapshot(), task, now, workers, job.trouble(), self._book.paused(job))
 
     def check(self) -> None:
         """Assert the invariants; they hold between any two calls of ``handle``."""
         self._book.check()
-        self._announcer.check()
+        self._overflow.check()
         self._crew.check()
         for worker in self._crew:
             assert len(worker.sent) <= MANIFESTS_MAX, "a link remembers too many manifests"

@@ -56,6 +56,15 @@ class LeaseGranted(_Row, frozen=True, kw_only=True):
     """The bridges that carry the link to the worker, or speak for it, the nearest first."""
 
 
+class GrantKept(_Row, frozen=True, kw_only=True):
+    """How attempts of a job were granted: ``lease`` is the first of them, the others follow it without a gap."""
+
+    job: JobId
+    lease: LeaseId
+    signed: bytes
+    """The ``Grant``, as it was sent."""
+
+
 class LeaseEnded(_Row, frozen=True, kw_only=True):
     """A lease is over without a result (expired, returned, lost, cancelled).
 
@@ -74,6 +83,15 @@ class LeaseEnded(_Row, frozen=True, kw_only=True):
     """Of one granted to a cluster: who had it, where that is known."""
     via: tuple[NodeId, ...] = ()
     """The bridges on the way to the leaf, the nearest first."""
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose word a result is."""
+
+    signed: bytes
+    """The ``Result`` that it is part of, as it came."""
+    certs: tuple[bytes, ...] = ()
+    """The certificates by which its worker was linked, leaf first; none where that is this very node."""
 
 
 class AttemptEnded(_Row, frozen=True, kw_only=True):
@@ -95,6 +113,7 @@ class AttemptEnded(_Row, frozen=True, kw_only=True):
     """What of its results could not travel, an entry a sentence."""
     via: tuple[NodeId, ...] = ()
     """Where the worker is a leaf of the cluster that it was granted to: the bridges on the way to it, the nearest first."""
+    proof: Proof | None = None
 
 
 class FailureForgiven(_Row, frozen=True, kw_only=True):
@@ -226,6 +245,7 @@ Row = (
     EpochBegun
     | JobAdded
     | LeaseGranted
+    | GrantKept
     | LeaseEnded
     | AttemptEnded
     | FailureForgiven

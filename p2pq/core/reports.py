@@ -12,7 +12,7 @@ from p2pq.core.asking import Asking, Timer
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.effects import Drop, Effect, Emit, Record, Release, Send
 from p2pq.core.events import LinkUp, Offering
-from p2pq.core.grants import Master
+from p2pq.core.grants import Declined, Master
 from p2pq.core.identity import Identity
 from p2pq.core.kept import RESEND_S, Kept, KeptFor
 from p2pq.core.records import ResultKept, ResultReleased
@@ -23,7 +23,7 @@ from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
 from p2pq.model.notice import KeptForgotten
 from p2pq.wire import sign
 from p2pq.wire.messages import LEASES_MAX, Beat, Heartbeat, Holding, ProfileIs, Return, ReturnItem
-from p2pq.wire.objects import ITEMS_MAX, Receipt
+from p2pq.wire.objects import ITEMS_MAX, Grant, Receipt
 
 PROGRESS_S: Final = 1.0
 """How far attempts are is told at most this often per master."""
@@ -120,6 +120,11 @@ class Reports:
             return
         parts = (items[first : first + ITEMS_MAX] for first in range(0, len(items), ITEMS_MAX))
         out.extend(Send(peer=master, message=Return(items=part)) for part in parts)
+
+    def decline(self, master: NodeId, grant: Grant, declined: Declined, out: list[Effect]) -> None:
+        """Hand back what was not taken of a grant; what is held already stays, in case the grant came twice."""
+        fresh = (item.lease for item in grant.items if not self.known(master, item.lease))
+        self.hand_back(master, [ReturnItem(lease, declined.fault, declined.detail) for lease in fresh], out)
 
     # -- results ------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from p2pq.core.fairness import Fairness
+from p2pq.core.fairness import Accounts
 from p2pq.core.slots import Room
 from p2pq.model.ids import Mono, NodeId
 
@@ -24,14 +24,16 @@ class Wanted(msgspec.Struct, frozen=True):
     master: NodeId
     owner: str
     room: Room
+    far: bool = False
+    """Bridges carry the link to that master."""
 
 
 class Reserved:
     """The room that a worker keeps; for one owner at a time."""
 
-    def __init__(self, fairness: Fairness) -> None:
-        """Keep nothing yet; ``fairness`` is the worker's own."""
-        self._fairness = fairness
+    def __init__(self, accounts: Accounts) -> None:
+        """Keep nothing yet; ``accounts`` are the worker's own."""
+        self._accounts = accounts
         self._held = 0
         self._now = Mono(0.0)
         self._until = Mono(0.0)
@@ -62,13 +64,16 @@ class Reserved:
         self.wanted = None
 
     def _charge(self, cpus: int, now: Mono) -> None:
+        if not self._held and not cpus:
+            return
+        assert self.wanted is not None, "room is kept for nobody"
+        fairness = self._accounts[self.wanted.far]
         if self._held:
-            self._fairness.free(_KEY, now)
+            fairness.free(_KEY, now)
         self._held = cpus
         if cpus:
-            assert self.wanted is not None, "room is kept for nobody"
-            self._fairness.charge(_KEY, self.wanted.owner, cpus, 0.0)
-            self._fairness.occupy(_KEY, now)
+            fairness.charge(_KEY, self.wanted.owner, cpus, 0.0)
+            fairness.occupy(_KEY, now)
 
     def check(self) -> None:
         """Assert that nothing is kept for nobody."""

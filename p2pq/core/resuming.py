@@ -50,6 +50,7 @@ class ResumingBook(Book):
             detail=lease.detail,
             skipped=lease.skipped,
             via=self._via(lease),
+            proof=lease.proof,
         )
         lost = notice.AttemptLost(
             job=job.id, task=lease.task, attempt=lease.attempt, worker=lease.runner, fault="evicted", detail=detail

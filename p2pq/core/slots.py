@@ -93,6 +93,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     attempt: int
     key: bytes
     own: bool
+    far: bool = False
+    """Bridges carry the link to its master."""
     sandbox: SandboxLevel
     expected_s: float = 0.0
     """How long it was thought to take when it was granted."""
@@ -115,6 +117,11 @@ class Attempt(msgspec.Struct, kw_only=True):
     """The progress that the master knows."""
     shown: bool = False
     """The master knows that it runs."""
+
+    @property
+    def near(self) -> bool:
+        """Whether it is a guest of this network."""
+        return not self.own and not self.far
 
     @property
     def runs(self) -> bool:
@@ -197,6 +204,8 @@ class Slots:
         self._waiting: dict[bool, dict[Key, Attempt]] = {False: {}, True: {}}
         self._waiting_s = {False: 0.0, True: 0.0}
         self._taken = {False: Room(), True: Room()}
+        self.near = 0
+        """The cpus that guests of this network take."""
         self.room = {False: Room(), True: Room()}
         """What is offered: to guests (False) and to own work (True)."""
 
@@ -259,6 +268,7 @@ class Slots:
         """Give a waiting attempt its slot."""
         self._wait_no_more(attempt)
         self._taken[attempt.own] = self._taken[attempt.own].plus(asked(attempt.manifest.resources))
+        self.near += attempt.manifest.resources.cpus if attempt.near else 0
         attempt.state = "starting"
         attempt.since = now
 
@@ -272,6 +282,7 @@ class Slots:
             self._wait_no_more(attempt)
         else:
             self._taken[attempt.own] = self._taken[attempt.own].minus(asked(attempt.manifest.resources))
+            self.near -= attempt.manifest.resources.cpus if attempt.near else 0
 
     def guests(self, now: Mono) -> tuple[Guest, ...]:
         """Return everything held, for people."""
@@ -299,6 +310,8 @@ class Slots:
                 if attempt.own is own and attempt.state != "waiting":
                     taken = taken.plus(asked(attempt.manifest.resources))
             assert taken == self._taken[own], "the room taken is not that of what runs"
+            near = sum(each.manifest.resources.cpus for each in self if each.near and each.state != "waiting")
+            assert near == self.near, "what guests of this network take is not what they run on"
             waiting_s = sum(each.expected_s * each.manifest.resources.cpus for each in self.waiting(own=own))
             assert abs(waiting_s - self._waiting_s[own]) < 1e-3 * (1 + waiting_s), "the wait is not that of what waits"
             for (master, lease), attempt in self._waiting[own].items():

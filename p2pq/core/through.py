@@ -24,6 +24,14 @@ def cluster_of(bridge: NodeId) -> NodeId:
     return NodeId(prims.blake2b(bridge, person="p2pq-cluster"))
 
 
+def whereabouts(worker: NodeId, path: tuple[NodeId, ...]) -> tuple[NodeId, tuple[NodeId, ...]]:
+    """Return whom people are told for a worker, and the bridges on the way there: of a cluster its bridge.
+
+    That is as much as is known of an attempt until the bridge has said which leaf has it.
+    """
+    return (path[0], ()) if path and worker == cluster_of(path[0]) else (worker, path)
+
+
 class Stood(msgspec.Struct, frozen=True):
     """A peer takes part through a bridge from now on, as if this link were up."""
 

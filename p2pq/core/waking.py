@@ -11,7 +11,7 @@ from p2pq.core.asking import Asking, Timer
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.effects import Continue, Effect, Send, Suspend
 from p2pq.core.events import Woke
-from p2pq.core.fairness import Fairness
+from p2pq.core.fairness import Accounts
 from p2pq.core.grants import Master
 from p2pq.core.slots import Attempt, Slots
 from p2pq.model.ids import Mono, NodeId
@@ -28,7 +28,7 @@ class Waking:
     def __init__(
         self,
         slots: Slots,
-        fairness: Fairness,
+        accounts: Accounts,
         asking: Asking,
         deadlines: Deadlines[Timer],
         masters: Mapping[NodeId, Master],
@@ -36,7 +36,7 @@ class Waking:
     ) -> None:
         """Share what the worker has; nothing is in doubt yet."""
         self._slots = slots
-        self._fairness = fairness
+        self._accounts = accounts
         self._asking = asking
         self._deadlines = deadlines
         self._masters = masters
@@ -134,7 +134,7 @@ class Waking:
         assert attempt.since is not None, "runs, but since when?"
         attempt.since = min(now, Mono(attempt.since + by_s))
         if not attempt.own:
-            self._fairness.postpone((attempt.master, attempt.lease), by_s, now)
+            self._accounts[attempt.far].postpone((attempt.master, attempt.lease), by_s, now)
 
     def check(self) -> None:
         """Assert that no attempt stands still for ever."""

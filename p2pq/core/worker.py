@@ -13,7 +13,7 @@ from p2pq.core import events as ev
 from p2pq.core import grants
 from p2pq.core.asking import Asked, Asking, Timer
 from p2pq.core.deadlines import Deadlines
-from p2pq.core.fairness import Fairness, Means
+from p2pq.core.fairness import Means, accounts
 from p2pq.core.identity import Identity
 from p2pq.core.kept import KeptFor
 from p2pq.core.prekeys import Prekeys
@@ -51,12 +51,12 @@ class Worker:
         self._prekeys = prekeys or Prekeys(identity, Mono(0.0), 0.0)
         self._wall = wall
         self._deadlines: Deadlines[Timer] = Deadlines()
-        self._fairness = Fairness(schedule.fair_scale_s, schedule.fairness)
-        self._asking = Asking(identity.node, schedule, self._fairness, Means(), self._deadlines, rng, entropy)
+        self._accounts = accounts(schedule.fair_scale_s, schedule.fairness)
+        self._asking = Asking(identity.node, schedule, self._accounts, Means(), self._deadlines, rng, entropy)
         self._slots = Slots()
         self._reports = Reports(identity, schedule, restored.kept, self._slots, self._asking, self._deadlines)
         self._waking = Waking(
-            self._slots, self._fairness, self._asking, self._deadlines, self._reports.masters, entropy
+            self._slots, self._accounts, self._asking, self._deadlines, self._reports.masters, entropy
         )
         self._offering: ev.Offering | None = None
         self._draining = False
@@ -259,7 +259,7 @@ class Worker:
             return
         asked = self._asking.answer(master.node, grant.nonce, now)
         if asked is None:
-            self._decline(master, grant, grants.Declined("late", ""), out)
+            self._reports.decline(master.node, grant, grants.Declined("late", ""), out)
             return
         if len(grant.items) > asked.tasks_max:
             out.append(fx.Drop(peer=master.node, reason="grant: more than was asked for", close=True))
@@ -269,7 +269,7 @@ class Worker:
             wall = self._wall(now)
             verdict = grants.admit(grant, verdict, self._profile(own=asked.own), self._identity, wall, own=asked.own)
         if isinstance(verdict, grants.Declined):
-            self._decline(master, grant, verdict, out)
+            self._reports.decline(master.node, grant, verdict, out)
             if verdict.fault == "no-manifest":
                 self._asking.strike(master.node, now)
             else:
@@ -283,7 +283,7 @@ class Worker:
         key = grants.open_key(enclosed, grant, manifest, self._prekeys)
         master = self._reports.masters[asked.master]
         if isinstance(key, grants.Declined):
-            self._decline(master, grant, key, out)
+            self._reports.decline(master.node, grant, key, out)
             self._asking.useless(asked)
             return
         sandbox = level(manifest, self._profile(own=asked.own), own=asked.own)
@@ -303,6 +303,7 @@ class Worker:
                 attempt=item.attempt,
                 key=key,
                 own=asked.own,
+                far=asked.far,
                 sandbox=sandbox,
                 expected_s=mean_s,
                 inline=inline,
@@ -314,7 +315,8 @@ class Worker:
             self._slots.add(attempt)
             self._deadlines.set(("ahead", (master.node, item.lease)), Mono(now + self._patience_s))
             if not asked.own:
-                self._fairness.charge((master.node, item.lease), manifest.owner, manifest.resources.cpus, mean_s)
+                fairness = self._accounts[asked.far]
+                fairness.charge((master.node, item.lease), manifest.owner, manifest.resources.cpus, mean_s)
         self._reports.renew(master.node, now)
         self._fill_slots(now, out)
         waits = self._slots.get(master.node, grant.items[-1].lease)
@@ -325,15 +327,6 @@ class Worker:
     def _patience_s(self) -> float:
         return max(PATIENCE * self._schedule.ahead_s, self._schedule.request_s)
 
-    def _decline(self, master: grants.Master, grant: Grant, verdict: grants.Declined, out: list[fx.Effect]) -> None:
-        """Hand back what was not taken; what is held already stays, in case the grant came twice."""
-        items = [
-            msg.ReturnItem(item.lease, verdict.fault, verdict.detail)
-            for item in grant.items
-            if not self._reports.known(master.node, item.lease)
-        ]
-        self._reports.hand_back(master.node, items, out)
-
     # -- attempts -----------------------------------------------------------------------------------------------------
 
     def _fill(self, now: Mono, out: list[fx.Effect]) -> None:
@@ -341,6 +334,7 @@ class Worker:
         self._fill_slots(now, out)
         if self._offering is None or self._draining:
             return
+        self._asking.lately.take_in(self._slots.near, now)
         for own in (True, False):
             if not own and not (self._offering.profile.accepts and "work" in self._identity.caps):
                 continue
@@ -359,7 +353,7 @@ class Worker:
         self._slots.start(attempt, now)
         self._deadlines.cancel(("ahead", (attempt.master, attempt.lease)))
         if not attempt.own:
-            self._fairness.occupy((attempt.master, attempt.lease), now)
+            self._accounts[attempt.far].occupy((attempt.master, attempt.lease), now)
         manifest = attempt.manifest
         out.append(attempt.order())
         taken = GuestTaken(
@@ -373,7 +367,7 @@ class Worker:
         self._slots.remove(attempt)
         self._deadlines.cancel(("ahead", (attempt.master, attempt.lease)))
         if not attempt.own:
-            self._fairness.free((attempt.master, attempt.lease), now)
+            self._accounts[attempt.far].free((attempt.master, attempt.lease), now)
         if attempt.since is None:
             return 0.0
         ended = GuestEnded(
@@ -466,6 +460,8 @@ class Worker:
         match timer:
             case ("request", nonce):
                 self._asking.lapse(nonce, now)
+            case ("kept", _):
+                pass  # what is free now is asked for at the end of this turn
             case ("quiet", master):
                 self._asking.unquiet(master)
             case ("beat", master):
@@ -490,7 +486,6 @@ class Worker:
         self._asking.check()
         self._reports.check()
         self._waking.check()
-        self._fairness.check()
         for attempt in self._slots:
             key = (attempt.master, attempt.lease)
             assert (attempt.state == "waiting") == (("ahead", key) in self._deadlines), "a wait without an end"

@@ -65,6 +65,8 @@ class Parts:
     store: Store
     blobs: BlobStore
     counters: Counter[str]
+    carried: Counter[str]
+    """Bytes of blobs, by where they came from and went."""
     mono: Callable[[], Mono]
     post_durable: Callable[[Event], Awaitable[object]]
     restart: Callable[[tuple[str, ...], tuple[bytes, ...]], Awaitable[None]]
@@ -130,7 +132,11 @@ class Admin:
                 kept=tuple(map(self._kept_view, policy.kept)),
                 kept_limits=KeptLimits(results=KEPT_MAX, bytes=KEPT_BYTES_MAX, days=p.keep_days),
                 owner=p.keys.cert.owner,
-                counters={**p.counters, **{f"link.{key}": count for key, count in p.links.counters.items()}},
+                counters={
+                    **p.counters,
+                    **{f"link.{key}": count for key, count in p.links.counters.items()},
+                    **{f"blobs.{key}": count for key, count in p.carried.items()},
+                },
                 disk={"blobs_bytes": p.blobs.used_bytes, "blobs": len(p.blobs)},
                 home=str(p.home.path),
                 pid=os.getpid(),

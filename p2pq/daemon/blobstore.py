@@ -15,7 +15,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import Final
+from typing import Final, Protocol
 
 from p2pq.daemon import crashpoints, files, room
 from p2pq.errors import DiskFullError, Reject, StorageError
@@ -30,6 +30,38 @@ _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLO
 
 class BlobMissingError(StorageError):
     """A blob that was expected to be here is not (evicted, or found damaged); fetch it again."""
+
+
+class BlobShelf(Protocol):
+    """Where blobs can be had."""
+
+    def get(self, blob: bytes) -> bytes:
+        """Return a blob's bytes. Raises BlobMissingError, StorageError."""
+
+
+class BlobReader:
+    """The blobs of a node, whether it runs or not: nothing is changed, and each is checked against its name."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read from there."""
+        self._folder = folder
+
+    def get(self, blob: bytes) -> bytes:
+        """Return a blob's bytes.
+
+        Raises:
+            BlobMissingError: it is not here, or damaged.
+            StorageError: it cannot be read.
+        """
+        try:
+            ciphertext = _path(self._folder, blob).read_bytes()
+        except FileNotFoundError as error:
+            raise BlobMissingError("a blob is not here any more") from error
+        except OSError as error:
+            raise StorageError(f"a blob cannot be read: {error.strerror}") from error
+        if prims.blob_id(ciphertext) != blob:
+            raise BlobMissingError("a blob is damaged")
+        return ciphertext
 
 
 class BlobStore:
@@ -273,8 +305,7 @@ class BlobStore:
             self._unchecked.add(blob)
 
     def _path(self, blob: bytes) -> Path:
-        name = to_text(blob)
-        return self._folder / name[:2] / name
+        return _path(self._folder, blob)
 
     def _touch(self, blob: bytes) -> bool:
         if blob in self._loose:
@@ -363,3 +394,8 @@ class BlobStore:
         self._used -= self._pinned.pop(blob) if size is None else size
         self._unchecked.discard(blob)
         self._dirty.pop(blob, None)
+
+
+def _path(folder: Path, blob: bytes) -> Path:
+    name = to_text(blob)
+    return folder / name[:2] / name

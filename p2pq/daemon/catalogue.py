@@ -3,7 +3,7 @@
 from typing import Final
 
 from p2pq.daemon import submission
-from p2pq.daemon.history import JobExtra, JobRow, TaskRow
+from p2pq.daemon.history import History, JobExtra, JobRow, TaskRow
 from p2pq.daemon.scheduler import Scheduler
 from p2pq.daemon.store import Store
 from p2pq.daemon.views import job_view, task_view
@@ -13,6 +13,39 @@ from p2pq.model.params import task_index, task_number
 from p2pq.wire.control import JobView, TaskView
 
 PREFIX_CHARS_MIN: Final = 4
+
+
+def find_job(store: History, name: str) -> JobRow:
+    """Return the job of that id or beginning of one.
+
+    Raises:
+        NotFoundError: there is none, or more than one.
+    """
+    if len(name) < PREFIX_CHARS_MIN:
+        raise NotFoundError(f"{name!r} is too short; give at least {PREFIX_CHARS_MIN} characters of the job's id")
+    found = store.find_jobs(name)
+    if not found:
+        raise NotFoundError(f"there is no job {name!r} here; see `p2pq jobs`")
+    if len(found) > 1:
+        raise NotFoundError(f"{name!r} could be {len(found)} jobs; give more of the id, see `p2pq jobs`")
+    return job_of(store, found[0])
+
+
+def job_of(store: History, job: JobId) -> JobRow:
+    """Return a job. Raises NotFoundError."""
+    row = store.job(job)
+    if row is None:
+        raise NotFoundError(f"job {to_text(job)[:8]} is not here any more")
+    return row
+
+
+def index_of(row: JobRow, number: int) -> int:
+    """Return the index of the task that people call ``number``. Raises NotFoundError."""
+    sweep = submission.open_sweep(row.extra)
+    index = task_index(sweep.array, sweep.axes, number)
+    if index is None or row.extra is None or index >= row.extra.tasks:
+        raise NotFoundError(f"the job has no task {number}; see `p2pq tasks {to_text(row.job)[:8]}`")
+    return index
 
 
 class Catalogue:
@@ -30,29 +63,15 @@ class Catalogue:
         Raises:
             NotFoundError: there is none, or more than one.
         """
-        if len(name) < PREFIX_CHARS_MIN:
-            raise NotFoundError(f"{name!r} is too short; give at least {PREFIX_CHARS_MIN} characters of the job's id")
-        found = self._store.find_jobs(name)
-        if not found:
-            raise NotFoundError(f"there is no job {name!r} here; see `p2pq jobs`")
-        if len(found) > 1:
-            raise NotFoundError(f"{name!r} could be {len(found)} jobs; give more of the id, see `p2pq jobs`")
-        return self.row(found[0])
+        return find_job(self._store, name)
 
     def row(self, job: JobId) -> JobRow:
         """Return a job. Raises NotFoundError."""
-        row = self._store.job(job)
-        if row is None:
-            raise NotFoundError(f"job {to_text(job)[:8]} is not here any more")
-        return row
+        return job_of(self._store, job)
 
     def index(self, row: JobRow, number: int) -> int:
         """Return the index of the task that people call ``number``. Raises NotFoundError."""
-        sweep = submission.open_sweep(row.extra)
-        index = task_index(sweep.array, sweep.axes, number)
-        if index is None or row.extra is None or index >= row.extra.tasks:
-            raise NotFoundError(f"the job has no task {number}; see `p2pq tasks {to_text(row.job)[:8]}`")
-        return index
+        return index_of(row, number)
 
     def number(self, job: JobId, index: int) -> int:
         """Return what people call a task."""

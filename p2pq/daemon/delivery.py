@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from p2pq.daemon import crashpoints, files, room
-from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.blobstore import BlobShelf, BlobStore
 from p2pq.daemon.unpack import rotate_results, unpack
 from p2pq.errors import DiskFullError, P2PQError, RefusedError, StorageError, UsageError
 from p2pq.model.job import Limits
@@ -59,7 +59,7 @@ def limits_of(manifest: bytes) -> Limits:
     return limited.limits
 
 
-def open_result(item: ResultItem, reply_secret: bytes, blobs: BlobStore, limits: Limits) -> ResultBody:
+def open_result(item: ResultItem, reply_secret: bytes, blobs: BlobShelf, limits: Limits) -> ResultBody:
     """Decrypt what an attempt left; it is not larger than the job's limits allow. Blocks where others are opened.
 
     Raises:

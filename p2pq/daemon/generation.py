@@ -22,6 +22,7 @@ from p2pq.daemon.admin import Admin, Parts
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.discovery import Discovery
 from p2pq.daemon.driver import Driver, Machine
+from p2pq.daemon.enclosing import enclose
 from p2pq.daemon.guests import Guests
 from p2pq.daemon.home import Home
 from p2pq.daemon.identity import NodeKeys
@@ -255,8 +256,7 @@ class Generation:
         await self.pool.start()
         self.links.add_routes([*self.transfers.routes(), *self.invitations.routes()])
         await self.links.start()
-        host, _ = gate.parse_listen(app.listen)
-        app.listen = netinfo.join(host, self.links.port)
+        app.listen = netinfo.join(gate.parse_listen(app.listen)[0], self.links.port)
         self._group.create_task(self.driver.run(), name="driver")
         if settings.bridge.enabled and not app.bridging:
             reason = "its certificate does not let it be a bridge; see `p2pq doctor`"
@@ -296,6 +296,7 @@ class Generation:
             store=self.store,
             blobs=self.blobs,
             counters=app.telemetry.counters,
+            carried=self.transfers.counters,
             mono=app.mono,
             held=self.jobs.held,
             post_durable=self._post_durable,
@@ -395,7 +396,7 @@ class Generation:
     def _perform(self, effect: fx.Effect) -> None:  # noqa: C901, PLR0912  one arm per effect
         match effect:
             case fx.Send():
-                self._say(effect.peer, effect.message)
+                self._say_enclosing(effect.peer, effect.message)
             case fx.Record():
                 raise AssertionError("a row is not for performing")
             case fx.Dial():
@@ -433,6 +434,9 @@ class Generation:
                 self.jobs.notice(effect.notice)
             case _:
                 assert_never(effect)
+
+    def _say_enclosing(self, peer: NodeId, message: msg.Message) -> None:
+        self._say(peer, enclose(message, self._app.keys.node, self.blobs, direct=not self.links.link_path(peer)))
 
     def _say(self, peer: NodeId, message: msg.Message) -> None:
         try:

@@ -178,7 +178,7 @@ class Guests:
 
     async def _prefetch(self, master: NodeId, job: bytes, missing: list[tuple[bytes, int]]) -> None:
         try:
-            await self._transfers.fetch(master, missing)
+            await self._transfers.fetch(master, missing, shared=True)
         except (LinkError, StorageError) as error:
             log.debug("blobs.prefetch-failed job=%s reason=%s", short(job), error)
 
@@ -227,7 +227,7 @@ class Guests:
             blob = prims.blob_id(ciphertext)
             if any(ref.blob == blob for ref in refs) and not self._blobs.has(blob):
                 self._blobs.put(blob, ciphertext)
-        await self._fetch_missing(start, refs)
+        await self._fetch_missing(start, refs, shared=True)
         key = (start.master, start.job)
         job = self._bodies.get(key)
         if job is None:
@@ -389,10 +389,10 @@ class Guests:
     def _pin(self, start: Start, refs: Iterable[BlobRef]) -> None:
         self._blobs.pin(self._pin_tag(start.master, start.lease), [ref.blob for ref in refs])
 
-    async def _fetch_missing(self, start: Start, refs: Iterable[BlobRef]) -> None:
+    async def _fetch_missing(self, start: Start, refs: Iterable[BlobRef], *, shared: bool = False) -> None:
         missing = self._missing(refs)
         if missing:
-            await self._transfers.fetch(start.master, missing)
+            await self._transfers.fetch(start.master, missing, shared=shared)
 
     def _missing(self, refs: Iterable[BlobRef]) -> list[tuple[bytes, int]]:
         return [(ref.blob, ref.size) for ref in dict.fromkeys(refs) if not self._blobs.has(ref.blob)]

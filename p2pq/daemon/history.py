@@ -13,7 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from p2pq.core.records import RestoredJob
-from p2pq.daemon import restoring, sqlite
+from p2pq.daemon import evidence, restoring, sqlite
+from p2pq.daemon.evidence import Decided
 from p2pq.model.ids import JOB_ID_BYTES, NODE_ID_BYTES, JobId, LeaseId, NodeId, Wall, to_text
 from p2pq.model.job import JobState, Outcome, TaskState
 from p2pq.wire.objects import ResultItem
@@ -256,6 +257,18 @@ class History:
             return None
         manifest, key, reply_secret = found[0]
         return JobSecret(job=job, manifest=manifest, key=key, reply_secret=reply_secret)
+
+    def banned_here(self) -> tuple[NodeId | str, ...]:
+        """Return the nodes and owners that this node's own user has banned."""
+        nodes = self._rows("SELECT node FROM bans WHERE issuer = x'' AND signed = x'' AND banned")
+        owners = self._rows("SELECT owner FROM owner_bans WHERE issuer = x'' AND signed = x'' AND banned")
+        return (*(NodeId(node) for (node,) in nodes), *(str(owner) for (owner,) in owners))
+
+    def decided(self, job: JobId, *, start: int = 0, limit: int = PAGE_MAX) -> tuple[Decided, ...]:
+        """Return the tasks of a job that are done or failed, from index ``start`` on, with what proves their results."""
+        rebuilt = self._rows("SELECT value FROM meta WHERE key = 'rebuilt'")
+        rows = self._rows(evidence.OF_JOB, job, start, _page(limit))
+        return evidence.decided(rows, rebuilt[0][0] if rebuilt else -1)
 
     def tasks(self, job: JobId, *, start: int = 0, limit: int = PAGE_MAX) -> tuple[TaskRow, ...]:
         """Return the tasks with a history from index ``start`` on, in order; PAGE_MAX at most."""

@@ -343,6 +343,15 @@ def stored_node(home: Home) -> NodeId:
     return _key(home).public
 
 
+def stored_mesh(home: Home) -> MeshState:
+    """Return what a home keeps of its mesh, whatever the clock says.
+
+    Raises:
+        ConfigError: it is missing or damaged.
+    """
+    return _load_state(home)
+
+
 def trust_open(state: MeshState) -> Cert:
     """Return this node's own certificate at a time when it was valid; the clock is checked at load.
 

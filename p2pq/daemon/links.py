@@ -407,6 +407,7 @@ class Links:
                 dialled=new.dialled,
                 addresses=netinfo.hints(info.addresses, new.remote_ip),
                 path=new.path,
+                certs=info.certs,
             )
         )
         self._renewals.ask(new)

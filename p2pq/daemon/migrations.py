@@ -39,6 +39,28 @@ CREATE TABLE owner_bans (
 ) WITHOUT ROWID;
 CREATE TABLE mesh_keys (place INTEGER PRIMARY KEY, signed BLOB NOT NULL);
 ALTER TABLE attempts ADD COLUMN via BLOB;
+ALTER TABLE attempts ADD COLUMN proof INTEGER;
+ALTER TABLE attempts ADD COLUMN chain INTEGER;
+CREATE TABLE grants (
+    n INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    counter INTEGER NOT NULL,
+    signed BLOB NOT NULL,
+    PRIMARY KEY (n, epoch, counter)
+) WITHOUT ROWID;
+CREATE TABLE proofs (
+    p INTEGER PRIMARY KEY,
+    n INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    signed BLOB NOT NULL,
+    UNIQUE (n, digest)
+);
+CREATE TABLE chains (
+    c INTEGER PRIMARY KEY,
+    digest BLOB NOT NULL UNIQUE,
+    n INTEGER NOT NULL,
+    certs BLOB NOT NULL
+);
 """,
 }
 """Format -> the statements that make the next one of it."""

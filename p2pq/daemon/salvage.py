@@ -12,6 +12,7 @@ from typing import Any, Final, get_args
 import msgspec
 
 from p2pq.core.records import Intervals
+from p2pq.daemon import evidence
 from p2pq.daemon.history import JobExtra
 from p2pq.daemon.home import Home
 from p2pq.daemon.pages import Pages, Reader, Record, Value
@@ -22,7 +23,7 @@ from p2pq.model.halt import Halt
 from p2pq.model.ids import LeaseId, NodeId
 from p2pq.model.job import ATTEMPTS_MAX, TASKS_MAX, JobState, Outcome, TaskState
 from p2pq.wire import sign
-from p2pq.wire.objects import Manifest, ResultItem
+from p2pq.wire.objects import Grant, Manifest, ResultItem
 
 NODE_BYTES: Final = 32
 KEY_BYTES: Final = 32
@@ -242,6 +243,11 @@ def _peer(_: Salvage, row: Row) -> bool:
     return len(row["node"]) == NODE_BYTES
 
 
+def _grant(salvage: Salvage, row: Row) -> bool:
+    grant = sign.open_signed(row["signed"], Grant, salvage.node)
+    return grant.items[0].lease == LeaseId(row["epoch"], row["counter"])
+
+
 def _positive(row: Row) -> bool:
     return bool(0 <= row["epoch"] < 1 << 53 and 0 <= row["counter"] < 1 << 53)
 
@@ -259,4 +265,7 @@ _CHECKS: Final[dict[str, Callable[[Salvage, Row], bool]]] = {
     "bans": lambda _, row: len(row["node"]) == NODE_BYTES and row["banned"] in {0, 1},
     "owner_bans": lambda _, row: len(row["owner"]) > 0 and row["banned"] in {0, 1},
     "mesh_keys": lambda _, row: row["place"] >= 0 and len(row["signed"]) > 0,
+    "grants": _grant,
+    "proofs": lambda _, row: sign.digest(row["signed"]) == row["digest"],
+    "chains": lambda _, row: evidence.chain_digest(row["certs"]) == row["digest"],
 }

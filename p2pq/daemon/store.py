@@ -359,6 +359,33 @@ def check(path: Path) -> Restored:
 
 
 @contextlib.contextmanager
+def reading(home: Home) -> Iterator[History]:
+    """Read the store of a home, whether its node runs or not; nothing is changed.
+
+    Raises:
+        StoreDamagedError: it is missing, damaged, or not a store.
+        RefusedError: another version wrote it.
+        StorageError: it cannot be read.
+    """
+    path = home.store
+    if found := missing(home):
+        raise StoreDamagedError(found)
+    if not path.exists():
+        raise RefusedError(f"{home.path}: no node has run here; there is nothing to read")
+    with contextlib.ExitStack() as undo:
+        with _understood(path):
+            if not home.running():
+                wal.check(path)
+            db = undo.enter_context(contextlib.closing(sqlite.connect(path, readonly=True)))
+            version = _format(db, path)
+        if version < FORMAT:
+            raise RefusedError(
+                f"{path}: written by an older p2pq; start the node once, so that it is brought up to date"
+            )
+        yield History(db, path)
+
+
+@contextlib.contextmanager
 def _understood(path: Path) -> Iterator[None]:
     """Say what errors of opening a store mean."""
     try:
@@ -443,6 +470,17 @@ def create(path: Path) -> None:
 
 def _check(db: sqlite3.Connection, path: Path) -> int:
     """Refuse a store that is damaged, of a newer version, or none at all; return its format."""
+    version = _format(db, path)
+    if found := sqlite.failed_check(db, "quick_check"):
+        raise sqlite.damaged(path, found)
+    (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StorageError(f"{path}: this file system cannot hold the store (no write-ahead log); use another --home")
+    return version
+
+
+def _format(db: sqlite3.Connection, path: Path) -> int:
+    """Return the format of a store; refuse one of a newer version, or what is none."""
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION:
@@ -453,9 +491,4 @@ def _check(db: sqlite3.Connection, path: Path) -> int:
         )
     if version < 1:
         raise sqlite.damaged(path, "its format is missing")
-    if found := sqlite.failed_check(db, "quick_check"):
-        raise sqlite.damaged(path, found)
-    (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
-    if mode != "wal":
-        raise StorageError(f"{path}: this file system cannot hold the store (no write-ahead log); use another --home")
     return int(version)

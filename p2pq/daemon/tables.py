@@ -15,6 +15,7 @@ from p2pq.core.records import (
     BanKept,
     EpochBegun,
     FailureForgiven,
+    GrantKept,
     JobAdded,
     JobEnded,
     JobHalted,
@@ -33,7 +34,7 @@ from p2pq.core.records import (
     TasksCancelled,
     TasksRetried,
 )
-from p2pq.daemon import restoring
+from p2pq.daemon import evidence, restoring
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 
 FORMAT: Final = 2
@@ -99,6 +100,8 @@ CREATE TABLE attempts (
     result BLOB,
     counted INTEGER NOT NULL DEFAULT 1,
     via BLOB,
+    proof INTEGER,
+    chain INTEGER,
     UNIQUE (n, task, attempt)
 );
 CREATE TABLE leases (
@@ -147,6 +150,26 @@ CREATE TABLE owner_bans (
     PRIMARY KEY (owner, issuer)
 ) WITHOUT ROWID;
 CREATE TABLE mesh_keys (place INTEGER PRIMARY KEY, signed BLOB NOT NULL);
+CREATE TABLE grants (
+    n INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    counter INTEGER NOT NULL,
+    signed BLOB NOT NULL,
+    PRIMARY KEY (n, epoch, counter)
+) WITHOUT ROWID;
+CREATE TABLE proofs (
+    p INTEGER PRIMARY KEY,
+    n INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    signed BLOB NOT NULL,
+    UNIQUE (n, digest)
+);
+CREATE TABLE chains (
+    c INTEGER PRIMARY KEY,
+    digest BLOB NOT NULL UNIQUE,
+    n INTEGER NOT NULL,
+    certs BLOB NOT NULL
+);
 """
 
 
@@ -203,6 +226,8 @@ class Tables:
                 run("UPDATE jobs SET halted = ? WHERE n = ?", (row.detail, self._numbers.get(row.job)))
             case LeaseGranted():
                 self._granted(row)
+            case GrantKept():
+                evidence.keep_grant(self._db, self._numbers.get(row.job), row)
             case LeaseEnded():
                 self._lease_ended(row, wall)
             case AttemptEnded():
@@ -281,9 +306,11 @@ class Tables:
             "DELETE FROM tasks WHERE n = ? AND task IN (SELECT task FROM tasks WHERE n = ? LIMIT ?)",
             (number, number, CHUNK_ROWS),
         ).rowcount
+        gone += evidence.forget(self._db, number, CHUNK_ROWS)
         if gone == 0:
             run("DELETE FROM extras WHERE job = ?", (job,))
             run("DELETE FROM jobs WHERE n = ?", (number,))
+            evidence.forget_chains(self._db)
         return True
 
     def restore(self) -> Restored:
@@ -345,6 +372,7 @@ class Tables:
         self._db.execute("DELETE FROM leases WHERE epoch = ? AND counter = ?", (epoch, counter))
         self._settled.setdefault(epoch, IntervalSet()).add(counter)
         self._touched[epoch] = None
+        proof, chain = evidence.keep(self._db, number, row.proof)
         self._db.execute(
             "UPDATE tasks SET state = ?, failures = failures + ?, died = died OR ?, ended = ?, decided = ?, "
             "checkpoint = max(checkpoint, ?) "
@@ -361,14 +389,16 @@ class Tables:
             ),
         )
         self._db.execute(
-            "UPDATE attempts SET ended = ?, outcome = ?, result = ?, detail = ?, counted = ?, worker = ?, "
-            "via = coalesce(?, via) WHERE n = ? AND task = ? AND attempt = ?",
+            "UPDATE attempts SET ended = ?, outcome = ?, result = ?, detail = ?, counted = ?, proof = ?, chain = ?, "
+            "worker = ?, via = coalesce(?, via) WHERE n = ? AND task = ? AND attempt = ?",
             (
                 row.wall,
                 msgspec.msgpack.encode(outcome),
                 msgspec.msgpack.encode(row.result),
                 "\n".join((row.detail, *row.skipped)),
                 row.counted,
+                proof,
+                chain,
                 row.worker,
                 _path(row.via),
                 number,

@@ -34,6 +34,8 @@ class Ticket:
     """Bytes that a PUT must bring."""
     expires: float
     arrived: Arrival | None = None
+    near: bool = False
+    """The blob goes from neighbour to neighbour."""
     used: bool = False
 
 
@@ -51,21 +53,21 @@ class Tickets:
         """Return how many tickets are live."""
         return len(self._tickets)
 
-    def to_get(self, peer: NodeId, host: str, blob: bytes) -> bytes:
+    def to_get(self, peer: NodeId, host: str, blob: bytes, *, near: bool = False) -> bytes:
         """Return a ticket to GET a blob, or nothing where the peer holds too many."""
         live = self._peers.get(peer, {})
         while live and next(iter(live.values())).expires <= self._clock():
             self.end(next(iter(live)))
         if len(live) >= TICKETS_MAX:
             return b""
-        return self._add(Ticket(peer, host, blob, 0, self._clock() + TICKET_S))
+        return self._add(Ticket(peer, host, blob, 0, self._clock() + TICKET_S, near=near))
 
     def to_put(
-        self, peer: NodeId, host: str, blob: bytes, size: int, life_s: float = TICKET_S
+        self, peer: NodeId, host: str, ref: tuple[bytes, int], life_s: float = TICKET_S, *, near: bool = False
     ) -> tuple[bytes, Arrival]:
-        """Return a ticket to PUT a blob here within ``life_s``, and what tells when that has happened."""
+        """Return a ticket to PUT a blob, of that name and size, here within ``life_s``, and what tells when it has come."""
         arrived: Arrival = asyncio.get_running_loop().create_future()
-        token = self._add(Ticket(peer, host, blob, size, self._clock() + life_s, arrived))
+        token = self._add(Ticket(peer, host, *ref, self._clock() + life_s, arrived, near))
         return token, arrived
 
     def admit(self, token: bytes, remote: str, *, put: bool) -> Ticket | None:

@@ -6,50 +6,40 @@ the other side PUTs. Bytes are ciphertext, and each blob is checked against its 
 
 Where bridges carry the link, the nearest one is asked instead, and told who has the blobs: it gets them first, in the same
 way, unless its store has them. So a blob crosses it once, however many want it, and it keeps what it cannot read.
+
+What many want is had from neighbours (docs/adr/0211): the fetcher says to whom it is linked; the holder names, for a blob that
+one of those has asked for before, that one. It is asked, and whatever does not come from it is asked of the holder again.
 """
 
 import asyncio
 import os
-from collections import deque
+import random
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 
+from p2pq.daemon.blobasks import FAR_ANSWER_S, Asks, BlobMessage, PeerLink, Terms
+from p2pq.daemon.blobhttp import PARALLEL, PATH, BlobHttp
 from p2pq.daemon.blobstore import BlobStore
-from p2pq.daemon.tickets import TICKET_S, Arrival, Ticket, Tickets, normal, resolve
+from p2pq.daemon.neighbours import SHUN_S, STILL_S, Holders, Patience
+from p2pq.daemon.tickets import Tickets, normal, resolve
 from p2pq.errors import LinkError, Reject, StorageError
 from p2pq.model.ids import NodeId, short
-from p2pq.wire.messages import BlobGone, BlobPush, BlobTickets, BlobWant, Message
+from p2pq.wire.messages import NEAR_MAX, BlobGone, BlobPush, BlobTickets, BlobWant, Message
 from p2pq.wire.tree import CHUNK
 
-ANSWER_S: Final = 10.0
-"""How long a peer may take to answer BlobWant."""
-FAR_ANSWER_S: Final = 60.0
-"""The same where that is a bridge which has to get the blobs first."""
-BODY_S: Final = 120.0
-"""How long one blob may take: 4 MiB at 35 kB/s."""
-PARALLEL: Final = 4
-"""Requests at once to one peer, over all fetches."""
 BATCH_BLOBS: Final = 64
 BATCH_BYTES: Final = 16 << 20
 """Tickets are asked for in batches of this size, so that few go stale on a slow link."""
 PUSHES_MAX: Final = 2 * PARALLEL
 """BlobPush messages served at once per peer."""
-BODIES_MAX: Final = 16
-"""PUT bodies in memory at once."""
 PAUSES_S: Final = (0.2, 1.0, 0.0)
 """Pauses after rounds that brought nothing; after the last one a fetch gives up."""
-PATH: Final = "/p2pq/1/blob/"
-SENDFILE_BYTES: Final = 512 << 10
-"""Smaller blobs are read and written: opening a file for sendfile costs more than it saves."""
-_PIECE: Final = 256 << 10
-
-BlobMessage = BlobWant | BlobTickets | BlobPush | BlobGone
 
 
 class TransferError(LinkError):
@@ -57,44 +47,15 @@ class TransferError(LinkError):
 
 
 @dataclass(slots=True)
-class _Link:
-    """What is under way with one linked peer."""
+class _Flight:
+    """One try to get blobs of a holder that nobody else is getting."""
 
-    dialled: bool
-    host: str
-    url: str
-    bridge: NodeId | None = None
-    """Who carries the link, if it is not direct: no HTTP to the peer itself."""
-    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARALLEL))
-    answers: "dict[int, asyncio.Future[tuple[bytes, ...]]]" = field(default_factory=dict)
-    """BlobWants of ours that wait for BlobTickets."""
-    pushes: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
-    """BlobPushes of ours: by request, ticket -> blob."""
-    tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
-    """BlobPushes of theirs that are being served, and BlobWants of what this node, as a bridge, gets first."""
-
-
-class _BlobFile(web.FileResponse):
-    """A file that is sent within BODY_S, or the connection is cut: a peer that does not read must not hold it."""
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        try:
-            async with asyncio.timeout(BODY_S):
-                return await super().prepare(request)
-        except TimeoutError as error:
-            raise ConnectionResetError("the peer reads too slowly") from error
-
-
-def http_session() -> aiohttp.ClientSession:
-    """Return a client session fit for ``Transfers``: no cookies, no proxies, no decompression, few connections per peer."""
-    return aiohttp.ClientSession(
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        connector=aiohttp.TCPConnector(limit=64, limit_per_host=2 * PARALLEL),
-        timeout=aiohttp.ClientTimeout(total=BODY_S, connect=ANSWER_S),
-        trust_env=False,
-        read_bufsize=1 << 20,
-    )
+    peer: NodeId
+    group: asyncio.TaskGroup
+    near: tuple[NodeId, ...]
+    batches: deque[dict[bytes, int]]
+    failures: list[StorageError]
+    patience: Patience
 
 
 class Transfers:
@@ -124,15 +85,28 @@ class Transfers:
         """
         self._bridging = bridging
         self._store = store
-        self._session = session
         self._send = send
         self._tasks = tasks
+        self._clock = clock
         self._tickets = Tickets(clock, entropy)
-        self._links: dict[NodeId, _Link] = {}
-        self._flights: dict[tuple[NodeId, bytes], asyncio.Future[None]] = {}
-        """By peer: one that sends nothing must not hold up what another would send. Honest peers share no blobs."""
-        self._bodies = asyncio.Semaphore(BODIES_MAX)
-        self._req = 0
+        self._http = BlobHttp(store, session, self._tickets, came=self._landed, lied=self._shun)
+        self._asks = Asks(self._http, self._tickets, self._say)
+        self._order = random.Random(entropy(16))  # noqa: S311  who fetches what first is no secret
+        self._links: dict[NodeId, PeerLink] = {}
+        self._flights: dict[bytes, dict[NodeId, asyncio.Future[None]]] = {}
+        """By peer: one that sends nothing must not hold up what another would send."""
+        self._holders = Holders()
+        self._shunned: dict[NodeId, float] = {}
+        """Neighbours that were too slow, or sent something else, and until when they are not asked."""
+
+    @property
+    def counters(self) -> Counter[str]:
+        """Bytes of blobs since the start, by where they came from and went; and how often a neighbour was given up."""
+        return self._http.counters
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes for the server that peers reach."""
+        return self._http.routes()
 
     # ------------------------------------------------------------------ links
 
@@ -148,7 +122,7 @@ class Transfers:
         if peer in self._links:
             self.link_down(peer)
         host = normal(address.rpartition(":")[0].strip("[]"))
-        self._links[peer] = _Link(dialled=dialled, host=host, url=f"http://{address}{PATH}", bridge=bridge)
+        self._links[peer] = PeerLink(dialled=dialled, host=host, url=f"http://{address}{PATH}", bridge=bridge)
 
     def link_down(self, peer: NodeId) -> None:
         """A link is down: its tickets die, its requests fail at once."""
@@ -156,8 +130,10 @@ class Transfers:
         if link is None:
             return
         for answer in link.answers.values():
-            resolve(answer, ())
+            resolve(answer, None)
         self._tickets.drop(peer)
+        self._holders.drop(peer)
+        self._shunned.pop(peer, None)
         for task in link.tasks:
             task.cancel()
 
@@ -172,34 +148,26 @@ class Transfers:
             return  # it raced with the end of the link
         match message:
             case BlobWant():
-                if len(link.tasks) < PUSHES_MAX and self._has_to_get(peer, message):
-                    self._serve(peer, link, self._give_far(peer, link, message))
-                else:
-                    self._give(peer, link, message)
-            case BlobTickets(req=req, tickets=tickets):
-                answer = link.answers.get(req)
-                if answer is not None:
-                    resolve(answer, tickets)
+                self._serve_want(peer, link, message)
+            case BlobTickets():
+                self._asks.answered(link, message)
             case BlobPush():
                 self._serve_push(peer, link, message)
-            case BlobGone(req=req, blobs=blobs):
-                gone = set(blobs)
-                for token, blob in link.pushes.get(req, {}).items():
-                    if blob in gone:
-                        self._tickets.revoke(token)
+            case BlobGone():
+                self._asks.gone(link, message)
 
     # ------------------------------------------------------------------ fetching
 
-    async def fetch(self, peer: NodeId, blobs: Sequence[tuple[bytes, int]]) -> None:
+    async def fetch(self, peer: NodeId, blobs: Sequence[tuple[bytes, int]], *, shared: bool = False) -> None:
         """Bring blobs here from a linked peer; return when all are in the store (not yet synced).
 
         Blobs that another call is fetching are waited for, not fetched twice. Pin them before, or a full store may
-        evict
-        the first while the last arrive.
+        evict the first while the last arrive.
 
         Args:
             peer: who has them.
             blobs: names and sizes in bytes of ciphertext.
+            shared: others fetch them as well, so neighbours may have them.
 
         Raises:
             TransferError: some are still missing after len(PAUSES_S) rounds without progress, or there is no link.
@@ -210,232 +178,232 @@ class Transfers:
         while missing := {blob: size for blob, size in wanted.items() if not self._store.has(blob)}:
             if idle == len(PAUSES_S) or peer not in self._links or max(missing.values()) > CHUNK:
                 raise TransferError(f"{len(missing)} of {len(wanted)} blobs could not be fetched from {short(peer)}")
-            own = {blob: size for blob, size in missing.items() if (peer, blob) not in self._flights}
+            own = {blob: size for blob, size in missing.items() if peer not in self._flights.get(blob, {})}
             if not own:
-                await asyncio.wait({self._flights[peer, blob] for blob in missing})
+                await asyncio.wait({self._flights[blob][peer] for blob in missing})
                 continue
-            await self._fly(peer, own)
+            await self._fly(peer, own, self._neighbours(peer) if shared else ())
             if any(self._store.has(blob) for blob in own):
                 idle = 0
                 continue
             await asyncio.sleep(PAUSES_S[idle])
             idle += 1
 
-    async def _fly(self, peer: NodeId, own: dict[bytes, int]) -> None:
+    async def _fly(self, peer: NodeId, own: dict[bytes, int], near: tuple[NodeId, ...]) -> None:
         """Try once to get blobs that nobody else is getting."""
-        landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._flights.update(dict.fromkeys(((peer, blob) for blob in own), landed))
-        batches = deque(_batches(own))
+        loop = asyncio.get_running_loop()
+        batches = deque(_batches(own, BATCH_BYTES))
+        if near:
+            # Each neighbour begins elsewhere and asks for little at a time, so that each soon has what the others lack.
+            order = self._order.sample(list(own.items()), len(own))
+            batches = deque(_batches(dict(order), CHUNK))
+        patience = Patience()
+        coming: dict[bytes, asyncio.Future[None]] = {blob: loop.create_future() for blob in own}
+        for blob, landed in coming.items():
+            self._flights.setdefault(blob, {})[peer] = landed
+            landed.add_done_callback(lambda _: patience.renew())
         failures: list[StorageError] = []
         try:
             async with asyncio.TaskGroup() as group:
+                flight = _Flight(peer, group, near, batches, failures, patience)
                 for _ in range(min(PARALLEL, len(batches))):
-                    group.create_task(self._fetch_batches(peer, batches, failures))
+                    group.create_task(self._fetch_batches(flight))
         finally:
-            for blob in own:
-                del self._flights[peer, blob]
-            landed.set_result(None)
+            for blob, landed in coming.items():
+                self._end_flight(blob, peer, landed)
         if failures:
             raise failures[0]
 
-    async def _fetch_batches(
-        self, peer: NodeId, batches: deque[dict[bytes, int]], failures: list[StorageError]
-    ) -> None:
-        while batches and not failures and (link := self._links.get(peer)):
-            holder, source = peer, b""
-            if link.bridge is not None:
-                holder, source = link.bridge, peer
-                if (link := self._links.get(holder)) is None or link.bridge is not None:
-                    return
-            batch = batches.popleft()
-            async with link.slots:
-                try:
-                    if link.dialled:
-                        await self._pull(holder, link, batch, source)
-                    else:
-                        await self._await_push(holder, link, batch, source)
-                except StorageError as error:
-                    failures.append(error)
+    def _end_flight(self, blob: bytes, peer: NodeId, landed: "asyncio.Future[None]") -> None:
+        flights = self._flights.get(blob, {})
+        if flights.get(peer) is landed:
+            del flights[peer]
+            if not flights:
+                del self._flights[blob]
+        resolve(landed, None)
 
-    async def _pull(self, peer: NodeId, link: _Link, batch: dict[bytes, int], source: bytes) -> None:
-        self._req = req = self._req + 1
-        answer = link.answers[req] = asyncio.get_running_loop().create_future()
-        try:
-            sizes = tuple(batch.values()) if source else ()
-            if not self._say(peer, BlobWant(req=req, blobs=tuple(batch), source=source, sizes=sizes)):
-                return
-            async with asyncio.timeout(FAR_ANSWER_S if source else ANSWER_S):
-                tickets = await answer
-        except TimeoutError:
-            return
-        finally:
-            del link.answers[req]
-        for (blob, size), token in zip(batch.items(), tickets, strict=False):
-            if token:
-                await self._get(f"{link.url}{token.hex()}", blob, size)
+    def _landed(self, blob: bytes) -> None:
+        """Wake all who wait for a blob: it is here, from whomever."""
+        for landed in self._flights.pop(blob, {}).values():
+            resolve(landed, None)
 
-    async def _get(self, url: str, blob: bytes, size: int) -> None:
-        """GET one blob; a failure of the peer or the network leaves it missing."""
-        try:
-            async with self._session.get(
-                url, allow_redirects=False, headers={"Accept-Encoding": "identity"}
-            ) as response:
-                if response.status != web.HTTPOk.status_code or response.content_length != size:
-                    return
-                data = await response.content.readexactly(size)
-            await asyncio.to_thread(self._store.put, blob, data)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, asyncio.IncompleteReadError, Reject):
-            return
+    async def _fetch_batches(self, flight: _Flight) -> None:
+        while flight.batches and not flight.failures:
+            hinted = await self._ask_holder(flight, flight.batches.popleft(), flight.near)
+            for neighbour, part in hinted.items():
+                flight.group.create_task(self._ask_neighbour(flight, neighbour, part))
 
-    async def _await_push(self, peer: NodeId, link: _Link, batch: dict[bytes, int], source: bytes) -> None:
-        self._req = req = self._req + 1
-        loop = asyncio.get_running_loop()
-        life_s = FAR_ANSWER_S if source else TICKET_S
-        pairs = [self._tickets.to_put(peer, link.host, blob, size, life_s) for blob, size in batch.items()]
-        tokens = [token for token, _ in pairs]
-        link.pushes[req] = dict(zip(tokens, batch, strict=True))
-        arrivals: list[Arrival] = [arrived for _, arrived in pairs]
-        stale = loop.call_later(life_s, self._revoke, tokens)
-        try:
-            sizes = tuple(batch.values()) if source else ()
-            push = BlobPush(req=req, blobs=tuple(batch), tickets=tuple(tokens), source=source, sizes=sizes)
-            if self._say(peer, push):
-                # Every future ends: by its PUT, by BlobGone, with the link, or unused after its time.
-                await asyncio.wait(arrivals)
-        finally:
-            stale.cancel()
-            del link.pushes[req]
-            for token in tokens:
-                self._tickets.end(token)
-        for arrived in arrivals:
-            error = arrived.result()
-            if error is not None:
-                raise error
+    async def _ask_holder(
+        self, flight: _Flight, batch: dict[bytes, int], near: tuple[NodeId, ...]
+    ) -> dict[NodeId, dict[bytes, int]]:
+        """Get blobs from their holder, or the nearest bridge; return what it leaves to neighbours, by neighbour."""
+        holder, source, link = flight.peer, b"", self._links.get(flight.peer)
+        if link is not None and link.bridge is not None:
+            holder, source = link.bridge, flight.peer
+            link = self._links.get(holder)
+        if link is None or link.bridge is not None:
+            return {}
+        async with link.slots:
+            hints = await self._ask(flight, holder, batch, Terms(source=source, near=near))
+        hinted: dict[NodeId, dict[bytes, int]] = {}
+        for (blob, size), hint in zip(batch.items(), hints, strict=False):
+            if 0 < hint <= len(near):
+                hinted.setdefault(near[hint - 1], {})[blob] = size
+        return hinted
+
+    async def _ask_neighbour(self, flight: _Flight, neighbour: NodeId, part: dict[bytes, int]) -> None:
+        """Get blobs from a neighbour that was named, and what does not come from there from the holder after all."""
+        link = self._links.get(neighbour)
+        if link is not None:
+            try:
+                async with link.near_slots, flight.patience.waiting() as still:
+                    if neighbour not in self._shunned:
+                        await self._ask(flight, neighbour, part, Terms(soon=True, still=still))
+            except TimeoutError:
+                self._shun(neighbour)
+        missing = {blob: size for blob, size in part.items() if not self._store.has(blob)}
+        if missing and not flight.failures:
+            await self._ask_holder(flight, missing, ())
+
+    async def _ask(self, flight: _Flight, peer: NodeId, batch: dict[bytes, int], terms: Terms) -> Sequence[int]:
+        """Get blobs from a peer; return the hints that it gave instead of some."""
+        link = self._links.get(peer)
+        if link is not None:
+            try:
+                return await self._asks.ask(peer, link, batch, terms)
+            except StorageError as error:
+                flight.failures.append(error)
+        return ()
+
+    def _neighbours(self, holder: NodeId) -> tuple[NodeId, ...]:
+        """Return to whom this node is linked without a bridge between, and whom it would ask before a holder."""
+        now = self._clock()
+        self._shunned = {node: until for node, until in self._shunned.items() if until > now}
+        near = (node for node, link in self._links.items() if link.bridge is None and node not in self._shunned)
+        return tuple(sorted(node for node in near if node != holder))[:NEAR_MAX]
+
+    def _shun(self, peer: NodeId) -> None:
+        self._shunned[peer] = self._clock() + SHUN_S
+        self.counters["neighbours-given-up"] += 1
 
     # ------------------------------------------------------------------ serving
 
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes for the server that peers reach."""
-        path = PATH + "{token:[0-9a-f]{64}}"
-        return [web.get(path, self._on_get, allow_head=False), web.put(path, self._on_put)]
+    def _serve_want(self, peer: NodeId, link: PeerLink, want: BlobWant) -> None:
+        _check_sizes(want)
+        hints = self._hints(peer, want)
+        if len(link.tasks) < PUSHES_MAX and self._has_to_get(peer, want, hints):
+            self._serve(peer, link, self._give_later(peer, link, want, hints))
+        else:
+            self._give(peer, link, want, hints)
 
-    async def _on_get(self, request: web.Request) -> web.StreamResponse:
-        _, ticket = self._admit(request, put=False)
-        try:
-            if self._store.size(ticket.blob) < SENDFILE_BYTES:
-                return web.Response(body=await asyncio.to_thread(self._store.get, ticket.blob))
-            return _BlobFile(await asyncio.to_thread(self._store.path, ticket.blob))
-        except StorageError as error:
-            raise web.HTTPNotFound from error
+    def _give(self, peer: NodeId, link: PeerLink, want: BlobWant, hints: tuple[int, ...]) -> None:
+        tickets = tuple(
+            self._tickets.to_get(peer, link.host, blob, near=want.soon) if not hint and self._store.has(blob) else b""
+            for blob, hint in zip(want.blobs, hints, strict=True)
+        )
+        self._say(peer, BlobTickets(req=want.req, tickets=tickets, hints=hints if any(hints) else ()))
 
-    async def _on_put(self, request: web.Request) -> web.StreamResponse:
-        token, ticket = self._admit(request, put=True)
-        try:
-            if request.content_length != ticket.size or "Content-Encoding" in request.headers:
-                raise web.HTTPBadRequest
-            async with asyncio.timeout(BODY_S), self._bodies:
-                data = await request.content.readexactly(ticket.size)
-            await asyncio.to_thread(self._store.put, ticket.blob, data)
-        except (OSError, asyncio.IncompleteReadError, Reject) as error:  # a time-out is an OSError
-            raise web.HTTPBadRequest from error
-        except StorageError as error:
-            self._tickets.end(token, error)
-            raise web.HTTPInsufficientStorage from error
-        finally:
-            self._tickets.end(token)
-        return web.Response(status=web.HTTPNoContent.status_code)
+    async def _give_later(self, peer: NodeId, link: PeerLink, want: BlobWant, hints: tuple[int, ...]) -> None:
+        def still() -> None:
+            self._say(peer, BlobTickets(req=want.req, tickets=()))
 
-    def _admit(self, request: web.Request, *, put: bool) -> tuple[bytes, Ticket]:
-        """Use up the ticket that a request shows, or refuse the request."""
-        if "Origin" in request.headers:
-            raise web.HTTPForbidden  # a web page has no business here
-        token = bytes.fromhex(request.match_info["token"])
-        ticket = self._tickets.admit(token, request.remote or "", put=put)
-        if ticket is None:
-            raise web.HTTPNotFound
-        return token, ticket
+        async with self._got_first(want, hints, still):
+            self._give(peer, link, want, hints)
 
-    def _ticket(self, peer: NodeId, link: _Link, blob: bytes) -> bytes:
-        return self._tickets.to_get(peer, link.host, blob) if self._store.has(blob) else b""
+    def _hints(self, peer: NodeId, message: BlobWant | BlobPush) -> tuple[int, ...]:
+        """Return whom a peer shall ask for each blob that it wants: a place in its ``near``, from 1; 0: this node."""
+        if not message.near:
+            return (0,) * len(message.blobs)
+        places = {NodeId(node): place for place, node in enumerate(message.near, 1)}
+        getting = self._may_get(peer, message)
+        hints = []
+        for blob in message.blobs:
+            named = self._holders.name(peer, blob, places) if getting or self._store.has(blob) else None
+            hints.append(places[named] if named else 0)
+        return tuple(hints)
 
-    def _give(self, peer: NodeId, link: _Link, want: BlobWant) -> None:
-        tickets = tuple(self._ticket(peer, link, blob) for blob in want.blobs)
-        self._say(peer, BlobTickets(req=want.req, tickets=tickets))
-
-    def _has_to_get(self, peer: NodeId, message: BlobWant | BlobPush) -> bool:
-        """Tell whether a peer wants blobs of another one that this node, as a bridge, lacks and may get.
-
-        Raises:
-            Reject: the message contradicts itself.
-        """
-        if message.source and len(message.sizes) != len(message.blobs):
-            raise Reject("blobs of a source without a size for each")
+    def _may_get(self, peer: NodeId, message: BlobWant | BlobPush) -> bool:
+        """Tell whether a peer names another one from which this node, as a bridge, may get blobs for it."""
         source = self._links.get(NodeId(message.source))
-        if not self._bridging or source is None or peer in {source.bridge, message.source}:
-            return False
-        return not all(map(self._store.has, message.blobs))
+        return self._bridging and source is not None and peer not in {source.bridge, message.source}
 
-    async def _give_far(self, peer: NodeId, link: _Link, want: BlobWant) -> None:
-        async with self._got_first(want):
-            self._give(peer, link, want)
+    def _has_to_get(self, peer: NodeId, message: BlobWant | BlobPush, hints: tuple[int, ...]) -> bool:
+        """Tell whether this node has not yet what it shall give, but can get it or is getting it."""
+        lacking = [
+            blob for blob, hint in zip(message.blobs, hints, strict=True) if not hint and not self._store.has(blob)
+        ]
+        if message.soon:
+            return any(blob in self._flights for blob in lacking)
+        return bool(lacking) and self._may_get(peer, message)
 
     @asynccontextmanager
-    async def _got_first(self, message: BlobWant | BlobPush) -> AsyncIterator[None]:
-        """Get the blobs that a peer wants from whom it named; what cannot be had is missing in the answer.
+    async def _got_first(
+        self, message: BlobWant | BlobPush, hints: tuple[int, ...], still: Callable[[], object]
+    ) -> AsyncIterator[None]:
+        """Get the blobs that a peer wants from whom it named, or wait for them; what cannot be had is missing in the answer.
 
         They stay until the end of the block: the last of them must not drive out the first.
         """
         tag = object()
-        self._store.pin(tag, message.blobs)
+        own = [blob for blob, hint in zip(message.blobs, hints, strict=True) if not hint]
+        self._store.pin(tag, own)
         try:
-            with suppress(TransferError, StorageError):
-                await self.fetch(NodeId(message.source), tuple(zip(message.blobs, message.sizes, strict=True)))
+            if message.soon:
+                await self._wait_for(own, still)
+            else:
+                sizes = dict(zip(message.blobs, message.sizes, strict=True))
+                with suppress(TransferError, StorageError):
+                    refs = [(blob, sizes[blob]) for blob in own]
+                    await self.fetch(NodeId(message.source), refs, shared=bool(message.near))
             yield
         finally:
             self._store.unpin(tag)
 
-    def _serve(self, peer: NodeId, link: _Link, work: Coroutine[None, None, None]) -> None:
+    async def _wait_for(self, blobs: Sequence[bytes], still: Callable[[], object]) -> None:
+        """Wait for what this node is getting for itself, and say so again and again."""
+        coming = {landed for blob in blobs for landed in self._flights.get(blob, {}).values()}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAR_ANSWER_S):
+                while coming:
+                    still()
+                    _, coming = await asyncio.wait(coming, timeout=STILL_S)
+
+    def _serve(self, peer: NodeId, link: PeerLink, work: Coroutine[None, None, None]) -> None:
         task = self._tasks.create_task(work, name=f"blobs for {short(peer)}")
         link.tasks.add(task)
         task.add_done_callback(link.tasks.discard)
 
-    def _revoke(self, tokens: list[bytes]) -> None:
-        for token in tokens:
-            self._tickets.revoke(token)
-
     # ------------------------------------------------------------------ pushing
 
-    def _serve_push(self, peer: NodeId, link: _Link, push: BlobPush) -> None:
+    def _serve_push(self, peer: NodeId, link: PeerLink, push: BlobPush) -> None:
         if len(push.blobs) != len(push.tickets):
             raise Reject("a push has not one ticket per blob")
-        far = self._has_to_get(peer, push)
+        _check_sizes(push)
         if not link.dialled or len(link.tasks) >= PUSHES_MAX:
             self._say(peer, BlobGone(req=push.req, blobs=push.blobs))
             return
-        self._serve(peer, link, self._push(peer, link, push, far=far))
+        hints = self._hints(peer, push)
+        named = {blob: hint for blob, hint in zip(push.blobs, hints, strict=True) if hint}
+        if named:
+            self._say(peer, BlobGone(req=push.req, blobs=tuple(named), hints=tuple(named.values())))
+        if len(named) < len(push.blobs):
+            self._serve(peer, link, self._push(peer, link, push, hints))
 
-    async def _push(self, peer: NodeId, link: _Link, push: BlobPush, *, far: bool) -> None:
-        if far:
-            async with self._got_first(push):
-                await self._push(peer, link, push, far=False)
-            return
+    async def _push(self, peer: NodeId, link: PeerLink, push: BlobPush, hints: tuple[int, ...]) -> None:
+        if self._has_to_get(peer, push, hints):
+            async with self._got_first(push, hints, lambda: self._say(peer, BlobGone(req=push.req, blobs=()))):
+                await self._put_all(peer, link, push, hints)
+        else:
+            await self._put_all(peer, link, push, hints)
+
+    async def _put_all(self, peer: NodeId, link: PeerLink, push: BlobPush, hints: tuple[int, ...]) -> None:
         gone = [
             blob
-            for blob, token in zip(push.blobs, push.tickets, strict=True)
-            if not await self._put(f"{link.url}{token.hex()}", blob)
+            for blob, token, hint in zip(push.blobs, push.tickets, hints, strict=True)
+            if not hint and not await self._http.put(f"{link.url}{token.hex()}", blob, near=push.soon)
         ]
         if gone:
             self._say(peer, BlobGone(req=push.req, blobs=tuple(gone)))
-
-    async def _put(self, url: str, blob: bytes) -> bool:
-        """PUT one blob; return whether it was taken."""
-        try:
-            data = await asyncio.to_thread(self._store.get, blob)
-            headers = {"Content-Length": str(len(data)), "Content-Type": "application/octet-stream"}
-            async with self._session.put(url, data=_pieces(data), headers=headers, allow_redirects=False) as response:
-                return response.status == web.HTTPNoContent.status_code
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, StorageError):
-            return False
 
     def _say(self, peer: NodeId, message: BlobMessage) -> bool:
         """Send, or return False where the link is gone: its end is told by ``link_down``."""
@@ -445,22 +413,21 @@ class Transfers:
         return False
 
 
-def _batches(blobs: dict[bytes, int]) -> Iterator[dict[bytes, int]]:
-    """Cut into batches of at most BATCH_BLOBS and BATCH_BYTES, small enough to keep PARALLEL fetchers busy."""
+def _check_sizes(message: BlobWant | BlobPush) -> None:
+    if message.source and len(message.sizes) != len(message.blobs):
+        raise Reject("blobs of a source without a size for each")
+
+
+def _batches(blobs: dict[bytes, int], most_bytes: int) -> Iterator[dict[bytes, int]]:
+    """Cut into batches of at most BATCH_BLOBS and so many bytes, small enough to keep PARALLEL fetchers busy."""
     most = min(BATCH_BLOBS, -(-len(blobs) // PARALLEL))
     batch: dict[bytes, int] = {}
     total = 0
     for blob, size in blobs.items():
-        if batch and (len(batch) == most or total + size > BATCH_BYTES):
+        if batch and (len(batch) == most or total + size > most_bytes):
             yield batch
             batch, total = {}, 0
         batch[blob] = size
         total += size
     if batch:
         yield batch
-
-
-async def _pieces(data: bytes) -> AsyncIterator[memoryview]:
-    view = memoryview(data)
-    for at in range(0, len(data), _PIECE):
-        yield view[at : at + _PIECE]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from p2pq.core.placement import TaskSnapshot
+from p2pq.core.through import whereabouts
 from p2pq.daemon.delivery import target
 from p2pq.daemon.history import AttemptRow, JobExtra, JobRow, TaskRow
 from p2pq.daemon.submission import Sweep
@@ -59,10 +60,11 @@ def attempt_view(row: AttemptRow, name_of: Callable[[NodeId], str]) -> AttemptVi
         state = "done" if outcome.ok else "failed"
     elif row.fault is not None:
         state = "lost"
+    where, via = whereabouts(row.worker, row.via)
     return AttemptView(
         attempt=row.attempt,
-        node=name_of(row.worker),
-        via=tuple(map(name_of, row.via)),
+        node=name_of(where),
+        via=tuple(map(name_of, via)),
         state=state,
         granted=rfc3339(row.granted),
         ended=None if row.ended is None else rfc3339(row.ended),
@@ -94,9 +96,10 @@ def task_view(  # noqa: PLR0913  each is a source of its own
         return _plain(index, number, params, extra, cancelled=cancelled)
     last = row.last
     outcome = None if last is None else last.outcome
-    where, via = (None, ()) if last is None else (last.worker, last.via)
-    if live is not None and live.state == "running" and live.worker not in {None, where}:
-        where, via = live.worker, live.via  # granted to a cluster: the store learns which leaf has it when it has ended
+    where, via = (None, ()) if last is None else whereabouts(last.worker, last.via)
+    if live is not None and live.state == "running" and live.worker is not None and live.worker != where:
+        # Granted to a cluster: the store learns which leaf has it when it has ended.
+        where, via = whereabouts(live.worker, live.via)
     state = row.state
     reason = row.detail or (None if last is None else _reason(last))
     if reason is None and last is not None and last.fault and state != "running":

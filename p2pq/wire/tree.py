@@ -156,6 +156,14 @@ def open_chunk(chunk: Chunk, ciphertext: bytes) -> bytes:
     return plain
 
 
+def made_of(chunk: Chunk, plain: bytes) -> bool:
+    """Tell whether a chunk was made of these bytes, without its blob. Only a yes is certain: lz4 may pack otherwise elsewhere."""
+    if len(plain) != chunk.length:
+        return False
+    inner = lz4.block.compress(plain, store_size=False) if chunk.packed else plain
+    return prims.blob_id(prims.xchacha_encrypt(chunk.key, _NONCE, inner, b"")) == chunk.blob
+
+
 def encode_tree(tree: Tree) -> bytes:
     """Return the canonical bytes of a tree."""
     return codec.encode(tree)

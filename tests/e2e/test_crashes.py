@@ -46,7 +46,15 @@ JOB = [
     "submit.rotated",
     *(
         f"commit.{row}.{when}"
-        for row in ("ExtraKept", "JobAdded", "LeaseGranted", "ResultKept", "AttemptEnded", "ResultReleased")
+        for row in (
+            "ExtraKept",
+            "JobAdded",
+            "LeaseGranted",
+            "GrantKept",
+            "ResultKept",
+            "AttemptEnded",
+            "ResultReleased",
+        )
         for when in ("before", "after")
     ),
     "unpack.chunk",  # of the folder, where it runs

@@ -26,6 +26,10 @@ def _core(name: str, module: str, old: str, new: str, breaks: str, *tests: str) 
     return Mutant(name, f"p2pq/core/{module}.py", old, new, breaks, " ".join(chosen))
 
 
+def _proof(name: str, old: str, new: str, breaks: str) -> Mutant:
+    return Mutant(name, "p2pq/wire/provenance.py", old, new, breaks, "tests/unit/wire/test_provenance.py")
+
+
 MUTANTS = (
     # -- leases
     _core("forget-the-epoch", "leases", "return LeaseId(self.epoch, self._next)", "return LeaseId(1, self._next)",
@@ -80,11 +84,12 @@ MUTANTS = (
     _core("a-banned-leaf-stays", "clusters", "            self.leaves.pop(node, None)\n            self._left.pop(node, None)\n",
           "            pass\n", "nothing that a banned leaf brings counts", f"{UNIT}/test_clusters.py",
           f"{UNIT}/test_reports_of_clusters.py"),
-    _core("any-leaf-s-results", "queue", "            if cluster.speaks_for(NodeId(result.by)):\n", "            if True:\n",
+    _core("any-leaf-s-results", "queue", "            if (leaf := cluster.known(NodeId(result.by))) is None:\n",
+          "            if (leaf := cluster.known(NodeId(result.by)) or next(iter(cluster.leaves.values()), None)) is None:\n",
           "a result that a bridge brings is a leaf's of its own", f"{UNIT}/test_reports_of_clusters.py"),
     _core("believe-the-bridge", "queue", "            if lease.runner != by:\n", "            if lease.runner == peer:\n",
           "failures count against the leaf that signed for them", f"{UNIT}/test_reports_of_clusters.py"),
-    _core("place-at-strangers", "queue", "            if not cluster.speaks_for(leaf):\n", "            if False:\n",
+    _core("place-at-strangers", "queue", "            if cluster.known(leaf) is None:\n", "            if False:\n",
           "leases are placed at known leaves", f"{UNIT}/test_reports_of_clusters.py"),
     _core("the-sum-is-room", "granting", "count = min(fits(job.ask.resources, place), request.tasks_max)",
           "count = min(fits(job.ask.resources, request), request.tasks_max)", "a task runs at one leaf"),
@@ -175,6 +180,20 @@ MUTANTS = (
     _core("unfair-rest", "fairness", "took_s - charge.expected_s", "0.0", "an owner pays for what its attempts took"),
     _core("power-forgets-results", "records", "    return any(isinstance(row, _FULL) for row in rows)\n", "    return False\n",
           "a result that was acknowledged survives a loss of power"),
+    # -- own network first
+    _core("far-takes-what-fits-here", "overflow", "count - min(count, max(0, room - before) // cpus), False", "count, False",
+          "no task goes far for which there is a free slot here", f"{UNIT}/test_overflow.py", f"{PROPERTY}/test_overflow.py"),
+    _core("near-for-ever", "overflow", "now >= job.since + HOLD_S", "False",
+          "whatever waits is offered everywhere in the end", f"{UNIT}/test_overflow.py", f"{PROPERTY}/test_overflow.py"),
+    _core("held-and-forgotten", "overflow", "                self._hold(job, now)\n            if left:",
+          "                pass\n            if left:", "who was kept out is told when it need not be", f"{UNIT}/test_overflow.py"),
+    _core("open-and-close", "overflow", "        elif now >= self._seen + CALM_S:\n", "        else:\n",
+          "small jobs around the limit open the way over bridges once"),
+    _core("nothing-is-kept", "lately", "max(0, self._peaks[0][1] - self._now)", "0",
+          "a slot between two tasks of its own network is not given away", f"{UNIT}/test_lately.py", f"{UNIT}/test_worker.py"),
+    _core("one-account", "fairness", "{far: Fairness(scale_s, mode) for far in (False, True)}",
+          "dict.fromkeys((False, True), Fairness(scale_s, mode))",
+          "what happens near changes no shares among those behind bridges"),
     # -- trust
     _core("nobody-is-expelled-by-owner", "node",
           "                turn.take(self._worker.expel(owner, now))\n", "", "what runs for a banned owner stops, whoever granted it"),
@@ -189,6 +208,20 @@ MUTANTS = (
           "key=lambda each: each[0].at, reverse=True)", "two admins that rotate at once converge"),
     _core("any-date-counts", "bans", "(known[0].at, known[1]) >= (word.at, raw)", "False",
           "of one admin on one node the latest word counts"),
+    # -- provenance
+    _proof("any-signer-will-do", "result = sign.open_signed(kept.signed, Result, worker)",
+           "result = sign.open_claimed(kept.signed, Result, lambda claimed: claimed.by)",
+           "a result is the word of the node that it was granted to"),
+    _proof("a-bridge-proves-anybody", "return proven if grant.key else Unkept(NO_SUBGRANT)", "return proven",
+           "what a bridge handed on is not called proved without its word"),
+    _proof("any-job-will-do", "        raise Reject(OTHER_JOB)\n", "        pass\n", "a grant is for its own manifest"),
+    _proof("any-lease-will-do", "        raise Reject(OTHER_GRANT)\n", "        pass\n", "a result came under the lease that was granted"),
+    _proof("any-delivery-will-do", "    if found[0] != kept.item:\n", "    if False:\n", "what was delivered is what was signed"),
+    _proof("any-root-will-do", "    if prims.mesh_id(root) != mesh:\n", "    if False:\n", "certificates lead to the mesh's own root"),
+    _proof("any-holder-will-do", "    if cert.sub != worker:\n", "    if False:\n", "a certificate speaks for its holder only"),
+    _proof("anybody-may-work", '    if "work" not in cert.caps:\n', "    if False:\n", "who may not work proves nothing"),
+    _proof("bans-come-later", "return since is not None and since <= kept.wall", "return False",
+           "the word of a node that was banned by then does not count"),
     # -- the barrier
     Mutant("lose-the-barrier", "p2pq/daemon/driver.py", "        if turn.rows or self._turns:\n", "        if turn.rows:\n",
            "effects leave in the order in which they were decided", "tests/unit/daemon/test_driver.py"),
@@ -216,4 +249,14 @@ MUTANTS = (
           "every request of a leaf is answered", f"{UNIT}/test_serving.py"),
     _core("tell-a-master-too-soon", "stock", "return GATHER_S if young or master in self._busy else 0.0",
           "return 0.0", "leaves may say what they hold before a master takes it for lost"),
+    # -- neighbours
+    Mutant("send-away-again", "p2pq/daemon/neighbours.py", "        if asker in named:\n            return None\n", "",
+           "whoever comes back to a holder is served", "tests/unit/daemon/test_neighbours.py"),
+    Mutant("silent-while-waiting", "p2pq/daemon/transfer.py", "                    still()\n", "",
+           "nobody is given up who waits for a slow holder", "tests/unit/daemon/test_neighbours.py"),
+    Mutant("trust-a-liar", "p2pq/daemon/blobhttp.py", "            self._lied(peer)\n", "",
+           "who sent other bytes is not asked again soon", "tests/unit/daemon/test_blobhttp.py"),
+    Mutant("favours-without-limit", "p2pq/daemon/blobhttp.py", "return self._uploads if near else nullcontext()",
+           "return nullcontext()", "what goes to neighbours leaves the machine to its owner",
+           "tests/unit/daemon/test_blobhttp.py"),
 )  # fmt: skip

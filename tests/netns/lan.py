@@ -133,6 +133,12 @@ class Lan:
     def _cable(self, host: Host, net: int | None) -> str:
         return host.plug if net is None else _plug(self.hosts.index(host) + 1, net)
 
+    def slow(self, host: Host, net: int, mbit: int) -> None:
+        """Make a host's network card as slow as this, both ways."""
+        limit = ["root", "tbf", "rate", f"{mbit}mbit", "burst", "256kb", "latency", "200ms"]
+        for space, card in ((host.space, f"eth{net}"), (self.switch, self._cable(host, net))):
+            ip("netns", "exec", space, "tc", "qdisc", "replace", "dev", card, *limit)
+
     def crossed(self, host: Host, net: int) -> int:
         """Return how many bytes have come into a network from a host."""
         counted = ip(

@@ -129,7 +129,7 @@ def test_what_many_far_tasks_need_crosses_the_bridge_once(lan: Lan, clusters: li
     print(f"{size} bytes of input, {into} from the owner, {out} from the bridge to {len(THERE)} far hosts")
     assert values(folder, 12) == wanted(12)
     assert into < 1.1 * size
-    assert out < 1.1 * size * len(THERE)
+    assert out < 1.3 * size, "the far hosts had it from each other"
 
 
 @pytest.mark.parametrize("how", ["killed", "cut from above", "cut from below"])

@@ -65,6 +65,8 @@ class Master(RuleBasedStateMachine):
         self.pinned: dict[LeaseId, tuple[JobId, int]] = {}
         """Results that are held for a next attempt."""
         self.ended: dict[JobId, str] = {}
+        self.stuck: set[tuple[JobId, int]] = set()
+        """Results that could not be written out: who cancels gives them up."""
         self.sizes: dict[JobId, int] = {}
         self.do(ev.Tick())
         self.submit(tasks=4, retries=1, priority=0)
@@ -133,7 +135,9 @@ class Master(RuleBasedStateMachine):
                 pass
 
     def settle(self, job: JobId, task: int, state: str) -> None:
-        assert (job, task) not in self.settled, "a task was settled twice"
+        given_up = (job, task) in self.stuck and state == "cancelled"
+        assert (job, task) not in self.settled or given_up, "a task was settled twice"
+        self.stuck.discard((job, task))
         self.settled[job, task] = state
 
     def agree(self) -> None:
@@ -251,8 +255,10 @@ class Master(RuleBasedStateMachine):
     def delivered(self, pick: int, good: bool) -> None:
         job, task = self.deliverable.pop(pick % len(self.deliverable))
         if good:
+            self.stuck.discard((job, task))
             self.do(ev.Delivered(job=job, task=task, wall=WALL))
         else:
+            self.stuck.add((job, task))
             self.do(ev.DeliverFailed(job=job, task=task, reason="x"))
 
     @precondition(lambda self: self.jobs)

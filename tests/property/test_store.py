@@ -20,6 +20,7 @@ from p2pq.wire.objects import BlobRef, ResultItem
 
 JOBS = [JobId(bytes([n]) * 16) for n in range(3)]
 NODES = [NodeId(bytes([n]) * 32) for n in range(4)]
+PROOF = records.Proof(signed=b"result", certs=(b"member", b"admin"))
 HALT = Halt(now=True, what="fail", count=3)
 OUTCOMES = [
     Outcome(reason="ok"),
@@ -93,7 +94,10 @@ class Life:
         self.live[job][task] = "running"
         self.leases[lease] = (job, task, attempt)
         worker, wall = data.draw(nodes), data.draw(walls)
-        return [records.LeaseGranted(lease=lease, job=job, task=task, attempt=attempt, worker=worker, wall=wall)]
+        return [
+            records.LeaseGranted(lease=lease, job=job, task=task, attempt=attempt, worker=worker, wall=wall),
+            records.GrantKept(job=job, lease=lease, signed=b"grant"),
+        ]
 
     def under_way(self, job: JobId, task: int) -> list[LeaseId]:
         return [lease for lease, (whose, which, _) in self.leases.items() if (whose, which) == (job, task)]
@@ -148,6 +152,7 @@ class Life:
                 state=state,  # type: ignore[arg-type]
                 wall=data.draw(walls),
                 counted=data.draw(bits),
+                proof=data.draw(st.sampled_from([None, PROOF])),
             ),
         ]
 

@@ -20,7 +20,7 @@ from p2pq.daemon.tables import FORMAT
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import Outcome, TaskState
 from p2pq.wire import prims, seal, sign
-from p2pq.wire.objects import BlobRef, Manifest, ResultItem
+from p2pq.wire.objects import BlobRef, Grant, GrantItem, Manifest, ResultItem
 
 DAY_MS = 24 * 3600 * 1000
 NOW = Wall(20_000 * DAY_MS)
@@ -81,6 +81,22 @@ def granted(name: str, task: int, attempt: int, lease: LeaseId) -> records.Lease
     return records.LeaseGranted(lease=lease, job=job_id(name), task=task, attempt=attempt, worker=worker, wall=wall)
 
 
+def grant(*rows: records.LeaseGranted) -> records.GrantKept:
+    first = rows[0]
+    value = Grant(
+        mesh=MESH,
+        node=NODE,
+        to=first.worker,
+        nonce=b"golden nonce 16b",
+        job=first.job,
+        manifest=sign.digest(b"manifest"),
+        items=tuple(GrantItem(row.task, row.attempt, row.lease) for row in rows),
+        key=b"g" * 80,
+        expires=first.wall + 60_000,
+    )
+    return records.GrantKept(job=first.job, lease=first.lease, signed=sign.sign(MASTER, value))
+
+
 def ended(row: records.LeaseGranted, outcome: Outcome, state: TaskState, *, counted: bool = True) -> Row:
     result = ResultItem(
         job=row.job,
@@ -93,6 +109,10 @@ def ended(row: records.LeaseGranted, outcome: Outcome, state: TaskState, *, coun
         body=(BlobRef(b"d" * 32, 99),),
         blobs=(BlobRef(b"e" * 32, 7),),
     )
+    proof = records.Proof(
+        signed=f"result {row.lease.epoch} of {row.worker[0]}".encode(),
+        certs=(b"member", bytes(row.worker[:1]), b"admin"),
+    )
     return records.AttemptEnded(
         lease=row.lease,
         job=row.job,
@@ -102,6 +122,7 @@ def ended(row: records.LeaseGranted, outcome: Outcome, state: TaskState, *, coun
         state=state,
         wall=Wall(NOW + 5000 + row.lease.counter),
         counted=counted,
+        proof=proof,
     )
 
 
@@ -127,6 +148,7 @@ def rows() -> list[Row]:
         records.EpochBegun(epoch=1),
         added("running", 1_000_000),
         *held,
+        grant(*held),
         ended(held[0], OK, "done"),
         records.TaskDelivered(job=JOBS["running"], task=0),
         ended(held[1], OK, "done"),
@@ -141,6 +163,7 @@ def rows() -> list[Row]:
         added("waiting", 3),
         added("finished", 2),
         *last,
+        grant(*last),
         ended(last[0], OK, "done"),
         records.TaskDelivered(job=JOBS["finished"], task=0),
         ended(last[1], BAD, "failed"),
@@ -148,6 +171,7 @@ def rows() -> list[Row]:
         records.JobEnded(job=JOBS["finished"], state="failed", wall=Wall(NOW + 9500)),
         added("cancelled", 5),
         other,
+        grant(other),
         ended(other, OK, "done"),
         records.TasksCancelled(job=JOBS["cancelled"], wall=Wall(NOW + 9600)),
         records.ResultKept(lease=LeaseId(7, 70), master=WORKERS[1], item=kept(LeaseId(7, 70)), wall=NOW, owner="eve"),

@@ -4,6 +4,7 @@ import msgspec
 
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
+from p2pq.core import records as r
 from p2pq.core.identity import Identity
 from p2pq.core.ledger import Ledger
 from p2pq.core.queue import Queue
@@ -32,9 +33,15 @@ class Member:
         self.node = self.signer.public
         self.prekey_secret = prims.blake2b(name.encode())
         self.prekey = prims.x25519_public(self.prekey_secret)
+        self.certs = (f"certificate of {name}".encode(),)
 
     def link_up(
-        self, *, caps: tuple[str, ...] = ("submit", "work"), prekey: bytes | None = None, minor: int = 1
+        self,
+        *,
+        caps: tuple[str, ...] = ("submit", "work"),
+        prekey: bytes | None = None,
+        minor: int = 1,
+        path: tuple[NodeId, ...] = (),
     ) -> ev.LinkUp:
         return ev.LinkUp(
             peer=self.node,
@@ -45,6 +52,8 @@ class Member:
             minor=minor,
             prekey=self.prekey if prekey is None else prekey,
             address="192.0.2.1:9476",
+            certs=self.certs,
+            path=path,
         )
 
 
@@ -127,11 +136,11 @@ class Bench:
     def says(self, member: Member, message: msg.CoreMessage, *, after: float = 0.0) -> list[fx.Effect]:
         return self.do(ev.Received(peer=member.node, message=message), after=after)
 
-    def join(self, member: Member, profile: Profile = PROFILE) -> None:
+    def join(self, member: Member, profile: Profile = PROFILE, path: tuple[NodeId, ...] = ()) -> list[fx.Effect]:
         """Link a worker up the way a worker does it."""
-        self.do(member.link_up())
-        self.says(member, msg.Holding())
-        self.says(member, msg.ProfileIs(profile=profile))
+        effects = self.do(member.link_up(path=path))
+        effects += self.says(member, msg.Holding())
+        return effects + self.says(member, msg.ProfileIs(profile=profile))
 
     def ask(self, member: Member, **fields) -> list[fx.Effect]:
         return self.says(member, self.request(**fields))
@@ -172,6 +181,11 @@ def ready(member: Member, *items: ResultItem, blobs: tuple[bytes, ...] = (), **f
     return msg.ResultReady(result=sign.sign(member.signer, Result(**(plain | fields))), blobs=blobs)
 
 
+def proof(member: Member, *items: ResultItem) -> r.Proof:
+    """Return what proves results that came in one message."""
+    return r.Proof(signed=ready(member, *items).result, certs=member.certs)
+
+
 def receipt(member: Member, verdict: str, *leases: LeaseId) -> fx.Send:
     items = tuple((lease, verdict) for lease in leases)
     value = msgspec.convert(
@@ -199,6 +213,16 @@ def grant(  # the arguments are what a grant says
     )
     message = msg.Granted(grant=sign.sign(MASTER.signer, value), manifest=b"" if sent else submission.manifest)
     return fx.Send(peer=member.node, message=message)
+
+
+def grants(
+    member: Member, submission: ev.Submitted, nonce: int, items: tuple[GrantItem, ...], *, now: float = 0.0, sent=False
+) -> list[fx.Effect]:
+    """Return the grant that is to be sent, and that it is kept before."""
+    send = grant(member, submission, nonce, items, now=now, sent=sent)
+    job = JobId(sign.open_signed(submission.manifest, Manifest, MASTER.node).job)
+    kept = r.GrantKept(job=job, lease=items[0].lease, signed=send.message.grant)
+    return [fx.Record(row=kept), send]
 
 
 def granted(effects: list[fx.Effect]) -> list[GrantItem]:

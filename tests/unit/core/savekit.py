@@ -21,6 +21,7 @@ from tests.unit.core.mesh import (
     Member,
     entropy,
     job_id,
+    proof,
     ready,
     result_item,
     submitted,
@@ -88,6 +89,14 @@ def checkpoint(to: Member, item: GrantItem, parts: tuple[BlobRef, ...] = PARTS) 
 
 def ended(item: GrantItem, result: ResultItem, state: str, *, counted: bool, by: Member = ALICE) -> fx.Record:
     row = r.AttemptEnded(
-        lease=item.lease, job=JOB, task=0, worker=by.node, result=result, state=state, wall=WALL, counted=counted
+        lease=item.lease,
+        job=JOB,
+        task=0,
+        worker=by.node,
+        result=result,
+        state=state,
+        wall=WALL,
+        counted=counted,
+        proof=proof(by, result),
     )
     return fx.Record(row=row)

@@ -7,7 +7,8 @@ import pytest
 from p2pq.core import asking as module
 from p2pq.core.asking import AHEAD_MAX, SHORT_JOBS_MAX, Asking, Timer
 from p2pq.core.deadlines import Deadlines
-from p2pq.core.fairness import Fairness, Means
+from p2pq.core.fairness import Means, accounts
+from p2pq.core.lately import KEEP_S
 from p2pq.core.slots import Room
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import Mono
@@ -24,8 +25,9 @@ class Bench:
     def __init__(self) -> None:
         self.numbers = 0
         self.deadlines: Deadlines[Timer] = Deadlines()
+        self.accounts = accounts(10.0)
         self.asking = Asking(
-            ME.node, ScheduleSettings(), Fairness(10.0), Means(), self.deadlines, Random(1), self.entropy
+            ME.node, ScheduleSettings(), self.accounts, Means(), self.deadlines, Random(1), self.entropy
         )
         self.asking.linked(ANN.node)
 
@@ -321,3 +323,88 @@ def test_masters_behind_bridges_are_asked_for_what_is_left():
     assert request.owner == "ann"
     bench.nothing(1, 1)
     assert {request.owner for request in bench.plan()} == {"bob"}
+
+
+# -- own network first ----------------------------------------------------------------------------------------------------
+
+
+def sided(near: int = 0) -> Bench:
+    """Bob is behind a bridge and has work; so many cpus work for this network, and Ann has nothing."""
+    bench = Bench()
+    bench.asking.linked(BOB.node, far=True)
+    bench.asking.has_work(BOB.node, HasWork(counter=1, owners=("bob",)))
+    bench.asking.lately.take_in(near, NOW)
+    return bench
+
+
+def asks(bench: Bench, free: Room, at: float) -> list[tuple[int, int, int]]:
+    requests = bench.asking.plan(free, 4, 0.0, Mono(at), own=False)
+    bench.asking.check()
+    return [(request.cpus, request.memory_mb, request.gpus) for _, request in requests]
+
+
+def test_what_the_own_network_left_a_moment_ago_is_kept_for_it():
+    bench = sided(near=3)
+    bench.asking.lately.take_in(1, Mono(5.0))
+    assert asks(bench, Room(3, 300, 1), 5.0) == [(1, 100, 1)]
+    assert bench.deadlines.next == 5.0 + KEEP_S
+    assert asks(bench, Room(3, 300, 1), 5.2) == []
+    assert asks(bench, Room(3, 300, 1), 5.0 + KEEP_S) == [(2, 200, 0)]
+
+
+def test_what_is_kept_is_all_there_is():
+    bench = sided(near=4)
+    bench.asking.lately.take_in(0, Mono(5.0))
+    assert asks(bench, Room(2, 200, 1), 5.0) == []
+    assert bench.deadlines.next == 5.0 + KEEP_S
+    # Its own network may have it at once.
+    bench.announce(1, "ann")
+    assert asks(bench, Room(2, 200, 1), 5.2) == [(2, 200, 1)]
+
+
+def test_nothing_is_kept_where_nobody_behind_a_bridge_has_anything():
+    bench = Bench()
+    bench.asking.lately.take_in(4, NOW)
+    bench.asking.lately.take_in(0, Mono(5.0))
+    assert asks(bench, ROOM, 5.0) == []
+    assert bench.deadlines.next is None
+
+
+def test_nothing_from_behind_a_bridge_waits_for_a_slot_that_the_own_network_had():
+    bench = sided(near=1)
+    for _ in range(8):
+        bench.asking.ended(BOB.node, job_id(1), "bob", 0.5, ok=True)
+    bench.asking.lately.take_in(0, Mono(5.0))
+    assert asks(bench, Room(), 5.2) == []
+    assert asks(bench, Room(), 5.0 + KEEP_S) == [(0, 0, 0)]
+
+
+def test_room_for_a_wide_task_behind_a_bridge_is_of_what_the_own_network_leaves():
+    bench = sided(near=4)
+    (request,) = bench.asking.plan(Room(1, 100, 0), 4, 0.0, NOW, own=False)[:1]
+    message = Nothing(nonce=request[1].nonce, owner="bob", counter=1, wide=(3, 0, 0))
+    bench.asking.nothing(BOB.node, message, ROOM, NOW)
+    bench.asking.lately.take_in(0, Mono(5.0))
+    assert asks(bench, ROOM, 5.0) == [], "it is kept for this network, too"
+    assert asks(bench, ROOM, 5.0 + KEEP_S) == [(4, 100, 0)]
+
+
+def test_no_room_is_kept_for_a_wide_task_behind_a_bridge_while_the_own_network_has_work():
+    bench = sided()
+    (request,) = bench.asking.plan(Room(1, 100, 0), 4, 0.0, NOW, own=False)
+    message = Nothing(nonce=request[1].nonce, owner="bob", counter=1, wide=(3, 0, 0))
+    bench.asking.nothing(BOB.node, message, ROOM, NOW)
+    assert asks(bench, Room(1, 100, 0), 1.0) == []
+    bench.announce(1, "ann")
+    assert [request.owner for request in bench.plan(Room(1, 100, 0))] == ["ann"]
+
+
+def test_what_a_master_behind_a_bridge_is_asked_for_is_charged_on_its_side():
+    bench = sided()
+    [request] = bench.plan(Room(1, 100, 0))
+    assert bench.accounts[True].given(NOW) == {"bob": 10.0}
+    bench.announce(1, "ann")
+    bench.plan(Room(2, 200, 0))
+    assert bench.accounts[False].given(NOW) == {"ann": 10.0}
+    assert bench.asking.answer(BOB.node, request.nonce, NOW) is not None
+    assert bench.accounts[True].given(NOW) == {"bob": 0.0}

@@ -24,6 +24,7 @@ from tests.unit.core.mesh import (
     GrantItem,
     Member,
     job_id,
+    proof,
     ready,
     receipt,
     result_item,
@@ -53,6 +54,7 @@ def attempt_ended(item: GrantItem, state: str, outcome: Outcome, *, at: float = 
         state=state,
         wall=Wall(WALL + round(at * 1000)),
         counted=counted,
+        proof=proof(ALICE, result_item(item, outcome)),
     )
     return fx.Record(row=row)
 

@@ -93,10 +93,10 @@ def test_results_of_those_that_left_lately_still_count(monkeypatch: pytest.Monke
     cluster = cluster_with(CAT, DOG)
     cluster.leave(CAT.node)
     cluster.leave(EMU.node)
-    assert cluster.speaks_for(CAT.node)
+    assert cluster.known(CAT.node) is not None
     cluster.leave(DOG.node)
     cluster.check()
-    assert [cluster.speaks_for(member.node) for member in (CAT, DOG, EMU)] == [False, True, False]
+    assert [cluster.known(member.node) is not None for member in (CAT, DOG, EMU)] == [False, True, False]
     introduce(cluster, DOG)
     assert list(cluster.leaves) == [DOG.node]
 
@@ -107,7 +107,7 @@ def test_who_is_expelled_counts_no_more_be_it_here_or_gone() -> None:
     gone = (CAT.node, DOG.node)
     assert cluster.expel(lambda cert: cert.sub in gone) == [CAT.node, DOG.node]
     cluster.check()
-    assert [cluster.speaks_for(member.node) for member in (CAT, DOG, EMU)] == [False, False, True]
+    assert [cluster.known(member.node) is not None for member in (CAT, DOG, EMU)] == [False, False, True]
     assert list(cluster.refused) == [CAT.node, DOG.node]
     introduce(cluster, CAT)
     cluster.leave(DOG.node)

@@ -13,9 +13,22 @@ from p2pq.model.job import Profile, Resources
 from p2pq.wire import messages as msg
 from p2pq.wire import trust
 from tests.unit.core.clusterkit import BRIDGE, CAT, CLUSTER, DOG, OTHER, leaf
-from tests.unit.core.mesh import ALICE, BOB, IDENTITY, MASTER, PROFILE, WALL, Member, job_id, manifest
+from tests.unit.core.mesh import (
+    ALICE,
+    BOB,
+    IDENTITY,
+    MASTER,
+    PROFILE,
+    WALL,
+    GrantItem,
+    Member,
+    job_id,
+    manifest,
+    result_item,
+)
 
 MARK = LeaseId(1, 0)
+CAROL = Member("carol")
 
 
 def crew(*members: Member, profile: Profile = PROFILE) -> Crew:
@@ -170,3 +183,47 @@ def test_another_one_may_be_a_leaf_but_not_of_the_same_cluster() -> None:
     found.changed()
     assert not found.able(work, hand)
     assert not found.other_is_able(work, CAT.node)
+
+
+def test_those_behind_bridges_are_counted_if_they_work() -> None:
+    found = crew(ALICE)
+    assert (found.far, found.slots_here) == (0, 4)
+    hand = found.join(BOB.link_up(path=(CAROL.node,)), MARK)
+    hand.profile = PROFILE
+    assert hand.far
+    assert (found.far, found.slots_here) == (1, 4)
+    found.join(CAROL.link_up(caps=("submit",), path=(ALICE.node,)), MARK).profile = PROFILE
+    assert (found.far, found.slots_here) == (1, 4)
+    found.join(BOB.link_up(), MARK).profile = PROFILE
+    assert (found.far, found.slots_here) == (0, 8)
+    alice = found.get(ALICE.node)
+    assert alice is not None
+    alice.leaving = True
+    assert found.slots_here == 4
+    found.join(BOB.link_up(path=(CAROL.node,)), MARK)
+    found.leave(BOB.node)
+    found.leave(BOB.node)
+    assert found.far == 0
+
+
+def test_room_is_what_tasks_find_free_in_the_own_network() -> None:
+    found = crew(ALICE, MASTER)
+    found.join(BOB.link_up(path=(CAROL.node,)), MARK).profile = PROFILE
+    leases = holding(alice=1, master=6)
+    assert found.room_here(job(), leases, lambda _: 1) == 3
+    assert found.room_here(job(), leases, lambda _: 3) == 1
+    assert found.room_here(job(resources=Resources(cpus=2)), leases, lambda _: 1) == 2, "one slot is too few"
+    assert found.room_here(job(resources=Resources(cpus=5)), leases, lambda _: 1) is None
+    assert found.room_here(job(only=BOB.node), leases, lambda _: 1) is None
+    (lease, *_) = leases.held(ALICE.node)
+    lease.collecting = result_item(GrantItem(0, 1, lease.id))
+    assert found.room_here(job(), leases, lambda _: 1) == 4
+
+
+def test_snapshots_say_who_is_behind_bridges_and_whether_it_has_to_wait() -> None:
+    found = crew(ALICE)
+    found.join(BOB.link_up(path=(CAROL.node,)), MARK)
+    for later in (False, True):
+        alice, bob = found.snapshots(holding(), lambda _: 1, later=later)
+        assert (alice.far, alice.later) == (False, False)
+        assert (bob.far, bob.later) == (True, later)

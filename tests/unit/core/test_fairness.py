@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from p2pq.core.fairness import ACCOUNTS_MAX, MEANS_MAX, Fairness, Means
+from p2pq.core.fairness import ACCOUNTS_MAX, MEANS_MAX, Fairness, Means, accounts
 from p2pq.model.ids import Mono
 
 
@@ -152,3 +152,15 @@ def test_time_that_is_postponed_is_not_paid_for():
     fair.postpone("key", 60.0, Mono(101.0))  # never beyond the present
     assert fair.free("key", Mono(101.0)) == 0.0
     assert fair.given(Mono(101.0)) == {"ann": 0.0}
+
+
+def test_accounts_of_the_two_sides_know_nothing_of_each_other():
+    """A stream of short work here must not wipe out who leads among those behind bridges."""
+    both = accounts(10.0)
+    both[True].draw(("ann", "bob"), Mono(0.0), Random(1))
+    give(both[True], "ann", 10.0)
+    both[False].draw(("cat",), Mono(0.0), Random(1))
+    give(both[False], "cat", 1000.0)
+    assert both[True].given(Mono(0.0)) == {"ann": 10.0, "bob": 0.0}
+    assert drawn(both[True], ("ann", "bob"))["ann"] == pytest.approx(1 / (1 + 2.71828), abs=0.02)
+    assert drawn(accounts(10.0, "uniform")[True], ("ann", "bob"))["ann"] == pytest.approx(0.5, abs=0.05)

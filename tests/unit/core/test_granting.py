@@ -6,6 +6,7 @@ import pytest
 from p2pq.core import clusters, granting
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
+from p2pq.core.overflow import HOLD_S
 from p2pq.core.queue import RECEIPTS_S
 from p2pq.errors import Reject
 from p2pq.model.job import Resources
@@ -304,7 +305,7 @@ def test_a_grant_that_cannot_be_said_costs_nothing_but_a_pause(monkeypatch: pyte
         def refuse(*_: object) -> bytes:
             raise Reject("too long")
 
-        patch.setattr("p2pq.core.granting.sign.sign", refuse)
+        patch.setattr("p2pq.core.signing.sign.sign", refuse)
         assert granted(cluster.ask(place(CAT))) == []
     assert bench.queue.job(JOB).pending == 1
 
@@ -341,3 +342,34 @@ def test_a_direct_worker_is_served_as_ever_beside_a_cluster() -> None:
     bench.do(submitted(tasks=9))
     assert len(bench.leases(BOB, cpus=2, places=(place(CAT, 4),))) == 2, "the places of a worker mean nothing"
     assert len(cluster.leases(place(CAT, 2))) == 2
+
+
+# -- own network first --------------------------------------------------------------------------------------------------
+
+
+def test_a_cluster_is_far_and_gets_what_free_slots_here_do_not_take() -> None:
+    bench, cluster = bench_of(CAT, DOG)
+    bench.join(ALICE)
+    bench.do(submitted(tasks=4))
+    assert cluster.leases(place(CAT, 4), place(DOG, 4)) == [], "Alice has room for four"
+    bench.do(submitted(2, tasks=9))
+    assert len(cluster.leases(place(CAT, 4), place(DOG, 4), cpus=8)) == 8
+    assert len(bench.leases(ALICE)) == 4
+    assert bench.queue._overflow.open
+
+
+def test_what_waits_for_a_moment_is_offered_to_clusters_too() -> None:
+    bench, cluster = bench_of(CAT)
+    bench.join(ALICE)
+    bench.do(submitted(tasks=4))
+    told = [each.peer for each in bench.tick(HOLD_S) if isinstance(each, fx.Send)]
+    assert told == [CLUSTER]
+    assert len(cluster.leases(place(CAT, 4))) == 4
+    assert all(shown.far for shown in bench.queue.workers() if shown.node == CAT.node)
+
+
+def test_a_cluster_is_told_when_a_leaf_need_not_wait_any_longer() -> None:
+    bench, _ = bench_of(CAT)
+    bench.do(submitted())
+    bench.queue._book.wake += [CAT.node, DOG.node]
+    assert [each.peer for each in bench.tick() if isinstance(each, fx.Send)] == [CLUSTER]

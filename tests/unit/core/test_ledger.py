@@ -54,6 +54,11 @@ def test_a_live_lease() -> None:
     )
 
 
+def test_how_it_was_granted_is_for_people() -> None:
+    kept = r.GrantKept(job=JOB, lease=LeaseId(1, 0), signed=b"grant")
+    assert total(added(), granted(0), kept) == total(added(), granted(0))
+
+
 def test_leases_that_end_without_a_result_count_or_not() -> None:
     rows = (added(), granted(0), lost(0), granted(1, attempt=2), lost(1, counted=False))
     assert total(*rows) == r.Restored(jobs=(job(r.RestoredTask(task=0, state="pending", attempts=2, faults=1)),))

@@ -118,8 +118,16 @@ def test_own_work_goes_from_submission_to_start_in_one_turn(bench: Bench):
     bench.do(OFFER)
     effects = bench.submit()
     job = manifest(ME, tasks=1)
-    assert kinds(effects) == ["JobAdded", "JobQueued", "LeaseGranted", "TaskGranted", "Start", "GuestTaken"]
-    assert effects[4:] == start(item(0), member=ME, of=job)
+    assert kinds(effects) == [
+        "JobAdded",
+        "JobQueued",
+        "LeaseGranted",
+        "TaskGranted",
+        "GrantKept",
+        "Start",
+        "GuestTaken",
+    ]
+    assert effects[5:] == start(item(0), member=ME, of=job)
     assert bench.node.busy
 
 
@@ -241,7 +249,7 @@ def test_work_is_granted_to_a_worker(bench: Bench):
     bench.says(msg.ProfileIs(profile=PROFILE))
     assert kinds(bench.submit())[-1] == "HasWork"
     request = msg.Request(nonce=bytes(16), owner="me", cpus=2)
-    assert kinds(bench.says(request)) == ["LeaseGranted", "TaskGranted", "Granted", "HasWork"]
+    assert kinds(bench.says(request)) == ["LeaseGranted", "TaskGranted", "GrantKept", "Granted", "HasWork"]
     assert kinds(bench.says(msg.Heartbeat(beats=(msg.Beat(LeaseId(1, 0), progress=5),)))) == ["TaskProgressed"]
     assert bench.node.peers(bench.now) == (
         PeerView(

@@ -2,6 +2,7 @@ import msgspec
 import pytest
 
 from p2pq.core.placement import Ask, JobSnapshot, TaskSnapshot, WorkerSnapshot, barrier, fits, room, why
+from p2pq.core.through import cluster_of
 from p2pq.model.ids import LeaseId, Mono, Wall, short
 from p2pq.model.job import Outcome, Profile, Resources
 from p2pq.wire.messages import Place, Request
@@ -141,6 +142,34 @@ NAMES = [Member(name) for name in ("n1", "n2", "n3", "n4", "n5")]
             "n1, n2, n3 and 2 more serve others now; it starts when its owner's turn comes.",
         ),
         (
+            ASK,
+            [worker(cpus=4), worker(BOB, far=True, later=True)],
+            "alice is busy with tasks of this node; it starts when one ends; bob, behind bridges, gets what is left in a moment.",
+        ),
+        (
+            ASK,
+            [worker(cpus=4), *(worker(member, far=True, later=True) for member in NAMES[:2])],
+            (
+                "alice is busy with tasks of this node; it starts when one ends; "
+                "n1, n2, behind bridges, get what is left in a moment."
+            ),
+        ),
+        (
+            ASK,
+            [worker(cpus=4), worker(BOB, far=True)],
+            "bob, behind bridges, serves its own network first; it starts when there is room left.",
+        ),
+        (
+            ASK,
+            [worker(far=True, later=True), worker(BOB, far=True, later=True)],
+            "alice, bob, behind bridges, serve their own network first; it starts when there is room left.",
+        ),
+        (
+            ASK,
+            [worker(), worker(BOB, far=True)],
+            "alice, bob serve others now; it starts when its owner's turn comes.",
+        ),
+        (
             ask(needs=(*LINUX, ("has", "x"))),
             [worker(), worker(BOB)],
             "needs has=x, which nobody has (alice, bob); label a node so, or submit without --need has=x.",
@@ -198,6 +227,10 @@ RETRY = "waiting 5 s before the next attempt: {}; it is tried again by itself."
         ),
         (
             task("running", worker=BOB.node, attempts=1),
+            PREPARED.format(short(BOB.node)),
+        ),
+        (
+            task("running", worker=cluster_of(BOB.node), via=(BOB.node,), attempts=1),
             PREPARED.format(short(BOB.node)),
         ),
         (

@@ -30,7 +30,9 @@ from tests.unit.core.mesh import (
     Member,
     grant,
     granted,
+    grants,
     job_id,
+    proof,
     ready,
     receipt,
     result_item,
@@ -105,6 +107,25 @@ def test_a_job_is_durable_and_announced() -> None:
     ]
 
 
+def test_what_came_in_one_message_is_proved_by_it_whatever_became_of_the_link() -> None:
+    busy = bench(ALICE, BOB)
+    busy.do(submitted(tasks=3))
+    items = busy.leases(ALICE, tasks_max=3)
+    both, last = [result_item(items[0]), result_item(items[2])], result_item(items[1])
+    busy.says(ALICE, ready(ALICE, *both))
+    busy.says(ALICE, ready(ALICE, last))
+    busy.do(ev.CollectFailed(lease=items[2].lease, reason="for now"))
+    busy.do(ev.LinkDown(peer=ALICE.node))
+    rows = [
+        effect.row
+        for item in items
+        for effect in busy.do(ev.Collected(lease=item.lease))
+        if isinstance(effect, fx.Record)
+    ]
+    ends = {row.task: row.proof for row in rows if isinstance(row, r.AttemptEnded)}
+    assert ends == {0: proof(ALICE, *both), 1: proof(ALICE, last)}, "a result that could not be had proves nothing"
+
+
 def test_a_request_is_answered_by_one_grant_and_the_rest_by_nothing() -> None:
     busy = bench(ALICE, BOB)
     job = submitted(tasks=3)
@@ -113,12 +134,12 @@ def test_a_request_is_answered_by_one_grant_and_the_rest_by_nothing() -> None:
     assert busy.ask(ALICE, tasks_max=2) == [
         *leased(ALICE, items[0]),
         *leased(ALICE, items[1]),
-        grant(ALICE, job, 1, items),
+        *grants(ALICE, job, 1, items),
     ]
     last = (GrantItem(2, 1, lease(2)),)
     assert busy.ask(ALICE) == [
         *leased(ALICE, last[0]),
-        grant(ALICE, job, 2, last, sent=True),
+        *grants(ALICE, job, 2, last, sent=True),
         has_work(ALICE, 2, ()),
         has_work(BOB, 2, ()),
     ]

@@ -118,7 +118,8 @@ def test_what_a_grant_to_a_cluster_leaves_behind_names_the_cluster_and_its_bridg
     bench, cluster = bench_of(CAT)
     bench.do(submitted())
     row = r.LeaseGranted(lease=lease(0), job=JOB, task=0, attempt=1, worker=CLUSTER, wall=WALL, via=(BRIDGE.node,))
-    assert rows(cluster.ask(place(CAT))) == [row]
+    effects = cluster.ask(place(CAT))
+    assert rows(effects) == [row, r.GrantKept(job=JOB, lease=lease(0), signed=said(effects).grant)]
 
 
 def test_leases_are_placed_at_known_leaves_by_their_own_cluster_only() -> None:
@@ -238,6 +239,7 @@ def test_a_result_is_brought_from_the_leaf_through_the_bridge_and_counts_for_the
         state="done",
         wall=WALL,
         via=(BRIDGE.node,),
+        proof=r.Proof(signed=raw, certs=chain(CAT)),
     )
     settled = n.TaskSettled(job=JOB, task=0, attempt=1, state="done", worker=CAT.node, outcome=OK)
     assert fx.Emit(notice=settled) in effects
@@ -256,9 +258,9 @@ def test_the_leafs_own_word_beats_its_bridges() -> None:
 
 def test_results_of_strangers_and_for_others_do_not_count() -> None:
     bench, cluster = bench_of(CAT)
-    bench.join(ALICE)
     bench.do(submitted(tasks=2))
     item, _ = cluster.leases(place(CAT, 2))
+    bench.join(ALICE)
     result = result_item(item)
     assert cluster.brings(DOG, result) == [drop("result: not by a leaf")]
     assert cluster.report(results=(ready(CAT, result).result[:-1] + b"x",)) == [drop("result: bad signature")]
@@ -286,6 +288,8 @@ def test_who_has_left_lately_still_brings_its_results() -> None:
     cluster.says(msg.Leaves(gone=(CAT.node, DOG.node)))
     [collect] = cluster.brings(CAT, result_item(item))
     assert (collect.peer, collect.through) == (CAT.node, BRIDGE.node)
+    [ended, *_] = rows(bench.do(ev.Collected(lease=item.lease)))
+    assert ended.proof.certs == chain(CAT), "it proves what it has signed, gone or not"
 
 
 def test_late_results_are_answered_and_receipts_go_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Room is kept for a wide task, charged to its owner, and let go of in time."""
 
-from p2pq.core.fairness import Fairness
+from p2pq.core.fairness import accounts
 from p2pq.core.reserving import WIDE_S, Reserved, Wanted
 from p2pq.core.slots import Room
 from p2pq.model.ids import Mono
@@ -11,8 +11,9 @@ WANTED = Wanted(ANN.node, "ann", Room(4, 100, 0))
 
 class Bench:
     def __init__(self) -> None:
-        self.fairness = Fairness(10.0)
-        self.reserved = Reserved(self.fairness)
+        self.accounts = accounts(10.0)
+        self.fairness = self.accounts[False]
+        self.reserved = Reserved(self.accounts)
 
     def keep(self, cpus: int, at: float, memory_mb: int = 100) -> bool:
         enough = self.reserved.keep(Room(cpus, memory_mb, 0), Mono(at))
@@ -62,3 +63,13 @@ def test_another_takes_the_place() -> None:
     bench.reserved.begin(Wanted(ANN.node, "bob", Room(2, 0, 0)), Mono(3.0))
     assert bench.keep(2, 4.0)
     assert bench.fairness.given(Mono(5.0)) == {"ann": 0.0, "bob": 2.0}
+
+
+def test_what_is_kept_for_somebody_behind_a_bridge_is_charged_there() -> None:
+    bench = Bench()
+    bench.reserved.begin(Wanted(ANN.node, "ann", Room(2, 0, 0), far=True), Mono(0.0))
+    assert not bench.keep(1, 0.0)
+    assert not bench.keep(1, 3.0)
+    bench.reserved.begin(WANTED, Mono(3.0))
+    assert bench.given(3.0) == 0.0
+    assert bench.accounts[True].given(Mono(9.0)) == {"ann": 3.0}

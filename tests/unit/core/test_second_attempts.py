@@ -24,6 +24,7 @@ from tests.unit.core.mesh import (
     GrantItem,
     Member,
     job_id,
+    proof,
     ready,
     receipt,
     result_item,
@@ -73,7 +74,7 @@ def revoked(item: GrantItem) -> fx.Record:
 def done(member: Member, item: GrantItem, at: float) -> list[fx.Effect]:
     row = r.AttemptEnded(
         lease=item.lease, job=JOB, task=1, worker=member.node, result=result_item(item), state="done",
-        wall=Wall(WALL + round(at * 1000)),
+        wall=Wall(WALL + round(at * 1000)), proof=proof(member, result_item(item)),
     )  # fmt: skip
     told = n.TaskSettled(job=JOB, task=1, attempt=item.attempt, state="done", worker=member.node, outcome=OK)
     return [fx.Record(row=row), fx.Emit(notice=told), fx.Deliver(job=JOB, task=1)]

@@ -14,7 +14,7 @@ WIDE = Resources(cpus=2, memory_mb=100, gpus=1)
 NARROW = Resources()
 
 
-def attempt(counter: int, resources: Resources = NARROW, *, own: bool = False) -> Attempt:
+def attempt(counter: int, resources: Resources = NARROW, *, own: bool = False, far: bool = False) -> Attempt:
     return Attempt(
         master=ANN.node,
         lease=LeaseId(1, counter),
@@ -23,6 +23,7 @@ def attempt(counter: int, resources: Resources = NARROW, *, own: bool = False) -
         attempt=1,
         key=b"",
         own=own,
+        far=far,
         sandbox="strict",
     )
 
@@ -90,4 +91,22 @@ def test_attempts_start_in_order_as_room_frees():
     assert slots.of(BOB.node) == ()
     slots.remove(own)
     assert len(slots) == 0
+    slots.check()
+
+
+def test_what_guests_of_this_network_take_is_counted():
+    slots = Slots()
+    slots.room = {False: Room(4, 400, 1), True: Room(4, 0, 0)}
+    near, far, own = attempt(1, WIDE), attempt(2, far=True), attempt(3, own=True)
+    for each in (near, far, own):
+        slots.add(each)
+        assert slots.near == (0 if each is near else 2), "what waits takes nothing"
+        slots.start(each, Mono(1.0))
+        assert slots.near == 2
+        slots.check()
+    for each in (own, far):
+        slots.remove(each)
+        assert slots.near == 2
+    slots.remove(near)
+    assert slots.near == 0
     slots.check()

@@ -105,7 +105,7 @@ def test_a_sleep_is_not_the_owner_s_time() -> None:
     confirmed(bench, item(1))
     bench.exited(item(1), after=0.5)
     # Half a second that it ran, and as much for the one that is asked for next.
-    assert bench.worker._fairness.given(bench.now) == pytest.approx({"ann": 1.0})
+    assert bench.worker._accounts[False].given(bench.now) == pytest.approx({"ann": 1.0})
     assert bench.worker._asking.mean_s(job_id(), "ann") == 0.5
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
+from p2pq.core.lately import KEEP_S
 from p2pq.core.records import ResultKept, ResultReleased
 from p2pq.core.slots import Guest
 from p2pq.model.ids import LeaseId, Mono, Wall
@@ -865,3 +866,42 @@ def test_what_waits_for_a_slot_is_forgotten_with_its_master():
     assert [type(effect) for effect in effects].count(fx.Kill) == 1
     assert not bench.worker.busy
     bench.worker.check()
+
+
+def test_a_slot_that_the_own_network_left_is_kept_for_it_a_moment():
+    bench = Bench()
+    bench.join(ANN)
+    bench.do(BOB.link(path=(ME.node,)))
+    assert bench.work() == [bench.asks(1)]
+    first, second = item(1), item(2, task=1)
+    assert bench.says(granted((first, second))) == [*start(first), *start(second)]
+    assert bench.says(msg.HasWork(counter=2)) == []
+    assert bench.work(BOB) == []
+    result = ResultKept(
+        lease=first.lease, master=ANN.node, item=result_item(first), wall=Wall(WALL + 1000), owner="ann"
+    )
+    assert bench.exited(first, after=1.0) == [ended(first), fx.Record(row=result), ready(result_item(first))]
+    assert bench.tick(KEEP_S - 0.01) == []
+    assert bench.tick(0.01) == [bench.asks(2, cpus=1, member=BOB)]
+    guest = item(1)
+    taken = bench.says(granted((guest,), number=2, member=BOB), BOB)
+    assert taken == start(guest, member=BOB)
+    # What came over a bridge leaves nothing to be kept.
+    bench.exited(guest, member=BOB, after=1.0)
+    assert bench.work(BOB, counter=2) == []
+    assert bench.worker._asking.lately.kept(bench.now) == 0
+
+
+def test_a_task_between_two_of_the_own_network_gets_no_slot_from_afar():
+    bench = Bench()
+    bench.join(ANN)
+    bench.do(BOB.link(path=(ME.node,)))
+    bench.work()
+    first, second = item(1), item(2, task=1)
+    bench.says(granted((first, second)))
+    bench.says(msg.HasWork(counter=2))
+    bench.work(BOB)
+    bench.exited(first, after=1.0)
+    bench.tick(KEEP_S / 2)
+    (request,) = bench.work(counter=3)
+    assert (request.peer, request.message.cpus) == (ANN.node, 1)

@@ -91,6 +91,7 @@ class World:
             store=SimpleNamespace(live_jobs=lambda: self.live, trouble=None),
             blobs=type("Blobs", (), {"used_bytes": 10, "__len__": lambda _: 2})(),
             counters=Counter({"job.queued": 1}),
+            carried=Counter({"from-neighbours-bytes": 7}),
             mono=lambda: Mono(5.0),
             post_durable=self.durable,
             restart=self.restart,
@@ -137,7 +138,7 @@ async def test_status(world):
     assert (status.id, status.name) == (to_text(world.keys.node), "ant")
     assert (status.slots, status.free, status.queued, status.sandbox) == (4, 2, 7, "unknown")
     assert (status.policy.state, status.policy.reason) == ("run", "")
-    assert status.counters == {"job.queued": 1, "link.refused": 2}
+    assert status.counters == {"job.queued": 1, "link.refused": 2, "blobs.from-neighbours-bytes": 7}
     assert status.disk == {"blobs_bytes": 10, "blobs": 2}
     assert status.address == "10.0.0.1:9476"
     running = {"job": b"j" * 16, "task": 2, "owner": "bob", "master": BOB, "own": False}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from p2pq.daemon import blobstore
-from p2pq.daemon.blobstore import BlobMissingError, BlobStore
+from p2pq.daemon.blobstore import BlobMissingError, BlobReader, BlobStore
 from p2pq.errors import DiskFullError, Reject, StorageError
 from p2pq.model.ids import to_text
 from p2pq.wire import prims
@@ -364,3 +364,19 @@ def test_blobs_are_read_to_see_whether_they_are_whole(store, monkeypatch):
     with pytest.raises(StorageError, match="Input/output"):
         store.verify([whole])
     assert store.has(whole)
+
+
+def test_a_reader_changes_nothing_and_believes_nothing(store, tmp_path):
+    blob, other = put(store, 1), put(store, 2)
+    reader = BlobReader(tmp_path / "blobs")
+    assert reader.get(blob) == data_of(1)
+    store.path(blob).write_bytes(data_of(3))
+    for name in (blob, blob_of(b"never here")):
+        with pytest.raises(BlobMissingError):
+            reader.get(name)
+    path = store.path(other)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StorageError, match="cannot be read"):
+        reader.get(other)
+    assert path.parent.is_dir()

@@ -83,7 +83,7 @@ class Transfers:
         self.fetches = []
         self.go_on = asyncio.Event()
 
-    async def fetch(self, peer, blobs):
+    async def fetch(self, peer, blobs, *, shared):
         self.fetches.append((peer, blobs))
         await self.go_on.wait()
 

@@ -148,6 +148,14 @@ async def test_a_second_dial_is_given_up_before_the_peer_hears_of_it(tmp_path: P
         assert one.events.empty()
 
 
+async def test_the_core_learns_by_which_certificates_a_peer_was_let_in(tmp_path: Path) -> None:
+    a, b = members(tmp_path, 2)
+    async with running(node(a), node(b)) as (one, two):
+        to_b, to_a = await link_up(one, two)
+        assert (to_b.peer, to_b.certs) == (b.node, b.state.certs)
+        assert (to_a.peer, to_a.certs) == (a.node, a.state.certs)
+
+
 async def test_a_restarted_peer_replaces_its_old_link(tmp_path: Path) -> None:
     a, _ = members(tmp_path, 2)
     async with running(node(a)) as (one,), running(node(keys_at(tmp_path / "n1", "n1"))) as (two,):

@@ -50,7 +50,7 @@ def test_a_ticket_to_get_is_good_once(given):
 
 
 async def test_a_ticket_to_put_is_good_once_and_lives_until_its_end(given):
-    token, arrived = given.to_put(ALICE, HOST, BLOB, 7)
+    token, arrived = given.to_put(ALICE, HOST, (BLOB, 7))
     ticket = given.admit(token, HOST, put=True)
     assert (ticket.size, ticket.blob) == (7, BLOB)
     assert given.admit(token, HOST, put=True) is None
@@ -65,7 +65,7 @@ async def test_a_ticket_to_put_is_good_once_and_lives_until_its_end(given):
 
 async def test_wrong_method_address_or_token_spoil_nothing(given):
     get = given.to_get(ALICE, HOST, BLOB)
-    put, _ = given.to_put(ALICE, HOST, BLOB, 7)
+    put, _ = given.to_put(ALICE, HOST, (BLOB, 7))
     for token, method in ((get, False), (put, True)):
         assert given.admit(token, HOST, put=not method) is None
         assert given.admit(token, "10.0.0.2", put=method) is None
@@ -76,7 +76,7 @@ async def test_wrong_method_address_or_token_spoil_nothing(given):
 
 async def test_stale_tickets(given, clock):
     get = given.to_get(ALICE, HOST, BLOB)
-    put, arrived = given.to_put(ALICE, HOST, BLOB, 7)
+    put, arrived = given.to_put(ALICE, HOST, (BLOB, 7))
     clock.now = TICKET_S
     assert given.admit(get, HOST, put=False) is None
     assert given.admit(put, HOST, put=True) is None
@@ -95,7 +95,7 @@ def test_limit_is_per_peer(given, monkeypatch):
 async def test_drop_ends_all_of_a_peer(given):
     given.to_get(ALICE, HOST, BLOB)
     kept = given.to_get(BOB, HOST, BLOB)
-    _, arrived = given.to_put(ALICE, HOST, BLOB, 7)
+    _, arrived = given.to_put(ALICE, HOST, (BLOB, 7))
     given.drop(ALICE)
     given.drop(ALICE)
     assert arrived.result() is None
@@ -104,14 +104,14 @@ async def test_drop_ends_all_of_a_peer(given):
 
 
 async def test_revoke_ends_what_was_not_used(given):
-    token, arrived = given.to_put(ALICE, HOST, BLOB, 7)
+    token, arrived = given.to_put(ALICE, HOST, (BLOB, 7))
     given.revoke(token)
     given.revoke(token)
     assert arrived.result() is None
 
 
 async def test_who_waits_may_have_gone(given):
-    token, arrived = given.to_put(ALICE, HOST, BLOB, 7)
+    token, arrived = given.to_put(ALICE, HOST, (BLOB, 7))
     arrived.cancel()
     given.end(token)
     assert arrived.cancelled()

@@ -9,56 +9,28 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from p2pq.daemon import tickets, transfer
-from p2pq.daemon.blobstore import BlobMissingError, BlobStore
-from p2pq.daemon.transfer import TransferError, Transfers, http_session
+from p2pq.daemon import blobasks, blobhttp, tickets, transfer
+from p2pq.daemon.blobhttp import http_session
+from p2pq.daemon.blobstore import BlobMissingError
+from p2pq.daemon.transfer import TransferError
 from p2pq.errors import DiskFullError, LinkError, Reject
 from p2pq.model.ids import NodeId
 from p2pq.wire import prims
 from p2pq.wire.messages import BlobGone, BlobPush, BlobTickets, BlobWant
 from p2pq.wire.tree import CHUNK
-
-DIALLER = NodeId(b"d" * 32)
-DIALLED = NodeId(b"l" * 32)
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-class Host:
-    """One node's data plane: a store, a server, a client, and what it said."""
-
-    def __init__(self, node, folder, session, tasks, clock):
-        self.node = node
-        self.store = BlobStore(folder, quota_bytes=1 << 30, reserve_bytes=0)
-        self.session = session
-        self.said = []
-        self.pushes = asyncio.Queue()
-        self.other = None
-        self.filter = lambda message: message
-        self.transfers = Transfers(self.store, session, self.send, tasks=tasks, clock=clock)
-
-    def send(self, peer, message):
-        assert peer == self.other.node
-        message = self.filter(message)
-        if message is not None:
-            self.said.append(message)
-            if type(message) is BlobPush:
-                self.pushes.put_nowait(message)
-            loop = asyncio.get_running_loop()
-            loop.call_soon(self.other.transfers.on_message, self.node, message)
-
-    def fill(self, *datas):
-        for data in datas:
-            self.store.put(prims.blob_id(data), data)
-        return [(prims.blob_id(data), len(data)) for data in datas]
-
-    def said_of(self, kind):
-        return [message for message in self.said if type(message) is kind]
+from tests.unit.daemon.transferkit import (
+    ASKERS,
+    BRIDGE,
+    DIALLED,
+    DIALLER,
+    SOURCE,
+    Clock,
+    Host,
+    datas,
+    join,
+    join_far,
+    stations,
+)
 
 
 @asynccontextmanager
@@ -98,10 +70,6 @@ def impatient(monkeypatch):
     monkeypatch.setattr(transfer, "PAUSES_S", (0.0, 0.0, 0.0))
 
 
-def datas(count=20, size=1000):
-    return [os.urandom(size + number) for number in range(count)]
-
-
 @pytest.fixture(params=["dialler fetches", "dialled fetches"])
 def sides(request, hosts):
     """(fetcher, holder), both ways round."""
@@ -113,7 +81,7 @@ def sides(request, hosts):
 
 async def test_blobs_arrive(sides):
     fetcher, holder = sides
-    all_data = [*datas(), os.urandom(transfer.SENDFILE_BYTES), os.urandom(CHUNK), b"x"]
+    all_data = [*datas(), os.urandom(blobhttp.SENDFILE_BYTES), os.urandom(CHUNK), b"x"]
     await fetcher.transfers.fetch(holder.node, holder.fill(*all_data))
     assert all(fetcher.store.get(prims.blob_id(data)) == data for data in all_data)
 
@@ -257,8 +225,8 @@ async def test_cancelled_fetch_leaves_nothing_behind(sides):
 async def test_peer_that_never_answers(sides, monkeypatch):
     fetcher, holder = sides
     wanted = holder.fill(*datas(3))
-    monkeypatch.setattr(transfer, "ANSWER_S", 0.01)
-    monkeypatch.setattr(transfer, "TICKET_S", 0.01)
+    monkeypatch.setattr(blobasks, "ANSWER_S", 0.01)
+    monkeypatch.setattr(blobasks, "TICKET_S", 0.01)
     fetcher.filter = lambda _message: None
     with pytest.raises(TransferError):
         await fetcher.transfers.fetch(holder.node, wanted)
@@ -293,7 +261,7 @@ async def get_ticket(_dialler, dialled, data=b"payload"):
     ((blob, _),) = dialled.fill(data)
     dialled.transfers.on_message(DIALLER, BlobWant(req=7, blobs=(blob,)))
     (token,) = dialled.said_of(BlobTickets)[-1].tickets
-    return f"{dialled.url}{transfer.PATH}{token.hex()}"
+    return f"{dialled.url}{blobhttp.PATH}{token.hex()}"
 
 
 async def put_ticket(dialler, dialled, data=b"payload"):
@@ -302,7 +270,7 @@ async def put_ticket(dialler, dialled, data=b"payload"):
     fetch = dialled.transfers.fetch(DIALLER, [(prims.blob_id(data), len(data))])
     task = asyncio.get_running_loop().create_task(fetch)
     (token,) = (await dialled.pushes.get()).tickets
-    return f"{dialled.url}{transfer.PATH}{token.hex()}", task
+    return f"{dialled.url}{blobhttp.PATH}{token.hex()}", task
 
 
 async def status(session, method, url, **options):
@@ -328,14 +296,14 @@ async def test_url_names_no_blob_and_answer_no_path(hosts):
 async def test_ticket_grows_stale(hosts):
     dialler, dialled = hosts
     url = await get_ticket(*hosts)
-    dialled.clock.now += transfer.TICKET_S
+    dialled.clock.now += tickets.TICKET_S
     assert (await status(dialler.session, "GET", url))[0] == 404
 
 
 async def test_stale_tickets_are_forgotten(hosts):
     _, dialled = hosts
     await get_ticket(*hosts)
-    dialled.clock.now += transfer.TICKET_S
+    dialled.clock.now += tickets.TICKET_S
     await get_ticket(*hosts)
     assert len(dialled.transfers._tickets) == 1
 
@@ -378,7 +346,7 @@ async def test_web_pages_are_refused(hosts, origin):
 async def test_other_urls_are_not_found(hosts, token):
     dialler, dialled = hosts
     for method in ("GET", "PUT"):
-        url = f"{dialled.url}{transfer.PATH}{token}"
+        url = f"{dialled.url}{blobhttp.PATH}{token}"
         assert (await status(dialler.session, method, url))[0] == 404
 
 
@@ -409,9 +377,9 @@ async def test_evicted_between_ticket_and_request(hosts):
 
 async def test_a_reader_that_does_not_read_is_cut_off(hosts, monkeypatch):
     _, dialled = hosts
-    monkeypatch.setattr(transfer, "BODY_S", 0.1)
+    monkeypatch.setattr(blobhttp, "BODY_S", 0.1)
     cut = asyncio.Event()
-    real = transfer._BlobFile.prepare
+    real = blobhttp._BlobFile.prepare
 
     async def prepare(self, request):
         try:
@@ -420,7 +388,7 @@ async def test_a_reader_that_does_not_read_is_cut_off(hosts, monkeypatch):
             cut.set()
             raise
 
-    monkeypatch.setattr(transfer._BlobFile, "prepare", prepare)
+    monkeypatch.setattr(blobhttp._BlobFile, "prepare", prepare)
     url = await get_ticket(*hosts, data=os.urandom(CHUNK))
     host, port = dialled.url.removeprefix("http://").split(":")
     with socket.socket() as silent:
@@ -502,7 +470,7 @@ async def test_put_without_a_length(hosts):
 @pytest.mark.usefixtures("impatient")
 async def test_put_that_stalls_or_breaks_off(hosts, monkeypatch):
     _, dialled = hosts
-    monkeypatch.setattr(transfer, "BODY_S", 0.05)
+    monkeypatch.setattr(blobhttp, "BODY_S", 0.05)
     url, task = await put_ticket(*hosts)
     host, port = dialled.url.removeprefix("http://").split(":")
     path = url.removeprefix(dialled.url)
@@ -513,7 +481,7 @@ async def test_put_that_stalls_or_breaks_off(hosts, monkeypatch):
     await writer.wait_closed()
     token = (await dialled.pushes.get()).tickets[0].hex()
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(f"PUT {transfer.PATH}{token} HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\npay".encode())
+    writer.write(f"PUT {blobhttp.PATH}{token} HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\npay".encode())
     await writer.drain()
     writer.close()
     await writer.wait_closed()
@@ -619,18 +587,18 @@ async def test_a_damaged_blob_of_the_holder_is_missing(hosts):
     dialler, dialled = hosts
     with pytest.raises(BlobMissingError):
         dialled.store.get(bytes(32))
-    assert not await dialler.transfers._put(f"{dialled.url}/", bytes(32))
+    assert not await dialler.transfers._http.put(f"{dialled.url}/", bytes(32))
 
 
 def test_batches():
     small = {bytes([n]): 10 for n in range(10)}
-    assert [len(batch) for batch in transfer._batches(small)] == [3, 3, 3, 1]
+    assert [len(batch) for batch in transfer._batches(small, transfer.BATCH_BYTES)] == [3, 3, 3, 1]
     large = {bytes([n]): CHUNK for n in range(40)}
-    assert [len(batch) for batch in transfer._batches(large)] == [4] * 10
+    assert [len(batch) for batch in transfer._batches(large, transfer.BATCH_BYTES)] == [4] * 10
     many = {bytes([n, m]): 1 for n in range(100) for m in range(10)}
-    assert max(len(batch) for batch in transfer._batches(many)) == transfer.BATCH_BLOBS
-    assert sum(len(batch) for batch in transfer._batches(many)) == 1000
-    assert list(transfer._batches({})) == []
+    assert max(len(batch) for batch in transfer._batches(many, transfer.BATCH_BYTES)) == transfer.BATCH_BLOBS
+    assert sum(len(batch) for batch in transfer._batches(many, transfer.BATCH_BYTES)) == 1000
+    assert list(transfer._batches({}, transfer.BATCH_BYTES)) == []
 
 
 async def test_a_peer_that_sends_nothing_does_not_hold_up_what_another_sends(hosts):
@@ -654,74 +622,6 @@ async def test_a_peer_that_sends_nothing_does_not_hold_up_what_another_sends(hos
 
 
 # -- through bridges ----------------------------------------------------------------------------------------------------
-
-BRIDGE, SOURCE = NodeId(b"b" * 32), NodeId(b"s" * 32)
-ASKERS = [NodeId(bytes([number]) * 32) for number in (1, 2, 3)]
-
-
-class Station(Host):
-    """A host with links to several others, and a server."""
-
-    def __init__(self, node, folder, session, tasks, clock, *, bridging):
-        super().__init__(node, folder, session, tasks, clock)
-        self.others = {}
-        self.put = []
-        self.transfers = Transfers(self.store, session, self.send, tasks=tasks, clock=clock, bridging=bridging)
-
-    def send(self, peer, message):
-        self.other = self.others[peer]
-        super().send(peer, message)
-
-    async def open(self):
-        app = web.Application()
-        app.add_routes(self.transfers.routes())
-        self.runner = web.AppRunner(app)
-        await self.runner.setup()
-        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
-        self.address = "{}:{}".format(*self.runner.addresses[0][:2])
-        add = self.store.add
-
-        def count(blob, data, **options):
-            self.put.append(blob)
-            add(blob, data, **options)
-
-        self.store.add = count
-
-
-def join(one, two, *, dials):
-    """Link two stations; ``one`` dials, or is dialled."""
-    one.others[two.node], two.others[one.node] = two, one
-    one.transfers.link_up(two.node, dials, two.address if dials else "127.0.0.1:9")
-    two.transfers.link_up(one.node, not dials, "127.0.0.1:9" if dials else one.address)
-
-
-def join_far(one, bridge, two, back=None):
-    """Link two stations through a bridge, or through one bridge at each end."""
-    one.transfers.link_up(two.node, True, f"via:{bridge.node.hex()}:{two.node.hex()}", bridge.node)
-    two.transfers.link_up(one.node, False, ":0", (back or bridge).node)
-
-
-@asynccontextmanager
-async def stations(tmp_path, *nodes, bridges=(BRIDGE,)):
-    async with http_session() as session, asyncio.TaskGroup() as tasks:
-        made = [
-            Station(node, tmp_path / node.hex()[:8], session, tasks, Clock(), bridging=node in bridges)
-            for node in nodes
-        ]
-        for each in made:
-            await each.open()
-        try:
-            yield made
-        finally:
-            for each in made:
-                for peer in list(each.transfers._links):
-                    each.transfers.link_down(peer)
-            for each in made:
-                await each.runner.cleanup()
-    for each in made:
-        assert len(each.transfers._tickets) == 0
-        assert each.transfers._flights == {}
-        assert each.store._tags == {}
 
 
 @pytest.fixture(params=["near dials", "near is dialled"])
@@ -928,8 +828,8 @@ async def test_an_asker_that_goes_takes_what_is_under_way_for_it_along(row):
 
 async def test_a_bridge_has_longer_to_bring_what_it_has_to_get_first(tmp_path, monkeypatch):
     """Tickets for it live as long as an answer is waited for."""
-    monkeypatch.setattr(transfer, "TICKET_S", 0.0)
-    monkeypatch.setattr(transfer, "ANSWER_S", 0.0)
+    monkeypatch.setattr(blobasks, "TICKET_S", 0.0)
+    monkeypatch.setattr(blobasks, "ANSWER_S", 0.0)
     async with stations(tmp_path, ASKERS[0], BRIDGE, SOURCE) as (asker, bridge, source):
         join(asker, bridge, dials=False)
         join(bridge, source, dials=False)
@@ -938,14 +838,14 @@ async def test_a_bridge_has_longer_to_bring_what_it_has_to_get_first(tmp_path, m
         held = asyncio.Event()
         fetch = bridge.transfers.fetch
 
-        async def slow(peer, blobs):
+        async def slow(peer, blobs, *, shared):
             monkeypatch.undo()
             await held.wait()
-            await fetch(peer, blobs)
+            await fetch(peer, blobs, shared=shared)
 
         bridge.transfers.fetch = slow
         task = asyncio.get_running_loop().create_task(asker.transfers.fetch(SOURCE, wanted))
         await asker.pushes.get()
         held.set()
         await task
-        assert len(asker.said_of(BlobPush)) == len(list(transfer._batches(dict(wanted))))
+        assert len(asker.said_of(BlobPush)) == len(list(transfer._batches(dict(wanted), transfer.BATCH_BYTES)))

@@ -36,6 +36,9 @@ def test_chunk_round_trip(plain):
     assert tree.open_chunk(chunk, ciphertext) == plain
     assert chunk.size == len(ciphertext) <= tree.CHUNK
     assert chunk.length == len(plain)
+    assert tree.made_of(chunk, plain)
+    assert not tree.made_of(chunk, plain[:-1] + bytes([plain[-1] ^ 1]))
+    assert not tree.made_of(chunk, plain + b"x")
 
 
 def test_incompressible_chunk_of_full_size_fits():

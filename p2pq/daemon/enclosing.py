@@ -1,0 +1,55 @@
+"""Small blobs travel inside the message that names them: a short task's results, or inputs, cost no request of their own."""
+
+from collections.abc import Iterable
+from typing import Final, TypeVar
+
+import msgspec
+
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.errors import StorageError
+from p2pq.model.ids import NodeId
+from p2pq.wire import sign
+from p2pq.wire.messages import INLINE_BYTES_MAX, Granted, Message, ResultReady
+from p2pq.wire.objects import BlobRef, Manifest, Result
+
+ENCLOSED_BYTES_MAX: Final = 32 << 10
+"""Larger blobs are fetched: what is enclosed is held in memory on both sides, and is part of what a node notes of its past."""
+_COUNT_MAX: Final[dict[type, int]] = {Granted: 64, ResultReady: 256}
+"""As the messages have it."""
+
+M = TypeVar("M", Granted, ResultReady)
+
+
+def enclose(message: Message, me: NodeId, blobs: BlobStore, *, direct: bool) -> Message:
+    """Return a message of this node with the small blobs that whoever gets it is about to want.
+
+    Args:
+        message: any; results, and grants with which a link carries a manifest for the first time, are looked into.
+        me: this node.
+        blobs: where they are read; what cannot be read is fetched by who wants it, and fails there.
+        direct: no bridge carries the link. A bridge gets the inputs of a job once, and serves them to all behind it.
+    """
+    match message:
+        case ResultReady(result=raw):
+            items = sign.open_signed(raw, Result, me).items
+            return _with(message, (ref for item in items for ref in (*item.body, *item.blobs)), blobs)
+        case Granted(manifest=raw) if raw and direct:
+            manifest = sign.open_signed(raw, Manifest, me)
+            return _with(message, (*manifest.body, *manifest.blobs), blobs)
+        case _:
+            return message
+
+
+def _with(message: M, refs: Iterable[BlobRef], blobs: BlobStore) -> M:
+    enclosed: dict[bytes, bytes] = {}
+    room = INLINE_BYTES_MAX
+    for ref in refs:
+        if len(enclosed) == _COUNT_MAX[type(message)] or room <= 0:
+            break
+        if ref.size <= min(room, ENCLOSED_BYTES_MAX) and ref.blob not in enclosed:
+            try:
+                enclosed[ref.blob] = blobs.get(ref.blob)
+            except StorageError:
+                continue
+            room -= ref.size
+    return msgspec.structs.replace(message, blobs=tuple(enclosed.values()))

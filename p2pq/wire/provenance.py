@@ -1,0 +1,216 @@
+"""Whose word a result is: all that binds it to its job, checked again from what was kept.
+
+The master signed the manifest, and grants that name the manifest's digest, a worker and leases. That worker signed the
+result, which names the lease. Its certificates lead to the mesh's root, of which the mesh id in the manifest is the hash.
+So all of it hangs on one key: the master's own.
+
+What was granted to a bridge (docs/adr/0201) is signed by one of its leaves. The bridge's own word on that leaf is not kept
+yet, so of such a result all is checked but that the leaf had it: it is not proved.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from p2pq.errors import Reject
+from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
+from p2pq.wire import prims, sign, trust
+from p2pq.wire.objects import Cert, Grant, GrantItem, Manifest, Result, ResultItem
+
+# Reasons, as the end of a sentence that begins with the task.
+BAD_GRANT: Final = "its grant is not signed by this node, or was altered"
+OTHER_JOB: Final = "its grant is for another job or manifest"
+OTHER_GRANT: Final = "its grant is for other attempts"
+OTHER_WORKER: Final = "it ran on a node that the job does not admit"
+BAD_RESULT: Final = "its result is not signed by the node that it was granted to, or was altered"
+OTHER_MASTER: Final = "its result was signed for another node, by another node or in another mesh"
+OTHER_RESULT: Final = "its signed result does not hold this attempt under this lease"
+NOT_DELIVERED: Final = "what was delivered is not what the signed result names"
+OTHER_HOLDER: Final = "the certificate kept is not that of the node that signed its result"
+MAY_NOT_WORK: Final = "the node that signed its result may not work in this mesh"
+CHAIN: Final[dict[str, str]] = {
+    trust.CHAIN_LENGTH: "the chain of certificates of the node that signed its result is too long",
+    trust.BAD_CERT: "a certificate of the node that signed its result is not sound",
+    trust.WRONG_ROOT: "the certificates of the node that signed its result lead to another mesh's root",
+    trust.NOT_ADMIN: "the certificate of the node that signed its result was not issued by an admin of the mesh",
+    trust.TOO_MANY_CAPS: "the certificate of the node that signed its result claims more than its issuer may give",
+    trust.NOT_YET_VALID: "the certificate of the node that signed its result was not valid yet when that came",
+    trust.EXPIRED: "the certificate of the node that signed its result had expired when that came",
+    trust.BANNED: "the node that signed its result had been banned when that came",
+    trust.ISSUER_BANNED: "the admin that let in the node that signed its result had been banned when that came",
+}
+NO_EVIDENCE: Final = (
+    "no evidence was kept: it ended under an older version, or the evidence was lost with a damaged store"
+)
+NO_GRANT: Final = "its grant is not kept: it was lost with a damaged store"
+NO_SUBGRANT: Final = (
+    "not proved: a bridge handed it on, whose word on who was to run it is not kept; all else is in order"
+)
+NO_CERTS: Final = "no certificates of the node that signed its result are kept: they were lost with a damaged store"
+
+BannedSince = Callable[[Cert], Wall | None]
+"""Tells since when the holder of a certificate is out, as far as this node knows; None: it is not."""
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of the attempt that decided a task. Nothing of it has been checked."""
+
+    task: int
+    attempt: int
+    lease: LeaseId
+    wall: Wall
+    """When its result was taken in."""
+    item: ResultItem
+    """The result as it was delivered."""
+    grant: bytes = b""
+    signed: bytes = b""
+    certs: tuple[bytes, ...] = ()
+    forgotten: bool = False
+    """Its lease may have been forgotten with a damaged store, and taken up again without a grant."""
+
+
+class Proven(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it holds."""
+
+    by: NodeId
+    name: str = ""
+    """By its certificate; empty where that is the master itself, whose key is enough."""
+    owner: str = ""
+    banned: Wall | None = None
+    """Since when it, or who let it in, is out: after this result had come."""
+
+
+class Refuted(msgspec.Struct, frozen=True):
+    """Something is not as it must be."""
+
+    reason: str
+
+
+class Unkept(msgspec.Struct, frozen=True):
+    """Something that it takes to tell was not kept."""
+
+    reason: str
+
+
+Finding = Proven | Refuted | Unkept
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A job whose manifest its master signed."""
+
+    master: NodeId
+    manifest: Manifest
+    digest: bytes
+
+
+def open_job(raw: bytes, master: NodeId, job: JobId) -> Job:
+    """Return a job by its signed manifest.
+
+    Raises:
+        Reject: ``master`` did not sign it, or it is that of another job.
+    """
+    manifest = sign.open_signed(raw, Manifest, master)
+    if manifest.job != job or manifest.node != master:
+        raise Reject("the manifest of another job")
+    return Job(master=master, manifest=manifest, digest=sign.digest(raw))
+
+
+def check(kept: Kept, job: Job, banned: BannedSince) -> Finding:
+    """Tell whether a result is what the node signed that it was granted to, and whether that node might work then."""
+    if not (kept.signed and kept.grant):
+        return Unkept(NO_GRANT if kept.signed else NO_EVIDENCE)
+    try:
+        grant = _grant(kept, job)
+        if kept.forgotten and not _holds(grant, kept):
+            return Unkept(NO_GRANT)
+        worker = _granted(grant, kept, job)
+        _result(kept, job, worker)
+        if worker != job.master and not kept.certs:
+            return Unkept(NO_CERTS)
+        proven = Proven(by=worker) if worker == job.master else _member(kept, job, worker, banned)
+        return proven if grant.key else Unkept(NO_SUBGRANT)
+    except Reject as reject:
+        return Refuted(reject.reason)
+
+
+def _grant(kept: Kept, job: Job) -> Grant:
+    try:
+        grant = sign.open_signed(kept.grant, Grant, job.master)
+    except Reject:
+        raise Reject(BAD_GRANT) from None
+    manifest = job.manifest
+    named = (grant.mesh, grant.node, grant.job, grant.manifest)
+    if named != (manifest.mesh, job.master, manifest.job, job.digest):
+        raise Reject(OTHER_JOB)
+    return grant
+
+
+def _holds(grant: Grant, kept: Kept) -> bool:
+    return GrantItem(kept.task, kept.attempt, kept.lease) in grant.items
+
+
+def _granted(grant: Grant, kept: Kept, job: Job) -> NodeId:
+    """Return the worker that had this attempt; of what a bridge handed on, the one that says so."""
+    if not _holds(grant, kept):
+        raise Reject(OTHER_GRANT)
+    worker = grant.to if grant.key else _signer(kept)
+    if job.manifest.only not in {b"", worker}:
+        raise Reject(OTHER_WORKER)
+    return NodeId(worker)
+
+
+def _signer(kept: Kept) -> bytes:
+    try:
+        return sign.open_claimed(kept.signed, Result, lambda claimed: claimed.by).by
+    except Reject:
+        raise Reject(BAD_RESULT) from None
+
+
+def _result(kept: Kept, job: Job, worker: NodeId) -> None:
+    try:
+        result = sign.open_signed(kept.signed, Result, worker)
+    except Reject:
+        raise Reject(BAD_RESULT) from None
+    if (result.mesh, result.node, result.by) != (job.manifest.mesh, job.master, worker):
+        raise Reject(OTHER_MASTER)
+    attempt = (job.manifest.job, kept.task, kept.attempt, kept.lease)
+    found = [item for item in result.items if (item.job, item.task, item.attempt, item.lease) == attempt]
+    if not found:
+        raise Reject(OTHER_RESULT)
+    # One that says two things of an attempt was believed in the first: the lease was being collected by then.
+    if found[0] != kept.item:
+        raise Reject(NOT_DELIVERED)
+
+
+def _member(kept: Kept, job: Job, worker: NodeId, banned: BannedSince) -> Proven:
+    """Return who the worker was, if it might work when its result came."""
+    outs: list[Wall] = []
+
+    def was_out(cert: Cert) -> bool:
+        since = banned(cert)
+        if since is not None:
+            outs.append(since)
+        return since is not None and since <= kept.wall
+
+    try:
+        root = _root(kept.certs, job.manifest.mesh)
+        cert = trust.verify_chain(kept.certs, root, kept.wall, was_out)
+    except Reject as reject:
+        raise Reject(CHAIN[reject.reason]) from None
+    if cert.sub != worker:
+        raise Reject(OTHER_HOLDER)
+    if "work" not in cert.caps:
+        raise Reject(MAY_NOT_WORK)
+    return Proven(by=worker, name=cert.name, owner=cert.owner, banned=min(outs, default=None))
+
+
+def _root(certs: tuple[bytes, ...], mesh: bytes) -> bytes:
+    """Return the root that a chain ends at, if it is that of the mesh."""
+    try:
+        root = sign.open_claimed(certs[-1], Cert, lambda claimed: claimed.iss).iss
+    except Reject:
+        raise Reject(trust.BAD_CERT) from None
+    if prims.mesh_id(root) != mesh:
+        raise Reject(trust.WRONG_ROOT)
+    return root

@@ -1,0 +1,79 @@
+"""Which blobs travel inside the message that names them."""
+
+import os
+
+import msgspec
+import pytest
+
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.enclosing import ENCLOSED_BYTES_MAX, enclose
+from p2pq.wire import prims, sign
+from p2pq.wire.messages import INLINE_BYTES_MAX, Granted, Heartbeat, ResultReady
+from p2pq.wire.objects import BlobRef, Result
+from tests.unit.core.workerkit import ANN, ME, item, manifest, result_item
+
+
+class Shelf:
+    """A store of blobs, and messages of a node that name them."""
+
+    def __init__(self, folder) -> None:
+        self.store = BlobStore(folder, quota_bytes=1 << 30, reserve_bytes=0)
+
+    def blob(self, size: int) -> BlobRef:
+        data = os.urandom(size)
+        name = prims.blob_id(data)
+        self.store.add(name, data)
+        return BlobRef(name, size)
+
+    def ready(self, *bodies: tuple[BlobRef, ...]) -> ResultReady:
+        items = [result_item(item(number), body=refs[:1], blobs=refs[1:]) for number, refs in enumerate(bodies)]
+        result = Result(mesh=bytes(32), node=ANN.node, by=ME.node, items=tuple(items))
+        return ResultReady(result=sign.sign(ME.signer, result))
+
+    def granted(self, *refs: BlobRef, known: bool = False) -> Granted:
+        raw = sign.sign(ME.signer, msgspec.structs.replace(manifest(ME), body=refs[:1], blobs=refs[1:]))
+        return Granted(grant=b"signed", manifest=b"" if known else raw)
+
+    def enclosed(self, message, *, direct: bool = True) -> list[bytes]:
+        given = enclose(message, ME.node, self.store, direct=direct)
+        assert msgspec.structs.replace(given, blobs=()) == message
+        return [prims.blob_id(blob) for blob in given.blobs]
+
+
+@pytest.fixture
+def shelf(tmp_path) -> Shelf:
+    return Shelf(tmp_path)
+
+
+def test_small_blobs_of_results_are_enclosed_each_once(shelf: Shelf) -> None:
+    one, two, three = shelf.blob(1), shelf.blob(ENCLOSED_BYTES_MAX), shelf.blob(100)
+    large = shelf.blob(ENCLOSED_BYTES_MAX + 1)
+    ready = shelf.ready((one, two), (three, large, one))
+    assert shelf.enclosed(ready) == [one.blob, two.blob, three.blob]
+    assert shelf.enclosed(ready, direct=False) == [one.blob, two.blob, three.blob]
+
+
+def test_the_inputs_of_a_job_are_enclosed_the_first_time_that_a_direct_link_carries_it(shelf: Shelf) -> None:
+    body, file = shelf.blob(10), shelf.blob(20)
+    assert shelf.enclosed(shelf.granted(body, file)) == [body.blob, file.blob]
+    assert shelf.enclosed(shelf.granted(body, file, known=True)) == []
+    assert shelf.enclosed(shelf.granted(body, file), direct=False) == []
+
+
+def test_the_sum_and_the_number_are_bounded(shelf: Shelf) -> None:
+    halves = [shelf.blob(ENCLOSED_BYTES_MAX - 1) for _ in range(INLINE_BYTES_MAX // ENCLOSED_BYTES_MAX)]
+    few = shelf.blob(INLINE_BYTES_MAX // ENCLOSED_BYTES_MAX)
+    more = shelf.blob(1)
+    assert shelf.enclosed(shelf.ready((*halves, shelf.blob(100), few, more))) == [ref.blob for ref in (*halves, few)]
+    many = [shelf.blob(2) for _ in range(70)]
+    assert shelf.enclosed(shelf.granted(*many)) == [ref.blob for ref in many[:64]]
+
+
+def test_what_is_not_there_is_left_out_and_fetched_in_vain(shelf: Shelf) -> None:
+    here = shelf.blob(5)
+    assert shelf.enclosed(shelf.ready((BlobRef(b"n" * 32, 5), here))) == [here.blob]
+
+
+def test_other_messages_are_left_alone(shelf: Shelf) -> None:
+    beat = Heartbeat(beats=())
+    assert enclose(beat, ME.node, shelf.store, direct=True) is beat
