@@ -90,6 +90,11 @@ class Cluster:
         self._restock.stop()
         self._batch.hand_back(self._shelf.newest(len(self._shelf)), "draining")
 
+    def leave_off(self, now: Mono, out: list[fx.Effect]) -> None:
+        """This node is going at once: whatever there is to say is said now."""
+        if not self._gathering:
+            self._flush(now, out)
+
     def woke(self, now: Mono) -> None:
         """This node slept: nobody could say anything to it meanwhile."""
         for placed in self._tenants:

@@ -190,6 +190,7 @@ class Node:
                 turn.take(self._worker.handle(event, now))
             case ev.Drain():
                 turn.take(self._worker.handle(event, now))
+                self._stocked(turn, event, now)
                 turn.take(self._membership.handle(event, now))
             case _:
                 assert_never(event)

@@ -97,6 +97,8 @@ class Stock:
                 self._draining = True
                 for master, cluster in self._clusters.items():
                     cluster.drain()
+                    if event.now:
+                        cluster.leave_off(now, out)
                     touched[master] = None
             case _:
                 pass  # of links that nothing goes through, or of no concern to a bridge

@@ -575,6 +575,21 @@ def test_a_bridge_that_goes_down_hands_its_stock_back_and_asks_for_no_more(bench
     assert message.nonce == nonce(4)
 
 
+def test_a_bridge_that_goes_at_once_says_so_at_once(bench: Bench) -> None:
+    stocked(bench, ONE)
+    bench.flush()
+    assert bench.do(ev.Drain(now=True))[0] == up(msg.Report(returns=returns("draining", ONE)))
+    assert bench.flush() == []
+    assert bench.do(ev.Drain(now=True)) == []
+
+
+def test_a_bridge_that_goes_before_it_has_spoken_says_nothing() -> None:
+    bench = Bench()
+    bench.do(master())
+    bench.join(LEA, ONE.lease)
+    assert bench.do(ev.Drain(now=True)) == []
+
+
 def test_news_wait_for_a_twentieth_of_a_mean_attempt(bench: Bench) -> None:
     bench.stocked(ONE, of=manifest(ANN, limits=Limits(time_s=100)))
     bench.flush()

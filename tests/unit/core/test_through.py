@@ -10,13 +10,16 @@ from p2pq.core import events as ev
 from p2pq.core import through
 from p2pq.core.ledger import Ledger
 from p2pq.core.node import Node
+from p2pq.core.stock import GATHER_S
 from p2pq.core.through import Fell, Stood, Throughs, cluster_of
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import Mono, NodeId, Wall
 from p2pq.wire import messages as msg
-from p2pq.wire import trust
-from tests.unit.core.workerkit import ANN, IDENTITY, ME, OFFER, WALL, Member
+from p2pq.wire import sign, trust
+from p2pq.wire.objects import Keycard
+from tests.unit.core.stockkit import LEA, WINDOW_S, asks, granted, returns
+from tests.unit.core.workerkit import ANN, IDENTITY, ME, MESH, OFFER, WALL, Member, item
 
 ROOT = trust.make_root(lambda size: b"r" * size)
 ADMIN = Member("admin")
@@ -198,6 +201,10 @@ class Host:
         self.node.check()
         return effects
 
+    def after(self, seconds: float) -> list[fx.Effect]:
+        self.now = Mono(self.now + seconds)
+        return self.do(ev.Tick())
+
     def says(self, message: msg.CoreMessage, by: Member = CAT) -> list[fx.Effect]:
         return self.do(ev.Received(peer=by.node, message=message))
 
@@ -279,6 +286,36 @@ def test_a_banned_bridge_speaks_for_nobody(leaf: Host):
     assert leaf.says(msg.Through(node=ANN.node, message=msg.HasWork(counter=1, owners=("ann",)))) == [
         fx.Drop(peer=CAT.node, reason="not linked")
     ]
+
+
+def test_a_bridge_that_goes_down_hands_its_stock_back_before_it_says_goodbye():
+    host = Host(bridging=True, batching=True)
+    host.do(ANN.link(caps=("submit",), minor=msg.MINOR, certs=chain()))
+    host.do(LEA.link(caps=("work",), minor=msg.MINOR, certs=chain(LEA, "work")))
+    keycard = Keycard(mesh=MESH, node=LEA.node, boot=bytes(16), prekey=LEA.prekey, iat=WALL, exp=WALL + 1)
+    host.says(msg.KeycardIs(card=sign.sign(LEA.signer, keycard)), LEA)
+    for message in (msg.Holding(), msg.ProfileIs(profile=OFFER.profile)):
+        host.says(msg.Through(node=ANN.node, message=message), LEA)
+    host.after(GATHER_S)
+    cluster = cluster_of(ME.node)
+    host.says(msg.Through(node=cluster, message=msg.HasWork(counter=1, owners=("ann",))), ANN)
+    host.says(msg.Through(node=ANN.node, message=asks(1, tasks_max=1)), LEA)
+    [asked] = [each for each in through_of(host.after(WINDOW_S), cluster, ANN) if isinstance(each, msg.Request)]
+    items = (item(1), item(2, task=1))
+    asked_for = msg.Through(node=cluster, message=granted(items[:1], nonce=asked.nonce))
+    assert through_of(host.says(asked_for, ANN), to=LEA)
+    host.after(WINDOW_S)
+    host.says(msg.Through(node=ANN.node, message=asks(2)), LEA)
+    [asked] = [each for each in through_of(host.after(WINDOW_S), cluster, ANN) if isinstance(each, msg.Request)]
+    host.says(msg.Through(node=ANN.node, message=msg.Leaving()), LEA)
+    host.says(msg.Through(node=cluster, message=granted(items[1:], nonce=asked.nonce, sent=True)), ANN)
+    told = said(host.do(ev.Drain(now=True)), ANN)
+    assert [type(each.message) if isinstance(each, msg.Through) else type(each) for each in told][-2:] == [
+        msg.Leaves,
+        msg.Leaving,
+    ]
+    [report] = [each.message for each in told if isinstance(each, msg.Through) and isinstance(each.message, msg.Report)]
+    assert report.returns == returns("draining", *items[1:])
 
 
 def test_a_cluster_is_a_worker_of_a_master():
