@@ -172,12 +172,12 @@ class Leases:
             self._placed.setdefault(leaf, {})[lease.id] = None
 
     def move(self, lease: Lease, worker: NodeId) -> None:
-        """Somebody else answers for it from now on: its leaf has come to another bridge, or has a link of its own."""
+        """Somebody else answers for it from now on: who runs it has come to another bridge, or has a link of its own."""
+        runner = lease.runner
         _remove(self._held, lease.worker, lease.id)
         lease.worker = worker
         self._held.setdefault(worker, {})[lease.id] = None
-        if lease.leaf == worker:
-            self.place(lease, None)
+        self.place(lease, None if runner == worker else runner)
 
     def due(self, lease: LeaseId) -> Mono | None:
         """Return when it ends unless it is renewed; None while its result is being collected."""

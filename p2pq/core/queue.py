@@ -271,8 +271,8 @@ class Queue(Granting):
             self._drop(peer, "lease was never granted to it")
 
     def _follows(self, lease: Lease, peer: NodeId) -> bool:
-        """Tell whether the leaf that has a lease takes part through that peer now, which so answers for it from now on."""
-        if lease.leaf is None or self._crew.speaker(lease.leaf) != peer:
+        """Tell whether the worker that has a lease takes part through that peer now, which so answers for it from now on."""
+        if self._crew.speaker(lease.runner) != peer:
             return False
         self._book.leases.move(lease, peer)
         return True
@@ -386,7 +386,7 @@ class Queue(Granting):
 
     def _collect(self, worker: Hand, by: NodeId, lease: Lease, item: ResultItem, came: Came, now: Mono) -> None:
         peer = worker.link.peer
-        if lease.leaf == by and lease.worker != peer:
+        if lease.runner == by and lease.worker != peer:
             self._follows(lease, peer)
         if (lease.worker, lease.job, lease.task, lease.attempt) != (peer, item.job, item.task, item.attempt):
             self._drop(peer, "result: not of that lease")

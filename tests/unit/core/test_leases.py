@@ -183,3 +183,7 @@ def test_a_leaf_takes_its_lease_along() -> None:
     assert (second.worker, second.leaf, second.runner) == (BOB.node, None, BOB.node)
     assert leases.run_by(BOB.node) == [second, first]
     assert leases.count(ALICE.node) == 0
+    leases.move(second, ALICE.node)
+    leases.check()
+    assert (second.worker, second.leaf, second.runner) == (ALICE.node, BOB.node, BOB.node)
+    assert leases.run_by(BOB.node) == [first, second]

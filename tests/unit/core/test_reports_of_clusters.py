@@ -448,6 +448,33 @@ def test_a_result_that_a_leaf_brings_another_way_counts() -> None:
     assert sends(bench.do(ev.Collected(lease=second.lease)))[0] == receipt(CAT, "settled", second.lease)
 
 
+def test_a_worker_whose_link_is_gone_goes_on_through_a_bridge() -> None:
+    bench, cluster = bench_of()
+    bench.join(CAT)
+    bench.do(submitted(tasks=4))
+    first, second, third, fourth = bench.leases(CAT)
+    cluster.says(msg.Leaves(leaves=(leaf(CAT),)))
+    beats = (msg.Beat(first.lease),)
+    assert cluster.report(beats=beats) == [drop("lease was never granted to it")], "it has a link and speaks for itself"
+    bench.do(ev.LinkDown(peer=CAT.node))
+    assert cluster.report(placed=((first.lease, CAT.node),), beats=(*beats, msg.Beat(second.lease))) == []
+    shown = bench.queue.tasks(JOB)
+    assert [(task.worker, task.via) for task in shown[:3]] == [
+        (CAT.node, (BRIDGE.node,)),
+        (CAT.node, (BRIDGE.node,)),
+        (CAT.node, (BRIDGE.node,)),
+    ]
+    assert [task.started for task in shown] == [True, True, False, False]
+    [ended] = rows(cluster.report(returns=(msg.ReturnItem(first.lease, "disk"),)))
+    assert (ended.lease, ended.leaf) == (first.lease, CAT.node)
+    [collect] = cluster.brings(CAT, result_item(third))
+    assert (collect.peer, collect.through) == (CAT.node, BRIDGE.node)
+    assert cluster.report(returns=(msg.ReturnItem(fourth.lease, "late"),)) == [drop("lease was never granted to it")]
+    bench.join(CAT)
+    assert bench.says(CAT, msg.Heartbeat(beats=(msg.Beat(second.lease),))) == []
+    assert bench.queue.tasks(JOB)[1].via == ()
+
+
 def test_a_leaf_that_links_up_itself_keeps_what_it_has() -> None:
     bench, cluster = bench_of(CAT)
     bench.do(submitted(tasks=2))
