@@ -219,7 +219,9 @@ class Checkers:
     def _lease_ended(self, host: NodeId, row: records.LeaseEnded) -> Undo:
         granted = self._lease_over(host, row.lease, row.job, row.task)
         said = granted.worker == host or granted.worker in self._liars or (host, row.lease) in self._handed_back
-        insist(said or row.fault in _BY_MASTER, "a lease was handed back, but not by its worker")
+        # What waited at a bridge that has forgotten it, or was given to a leaf that is out, waits again by its master's doing.
+        unplaced = granted.worker in self._clusters and row.fault == "recalled" and row.leaf is None
+        insist(said or unplaced or row.fault in _BY_MASTER, "a lease was handed back, but not by its worker")
         task = self._job(host, row.job).tasks[row.task]
         task.excused += not row.counted
 
