@@ -1,0 +1,193 @@
+"""What bridges that speak for a cluster spare the masters: messages per task there, beside the same mesh without any bridge.
+
+``python -m simulations hierarchy`` plays clusters of several sizes, one bridge each, and masters in a network of their own;
+nothing goes wrong. Flat, every worker is linked to every master. Counted is what masters say and hear from the submission of the
+jobs to their end.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+from time import perf_counter
+from typing import Any, Final
+
+import msgspec
+
+from p2pq.model.ids import NodeId
+from p2pq.model.job import Profile
+from p2pq.wire import messages as msg
+from simulations import bounds
+from simulations.checkers import insist
+from simulations.host import Host
+from simulations.plans import Plan
+from simulations.play import START_S, Play
+from simulations.scenarios import Scenario
+from simulations.work import JobPlan
+
+BEGIN_S: Final = 10.0
+"""When jobs are submitted: by then bridges have gathered what there is to know, and told the masters."""
+SIZES: Final = (10, 25, 50, 100)
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """A mesh and its work."""
+
+    clusters: int = 4
+    workers: int = 10
+    """In each cluster, with a slot each."""
+    masters: int = 1
+    """Each has one job, and an owner of its own."""
+    tasks: int = 10_000
+    """Of all jobs together."""
+    mean_s: float = 1.0
+    flat: bool = False
+
+
+class Figures(msgspec.Struct, kw_only=True):
+    """What was seen of one mesh."""
+
+    shape: Shape
+    heard: Counter[str] = msgspec.field(default_factory=Counter)
+    """By the masters, by kind."""
+    said: Counter[str] = msgspec.field(default_factory=Counter)
+    makespan_s: float = 0.0
+    took_s: float = 0.0
+    """Of real time."""
+
+    @property
+    def per_task(self) -> tuple[float, float]:
+        """Messages per task that masters hear, and that they say."""
+        return self.heard.total() / self.shape.tasks, self.said.total() / self.shape.tasks
+
+    @property
+    def ideal_s(self) -> float:
+        """The work alone, on all slots at once."""
+        return self.shape.tasks * self.shape.mean_s / (self.shape.clusters * self.shape.workers)
+
+    def kinds(self, most: int = 8) -> str:
+        """Return what there was most of, per task."""
+        both = Counter({f"{kind} in": count for kind, count in self.heard.items()})
+        both.update({f"{kind} out": count for kind, count in self.said.items()})
+        return ", ".join(f"{kind} {count / self.shape.tasks:.3f}" for kind, count in both.most_common(most))
+
+
+class Mesh(Play):
+    """One run of a shape: masters first, then the bridges, then the workers of one cluster after the other."""
+
+    def __init__(self, shape: Shape, seed: int = 1) -> None:
+        """Build it."""
+        self.shape = shape
+        self.figures = Figures(shape=shape)
+        self._bridges = 0 if shape.flat else shape.clusters
+        scenario = Scenario(
+            about="hierarchy",
+            nodes=shape.masters + self._bridges + shape.clusters * shape.workers,
+            masters=shape.masters,
+            batching=not shape.flat,
+            skew_ms=0,
+            checks=5000,
+        )
+        super().__init__(scenario, seed)
+        network: Any = self.network
+        self._say, network.send = network.send, self._said
+
+    def _cluster(self, index: int) -> int | None:
+        """Return the cluster of a bridge or worker; None for a master."""
+        index -= self.masters
+        if index < 0:
+            return None
+        return index if index < self._bridges else (index - self._bridges) // self.shape.workers
+
+    def _is_bridge(self, index: int) -> bool:
+        return self.masters <= index < self.masters + self._bridges
+
+    def _may_link(self, one: int, other: int) -> bool:
+        low, high = sorted((one, other))
+        if low < self.masters:
+            return high >= self.masters and (self.shape.flat or self._is_bridge(high))
+        return self._is_bridge(low) and not self._is_bridge(high) and self._cluster(low) == self._cluster(high)
+
+    def _should_link(self, one: int, other: int) -> bool:
+        return self._may_link(one, other)
+
+    def _plan(self, index: int, rng: Random) -> Plan:
+        del rng
+        is_master, is_bridge = index < self.masters, self._is_bridge(index)
+        slots = 0 if is_master or is_bridge else 1
+        profile = Profile(slots=slots, memory_mb=1024 * slots, sandbox="strict", accepts=True)
+        caps = ("submit",) if is_master else ("bridge",) if is_bridge else ("work",)
+        return Plan(
+            index=index, name=f"n{index}", owner=f"o{index}" if is_master else "workers", profile=profile, own=Profile(),
+            caps=caps, bridging=is_bridge, batching=is_bridge, listens=is_master or is_bridge, submits=is_master,
+            links_max=self.nodes, dials=tuple(each for each in self._above(index) if self._may_link(index, each)),
+        )  # fmt: skip
+
+    def _above(self, index: int) -> Sequence[int]:
+        """Return those that a host may know of: masters, and for a worker bridges."""
+        return () if index < self.masters else range(self.masters + self._bridges)
+
+    def _submissions(self, rng: Random) -> None:
+        del rng
+        shape = self.shape
+        self.work_s = shape.tasks * shape.mean_s
+        for host in self.hosts[: self.masters]:
+            plan = JobPlan(tasks=shape.tasks // shape.masters, mean_s=shape.mean_s, shape="exponential")
+            self.world.at(BEGIN_S, host.submit, plan)
+            self.checkers.expected += 1
+
+    def _said(self, host: Host, peer: NodeId, message: msg.Message) -> None:
+        """Somebody says something."""
+        inner = message.message if isinstance(message, msg.Through) else message
+        if self.world.now >= BEGIN_S and not self.checkers.done():
+            if host.index < self.masters:
+                self.figures.said[type(inner).__name__] += 1
+            if self.network.host(peer).index < self.masters:
+                self.figures.heard[type(inner).__name__] += 1
+        self._say(host, peer, message)
+
+    def _converged(self) -> None:
+        for host in self.hosts:
+            host.node.check()
+            insist(host.idle, "a worker still holds something though all jobs have ended")
+
+    def measure(self) -> Figures:
+        """Play it to the end."""
+        began = perf_counter()
+        report = self.run()
+        self.figures.makespan_s = START_S + report.makespan_s - BEGIN_S
+        self.figures.took_s = perf_counter() - began
+        return self.figures
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print a table, and of what there was most."""
+    parser = argparse.ArgumentParser(prog="python -m simulations hierarchy", description=__doc__)
+    number, usual = bounds.whole(1, bounds.NODES_MAX), Shape()
+    parser.add_argument("--clusters", type=number, default=usual.clusters)
+    parser.add_argument(
+        "--workers", type=number, nargs="+", default=SIZES, help="in each cluster; several: one mesh each"
+    )
+    parser.add_argument("--masters", type=number, default=usual.masters)
+    parser.add_argument("--tasks", type=bounds.whole(1, bounds.TASKS_MAX), default=usual.tasks)
+    parser.add_argument("--mean", type=float, default=usual.mean_s, help="seconds that a task takes")
+    parser.add_argument("--seed", type=bounds.whole(0, bounds.SEED_MAX), default=1)
+    arguments = parser.parse_args(argv)
+    print(f"{'mesh':<22}{'in':>8}{'out':>8}{'sum':>8}{'1/':>7}{'makespan, s':>13}{'ideal':>8}{'run, s':>8}")
+    for workers in arguments.workers:
+        before = 0.0
+        for flat in (True, False):
+            shape = Shape(
+                clusters=arguments.clusters, workers=workers, masters=arguments.masters, tasks=arguments.tasks,
+                mean_s=arguments.mean, flat=flat,
+            )  # fmt: skip
+            figures = Mesh(shape, arguments.seed).measure()
+            heard, said = figures.per_task
+            before = before or heard + said
+            name = f"{shape.clusters} x {workers} {'flat' if flat else 'bridges'}"
+            print(
+                f"{name:<22}{heard:>8.3f}{said:>8.3f}{heard + said:>8.3f}{before / (heard + said):>7.1f}"
+                f"{figures.makespan_s:>13.1f}{figures.ideal_s:>8.1f}{figures.took_s:>8.1f}"
+            )
+            print(f"    {figures.kinds()}", flush=True)
+    return 0
