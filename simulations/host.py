@@ -491,5 +491,5 @@ class Host:
 
     @property
     def idle(self) -> bool:
-        """Whether it holds nothing: no lease, no result, no attempt."""
-        return not self._running and not self.node.busy and not self.node.policy().kept
+        """Whether it holds nothing: no lease, no result, no attempt, be it as a bridge."""
+        return not (self._running or self.node.busy or self.node.carries or self.node.policy().kept)

@@ -64,6 +64,11 @@ class Cluster:
         """Whether leaves hold leases of this master."""
         return len(self._tenants) > 0
 
+    @property
+    def holds(self) -> bool:
+        """Whether there is any attempt of this master here, in stock or at a leaf, or any news of one."""
+        return self.busy or len(self._shelf) > 0 or bool(self._batch)
+
     def leaf_of(self, lease: LeaseId) -> NodeId | None:
         """Return the leaf that holds a lease; None where none does, or it is not known."""
         placed = self._tenants.get(lease)

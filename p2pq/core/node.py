@@ -376,6 +376,11 @@ class Node:
         return self._worker.busy
 
     @property
+    def carries(self) -> bool:
+        """Whether this node, as a bridge, has attempts of masters in stock or at leaves."""
+        return self._stock is not None and self._stock.holds
+
+    @property
     def owes(self) -> bool:
         """Whether a linked master has yet to acknowledge a result that this node holds for it."""
         return self._worker.owes

@@ -53,6 +53,11 @@ class Stock:
         """The instant at which something is due, or None."""
         return self._deadlines.next
 
+    @property
+    def holds(self) -> bool:
+        """Whether there is any attempt here, in stock or at a leaf, or any news of one."""
+        return any(cluster.holds for cluster in self._clusters.values())
+
     def leaf_of(self, master: NodeId, lease: LeaseId) -> NodeId | None:
         """Return the leaf that holds a lease of that master; None where none here does."""
         cluster = self._clusters.get(master)

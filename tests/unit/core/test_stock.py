@@ -25,6 +25,7 @@ from tests.unit.core.stockkit import (
     parcel,
     placed,
     receipt,
+    result,
     up,
     worker,
 )
@@ -168,6 +169,29 @@ def test_masters_that_left_with_leases_are_remembered_within_bounds() -> None:
     bench.do(gone(ANN))
     assert len(stock._busy) == BUSY_MAX
     assert ANN.node in stock._busy
+
+
+def test_a_bridge_tells_whether_it_has_anything_of_any_master() -> None:
+    bench = Bench()
+    bench.ready(LEA)
+    assert not bench.stock.holds
+    bench.stocked(ONE)
+    bench.flush()
+    assert bench.stock.holds, "a leaf has it"
+    bench.leaf(LEA, msg.ResultReady(result=result(LEA, ONE)))
+    bench.flush()
+    assert bench.stock.holds, "its receipt is to come"
+    bench.master(msg.Receipted(receipt=receipt(ONE)))
+    assert not bench.stock.holds
+    bench.leaf(LEA, asks(2))
+    bench.flush()
+    bench.leaf(LEA, msg.Leaving())
+    bench.master(granted((TWO,), number=2))
+    assert bench.stock.holds, "it is in stock"
+    bench.master(msg.Recall(tasks=1))
+    assert bench.stock.holds, "the master has not been told"
+    bench.flush()
+    assert not bench.stock.holds
 
 
 def test_sleep_is_nobodys_silence() -> None:

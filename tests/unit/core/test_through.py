@@ -309,6 +309,7 @@ def test_a_bridge_that_goes_down_hands_its_stock_back_before_it_says_goodbye():
     [asked] = [each for each in through_of(host.after(WINDOW_S), cluster, ANN) if isinstance(each, msg.Request)]
     host.says(msg.Through(node=ANN.node, message=msg.Leaving()), LEA)
     host.says(msg.Through(node=cluster, message=granted(items[1:], nonce=asked.nonce, sent=True)), ANN)
+    assert host.node.carries
     told = said(host.do(ev.Drain(now=True)), ANN)
     assert [type(each.message) if isinstance(each, msg.Through) else type(each) for each in told][-2:] == [
         msg.Leaves,
