@@ -221,7 +221,6 @@ class Granting:
         signed = self._signed(job, cluster.bridge, nonce, items, b"", now)
         if signed is None:
             return False
-        self._hand_out(worker)
         granted = msg.Granted(
             grant=signed,
             manifest=b"" if known else job.raw,

@@ -30,8 +30,8 @@ from p2pq.wire import messages as msg
 from p2pq.wire import prims, seal, sign, trust
 from p2pq.wire.objects import ITEMS_MAX, Manifest, ReceiptItem, Result, ResultItem, Verdict
 
-RECEIPTS_S: Final = 0.05
-"""Receipts for a cluster wait so long at most, so that many go at once."""
+RECEIPTS_S: Final = 1.0
+"""Receipts for a cluster wait so long at most, so that many go at once: a leaf keeps its results that much longer, no more."""
 
 
 class Queue(Granting):
