@@ -2,7 +2,7 @@
 
 ``python -m simulations hierarchy`` plays clusters of several sizes, one bridge each, and masters in a network of their own;
 nothing goes wrong. Flat, every worker is linked to every master. Counted is what masters say and hear from the submission of the
-jobs to their end.
+jobs to their end, and with several masters how equally their owners share the workers' time while all of them have work.
 """
 
 import argparse
@@ -14,11 +14,13 @@ from typing import Any, Final
 
 import msgspec
 
-from p2pq.model.ids import NodeId
-from p2pq.model.job import Profile
+from p2pq.core.effects import Start
+from p2pq.model.ids import LeaseId, NodeId
+from p2pq.model.job import Outcome, Profile
 from p2pq.wire import messages as msg
 from simulations import bounds
-from simulations.checkers import insist
+from simulations.checkers import Checkers, insist
+from simulations.fairness import jain
 from simulations.host import Host
 from simulations.plans import Plan
 from simulations.play import START_S, Play
@@ -28,6 +30,8 @@ from simulations.work import JobPlan
 BEGIN_S: Final = 10.0
 """When jobs are submitted: by then bridges have gathered what there is to know, and told the masters."""
 SIZES: Final = (10, 25, 50, 100)
+SPREAD: Final = (0.5, 1.0, 2.0)
+"""With several masters, how long the tasks of each are, compared with the mean."""
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +47,19 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     mean_s: float = 1.0
     flat: bool = False
 
+    def jobs(self) -> list[JobPlan]:
+        """Return the job of each master; there is as much to do for one as for another."""
+        spread = SPREAD if self.masters > 1 else (1.0,)
+        factors = [spread[index % len(spread)] for index in range(self.masters)]
+        return [
+            JobPlan(
+                tasks=max(1, round(self.tasks / self.masters / factor)),
+                mean_s=self.mean_s * factor,
+                shape="exponential",
+            )
+            for factor in factors
+        ]
+
 
 class Figures(msgspec.Struct, kw_only=True):
     """What was seen of one mesh."""
@@ -51,6 +68,11 @@ class Figures(msgspec.Struct, kw_only=True):
     heard: Counter[str] = msgspec.field(default_factory=Counter)
     """By the masters, by kind."""
     said: Counter[str] = msgspec.field(default_factory=Counter)
+    tasks: int = 0
+    given: dict[str, float] = msgspec.field(default_factory=dict)
+    """Seconds that each owner's attempts took while all owners had tasks that waited."""
+    ideal_s: float = 0.0
+    """The work alone, on all slots at once."""
     makespan_s: float = 0.0
     took_s: float = 0.0
     """Of real time."""
@@ -58,18 +80,37 @@ class Figures(msgspec.Struct, kw_only=True):
     @property
     def per_task(self) -> tuple[float, float]:
         """Messages per task that masters hear, and that they say."""
-        return self.heard.total() / self.shape.tasks, self.said.total() / self.shape.tasks
+        return self.heard.total() / self.tasks, self.said.total() / self.tasks
 
     @property
-    def ideal_s(self) -> float:
-        """The work alone, on all slots at once."""
-        return self.shape.tasks * self.shape.mean_s / (self.shape.clusters * self.shape.workers)
+    def shares(self) -> float:
+        """Jain's index of the owners' time."""
+        return jain([self.given.get(f"o{index}", 0.0) for index in range(self.shape.masters)])
 
     def kinds(self, most: int = 8) -> str:
         """Return what there was most of, per task."""
         both = Counter({f"{kind} in": count for kind, count in self.heard.items()})
         both.update({f"{kind} out": count for kind, count in self.said.items()})
-        return ", ".join(f"{kind} {count / self.shape.tasks:.3f}" for kind, count in both.most_common(most))
+        return ", ".join(f"{kind} {count / self.tasks:.3f}" for kind, count in both.most_common(most))
+
+
+class Watch(Checkers):
+    """Checkers that tell the mesh whose attempts ran how long."""
+
+    def __init__(self) -> None:
+        """Have seen nothing."""
+        super().__init__()
+        self.mesh: Mesh
+
+    def started(self, host: NodeId, start: Start) -> None:
+        """A host begins to run an attempt."""
+        super().started(host, start)
+        self.mesh.began(start)
+
+    def exited(self, host: NodeId, master: NodeId, lease: LeaseId, outcome: Outcome) -> None:
+        """An attempt ran to its end there."""
+        super().exited(host, master, lease, outcome)
+        self.mesh.over(master, lease)
 
 
 class Mesh(Play):
@@ -88,9 +129,16 @@ class Mesh(Play):
             skew_ms=0,
             checks=5000,
         )
+        self._running: dict[tuple[NodeId, LeaseId], tuple[str, float]] = {}
+        self._all_wait = True
         super().__init__(scenario, seed)
+        assert isinstance(self.checkers, Watch), "as it is declared"
+        self.checkers.mesh = self
         network: Any = self.network
         self._say, network.send = network.send, self._said
+
+    def _judge(self) -> Watch:
+        return Watch()
 
     def _cluster(self, index: int) -> int | None:
         """Return the cluster of a bridge or worker; None for a master."""
@@ -129,12 +177,27 @@ class Mesh(Play):
 
     def _submissions(self, rng: Random) -> None:
         del rng
-        shape = self.shape
-        self.work_s = shape.tasks * shape.mean_s
-        for host in self.hosts[: self.masters]:
-            plan = JobPlan(tasks=shape.tasks // shape.masters, mean_s=shape.mean_s, shape="exponential")
+        plans = self.shape.jobs()
+        for host, plan in zip(self.hosts, plans, strict=False):
             self.world.at(BEGIN_S, host.submit, plan)
             self.checkers.expected += 1
+        self.work_s = sum(plan.tasks * plan.mean_s for plan in plans)
+        self.figures.tasks = sum(plan.tasks for plan in plans)
+        self.figures.ideal_s = self.work_s / self.slots
+
+    # -- what is seen ---------------------------------------------------------------------------------------------------
+
+    def began(self, start: Start) -> None:
+        """An attempt begins."""
+        self._running[start.master, start.lease] = start.owner, self.world.now
+
+    def over(self, master: NodeId, lease: LeaseId) -> None:
+        """An attempt has ended."""
+        owner, since = self._running.pop((master, lease))
+        host = self.hosts[self.network.host(master).index]
+        self._all_wait = self._all_wait and any(job.pending for job in host.node.jobs())
+        if self._all_wait:
+            self.figures.given[owner] = self.figures.given.get(owner, 0.0) + self.world.now - since
 
     def _said(self, host: Host, peer: NodeId, message: msg.Message) -> None:
         """Somebody says something."""
@@ -173,7 +236,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--mean", type=float, default=usual.mean_s, help="seconds that a task takes")
     parser.add_argument("--seed", type=bounds.whole(0, bounds.SEED_MAX), default=1)
     arguments = parser.parse_args(argv)
-    print(f"{'mesh':<22}{'in':>8}{'out':>8}{'sum':>8}{'1/':>7}{'makespan, s':>13}{'ideal':>8}{'run, s':>8}")
+    print(f"{'mesh':<22}{'in':>8}{'out':>8}{'sum':>8}{'1/':>7}{'Jain':>8}{'makespan, s':>13}{'ideal':>8}{'run, s':>8}")
     for workers in arguments.workers:
         before = 0.0
         for flat in (True, False):
@@ -186,7 +249,7 @@ def main(argv: Sequence[str]) -> int:
             before = before or heard + said
             name = f"{shape.clusters} x {workers} {'flat' if flat else 'bridges'}"
             print(
-                f"{name:<22}{heard:>8.3f}{said:>8.3f}{heard + said:>8.3f}{before / (heard + said):>7.1f}"
+                f"{name:<22}{heard:>8.3f}{said:>8.3f}{heard + said:>8.3f}{before / (heard + said):>7.1f}{figures.shares:>8.4f}"
                 f"{figures.makespan_s:>13.1f}{figures.ideal_s:>8.1f}{figures.took_s:>8.1f}"
             )
             print(f"    {figures.kinds()}", flush=True)

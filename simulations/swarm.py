@@ -56,7 +56,7 @@ def drawn(seed: int) -> Scenario:
         checks=rng.choice((1, 10)) if nodes <= 12 else 10,
     )
     # Bridges that batch speak for their own networks only: in a longer row some would have nobody for wide tasks.
-    batching = scenario.clusters == 2 and rng.random() < 0.5  # noqa: PLR2004  one on either side of each bridge
+    batching = scenario.clusters == 2 and rng.random() < 0.5
     return msgspec.structs.replace(scenario, batching=batching)
 
 

@@ -129,9 +129,9 @@ class Cluster:
             case msg.Recall(tasks=tasks):
                 self._batch.hand_back(self._shelf.newest(tasks), "recalled")
             case msg.Cancel(leases=leases):
-                self._cancel(leases, out)
+                self._cancel(leases, now, out)
             case msg.Receipted(receipt=raw):
-                self._receipted(raw, out)
+                self._receipted(raw, now, out)
             case _:
                 pass  # for masters, or in answer to what is never asked
 
@@ -189,18 +189,18 @@ class Cluster:
             self._batch.hand_back(self._shelf.rest(lot), "no-manifest" if lot.keyless else "late")
         self._be_patient()
 
-    def _cancel(self, leases: tuple[LeaseId, ...], out: list[fx.Effect]) -> None:
+    def _cancel(self, leases: tuple[LeaseId, ...], now: Mono, out: list[fx.Effect]) -> None:
         by_leaf: dict[NodeId, list[LeaseId]] = {}
         for lease in leases:
             self._shelf.drop(lease)
-            placed = self._lift(lease)
+            placed = self._lift(lease, now)
             self._batch.forget(lease)
             if placed is not None:
                 by_leaf.setdefault(placed.leaf, []).append(lease)
         for leaf, over in by_leaf.items():
             self._serving.say(leaf, msg.Cancel(leases=tuple(over)), out)
 
-    def _receipted(self, raw: bytes, out: list[fx.Effect]) -> None:
+    def _receipted(self, raw: bytes, now: Mono, out: list[fx.Effect]) -> None:
         try:
             receipt = sign.open_signed(raw, Receipt, self._master)
             if (receipt.mesh, receipt.node, receipt.to) != (self._mesh, self._master, self._me):
@@ -208,7 +208,7 @@ class Cluster:
         except Reject as reject:
             self._drop(self._master, f"receipt: {reject.reason}", out, close=True)
             return
-        placed = [self._lift(item.lease) for item in receipt.items]
+        placed = [self._lift(item.lease, now) for item in receipt.items]
         for leaf in dict.fromkeys(each.leaf for each in placed if each is not None):
             self._serving.say(leaf, msg.Receipted(receipt=raw), out)
 
@@ -234,7 +234,7 @@ class Cluster:
             case msg.Holding(leases=leases):
                 self._holding(node, leases, now, out)
             case msg.Return(items=items):
-                self._returned(node, leaf, items)
+                self._returned(node, leaf, items, now)
             case msg.Heartbeat(beats=beats):
                 for beat in beats:
                     self._beat(node, beat, now, out)
@@ -263,7 +263,7 @@ class Cluster:
         holds = dict.fromkeys(named)
         lost = tuple(placed.lease for placed in self._tenants.held(node) if placed.lease not in holds)
         for lease in lost:
-            self._lift(lease)
+            self._lift(lease, now)
         self._batch.hand_back(lost, "lost")
         for lease in holds:
             self._beat(node, msg.Beat(lease, running=False), now, out)
@@ -287,21 +287,21 @@ class Cluster:
         self._batch.beats[lease] = placed.beat
         return placed
 
-    def _lift(self, lease: LeaseId) -> Placed | None:
+    def _lift(self, lease: LeaseId, now: Mono) -> Placed | None:
         """No leaf holds that lease any more; return what was known of it."""
         placed = self._tenants.remove(lease)
         if placed is not None:
             self._batch.beats.pop(lease, None)
             if placed.job is not None and not placed.ended:
-                self._restock.placed(placed.job, -1)
+                self._restock.placed(placed.job, -1, now)
         return placed
 
-    def _returned(self, node: NodeId, leaf: Leaf, items: tuple[msg.ReturnItem, ...]) -> None:
+    def _returned(self, node: NodeId, leaf: Leaf, items: tuple[msg.ReturnItem, ...], now: Mono) -> None:
         for item in items:
             if item.fault == "no-manifest":
                 leaf.sent.clear()
             if self._tenants.of(node, item.lease) is not None:  # else its time was over, which has been told
-                self._lift(item.lease)
+                self._lift(item.lease, now)
                 self._batch.returns[item.lease] = item
 
     def _result(self, node: NodeId, ready: msg.ResultReady, now: Mono, out: list[fx.Effect]) -> None:
@@ -322,8 +322,8 @@ class Cluster:
         for placed, item in zip(mine, result.items, strict=True):
             placed.heard = now
             if placed.job is not None and not placed.ended:
-                self._restock.placed(placed.job, -1)
-                self._restock.ended(placed.job, now - placed.since, ok=item.outcome.ok)
+                self._restock.placed(placed.job, -1, now)
+                self._restock.ended(placed.job, now - placed.since, now, ok=item.outcome.ok)
             placed.ended = True
 
     # -- what is due ----------------------------------------------------------------------------------------------------
@@ -356,7 +356,7 @@ class Cluster:
         """Renew what is in stock and what leaves have renewed; what they have not for a whole term is over."""
         silent = [placed for placed in self._tenants if now - placed.heard >= self._schedule.lease_s]
         for placed in silent:
-            self._lift(placed.lease)
+            self._lift(placed.lease, now)
         self._batch.hand_back(tuple(placed.lease for placed in silent if not placed.ended), "expired")
         for placed in self._tenants:
             self._batch.beats[placed.lease] = placed.beat

@@ -28,6 +28,10 @@ WINDOW_MIN_S: Final = 0.05
 """... but at least and ..."""
 WINDOW_MAX_S: Final = 1.0
 """... at most so long."""
+FADE_S: Final = 10.0
+"""After so much time what was learned of a job counts half."""
+DOUBT_S: Final = 0.25
+"""Attempts that have ended are taken to have taken that much longer together: one very short one says little."""
 AHEAD_JOBS_MAX: Final = 64
 """Jobs that one request may ask a stock of."""
 _NONCE_BYTES: Final = 16
@@ -39,6 +43,19 @@ _ALL: Final = b""
 
 Want = tuple[NodeId, Room, Request]
 """A leaf that waits for an answer, its room for it, and what it asked."""
+
+
+class Flow(msgspec.Struct):
+    """Attempts of one job below, and how often one ends there. How long each takes would mislead: the shortest end first."""
+
+    at: Mono
+    """When it changed last."""
+    count: int = 0
+    """How many are there."""
+    ended: float = 0.0
+    """How many have ended there ..."""
+    busy_s: float = 0.0
+    """... in so much time in which there were any; both fade."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -72,8 +89,8 @@ class Restock:
         self._means = Means()
         self._short: dict[JobId, None] = {}
         """Jobs of which there may be a stock, as an attempt of theirs has ended well; the latest last."""
-        self._under_way: dict[JobId, int] = {}
-        """Attempts that are below, by job."""
+        self._flows: dict[JobId, Flow] = {}
+        """Of which attempts are below, or a stock may be had."""
 
     # -- what is learned ------------------------------------------------------------------------------------------------
 
@@ -83,36 +100,48 @@ class Restock:
         mean_s = self._means.get(_ALL) or 0.0
         return min(WINDOW_MAX_S, max(WINDOW_MIN_S, WINDOW_SHARE * mean_s))
 
-    def placed(self, job: JobId, attempts: int = 1) -> None:
+    def placed(self, job: JobId, attempts: int, now: Mono) -> None:
         """So many attempts of a job have gone below, or (less than 0) are there no more."""
-        count = self._under_way.pop(job, 0) + attempts
-        if count:
-            self._under_way[job] = count
+        self._flow(job, now).count += attempts
+        self._tidy(job)
 
-    def ended(self, job: JobId, took_s: float, *, ok: bool) -> None:
+    def ended(self, job: JobId, took_s: float, now: Mono, *, ok: bool) -> None:
         """An attempt of that job has ended below, so long after it had gone there."""
-        self._means.learn(job, took_s)
         self._means.learn(_ALL, took_s)
         self._short.pop(job, None)
+        flow = self._flow(job, now)
+        flow.ended += 1
+        if flow.busy_s > FADE_S:
+            flow.ended, flow.busy_s = flow.ended / 2, flow.busy_s / 2
         if ok:
             self._short[job] = None
             if len(self._short) > SHORT_JOBS_MAX:
-                del self._short[next(iter(self._short))]
+                self.late(next(iter(self._short)))
+        self._tidy(job)
 
     def late(self, job: JobId) -> None:
         """What was in stock of a job waited too long: have none of it until an attempt of it ends again."""
         self._short.pop(job, None)
+        self._tidy(job)
+
+    def _flow(self, job: JobId, now: Mono) -> Flow:
+        flow = self._flows.setdefault(job, Flow(now))
+        flow.busy_s += max(0.0, now - flow.at) if flow.count else 0.0
+        flow.at = now
+        return flow
+
+    def _tidy(self, job: JobId) -> None:
+        """Forget a job of which nothing is below and no stock may be had."""
+        if job not in self._short and job in self._flows and not self._flows[job].count:
+            del self._flows[job]
 
     def target(self, job: JobId) -> int:
-        """Return how many attempts of a job are to be in stock: what the cluster takes of it meanwhile.
-
-        As many end in a second as are below at a time, by how long they are there (Little's law).
-        """
-        mean_s = self._means.get(job)
-        if job not in self._short or mean_s is None:
+        """Return how many attempts of a job are to be in stock: what the cluster takes of it meanwhile, as many as end there."""
+        if job not in self._short or not self._flows[job].count:
             return 0
+        flow = self._flows[job]
         horizon_s = max(STOCK_S, 2 * self._answer_s)
-        return min(ITEMS_MAX, int(self._under_way.get(job, 0) * horizon_s / max(1e-3, mean_s)))
+        return min(ITEMS_MAX, int(horizon_s * flow.ended / (flow.busy_s + DOUBT_S)))
 
     # -- asking ---------------------------------------------------------------------------------------------------------
 
@@ -236,5 +265,9 @@ class Restock:
 
     def check(self) -> None:
         """Assert what holds between any two turns."""
-        assert all(count > 0 for count in self._under_way.values()), "fewer than none are under way"
+        assert all(flow.count >= 0 for flow in self._flows.values()), "fewer than none are under way"
+        assert all(flow.count or job in self._short for job, flow in self._flows.items()), (
+            "a job is remembered for nothing"
+        )
+        assert all(self._flows[job].ended for job in self._short), "a stock of a job that is not known"
         assert len(self._short) <= SHORT_JOBS_MAX, "a stock of too many jobs"

@@ -192,7 +192,7 @@ class Serving:
         for lease in leases:
             self._tenants.add(Placed(lease, node, job, now, now))
             self._batch.placed[lease] = node
-        self._restock.placed(job, len(leases))
+        self._restock.placed(job, len(leases), now)
         sent = leaf.sends(lot.grant.manifest)
         self.say(node, self._shelf.parcel(lot, leases, node, nonce, sent=sent), out)
         return True

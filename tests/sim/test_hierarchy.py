@@ -18,6 +18,18 @@ def test_a_master_says_and_hears_less_where_bridges_speak_for_its_workers():
 
 
 @pytest.mark.quick
+def test_owners_of_several_masters_share_the_time_of_leaves():
+    shape = Shape(masters=3, **(SMALL | {"tasks": 300}))
+    plans = shape.jobs()
+    assert len({plan.mean_s for plan in plans}) == 3
+    assert len({round(plan.tasks * plan.mean_s) for plan in plans}) == 1
+    figures = Mesh(shape).measure()
+    assert figures.tasks == sum(plan.tasks for plan in plans)
+    assert figures.given.keys() == {"o0", "o1", "o2"}
+    assert figures.shares > 0.5, "a few seconds, in which nobody knows lengths yet"
+
+
+@pytest.mark.quick
 def test_the_table_is_printed(capsys):
     assert main(["--clusters", "1", "--workers", "2", "3", "--tasks", "20", "--mean", "0.1"]) == 0
     out = capsys.readouterr().out

@@ -4,7 +4,7 @@ import pytest
 
 from p2pq.core import restock as module
 from p2pq.core.asking import QUIET_MAX_S, SHORT_JOBS_MAX
-from p2pq.core.restock import STOCK_MAX, WINDOW_MAX_S, WINDOW_MIN_S, Restock
+from p2pq.core.restock import DOUBT_S, STOCK_MAX, WINDOW_MAX_S, WINDOW_MIN_S, Restock
 from p2pq.core.slots import Room
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, Mono, NodeId
@@ -51,10 +51,12 @@ def ask(restock: Restock, *wants, stock=none, total: int = 0, now: float = 0.0) 
 
 
 def busy(restock: Restock, job: JobId, attempts: int, took_s: float, *, ok: bool = True) -> None:
-    """Let attempts of a job be below, and one have ended."""
-    restock.placed(job, attempts + 1)
-    restock.placed(job, -1)
-    restock.ended(job, took_s, ok=ok)
+    """Let so many attempts of a job be below, after as many that took so long."""
+    restock.placed(job, attempts, T0)
+    for _ in range(attempts):
+        restock.placed(job, -1, Mono(took_s))
+        restock.ended(job, took_s, Mono(took_s), ok=ok)
+        restock.placed(job, 1, Mono(took_s))
 
 
 def nothing(number: int, counter: int = 1) -> msg.Nothing:
@@ -111,7 +113,7 @@ def test_a_request_names_no_more_than_it_may(restock: Restock, monkeypatch: pyte
 
 
 def test_the_stock_is_what_the_cluster_takes_in_a_second(restock: Restock) -> None:
-    busy(restock, job_id(), 10, 0.5)
+    busy(restock, job_id(), 20, 1.0 - DOUBT_S)
     assert restock.target(job_id()) == 20
     assert restock.target(job_id(2)) == 0
     assert restock.low(none)
@@ -122,8 +124,40 @@ def test_the_stock_is_what_the_cluster_takes_in_a_second(restock: Restock) -> No
     assert (request.cpus, request.places, request.ahead, request.tasks_max) == (0, (), ((job_id(), 16),), 16)
 
 
+def test_those_that_end_first_are_the_shortest_and_others_run_on(restock: Restock) -> None:
+    restock.placed(job_id(), 10, T0)
+    restock.placed(job_id(), -1, Mono(0.1))
+    restock.ended(job_id(), 0.1, Mono(0.1), ok=True)
+    assert restock.target(job_id()) == 2, "one has ended in a tenth of a second, which says little"
+    restock.placed(job_id(), 100, Mono(0.1))
+    assert restock.target(job_id()) == 2, "what has just gone below, perhaps to wait there, makes nobody faster"
+
+
+def test_a_job_that_changes_is_known_anew(restock: Restock) -> None:
+    busy(restock, job_id(), 50, 10.0)
+    assert restock.target(job_id()) == 4
+    restock.placed(job_id(), -40, Mono(10.0))
+    for number in range(200):
+        restock.placed(job_id(), -1, Mono(10.0 + number / 10))
+        restock.ended(job_id(), 1.0, Mono(10.0 + number / 10), ok=True)
+        restock.placed(job_id(), 1, Mono(10.0 + number / 10))
+    assert restock.target(job_id()) >= 8
+    restock.check()
+
+
+def test_a_job_of_which_nothing_is_left_is_forgotten(restock: Restock) -> None:
+    busy(restock, job_id(), 3, 0.5)
+    restock.placed(job_id(), -3, Mono(0.5))
+    assert restock.target(job_id()) == 0
+    restock.late(job_id())
+    assert restock._flows == {}
+    restock.placed(job_id(2), 1, Mono(0.5))
+    restock.placed(job_id(2), -1, Mono(0.5))
+    assert restock._flows == {}
+
+
 def test_or_in_two_round_trips(restock: Restock) -> None:
-    busy(restock, job_id(), 10, 0.5)
+    busy(restock, job_id(), 20, 1.0 - DOUBT_S)
     restock.answer(ask(restock, want()).nonce, Mono(2.0))
     assert restock.target(job_id()) == 80
     restock.answer(ask(restock, want(), now=2.0).nonce, Mono(2.0))
