@@ -37,6 +37,12 @@ PEER_BYTES_MAX = 3_000
 LEASE_BYTES_MAX = 100
 """What a node may hold in memory when all is over, for each other node, and for each lease that was ever granted: those that
 brought no result stay holes between the settled ones."""
+SPOKEN_BYTES_MAX = 5_000
+"""Where bridges batch, for each bridge and other node: as a master that is shown, and as a leaf with its certificates."""
+MASTER_BYTES_MAX = 5_000
+LEAF_BYTES_MAX = 1_000
+JOB_BYTES_MAX = 5_000
+"""... and at such a bridge for each master, for each leaf of each master, and for each job (its manifest and its keys)."""
 GRANT_MESSAGES_MAX = 6
 LINK_MESSAGES_MAX = 8
 """Messages per attempt granted, besides one to each node that it may be offered to, and per end of a link that came up,
@@ -253,8 +259,7 @@ class Play:
                 "a worker still holds something though all jobs have ended",
             )
             insist(not host.node.jobs(), "a master still has a job that has ended")
-            most = NODE_BYTES_MAX + PEER_BYTES_MAX * self.nodes + LEASE_BYTES_MAX * self.world.notices["TaskGranted"]
-            insist(size_of(host.node) <= most, "a node remembers more than it has a use for")
+            insist(size_of(host.node) <= self._bytes_max(host), "a node remembers more than it has a use for")
         if not self.nemesis.faults.liars:
             notices = self.world.notices
             said = (
@@ -270,6 +275,15 @@ class Play:
                 revoked = self.scenario.revoked in (one.owner, other.owner)
                 if self.scenario.links_max is None and self._should_link(one.index, other.index) and not revoked:
                     insist(self.network.linked(one.index, other.index), "two hosts never found each other again")
+
+    def _bytes_max(self, host: Host) -> int:
+        """Return how much a node has a use for when all is over."""
+        most = NODE_BYTES_MAX + PEER_BYTES_MAX * self.nodes + LEASE_BYTES_MAX * self.world.notices["TaskGranted"]
+        if self.scenario.batching:
+            most += SPOKEN_BYTES_MAX * self.nodes * self.scenario.bridges
+            if host.index < self.scenario.bridges:
+                most += self.nodes * (MASTER_BYTES_MAX + LEAF_BYTES_MAX * self.nodes) + JOB_BYTES_MAX * len(self.jobs)
+        return most
 
     def _report(self, makespan_s: float, took_s: float) -> Report:
         return Report(

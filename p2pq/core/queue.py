@@ -263,7 +263,7 @@ class Queue(Granting):
             standing = self._book.leases.standing(beat.lease)
             if standing == "over":
                 over.append(beat.lease)
-            elif standing != "forgotten":  # what it holds of those may be adopted when its result comes
+            elif standing != "forgotten" and not self._taken_along(lease, peer):  # forgotten: its result may be adopted
                 strangers += 1
         if over:
             self._send(peer, msg.Cancel(leases=tuple(over)))
@@ -276,6 +276,12 @@ class Queue(Granting):
             return False
         self._book.leases.move(lease, peer)
         return True
+
+    def _taken_along(self, lease: Lease | None, peer: NodeId) -> bool:
+        """Tell whether a leaf of that cluster goes on with a lease elsewhere, which its bridge may not know yet."""
+        hand = self._crew.get(peer)
+        cluster = None if hand is None else hand.cluster
+        return lease is not None and cluster is not None and cluster.known(lease.runner) is not None
 
     # -- clusters -------------------------------------------------------------------------------------------------------
 
@@ -343,8 +349,10 @@ class Queue(Granting):
                     worker.forget(lease.job)
                 if lease.collecting is None:  # else its result is on the way, and that decides
                     self._book.lose(lease, item.fault, item.detail, now)
-            elif lease is not None or self._book.leases.standing(item.lease) == "unknown":
-                strangers += 1
+            elif lease is None:
+                strangers += self._book.leases.standing(item.lease) == "unknown"
+            else:
+                strangers += not self._taken_along(lease, peer)
         if strangers:
             self._drop(peer, "lease was never granted to it")
 
