@@ -50,7 +50,7 @@ def lasting(path: Path, **changes: object) -> Lasting:
         telemetry=Telemetry(mono),
         machine=offering.machine(settings),
         python=JobPython(executable=path / "no-python", prefixes=(), version="3.11.0"),
-        listen="127.0.0.1:0",
+        listen=free_address(),
         mono=mono,
         boot=None,
         wall=wall,
