@@ -6,8 +6,10 @@ jobs to their end, and with several masters how equally their owners share the w
 """
 
 import argparse
+import resource
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 from time import perf_counter
 from typing import Any, Final
@@ -24,12 +26,14 @@ from simulations.fairness import jain
 from simulations.host import Host
 from simulations.plans import Plan
 from simulations.play import START_S, Play
+from simulations.plot import chart
 from simulations.scenarios import Scenario
 from simulations.work import JobPlan
 
 BEGIN_S: Final = 10.0
 """When jobs are submitted: by then bridges have gathered what there is to know, and told the masters."""
 SIZES: Final = (10, 25, 50, 100)
+HEAD: Final = f"{'mesh':<22}{'in':>8}{'out':>8}{'sum':>8}{'1/':>7}{'Jain':>8}{'makespan, s':>13}{'ideal':>8}{'run, s':>8}{'memory, MB':>12}"
 SPREAD: Final = (0.5, 1.0, 2.0)
 """With several masters, how long the tasks of each are, compared with the mean."""
 
@@ -76,6 +80,8 @@ class Figures(msgspec.Struct, kw_only=True):
     makespan_s: float = 0.0
     took_s: float = 0.0
     """Of real time."""
+    memory_mb: float = 0.0
+    """What this process has needed at most so far."""
 
     @property
     def per_task(self) -> tuple[float, float]:
@@ -86,6 +92,14 @@ class Figures(msgspec.Struct, kw_only=True):
     def shares(self) -> float:
         """Jain's index of the owners' time."""
         return jain([self.given.get(f"o{index}", 0.0) for index in range(self.shape.masters)])
+
+    def line(self, less: float) -> str:
+        """Return the figures as a row; ``less``: so many times fewer messages than in the flat mesh."""
+        heard, said = self.per_task
+        return (
+            f"{heard:>8.3f}{said:>8.3f}{heard + said:>8.3f}{less:>7.1f}{self.shares:>8.4f}{self.makespan_s:>13.1f}"
+            f"{self.ideal_s:>8.1f}{self.took_s:>8.1f}{self.memory_mb:>12.0f}"
+        )
 
     def kinds(self, most: int = 8) -> str:
         """Return what there was most of, per task."""
@@ -220,11 +234,12 @@ class Mesh(Play):
         report = self.run()
         self.figures.makespan_s = START_S + report.makespan_s - BEGIN_S
         self.figures.took_s = perf_counter() - began
+        self.figures.memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return self.figures
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print a table, and of what there was most."""
+    """Print a table, and of what there was most; draw a chart if asked for."""
     parser = argparse.ArgumentParser(prog="python -m simulations hierarchy", description=__doc__)
     number, usual = bounds.whole(1, bounds.NODES_MAX), Shape()
     parser.add_argument("--clusters", type=number, default=usual.clusters)
@@ -235,22 +250,23 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--tasks", type=bounds.whole(1, bounds.TASKS_MAX), default=usual.tasks)
     parser.add_argument("--mean", type=float, default=usual.mean_s, help="seconds that a task takes")
     parser.add_argument("--seed", type=bounds.whole(0, bounds.SEED_MAX), default=1)
+    parser.add_argument("--plot", type=Path, help="draw messages per task into that PNG")
     arguments = parser.parse_args(argv)
-    print(f"{'mesh':<22}{'in':>8}{'out':>8}{'sum':>8}{'1/':>7}{'Jain':>8}{'makespan, s':>13}{'ideal':>8}{'run, s':>8}")
+    print(HEAD)
+    lines: dict[str, list[tuple[float, float]]] = {"flat": [], "bridges": []}
     for workers in arguments.workers:
-        before = 0.0
-        for flat in (True, False):
+        for name, line in lines.items():
             shape = Shape(
                 clusters=arguments.clusters, workers=workers, masters=arguments.masters, tasks=arguments.tasks,
-                mean_s=arguments.mean, flat=flat,
+                mean_s=arguments.mean, flat=name == "flat",
             )  # fmt: skip
             figures = Mesh(shape, arguments.seed).measure()
-            heard, said = figures.per_task
-            before = before or heard + said
-            name = f"{shape.clusters} x {workers} {'flat' if flat else 'bridges'}"
+            line.append((workers, sum(figures.per_task)))
+            less = lines["flat"][-1][1] / line[-1][1]
             print(
-                f"{name:<22}{heard:>8.3f}{said:>8.3f}{heard + said:>8.3f}{before / (heard + said):>7.1f}{figures.shares:>8.4f}"
-                f"{figures.makespan_s:>13.1f}{figures.ideal_s:>8.1f}{figures.took_s:>8.1f}"
+                f"{f'{shape.clusters} x {workers} {name}':<22}{figures.line(less)}\n    {figures.kinds()}", flush=True
             )
-            print(f"    {figures.kinds()}", flush=True)
+    if arguments.plot is not None:
+        title = f"{arguments.clusters} clusters, {arguments.tasks} tasks of {arguments.mean:g} s"
+        arguments.plot.write_bytes(chart(title, "workers per cluster", "messages per task at the masters", lines))
     return 0

@@ -30,8 +30,10 @@ def test_owners_of_several_masters_share_the_time_of_leaves():
 
 
 @pytest.mark.quick
-def test_the_table_is_printed(capsys):
-    assert main(["--clusters", "1", "--workers", "2", "3", "--tasks", "20", "--mean", "0.1"]) == 0
+def test_the_table_is_printed_and_the_chart_drawn(capsys, tmp_path):
+    plot = tmp_path / "plot.png"
+    assert main(["--clusters", "1", "--workers", "2", "3", "--tasks", "20", "--mean", "0.1", "--plot", str(plot)]) == 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
     out = capsys.readouterr().out
     assert [line.split("  ")[0] for line in out.splitlines() if " x " in line] == [
         "1 x 2 flat",
