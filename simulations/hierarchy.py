@@ -33,7 +33,10 @@ from simulations.work import JobPlan
 BEGIN_S: Final = 10.0
 """When jobs are submitted: by then bridges have gathered what there is to know, and told the masters."""
 SIZES: Final = (10, 25, 50, 100)
-HEAD: Final = f"{'mesh':<22}{'in':>8}{'out':>8}{'sum':>8}{'1/':>7}{'Jain':>8}{'makespan, s':>13}{'ideal':>8}{'run, s':>8}{'memory, MB':>12}"
+HEAD: Final = (
+    f"{'mesh':<22}{'in':>8}{'out':>8}{'sum':>8}{'1/':>7}{'Jain':>8}{'makespan, s':>13}"
+    f"{'ideal':>8}{'run, s':>8}{'memory, MB':>12}"
+)
 SPREAD: Final = (0.5, 1.0, 2.0)
 """With several masters, how long the tasks of each are, compared with the mean."""
 
