@@ -1,5 +1,5 @@
 # Three targets: `make demo` shows it, `make test` proves it, `make check` is for developers between edits.
-# `make test PYTHON=/usr/bin/python3` chooses the interpreter; PYTEST_ADDOPTS adds options of pytest.
+# `make test PYTHON=/usr/bin/python3` chooses the interpreter; PYTEST_ADDOPTS adds options of pytest; `make check TESTS=no` only lints.
 # The environment is .venv, re-made when pyproject.toml changes; elsewhere if .venv cannot be ours (tests/venv.sh).
 
 PYTHON ?= python3

@@ -1,5 +1,6 @@
 #!/bin/sh
-# What a developer runs between edits: check.sh VENV (run by `make check`). Types are checked beside the tests.
+# What a developer runs between edits: check.sh VENV (run by `make check`). Types are checked beside the tests; with TESTS=no in the
+# environment there are none.
 set -eu
 
 venv=$1
@@ -29,7 +30,7 @@ step() {
 step "ruff check" "$venv/bin/ruff" check --quiet .
 step "ruff format" "$venv/bin/ruff" format --quiet --check .
 step "import contracts" "$venv/bin/lint-imports" --no-cache
-step "fast tests" "$venv/bin/python" -m pytest -q -n 2 --dist loadgroup -o cache_dir="$cache/pytest" \
+[ "${TESTS:-yes}" = no ] || step "fast tests" "$venv/bin/python" -m pytest -q -n 2 --dist loadgroup -o cache_dir="$cache/pytest" \
     -m "not slow and not e2e and not netns and (not sim or quick)" tests
 echo "== mypy"
 wait "$mypy" || failed="$failed${failed:+, }mypy"

@@ -186,7 +186,7 @@ class Addresses:
         while (late := self._flying.pop(now)) is not None:
             self.failed(late, "no answer", now, dial=True)
         while len(self._flying) < DIALS_MAX and (address := self._due.pop(now)) is not None:
-            if is_via(address) and sum(is_via(known) and self.flying(known) for known in self._known) >= VIA_DIALS_MAX:
+            if is_via(address) and sum(map(is_via, self._flying)) >= VIA_DIALS_MAX:
                 self._due.set(address, Mono(now + PAUSE_S))
                 continue
             self._flying.set(address, Mono(now + ANSWER_S))

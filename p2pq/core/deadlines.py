@@ -1,6 +1,6 @@
 """Many deadlines, one next: a heap whose entries may be moved and cancelled."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final, Generic, TypeVar
 
@@ -33,6 +33,10 @@ class Deadlines(Generic[Key]):
     def __contains__(self, key: Key) -> bool:
         """Tell whether ``key`` has a deadline."""
         return key in self._at
+
+    def __iter__(self) -> Iterator[Key]:
+        """Go through all keys that have one."""
+        return iter(self._at)
 
     def get(self, key: Key) -> Mono | None:
         """Return the instant of ``key``, or None."""

@@ -182,3 +182,4 @@ class Overflow:
         self._near.check()
         self._far.check()
         assert self._crew.far or not (self.open or self._due), "open to nobody"
+        assert self._crew.far == sum(hand.far and hand.works for hand in self._crew), "far workers are counted wrongly"

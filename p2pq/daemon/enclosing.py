@@ -7,8 +7,7 @@ import msgspec
 
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.errors import StorageError
-from p2pq.model.ids import NodeId
-from p2pq.wire import sign
+from p2pq.wire import codec, sign
 from p2pq.wire.messages import INLINE_BYTES_MAX, Granted, Message, ResultReady
 from p2pq.wire.objects import BlobRef, Manifest, Result
 
@@ -18,26 +17,33 @@ _COUNT_MAX: Final[dict[type, int]] = {Granted: 64, ResultReady: 256}
 """As the messages have it."""
 
 M = TypeVar("M", Granted, ResultReady)
+S = TypeVar("S", Manifest, Result)
 
 
-def enclose(message: Message, me: NodeId, blobs: BlobStore, *, direct: bool) -> Message:
+def enclose(message: Message, blobs: BlobStore, *, direct: bool) -> Message:
     """Return a message of this node with the small blobs that whoever gets it is about to want.
 
     Args:
-        message: any; results, and grants with which a link carries a manifest for the first time, are looked into.
-        me: this node.
+        message: any. Looked into are a result that is said alone, as it is when it is new, and a grant with which a link
+            carries a manifest for the first time. Results that waited for their master come by the dozen, and reading all of
+            them would hold up everything else here: they are fetched.
         blobs: where they are read; what cannot be read is fetched by who wants it, and fails there.
         direct: no bridge carries the link. A bridge gets the inputs of a job once, and serves them to all behind it.
     """
     match message:
         case ResultReady(result=raw):
-            items = sign.open_signed(raw, Result, me).items
-            return _with(message, (ref for item in items for ref in (*item.body, *item.blobs)), blobs)
+            items = _own(raw, Result).items
+            return _with(message, (*items[0].body, *items[0].blobs), blobs) if len(items) == 1 else message
         case Granted(manifest=raw) if raw and direct:
-            manifest = sign.open_signed(raw, Manifest, me)
+            manifest = _own(raw, Manifest)
             return _with(message, (*manifest.body, *manifest.blobs), blobs)
         case _:
             return message
+
+
+def _own(raw: bytes, kind: type[S]) -> S:
+    """Return what this node has just signed."""
+    return codec.decode_strict(sign.body_of(raw), kind, size_max=sign.size_max(kind))
 
 
 def _with(message: M, refs: Iterable[BlobRef], blobs: BlobStore) -> M:

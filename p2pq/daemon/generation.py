@@ -436,7 +436,7 @@ class Generation:
                 assert_never(effect)
 
     def _say_enclosing(self, peer: NodeId, message: msg.Message) -> None:
-        self._say(peer, enclose(message, self._app.keys.node, self.blobs, direct=not self.links.link_path(peer)))
+        self._say(peer, enclose(message, self.blobs, direct=not self.links.link_path(peer)))
 
     def _say(self, peer: NodeId, message: msg.Message) -> None:
         try:

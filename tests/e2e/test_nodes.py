@@ -79,6 +79,7 @@ def test_options_of_start_hold_over_a_crash_until_stop(home):
         assert started.stdout.split()[3] == f"127.0.0.1:{port}"
         hold = options.format(slots)
         assert started.stderr == f"p2pq: no `p2pq stop` since the last start, so its options hold: {hold}\n"
+        lab.until(lambda: home.json("status")["slots"], "its sensors have spoken")
         status = home.json("status")
         assert (status["name"], status["slots"]) == ("b", slots)
     os.kill(int((home.home / "node.lock").read_text()), signal.SIGKILL)

@@ -120,6 +120,7 @@ async def test_h61_fork_bomb_stops_at_the_limit(run: Run) -> None:
     assert (await run(("/bin/true",))).outcome.reason == "ok"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", ["alone", "child"])
 async def test_h61_memory_bomb_is_killed(run: Run, who: str) -> None:
     ran = await run("memory_bomb", who, limits=limited(memory_bytes=200 << 20))
@@ -187,6 +188,7 @@ async def test_h63_the_kernel_refuses(run: Run) -> None:
         assert answer in expected, (name, answer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["ignore", "stop", "close"])
 async def test_h64_a_stubborn_task_ends_at_its_time_limit(run: Run, how: str) -> None:
     ran = await run("stubborn", how, limits=limited(wall_s=0.3))

@@ -309,6 +309,7 @@ STARTED = '{"op":"started","id":ID,"pid":2}'
 EXITED = '{"op":"exited","id":ID,"exit":0,"signal":null,"seconds":1e9,"max_rss":0,"utime":0.0,"stime":0.0}'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("says", "why"),
     [

@@ -33,6 +33,7 @@ def test_a_worker_whose_clock_is_wrong_costs_one_request():
     assert report.notices["AttemptLost(late)"] <= 5
 
 
+@pytest.mark.slow
 @pytest.mark.quick
 @pytest.mark.parametrize("seed", [2, 3])
 def test_nothing_of_a_banned_owner_runs_anywhere_a_minute_after_all_can_be_reached(seed):

@@ -40,6 +40,7 @@ def beside(case: Case) -> tuple[Figures, Figures]:
     return Mesh(case).finish(), before
 
 
+@pytest.mark.slow
 @pytest.mark.quick
 def test_nothing_goes_far_while_slots_here_are_free():
     now, before = beside(light())
@@ -48,6 +49,7 @@ def test_nothing_goes_far_while_slots_here_are_free():
     assert now.makespan_s <= before.makespan_s * COST_MAX
 
 
+@pytest.mark.slow
 @pytest.mark.quick
 @pytest.mark.parametrize(("case", "first_s"), [(large(), 0.0), (alone(), 0.0), (busy(), 5.0 + HOLD_S)])
 def test_what_slots_here_cannot_take_goes_far_within_a_moment_and_costs_no_time(case, first_s):

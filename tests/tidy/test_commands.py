@@ -71,6 +71,7 @@ def test_command_lines_are_found():
     assert {("submit",), ("invite",), ("join",), ("doctor",), ("config", "show"), ("mesh", "init")} <= commands
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "line"), command_lines(), ids=lambda value: value[:50])
 def test_a_shown_command_line_exists(page, line):
     command, options = split(line)

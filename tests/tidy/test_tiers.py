@@ -67,6 +67,7 @@ def test_a_skip_needs_an_excuse_that_fits_the_user():
     assert len(missing(ordinary, root=False)) == 1
 
 
+@pytest.mark.slow
 def test_figures_and_table_tell_passed_skipped_failed_and_their_reasons(tmp_path):
     """Run a little suite of its own under this project's conftest."""
     suite = tmp_path / "tests"

@@ -35,6 +35,7 @@ def test_moving_later_and_earlier_and_cancelling() -> None:
     deadlines.check()
     assert (deadlines.get("a"), deadlines.get("b")) == (5.0, None)
     assert ("a" in deadlines, "b" in deadlines) == (True, False)
+    assert list(deadlines) == ["a", "c"]
     assert deadlines.next == 0.5
     assert drain(deadlines, 4.9) == ["c"]
     assert deadlines.next == 5.0

@@ -221,6 +221,7 @@ def in_a_process(home: Path, environ: dict[str, str]) -> "subprocess.CompletedPr
     return subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60, check=True)
 
 
+@pytest.mark.slow
 def test_a_damaged_store_and_a_wrong_setting_are_one_sentence(home: Home) -> None:
     home.store.write_bytes(b"nonsense" * 1000)
     home.store.chmod(0o600)

@@ -183,6 +183,7 @@ class Dripping:
         await asyncio.sleep(3600)
 
 
+@pytest.mark.slow
 async def test_who_is_too_slow_to_bring_a_result_is_told_so(bench, monkeypatch):
     """A blob per moment is no progress; bytes at the asked pace are."""
     monkeypatch.setattr(homecoming, "COLLECT_S", 0.2)

@@ -415,6 +415,7 @@ def record_of(channel: session.Channel, message: Any) -> bytes:
     return channel.encrypt(piece)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     ["replay", "flip", "drop", "truncate", "empty", "short", "huge", "text", "ping", "fragment", "bomb", "unknown"],

@@ -295,6 +295,7 @@ async def test_a_port_in_use_is_named_with_the_remedy(tmp_path: Path) -> None:
     assert "--listen 127.0.0.1:PORT" in str(error)
 
 
+@pytest.mark.slow
 async def test_routes_of_services(tmp_path: Path) -> None:
     a = keys_at(tmp_path / "a")
 

@@ -150,6 +150,7 @@ def sent(station):
     return counters["to-fetchers-bytes"], counters["to-neighbours-bytes"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_by_one")
 async def test_each_blob_leaves_its_holder_once(tmp_path, dials):
     async with network(tmp_path, dials) as (source, askers):
@@ -166,6 +167,7 @@ async def test_each_blob_leaves_its_holder_once(tmp_path, dials):
         assert sum(asker.transfers.counters["from-neighbours-bytes"] for asker in askers) == 5 * total
 
 
+@pytest.mark.slow
 async def test_blobs_of_different_sizes_and_many_small_ones(tmp_path, dials):
     async with network(tmp_path, dials, 3) as (source, askers):
         wanted = source.fill(*datas(100, 10), os.urandom(blobhttp.SENDFILE_BYTES), os.urandom(3 << 20))
@@ -310,6 +312,7 @@ async def test_a_neighbour_that_goes_in_the_middle_costs_nothing(tmp_path, dials
         assert sent(source) == (2 * sum(size for _, size in wanted), 0)
 
 
+@pytest.mark.slow
 async def test_a_neighbour_that_is_still_getting_it_is_waited_for(tmp_path, dials, monkeypatch):
     """Longer than one that is silent, and however slow the holder is."""
     monkeypatch.setattr(neighbours, "STALL_S", 0.2)

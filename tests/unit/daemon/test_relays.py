@@ -562,6 +562,7 @@ async def test_a_busy_bridge_is_tried_again(tmp_path: Path, monkeypatch: pytest.
 # -- nobody comes ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(("near_dials", "far_dials"), WAYS, ids=IDS)
 async def test_the_far_end_does_not_come(tmp_path: Path, *, near_dials: bool, far_dials: bool) -> None:
@@ -573,6 +574,7 @@ async def test_the_far_end_does_not_come(tmp_path: Path, *, near_dials: bool, fa
         assert those.bridge.links.counters[f"relay-{relays.NOT_MET}"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(("near_dials", "far_dials"), WAYS, ids=IDS)
 async def test_the_near_end_does_not_come(tmp_path: Path, *, near_dials: bool, far_dials: bool) -> None:
@@ -584,6 +586,7 @@ async def test_the_near_end_does_not_come(tmp_path: Path, *, near_dials: bool, f
         await nothing_left(*those.all)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("near_dials", [True, False])
 async def test_a_bridge_that_says_nothing(tmp_path: Path, *, near_dials: bool) -> None:
@@ -782,6 +785,7 @@ async def test_a_ticket_dies_with_its_link(tmp_path: Path) -> None:
                 task.cancel()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 async def test_a_ticket_that_is_used_twice_harms_nobody(tmp_path: Path) -> None:
     async with three(tmp_path, far_dials=False) as those:

@@ -239,6 +239,7 @@ def same_but(restored: Restored, before: Restored) -> int:
     return sum(old[job.job, task.task] != task for job in restored.jobs for task in job.tasks)
 
 
+@pytest.mark.slow
 def test_garbage_in_the_log_costs_next_to_nothing(killed: Home, left: tuple[Path, Restored]) -> None:
     size = wal.of(killed.store).stat().st_size
     log = wal.of(killed.store).read_bytes()
@@ -354,6 +355,7 @@ class Crash(BaseException):
     """The process died."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["built", "aside", "marked", "cleared", "in-place"])
 @pytest.mark.parametrize("links", [True, False])
 def test_a_repair_that_dies_is_repeated_and_never_leaves_an_empty_store(

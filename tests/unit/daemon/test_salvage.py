@@ -64,6 +64,7 @@ def test_what_is_there_stays(saved: Salvage, whole: Path) -> None:
     assert saved.db.execute("SELECT DISTINCT cancelled FROM jobs").fetchall() == [(7,)]
 
 
+@pytest.mark.slow
 def test_tasks_and_leases_are_better_rebuilt(saved: Salvage, whole: Path) -> None:
     take(saved, {"jobs": rows(whole, "jobs"), "extras": rows(whole, "extras")})
     names = ("tasks", "leases", "settled", "attempts", "peers", "bans", "kept", "meta")

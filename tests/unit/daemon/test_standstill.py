@@ -69,7 +69,7 @@ def test_all_below_stand_still_and_go_on_and_the_runner_does_not(spawned: Callab
     still = Standstill(runner)
     still.hold()
     until(lambda: stand(runner))
-    assert state(runner) == "S"
+    assert state(runner) in "SR"  # R for a moment, when it is told that a child stands
     assert len(below(runner)) == PROCESSES
     still.release()
     until(lambda: {state(pid) for pid in below(runner)} == {"S"})

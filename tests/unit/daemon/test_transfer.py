@@ -644,6 +644,7 @@ async def row(tmp_path, near_dials, far_dials):
         yield asker, bridge, source
 
 
+@pytest.mark.slow
 async def test_blobs_come_through_a_bridge_and_stay_there(row):
     asker, bridge, source = row
     all_data = [*datas(), os.urandom(CHUNK), b"x"]

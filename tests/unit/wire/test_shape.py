@@ -42,6 +42,7 @@ def sealed(raw: bytes) -> tuple[tuple[BlobRef, ...], dict[bytes, bytes]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ratio", "why"),
     [
