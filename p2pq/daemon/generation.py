@@ -17,7 +17,7 @@ from p2pq.core import draws, flight
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.records import Restored
-from p2pq.daemon import gate, inheriting, netinfo, offering, recorder, room, sqlite
+from p2pq.daemon import draining, gate, inheriting, netinfo, offering, recorder, room, sqlite
 from p2pq.daemon.admin import Admin, Parts
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.discovery import Discovery
@@ -48,14 +48,6 @@ from p2pq.wire import messages as msg
 log = logging.getLogger(__name__)
 
 SOFTWARE: Final = f"p2pq {__version__}"
-LET_FINISH_S: Final = 3.0
-"""How long a node that was told to stop waits for tasks that are running."""
-SAVE_GRACE_S: Final = 2.5
-"""How long at most they then have to leave a checkpoint and end by themselves ([runner] grace_s may be less)."""
-SAVE_S: Final = 4.0
-"""How long in all until their checkpoints are packed and with their masters; the rest is handed back without."""
-FLUSH_S: Final = 1.5
-"""How long it waits until what it decided is durable and said."""
 DISK_EVERY_S: Final = 10.0
 PRUNE_EVERY_S: Final = 3600.0
 
@@ -139,6 +131,7 @@ class Generation:
             wall=wall,
             seed=os.urandom(draws.SEED_BYTES),
             bridging=app.bridging,
+            batching=settings.bridge.batch,
         )
         recorded = settings.log.flight
         try:
@@ -347,22 +340,8 @@ class Generation:
             await asyncio.sleep(DISK_EVERY_S)
 
     async def drain(self, *, at_once: bool) -> None:
-        """Hand back what has not started, let what runs end if it does so soon or leave a checkpoint, hand back the rest."""
-        if not at_once:
-            await self._settle(ev.Drain(), LET_FINISH_S)
-            await self._settle(ev.Drain(save_s=SAVE_GRACE_S), SAVE_S)
-        with contextlib.suppress(TimeoutError, StorageError):
-            async with asyncio.timeout(FLUSH_S):
-                await self.driver.post_durable(ev.Drain(now=True))
-                await self.driver.flush()
-
-    async def _settle(self, event: ev.Drain, seconds: float) -> None:
-        """Drain further, and wait until nothing runs here any more and linked masters have all that ran."""
-        with contextlib.suppress(TimeoutError, StorageError):
-            async with asyncio.timeout(seconds):
-                await self.driver.post_durable(event)
-                while self.node.busy or self.node.owes:  # noqa: ASYNC110  for a moment, at the very end
-                    await asyncio.sleep(0.05)
+        """Go down: see ``draining``."""
+        await draining.drain(self.driver, self.node, at_once=at_once)
 
     async def close(self) -> None:
         """Close every part, the last opened first."""
