@@ -17,6 +17,7 @@ from p2pq.core.serving import Kind, Leaf, Peer, Serving, Timer
 from p2pq.core.shelf import Lot, Shelf
 from p2pq.core.tenants import Placed, Tenants
 from p2pq.core.through import cluster_of
+from p2pq.core.views import Spoken
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
@@ -73,6 +74,11 @@ class Cluster:
         """Return the leaf that holds a lease; None where none does, or it is not known."""
         placed = self._tenants.get(lease)
         return None if placed is None else placed.leaf
+
+    def spoken(self) -> Spoken:
+        """Return what people are shown of it."""
+        counts = {node: sum(not placed.ended for placed in self._tenants.held(node)) for node in self._serving.leaves}
+        return Spoken(self._master, len(self._shelf), tuple(counts.items()))
 
     # -- the link -------------------------------------------------------------------------------------------------------
 

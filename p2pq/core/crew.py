@@ -10,6 +10,7 @@ from p2pq.core.clusters import Cluster
 from p2pq.core.identity import Identity
 from p2pq.core.jobs import Job
 from p2pq.core.leases import Leases
+from p2pq.core.peers import Peer
 from p2pq.core.placement import WorkerSnapshot, barrier
 from p2pq.core.through import cluster_of
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
@@ -204,6 +205,26 @@ class Crew:
             return hand.link.path
         cluster = self._hands[self._spoken[worker]].cluster if worker in self._spoken else None
         return () if cluster is None else (cluster.bridge, *cluster.leaves[worker].path)
+
+    def leaves(self) -> list[Peer]:
+        """Return the leaves of all clusters that have no link of their own, as people are shown them."""
+        found = []
+        for node, peer in self._spoken.items():
+            cluster = self._hands[peer].cluster
+            if cluster is not None and node not in self._hands:
+                leaf = cluster.leaves[node]
+                path = (cluster.bridge, *leaf.path)
+                found.append(
+                    Peer(
+                        id=node,
+                        name=leaf.cert.name,
+                        owner=leaf.cert.owner,
+                        path=path,
+                        state="up",
+                        caps=tuple(leaf.cert.caps),
+                    )
+                )
+        return found
 
     def fullest(self, idle: Hand, leases: Leases) -> tuple[NodeId | None, int]:
         """Return who, besides ``idle``, holds the most leases beyond its slots and can be asked for them, and how many."""

@@ -13,7 +13,7 @@ from p2pq.core.bans import Bans, Subject, Word, row_of, subject_of
 from p2pq.core.effects import Dial, Drop, Effect, Emit, Hangup, Record, Send
 from p2pq.core.identity import Identity
 from p2pq.core.meshkeys import MeshKeys
-from p2pq.core.peers import Peer, State, refusal, shown
+from p2pq.core.peers import Peer, State, refusal, shown, up
 from p2pq.core.reaching import Reaching, is_via, via_address
 from p2pq.core.records import MeshKeysKept, PeerSeen, Restored
 from p2pq.errors import Reject
@@ -106,19 +106,7 @@ class Membership:
 
     def peers(self) -> tuple[Peer, ...]:
         """Return everyone linked, then remembered, then mere addresses."""
-        peers = [
-            Peer(
-                id=link.peer,
-                name=link.name,
-                owner=link.owner,
-                address="" if link.path else link.address,
-                path=link.path,
-                state="up",
-                boot=link.boot,
-                caps=link.caps,
-            )
-            for link in self._links.values()
-        ]
+        peers = [up(link) for link in self._links.values()]
         shown = dict.fromkeys(self._links)
         for place in self._addresses:
             if place.node == self._identity.node or (place.node is not None and place.node in shown):

@@ -17,6 +17,7 @@ from p2pq.core.clock import WallClock
 from p2pq.core.effects import Drop, Effect, Emit, Hangup, Record, Send
 from p2pq.core.identity import Identity
 from p2pq.core.membership import Membership
+from p2pq.core.peers import up
 from p2pq.core.placement import JobSnapshot, TaskSnapshot
 from p2pq.core.prekeys import Prekeys, make_card
 from p2pq.core.queue import Queue
@@ -24,7 +25,7 @@ from p2pq.core.records import BanKept, OwnerBanKept, Restored
 from p2pq.core.slots import Guest
 from p2pq.core.stock import Stock
 from p2pq.core.through import Fell, Throughs, cluster_of
-from p2pq.core.views import PeerView, Policy, peer_view, policy_of
+from p2pq.core.views import PeerView, Policy, Spoken, peer_view, policy_of
 from p2pq.core.worker import Worker
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
@@ -358,9 +359,28 @@ class Node:
     # -- for readers --------------------------------------------------------------------------------------------------
 
     def peers(self, now: Mono) -> tuple[PeerView, ...]:  # noqa: ARG002  every reader says when it reads
-        """Return every other node known, the linked ones first."""
+        """Return every other node known: the linked ones, those that take part through bridges, then the rest."""
         workers = {worker.node: worker for worker in self._queue.workers()}
-        return tuple(peer_view(peer, workers, self._worker) for peer in self._membership.peers())
+        known = self._membership.peers()
+        far = {leaf.id: leaf for leaf in self._queue.crew.leaves()}
+        far |= {stood.link.peer: up(stood.link) for stood in self._throughs.peers() if not stood.cluster}
+        linked = [peer for peer in known if peer.state == "up"]
+        rest = [peer for peer in known if peer.state != "up" and peer.id not in far]
+        return tuple(peer_view(peer, workers, self._worker) for peer in (*linked, *far.values(), *rest))
+
+    def bridge_of(self, node: NodeId) -> NodeId | None:
+        """Return the bridge through which a master, or a leaf, takes part; None where it is linked, or nobody speaks for it."""
+        if self._membership.linked(node):
+            return None
+        return self._throughs.bridge(node) or next(iter(self._queue.crew.path(node)), None)
+
+    def leaf_of(self, master: NodeId, lease: LeaseId) -> NodeId | None:
+        """Return the leaf below this bridge that holds a lease of that master; None where none does."""
+        return None if self._stock is None else self._stock.leaf_of(master, lease)
+
+    def spoken(self) -> tuple[Spoken, ...]:
+        """Return for which masters this node, as a bridge, speaks to leaves."""
+        return () if self._stock is None else self._stock.spoken()
 
     def guests(self, now: Mono) -> tuple[Guest, ...]:
         """Return the attempts held here, own ones too."""

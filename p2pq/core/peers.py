@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from p2pq.core.events import LinkUp
 from p2pq.core.reaching import is_via
 from p2pq.model.ids import NodeId
 from p2pq.wire import session
@@ -25,6 +26,20 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     boot: bytes = b""
     caps: tuple[str, ...] = ()
+
+
+def up(link: LinkUp) -> Peer:
+    """Return a node that is linked, or takes part through a bridge."""
+    return Peer(
+        id=link.peer,
+        name=link.name,
+        owner=link.owner,
+        address="" if link.path else link.address,
+        path=link.path,
+        state="up",
+        boot=link.boot,
+        caps=link.caps,
+    )
 
 
 def shown(address: str) -> str:

@@ -14,6 +14,7 @@ from p2pq.core.deadlines import Deadlines
 from p2pq.core.identity import Identity
 from p2pq.core.serving import Peer, Timer
 from p2pq.core.through import cluster_of
+from p2pq.core.views import Spoken
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
 from p2pq.wire import messages as msg
@@ -62,6 +63,11 @@ class Stock:
         """Return the leaf that holds a lease of that master; None where none here does."""
         cluster = self._clusters.get(master)
         return None if cluster is None else cluster.leaf_of(lease)
+
+    def spoken(self) -> tuple[Spoken, ...]:
+        """Return, for people, the masters with leaves, and those of which there is anything here."""
+        found = [cluster.spoken() for cluster in self._clusters.values()]
+        return tuple(each for each in found if each.leaves or each.stock)
 
     def handle(self, event: ev.Event, now: Mono) -> list[fx.Effect]:
         """Do what is due, take in the event, then say what is to be said."""

@@ -51,6 +51,16 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Results that wait for their master's receipt, by master."""
 
 
+class Spoken(msgspec.Struct, frozen=True):
+    """A master for which this node, as a bridge, speaks to leaves, for people."""
+
+    master: NodeId
+    stock: int
+    """Attempts that no leaf has been given yet."""
+    leaves: tuple[tuple[NodeId, int], ...]
+    """Workers that take part, and how many attempts each has that have not ended."""
+
+
 def peer_view(peer: Peer, workers: Mapping[NodeId, WorkerSnapshot], me: Worker) -> PeerView:
     """Return what is shown of another node.
 

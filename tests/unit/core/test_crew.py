@@ -7,12 +7,13 @@ from p2pq.core.crew import Crew
 from p2pq.core.events import LinkUp
 from p2pq.core.jobs import Job
 from p2pq.core.leases import Lease, Leases
+from p2pq.core.peers import Peer
 from p2pq.core.through import cluster_of
 from p2pq.model.ids import LeaseId, Mono, NodeId
 from p2pq.model.job import Profile, Resources
 from p2pq.wire import messages as msg
 from p2pq.wire import trust
-from tests.unit.core.clusterkit import BRIDGE, CAT, CLUSTER, DOG, OTHER, leaf
+from tests.unit.core.clusterkit import BRIDGE, CAT, CLUSTER, DOG, OTHER, cert_of, leaf
 from tests.unit.core.mesh import (
     ALICE,
     BOB,
@@ -227,3 +228,15 @@ def test_snapshots_say_who_is_behind_bridges_and_whether_it_has_to_wait() -> Non
         alice, bob = found.snapshots(holding(), lambda _: 1, later=later)
         assert (alice.far, alice.later) == (False, False)
         assert (bob.far, bob.later) == (True, later)
+
+
+def test_leaves_are_shown_with_the_way_to_them_but_not_those_that_are_linked() -> None:
+    found = crew(ALICE)
+    cluster = with_leaves(found, BRIDGE, CAT, DOG)
+    found.introduce(cluster, leaf(ALICE), IDENTITY, WALL, trust.nobody)
+    cert = cert_of(CAT)
+    shown = Peer(id=CAT.node, name="cat", owner=cert.owner, path=(BRIDGE.node,), state="up", caps=("work",))
+    dog = msgspec.structs.replace(shown, id=DOG.node, name="dog")
+    assert found.leaves() == [shown, dog]
+    found.part(cluster, CAT.node)
+    assert found.leaves() == [dog]

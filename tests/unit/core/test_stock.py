@@ -6,6 +6,7 @@ from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.records import ResultReleased
 from p2pq.core.stock import BUSY_MAX, GATHER_S, Stock
+from p2pq.core.views import Spoken
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import Mono, NodeId, Wall
 from p2pq.wire import messages as msg
@@ -264,3 +265,17 @@ def test_a_worker_as_it_is_believes_what_its_bridge_gives_it_and_the_receipt_for
         fx.Record(row=ResultReleased(lease=ONE.lease, master=ANN.node)),
         fx.Release(lease=ONE.lease, master=ANN.node),
     ]
+
+
+def test_people_are_shown_who_has_how_much_of_whom() -> None:
+    bench = Bench()
+    bench.do(master(BOB))
+    bench.ready(LEA)
+    assert bench.stock.spoken() == (Spoken(ANN.node, 0, ((LEA.node, 0),)),)
+    two = item(2, task=1)
+    bench.stocked(ONE, two)
+    assert bench.stock.spoken() == (Spoken(ANN.node, 0, ((LEA.node, 2),)),)
+    bench.leaf(LEA, msg.ResultReady(result=result(LEA, ONE)))
+    assert bench.stock.spoken() == (Spoken(ANN.node, 0, ((LEA.node, 1),)),), "what has ended does not run"
+    bench.leaf(LEA, msg.Leaving())
+    assert bench.stock.spoken() == ()

@@ -12,6 +12,7 @@ from p2pq.core.ledger import Ledger
 from p2pq.core.node import Node
 from p2pq.core.stock import GATHER_S
 from p2pq.core.through import Fell, Stood, Throughs, cluster_of
+from p2pq.core.views import Spoken
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import Mono, NodeId, Wall
@@ -310,6 +311,8 @@ def test_a_bridge_that_goes_down_hands_its_stock_back_before_it_says_goodbye():
     host.says(msg.Through(node=ANN.node, message=msg.Leaving()), LEA)
     host.says(msg.Through(node=cluster, message=granted(items[1:], nonce=asked.nonce, sent=True)), ANN)
     assert host.node.carries
+    assert [host.node.leaf_of(ANN.node, each.lease) for each in items] == [LEA.node, None]
+    assert host.node.spoken() == (Spoken(ANN.node, 1, ()),)
     told = said(host.do(ev.Drain(now=True)), ANN)
     assert [type(each.message) if isinstance(each, msg.Through) else type(each) for each in told][-2:] == [
         msg.Leaves,
@@ -334,3 +337,38 @@ def test_a_cluster_is_a_worker_of_a_master():
     assert host.says(msg.Through(node=cluster, message=msg.Leaves())) == [
         fx.Drop(peer=CAT.node, reason="leaves: it may not be a bridge")
     ]
+
+
+def shown(host: Host) -> dict[str, tuple[str, tuple[NodeId, ...], int]]:
+    return {peer.name: (peer.state, peer.path, peer.slots) for peer in host.node.peers(host.now)}
+
+
+def test_a_leaf_is_shown_the_masters_that_take_part_through_its_bridge(leaf: Host):
+    assert leaf.node.bridge_of(ANN.node) is None
+    leaf.says(master_is())
+    assert shown(leaf) == {"cat": ("up", (), 0), "ann": ("up", (CAT.node,), 0)}
+    assert leaf.node.bridge_of(ANN.node) == CAT.node
+    assert leaf.node.bridge_of(CAT.node) is None
+    leaf.do(ANN.link(address="192.0.2.1:9476"))
+    assert shown(leaf)["ann"] == ("up", (), 0)
+    assert leaf.node.bridge_of(ANN.node) is None
+    leaf.do(ev.LinkDown(peer=ANN.node))
+    assert shown(leaf)["ann"] == ("up", (CAT.node,), 0), "it is known how it was linked, too"
+    leaf.says(msg.Parted(node=ANN.node))
+    assert shown(leaf)["ann"][0] == "down"
+
+
+def test_a_master_is_shown_the_leaves_of_a_bridge_and_not_its_cluster():
+    host = Host()
+    host.do(bridge())
+    keycard = Keycard(mesh=MESH, node=LEA.node, boot=bytes(16), prekey=LEA.prekey, iat=WALL, exp=WALL + 1)
+    card = sign.sign(LEA.signer, keycard)
+    introduced = msg.Leaf(certs=chain(LEA, "work"), card=card, profile=OFFER.profile)
+    host.says(msg.Through(node=cluster_of(CAT.node), message=msg.Leaves(leaves=(introduced,))))
+    assert shown(host) == {"cat": ("up", (), 0), "lea": ("up", (CAT.node,), OFFER.profile.slots)}
+    assert host.node.bridge_of(LEA.node) == CAT.node
+    assert host.node.leaf_of(ANN.node, item(1).lease) is None
+    assert host.node.spoken() == (), "it is no bridge itself"
+    host.do(ev.LinkDown(peer=CAT.node))
+    assert host.node.bridge_of(LEA.node) is None
+    assert "lea" not in shown(host)
