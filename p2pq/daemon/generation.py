@@ -173,7 +173,13 @@ class Generation:
         for peer in restored.peers:
             self.scheduler.remember(peer.node, peer.name)
         self.transfers = Transfers(
-            self.blobs, self.links.http, self._say, tasks=group, clock=app.mono, bridging=app.bridging
+            self.blobs,
+            self.links.http,
+            self._say,
+            tasks=group,
+            clock=app.mono,
+            bridging=app.bridging,
+            bridge_of=self.node.bridge_of,
         )
         self.discovery: Discovery | None = None
         self.invitations = Invitations(

@@ -5,7 +5,8 @@ dialled asks for tickets (BlobWant, BlobTickets) and GETs; a fetcher that was di
 the other side PUTs. Bytes are ciphertext, and each blob is checked against its name on arrival.
 
 Where bridges carry the link, the nearest one is asked instead, and told who has the blobs: it gets them first, in the same
-way, unless its store has them. So a blob crosses it once, however many want it, and it keeps what it cannot read.
+way, unless its store has them. So a blob crosses it once, however many want it, and it keeps what it cannot read. It is the
+same with a bridge that speaks for the holder, to which there is no link at all (docs/adr/0201).
 
 What many want is had from neighbours (docs/adr/0211): the fetcher says to whom it is linked; the holder names, for a blob that
 one of those has asked for before, that one. It is asked, and whatever does not come from it is asked of the holder again.
@@ -46,11 +47,20 @@ class TransferError(LinkError):
     """Blobs could not be fetched from that peer; what arrived is kept, and another try asks only for the rest."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Whom to ask for blobs."""
+
+    ask: NodeId
+    source: bytes = b""
+    """Who has them, where that is another: then who is asked is a bridge."""
+
+
 @dataclass(slots=True)
 class _Flight:
     """One try to get blobs of a holder that nobody else is getting."""
 
-    peer: NodeId
+    way: _Way
     group: asyncio.TaskGroup
     near: tuple[NodeId, ...]
     batches: deque[dict[bytes, int]]
@@ -71,6 +81,7 @@ class Transfers:
         clock: Callable[[], float],
         entropy: Callable[[int], bytes] = os.urandom,
         bridging: bool = False,
+        bridge_of: Callable[[NodeId], NodeId | None] = lambda _: None,
     ) -> None:
         """Take the parts.
 
@@ -82,8 +93,10 @@ class Transfers:
             clock: monotonic seconds.
             entropy: ``n -> n`` random bytes.
             bridging: get blobs for peers from others.
+            bridge_of: returns who speaks for a node that is not linked; None if nobody does.
         """
         self._bridging = bridging
+        self._bridge_of = bridge_of
         self._store = store
         self._send = send
         self._tasks = tasks
@@ -158,8 +171,15 @@ class Transfers:
 
     # ------------------------------------------------------------------ fetching
 
-    async def fetch(self, peer: NodeId, blobs: Sequence[tuple[bytes, int]], *, shared: bool = False) -> None:
-        """Bring blobs here from a linked peer; return when all are in the store (not yet synced).
+    async def fetch(
+        self,
+        peer: NodeId,
+        blobs: Sequence[tuple[bytes, int]],
+        *,
+        shared: bool = False,
+        through: NodeId | None = None,
+    ) -> None:
+        """Bring blobs here from a peer; return when all are in the store (not yet synced).
 
         Blobs that another call is fetching are waited for, not fetched twice. Pin them before, or a full store may
         evict the first while the last arrive.
@@ -168,28 +188,39 @@ class Transfers:
             peer: who has them.
             blobs: names and sizes in bytes of ciphertext.
             shared: others fetch them as well, so neighbours may have them.
+            through: the linked bridge that spoke for the peer when this was decided, where it is not linked itself.
 
         Raises:
-            TransferError: some are still missing after len(PAUSES_S) rounds without progress, or there is no link.
+            TransferError: some are still missing after len(PAUSES_S) rounds without progress, or nothing leads there.
             StorageError: they cannot be stored.
         """
         wanted = dict(blobs)
         idle = 0
         while missing := {blob: size for blob, size in wanted.items() if not self._store.has(blob)}:
-            if idle == len(PAUSES_S) or peer not in self._links or max(missing.values()) > CHUNK:
+            way = self._way(peer, through)
+            if idle == len(PAUSES_S) or way is None or max(missing.values()) > CHUNK:
                 raise TransferError(f"{len(missing)} of {len(wanted)} blobs could not be fetched from {short(peer)}")
             own = {blob: size for blob, size in missing.items() if peer not in self._flights.get(blob, {})}
             if not own:
                 await asyncio.wait({self._flights[blob][peer] for blob in missing})
                 continue
-            await self._fly(peer, own, self._neighbours(peer) if shared else ())
+            await self._fly(peer, way, own, self._neighbours(peer) if shared else ())
             if any(self._store.has(blob) for blob in own):
                 idle = 0
                 continue
             await asyncio.sleep(PAUSES_S[idle])
             idle += 1
 
-    async def _fly(self, peer: NodeId, own: dict[bytes, int], near: tuple[NodeId, ...]) -> None:
+    def _way(self, peer: NodeId, through: NodeId | None) -> _Way | None:
+        """Return whom to ask for what a peer has; None where nothing leads there."""
+        link = self._links.get(peer)
+        bridge = link.bridge if link is not None else self._bridge_of(peer) or through
+        if bridge is None:
+            return None if link is None else _Way(peer)
+        nearest = self._links.get(bridge)
+        return None if nearest is None or nearest.bridge is not None else _Way(bridge, source=peer)
+
+    async def _fly(self, peer: NodeId, way: _Way, own: dict[bytes, int], near: tuple[NodeId, ...]) -> None:
         """Try once to get blobs that nobody else is getting."""
         loop = asyncio.get_running_loop()
         batches = deque(_batches(own, BATCH_BYTES))
@@ -205,7 +236,7 @@ class Transfers:
         failures: list[StorageError] = []
         try:
             async with asyncio.TaskGroup() as group:
-                flight = _Flight(peer, group, near, batches, failures, patience)
+                flight = _Flight(way, group, near, batches, failures, patience)
                 for _ in range(min(PARALLEL, len(batches))):
                     group.create_task(self._fetch_batches(flight))
         finally:
@@ -237,14 +268,11 @@ class Transfers:
         self, flight: _Flight, batch: dict[bytes, int], near: tuple[NodeId, ...]
     ) -> dict[NodeId, dict[bytes, int]]:
         """Get blobs from their holder, or the nearest bridge; return what it leaves to neighbours, by neighbour."""
-        holder, source, link = flight.peer, b"", self._links.get(flight.peer)
-        if link is not None and link.bridge is not None:
-            holder, source = link.bridge, flight.peer
-            link = self._links.get(holder)
-        if link is None or link.bridge is not None:
+        link = self._links.get(flight.way.ask)
+        if link is None:
             return {}
         async with link.slots:
-            hints = await self._ask(flight, holder, batch, Terms(source=source, near=near))
+            hints = await self._ask(flight, flight.way.ask, batch, Terms(source=flight.way.source, near=near))
         hinted: dict[NodeId, dict[bytes, int]] = {}
         for (blob, size), hint in zip(batch.items(), hints, strict=False):
             if 0 < hint <= len(near):
