@@ -240,6 +240,8 @@ class Generation:
             tasks=group,
             say=self._say,
             pending=self.links.pending,
+            bridge_of=self.node.bridge_of,
+            leaf_of=self.node.leaf_of,
         )
 
     async def start(self) -> None:

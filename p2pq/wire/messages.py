@@ -255,12 +255,17 @@ class BlobGone(LinkMessage, frozen=True, kw_only=True, tag="bg"):
 
 
 class LogWant(LinkMessage, frozen=True, kw_only=True, tag="lw"):
-    """Master to worker: send what that attempt prints from ``offset`` on, and go on until it ends or LogStop."""
+    """Master to worker: send what that attempt prints from ``offset`` on, and go on until it ends or LogStop.
+
+    Since minor 4 also to a bridge that speaks for its leaves: it asks the leaf that has the lease, and passes on the answers.
+    """
 
     req: Count
     lease: LeaseId
     stream: Literal["stdout", "stderr"]
     offset: Count = 0
+    master: Annotated[bytes, Meta(max_length=32)] = b""
+    """Since minor 4, from a bridge: the master (32 bytes) that takes part through it and granted the lease. Empty: the sender."""
 
 
 class LogData(LinkMessage, frozen=True, kw_only=True, tag="ld"):
