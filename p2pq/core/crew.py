@@ -206,25 +206,25 @@ class Crew:
         cluster = self._hands[self._spoken[worker]].cluster if worker in self._spoken else None
         return () if cluster is None else (cluster.bridge, *cluster.leaves[worker].path)
 
+    def leaf(self, node: NodeId) -> Peer | None:
+        """Return a leaf of a cluster that has no link of its own, as people are shown it; None for any other node."""
+        peer = self._spoken.get(node)
+        cluster = None if peer is None or node in self._hands else self._hands[peer].cluster
+        if cluster is None:
+            return None
+        leaf = cluster.leaves[node]
+        return Peer(
+            id=node,
+            name=leaf.cert.name,
+            owner=leaf.cert.owner,
+            path=(cluster.bridge, *leaf.path),
+            state="up",
+            caps=tuple(leaf.cert.caps),
+        )
+
     def leaves(self) -> list[Peer]:
-        """Return the leaves of all clusters that have no link of their own, as people are shown them."""
-        found = []
-        for node, peer in self._spoken.items():
-            cluster = self._hands[peer].cluster
-            if cluster is not None and node not in self._hands:
-                leaf = cluster.leaves[node]
-                path = (cluster.bridge, *leaf.path)
-                found.append(
-                    Peer(
-                        id=node,
-                        name=leaf.cert.name,
-                        owner=leaf.cert.owner,
-                        path=path,
-                        state="up",
-                        caps=tuple(leaf.cert.caps),
-                    )
-                )
-        return found
+        """Return all of these."""
+        return [leaf for node in self._spoken if (leaf := self.leaf(node)) is not None]
 
     def fullest(self, idle: Hand, leases: Leases) -> tuple[NodeId | None, int]:
         """Return who, besides ``idle``, holds the most leases beyond its slots and can be asked for them, and how many."""

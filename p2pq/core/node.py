@@ -374,6 +374,13 @@ class Node:
             return None
         return self._throughs.bridge(node) or next(iter(self._queue.crew.path(node)), None)
 
+    def name_of(self, node: NodeId) -> str:
+        """Return what a node is called that takes part through a bridge; nothing for others, which say so as they are linked."""
+        stood, leaf = self._throughs.get(node), self._queue.crew.leaf(node)
+        if stood is not None and not stood.cluster:
+            return stood.link.name
+        return "" if leaf is None else leaf.name
+
     def leaf_of(self, master: NodeId, lease: LeaseId) -> NodeId | None:
         """Return the leaf below this bridge that holds a lease of that master; None where none does."""
         return None if self._stock is None else self._stock.leaf_of(master, lease)

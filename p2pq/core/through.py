@@ -67,6 +67,10 @@ class Throughs:
         stood = self._standing.get(peer)
         return None if stood is None else stood.link.path[0]
 
+    def get(self, peer: NodeId) -> Stood | None:
+        """Return how a peer stands; None where it does not."""
+        return self._standing.get(peer)
+
     def peers(self) -> tuple[Stood, ...]:
         """Return who stands through a bridge."""
         return tuple(self._standing.values())

@@ -170,8 +170,9 @@ class Generation:
         )
         self._cleanup.push_async_callback(self.links.close)
         self.scheduler = Scheduler(self.node, me=keys.node, name=keys.cert.name, mono=app.mono)
-        for peer in restored.peers:
-            self.scheduler.remember(peer.node, peer.name)
+        names = self.store.workers_named() | {peer.node: peer.name for peer in restored.peers}
+        for node, name in names.items():
+            self.scheduler.remember(node, name)
         self.transfers = Transfers(
             self.blobs,
             self.links.http,

@@ -238,5 +238,6 @@ def test_leaves_are_shown_with_the_way_to_them_but_not_those_that_are_linked() -
     shown = Peer(id=CAT.node, name="cat", owner=cert.owner, path=(BRIDGE.node,), state="up", caps=("work",))
     dog = msgspec.structs.replace(shown, id=DOG.node, name="dog")
     assert found.leaves() == [shown, dog]
+    assert [found.leaf(each.node) for each in (CAT, ALICE, BOB)] == [shown, None, None]
     found.part(cluster, CAT.node)
     assert found.leaves() == [dog]

@@ -349,6 +349,7 @@ def test_a_leaf_is_shown_the_masters_that_take_part_through_its_bridge(leaf: Hos
     assert shown(leaf) == {"cat": ("up", (), 0), "ann": ("up", (CAT.node,), 0)}
     assert leaf.node.bridge_of(ANN.node) == CAT.node
     assert leaf.node.bridge_of(CAT.node) is None
+    assert [leaf.node.name_of(each.node) for each in (ANN, CAT)] == ["ann", ""]
     leaf.do(ANN.link(address="192.0.2.1:9476"))
     assert shown(leaf)["ann"] == ("up", (), 0)
     assert leaf.node.bridge_of(ANN.node) is None
@@ -367,6 +368,7 @@ def test_a_master_is_shown_the_leaves_of_a_bridge_and_not_its_cluster():
     host.says(msg.Through(node=cluster_of(CAT.node), message=msg.Leaves(leaves=(introduced,))))
     assert shown(host) == {"cat": ("up", (), 0), "lea": ("up", (CAT.node,), OFFER.profile.slots)}
     assert host.node.bridge_of(LEA.node) == CAT.node
+    assert [host.node.name_of(node) for node in (LEA.node, cluster_of(CAT.node))] == ["lea", ""]
     assert host.node.leaf_of(ANN.node, item(1).lease) is None
     assert host.node.spoken() == (), "it is no bridge itself"
     host.do(ev.LinkDown(peer=CAT.node))
