@@ -35,6 +35,8 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     profile: Profile | None
     """What it said that it offers; None where it is not linked or does not work."""
     boot: bytes
+    caps: tuple[str, ...] = ()
+    """What its certificate lets it do; empty where it is not up."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +86,7 @@ def peer_view(peer: Peer, workers: Mapping[NodeId, WorkerSnapshot], me: Worker) 
         has_work=peer.id is not None and me.has_work(peer.id),
         profile=None if worker is None else worker.profile,
         boot=peer.boot,
+        caps=peer.caps,
     )
 
 

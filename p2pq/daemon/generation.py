@@ -306,6 +306,7 @@ class Generation:
             stop=app.stop,
             keep_days=app.settings.store.keep_days,
             bridge=app.settings.bridge.enabled,
+            batch=app.settings.bridge.batch,
             isolation=app.isolation,
             duplicate=app.duplicate,
         )

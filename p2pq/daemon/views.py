@@ -7,12 +7,14 @@ from typing import Literal
 
 from p2pq.core.placement import TaskSnapshot
 from p2pq.core.through import whereabouts
+from p2pq.core.views import Spoken
 from p2pq.daemon.delivery import target
 from p2pq.daemon.history import AttemptRow, JobExtra, JobRow, TaskRow
 from p2pq.daemon.submission import Sweep
 from p2pq.model.ids import NodeId, to_text
 from p2pq.model.params import task_number, task_params
 from p2pq.wire.control import AttemptView, Counts, JobView, TaskView
+from p2pq.wire.parts import LeafView, SpokenView
 
 
 def rfc3339(wall_ms: int) -> str:
@@ -50,6 +52,12 @@ def job_view(row: JobRow, owner: str) -> JobView:
         kept=kept,
         lost=extra.lost,
     )
+
+
+def spoken_view(spoken: Spoken, name_of: Callable[[NodeId], str]) -> SpokenView:
+    """Return to whom a bridge speaks for its leaves, as ``status`` prints it."""
+    leaves = tuple(LeafView(node=name_of(leaf), attempts=count) for leaf, count in spoken.leaves)
+    return SpokenView(node=name_of(spoken.master), stock=spoken.stock, leaves=leaves)
 
 
 def attempt_view(row: AttemptRow, name_of: Callable[[NodeId], str]) -> AttemptView:

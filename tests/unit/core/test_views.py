@@ -42,6 +42,7 @@ def test_a_worker_is_shown_with_what_it_offers_and_what_is_free_of_it() -> None:
         has_work=False,
         profile=PROFILE,
         boot=b"b" * 16,
+        caps=("work",),
     )
     bench.work(ANN)
     assert peer_view(UP, {ANN.node: WORKS}, bench.worker).has_work
