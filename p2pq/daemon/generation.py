@@ -263,6 +263,9 @@ class Generation:
         if settings.bridge.enabled and not app.bridging:
             reason = "its certificate does not let it be a bridge; see `p2pq doctor`"
             self._telemetry.event(logging.WARNING, "bridge.not-allowed", reason=reason)
+        if settings.bridge.batch and not settings.bridge.enabled:
+            reason = "[bridge] batch is for bridges only: set enabled = true, too, or start the node with --bridge"
+            self._telemetry.event(logging.WARNING, "bridge.not-enabled", reason=reason)
         for address in settings.node.peers:
             self._post(ev.AddressSeen(addresses=(with_port(address),), source="config"))
         if app.hints:

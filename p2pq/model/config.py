@@ -76,7 +76,7 @@ class BridgeSettings(_Section, frozen=True, kw_only=True):
     enabled: bool = False
     """Be a bridge; takes the capability ``bridge`` (`p2pq invite --caps work,submit,bridge`), which founders have."""
     batch: bool = False
-    """Speak for the workers linked here to masters that they have no link to, with few messages, instead of carrying links."""
+    """As a bridge, speak for the workers linked here to masters that they have no link to, with few messages, instead."""
 
 
 class ScheduleSettings(_Section, frozen=True, kw_only=True):
@@ -132,8 +132,4 @@ def check(settings: Settings) -> None:
         raise ConfigError(
             f"schedule.lease_s ({schedule.lease_s:g}) must be at least three times "
             f"schedule.heartbeat_s ({schedule.heartbeat_s:g}), or one lost message ends a lease"
-        )
-    if settings.bridge.batch and not settings.bridge.enabled:
-        raise ConfigError(
-            "bridge.batch (true) needs a bridge: set bridge.enabled = true, or start the node with --bridge"
         )

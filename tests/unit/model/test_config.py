@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from p2pq.errors import ConfigError
-from p2pq.model.config import BridgeSettings, NodeSettings, ScheduleSettings, Settings, check
+from p2pq.model.config import NodeSettings, ScheduleSettings, Settings, check
 
 
 def load(**sections: object) -> Settings:
@@ -48,9 +48,3 @@ def test_a_lease_must_outlive_lost_heartbeats():
         ConfigError, match=r"schedule\.lease_s \(29\) must be at least three times schedule\.heartbeat_s"
     ):
         check(Settings(schedule=ScheduleSettings(lease_s=29.0, heartbeat_s=10.0)))
-
-
-def test_only_a_bridge_can_batch():
-    check(Settings(bridge=BridgeSettings(enabled=True, batch=True)))
-    with pytest.raises(ConfigError, match=r"^bridge\.batch \(true\) needs a bridge: set bridge\.enabled = true"):
-        check(Settings(bridge=BridgeSettings(batch=True)))
