@@ -10,7 +10,6 @@ from p2pq.core.clusters import Cluster
 from p2pq.core.identity import Identity
 from p2pq.core.jobs import Job
 from p2pq.core.leases import Leases
-from p2pq.core.peers import Peer
 from p2pq.core.placement import WorkerSnapshot, barrier
 from p2pq.core.through import cluster_of
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
@@ -206,23 +205,27 @@ class Crew:
         cluster = self._hands[self._spoken[worker]].cluster if worker in self._spoken else None
         return () if cluster is None else (cluster.bridge, *cluster.leaves[worker].path)
 
-    def leaf(self, node: NodeId) -> Peer | None:
-        """Return a leaf of a cluster that has no link of its own, as people are shown it; None for any other node."""
+    def leaf(self, node: NodeId) -> ev.LinkUp | None:
+        """Return a leaf of a cluster that has no link of its own, as if this link were up; None for any other node."""
         peer = self._spoken.get(node)
-        cluster = None if peer is None or node in self._hands else self._hands[peer].cluster
-        if cluster is None:
+        hand = None if peer is None or node in self._hands else self._hands[peer]
+        if hand is None or hand.cluster is None:
             return None
-        leaf = cluster.leaves[node]
-        return Peer(
-            id=node,
+        leaf = hand.cluster.leaves[node]
+        return ev.LinkUp(
+            peer=node,
             name=leaf.cert.name,
             owner=leaf.cert.owner,
-            path=(cluster.bridge, *leaf.path),
-            state="up",
-            caps=tuple(leaf.cert.caps),
+            caps=leaf.cert.caps,
+            boot=b"",
+            minor=hand.link.minor,
+            prekey=leaf.prekey,
+            address="",
+            path=(hand.cluster.bridge, *leaf.path),
+            certs=leaf.certs,
         )
 
-    def leaves(self) -> list[Peer]:
+    def leaves(self) -> list[ev.LinkUp]:
         """Return all of these."""
         return [leaf for node in self._spoken if (leaf := self.leaf(node)) is not None]
 

@@ -362,8 +362,8 @@ class Node:
         """Return every other node known: the linked ones, those that take part through bridges, then the rest."""
         workers = {worker.node: worker for worker in self._queue.workers()}
         known = self._membership.peers()
-        far = {leaf.id: leaf for leaf in self._queue.crew.leaves()}
-        far |= {stood.link.peer: up(stood.link) for stood in self._throughs.peers() if not stood.cluster}
+        masters = [stood.link for stood in self._throughs.peers() if not stood.cluster]
+        far = {link.peer: up(link) for link in (*self._queue.crew.leaves(), *masters)}
         linked = [peer for peer in known if peer.state == "up"]
         rest = [peer for peer in known if peer.state != "up" and peer.id not in far]
         return tuple(peer_view(peer, workers, self._worker) for peer in (*linked, *far.values(), *rest))

@@ -7,7 +7,6 @@ from p2pq.core.crew import Crew
 from p2pq.core.events import LinkUp
 from p2pq.core.jobs import Job
 from p2pq.core.leases import Lease, Leases
-from p2pq.core.peers import Peer
 from p2pq.core.through import cluster_of
 from p2pq.model.ids import LeaseId, Mono, NodeId
 from p2pq.model.job import Profile, Resources
@@ -230,14 +229,17 @@ def test_snapshots_say_who_is_behind_bridges_and_whether_it_has_to_wait() -> Non
         assert (bob.far, bob.later) == (True, later)
 
 
-def test_leaves_are_shown_with_the_way_to_them_but_not_those_that_are_linked() -> None:
+def test_leaves_are_known_with_the_way_to_them_but_not_those_that_are_linked() -> None:
     found = crew(ALICE)
     cluster = with_leaves(found, BRIDGE, CAT, DOG)
     found.introduce(cluster, leaf(ALICE), IDENTITY, WALL, trust.nobody)
-    cert = cert_of(CAT)
-    shown = Peer(id=CAT.node, name="cat", owner=cert.owner, path=(BRIDGE.node,), state="up", caps=("work",))
-    dog = msgspec.structs.replace(shown, id=DOG.node, name="dog")
-    assert found.leaves() == [shown, dog]
-    assert [found.leaf(each.node) for each in (CAT, ALICE, BOB)] == [shown, None, None]
+    known = [CAT.node, DOG.node]
+    assert [each.peer for each in found.leaves()] == known
+    assert [found.leaf(each.node) for each in (CAT, DOG)] == found.leaves()
+    cat = found.leaf(CAT.node)
+    assert cat is not None
+    assert (cat.name, cat.owner, cat.caps, cat.path) == ("cat", cert_of(CAT).owner, ("work",), (BRIDGE.node,))
+    assert (cat.prekey, cat.certs) == (CAT.prekey, leaf(CAT).certs)
+    assert [found.leaf(each.node) for each in (ALICE, BOB)] == [None, None]
     found.part(cluster, CAT.node)
-    assert found.leaves() == [dog]
+    assert found.leaf(CAT.node) is None

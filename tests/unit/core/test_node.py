@@ -265,6 +265,7 @@ def test_work_is_granted_to_a_worker(bench: Bench):
             has_work=False,
             profile=PROFILE,
             boot=bytes(16),
+            caps=("submit", "work"),
         ),
     )
     assert bench.says(msg.Leaving()) == []
