@@ -46,6 +46,8 @@ class Fell(msgspec.Struct, frozen=True):
     peer: NodeId
     bridge: NodeId
     cluster: bool
+    known: bool = False
+    """The bridge knows: it said so itself."""
 
 
 class Throughs:
@@ -59,6 +61,8 @@ class Throughs:
         self._clusters: dict[NodeId, LinkUp] = {}
         """By bridge."""
         self._standing: dict[NodeId, Stood] = {}
+        self._parted: dict[tuple[NodeId, NodeId], None] = {}
+        """Bridges, and whom they themselves have parted since ``settle``."""
         self.changed = False
         """Whether ``settle`` may have something to say."""
 
@@ -128,8 +132,13 @@ class Throughs:
             ),
         )
 
+    def parted(self, bridge: NodeId, peer: NodeId) -> None:
+        """Take in that a peer takes part through that bridge no more, by the bridge's word."""
+        self.part(bridge, peer)
+        self._parted[bridge, peer] = None
+
     def part(self, bridge: NodeId, peer: NodeId) -> None:
-        """Take in that a peer takes part through that bridge no more, by the bridge's word or because it broke its own."""
+        """Take part with a peer through that bridge no more, as it broke its word, or the bridge did."""
         self.changed = True
         self._shown.get(bridge, {}).pop(peer, None)
         if peer == cluster_of(bridge):
@@ -153,7 +162,8 @@ class Throughs:
             offers = self._clusters.get(bridge) if stood.cluster else self._shown.get(bridge, {}).get(peer)
             if offers != stood.link or linked(peer) or banned(peer, stood.link.owner):
                 del self._standing[peer]
-                changes.append(Fell(peer, bridge, stood.cluster))
+                changes.append(Fell(peer, bridge, stood.cluster, (bridge, peer) in self._parted))
+        self._parted.clear()
         found = [Stood(link, cluster=True) for link in self._clusters.values()]
         found += [Stood(link, cluster=False) for shown in self._shown.values() for link in shown.values()]
         for stood in found:
@@ -165,6 +175,7 @@ class Throughs:
 
     def check(self) -> None:
         """Assert that who stands was shown by that bridge."""
+        assert self.changed or not self._parted, "what bridges have parted is remembered for nothing"
         for peer, stood in self._standing.items():
             bridge = stood.link.path[0]
             offers = self._clusters.get(bridge) if stood.cluster else self._shown.get(bridge, {}).get(peer)
