@@ -61,6 +61,11 @@ class Granting:
         self._overflow = Overflow(identity.node, self._book, crew)
         self._out = self._book.out
 
+    @property
+    def crew(self) -> Crew:
+        """Who may work for this node; for readers."""
+        return self._crew
+
     def _request(self, worker: Hand, request: msg.Request, now: Mono) -> None:
         peer = worker.link.peer
         if not worker.works:

@@ -4,7 +4,6 @@ A node treats itself as one more linked peer: what its master says to its own wo
 same turn, in order, and never leaves.
 """
 
-from collections import deque
 from collections.abc import Callable
 from random import Random
 from typing import Final, assert_never
@@ -25,6 +24,7 @@ from p2pq.core.records import BanKept, OwnerBanKept, Restored
 from p2pq.core.slots import Guest
 from p2pq.core.stock import Stock
 from p2pq.core.through import Fell, Throughs, cluster_of
+from p2pq.core.turn import Turn
 from p2pq.core.views import PeerView, Policy, Spoken, peer_view, policy_of
 from p2pq.core.worker import Worker
 from p2pq.errors import Reject
@@ -124,7 +124,7 @@ class Node:
 
         ``Woke`` alone comes before what is due: it is the clock's own event, and moves deadlines.
         """
-        turn = _Turn(self._me, self._throughs)
+        turn = Turn(self._me, self._throughs)
         if self._fresh:
             self._fresh = False
             turn.take(self._queue.handle(self._self_link, now))
@@ -149,12 +149,12 @@ class Node:
         machines = (self._membership, self._queue, self._worker)
         return machines if self._stock is None else (*machines, self._stock)
 
-    def _fire(self, turn: "_Turn", now: Mono) -> None:
+    def _fire(self, turn: Turn, now: Mono) -> None:
         for machine in self._machines:
             if (at := machine.deadline) is not None and at <= now:
                 turn.take(machine.handle(ev.Tick(), now))
 
-    def _route(self, turn: "_Turn", event: ev.Event, now: Mono) -> None:  # noqa: C901, PLR0912  one arm per event
+    def _route(self, turn: Turn, event: ev.Event, now: Mono) -> None:  # noqa: C901, PLR0912  one arm per event
         match event:
             case ev.Tick():
                 turn.take(self._queue.handle(event, now))
@@ -198,7 +198,7 @@ class Node:
             case _:
                 assert_never(event)
 
-    def _link_up(self, turn: "_Turn", event: ev.LinkUp, now: Mono) -> None:
+    def _link_up(self, turn: Turn, event: ev.LinkUp, now: Mono) -> None:
         effects = self._membership.handle(event, now)
         if self._membership.link(event.peer) is not event:
             turn.take(effects)
@@ -215,7 +215,7 @@ class Node:
             turn.take([Send(peer=event.peer, message=self._keycard(now))])
         self._stocked(turn, event, now)
 
-    def _link_down(self, turn: "_Turn", event: ev.LinkDown, now: Mono) -> None:
+    def _link_down(self, turn: Turn, event: ev.LinkDown, now: Mono) -> None:
         if self._membership.linked(event.peer):
             turn.take(self._membership.handle(event, now))
             turn.take(self._queue.handle(event, now))
@@ -228,7 +228,7 @@ class Node:
         self._throughs.leave(bridge)
         self._carded.pop(bridge, None)
 
-    def _deliver(self, turn: "_Turn", peer: NodeId, message: msg.CoreMessage, now: Mono) -> None:
+    def _deliver(self, turn: Turn, peer: NodeId, message: msg.CoreMessage, now: Mono) -> None:
         event = ev.Received(peer=peer, message=message)
         match message:
             case (
@@ -272,12 +272,12 @@ class Node:
 
     # -- through bridges ----------------------------------------------------------------------------------------------
 
-    def _stocked(self, turn: "_Turn", event: ev.Event, now: Mono) -> None:
+    def _stocked(self, turn: Turn, event: ev.Event, now: Mono) -> None:
         """Let the bridge that this node is, if it is one that batches, know as well."""
         if self._stock is not None:
             turn.take(self._stock.handle(event, now))
 
-    def _shown(self, turn: "_Turn", peer: NodeId, message: msg.MasterIs | msg.Parted, now: Mono) -> None:
+    def _shown(self, turn: Turn, peer: NodeId, message: msg.MasterIs | msg.Parted, now: Mono) -> None:
         bridge = self._membership.link(peer)
         assert bridge is not None, "only linked nodes are heard, and nobody shows itself a master"
         if isinstance(message, msg.Parted):
@@ -288,7 +288,7 @@ class Node:
             except Reject as reject:
                 turn.take([Drop(peer=peer, reason=f"master: {reject.reason}")])
 
-    def _through(self, turn: "_Turn", peer: NodeId, message: msg.Through, now: Mono) -> None:
+    def _through(self, turn: Turn, peer: NodeId, message: msg.Through, now: Mono) -> None:
         """Deliver what a bridge passes on, or, as a bridge, answer or pass it on."""
         node = NodeId(message.node)
         bridge = self._membership.link(peer)
@@ -307,7 +307,7 @@ class Node:
         else:
             turn.take([Drop(peer=peer, reason="through: nobody here is known by that")])
 
-    def _throughs_changed(self, turn: "_Turn", now: Mono) -> None:
+    def _throughs_changed(self, turn: Turn, now: Mono) -> None:
         """Let the machines know who takes part through a bridge from now on, and who no more."""
         for change in self._throughs.settle(self._membership.linked, self._membership.banned):
             machine: Queue | Worker = self._queue if change.cluster else self._worker
@@ -323,7 +323,7 @@ class Node:
                 turn.take([Send(peer=bridge, message=self._keycard(now))])
             turn.take(machine.handle(change.link, now))
 
-    def _judge(self, turn: "_Turn", event: ev.BanAsked | ev.OwnerBanAsked | ev.Received, now: Mono) -> None:
+    def _judge(self, turn: Turn, event: ev.BanAsked | ev.OwnerBanAsked | ev.Received, now: Mono) -> None:
         """Take in bans; whoever is out by them has nothing running here any more, and we nothing there."""
         effects = self._membership.handle(event, now)
         turn.take(effects)
@@ -347,7 +347,7 @@ class Node:
             self._stocked(turn, ev.LinkDown(peer=peer, reason=trust.BANNED), now)
         self._throughs.changed = True
 
-    def _turn_prekey(self, turn: "_Turn", now: Mono) -> None:
+    def _turn_prekey(self, turn: Turn, now: Mono) -> None:
         """Draw a new prekey if it is time, and let everybody seal to it; who is too old to be told links anew."""
         if not self.prekeys.turn(now, self._entropy):
             return
@@ -472,33 +472,3 @@ class Node:
         self._throughs.check()
         for machine in self._machines:
             machine.check()
-
-
-class _Turn:
-    """The effects of one turn; what the node says to itself is set aside, what is for a peer behind a bridge goes there."""
-
-    __slots__ = ("_me", "_throughs", "out", "said")
-
-    def __init__(self, me: NodeId, throughs: Throughs) -> None:
-        self._me = me
-        self._throughs = throughs
-        self.out: list[Effect] = []
-        self.said: deque[msg.CoreMessage] = deque()
-
-    def take(self, effects: list[Effect]) -> None:
-        for effect in effects:
-            if isinstance(effect, Send) and effect.peer == self._me:
-                self.said.append(effect.message)
-            elif isinstance(effect, Send | Drop) and (bridge := self._throughs.bridge(effect.peer)) is not None:
-                self.out.append(self._over(bridge, effect))
-            else:
-                self.out.append(effect)
-
-    def _over(self, bridge: NodeId, effect: Send | Drop) -> Effect:
-        if isinstance(effect, Drop):
-            if effect.close:
-                # Whoever is to blame, this way is no good: another bridge, or a link, may be.
-                self._throughs.part(bridge, effect.peer)
-            return Drop(peer=bridge, reason=f"through: {effect.reason}")
-        assert isinstance(effect.message, msg.Passed), "what only linked peers say"
-        return Send(peer=bridge, message=msg.Through(node=effect.peer, message=effect.message))

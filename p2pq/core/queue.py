@@ -13,7 +13,7 @@ from p2pq.core import events as ev
 from p2pq.core import records
 from p2pq.core.clusters import Cluster
 from p2pq.core.collecting import Came
-from p2pq.core.crew import Crew, Hand
+from p2pq.core.crew import Hand
 from p2pq.core.granting import MANIFESTS_MAX, Granting
 from p2pq.core.identity import Identity
 from p2pq.core.jobs import Job
@@ -440,11 +440,6 @@ class Queue(Granting):
             self._receipts_at = Mono(now + RECEIPTS_S)
 
     # -- for readers ----------------------------------------------------------------------------------------------------
-
-    @property
-    def crew(self) -> Crew:
-        """Who may work for this node; read only."""
-        return self._crew
 
     def jobs(self) -> list[JobSnapshot]:
         """Return the jobs that have not ended, in the order in which they came."""
