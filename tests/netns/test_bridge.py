@@ -26,6 +26,10 @@ time.sleep(float(sys.argv[1]))
 open(os.environ["P2PQ_RESULTS"] + "/value.txt", "w").write(os.environ["P2PQ_TASK"] + " SECRET")
 print("ended SECRET", flush=True)
 """.replace("SECRET", SECRET)
+MUCH = 5_000_000
+LEAVES_MUCH = f"""
+open(os.environ["P2PQ_RESULTS"] + "/much.bin", "wb").write(os.urandom({MUCH}))
+"""
 FAR = "far=yes"
 CUT_S = 8.0
 """Shorter than it takes to give up a silent link, and than twice the length of a task, when it would be tried elsewhere."""
@@ -112,8 +116,8 @@ def test_logs_follow_live_and_cancel_reaches_the_far_side(clusters: list[Host], 
     with following(anna, job) as line:
         assert line(10) == "begun\n"
         assert processes(job)
-    anna.ok("cancel", job)
     asked = time.monotonic()
+    assert anna.ask(control.CancelJob(job=job), control.JobView)
     lab.until(lambda: not processes(job), "nothing of it runs", 10)
     print(f"cancelled on the far side after {time.monotonic() - asked:.2f} s")
     assert time.monotonic() - asked < 2
@@ -149,15 +153,18 @@ def processes(job: str) -> list[str]:
 
 def test_what_many_far_tasks_need_crosses_the_bridge_once(lan: Lan, clusters: list[Host], tmp_path: Path) -> None:
     gate, anna, *_ = clusters
-    folder = lab.make_folder(tmp_path / "job", SLEEPS)
+    folder = lab.make_folder(tmp_path / "job", SLEEPS + LEAVES_MUCH)
     size = 100 << 20
     (folder / "input.bin").write_bytes(os.urandom(size))
-    into, out = lan.crossed(anna, 0), lan.crossed(gate, 1)
+    into, out, back = lan.crossed(anna, 0), lan.crossed(gate, 1), lan.crossed(gate, 0)
     job = anna.detach("--need", FAR, "--array", "0-11", str(folder), "0.5")
     anna.ok("wait", job, timeout=WAIT_S)
-    into, out = lan.crossed(anna, 0) - into, lan.crossed(gate, 1) - out
-    print(f"{size} bytes of input, {into} from the owner, {out} from the bridge to {len(THERE)} far hosts")
+    into, out, back = lan.crossed(anna, 0) - into, lan.crossed(gate, 1) - out, lan.crossed(gate, 0) - back
+    print(f"{size} bytes of input, {into} from the owner, {out} from the bridge to {len(THERE)} far hosts, {back} back")
     assert values(folder, 12) == wanted(12)
+    left = sum((folder / f"results/{task}/much.bin").stat().st_size for task in range(12))
+    assert left == 12 * MUCH
+    assert left < back < 1.3 * left, "results cross it once, too"
     assert into < 1.1 * size
     assert out < 1.3 * size, "the far hosts had it from each other"
 
@@ -188,6 +195,7 @@ def test_a_bridge_in_trouble_loses_nothing(how: str, lan: Lan, clusters: list[Ho
     linked(clusters)
 
 
+@pytest.mark.parametrize("batches", [True], indirect=True, ids=["batches"])
 def test_a_long_job_survives_all_that_can_happen_to_a_bridge(lan: Lan, clusters: list[Host], tmp_path: Path) -> None:
     """In mid-job it is killed, cut off above, cut off below and killed again: each task ends once, and most run once."""
     gate, anna, *_ = clusters
