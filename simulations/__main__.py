@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
-from simulations import bounds, fairness, overflow, replay, swarm, weight
+from simulations import bounds, fairness, hierarchy, overflow, replay, swarm, weight
 from simulations.planted import planted
 from simulations.play import Report, play
 from simulations.scenarios import SCENARIOS, Scenario
@@ -15,6 +15,7 @@ def main(argv: Sequence[str]) -> int:
     """Return the exit code: 1 where a promise was broken."""
     commands: dict[str, Callable[[Sequence[str]], int]] = {
         "fairness": fairness.main,
+        "hierarchy": hierarchy.main,
         "overflow": overflow.main,
         "replay": replay.main,
         "swarm": swarm.main,

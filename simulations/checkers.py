@@ -9,8 +9,10 @@ import msgspec
 from p2pq.core import records
 from p2pq.core.docket import GIVEN_UP
 from p2pq.core.effects import Start
+from p2pq.core.through import cluster_of
 from p2pq.model.ids import JobId, LeaseId, NodeId
 from p2pq.model.job import FAULTS_MAX, Outcome
+from p2pq.wire import messages as msg
 
 OVER: Final = ("done", "failed", "cancelled")
 STARTS_MAX: Final = 3.0
@@ -77,6 +79,8 @@ class Checkers:
         self._handed_back: set[Key] = set()
         """Leases that their workers gave up by a message."""
         self._liars: set[NodeId] = set()
+        self._clusters: set[NodeId] = set()
+        """Workers that stand for all those below a bridge: whoever of them starts an attempt first holds it."""
         self._settling: list[_Task] = []
         """Tasks that the transaction at hand has settled."""
         self.starts_at: Counter[NodeId] = Counter()
@@ -106,6 +110,13 @@ class Checkers:
     def distrust(self, liar: NodeId) -> None:
         """What that host says of its own leases cannot be judged; what it says of others' must not count."""
         self._liars.add(liar)
+
+    def speaks(self, cluster: NodeId) -> None:
+        """A bridge speaks for the workers below under that id."""
+        self._clusters.add(cluster)
+
+    def _may_hold(self, granted: records.LeaseGranted, host: NodeId) -> bool:
+        return granted.worker == host or granted.worker in self._clusters
 
     # -- rows -----------------------------------------------------------------------------------------------------------
 
@@ -174,7 +185,8 @@ class Checkers:
         if task.leases:
             job.again += 1
             self.again += 1
-            insist(row.worker not in task.leases.values(), "a worker holds two leases of one task")
+            known = row.worker in self._clusters
+            insist(known or row.worker not in task.leases.values(), "a worker holds two leases of one task")
         insist(task.state not in OVER, "a task that is over was granted")
         insist(row.attempt > before, "attempts are not counted up")
         self._granted[key] = row
@@ -207,7 +219,9 @@ class Checkers:
     def _lease_ended(self, host: NodeId, row: records.LeaseEnded) -> Undo:
         granted = self._lease_over(host, row.lease, row.job, row.task)
         said = granted.worker == host or granted.worker in self._liars or (host, row.lease) in self._handed_back
-        insist(said or row.fault in _BY_MASTER, "a lease was handed back, but not by its worker")
+        # What waited at a bridge that has forgotten it, or was given to a leaf that is out, waits again by its master's doing.
+        unplaced = granted.worker in self._clusters and row.fault == "recalled" and row.leaf is None
+        insist(said or unplaced or row.fault in _BY_MASTER, "a lease was handed back, but not by its worker")
         task = self._job(host, row.job).tasks[row.task]
         task.excused += not row.counted
 
@@ -220,7 +234,7 @@ class Checkers:
     def _attempt_ended(self, host: NodeId, row: records.AttemptEnded) -> None:
         granted = self._lease_over(host, row.lease, row.job, row.task)
         result = row.result
-        insist(row.worker == granted.worker, "a result of a worker that did not hold the lease")
+        insist(self._may_hold(granted, row.worker), "a result of a worker that did not hold the lease")
         insist(
             (result.lease, result.job, result.task, result.attempt)
             == (row.lease, row.job, row.task, granted.attempt),
@@ -303,7 +317,7 @@ class Checkers:
         granted = self._granted.get(key)
         insist(granted is not None, "an attempt runs whose lease is not durable")
         assert granted is not None
-        insist(granted.worker == host, "an attempt runs on a host that does not hold its lease")
+        insist(self._may_hold(granted, host), "an attempt runs on a host that does not hold its lease")
         insist((granted.job, granted.task) == (start.job, start.task), "another task runs than was granted")
         insist(key not in self._started, "an attempt was started twice")
         self._started[key] = host
@@ -317,11 +331,23 @@ class Checkers:
         self.starts_at[host] += 1
         insist(task.starts <= FAULTS_MAX + job.retries + 2 + task.excused, "a task runs again and again")
 
+    def said(self, host: NodeId, peer: NodeId, message: msg.CoreMessage) -> None:
+        """A host says something; over a bridge a worker gives up leases to the master, and a bridge for its cluster."""
+        match message:
+            case msg.Return(items=items):
+                self.handed_back(host, peer, [item.lease for item in items])
+            case msg.Through(node=node, message=msg.Return(items=items)):
+                self.handed_back(host, NodeId(node), [item.lease for item in items])
+            case msg.Through(message=msg.Report(returns=items)):
+                self.handed_back(cluster_of(host), peer, [item.lease for item in items])
+            case _:
+                pass
+
     def handed_back(self, host: NodeId, master: NodeId, leases: Sequence[LeaseId]) -> None:
         """A worker says that it gives up leases of that master."""
         for lease in leases:
             granted = self._granted.get((master, lease))
-            if granted is not None and granted.worker == host:
+            if granted is not None and self._may_hold(granted, host):
                 self._handed_back.add((master, lease))
 
     def exited(self, host: NodeId, master: NodeId, lease: LeaseId, outcome: Outcome) -> None:

@@ -20,7 +20,8 @@ from p2pq.wire.objects import BlobRef, Manifest
 from simulations.checkers import Checkers
 from simulations.clock import Clock
 from simulations.disk import Disk
-from simulations.network import Network
+from simulations.network import End, Network
+from simulations.office import Office
 from simulations.plans import Misfortune, Plan, address_of
 from simulations.work import JobPlan, outcome_of
 from simulations.world import World
@@ -67,7 +68,7 @@ class Host:
         network: Network,
         checkers: Checkers,
         misfortune: Misfortune,
-        root: prims.SigningKey,
+        office: Office,
         plan: Plan,
         settings: ScheduleSettings,
         jobs: dict[JobId, JobPlan],
@@ -85,7 +86,8 @@ class Host:
         self._turns = 0
         self._rng: Random = world.rng(f"host {plan.index}")
         self._key = prims.SigningKey(self._rng.randbytes(32))
-        self._root = root
+        self._root = office.root
+        self._certs = office.chain(self._key.public, plan)
         self.index = plan.index
         self.name = plan.name
         self.owner = plan.owner
@@ -148,6 +150,7 @@ class Host:
             wall=self._wall(),
             links_max=self._plan.links_max,
             bridging=self._plan.bridging,
+            batching=self._plan.batching,
         )
         self._tell_wall(self.life)
         self._hint(self.life)
@@ -303,6 +306,7 @@ class Host:
             address=address,
             dialled=dialled,
             path=path,
+            certs=self._certs,
         )
 
     def _wall(self) -> Wall:
@@ -389,8 +393,7 @@ class Host:
                 assert isinstance(effect, fx.Forget), "the disk lets no record through"
 
     def _say(self, peer: NodeId, message: msg.CoreMessage) -> None:
-        if isinstance(message, msg.Return):
-            self._checkers.handed_back(self.node_id, peer, [item.lease for item in message.items])
+        self._checkers.said(self.node_id, peer, message)
         self._network.send(self, peer, message)
 
     def _start(self, start: fx.Start) -> None:
@@ -459,7 +462,7 @@ class Host:
         if life != self.life:
             return
         worker = self._network.host(collect.peer)
-        if collect.peer != self.node_id and not self._network.linked(self.index, worker.index):
+        if collect.peer != self.node_id and not self._reaches(worker, collect.through):
             self.post(ev.CollectFailed(lease=collect.lease, reason="not linked"))
         elif worker.held and worker is not self:
             self.post(ev.CollectFailed(lease=collect.lease, reason="no answer"))
@@ -470,6 +473,12 @@ class Host:
             self.post(ev.CollectFailed(lease=collect.lease, reason="gone"))
         else:
             self.post(ev.Collected(lease=collect.lease))
+
+    def _reaches(self, worker: End, through: NodeId | None) -> bool:
+        if through is None:
+            return self._network.linked(self.index, worker.index)
+        bridge = self._network.host(through)
+        return self._network.linked(self.index, bridge.index) and self._network.linked(bridge.index, worker.index)
 
     def _deliver(self, life: int, deliver: fx.Deliver) -> None:
         if life != self.life:
@@ -482,5 +491,5 @@ class Host:
 
     @property
     def idle(self) -> bool:
-        """Whether it holds nothing: no lease, no result, no attempt."""
-        return not self._running and not self.node.busy and not self.node.policy().kept
+        """Whether it holds nothing: no lease, no result, no attempt, be it as a bridge."""
+        return not (self._running or self.node.busy or self.node.carries or self.node.policy().kept)

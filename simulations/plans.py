@@ -31,6 +31,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Every attempt fails here after so long."""
     bridging: bool = False
     """It carries links between those that cannot reach each other."""
+    batching: bool = False
+    """As a bridge it speaks for the workers below instead."""
 
 
 class Misfortune(msgspec.Struct):

@@ -18,14 +18,13 @@ class ByTask(Queue):
     """A master that takes a result for whatever attempt of that task is live now."""
 
     def _result_ready(self, worker: Hand, ready: msg.ResultReady, now: Mono) -> None:
-        del now
         peer = worker.link.peer
         for item in sign.open_signed(ready.result, Result, peer).items:
             job = self._book.jobs.get(JobId(item.job))
             task = None if job is None else job.tasks.get(item.task)
             lease = None if task is None or not task.leases else self._book.leases.get(task.leases[0])
             if lease is None:
-                self._receipt(peer, [item.lease], "late")
+                self._receipt(peer, [item.lease], "late", now)
             elif lease.collecting is None:
                 self._book.leases.collect(lease, item)
                 self._out.append(fx.Collect(lease=lease.id, peer=peer, blobs=(*item.body, *item.blobs)))

@@ -6,15 +6,17 @@ from time import perf_counter
 
 import msgspec
 
+from p2pq.core.through import cluster_of
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId
 from p2pq.model.job import Profile
-from p2pq.wire import prims, trust
+from p2pq.wire import trust
 from simulations.checkers import Checkers, insist
 from simulations.host import WALL_S, Host
 from simulations.liar import Liar, habits_of
 from simulations.nemesis import Nemesis
 from simulations.network import Network
+from simulations.office import Office
 from simulations.plans import Misfortune, Plan
 from simulations.scenarios import Scenario
 from simulations.sizes import size_of
@@ -35,10 +37,19 @@ PEER_BYTES_MAX = 3_000
 LEASE_BYTES_MAX = 100
 """What a node may hold in memory when all is over, for each other node, and for each lease that was ever granted: those that
 brought no result stay holes between the settled ones."""
+SPOKEN_BYTES_MAX = 5_000
+"""Where bridges batch, for each bridge and other node: as a master that is shown, and as a leaf with its certificates."""
+MASTER_BYTES_MAX = 5_000
+LEAF_BYTES_MAX = 1_000
+JOB_BYTES_MAX = 5_000
+"""... and at such a bridge for each master, for each leaf of each master, and for each job (its manifest and its keys)."""
 GRANT_MESSAGES_MAX = 6
 LINK_MESSAGES_MAX = 8
 """Messages per attempt granted, besides one to each node that it may be offered to, and per end of a link that came up,
 besides one a minute."""
+SHOWN_MESSAGES_MAX = 6
+"""... and where bridges batch, for each link that came up at one, and each other node: each master behind it is shown to each
+worker and parted again, who says what it holds and offers, and becomes a leaf of that master's."""
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -121,9 +132,10 @@ class Play:
         self.masters = min(scenario.masters, self.nodes - 1)
         self.network = Network(self.world, self._may_link)
         root = trust.make_root(rng.randbytes)
+        self.office = Office(root, rng.randbytes, self.world.wall())
         plans = [self._plan(index, rng) for index in range(self.nodes)]
         faults = scenario.faults(rng)
-        self.hosts = [self._host(plan, root, faults.liars) for plan in plans]
+        self.hosts = [self._host(plan, faults.liars) for plan in plans]
         self.slots = sum(plan.profile.slots for plan in plans if "work" in plan.caps)
         self.network.connect(self.hosts)
         self.nemesis = Nemesis(self.world, self.network, self.misfortune, self.hosts, faults)
@@ -133,13 +145,15 @@ class Play:
         """Return what looks at it."""
         return Checkers()
 
-    def _host(self, plan: Plan, root: prims.SigningKey, liars: float) -> Host:
+    def _host(self, plan: Plan, liars: float) -> Host:
         rng = self.world.rng(f"habits {plan.index}")
         hostile = not plan.submits and rng.random() < liars
         host = (Liar if hostile else Host)(
-            self.world, self.network, self.checkers, self.misfortune, root, plan, ScheduleSettings(), self.jobs,
+            self.world, self.network, self.checkers, self.misfortune, self.office, plan, ScheduleSettings(), self.jobs,
             self.scenario.checks,
         )  # fmt: skip
+        if plan.batching and plan.bridging:
+            self.checkers.speaks(cluster_of(host.node_id))
         if isinstance(host, Liar):
             host.vow(habits_of(rng))
             self.checkers.distrust(host.node_id)
@@ -164,7 +178,7 @@ class Play:
 
     def _should_link(self, one: int, other: int) -> bool:
         """Tell whether two hosts must be linked once all is well, be it over bridges."""
-        return self._may_link(one, other) or bool(self.scenario.bridges)
+        return self._may_link(one, other) or (bool(self.scenario.bridges) and not self.scenario.batching)
 
     def _plan(self, index: int, rng: Random) -> Plan:
         slots = rng.randint(*self.scenario.slots)
@@ -179,7 +193,7 @@ class Play:
             return Plan(
                 index=index, name=f"n{index}", owner=f"o{index % 5}", profile=offer, own=own,
                 caps=("bridge", "submit", "work") if index < self.scenario.bridges else ("submit", "work"),
-                bridging=index < self.scenario.bridges, listens=True, submits=index < 5,
+                bridging=index < self.scenario.bridges, batching=self.scenario.batching, listens=True, submits=index < 5,
                 links_max=self.scenario.links_max or max(LINKS_MAX, self.nodes),
                 dials=tuple(other for other in range(index) if self._may_link(index, other)),
                 skew_ms=rng.randint(-self.scenario.skew_ms, self.scenario.skew_ms),
@@ -248,8 +262,7 @@ class Play:
                 "a worker still holds something though all jobs have ended",
             )
             insist(not host.node.jobs(), "a master still has a job that has ended")
-            most = NODE_BYTES_MAX + PEER_BYTES_MAX * self.nodes + LEASE_BYTES_MAX * self.world.notices["TaskGranted"]
-            insist(size_of(host.node) <= most, "a node remembers more than it has a use for")
+            insist(size_of(host.node) <= self._bytes_max(host), "a node remembers more than it has a use for")
         if not self.nemesis.faults.liars:
             notices = self.world.notices
             said = (
@@ -259,12 +272,24 @@ class Play:
                 + 2 * len(self.network.links()) * self.world.now / WALL_S
                 + 100
             )
+            if self.scenario.batching:
+                ups = sum(self.network.ups[bridge] for bridge in range(self.scenario.bridges))
+                said += SHOWN_MESSAGES_MAX * self.nodes * ups
             insist(self.network.messages <= said, "more was said than the work and the links called for")
         for one in self.hosts:
             for other in self.hosts[: one.index]:
                 revoked = self.scenario.revoked in (one.owner, other.owner)
                 if self.scenario.links_max is None and self._should_link(one.index, other.index) and not revoked:
                     insist(self.network.linked(one.index, other.index), "two hosts never found each other again")
+
+    def _bytes_max(self, host: Host) -> int:
+        """Return how much a node has a use for when all is over."""
+        most = NODE_BYTES_MAX + PEER_BYTES_MAX * self.nodes + LEASE_BYTES_MAX * self.world.notices["TaskGranted"]
+        if self.scenario.batching:
+            most += SPOKEN_BYTES_MAX * self.nodes * self.scenario.bridges
+            if host.index < self.scenario.bridges:
+                most += self.nodes * (MASTER_BYTES_MAX + LEAF_BYTES_MAX * self.nodes) + JOB_BYTES_MAX * len(self.jobs)
+        return most
 
     def _report(self, makespan_s: float, took_s: float) -> Report:
         return Report(

@@ -45,6 +45,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """Networks in a row; from one to another leads no way but over the bridges."""
     bridges: int = 0
     """How many; the first hosts, of which each stands in two networks that are side by side."""
+    batching: bool = False
+    """Bridges speak for the workers below, instead of carrying links."""
     skew_ms: int = 2000
     """How wrong wall clocks are at most."""
     faults: Callable[[Random], Faults] = lambda _: Faults()
@@ -248,6 +250,10 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "two-bridges": Scenario(
         about="two networks and two bridges between them, all faults", clusters=2, bridges=2, faults=swarm_faults,
         faults_s=120.0,
+    ),
+    "batches": Scenario(
+        about="two networks and two bridges between them that speak for the workers of either, all faults",
+        clusters=2, bridges=2, batching=True, faults=swarm_faults, faults_s=120.0,
     ),
     "blackhole": Scenario(
         about="every task fails within 5 ms on one worker of ten",

@@ -38,7 +38,7 @@ def drawn(seed: int) -> Scenario:
     bridges = rng.choice((1, 2, 3)) if not masters and not narrow and nodes >= 8 and rng.random() < 0.4 else 0
     widest = 2 if nodes >= 12 and slots[1] > 1 else slots[0]
     widest = slots[0] if narrow else widest
-    return Scenario(
+    scenario = Scenario(
         about="everything drawn from the seed",
         nodes=nodes,
         masters=masters,
@@ -55,6 +55,9 @@ def drawn(seed: int) -> Scenario:
         faults_s=rng.choice((30.0, 120.0, 300.0)),
         checks=rng.choice((1, 10)) if nodes <= 12 else 10,
     )
+    # Bridges that batch speak for their own networks only: in a longer row some would have nobody for wide tasks.
+    batching = scenario.clusters == 2 and rng.random() < 0.5
+    return msgspec.structs.replace(scenario, batching=batching)
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -174,6 +174,11 @@ def status_command(ctx: click.Context, as_json: bool) -> None:
             ],
             right=(1, 4),
         )
+    if view.bridge:
+        click.echo()
+        leaves = [", ".join(f"{leaf.node} ({leaf.attempts})" for leaf in each.leaves) for each in view.bridge]
+        rows = [(each.node, each.stock, named) for each, named in zip(view.bridge, leaves, strict=True)]
+        table(("SPEAKS TO", "IN STOCK", "FOR (ATTEMPTS)"), rows, right=(1,))
     if view.kept:
         click.echo()
         table(

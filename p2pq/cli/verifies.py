@@ -26,7 +26,7 @@ def verify_command(ctx: click.Context, job_task: str, tasks: Sequence[str], as_j
     """Check again who signed the results of a JOB, or of some TASKs of it, and that its files are what was signed.
 
     Needs no node: it reads the evidence that was kept with each result. Exit 0: every result is verified; 1: something is
-    not as it must be; 4: nothing is wrong, but of some results no evidence was kept.
+    not as it must be; 4: nothing is wrong, but some results are not proved, and a sentence says why.
     """
     job, task = split(job_task)
     numbers = [_number(job, text) for text in tasks]

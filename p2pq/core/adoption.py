@@ -16,8 +16,10 @@ ADOPTIONS_MAX: Final = 8
 class RebuiltBook(ResumingBook):
     """A book that can take up a lease that it does not know any more."""
 
-    def adopt(self, item: ResultItem, worker: NodeId, now: Mono) -> Lease | None:
+    def adopt(self, item: ResultItem, worker: NodeId, now: Mono, cluster: NodeId | None = None) -> Lease | None:
         """Let a forgotten lease live again for the result that ``worker`` brings under it, if its task still waits.
+
+        Where it is a leaf, its ``cluster`` answers for it.
 
         It is as good as any other, and fenced by the task: one that is over, runs again, or was granted again since has no
         use for it. Nobody but the worker says that it was ever granted, so little is believed: one result of a worker and
@@ -43,7 +45,9 @@ class RebuiltBook(ResumingBook):
             job.unrest(item.task, task.avoid)
             task.avoid = None
         task.attempts = item.attempt
-        lease = Lease(item.lease, job.id, item.task, item.attempt, worker)
+        lease = Lease(item.lease, job.id, item.task, item.attempt, cluster or worker)
         self._begin(job, lease, now)
+        if cluster is not None:
+            self.place(lease, worker)
         self._tail(job, now)
         return lease

@@ -4,18 +4,19 @@ Every change of a task goes through here and leaves as rows and notices. Who ask
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from p2pq.core import checkpoints, records
 from p2pq.core import effects as fx
 from p2pq.core.clock import WallClock
+from p2pq.core.clusters import Rooms
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.docket import BACKOFF_MAX_S
 from p2pq.core.events import CancelAsked
 from p2pq.core.jobs import OVER, Job, Task
 from p2pq.core.judging import Judge
 from p2pq.core.leases import Lease, Leases
-from p2pq.core.placement import TaskSnapshot
 from p2pq.model import notice
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, TaskKey, Wall
@@ -24,8 +25,6 @@ from p2pq.wire.objects import GrantItem
 
 AVOID_S: Final = 60.0
 """How long a task is kept from the worker it failed on while another could run it; then it may have it again."""
-SILENT: Final = 0.4
-"""A worker of which nothing was heard for this part of a lease has missed a heartbeat: ``why`` says so."""
 RETURNS_FREE: Final = 8
 """How often a task that was handed back goes to the next worker without a pause."""
 
@@ -56,7 +55,7 @@ class Book(Judge):
             restored: what earlier lives left.
             clock: for the rows' wall times.
             other_is_able: whether a linked worker besides that one could run tasks of that job.
-            path: the bridges that carry the link to a worker, for the rows.
+            path: the bridges on the way to a worker, for the rows.
             now: the present.
 
         Raises:
@@ -98,7 +97,7 @@ class Book(Judge):
         expired: list[Lease] = []
         while (lease := self.leases.pop_due(now)) is not None:
             held_s = now - lease.granted
-            self.out.append(fx.Emit(notice=notice.LeaseExpired(lease=lease.id, worker=lease.worker, held_s=held_s)))
+            self.out.append(fx.Emit(notice=notice.LeaseExpired(lease=lease.id, worker=lease.runner, held_s=held_s)))
             self._lost(lease, "expired", "", now)
             expired.append(lease)
         while (key := self.rests.pop(now)) is not None:
@@ -113,17 +112,22 @@ class Book(Judge):
 
     # -- from pending to running ----------------------------------------------------------------------------------------
 
-    def grant(self, job: Job, worker: NodeId, limit: int, now: Mono) -> tuple[GrantItem, ...]:
-        """Give ``worker`` up to ``limit`` tasks of ``job`` that it may have."""
+    def grant(
+        self, job: Job, worker: NodeId, limit: int, now: Mono, rooms: Rooms | None = None
+    ) -> tuple[GrantItem, ...]:
+        """Give ``worker`` up to ``limit`` tasks of ``job`` that it may have; a cluster those that it has ``rooms`` for."""
         items: list[GrantItem] = []
-        while taken := job.take(worker, limit - len(items)):
+        take = partial(job.take, worker) if rooms is None else partial(job.take_beside, rooms.beside)
+        while taken := take(limit - len(items)):
             for index in taken:
                 task = job.task(index)
-                if task.avoid is not None:
-                    task.avoid = None
+                avoided, task.avoid = task.avoid, None
+                if avoided is not None:
                     self.rests.cancel(TaskKey(job.id, index))
                 if task.attempts < ATTEMPTS_MAX:
                     items.append(self._grant(job, index, worker, now))
+                    if rooms is not None and avoided is not None:
+                        rooms.shun(items[-1].lease, avoided)
                 else:
                     detail = f"given up: its {ATTEMPTS_MAX} attempts are used up"
                     self._end_task(job, index, "failed", detail, self._clock.at(now))
@@ -138,15 +142,20 @@ class Book(Judge):
             assert lease is not None, "what was just granted is live"
             self.lose(lease, "refused", detail, now)
 
-    def grant_again(self, job: Job, worker: NodeId, limit: int, now: Mono) -> tuple[GrantItem, ...]:
+    def grant_again(
+        self, job: Job, worker: NodeId, limit: int, now: Mono, rooms: Rooms | None = None
+    ) -> tuple[GrantItem, ...]:
         """Give ``worker`` second attempts of up to ``limit`` tasks that take too long elsewhere."""
         items: list[GrantItem] = []
         for lease_id in list(job.tail.overdue(now)) if job.tail.open else ():
             lease = self.leases.get(lease_id)
             assert lease is not None, "an attempt that has ended is overdue"
             spent = job.tasks[lease.task].attempts >= ATTEMPTS_MAX
-            if len(items) < limit and lease.worker != worker and lease.collecting is None and not spent:
+            elsewhere = lease.runner != worker and (rooms is None or rooms.beside(lease.runner) > 0)
+            if len(items) < limit and elsewhere and lease.collecting is None and not spent:
                 items.append(self._grant(job, lease.task, worker, now))
+                if rooms is not None:
+                    rooms.shun(items[-1].lease, lease.runner)
         if items:
             self._tail(job, now)
         return tuple(items)
@@ -176,7 +185,7 @@ class Book(Judge):
             job.running += 1
         task.state = "running"
         task.leases += (lease.id,)
-        task.worker = lease.worker
+        task.worker = lease.runner
         self.leases.add(lease, now, job.manifest.limits.time_s)
 
     def _stop(self, job: Job, task: Task, lease: LeaseId, now: Mono) -> None:
@@ -209,26 +218,17 @@ class Book(Judge):
     def _lost(self, lease: Lease, fault: Fault, detail: str, now: Mono) -> None:
         job = self.jobs[lease.job]
         task = job.tasks[lease.task]
-        self._unblock(job, lease.worker)
+        self._unblock(job, lease.runner)
         if fault == "refused":
-            self._declined(job, lease.worker, now)
-        counted = fault not in _UNCOUNTED and self._charge(job, task, lease.worker, now)
+            self._declined(job, lease.runner, now)
+        counted = fault not in _UNCOUNTED and self._charge(job, task, lease.runner, now)
         task.faults += counted
         task.detail = f"{fault}: {detail}" if detail else fault
         self._stop(job, task, lease.id, now)
-        ended = records.LeaseEnded(
-            lease=lease.id,
-            job=lease.job,
-            task=lease.task,
-            attempt=lease.attempt,
-            fault=fault,
-            detail=detail,
-            counted=counted,
-        )
         lost = notice.AttemptLost(
-            job=lease.job, task=lease.task, attempt=lease.attempt, worker=lease.worker, fault=fault, detail=detail
+            job=lease.job, task=lease.task, attempt=lease.attempt, worker=lease.runner, fault=fault, detail=detail
         )
-        self.out += [fx.Record(row=ended), fx.Emit(notice=lost)]
+        self.out += [self._ended(lease, fault, detail, counted=counted), fx.Emit(notice=lost)]
         if task.faults > FAULTS_MAX and not task.leases:
             detail = (
                 f"given up after {task.faults} attempts that ended by their workers' doing; the last: {task.detail}"
@@ -241,7 +241,7 @@ class Book(Judge):
         elif not task.leases:
             task.returns += 1
             rests = fault not in _AT_ONCE or task.returns > RETURNS_FREE
-            self._requeue(job, lease.task, lease.worker if rests else None, now)
+            self._requeue(job, lease.task, lease.runner if rests else None, now)
         self._tail(job, now)
 
     def _requeue(self, job: Job, index: int, avoid: NodeId | None, now: Mono) -> None:
@@ -284,7 +284,7 @@ class Book(Judge):
         self.leases.settle(lease)
         job = self.jobs[lease.job]
         task = job.tasks[lease.task]
-        self._unblock(job, lease.worker)
+        self._unblock(job, lease.runner)
         outcome = item.outcome
         # The first death of a runner may well be the runner's or the machine's fault.
         counted = outcome.reason != "runner-died" or task.died
@@ -304,13 +304,14 @@ class Book(Judge):
             lease=lease.id,
             job=job.id,
             task=lease.task,
-            worker=lease.worker,
+            worker=lease.runner,
             result=item,
             state=state,
             wall=self._clock.at(now),
             counted=counted,
             detail=lease.detail,
             skipped=lease.skipped,
+            via=self._via(lease),
             proof=lease.proof,
         )
         self.out.append(fx.Record(row=row))
@@ -318,16 +319,16 @@ class Book(Judge):
             job.settle(lease.task, state, deliver=True)
             self._counted(job)
             settled = notice.TaskSettled(
-                job=job.id, task=lease.task, attempt=lease.attempt, state=state, worker=lease.worker, outcome=outcome
+                job=job.id, task=lease.task, attempt=lease.attempt, state=state, worker=lease.runner, outcome=outcome
             )
             self.out += [fx.Emit(notice=settled), fx.Deliver(job=job.id, task=lease.task)]
         else:
             failed = notice.AttemptFailed(
-                job=job.id, task=lease.task, attempt=lease.attempt, worker=lease.worker, outcome=outcome
+                job=job.id, task=lease.task, attempt=lease.attempt, worker=lease.runner, outcome=outcome
             )
             self.out.append(fx.Emit(notice=failed))
             if state == "pending":
-                self._requeue(job, lease.task, lease.worker, now)
+                self._requeue(job, lease.task, lease.runner, now)
         self._tail(job, now)
         return over
 
@@ -407,51 +408,28 @@ class Book(Judge):
         """End the lease of an attempt that nobody needs; what the task becomes is said by the caller, in this turn."""
         lease = self.leases.get(lease_id)
         assert lease is not None, "the lease of a running task is live"
-        self._unblock(job, lease.worker)
+        self._unblock(job, lease.runner)
         self._stop(job, task, lease_id, now)
-        row = records.LeaseEnded(
-            lease=lease.id, job=job.id, task=lease.task, attempt=lease.attempt, fault="cancelled", counted=False
-        )
-        self.out.append(fx.Record(row=row))
+        self.out.append(self._ended(lease, "cancelled", "", counted=False))
         return self.leases.end(lease)
 
-    def paused(self, job: Job) -> Mono | None:
-        """Return when the first of the tasks that pause waits no longer, where all that wait pause; None elsewhere."""
-        if not job.resting or job.waits:
-            return None
-        keys = (TaskKey(job.id, index) for index, task in job.tasks.items() if task.avoid is not None)
-        return min((at for key in keys if (at := self.rests.get(key)) is not None), default=None)
-
-    # -- for readers ----------------------------------------------------------------------------------------------------
-
-    def task_snapshot(self, job: Job, index: int) -> TaskSnapshot:
-        """Return one task as a value."""
-        task = job.tasks.get(index)
-        if task is None:
-            return TaskSnapshot(task=index, state=job.state_of(index), delivered=job.state_of(index) != "pending")
-        first, again = (*map(self.leases.get, task.leases), None, None)[:2]
-        lease = first
-        return TaskSnapshot(
-            task=index,
-            state=task.state,
-            attempts=task.attempts,
-            worker=task.worker if lease is None else lease.worker,
-            again=None if again is None else again.worker,
-            lease=None if lease is None else lease.id,
-            started=lease is not None and lease.running,
-            since=None if lease is None else lease.granted,
-            heard=None if lease is None else lease.heard,
-            due=None if lease is None else self.leases.due(lease.id),
-            silent_s=SILENT * self._settings.lease_s,
-            progress=-1 if lease is None else lease.progress,
-            outcome=task.outcome,
-            failures=task.failures,
-            faults=task.faults,
-            detail=task.detail,
-            not_before=self.rests.get(TaskKey(job.id, index)) if task.avoid not in job.shy else None,
-            delivered=task.delivered,
-            checkpoint=0 if task.checkpoint is None else task.checkpoint.attempt,
+    def _ended(self, lease: Lease, fault: str, detail: str, *, counted: bool) -> fx.Record:
+        row = records.LeaseEnded(
+            lease=lease.id,
+            job=lease.job,
+            task=lease.task,
+            attempt=lease.attempt,
+            fault=fault,
+            detail=detail,
+            counted=counted,
+            leaf=lease.leaf,
+            via=self._via(lease),
         )
+        return fx.Record(row=row)
+
+    def _via(self, lease: Lease) -> tuple[NodeId, ...]:
+        """Return the bridges on the way to the leaf that had a lease; none where the grant says already who had it."""
+        return () if lease.leaf is None else self._path(lease.leaf)
 
     def check(self) -> None:
         """Assert that jobs, leases, lines and pauses tell one story."""

@@ -33,12 +33,20 @@ def forget(task: Task, out: list[Effect]) -> None:
         task.checkpoint = None
 
 
-def hand_on(
-    job: Job, items: Iterable[GrantItem], to: LinkUp, identity: Identity, signer: SigningKey, entropy: seal.Entropy
+def hand_on(  # noqa: PLR0913  each is a different fact
+    job: Job,
+    items: Iterable[GrantItem],
+    to: LinkUp,
+    identity: Identity,
+    signer: SigningKey,
+    entropy: seal.Entropy,
+    *,
+    cluster: bool = False,
 ) -> tuple[bytes, ...]:
     """Return, signed, the checkpoints with which attempts that are granted to a worker start.
 
-    Call it once a job key has been sealed to that worker, so that its prekey is known to be usable.
+    Call it once a job key has been sealed to that worker, so that its prekey is known to be usable. Which leaf of a cluster
+    will run an attempt is not known: for one, they open with the job key.
     """
     if to.minor < CHECKPOINTS_SINCE:
         return ()
@@ -47,13 +55,13 @@ def hand_on(
         kept = job.tasks[item.task].checkpoint
         if kept is None:
             continue
+        earlier = body.result_context(kept.job, kept.task, kept.attempt, kept.lease)
+        context = body.checkpoint_context(job.id, item.task, item.lease)
         try:
-            key = seal.open_seal(
-                job.reply_secret, kept.key, body.result_context(kept.job, kept.task, kept.attempt, kept.lease)
-            )
+            key = seal.open_seal(job.reply_secret, kept.key, earlier)
+            sealed = seal.wrap(job.key, key, context) if cluster else seal.seal(to.prekey, key, context, entropy)
         except Reject:
             continue  # results are opened before they count, so only a damaged store brings us here: start from nothing
-        context = body.checkpoint_context(job.id, item.task, item.lease)
         checkpoint = Checkpoint(
             mesh=identity.mesh,
             node=identity.node,
@@ -61,7 +69,7 @@ def hand_on(
             job=job.id,
             task=item.task,
             lease=item.lease,
-            key=seal.seal(to.prekey, key, context, entropy),
+            key=sealed,
             body=kept.body,
         )
         handed.append(sign.sign(signer, checkpoint))

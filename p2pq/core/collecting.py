@@ -12,7 +12,7 @@ from p2pq.core.adoption import RebuiltBook
 from p2pq.core.events import CollectFailed
 from p2pq.core.leases import Lease
 from p2pq.core.records import Proof
-from p2pq.model.ids import BlobId, Mono
+from p2pq.model.ids import BlobId, Mono, NodeId
 from p2pq.wire.objects import ResultItem, Verdict
 
 COLLECT_S: Final = 120.0
@@ -31,6 +31,8 @@ class Came(msgspec.Struct, frozen=True):
     proof: Proof
     blobs: dict[BlobId, bytes]
     """Small ones, by name."""
+    through: NodeId | None = None
+    """The bridge that spoke of it, where its worker is a leaf."""
 
 
 class CollectingBook(RebuiltBook):
@@ -46,7 +48,9 @@ class CollectingBook(RebuiltBook):
         blobs = (*item.body, *item.blobs)
         names = [BlobId(ref.blob) for ref in blobs]
         came = tuple(message.blobs[name] for name in names if name in message.blobs)
-        self.out.append(fx.Collect(lease=lease.id, peer=lease.worker, blobs=blobs, inline=came))
+        self.out.append(
+            fx.Collect(lease=lease.id, peer=lease.runner, through=message.through, blobs=blobs, inline=came)
+        )
         return True
 
     def collect_failed(self, lease: Lease, event: CollectFailed, now: Mono) -> Verdict | None:

@@ -1,22 +1,28 @@
 """The crew of a master: the linked peers that may work for it, what each offers, and which of them could run a job."""
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 import msgspec
 
 from p2pq.core import events as ev
+from p2pq.core.clusters import Cluster
+from p2pq.core.identity import Identity
 from p2pq.core.jobs import Job
 from p2pq.core.leases import Leases
 from p2pq.core.placement import WorkerSnapshot, barrier
-from p2pq.model.ids import JobId, LeaseId, NodeId
+from p2pq.core.through import cluster_of
+from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import Profile
 from p2pq.wire import messages as msg
+from p2pq.wire import trust
+from p2pq.wire.objects import Cert
 
 
 class Hand:
-    """A linked peer."""
+    """A linked peer, or a cluster for which one speaks."""
 
-    __slots__ = ("leaving", "link", "mark", "profile", "request", "sent")
+    __slots__ = ("cluster", "leaving", "link", "mark", "profile", "request", "sent")
 
     def __init__(self, link: ev.LinkUp, mark: LeaseId) -> None:
         """Know it by what it said when the link came up."""
@@ -28,16 +34,29 @@ class Hand:
         self.sent: dict[JobId, bytes] = {}
         """Jobs whose manifest this link has carried, least recently used first, with the job key sealed to it."""
         self.leaving = False
+        self.cluster = Cluster(link.path[0]) if link.path and link.peer == cluster_of(link.path[0]) else None
+        """The leaves, where it is a cluster."""
 
     def rekey(self, prekey: bytes) -> None:
         """Seal job keys to that from now on; those that were sealed before are sealed again."""
         self.link = msgspec.structs.replace(self.link, prekey=prekey)
         self.sent.clear()
 
+    def forget(self, job: JobId) -> None:
+        """What came with the grants of a job is not there any more: it is sent again."""
+        self.sent.pop(job, None)
+        if self.cluster is not None:
+            self.cluster.forget_keys(job)
+
     @property
     def works(self) -> bool:
         """Whether its certificate lets it work."""
         return "work" in self.link.caps
+
+    @property
+    def slots(self) -> int:
+        """How many cpus it offers."""
+        return self.profile.slots if self.cluster is None else self.cluster.slots
 
     @property
     def far(self) -> bool:
@@ -52,6 +71,8 @@ class Crew:
         """Begin with nobody; ``me`` is the master's own node."""
         self._me = me
         self._hands: dict[NodeId, Hand] = {}
+        self._spoken: dict[NodeId, NodeId] = {}
+        """Leaves, and the cluster in which each was introduced last."""
         self._version = 0
         self.far = 0
         """How many of those that may work are behind bridges."""
@@ -79,25 +100,78 @@ class Crew:
         """A link is gone."""
         hand = self._hands.pop(peer, None)
         self.far -= hand is not None and hand.far and hand.works
+        for leaf in () if hand is None or hand.cluster is None else hand.cluster.leaves:
+            self._unspoken(leaf, peer)
         self.changed()
 
     def changed(self) -> None:
         """Whoever could run what must be found out anew."""
         self._version += 1
 
+    def introduce(self, cluster: Cluster, leaf: msg.Leaf, identity: Identity, wall: Wall, out: trust.IsBanned) -> None:
+        """Take in a leaf, or what has changed of it.
+
+        Raises:
+            Reject: it does not count as one.
+        """
+        node = cluster.introduce(leaf, identity, wall, out)
+        self._spoken[node] = cluster_of(cluster.bridge)
+        self.changed()
+
+    def part(self, cluster: Cluster, leaf: NodeId) -> None:
+        """A leaf takes part there no more."""
+        cluster.leave(leaf)
+        self._unspoken(leaf, cluster_of(cluster.bridge))
+        self.changed()
+
+    def expel(self, gone: Callable[[Cert], bool]) -> list[NodeId]:
+        """Forget the leaves that are out, by their certificates; return which."""
+        found: dict[NodeId, None] = {}
+        for peer, hand in self._hands.items():
+            for leaf in () if hand.cluster is None else hand.cluster.expel(gone):
+                self._unspoken(leaf, peer)
+                found[leaf] = None
+        if found:
+            self.changed()
+        return list(found)
+
+    def _unspoken(self, leaf: NodeId, cluster: NodeId) -> None:
+        if self._spoken.get(leaf) == cluster:
+            del self._spoken[leaf]
+
+    def speaker(self, node: NodeId) -> NodeId | None:
+        """Return who is told what is for a node: itself where it is linked, else the cluster that it is a leaf of."""
+        return node if node in self._hands else self._spoken.get(node)
+
     def able(self, job: Job, hand: Hand) -> bool:
-        """Tell whether a linked peer could run tasks of a job."""
+        """Tell whether a linked peer, or a leaf of a cluster, could run tasks of a job."""
+        if hand.cluster is not None:
+            return next(self._runners(job, hand), None) is not None
         peer = hand.link.peer
         fits = barrier(job.ask, hand.profile, peer, own=peer == self._me) is None
         return hand.works and not hand.leaving and fits
 
+    def _runners(self, job: Job, hand: Hand) -> Iterator[NodeId]:
+        if hand.cluster is None:
+            if self.able(job, hand):
+                yield hand.link.peer
+        elif hand.works and not hand.leaving:
+            yield from hand.cluster.able(job.ask)
+
     def other_is_able(self, job: Job, worker: NodeId) -> bool:
-        """Tell whether a linked peer besides that one could run tasks of a job."""
+        """Tell whether somebody besides that worker, leaf or cluster could run tasks of a job."""
+        mine = self._hands.get(worker)
+        if mine is not None and mine.cluster is not None:
+            return any(self.able(job, hand) for hand in self._hands.values() if hand is not mine)
         version, able = job.able
         if version != self._version:
             # Two are enough to tell for any worker whether there is another.
-            candidates = (peer for peer, hand in self._hands.items() if self.able(job, hand))
-            able = tuple(peer for _, peer in zip(range(2), candidates, strict=False))
+            found: dict[NodeId, None] = {}
+            for peer in chain.from_iterable(self._runners(job, hand) for hand in self._hands.values()):
+                found[peer] = None
+                if len(found) == 2:  # noqa: PLR2004  see above
+                    break
+            able = tuple(found)
             job.able = (self._version, able)
         return any(peer != worker for peer in able)
 
@@ -124,15 +198,42 @@ class Crew:
         return free if able else None
 
     def path(self, worker: NodeId) -> tuple[NodeId, ...]:
-        """Return the bridges that carry the link to a worker, the nearest first."""
+        """Return the bridges on the way to a worker, or a leaf, the nearest first."""
         hand = self._hands.get(worker)
-        return () if hand is None else hand.link.path
+        if hand is not None:
+            return hand.link.path
+        cluster = self._hands[self._spoken[worker]].cluster if worker in self._spoken else None
+        return () if cluster is None else (cluster.bridge, *cluster.leaves[worker].path)
+
+    def leaf(self, node: NodeId) -> ev.LinkUp | None:
+        """Return a leaf of a cluster that has no link of its own, as if this link were up; None for any other node."""
+        peer = self._spoken.get(node)
+        hand = None if peer is None or node in self._hands else self._hands[peer]
+        if hand is None or hand.cluster is None:
+            return None
+        leaf = hand.cluster.leaves[node]
+        return ev.LinkUp(
+            peer=node,
+            name=leaf.cert.name,
+            owner=leaf.cert.owner,
+            caps=leaf.cert.caps,
+            boot=b"",
+            minor=hand.link.minor,
+            prekey=leaf.prekey,
+            address="",
+            path=(hand.cluster.bridge, *leaf.path),
+            certs=leaf.certs,
+        )
+
+    def leaves(self) -> list[ev.LinkUp]:
+        """Return all of these."""
+        return [leaf for node in self._spoken if (leaf := self.leaf(node)) is not None]
 
     def fullest(self, idle: Hand, leases: Leases) -> tuple[NodeId | None, int]:
         """Return who, besides ``idle``, holds the most leases beyond its slots and can be asked for them, and how many."""
         most, fullest = 0, None
         for peer, hand in self._hands.items():
-            spare = leases.count(peer) - max(1, hand.profile.slots)
+            spare = leases.count(peer) - max(1, hand.slots)
             if spare > most and hand is not idle and hand.link.minor >= msg.SINCE[msg.Recall]:
                 most, fullest = spare, peer
         return fullest, most
@@ -145,7 +246,7 @@ class Crew:
         *,
         later: bool = False,
     ) -> list[WorkerSnapshot]:
-        """Return those that may work, as values.
+        """Return those that may work, as values; of a cluster its leaves.
 
         Args:
             leases: what they hold.
@@ -153,20 +254,40 @@ class Crew:
             held_back: whether a worker must prove itself.
             later: whether those behind bridges must wait for what their own network leaves.
         """
-        return [
-            WorkerSnapshot(
-                node=peer,
-                name=hand.link.name,
-                profile=hand.profile,
-                own=peer == self._me,
-                leaving=hand.leaving,
-                request=hand.request,
-                leases=leases.count(peer),
-                cpus=sum(cpus_of(lease.job) for lease in leases.held(peer)),
-                held_back=held_back(peer),
-                far=hand.far,
-                later=later and hand.far,
-            )
-            for peer, hand in self._hands.items()
-            if hand.works
-        ]
+        found = []
+        for peer, hand in self._hands.items():
+            if not hand.works:
+                continue
+            cluster = hand.cluster
+            offers = {peer: (hand.link.name, hand.profile)}
+            if cluster is not None:
+                offers = {node: (leaf.cert.name, leaf.profile) for node, leaf in cluster.leaves.items()}
+            for node, (name, profile) in offers.items():
+                held = leases.held(peer) if cluster is None else leases.run_by(node)
+                found.append(
+                    WorkerSnapshot(
+                        node=node,
+                        name=name,
+                        profile=profile,
+                        own=node == self._me,
+                        leaving=hand.leaving,
+                        request=hand.request,
+                        leases=len(held),
+                        cpus=sum(cpus_of(lease.job) for lease in held),
+                        held_back=held_back(node),
+                        far=hand.far,
+                        later=later and hand.far,
+                    )
+                )
+        return found
+
+    def check(self) -> None:
+        """Assert that whoever is spoken for is a leaf there."""
+        for hand in self._hands.values():
+            if hand.cluster is not None:
+                hand.cluster.check()
+        for leaf, peer in self._spoken.items():
+            cluster = self._hands[peer].cluster
+            assert cluster is not None, "a leaf of no cluster"
+            assert leaf in cluster.leaves, "a leaf is spoken for where it is not"
+        assert self.far == sum(hand.far and hand.works for hand in self._hands.values()), "those far are miscounted"

@@ -126,6 +126,8 @@ class Collect(_Effect, frozen=True, kw_only=True):
 
     lease: LeaseId
     peer: NodeId
+    through: NodeId | None = None
+    """The linked bridge that speaks for the peer, where that is a leaf of a cluster."""
     blobs: tuple[BlobRef, ...]
     inline: tuple[bytes, ...] = ()
 

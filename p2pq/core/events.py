@@ -64,7 +64,12 @@ class LinkUp(_Event, frozen=True, kw_only=True):
     path: tuple[NodeId, ...] = ()
     """The bridges that carry this link, the nearest first; none: it is direct."""
     certs: tuple[bytes, ...] = ()
-    """By which it was let in, leaf first; none where that is this very node."""
+    """The chain that it showed in the handshake."""
+
+    @property
+    def way(self) -> tuple[NodeId, ...]:
+        """The bridges that speak for this peer, the outermost first; none where it has shown a prekey of its own."""
+        return () if self.prekey else self.path[::-1]
 
 
 # Reasons of LinkDown that the core judges bridges by; all but the first may have honest causes.

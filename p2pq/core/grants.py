@@ -1,5 +1,6 @@
 """Is this grant what it must be? Everything a worker checks before it runs what somebody sent."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -7,12 +8,13 @@ import msgspec
 from p2pq.core.identity import Identity
 from p2pq.core.prekeys import Prekeys
 from p2pq.core.slots import Attempt, refusal
+from p2pq.core.through import cluster_of
 from p2pq.errors import Reject
 from p2pq.model.ids import LeaseId, NodeId, Wall
 from p2pq.model.job import Fault, Profile
 from p2pq.wire import body, seal, sign, trust
 from p2pq.wire.messages import Granted
-from p2pq.wire.objects import Checkpoint, Grant, Manifest
+from p2pq.wire.objects import Checkpoint, Grant, Manifest, SubGrant
 
 MANIFESTS_MAX: Final = 1024
 MANIFEST_BYTES_SUM_MAX: Final = 64 << 20
@@ -30,6 +32,8 @@ class Declined(msgspec.Struct, frozen=True):
 class Enclosed(msgspec.Struct, frozen=True):
     """What comes with a grant besides the manifest."""
 
+    key: bytes
+    """The job key, sealed to this node; empty where none came."""
     blobs: tuple[bytes, ...]
     """Ciphertext of small blobs."""
     checkpoints: dict[LeaseId, Checkpoint]
@@ -37,13 +41,15 @@ class Enclosed(msgspec.Struct, frozen=True):
 
 
 class Master(msgspec.Struct):
-    """What a worker knows of a linked node that may grant."""
+    """What a worker knows of a node that may grant: a linked one, or one behind bridges that speak for it."""
 
     node: NodeId
     owner: str
     caps: tuple[str, ...]
     minor: int
     """The newest minor version that both nodes speak."""
+    way: tuple[NodeId, ...] = ()
+    """The bridges that speak for it, the outermost first; none: it is linked."""
     manifests: dict[bytes, Manifest] = msgspec.field(default_factory=dict)
     """By digest, the least recently used first."""
     sizes: dict[bytes, int] = msgspec.field(default_factory=dict)
@@ -57,31 +63,68 @@ class Master(msgspec.Struct):
             oldest = next(iter(self.manifests))
             del self.manifests[oldest], self.sizes[oldest]
 
+    def names(self, me: NodeId) -> NodeId:
+        """Return whom this master means where it speaks to this node: behind a bridge, all that the bridge speaks for."""
+        return cluster_of(self.way[0]) if self.way else me
 
-def open_grant(message: Granted, master: Master, identity: Identity) -> Grant:
-    """Return the grant if it is that master's word to this node.
+
+def open_grant(message: Granted, master: Master, identity: Identity, peers: Mapping[NodeId, Master]) -> Grant:
+    """Return the grant if it is that master's word to this node, or to a bridge that has handed it on.
+
+    What was handed on has the attempts, the nonce and the time of the last sub-grant; it is still ``to`` the bridge.
+
+    Args:
+        message: brings the grant, and the sub-grants of the bridges on the way.
+        master: whose word it must be.
+        identity: this node.
+        peers: whose certificates are known: who is linked, or shown by a bridge. Others are not known to be bridges.
 
     Raises:
-        Reject: it is not, or that member may not give work.
+        Reject: it is not, or was not handed on from bridge to bridge to this node, or that member may not give work.
     """
+    receivers = (*master.way, identity.node)
     grant = sign.open_signed(message.grant, Grant, master.node)
-    if (grant.mesh, grant.node, grant.to) != (identity.mesh, master.node, identity.node):
+    if (grant.mesh, grant.node, grant.to) != (identity.mesh, master.node, receivers[0]):
         raise Reject("grant: not between these two nodes")
     if "submit" not in master.caps:
         raise Reject("grant: the peer may not give work")
     if len({item.lease for item in grant.items}) < len(grant.items):
         raise Reject("grant: a lease twice")
+    if len(message.subs) != len(master.way):
+        raise Reject("grant: not handed on by the bridges on its way")
+    parent = message.grant
+    for bridge, to, raw in zip(master.way, receivers[1:], message.subs, strict=True):
+        if bridge not in peers or "bridge" not in peers[bridge].caps:
+            raise Reject("grant: handed on by a node that is not known to be a bridge")
+        sub = sign.open_signed(raw, SubGrant, bridge)
+        if (sub.mesh, sub.node, sub.to, sub.parent) != (identity.mesh, bridge, to, sign.digest(parent)):
+            raise Reject("sub-grant: not of that grant between these two nodes")
+        grant, parent = _part(grant, sub), raw
     return grant
+
+
+def _part(grant: Grant, sub: SubGrant) -> Grant:
+    """Return the part of a grant that was handed on."""
+    leases = set(sub.leases)
+    items = tuple(item for item in grant.items if item.lease in leases)
+    if tuple(item.lease for item in items) != sub.leases:
+        raise Reject("sub-grant: leases that its bridge did not have, or in another order")
+    return msgspec.structs.replace(grant, items=items, nonce=sub.nonce, expires=min(grant.expires, sub.expires))
 
 
 def manifest_of(grant: Grant, message: Granted, master: Master, identity: Identity, wall: Wall) -> Manifest | Declined:
     """Return the manifest of the granted job: from the message, or as this link carried it before.
+
+    Declined where it did not come, or, through a bridge, the job key did not.
 
     Raises:
         Reject: the manifest is not that master's word on that job, or claims another owner.
     """
     if message.manifest:
         _learn(grant, message.manifest, master, identity)
+    if master.way and not any(leaf == identity.node for leaf, _ in message.keys):
+        # As with a manifest that did not come: its master sends it with the next grant.
+        return Declined("no-manifest", "the job key did not come along")
     manifest = master.manifests.pop(grant.manifest, None)
     if manifest is None:
         return Declined("no-manifest", "")
@@ -105,10 +148,10 @@ def _learn(grant: Grant, raw: bytes, master: Master, identity: Identity) -> None
     master.keep(grant.manifest, manifest, len(raw))
 
 
-def open_key(grant: Grant, manifest: Manifest, prekeys: Prekeys) -> bytes | Declined:
+def open_key(enclosed: Enclosed, grant: Grant, manifest: Manifest, prekeys: Prekeys) -> bytes | Declined:
     """Return the job key, if it was sealed to this run of this node and is the one that the manifest commits to."""
     try:
-        key = prekeys.open(grant.key, grant.manifest)
+        key = prekeys.open(enclosed.key, grant.manifest)
         seal.check_commitment(key, manifest.commit)
     except Reject as reject:
         return Declined("refused", f"the job key: {reject.reason}")
@@ -119,25 +162,28 @@ def open_enclosed(grant: Grant, message: Granted, master: Master, identity: Iden
     """Return what came with a grant.
 
     Raises:
-        Reject: a checkpoint is not that master's word to this node on an attempt of this grant.
+        Reject: a checkpoint is not that master's word to this node, or its bridge's cluster, on an attempt of this grant.
     """
+    me = identity.node
+    key = next((sealed for leaf, sealed in message.keys if leaf == me), b"") if master.way else grant.key
     attempts = {(item.task, item.lease) for item in grant.items}
     found: dict[LeaseId, Checkpoint] = {}
     for raw in message.checkpoints:
         checkpoint = sign.open_signed(raw, Checkpoint, master.node)
-        if (checkpoint.mesh, checkpoint.node, checkpoint.to) != (identity.mesh, master.node, identity.node):
+        if (checkpoint.mesh, checkpoint.node, checkpoint.to) != (identity.mesh, master.node, master.names(me)):
             raise Reject("checkpoint: not between these two nodes")
         if checkpoint.job != grant.job or (checkpoint.task, checkpoint.lease) not in attempts:
             raise Reject("checkpoint: not of that grant")
         if checkpoint.lease in found:
             raise Reject("checkpoint: twice for one attempt")
         found[checkpoint.lease] = checkpoint
-    return Enclosed(message.blobs, found)
+    return Enclosed(key, message.blobs, found)
 
 
-def resume(attempt: Attempt, enclosed: Enclosed, prekeys: Prekeys) -> str:
+def resume(attempt: Attempt, enclosed: Enclosed, master: Master, prekeys: Prekeys) -> str:
     """Let an attempt start with the checkpoint that came for it; return why not, where there is one that does not open.
 
+    A master behind bridges does not know which leaf it will be: the key is not sealed, but encrypted under the job's.
     That costs the work behind it, never the task: the next worker would be no better off.
     """
     checkpoint = enclosed.checkpoints.get(attempt.lease)
@@ -145,7 +191,9 @@ def resume(attempt: Attempt, enclosed: Enclosed, prekeys: Prekeys) -> str:
         return ""
     context = body.checkpoint_context(checkpoint.job, checkpoint.task, checkpoint.lease)
     try:
-        attempt.checkpoint_key = prekeys.open(checkpoint.key, context)
+        attempt.checkpoint_key = (
+            seal.unwrap(attempt.key, checkpoint.key, context) if master.way else prekeys.open(checkpoint.key, context)
+        )
     except Reject as reject:
         return f"checkpoint: {reject.reason}"
     attempt.checkpoint = checkpoint.body

@@ -6,7 +6,7 @@ stored at all, so a job of a million tasks costs as much as a job of one.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from p2pq.core.intervals import IntervalSet
@@ -138,15 +138,18 @@ class Job:
 
     def take(self, worker: NodeId, limit: int) -> list[int]:
         """Remove and return tasks that ``worker`` may have: retried ones first, at most ``limit``."""
+        return self.take_beside(lambda avoided: 0 if avoided == worker else limit, limit)
+
+    def take_beside(self, beside: Callable[[NodeId], int], limit: int) -> list[int]:
+        """Remove and return tasks, retried ones first, at most ``limit``; of those that avoid a node at most ``beside`` it."""
         taken: list[int] = []
         for avoided in list(self.shy):
             if len(taken) == limit:
                 break
-            if avoided != worker:
-                tasks = self.shy[avoided]
-                taken += tasks.take(limit - len(taken))
-                if not tasks:
-                    del self.shy[avoided]
+            tasks = self.shy[avoided]
+            taken += tasks.take(min(beside(avoided), limit) - len(taken))
+            if not tasks:
+                del self.shy[avoided]
         return taken + self.pending.take(limit - len(taken))
 
     @property

@@ -3,7 +3,7 @@
 What fails and how it counts is told by the book; ``standing`` holds how workers fare.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final
 
 from p2pq.core import effects as fx
@@ -55,6 +55,13 @@ class Judge(Docket):
         self.wake: list[NodeId] = []
         """Workers that may have something now that was kept from them; whoever reads it empties it."""
 
+    def place(self, lease: Lease, leaf: NodeId) -> None:
+        """A cluster has given a lease to one of its leaves: from now on it is that one's doing how it ends."""
+        self.leases.place(lease, leaf)
+        task = self.jobs[lease.job].tasks[lease.task]
+        if lease.attempt == task.attempts:
+            task.worker = leaf
+
     def _charge(self, job: Job, task: Task, worker: NodeId, now: Mono) -> bool:
         """A worker lost an attempt by its own doing: remember that; return whether it counts against the task as well.
 
@@ -78,8 +85,9 @@ class Judge(Docket):
 
         ``counted``: whether it would count against the task otherwise.
         """
-        worker, task, standing = lease.worker, job.tasks[lease.task], job.standing
+        worker, task, standing = lease.runner, job.tasks[lease.task], job.standing
         self._budgets.ended(worker)
+        self._budgets.ended(lease.worker)
         if outcome.ok:
             standing.succeeded(worker)
             job.tail.pace.took(self._length(lease, outcome, now))
@@ -107,8 +115,9 @@ class Judge(Docket):
 
     def _forgive(self, job: Job, lease: Lease) -> None:
         """What failed at a suspect does not count against the tasks any more; it is asked for anew elsewhere."""
-        forgiven = job.standing.forgive(lease.worker)
-        suspected = notice.WorkerSuspected(job=job.id, worker=lease.worker, failures=job.standing.streak(lease.worker))
+        worker = lease.runner
+        forgiven = job.standing.forgive(worker)
+        suspected = notice.WorkerSuspected(job=job.id, worker=worker, failures=job.standing.streak(worker))
         self.out.append(fx.Emit(notice=suspected))
         for index, attempt in forgiven.items():
             task = job.tasks[index]
@@ -129,13 +138,18 @@ class Judge(Docket):
             return 0
         budget = self._budgets.get(worker)
         if budget is not None and budget.slow:
-            if now < budget.until or self.leases.count(worker):
+            if now < budget.until or self.leases.count(worker) or self.leases.run_by(worker):
                 return 0
             limit = min(limit, 1)
         if not self.held_back(job, worker):
             return limit
-        waits = now < job.standing.until(worker) or any(lease.job == job.id for lease in self.leases.held(worker))
+        waits = now < job.standing.until(worker) or any(lease.job == job.id for lease in self.leases.run_by(worker))
         return 0 if waits else min(limit, 1)
+
+    def doubtful(self, job: Job, among: Container[NodeId], now: Mono) -> list[NodeId]:
+        """Return those of some workers that may have one more attempt of the job at most: they must prove themselves."""
+        named = dict.fromkeys((*job.standing.noted(), *self._budgets.slow()))
+        return [worker for worker in named if worker in among and self.allowance(job, worker, 2, now) < 2]  # noqa: PLR2004
 
     def held_back(self, job: Job, worker: NodeId) -> bool:
         """Tell whether a worker gets one attempt of the job at a time, because of how those before fared there."""

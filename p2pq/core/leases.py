@@ -33,6 +33,7 @@ class Lease:
         "heard",
         "id",
         "job",
+        "leaf",
         "progress",
         "proof",
         "running",
@@ -50,6 +51,9 @@ class Lease:
         self.task = task
         self.attempt = attempt
         self.worker = worker
+        """Whom it was granted to, and who answers for it."""
+        self.leaf: NodeId | None = None
+        """Of one granted to a cluster: the worker below the bridge that has it, where that is known."""
         self.granted = Mono(0.0)
         self.heard = Mono(0.0)
         """When its worker last said that it holds it."""
@@ -67,6 +71,11 @@ class Lease:
         """What the result that was collected says on how the attempt ended."""
         self.skipped: tuple[str, ...] = ()
         """What of its results could not travel, by the task's own doing."""
+
+    @property
+    def runner(self) -> NodeId:
+        """Who runs the attempt, as far as is known: how it ends is that worker's doing."""
+        return self.worker if self.leaf is None else self.leaf
 
 
 class Leases:
@@ -89,6 +98,8 @@ class Leases:
         self._next = 0
         self._live: dict[LeaseId, Lease] = {}
         self._held: dict[NodeId, dict[LeaseId, None]] = {}
+        self._placed: dict[NodeId, dict[LeaseId, None]] = {}
+        """By leaf."""
         self._due: Deadlines[LeaseId] = Deadlines()
         self._settled = {number: IntervalSet(intervals) for number, intervals in settled}
 
@@ -147,6 +158,27 @@ class Leases:
         """Return the live leases of a worker, oldest first."""
         return [self._live[lease] for lease in self._held.get(worker, ())]
 
+    def run_by(self, runner: NodeId) -> list[Lease]:
+        """Return the live leases of a worker, or leaf, that nobody else runs."""
+        own = [lease for lease in self.held(runner) if lease.leaf is None]
+        return own + [self._live[lease] for lease in self._placed.get(runner, ())]
+
+    def place(self, lease: Lease, leaf: NodeId | None) -> None:
+        """It is a leaf that has the lease; None: whom it was granted to."""
+        if lease.leaf is not None:
+            _remove(self._placed, lease.leaf, lease.id)
+        lease.leaf = leaf
+        if leaf is not None:
+            self._placed.setdefault(leaf, {})[lease.id] = None
+
+    def move(self, lease: Lease, worker: NodeId) -> None:
+        """Somebody else answers for it from now on: who runs it has come to another bridge, or has a link of its own."""
+        runner = lease.runner
+        _remove(self._held, lease.worker, lease.id)
+        lease.worker = worker
+        self._held.setdefault(worker, {})[lease.id] = None
+        self.place(lease, None if runner == worker else runner)
+
     def due(self, lease: LeaseId) -> Mono | None:
         """Return when it ends unless it is renewed; None while its result is being collected."""
         return self._due.get(lease)
@@ -204,10 +236,9 @@ class Leases:
     def end(self, lease: Lease) -> Lease:
         """End it without a result."""
         del self._live[lease.id]
-        held = self._held[lease.worker]
-        del held[lease.id]
-        if not held:
-            del self._held[lease.worker]
+        _remove(self._held, lease.worker, lease.id)
+        if lease.leaf is not None:
+            _remove(self._placed, lease.leaf, lease.id)
         self._due.cancel(lease.id)
         return lease
 
@@ -219,9 +250,21 @@ class Leases:
         """Assert that the indexes agree, that nothing live is settled, and that what is not collected will end."""
         held = {lease: worker for worker, leases in self._held.items() for lease in leases}
         assert held == {lease.id: lease.worker for lease in self._live.values()}, "the index by worker is wrong"
+        placed = {lease: leaf for leaf, leases in self._placed.items() for lease in leases}
+        known = {lease.id: lease.leaf for lease in self._live.values() if lease.leaf is not None}
+        assert placed == known, "the index by leaf is wrong"
+        assert all(self._held.values()), "a worker that holds nothing is remembered"
+        assert all(self._placed.values()), "a leaf that holds nothing is remembered"
         for lease in self._live.values():
             assert lease.id < self.mark, "a lease is live before it was granted"
             assert lease.id.counter not in self._settled.get(lease.id.epoch, ()), "a settled lease is live"
             assert (lease.id in self._due) == (lease.collecting is None), "a lease would never end"
         assert len(self._due) <= len(self._live), "a dead lease is due"
         self._due.check()
+
+
+def _remove(index: dict[NodeId, dict[LeaseId, None]], node: NodeId, lease: LeaseId) -> None:
+    held = index[node]
+    del held[lease]
+    if not held:
+        del index[node]

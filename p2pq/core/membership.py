@@ -13,7 +13,7 @@ from p2pq.core.bans import Bans, Subject, Word, row_of, subject_of
 from p2pq.core.effects import Dial, Drop, Effect, Emit, Hangup, Record, Send
 from p2pq.core.identity import Identity
 from p2pq.core.meshkeys import MeshKeys
-from p2pq.core.peers import Peer, State, refusal, shown, shown_linked
+from p2pq.core.peers import Peer, State, refusal, shown, up
 from p2pq.core.reaching import Reaching, is_via, parse_via, via_address
 from p2pq.core.records import MeshKeysKept, PeerSeen, Restored
 from p2pq.core.suspects import Suspects
@@ -50,6 +50,7 @@ class Membership:
         wall: Callable[[Mono], Wall],
         *,
         bridging: bool = False,
+        batching: bool = False,
     ) -> None:
         """Take up remembered peers, who are dialled at once, and bans.
 
@@ -66,7 +67,7 @@ class Membership:
         self._owners: dict[NodeId, str] = {}
         """Of those remembered who were linked in this life."""
         self._addresses = Addresses(rng)
-        self._reaching = Reaching(identity.node, bridging=bridging)
+        self._reaching = Reaching(identity.node, bridging=bridging, batching=batching)
         self._suspects = Suspects(self._reaching)
         self._full = False
         self._leaving: dict[NodeId, None] = {}
@@ -107,7 +108,7 @@ class Membership:
 
     def peers(self) -> tuple[Peer, ...]:
         """Return everyone linked, then remembered, then mere addresses."""
-        linked = [shown_linked(link, self._suspects.why(link.peer)) for link in self._links.values()]
+        linked = [up(link, self._suspects.why(link.peer)) for link in self._links.values()]
         absent = self._addresses.absent(self._identity.node, self._links)
         return (*linked, *(self._absent(*each) for each in absent))
 
@@ -217,6 +218,11 @@ class Membership:
                 | msg.Confirm()
                 | msg.Confirmed()
                 | msg.KeycardIs()
+                | msg.MasterIs()
+                | msg.Parted()
+                | msg.Leaves()
+                | msg.Report()
+                | msg.Through()
             ):
                 pass
             case _:

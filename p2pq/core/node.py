@@ -4,7 +4,6 @@ A node treats itself as one more linked peer: what its master says to its own wo
 same turn, in order, and never leaves.
 """
 
-from collections import deque
 from collections.abc import Callable
 from random import Random
 from typing import Final, assert_never
@@ -16,18 +15,21 @@ from p2pq.core.bans import Subject
 from p2pq.core.clock import WallClock
 from p2pq.core.effects import Drop, Effect, Emit, Hangup, Record, Send
 from p2pq.core.identity import Identity
-from p2pq.core.kept import KeptFor
 from p2pq.core.membership import Membership
-from p2pq.core.peers import State
+from p2pq.core.peers import up
 from p2pq.core.placement import JobSnapshot, TaskSnapshot
 from p2pq.core.prekeys import Prekeys, make_card
 from p2pq.core.queue import Queue
 from p2pq.core.records import BanKept, OwnerBanKept, Restored
 from p2pq.core.slots import Guest
+from p2pq.core.stock import Stock
+from p2pq.core.through import Fell, Throughs, cluster_of
+from p2pq.core.turn import Turn
+from p2pq.core.views import PeerView, Policy, Spoken, peer_view, policy_of
 from p2pq.core.worker import Worker
+from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
-from p2pq.model.job import Profile
 from p2pq.model.notice import NodeWoke, PrekeyChanged
 from p2pq.wire import messages as msg
 from p2pq.wire import trust
@@ -41,45 +43,6 @@ KEEP_DAYS: Final = 30
 
 SAID_MAX: Final = 100_000
 """Messages to itself in one turn; more is a bug, and stops the node rather than hangs it."""
-
-
-class PeerView(msgspec.Struct, frozen=True, kw_only=True):
-    """Another node, for people."""
-
-    id: NodeId | None
-    """None where nobody has been authenticated at that address yet."""
-    name: str
-    owner: str
-    address: str
-    """HOST:PORT; empty where it is only seen through bridges."""
-    path: tuple[NodeId, ...]
-    """The bridges that carry the link to it, the nearest first."""
-    state: State
-    reason: str
-    """Why it is down or refused, as a stable phrase."""
-    slots: int
-    """Cpus that it offers to this node's jobs."""
-    free: int
-    """Of those, the ones that tasks of this node do not use."""
-    has_work: bool
-    """Whether it has announced work."""
-    profile: Profile | None
-    """What it said that it offers; None where it is not linked or does not work."""
-    boot: bytes
-
-
-class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """What this node does as a worker, for people."""
-
-    known: bool
-    """Whether the sensors have spoken yet."""
-    accepts: bool
-    reason: str
-    draining: bool
-    slots: int
-    free: int
-    kept: tuple[KeptFor, ...]
-    """Results that wait for their master's receipt, by master."""
 
 
 class Node:
@@ -98,6 +61,7 @@ class Node:
         links_max: int = LINKS_MAX,
         keep_days: int = KEEP_DAYS,
         bridging: bool = False,
+        batching: bool = False,
     ) -> None:
         """Begin a life. The first ``handle`` is due at once: it says what the restored state asks for.
 
@@ -112,6 +76,7 @@ class Node:
             links_max: links to peers at most.
             keep_days: so long results are kept for an absent master.
             bridging: carry links between peers that cannot reach each other.
+            batching: as a bridge, speak for the workers below instead, where both sides can.
 
         Raises:
             Reject: the restored state belongs to another key or mesh.
@@ -124,9 +89,16 @@ class Node:
         self._identity = identity
         self._me = identity.node
         self._clock = WallClock(now, wall)
-        self._membership = Membership(identity, restored, links_max, rng, now, self._clock.at, bridging=bridging)
-        self._queue = Queue(identity, settings, restored, entropy, now, wall)
+        batching = bridging and batching
+        self._membership = Membership(
+            identity, restored, links_max, rng, now, self._clock.at, bridging=bridging, batching=batching
+        )
+        self._throughs = Throughs(self._me, identity.root, self._membership.out)
+        self._stock = Stock(identity, settings, entropy, self._clock.at) if batching else None
+        self._queue = Queue(identity, settings, restored, entropy, now, wall, self._membership.out)
         self._worker = Worker(identity, settings, restored, rng, entropy, self._clock.at, self.prekeys)
+        self._carded: dict[NodeId, None] = {}
+        """Bridges that have got this node's keycard over the link that stands; a new one they get as every peer does."""
         self._keep_ms = keep_days * DAY_MS
         self._fresh = True
         self._next: Mono | None = now
@@ -152,7 +124,7 @@ class Node:
 
         ``Woke`` alone comes before what is due: it is the clock's own event, and moves deadlines.
         """
-        turn = _Turn(self._me)
+        turn = Turn(self._me, self._throughs)
         if self._fresh:
             self._fresh = False
             turn.take(self._queue.handle(self._self_link, now))
@@ -167,16 +139,22 @@ class Node:
             delivered += 1
             assert delivered <= SAID_MAX, "this node talks to itself without end"
             self._deliver(turn, self._me, turn.said.popleft(), now)
-        instants = (self._membership.deadline, self._queue.deadline, self._worker.deadline)
-        self._next = min((at for at in instants if at is not None), default=None)
+        if self._throughs.changed:
+            self._throughs_changed(turn, now)
+        self._next = min((at for each in self._machines if (at := each.deadline) is not None), default=None)
         return turn.out
 
-    def _fire(self, turn: "_Turn", now: Mono) -> None:
-        for machine in (self._membership, self._queue, self._worker):
+    @property
+    def _machines(self) -> "tuple[Membership | Queue | Worker | Stock, ...]":
+        machines = (self._membership, self._queue, self._worker)
+        return machines if self._stock is None else (*machines, self._stock)
+
+    def _fire(self, turn: Turn, now: Mono) -> None:
+        for machine in self._machines:
             if (at := machine.deadline) is not None and at <= now:
                 turn.take(machine.handle(ev.Tick(), now))
 
-    def _route(self, turn: "_Turn", event: ev.Event, now: Mono) -> None:  # noqa: C901, PLR0912  one arm per event
+    def _route(self, turn: Turn, event: ev.Event, now: Mono) -> None:  # noqa: C901, PLR0912  one arm per event
         match event:
             case ev.Tick():
                 turn.take(self._queue.handle(event, now))
@@ -186,26 +164,16 @@ class Node:
                     turn.take(self._worker.forget_old(Wall(event.wall - self._keep_ms)))
             case ev.Woke():
                 turn.take([Emit(notice=NodeWoke(slept_s=event.slept_s, counted=event.counted))])
-                for machine in (self._membership, self._queue, self._worker):
+                for machine in self._machines:
                     turn.take(machine.handle(event, now))
             case ev.AddressSeen() | ev.DialFailed() | ev.Misserved() | ev.MeshKeyAsked():
                 turn.take(self._membership.handle(event, now))
             case ev.BanAsked() | ev.OwnerBanAsked():
                 self._judge(turn, event, now)
             case ev.LinkUp():
-                turn.take(self._membership.handle(event, now))
-                if self._membership.link(event.peer) is event:
-                    # The worker's Holding must come before anything else it says, so both begin now.
-                    turn.take(self._queue.handle(event, now))
-                    turn.take(self._worker.handle(event, now))
-                    if self.prekeys.turned and event.minor >= msg.TRUST_SINCE:
-                        # The handshake may have begun before the prekey changed.
-                        turn.take([Send(peer=event.peer, message=self._keycard(now))])
+                self._link_up(turn, event, now)
             case ev.LinkDown():
-                if self._membership.linked(event.peer):
-                    turn.take(self._membership.handle(event, now))
-                    turn.take(self._queue.handle(event, now))
-                    turn.take(self._worker.handle(event, now))
+                self._link_down(turn, event, now)
             case ev.Received(peer=peer, message=message):
                 if self._membership.linked(peer):
                     self._deliver(turn, peer, message, now)
@@ -225,11 +193,42 @@ class Node:
                 turn.take(self._worker.handle(event, now))
             case ev.Drain():
                 turn.take(self._worker.handle(event, now))
+                self._stocked(turn, event, now)
                 turn.take(self._membership.handle(event, now))
             case _:
                 assert_never(event)
 
-    def _deliver(self, turn: "_Turn", peer: NodeId, message: msg.CoreMessage, now: Mono) -> None:
+    def _link_up(self, turn: Turn, event: ev.LinkUp, now: Mono) -> None:
+        effects = self._membership.handle(event, now)
+        if self._membership.link(event.peer) is not event:
+            turn.take(effects)
+            return
+        self._carded.pop(event.peer, None)
+        # Nothing goes through a bridge to whom is linked.
+        self._throughs_changed(turn, now)
+        turn.take(effects)
+        # The worker's Holding must come before anything else it says, so both begin now.
+        turn.take(self._queue.handle(event, now))
+        turn.take(self._worker.handle(event, now))
+        if self.prekeys.turned and event.minor >= msg.TRUST_SINCE:
+            # The handshake may have begun before the prekey changed.
+            turn.take([Send(peer=event.peer, message=self._keycard(now))])
+        self._stocked(turn, event, now)
+
+    def _link_down(self, turn: Turn, event: ev.LinkDown, now: Mono) -> None:
+        if self._membership.linked(event.peer):
+            turn.take(self._membership.handle(event, now))
+            turn.take(self._queue.handle(event, now))
+            turn.take(self._worker.handle(event, now))
+            self._forget_shown(event.peer)
+            self._stocked(turn, event, now)
+
+    def _forget_shown(self, bridge: NodeId) -> None:
+        """The link to what may be a bridge is gone, and with it what was said over it."""
+        self._throughs.leave(bridge)
+        self._carded.pop(bridge, None)
+
+    def _deliver(self, turn: Turn, peer: NodeId, message: msg.CoreMessage, now: Mono) -> None:
         event = ev.Received(peer=peer, message=message)
         match message:
             case (
@@ -240,9 +239,17 @@ class Node:
                 | msg.Heartbeat()
                 | msg.ResultReady()
                 | msg.Confirm()
-                | msg.KeycardIs()
+                | msg.Leaves()
+                | msg.Report()
             ):
                 turn.take(self._queue.handle(event, now))
+            case msg.KeycardIs():
+                turn.take(self._queue.handle(event, now))
+                self._stocked(turn, event, now)
+            case msg.MasterIs() | msg.Parted():
+                self._shown(turn, peer, message, now)
+            case msg.Through():
+                self._through(turn, peer, message, now)
             case (
                 msg.HasWork()
                 | msg.Granted()
@@ -263,7 +270,60 @@ class Node:
             case _:
                 assert_never(message)
 
-    def _judge(self, turn: "_Turn", event: ev.BanAsked | ev.OwnerBanAsked | ev.Received, now: Mono) -> None:
+    # -- through bridges ----------------------------------------------------------------------------------------------
+
+    def _stocked(self, turn: Turn, event: ev.Event, now: Mono) -> None:
+        """Let the bridge that this node is, if it is one that batches, know as well."""
+        if self._stock is not None:
+            turn.take(self._stock.handle(event, now))
+
+    def _shown(self, turn: Turn, peer: NodeId, message: msg.MasterIs | msg.Parted, now: Mono) -> None:
+        bridge = self._membership.link(peer)
+        assert bridge is not None, "only linked nodes are heard, and nobody shows itself a master"
+        if isinstance(message, msg.Parted):
+            self._throughs.parted(peer, NodeId(message.node))
+        else:
+            try:
+                self._throughs.show(bridge, message, self._clock.at(now))
+            except Reject as reject:
+                turn.take([Drop(peer=peer, reason=f"master: {reject.reason}")])
+
+    def _through(self, turn: Turn, peer: NodeId, message: msg.Through, now: Mono) -> None:
+        """Deliver what a bridge passes on, or, as a bridge, answer or pass it on."""
+        node = NodeId(message.node)
+        bridge = self._membership.link(peer)
+        if bridge is not None and node == cluster_of(peer) and isinstance(message.message, msg.Leaves):
+            try:
+                self._throughs.speak(bridge)
+            except Reject as reject:
+                turn.take([Drop(peer=peer, reason=f"leaves: {reject.reason}")])
+                return
+            self._throughs_changed(turn, now)
+        if self._throughs.bridge(node) == peer:
+            # What a peer of this kind does not say is dropped by the machine that hears it: it knows nobody of that id.
+            self._deliver(turn, node, message.message, now)
+        elif self._stock is not None:
+            turn.take(self._stock.handle(ev.Received(peer=peer, message=message), now))
+        else:
+            turn.take([Drop(peer=peer, reason="through: nobody here is known by that")])
+
+    def _throughs_changed(self, turn: Turn, now: Mono) -> None:
+        """Let the machines know who takes part through a bridge from now on, and who no more."""
+        for change in self._throughs.settle(self._membership.linked, self._membership.banned):
+            machine: Queue | Worker = self._queue if change.cluster else self._worker
+            if isinstance(change, Fell):
+                turn.take(machine.handle(ev.LinkDown(peer=change.peer), now))
+                if self._membership.linked(change.bridge) and not (change.cluster or change.known):
+                    leaving = msg.Through(node=change.peer, message=msg.Leaving())
+                    turn.take([Send(peer=change.bridge, message=leaving)])
+                continue
+            bridge = change.link.path[0]
+            if not change.cluster and bridge not in self._carded:
+                self._carded[bridge] = None
+                turn.take([Send(peer=bridge, message=self._keycard(now))])
+            turn.take(machine.handle(change.link, now))
+
+    def _judge(self, turn: Turn, event: ev.BanAsked | ev.OwnerBanAsked | ev.Received, now: Mono) -> None:
         """Take in bans; whoever is out by them has nothing running here any more, and we nothing there."""
         effects = self._membership.handle(event, now)
         turn.take(effects)
@@ -280,9 +340,14 @@ class Node:
         owners = [row.owner for row in rows if isinstance(row, OwnerBanKept)]
         for owner in dict.fromkeys(owners):
             if owner in self._membership.bans:
+                turn.take(self._queue.expel(owner, now))
                 turn.take(self._worker.expel(owner, now))
+        for peer in gone:
+            self._forget_shown(peer)
+            self._stocked(turn, ev.LinkDown(peer=peer, reason=trust.BANNED), now)
+        self._throughs.changed = True
 
-    def _turn_prekey(self, turn: "_Turn", now: Mono) -> None:
+    def _turn_prekey(self, turn: Turn, now: Mono) -> None:
         """Draw a new prekey if it is time, and let everybody seal to it; who is too old to be told links anew."""
         if not self.prekeys.turn(now, self._entropy):
             return
@@ -301,29 +366,35 @@ class Node:
     # -- for readers --------------------------------------------------------------------------------------------------
 
     def peers(self, now: Mono) -> tuple[PeerView, ...]:  # noqa: ARG002  every reader says when it reads
-        """Return every other node known, the linked ones first."""
+        """Return every other node known: the linked ones, those that take part through bridges, then the rest."""
         workers = {worker.node: worker for worker in self._queue.workers()}
-        views = []
-        for peer in self._membership.peers():
-            worker = None if peer.id is None else workers.get(peer.id)
-            slots = 0 if worker is None else worker.profile.slots
-            views.append(
-                PeerView(
-                    id=peer.id,
-                    name=peer.name,
-                    owner=peer.owner,
-                    address=peer.address,
-                    path=peer.path,
-                    state=peer.state,
-                    reason=peer.reason,
-                    slots=slots,
-                    free=0 if worker is None else max(0, slots - worker.cpus),
-                    has_work=peer.id is not None and self._worker.has_work(peer.id),
-                    profile=None if worker is None else worker.profile,
-                    boot=peer.boot,
-                )
-            )
-        return tuple(views)
+        known = self._membership.peers()
+        masters = [stood.link for stood in self._throughs.peers() if not stood.cluster]
+        far = {link.peer: up(link) for link in (*self._queue.crew.leaves(), *masters)}
+        linked = [peer for peer in known if peer.state == "up"]
+        rest = [peer for peer in known if peer.state != "up" and peer.id not in far]
+        return tuple(peer_view(peer, workers, self._worker) for peer in (*linked, *far.values(), *rest))
+
+    def bridge_of(self, node: NodeId) -> NodeId | None:
+        """Return the bridge through which a master, or a leaf, takes part; None where it is linked, or nobody speaks for it."""
+        if self._membership.linked(node):
+            return None
+        return self._throughs.bridge(node) or next(iter(self._queue.crew.path(node)), None)
+
+    def name_of(self, node: NodeId) -> str:
+        """Return what a node is called that takes part through a bridge; nothing for others, which say so as they are linked."""
+        stood, leaf = self._throughs.get(node), self._queue.crew.leaf(node)
+        if stood is not None and not stood.cluster:
+            return stood.link.name
+        return "" if leaf is None else leaf.name
+
+    def leaf_of(self, master: NodeId, lease: LeaseId) -> NodeId | None:
+        """Return the leaf below this bridge that holds a lease of that master; None where none does."""
+        return None if self._stock is None else self._stock.leaf_of(master, lease)
+
+    def spoken(self) -> tuple[Spoken, ...]:
+        """Return for which masters this node, as a bridge, speaks to leaves."""
+        return () if self._stock is None else self._stock.spoken()
 
     def guests(self, now: Mono) -> tuple[Guest, ...]:
         """Return the attempts held here, own ones too."""
@@ -331,21 +402,17 @@ class Node:
 
     def policy(self) -> Policy:
         """Return what this node does as a worker."""
-        offering = self._worker.offering
-        return Policy(
-            known=offering is not None,
-            accepts=offering is not None and offering.profile.accepts and not self._worker.draining,
-            reason="" if offering is None else offering.profile.reason,
-            draining=self._worker.draining,
-            slots=0 if offering is None else offering.profile.slots,
-            free=self._worker.free_slots(),
-            kept=self._worker.kept(),
-        )
+        return policy_of(self._worker)
 
     @property
     def busy(self) -> bool:
         """Whether this node, as a worker, holds any lease."""
         return self._worker.busy
+
+    @property
+    def carries(self) -> bool:
+        """Whether this node, as a bridge, has attempts of masters in stock or at leaves."""
+        return self._stock is not None and self._stock.holds
 
     @property
     def owes(self) -> bool:
@@ -406,24 +473,6 @@ class Node:
 
     def check(self) -> None:
         """Assert the invariants of all machines."""
-        self._membership.check()
-        self._queue.check()
-        self._worker.check()
-
-
-class _Turn:
-    """The effects of one turn; what the node says to itself is set aside for delivery."""
-
-    __slots__ = ("_me", "out", "said")
-
-    def __init__(self, me: NodeId) -> None:
-        self._me = me
-        self.out: list[Effect] = []
-        self.said: deque[msg.CoreMessage] = deque()
-
-    def take(self, effects: list[Effect]) -> None:
-        for effect in effects:
-            if isinstance(effect, Send) and effect.peer == self._me:
-                self.said.append(effect.message)
-            else:
-                self.out.append(effect)
+        self._throughs.check()
+        for machine in self._machines:
+            machine.check()

@@ -81,7 +81,8 @@ class Overflow:
         book = self._book
         told: Told = []
         for worker in book.wake:
-            if (hand := self._crew.get(worker)) is not None:
+            speaker = self._crew.speaker(worker)
+            if speaker is not None and (hand := self._crew.get(speaker)) is not None:
                 told += self.wake(hand)
         book.wake.clear()
         tasks = book.grantable(self._near.sleepers) if book.grew else 0

@@ -28,8 +28,8 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     caps: tuple[str, ...] = ()
 
 
-def shown_linked(link: LinkUp, reason: str) -> Peer:
-    """Return a node that is linked, as people see it."""
+def up(link: LinkUp, reason: str = "") -> Peer:
+    """Return a node that is linked, or takes part through a bridge; ``reason``: why it is suspected, if it is."""
     return Peer(
         id=link.peer,
         name=link.name,

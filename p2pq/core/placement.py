@@ -5,9 +5,10 @@ from typing import Final
 
 import msgspec
 
+from p2pq.core.through import whereabouts
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall, short
 from p2pq.model.job import JobState, Outcome, Profile, Resources, SandboxLevel, TaskState, missing_needs
-from p2pq.wire.messages import Request
+from p2pq.wire.messages import Place, Request
 
 _RANK: Final[dict[SandboxLevel, int]] = {"none": 0, "basic": 1, "strict": 2}
 _NAMED_MAX: Final = 3
@@ -55,6 +56,8 @@ class TaskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Granted so far; the running or last one has this number."""
     worker: NodeId | None = None
     """Who runs it, or ran it last (not known of lives before a restart)."""
+    via: tuple[NodeId, ...] = ()
+    """Of a running one: the bridges on the way to the worker, the nearest first."""
     again: NodeId | None = None
     """Who runs a second attempt of it at the same time."""
     lease: LeaseId | None = None
@@ -134,14 +137,19 @@ def barrier(ask: Ask, profile: Profile, node: NodeId, *, own: bool) -> str | Non
     return None
 
 
+def fits(resources: Resources, free: Request | Place) -> int:
+    """Return how many such tasks fit into what is free."""
+    count = free.cpus // resources.cpus
+    if resources.memory_mb:
+        count = min(count, free.memory_mb // resources.memory_mb)
+    if resources.gpus:
+        count = min(count, free.gpus // resources.gpus)
+    return count
+
+
 def room(resources: Resources, request: Request) -> int:
     """Return how many such tasks fit into what a request offers at once."""
-    fits = request.cpus // resources.cpus
-    if resources.memory_mb:
-        fits = min(fits, request.memory_mb // resources.memory_mb)
-    if resources.gpus:
-        fits = min(fits, request.gpus // resources.gpus)
-    return min(fits, request.tasks_max)
+    return min(fits(resources, request), request.tasks_max)
 
 
 def why(
@@ -188,7 +196,7 @@ def _why_paused(tasks: int, seconds: float) -> str:
 
 
 def _why_not_pending(task: TaskSnapshot, now: Mono, workers: Sequence[WorkerSnapshot]) -> str:
-    where = f" on {_name(task.worker, workers)}" if task.worker else ""
+    where = f" on {_name(whereabouts(task.worker, task.via)[0], workers)}" if task.worker else ""
     if task.state == "running":
         return _why_running(task, where, now, workers)
     if task.state == "cancelled":

@@ -82,6 +82,23 @@ def open_card(raw: bytes, link: ev.LinkUp, mesh: bytes, wall: Wall) -> bytes:
     card = sign.open_signed(raw, Keycard, NodeId(link.peer))
     if (card.mesh, card.node, card.boot) != (mesh, link.peer, link.boot):
         raise Reject("not of this link")
+    _check_time(card, wall)
+    return card.prekey
+
+
+def open_leaf_card(raw: bytes, node: NodeId, mesh: bytes, wall: Wall) -> bytes:
+    """Return the prekey of a node that is not linked. An old card costs no more than its node having to decline.
+
+    Raises:
+        Reject: it is not that node's own word, of another mesh, or not of this time.
+    """
+    card = sign.open_signed(raw, Keycard, node)
+    if (card.mesh, card.node) != (mesh, node):
+        raise Reject("keycard of another node")
+    _check_time(card, wall)
+    return card.prekey
+
+
+def _check_time(card: Keycard, wall: Wall) -> None:
     if not card.iat - trust.SKEW_MS <= wall <= card.exp + trust.SKEW_MS:
         raise Reject("not of this time")
-    return card.prekey

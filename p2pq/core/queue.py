@@ -4,39 +4,40 @@ Workers pull: a request is answered by one grant (of one job) or by Nothing. Res
 what makes duplicates, late results and forgotten attempts harmless.
 """
 
+from collections.abc import Iterable
+from operator import attrgetter
 from typing import Final, assert_never
 
-from p2pq.core import checkpoints, records
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
-from p2pq.core.clock import WallClock
-from p2pq.core.collecting import Came, CollectingBook
-from p2pq.core.crew import Crew, Hand
+from p2pq.core import records
+from p2pq.core.clusters import Cluster
+from p2pq.core.collecting import Came
+from p2pq.core.crew import Hand
+from p2pq.core.granting import MANIFESTS_MAX, Granting
 from p2pq.core.identity import Identity
 from p2pq.core.jobs import Job
 from p2pq.core.leases import Lease
-from p2pq.core.overflow import Overflow
-from p2pq.core.placement import JobSnapshot, TaskSnapshot, WorkerSnapshot, room, why
+from p2pq.core.placement import JobSnapshot, TaskSnapshot, WorkerSnapshot, why
 from p2pq.core.prekeys import open_card
-from p2pq.core.signing import Signatory
+from p2pq.core.through import cluster_of
 from p2pq.errors import Reject
 from p2pq.model import notice
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
+from p2pq.model.job import Fault
 from p2pq.wire import messages as msg
-from p2pq.wire import prims, seal, sign
-from p2pq.wire.objects import Manifest, Result, ResultItem, Verdict
+from p2pq.wire import prims, seal, sign, trust
+from p2pq.wire.objects import ITEMS_MAX, Manifest, ReceiptItem, Result, ResultItem, Verdict
 
-MANIFESTS_MAX: Final = 256
-"""Jobs per link whose manifest is known to have been sent; beyond it the longest unused is sent again."""
-RECALL_S: Final = 0.25
-"""Leases are asked back at most this often."""
+RECEIPTS_S: Final = 1.0
+"""Receipts for a cluster wait so long at most, so that many go at once: a leaf keeps its results that much longer, no more."""
 
 
-class Queue:
+class Queue(Granting):
     """The jobs of this node and the leases on their tasks."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  what the world gives is exactly this much
         self,
         identity: Identity,
         settings: ScheduleSettings,
@@ -44,23 +45,18 @@ class Queue:
         entropy: seal.Entropy,
         now: Mono,
         wall: Wall,
+        is_banned: trust.IsBanned,
     ) -> None:
         """Begin a life with a new epoch; what was live is live again. The first ``handle`` says so to the store.
 
         Raises:
             Reject: a restored manifest is not this node's: the store belongs to another key.
         """
-        self._identity = identity
-        self._signatory = Signatory(identity)
-        self._lease_ms = round(settings.lease_s * 1000)
-        self._entropy = entropy
-        self._clock = WallClock(now, wall)
+        super().__init__(identity, settings, restored, entropy, now, wall)
+        self._is_banned = is_banned
         self._began = now
-        self._recall_at = now
-        self._crew = crew = Crew(identity.node)
-        self._book = CollectingBook(identity.node, settings, restored, self._clock, crew.other_is_able, crew.path, now)
-        self._overflow = Overflow(identity.node, self._book, crew)
-        self._out = self._book.out
+        self._receipts_at: Mono | None = None
+        """When the receipts that wait are said."""
 
     # -- the machine ----------------------------------------------------------------------------------------------------
 
@@ -69,7 +65,7 @@ class Queue:
         """When to call ``handle`` at the latest."""
         if self._out:
             return self._began
-        instants = (self._book.deadline, self._overflow.deadline)
+        instants = (self._book.deadline, self._overflow.deadline, self._receipts_at)
         return min((at for at in instants if at is not None), default=None)
 
     def handle(self, event: ev.Event, now: Mono) -> list[fx.Effect]:
@@ -79,8 +75,9 @@ class Queue:
         self._revoke(self._book.fire(now))
         match event:
             case ev.Tick():
-                if event.wall is not None:
-                    self._clock.rebase(now, event.wall)
+                if (wall := event.wall) is not None:
+                    self._clock.rebase(now, wall)
+                    self._crew.expel(lambda cert: wall > cert.exp + trust.SKEW_MS)
             case ev.LinkUp():
                 self._link_up(event)
             case ev.LinkDown():
@@ -111,16 +108,29 @@ class Queue:
                 assert_never(event)
         return self._flush(now)
 
-    def expel(self, worker: NodeId, now: Mono) -> list[fx.Effect]:
-        """Take back every lease of a worker that is out; a result that is here whole already still counts."""
-        for lease in self._book.leases.held(worker):
+    def expel(self, subject: NodeId | str, now: Mono) -> list[fx.Effect]:
+        """Take back every lease of a worker that is out, or of an owner's leaves; what is here whole already still counts."""
+        gone = self._crew.expel(lambda cert: subject in {cert.sub, cert.owner})
+        leases: list[Lease] = []
+        if not isinstance(subject, str):
+            gone = list(dict.fromkeys((*gone, subject)))
+            # What leaves of a bridge have begun may go on: they take it elsewhere.
+            leases = [lease for lease in self._book.leases.held(cluster_of(subject)) if lease.leaf is None]
+        for node in gone:
+            leases += self._book.leases.run_by(node)
+        for lease in leases:
             if lease.collecting is None:
                 self._book.lose(lease, "lost", "the worker is banned", now)
+        self._revoke([lease for lease in leases if lease.leaf is not None and lease.collecting is None])
         return self._flush(now)
 
     def _flush(self, now: Mono) -> list[fx.Effect]:
         self._revoke(self._book.halt(now))
         self._tell(self._overflow.announce(now))
+        if self._receipts_at is not None and now >= self._receipts_at:
+            self._receipts_at = None
+            for worker in self._crew:
+                self._hand_out(worker)
         effects = self._out.copy()
         self._out.clear()
         return effects
@@ -203,6 +213,10 @@ class Queue:
                     worker.rekey(open_card(card, worker.link, self._identity.mesh, self._clock.at(now)))
                 except Reject as reject:
                     self._drop(peer, f"keycard: {reject.reason}", close=True)
+            case msg.Leaves():
+                self._leaves(worker, message, now)
+            case msg.Report():
+                self._report(worker, message, now)
             case msg.Leaving():
                 worker.leaving = True
                 self._crew.changed()
@@ -215,6 +229,9 @@ class Queue:
                 | msg.Receipted()
                 | msg.Confirmed()
                 | msg.Gossip()
+                | msg.MasterIs()
+                | msg.Parted()
+                | msg.Through()
             ):
                 pass  # for the worker and the membership
             case _:
@@ -226,7 +243,10 @@ class Queue:
         for lease in self._book.leases.held(peer):
             # A result that is being collected may already be here whole; that decides, not the worker's memory.
             if lease.id < worker.mark and lease.id not in holds and lease.collecting is None:
-                self._book.lose(lease, "lost", "the worker no longer holds it", now)
+                # What only waited at a bridge is nobody's failure: bridges remember nothing.
+                waited = worker.cluster is not None and lease.leaf is None
+                fault: Fault = "recalled" if waited else "lost"
+                self._book.lose(lease, fault, "the worker no longer holds it", now)
         self._heartbeat(peer, tuple(msg.Beat(lease, running=False) for lease in named), now)
 
     def _heartbeat(self, peer: NodeId, beats: tuple[msg.Beat, ...], now: Mono) -> None:
@@ -234,7 +254,7 @@ class Queue:
         strangers = 0
         for beat in beats:
             lease = self._book.leases.get(beat.lease)
-            if lease is not None and lease.worker == peer:
+            if lease is not None and (lease.worker == peer or self._follows(lease, peer)):
                 self._book.leases.renew(lease, now, running=beat.running)
                 if beat.progress not in {-1, lease.progress}:
                     lease.progress = beat.progress
@@ -244,100 +264,85 @@ class Queue:
             standing = self._book.leases.standing(beat.lease)
             if standing == "over":
                 over.append(beat.lease)
-            elif standing != "forgotten":  # what it holds of those may be adopted when its result comes
+            elif standing != "forgotten" and not self._taken_along(lease, peer):  # forgotten: its result may be adopted
                 strangers += 1
         if over:
             self._send(peer, msg.Cancel(leases=tuple(over)))
         if strangers:
             self._drop(peer, "lease was never granted to it")
 
-    # -- granting -------------------------------------------------------------------------------------------------------
-
-    def _request(self, worker: Hand, request: msg.Request, now: Mono) -> None:
-        peer = worker.link.peer
-        if not worker.works:
-            self._drop(peer, "no work capability")
-            return
-        if worker.request is not None and worker.request.nonce == request.nonce:
-            self._drop(peer, "repeated request")
-            return
-        worker.request = request
-        if self._serve(worker, request, now):
-            return
-        counter, wide = self._overflow.slept(worker), self._wide(worker, request, now)
-        self._send(peer, msg.Nothing(nonce=request.nonce, owner=request.owner, counter=counter, wide=wide))
-        self._recall(worker, request, now)
-
-    def _serve(self, worker: Hand, request: msg.Request, now: Mono) -> bool:
-        """Grant tasks that wait; where none do, second attempts of what takes too long. Return whether there were any."""
-        peer = worker.link.peer
-        ahead = dict(request.ahead)
-        held_max = msg.LEASES_MAX - self._book.leases.count(peer)
-        for again in (False, True):
-            for job, left in self._overflow.jobs(worker, request.owner, now):
-                if not self._crew.able(job, worker) or not (job.tail.open if again else job.may_take(peer)):
-                    continue
-                limit = room(job.ask.resources, request)
-                if not again and not self._book.held_back(job, peer):
-                    limit += max(0, ahead.get(job.id, 0))
-                limit = self._book.allowance(job, peer, min(limit, request.tasks_max, held_max, left), now)
-                if limit > 0 and self._grant(job, worker, request.nonce, limit, now, again=again):
-                    self._overflow.took(worker, now)
-                    return True
-        return False
-
-    def _wide(self, worker: Hand, request: msg.Request, now: Mono) -> tuple[int, int, int]:
-        """Return what the first job that waits for more room than was offered needs, or zeros."""
-        peer = worker.link.peer
-        for job, _ in self._overflow.jobs(worker, request.owner, now):
-            wants = job.ask.resources
-            waits = job.may_take(peer) and not self._book.held_back(job, peer) and self._crew.able(job, worker)
-            if waits and room(wants, request) == 0 and request.cpus:
-                return wants.cpus, wants.memory_mb, wants.gpus
-        return 0, 0, 0
-
-    def _recall(self, idle: Hand, request: msg.Request, now: Mono) -> None:
-        """Ask the worker that holds most more than it can run for some of that: another one is idle and nothing waits."""
-        if now < self._recall_at or not request.cpus or not len(self._book.leases):
-            return
-        if idle.far and not self._overflow.open:
-            return
-        fullest, most = self._crew.fullest(idle, self._book.leases)
-        if fullest is not None:
-            self._recall_at = Mono(now + RECALL_S)
-            self._send(fullest, msg.Recall(tasks=min(-(-most // 2), request.tasks_max)))
-
-    def _grant(self, job: Job, worker: Hand, nonce: bytes, limit: int, now: Mono, *, again: bool) -> bool:
-        """Grant up to so many attempts, if there is one that it may have; return whether that is settled by this."""
-        peer = worker.link.peer
-        known = job.id in worker.sent
-        try:
-            key = worker.sent[job.id] if known else self._seal(job, worker)
-        except Reject as reject:
-            self._drop(peer, f"prekey: {reject.reason}", close=True)
-            return True
-        give = self._book.grant_again if again else self._book.grant
-        items = give(job, peer, limit, now)
-        if not items:
+    def _follows(self, lease: Lease, peer: NodeId) -> bool:
+        """Tell whether the worker that has a lease takes part through that peer now, which so answers for it from now on."""
+        if self._crew.speaker(lease.runner) != peer:
             return False
-        worker.sent.pop(job.id, None)
-        worker.sent[job.id] = key
-        if len(worker.sent) > MANIFESTS_MAX:
-            del worker.sent[next(iter(worker.sent))]
-        expires = Wall(self._clock.at(now) + self._lease_ms)
-        try:
-            signed = self._signatory.grant(job, peer, nonce, items, key, expires)
-        except Reject as reject:
-            self._book.take_back(items, f"it could not be granted: {reject.reason}", now)
-            return False
-        self._out.append(fx.Record(row=records.GrantKept(job=job.id, lease=items[0].lease, signed=signed)))
-        manifest = b"" if known else job.raw
-        handed_on = checkpoints.hand_on(job, items, worker.link, self._identity, self._signatory.key, self._entropy)
-        self._send(peer, msg.Granted(grant=signed, manifest=manifest, checkpoints=handed_on))
+        self._book.leases.move(lease, peer)
         return True
 
-    def _seal(self, job: Job, worker: Hand) -> bytes:
-        return seal.seal(worker.link.prekey, job.key, job.digest, self._entropy)
+    def _taken_along(self, lease: Lease | None, peer: NodeId) -> bool:
+        """Tell whether a leaf of that cluster goes on with a lease elsewhere, which its bridge may not know yet."""
+        hand = self._crew.get(peer)
+        cluster = None if hand is None else hand.cluster
+        return lease is not None and cluster is not None and cluster.known(lease.runner) is not None
+
+    # -- clusters -------------------------------------------------------------------------------------------------------
+
+    def _leaves(self, worker: Hand, message: msg.Leaves, now: Mono) -> None:
+        cluster, peer = worker.cluster, worker.link.peer
+        if cluster is None:
+            self._drop(peer, "leaves: not of a cluster")
+            return
+        for node in message.gone:
+            self._crew.part(cluster, NodeId(node))
+        for leaf in message.leaves:
+            try:
+                self._crew.introduce(cluster, leaf, self._identity, self._clock.at(now), self._is_banned)
+            except Reject as reject:
+                self._drop(peer, f"leaf: {reject.reason}")
+        if message.leaves:
+            self._tell(self._overflow.wake(worker))
+
+    def _report(self, worker: Hand, report: msg.Report, now: Mono) -> None:
+        cluster, peer = worker.cluster, worker.link.peer
+        if cluster is None:
+            self._drop(peer, "report: not of a cluster")
+            return
+        self._placed(worker, cluster, report.placed, now)
+        self._heartbeat(peer, report.beats, now)
+        inline = {prims.blob_id(blob): blob for blob in report.blobs}
+        for raw in report.results:
+            try:
+                result = sign.open_claimed(raw, Result, attrgetter("by"))
+            except Reject as reject:
+                self._drop(peer, f"result: {reject.reason}")
+                continue
+            if (leaf := cluster.known(NodeId(result.by))) is None:
+                self._drop(peer, "result: not by a leaf")
+            else:
+                proof = records.Proof(signed=raw, certs=leaf.certs)
+                self._results(worker, result, Came(proof=proof, blobs=inline, through=cluster.bridge), now)
+        self._returned(worker, report.returns, now)
+
+    def _placed(self, worker: Hand, cluster: Cluster, placed: Iterable[tuple[LeaseId, bytes]], now: Mono) -> None:
+        """Take in which leaves have got which leases. Of one that is over they hear when they say that they have it.
+
+        A leaf need not be known: it may have gone on to another bridge before this one could introduce it here.
+        """
+        peer = worker.link.peer
+        back: list[Lease] = []
+        for lease_id, node in placed:
+            lease, leaf = self._book.leases.get(lease_id), NodeId(node)
+            if lease is None or not (lease.worker == peer or self._follows(lease, peer)):
+                continue
+            if lease.collecting is not None:
+                continue  # who has signed the result has had it
+            if leaf in cluster.refused:
+                # Its bridge may not know yet that the leaf is out, whose result would not count.
+                self._drop(peer, "placed: at a worker that is out")
+                self._book.lose(lease, "recalled", "it was given to a worker that is out", now)
+                back.append(lease)
+            else:
+                self._book.place(lease, leaf)
+        self._revoke(back)
 
     # -- what comes back ------------------------------------------------------------------------------------------------
 
@@ -348,11 +353,13 @@ class Queue:
             lease = self._book.leases.get(item.lease)
             if lease is not None and lease.worker == peer:
                 if item.fault == "no-manifest":
-                    worker.sent.pop(lease.job, None)
+                    worker.forget(lease.job)
                 if lease.collecting is None:  # else its result is on the way, and that decides
                     self._book.lose(lease, item.fault, item.detail, now)
-            elif lease is not None or self._book.leases.standing(item.lease) == "unknown":
-                strangers += 1
+            elif lease is None:
+                strangers += self._book.leases.standing(item.lease) == "unknown"
+            else:
+                strangers += not self._taken_along(lease, peer)
         if strangers:
             self._drop(peer, "lease was never granted to it")
 
@@ -363,34 +370,46 @@ class Queue:
         except Reject as reject:
             self._drop(peer, f"result: {reject.reason}")
             return
-        if (result.mesh, result.node, result.by) != (self._identity.mesh, self._identity.node, peer):
+        if result.by != peer:
+            self._drop(peer, "result: for somebody else")
+            return
+        proof = records.Proof(signed=ready.result, certs=worker.link.certs)
+        came = Came(proof=proof, blobs={prims.blob_id(blob): blob for blob in ready.blobs})
+        self._results(worker, result, came, now)
+
+    def _results(self, worker: Hand, result: Result, came: Came, now: Mono) -> None:
+        """Take in results that a worker, or a leaf of a cluster, has signed."""
+        peer, by = worker.link.peer, NodeId(result.by)
+        if (result.mesh, result.node) != (self._identity.mesh, self._identity.node):
             self._drop(peer, "result: for somebody else")
             return
         late: list[LeaseId] = []
-        came = Came(
-            proof=records.Proof(signed=ready.result, certs=worker.link.certs),
-            blobs={prims.blob_id(blob): blob for blob in ready.blobs},
-        )
         for item in result.items:
             lease = self._book.leases.get(item.lease)
             standing = self._book.leases.standing(item.lease)
             if standing == "forgotten" and worker.works:
-                lease = self._book.adopt(item, peer, now)
+                lease = self._book.adopt(item, by, now, None if worker.cluster is None else peer)
             if lease is not None:
-                self._collect(peer, lease, item, came, now)
+                self._collect(worker, by, lease, item, came, now)
             elif standing != "unknown":
                 late.append(item.lease)
-                self._out.append(fx.Emit(notice=notice.LateResult(lease=item.lease, worker=peer)))
+                self._out.append(fx.Emit(notice=notice.LateResult(lease=item.lease, worker=by)))
             else:
                 self._drop(peer, "result: lease was never granted")
         if late:
-            self._receipt(peer, late, "late")
+            self._receipt(peer, late, "late", now)
 
-    def _collect(self, peer: NodeId, lease: Lease, item: ResultItem, came: Came, now: Mono) -> None:
+    def _collect(self, worker: Hand, by: NodeId, lease: Lease, item: ResultItem, came: Came, now: Mono) -> None:
+        peer = worker.link.peer
+        if lease.runner == by and lease.worker != peer:
+            self._follows(lease, peer)
         if (lease.worker, lease.job, lease.task, lease.attempt) != (peer, item.job, item.task, item.attempt):
             self._drop(peer, "result: not of that lease")
-        elif lease.collecting is None and not self._book.collect(lease, item, came, now):
-            self._receipt(peer, [lease.id], "refused")
+        elif lease.collecting is None:
+            if lease.runner != by:
+                self._book.place(lease, by)  # whatever its bridge said: this is the leaf's own word
+            if not self._book.collect(lease, item, came, now):
+                self._receipt(peer, [lease.id], "refused", now)
 
     def _collected(self, event: ev.Collected, now: Mono) -> None:
         lease = self._book.leases.get(event.lease)
@@ -399,7 +418,7 @@ class Queue:
         lease.detail, lease.skipped = event.detail, event.skipped
         self._revoke(self._book.settle(lease, now))
         if lease.worker in self._crew:
-            self._receipt(lease.worker, [lease.id], "settled")
+            self._receipt(lease.worker, [lease.id], "settled", now)
 
     def _collect_failed(self, event: ev.CollectFailed, now: Mono) -> None:
         lease = self._book.leases.get(event.lease)
@@ -407,21 +426,19 @@ class Queue:
             return  # it was cancelled meanwhile
         verdict = self._book.collect_failed(lease, event, now)
         if verdict is not None and lease.worker in self._crew:
-            self._receipt(lease.worker, [lease.id], verdict)
+            self._receipt(lease.worker, [lease.id], verdict, now)
 
-    def _receipt(self, peer: NodeId, leases: list[LeaseId], verdict: Verdict) -> None:
-        self._send(peer, msg.Receipted(receipt=self._signatory.receipt(peer, leases, verdict)))
-
-    # -- helpers --------------------------------------------------------------------------------------------------------
-
-    def _send(self, peer: NodeId, message: msg.CoreMessage) -> None:
-        self._out.append(fx.Send(peer=peer, message=message))
-
-    def _tell(self, told: list[tuple[NodeId, msg.HasWork]]) -> None:
-        self._out += [fx.Send(peer=peer, message=message) for peer, message in told]
-
-    def _drop(self, peer: NodeId, reason: str, *, close: bool = False) -> None:
-        self._out.append(fx.Drop(peer=peer, reason=reason, close=close))
+    def _receipt(self, peer: NodeId, leases: list[LeaseId], verdict: Verdict, now: Mono) -> None:
+        items = [ReceiptItem(lease, verdict) for lease in leases]
+        worker = self._crew.get(peer)
+        if worker is None or worker.cluster is None:
+            self._say_receipt(peer, items)
+            return
+        worker.cluster.receipts += items
+        if len(worker.cluster.receipts) >= ITEMS_MAX:
+            self._hand_out(worker)
+        elif self._receipts_at is None:
+            self._receipts_at = Mono(now + RECEIPTS_S)
 
     # -- for readers ----------------------------------------------------------------------------------------------------
 
@@ -473,5 +490,8 @@ class Queue:
         """Assert the invariants; they hold between any two calls of ``handle``."""
         self._book.check()
         self._overflow.check()
+        self._crew.check()
         for worker in self._crew:
             assert len(worker.sent) <= MANIFESTS_MAX, "a link remembers too many manifests"
+            waits = worker.cluster is not None and bool(worker.cluster.receipts)
+            assert not waits or self._receipts_at is not None, "a receipt would never be said"

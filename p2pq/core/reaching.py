@@ -10,7 +10,7 @@ from typing import Final
 
 from p2pq.core.events import LinkUp
 from p2pq.model.ids import NODE_ID_BYTES, NodeId
-from p2pq.wire.messages import HOPS_MAX, REACH_MAX, SINCE, Reach, Way
+from p2pq.wire.messages import HOPS_MAX, REACH_MAX, SINCE, Reach, Through, Way
 
 WAYS_MAX: Final = 1024
 """Ways remembered of all bridges; further ones are ignored. A quarter of the places that are known at most, so that no bridge
@@ -43,10 +43,11 @@ def parse_via(address: str) -> tuple[NodeId, NodeId]:
 class Reaching:
     """The ways that bridges have told of, and what this node tells of its own links if it is one."""
 
-    def __init__(self, me: NodeId, *, bridging: bool) -> None:
-        """Know of no way yet."""
+    def __init__(self, me: NodeId, *, bridging: bool, batching: bool = False) -> None:
+        """Know of no way yet. ``batching``: as a bridge, lead nobody to those for whom this node speaks instead."""
         self._me = me
         self._bridging = bridging
+        self._batching = batching
         self._ways: dict[NodeId, dict[NodeId, tuple[NodeId, ...]]] = {}
         self._heard: dict[NodeId, dict[NodeId, int]] = {}
         """By bridge: the number of the latest message that spoke of a node."""
@@ -125,4 +126,12 @@ class Reaching:
         """
         if to.minor < SINCE[Reach] or to.path:
             return []
-        return [Way(link.peer, link.path) for link in links if len(link.path) < HOPS_MAX and to.peer not in link.path]
+        return [
+            Way(link.peer, link.path)
+            for link in links
+            if len(link.path) < HOPS_MAX and to.peer not in link.path and not (self._speaks(to) and self._speaks(link))
+        ]
+
+    def _speaks(self, link: LinkUp) -> bool:
+        """Tell whether this node speaks for a peer, or to it for others, where it would lead it otherwise."""
+        return self._batching and not link.path and link.minor >= SINCE[Through]

@@ -53,7 +53,7 @@ class LeaseGranted(_Row, frozen=True, kw_only=True):
     worker: NodeId
     wall: Wall
     via: tuple[NodeId, ...] = ()
-    """The bridges that carry the link to the worker, the nearest first."""
+    """The bridges that carry the link to the worker, or speak for it, the nearest first."""
 
 
 class GrantKept(_Row, frozen=True, kw_only=True):
@@ -79,6 +79,10 @@ class LeaseEnded(_Row, frozen=True, kw_only=True):
     detail: str = ""
     counted: bool = True
     """Whether it counts towards the task's fault limit (handed back unstarted does not)."""
+    leaf: NodeId | None = None
+    """Of one granted to a cluster: who had it, where that is known."""
+    via: tuple[NodeId, ...] = ()
+    """The bridges on the way to the leaf, the nearest first."""
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +111,8 @@ class AttemptEnded(_Row, frozen=True, kw_only=True):
     """How it ended, for people."""
     skipped: tuple[str, ...] = ()
     """What of its results could not travel, an entry a sentence."""
+    via: tuple[NodeId, ...] = ()
+    """Where the worker is a leaf of the cluster that it was granted to: the bridges on the way to it, the nearest first."""
     proof: Proof | None = None
 
 

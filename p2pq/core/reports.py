@@ -53,7 +53,7 @@ class Reports:
         self._returning: dict[NodeId, dict[LeaseId, ReturnItem]] = {}
         """Handed back while their master was not linked."""
         self.masters: dict[NodeId, Master] = {}
-        """Every linked node; those with the capability ``submit`` may give work."""
+        """Every linked node, and masters for which bridges speak; those with the capability ``submit`` may give work."""
 
     def kept(self) -> tuple[KeptFor, ...]:
         """Return what waits for its master's receipt, by master."""
@@ -71,9 +71,9 @@ class Reports:
     def link_up(
         self, event: LinkUp, offering: Offering | None, now: Mono, out: list[Effect], *, draining: bool
     ) -> None:
-        """Begin with a linked node: first what is held of it, then what is offered, then what it missed."""
+        """Begin with a node, linked or through a bridge: first what is held of it, then what is offered, then what it missed."""
         peer = event.peer
-        self.masters[peer] = Master(peer, event.owner, event.caps, event.minor)
+        self.masters[peer] = Master(peer, event.owner, event.caps, event.minor, event.way)
         returning = self._returning.pop(peer, {})
         kept = self._kept.leases(peer)
         leases = (*(attempt.lease for attempt in self._slots.of(peer)), *returning, *kept)
@@ -97,6 +97,11 @@ class Reports:
         self._deadlines.cancel(("beat", peer))
         self._deadlines.cancel(("progress", peer))
         self._deadlines.cancel(("resend", peer))
+
+    def profiles(self, offering: Offering | None, out: list[Effect], *, draining: bool) -> None:
+        """Tell every node that may give work what is offered to it."""
+        for peer in self.masters:
+            self.profile(peer, offering, out, draining=draining)
 
     def profile(self, peer: NodeId, offering: Offering | None, out: list[Effect], *, draining: bool) -> None:
         """Tell a node that may give work what is offered to it."""
@@ -163,7 +168,9 @@ class Reports:
         except Reject as reject:
             out.append(Drop(peer=master, reason=f"receipt: {reject.reason}", close=True))
             return
-        if (receipt.mesh, receipt.node, receipt.to) != (self._identity.mesh, master, self._identity.node):
+        me = self._identity.node
+        ours = receipt.to in {me, self.masters[master].names(me)}
+        if not ours or (receipt.mesh, receipt.node) != (self._identity.mesh, master):
             out.append(Drop(peer=master, reason="receipt: not between these two nodes", close=True))
             return
         for item in receipt.items:

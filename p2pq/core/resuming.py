@@ -42,17 +42,18 @@ class ResumingBook(Book):
             lease=lease.id,
             job=job.id,
             task=lease.task,
-            worker=lease.worker,
+            worker=lease.runner,
             result=item,
             state=state,
             wall=self._clock.at(now),
             counted=False,
             detail=lease.detail,
             skipped=lease.skipped,
+            via=self._via(lease),
             proof=lease.proof,
         )
         lost = notice.AttemptLost(
-            job=job.id, task=lease.task, attempt=lease.attempt, worker=lease.worker, fault="evicted", detail=detail
+            job=job.id, task=lease.task, attempt=lease.attempt, worker=lease.runner, fault="evicted", detail=detail
         )
         self.out += [fx.Record(row=row), fx.Emit(notice=lost)]
         if item.checkpoint:
@@ -64,5 +65,5 @@ class ResumingBook(Book):
             self.finish(job, now)
         elif state == "pending":
             task.returns += 1
-            self._requeue(job, lease.task, lease.worker if task.returns > RETURNS_FREE else None, now)
+            self._requeue(job, lease.task, lease.runner if task.returns > RETURNS_FREE else None, now)
         self._tail(job, now)

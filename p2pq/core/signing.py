@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 from p2pq.core.identity import Identity
 from p2pq.core.jobs import Job
-from p2pq.model.ids import LeaseId, NodeId, Wall
+from p2pq.model.ids import NodeId, Wall
 from p2pq.wire import prims, sign
-from p2pq.wire.objects import Grant, GrantItem, Receipt, ReceiptItem, Verdict
+from p2pq.wire.objects import Grant, GrantItem, Receipt, ReceiptItem
 
 
 class Signatory:
@@ -21,6 +21,8 @@ class Signatory:
         self, job: Job, to: NodeId, nonce: bytes, items: tuple[GrantItem, ...], key: bytes, expires: Wall
     ) -> bytes:
         """Return the signed right of ``to`` to run attempts of a job; ``key`` is the job key, sealed to it.
+
+        There is none where ``to`` is a bridge, which hands them on to leaves: each of these gets the key sealed to itself.
 
         Raises:
             Reject: it would not open at the other end.
@@ -38,12 +40,12 @@ class Signatory:
         )
         return sign.sign(self.key, grant)
 
-    def receipt(self, to: NodeId, leases: Iterable[LeaseId], verdict: Verdict) -> bytes:
+    def receipt(self, to: NodeId, items: Iterable[ReceiptItem]) -> bytes:
         """Return the signed word that results are here."""
         receipt = Receipt(
             mesh=self._identity.mesh,
             node=self._identity.node,
             to=to,
-            items=tuple(ReceiptItem(lease, verdict) for lease in leases),
+            items=tuple(items),
         )
         return sign.sign(self.key, receipt)

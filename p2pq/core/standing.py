@@ -11,6 +11,7 @@ Two judgements, both a master's own, neither durable nor told to anybody:
 Either way it gets one attempt at a time, after a pause that doubles; an attempt that ends well clears it at once.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 from p2pq.model.ids import Mono, NodeId
@@ -110,6 +111,10 @@ class Standing:
         record = self._records.get(worker)
         return 0 if record is None else len(record.streak)
 
+    def noted(self) -> Iterator[NodeId]:
+        """Yield the workers that anything is held against since the last success there."""
+        return (worker for worker, record in self._records.items() if record.streak or record.declined)
+
     def forgive(self, worker: NodeId) -> dict[int, int]:
         """Return the streak's tasks whose failures counted, by attempt; from now on they do not."""
         streak = self._record(worker).streak
@@ -201,6 +206,10 @@ class Budgets:
     def get(self, worker: NodeId) -> Budget | None:
         """Return the worker's budget; None where it had no fault since an attempt ended there."""
         return self._budgets.get(worker)
+
+    def slow(self) -> Iterator[NodeId]:
+        """Yield the workers that are slowed down."""
+        return (worker for worker, budget in self._budgets.items() if budget.slow)
 
     def fault(self, worker: NodeId, now: Mono, first_s: float) -> Mono | None:
         """An attempt was lost there; return until when the worker must wait, if that is new."""

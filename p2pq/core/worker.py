@@ -221,6 +221,11 @@ class Worker:
                 | msg.Gossip()
                 | msg.KeycardIs()
                 | msg.Leaving()
+                | msg.MasterIs()
+                | msg.Parted()
+                | msg.Leaves()
+                | msg.Report()
+                | msg.Through()
             ):
                 pass
             case _:
@@ -243,15 +248,11 @@ class Worker:
         assert self._offering is not None, "asked before there was an offer"
         return self._offering.own if own else self._offering.profile
 
-    def _tell_profiles(self, out: list[fx.Effect]) -> None:
-        for peer in self._reports.masters:
-            self._reports.profile(peer, self._offering, out, draining=self._draining)
-
     # -- grants -------------------------------------------------------------------------------------------------------
 
     def _granted(self, master: grants.Master, message: msg.Granted, now: Mono, out: list[fx.Effect]) -> None:
         try:
-            grant = grants.open_grant(message, master, self._identity)
+            grant = grants.open_grant(message, master, self._identity, self._reports.masters)
             manifest = grants.manifest_of(grant, message, master, self._identity, self._wall(now))
             enclosed = grants.open_enclosed(grant, message, master, self._identity)
         except Reject as reject:
@@ -280,7 +281,7 @@ class Worker:
     def _accept(
         self, manifest: Manifest, grant: Grant, enclosed: grants.Enclosed, asked: Asked, now: Mono, out: list[fx.Effect]
     ) -> None:
-        key = grants.open_key(grant, manifest, self._prekeys)
+        key = grants.open_key(enclosed, grant, manifest, self._prekeys)
         master = self._reports.masters[asked.master]
         if isinstance(key, grants.Declined):
             self._reports.decline(master.node, grant, key, out)
@@ -310,7 +311,7 @@ class Worker:
                 checkpoints=master.minor >= msg.CHECKPOINTS_SINCE,
             )
             inline = ()
-            if reason := grants.resume(attempt, enclosed, self._prekeys):
+            if reason := grants.resume(attempt, enclosed, master, self._prekeys):
                 out.append(fx.Drop(peer=master.node, reason=reason))
             self._slots.add(attempt)
             self._deadlines.set(("ahead", (master.node, item.lease)), Mono(now + self._patience_s))
@@ -357,11 +358,7 @@ class Worker:
         manifest = attempt.manifest
         out.append(attempt.order())
         taken = GuestTaken(
-            lease=attempt.lease,
-            master=attempt.master,
-            owner=manifest.owner,
-            job=JobId(manifest.job),
-            task=attempt.task,
+            lease=attempt.lease, master=attempt.master, owner=manifest.owner, job=JobId(manifest.job), task=attempt.task
         )
         out.append(fx.Emit(notice=taken))
 
@@ -418,7 +415,7 @@ class Worker:
             return
         self._offering = event
         self._slots.room = {False: offered(event.profile), True: offered(event.own)}
-        self._tell_profiles(out)
+        self._reports.profiles(self._offering, out, draining=self._draining)
         for own, profile in ((False, event.profile), (True, event.own)):
             unwelcome = [
                 attempt
@@ -431,7 +428,7 @@ class Worker:
         if not self._draining:
             self._draining = True
             self._asking.stop()
-            self._tell_profiles(out)
+            self._reports.profiles(self._offering, out, draining=self._draining)
         if event.save_s:
             self._evict(self._slots, "draining", event.save_s, out)
         self._hand_back(

@@ -13,7 +13,7 @@ from p2pq import __version__
 from p2pq.core.events import BanAsked, Event, MeshKeyAsked, OwnerBanAsked
 from p2pq.core.kept import KEPT_BYTES_MAX, KEPT_MAX, KeptFor
 from p2pq.core.node import Node
-from p2pq.core.node import PeerView as CorePeer
+from p2pq.core.views import PeerView as CorePeer
 from p2pq.daemon import netinfo
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.discovery import Discovery
@@ -24,7 +24,7 @@ from p2pq.daemon.links import Links
 from p2pq.daemon.scheduler import Scheduler
 from p2pq.daemon.selftest import IsolationReport
 from p2pq.daemon.store import Store
-from p2pq.daemon.views import rfc3339
+from p2pq.daemon.views import rfc3339, spoken_view
 from p2pq.errors import RefusedError
 from p2pq.model.ids import Mono, Wall, short, to_text
 from p2pq.wire import control, prims, session
@@ -76,6 +76,8 @@ class Parts:
     """So long results are kept for an absent master."""
     bridge: bool = False
     """It is to carry links between peers, whether its certificate lets it or not."""
+    batch: bool = False
+    """... and to speak for its leaves."""
     held: Callable[[str], AbstractContextManager[object]] = nullcontext
     """Takes no submission while it is open; says why."""
     isolation: IsolationReport | None = None
@@ -99,12 +101,13 @@ class Admin:
         policy = p.node.policy()
         state: Literal["run", "off", "draining"] = "run" if policy.accepts else "off"
         now = p.mono()
+        name_of = p.scheduler.name_of
         running = tuple(
             RunningView(
                 job=to_text(guest.job),
                 task=guest.task,
                 owner=guest.owner,
-                node=p.scheduler.name_of(guest.master),
+                node=name_of(guest.master),
                 seconds=round(guest.since_s, 1),
                 own=guest.own,
                 state=guest.state,
@@ -124,7 +127,7 @@ class Admin:
                 free=policy.free,
                 policy=PolicyView(state="draining" if policy.draining else state, reason=policy.reason),
                 running=running,
-                peers=len(p.links.peers()),
+                peers=sum(peer.state == "up" for peer in p.node.peers(now)),
                 queued=sum(job.pending for job in p.node.jobs()),
                 sandbox="unknown" if isolation is None else isolation.level,
                 sandbox_reason="" if isolation is None or isolation.level == "strict" else isolation.reason,
@@ -137,6 +140,7 @@ class Admin:
                     **{f"link.{key}": count for key, count in p.links.counters.items()},
                     **{f"blobs.{key}": count for key, count in p.carried.items()},
                 },
+                bridge=tuple(spoken_view(each, name_of) for each in p.node.spoken()),
                 disk={"blobs_bytes": p.blobs.used_bytes, "blobs": len(p.blobs)},
                 home=str(p.home.path),
                 pid=os.getpid(),
@@ -194,13 +198,13 @@ class Admin:
             if peer.id is None:
                 continue
             info = p.links.info(peer.id)
-            state: Literal["up", "down", "banned"] = "up" if info is not None else "down"
+            state: Literal["up", "down", "banned"] = "up" if peer.state == "up" else "down"
             await send(
                 MemberView(
                     id=to_text(peer.id),
                     name=peer.name,
                     owner=peer.owner,
-                    caps=() if info is None else tuple(info.caps),
+                    caps=peer.caps,
                     expires="" if info is None else rfc3339(info.cert_expires),
                     state="banned" if p.node.banned(peer.id, peer.owner) else state,
                 )
@@ -432,6 +436,10 @@ class Admin:
             return []
         may = "bridge" in self._p.keys.cert.caps
         detail = f"carries links between peers, {self._p.links.relays.carried} now"
+        if self._p.batch:
+            spoken = self._p.node.spoken()
+            leaves = {leaf for each in spoken for leaf, _ in each.leaves}
+            detail = f"speaks for workers here, now {len(leaves)}, to masters, now {len(spoken)}; {detail}"
         todo = "let it join again with a code of `p2pq invite --caps work,submit,bridge`, or start it without --bridge"
         return [
             Finding(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from p2pq.core.through import whereabouts
 from p2pq.daemon.history import AttemptRow
 from p2pq.model.ids import NodeId
 from p2pq.model.job import Outcome
@@ -79,7 +80,7 @@ def _ends(attempts: Sequence[AttemptRow], name_of: NameOf) -> list[str]:
         if end == "exit 0" and each.detail:
             end = each.detail
         nodes = found.setdefault(end, [])
-        if (name := name_of(each.worker)) not in nodes:
+        if (name := name_of(whereabouts(each.worker, each.via)[0])) not in nodes:
             nodes.append(name)
     return [f"{end} on {_listed(nodes)}" for end, nodes in found.items()]
 

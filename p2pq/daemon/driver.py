@@ -23,7 +23,7 @@ from p2pq.core.records import Row, needs_full
 from p2pq.daemon.sleeping import LOOK_EVERY_S, Sleeps
 from p2pq.errors import InvariantError, StorageError
 from p2pq.model.ids import Mono, Wall
-from p2pq.wire.messages import Heartbeat
+from p2pq.wire.messages import Heartbeat, Through
 
 TURN_EVENTS_MAX: Final = 256
 INBOX_MAX: Final = 100_000
@@ -230,7 +230,7 @@ class Driver:
 
     def _overtakes(self, effect: Effect) -> bool:
         match effect:
-            case Send(message=Heartbeat()) | Start(own=False) | Suspend() | Continue():
+            case Send(message=Heartbeat() | Through(message=Heartbeat())) | Start(own=False) | Suspend() | Continue():
                 self._perform(effect)
                 return True
             case _:

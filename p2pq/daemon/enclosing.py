@@ -8,7 +8,7 @@ import msgspec
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.errors import StorageError
 from p2pq.wire import codec, sign
-from p2pq.wire.messages import INLINE_BYTES_MAX, Granted, Message, ResultReady
+from p2pq.wire.messages import INLINE_BYTES_MAX, Granted, Message, ResultReady, Through
 from p2pq.wire.objects import BlobRef, Manifest, Result
 
 ENCLOSED_BYTES_MAX: Final = 32 << 10
@@ -28,12 +28,16 @@ def enclose(message: Message, blobs: BlobStore, *, direct: bool) -> Message:
             carries a manifest for the first time. Results that waited for their master come by the dozen, and reading all of
             them would hold up everything else here: they are fetched.
         blobs: where they are read; what cannot be read is fetched by who wants it, and fails there.
-        direct: no bridge carries the link. A bridge gets the inputs of a job once, and serves them to all behind it.
+        direct: no bridge carries the link. A bridge gets the inputs of a job once, and serves them to all behind it; so nothing
+            is added to a grant to its cluster either.
     """
     match message:
         case ResultReady(result=raw):
             items = _own(raw, Result).items
             return _with(message, (*items[0].body, *items[0].blobs), blobs) if len(items) == 1 else message
+        case Through(message=ResultReady() as ready):
+            # The bridge passes them on with the result: nobody has to come back for them, over two links, within the second.
+            return msgspec.structs.replace(message, message=enclose(ready, blobs, direct=False))
         case Granted(manifest=raw) if raw and direct:
             manifest = _own(raw, Manifest)
             return _with(message, (*manifest.body, *manifest.blobs), blobs)

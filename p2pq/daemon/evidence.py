@@ -8,15 +8,17 @@
 
 import sqlite3
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 
 from p2pq.core.records import GrantKept, Proof
-from p2pq.model.ids import LeaseId, Wall
+from p2pq.errors import Reject
+from p2pq.model.ids import LeaseId, NodeId, Wall
 from p2pq.model.job import TaskState
 from p2pq.wire import codec, prims, sign
-from p2pq.wire.objects import ResultItem
+from p2pq.wire.objects import Cert, ResultItem
 from p2pq.wire.provenance import Kept
 
 Certs = tuple[bytes, ...]
@@ -33,6 +35,10 @@ WHERE t.n = (SELECT n FROM jobs WHERE job = ? AND NOT pruned) AND t.state IN ('d
 ORDER BY t.task LIMIT ?
 """
 """Job, first task, rows at most. Bytes are bytes, whoever wrote them."""
+
+
+NAMES: Final = "SELECT CAST(certs AS BLOB) FROM chains ORDER BY n"
+"""The certificates of all workers whose results are kept, the latest at the end."""
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +101,17 @@ def forget(db: sqlite3.Connection, number: int, limit: int) -> int:
 def forget_chains(db: sqlite3.Connection) -> None:
     """Delete certificates that no job can need any more: all jobs up to the latest that did are gone."""
     db.execute("DELETE FROM chains WHERE NOT EXISTS (SELECT * FROM jobs WHERE jobs.n <= chains.n)")
+
+
+def names(rows: Iterable[tuple[bytes]]) -> dict[NodeId, str]:
+    """Return, of rows of ``NAMES``, what each worker is called."""
+    found: dict[NodeId, str] = {}
+    for (certs,) in rows:
+        with suppress(msgspec.MsgspecError, Reject, IndexError):  # what is damaged names nobody; a repair finds it
+            first = sign.body_of(msgspec.msgpack.decode(certs, type=Certs)[0])
+            cert = codec.decode_strict(first, Cert, size_max=sign.size_max(Cert))
+            found[NodeId(cert.sub)] = cert.name
+    return found
 
 
 def decided(rows: Iterable[tuple[Any, ...]], rebuilt: int) -> tuple[Decided, ...]:

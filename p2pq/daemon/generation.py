@@ -17,7 +17,7 @@ from p2pq.core import draws, flight
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.records import Restored
-from p2pq.daemon import gate, inheriting, netinfo, offering, recorder, room, sqlite
+from p2pq.daemon import draining, gate, inheriting, netinfo, offering, recorder, room, sqlite
 from p2pq.daemon.admin import Admin, Parts
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.discovery import Discovery
@@ -48,14 +48,6 @@ from p2pq.wire import messages as msg
 log = logging.getLogger(__name__)
 
 SOFTWARE: Final = f"p2pq {__version__}"
-LET_FINISH_S: Final = 3.0
-"""How long a node that was told to stop waits for tasks that are running."""
-SAVE_GRACE_S: Final = 2.5
-"""How long at most they then have to leave a checkpoint and end by themselves ([runner] grace_s may be less)."""
-SAVE_S: Final = 4.0
-"""How long in all until their checkpoints are packed and with their masters; the rest is handed back without."""
-FLUSH_S: Final = 1.5
-"""How long it waits until what it decided is durable and said."""
 DISK_EVERY_S: Final = 10.0
 PRUNE_EVERY_S: Final = 3600.0
 
@@ -139,6 +131,7 @@ class Generation:
             wall=wall,
             seed=os.urandom(draws.SEED_BYTES),
             bridging=app.bridging,
+            batching=settings.bridge.batch,
         )
         recorded = settings.log.flight
         try:
@@ -177,9 +170,10 @@ class Generation:
         )
         self._cleanup.push_async_callback(self.links.close)
         self.scheduler = Scheduler(self.node, me=keys.node, name=keys.cert.name, mono=app.mono)
-        for peer in restored.peers:
-            self.scheduler.remember(peer.node, peer.name)
-        bridges = Bridges(serves=app.bridging, ways=self.node.ways, post=self._post)
+        names = self.store.workers_named() | {peer.node: peer.name for peer in restored.peers}
+        for node, name in names.items():
+            self.scheduler.remember(node, name)
+        bridges = Bridges(serves=app.bridging, speaks=self.node.bridge_of, ways=self.node.ways, post=self._post)
         self.transfers = Transfers(self.blobs, self.links.http, self._say, tasks=group, clock=app.mono, bridges=bridges)
         self.discovery: Discovery | None = None
         self.invitations = Invitations(
@@ -240,6 +234,8 @@ class Generation:
             tasks=group,
             say=self._say,
             pending=self.links.pending,
+            bridge_of=self.node.bridge_of,
+            leaf_of=self.node.leaf_of,
         )
 
     async def start(self) -> None:
@@ -260,6 +256,9 @@ class Generation:
         if settings.bridge.enabled and not app.bridging:
             reason = "its certificate does not let it be a bridge; see `p2pq doctor`"
             self._telemetry.event(logging.WARNING, "bridge.not-allowed", reason=reason)
+        if settings.bridge.batch and not settings.bridge.enabled:
+            reason = "[bridge] batch is for bridges only: set enabled = true, too, or start the node with --bridge"
+            self._telemetry.event(logging.WARNING, "bridge.not-enabled", reason=reason)
         for address in settings.node.peers:
             self._post(ev.AddressSeen(addresses=(with_port(address),), source="config"))
         if app.hints:
@@ -303,6 +302,7 @@ class Generation:
             stop=app.stop,
             keep_days=app.settings.store.keep_days,
             bridge=app.settings.bridge.enabled,
+            batch=app.settings.bridge.batch,
             isolation=app.isolation,
             duplicate=app.duplicate,
         )
@@ -346,22 +346,8 @@ class Generation:
             await asyncio.sleep(DISK_EVERY_S)
 
     async def drain(self, *, at_once: bool) -> None:
-        """Hand back what has not started, let what runs end if it does so soon or leave a checkpoint, hand back the rest."""
-        if not at_once:
-            await self._settle(ev.Drain(), LET_FINISH_S)
-            await self._settle(ev.Drain(save_s=SAVE_GRACE_S), SAVE_S)
-        with contextlib.suppress(TimeoutError, StorageError):
-            async with asyncio.timeout(FLUSH_S):
-                await self.driver.post_durable(ev.Drain(now=True))
-                await self.driver.flush()
-
-    async def _settle(self, event: ev.Drain, seconds: float) -> None:
-        """Drain further, and wait until nothing runs here any more and linked masters have all that ran."""
-        with contextlib.suppress(TimeoutError, StorageError):
-            async with asyncio.timeout(seconds):
-                await self.driver.post_durable(event)
-                while self.node.busy or self.node.owes:  # noqa: ASYNC110  for a moment, at the very end
-                    await asyncio.sleep(0.05)
+        """Go down: see ``draining``."""
+        await draining.drain(self.driver, self.node, at_once=at_once)
 
     async def close(self) -> None:
         """Close every part, the last opened first."""

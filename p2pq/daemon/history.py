@@ -270,6 +270,10 @@ class History:
         rows = self._rows(evidence.OF_JOB, job, start, _page(limit))
         return evidence.decided(rows, rebuilt[0][0] if rebuilt else -1)
 
+    def workers_named(self) -> dict[NodeId, str]:
+        """Return what the workers are called whose results are here with their certificates."""
+        return evidence.names(self._rows(evidence.NAMES))
+
     def tasks(self, job: JobId, *, start: int = 0, limit: int = PAGE_MAX) -> tuple[TaskRow, ...]:
         """Return the tasks with a history from index ``start`` on, in order; PAGE_MAX at most."""
         found = self._rows(

@@ -159,7 +159,7 @@ class Homecoming:
             await asyncio.to_thread(self._keep_inline, effect, wanted)
             missing = [(ref.blob, ref.size) for ref in effect.blobs if not self._blobs.has(ref.blob)]
             if missing:
-                await self._bring(effect.peer, missing)
+                await self._bring(effect.peer, missing, effect.through)
             body = await asyncio.to_thread(self._secure, self._scheduler.collecting(effect.lease), wanted)
         except Reject as error:
             self._blobs.unpin(tag)
@@ -191,7 +191,7 @@ class Homecoming:
         else:
             self._post(Collected(lease=effect.lease, detail=_detail(item, body), skipped=_skipped(body)))
 
-    async def _bring(self, peer: NodeId, missing: list[tuple[bytes, int]]) -> None:
+    async def _bring(self, peer: NodeId, missing: list[tuple[bytes, int]], through: NodeId | None) -> None:
         """Fetch blobs at no less than the pace that the core asks for; what else the same worker brings counts as well.
 
         Raises:
@@ -216,7 +216,7 @@ class Homecoming:
         async with asyncio.timeout(COLLECT_S) as limit:
             looking = self._tasks.create_task(look_again(), name=f"pace of {short(peer)}")
             try:
-                await self._transfers.fetch(peer, missing)
+                await self._transfers.fetch(peer, missing, through=through)
             finally:
                 looking.cancel()
                 look()

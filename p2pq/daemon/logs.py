@@ -1,11 +1,12 @@
 """What tasks print: live from where they run, and from their results once they have ended.
 
 As worker, ``LogWant`` is answered by ``LogData`` until the attempt ends. As master, the local API's ``Logs`` is answered from
-this machine, from a worker, or from the store. On the way output is encrypted under the job's key, so that whoever carries it
-reads nothing.
+this machine, from a worker (or the bridge that speaks for it, see ``passing``), or from the store. On the way output is
+encrypted under the job's key, so that whoever carries it reads nothing.
 """
 
 import asyncio
+import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.guests import Guest, Guests
 from p2pq.daemon.history import JobRow
 from p2pq.daemon.jobs import Jobs
+from p2pq.daemon.passing import Passing
 from p2pq.daemon.scheduler import Scheduler
 from p2pq.daemon.store import Store
 from p2pq.daemon.submission import open_sweep
@@ -68,8 +70,24 @@ class Logs:
         tasks: asyncio.TaskGroup,
         say: Callable[[NodeId, Message], None],
         pending: Callable[[NodeId], int] = lambda _: 0,
+        bridge_of: Callable[[NodeId], NodeId | None] = lambda _: None,
+        leaf_of: Callable[[NodeId, LeaseId], NodeId | None] = lambda _master, _lease: None,
     ) -> None:
-        """Take the parts; ``say`` sends to a linked peer, ``pending`` tells how many bytes wait to be sent to it."""
+        """Take the parts.
+
+        Args:
+            node: this node.
+            guests: the attempts that run here.
+            jobs: the jobs submitted here.
+            store: what is known of them.
+            blobs: where results are.
+            scheduler: what the core knows of them.
+            tasks: owns the streams.
+            say: sends to a linked peer; what is for others is lost.
+            pending: tells how many bytes wait to be sent to it.
+            bridge_of: returns the bridge that speaks for a master, or a leaf, that is not linked.
+            leaf_of: as a bridge, returns the leaf that holds a lease of a master.
+        """
         self._node = node
         self._guests = guests
         self._jobs = jobs
@@ -79,9 +97,14 @@ class Logs:
         self._tasks = tasks
         self._say = say
         self._pending = pending
+        self._bridge_of = bridge_of
+        self._numbers = itertools.count(1)
+        self._passing = Passing(leaf_of=leaf_of, say=say, behind=self._behind, numbers=self._numbers)
         self._serving: dict[tuple[NodeId, int], asyncio.Task[None]] = {}
         self._asked: dict[int, tuple[NodeId, asyncio.Queue[LogData]]] = {}
-        self._number = 0
+
+    def _behind(self, peer: NodeId) -> bool:
+        return self._pending(peer) > PENDING_BYTES_MAX
 
     # ------------------------------------------------------------------ as worker
 
@@ -94,9 +117,12 @@ class Logs:
                 task = self._serving.get((peer, req))
                 if task is not None:
                     task.cancel()
+                self._passing.stop(peer, message)
             case LogData(req=req):
                 asked = self._asked.get(req)
-                if asked is not None and asked[0] == peer and not asked[1].full():
+                if asked is None:
+                    self._passing.data(peer, message)
+                elif asked[0] == peer and not asked[1].full():
                     asked[1].put_nowait(message)
 
     def link_down(self, peer: NodeId) -> None:
@@ -104,10 +130,18 @@ class Logs:
         for (other, _), task in list(self._serving.items()):
             if other == peer:
                 task.cancel()
+        self._passing.link_down(peer)
+
+    def _wanted(self, peer: NodeId, want: LogWant) -> Guest | None:
+        """Return the attempt that a master asks for, itself or through the bridge that speaks for it."""
+        master = NodeId(want.master) or peer
+        return self._guests.find(want.lease, master) if peer in {master, self._bridge_of(master)} else None
 
     def _serve(self, peer: NodeId, want: LogWant) -> None:
         key = (peer, want.req)
-        guest = self._guests.find(want.lease, peer)
+        guest = self._wanted(peer, want)
+        if guest is None and not want.master and self._passing.want(peer, want):
+            return
         full = sum(other == peer for other, _ in self._serving) >= STREAMS_MAX
         if guest is None or full or key in self._serving:
             self._say(peer, LogData(req=want.req, offset=want.offset, data=b"", end=True))
@@ -119,7 +153,7 @@ class Logs:
     async def _tail(self, peer: NodeId, want: LogWant, guest: Guest) -> None:
         offset = want.offset
         async for data in self._local(guest, want.stream, offset):
-            while self._pending(peer) > PENDING_BYTES_MAX:  # noqa: ASYNC110  the link has no event for it
+            while self._behind(peer):  # noqa: ASYNC110  the link has no event for it
                 await asyncio.sleep(PENDING_POLL_S)
             sealed = seal.encrypt_body(guest.start.key, data, aad(want.lease, want.stream, offset))
             self._say(peer, LogData(req=want.req, offset=offset, data=sealed))
@@ -262,12 +296,11 @@ class Logs:
         self, worker: NodeId, lease: LeaseId, key: bytes, stream: Stream, offset: int, *, follow: bool
     ) -> AsyncIterator[bytes]:
         """Yield what an attempt elsewhere prints."""
-        self._number += 1
-        req = self._number
+        req, asked = next(self._numbers), self._bridge_of(worker) or worker
         queue: asyncio.Queue[LogData] = asyncio.Queue(QUEUE_MAX)
-        self._asked[req] = (worker, queue)
+        self._asked[req] = (asked, queue)
         try:
-            self._say(worker, LogWant(req=req, lease=lease, stream=stream, offset=offset))
+            self._say(asked, LogWant(req=req, lease=lease, stream=stream, offset=offset))
             while True:
                 try:
                     async with asyncio.timeout(SILENCE_S if follow else 2 * TAIL_POLL_S):
@@ -286,7 +319,7 @@ class Logs:
                 yield data
         finally:
             del self._asked[req]
-            self._say(worker, LogStop(req=req))
+            self._say(asked, LogStop(req=req))
 
     async def _stored(self, row: JobRow, index: int, stream: Stream, offset: int, send: Send) -> bool:
         """Send the output of the last attempt that ended, from ``offset``; return whether there was one."""

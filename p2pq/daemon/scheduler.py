@@ -43,6 +43,8 @@ class Scheduler:
         """Return what people call a node; the beginning of its id where nobody said."""
         if node == self._me:
             return self._name
+        if node not in self._names and (name := self._node.name_of(node)):
+            self._names[node] = name  # it may take part no more when people ask for it again
         return self._names.get(node) or short(node)
 
     def resolve_node(self, text: str) -> NodeId:
@@ -51,6 +53,9 @@ class Scheduler:
         Raises:
             RefusedError: none is known, or more than one.
         """
+        for peer in self._node.peers(self._mono()):
+            if peer.id is not None and peer.id not in self._names and peer.name:
+                self._names[peer.id] = peer.name
         known = {**self._names, self._me: self._name}
         wanted = text.lower().replace("-", "")
         found = [node for node, name in known.items() if name == text]

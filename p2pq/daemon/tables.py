@@ -35,7 +35,7 @@ from p2pq.core.records import (
     TasksRetried,
 )
 from p2pq.daemon import evidence, restoring
-from p2pq.model.ids import JobId, LeaseId, Wall
+from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 
 FORMAT: Final = 2
 """The format of the database (``PRAGMA user_version``). A node refuses a newer one and migrates an older one
@@ -347,7 +347,7 @@ class Tables:
             # After a repair an attempt may begin anew under its old lease, or another one may have got its number.
             "INSERT OR REPLACE INTO attempts (n, task, attempt, epoch, counter, worker, granted, via) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (number, row.task, row.attempt, epoch, counter, row.worker, row.wall, b"".join(row.via) or None),
+            (number, row.task, row.attempt, epoch, counter, row.worker, row.wall, _path(row.via)),
         )
 
     def _lease_ended(self, row: LeaseEnded, wall: Wall) -> None:
@@ -360,8 +360,9 @@ class Tables:
             (row.counted, number, row.task),
         )
         self._db.execute(
-            "UPDATE attempts SET ended = ?, fault = ?, detail = ?, counted = ? WHERE n = ? AND task = ? AND attempt = ?",
-            (wall, row.fault, row.detail, row.counted, number, row.task, row.attempt),
+            "UPDATE attempts SET ended = ?, fault = ?, detail = ?, counted = ?, worker = coalesce(?, worker), "
+            "via = coalesce(?, via) WHERE n = ? AND task = ? AND attempt = ?",
+            (wall, row.fault, row.detail, row.counted, row.leaf, _path(row.via), number, row.task, row.attempt),
         )
 
     def _attempt_ended(self, row: AttemptEnded) -> None:
@@ -388,8 +389,8 @@ class Tables:
             ),
         )
         self._db.execute(
-            "UPDATE attempts SET ended = ?, outcome = ?, result = ?, detail = ?, counted = ?, proof = ?, chain = ? "
-            "WHERE n = ? AND task = ? AND attempt = ?",
+            "UPDATE attempts SET ended = ?, outcome = ?, result = ?, detail = ?, counted = ?, proof = ?, chain = ?, "
+            "worker = ?, via = coalesce(?, via) WHERE n = ? AND task = ? AND attempt = ?",
             (
                 row.wall,
                 msgspec.msgpack.encode(outcome),
@@ -398,6 +399,8 @@ class Tables:
                 row.counted,
                 proof,
                 chain,
+                row.worker,
+                _path(row.via),
                 number,
                 row.task,
                 row.result.attempt,
@@ -454,6 +457,10 @@ class Tables:
             (row.state, row.wall, attempts, done, failed, number),
         )
         self._numbers.pop(row.job, None)
+
+
+def _path(via: tuple[NodeId, ...]) -> bytes | None:
+    return b"".join(via) or None
 
 
 def _key(lease: LeaseId) -> tuple[int, int]:

@@ -5,7 +5,8 @@ dialled asks for tickets (BlobWant, BlobTickets) and GETs; a fetcher that was di
 the other side PUTs. Bytes are ciphertext, and each blob is checked against its name on arrival.
 
 Where bridges carry the link, the nearest one is asked instead, and told who has the blobs: it gets them first, in the same
-way, unless its store has them. So a blob crosses it once, however many want it, and it keeps what it cannot read.
+way, unless its store has them. So a blob crosses it once, however many want it, and it keeps what it cannot read. It is the
+same with a bridge that speaks for the holder, to which there is no link at all (docs/adr/0201).
 
 What many want is had from neighbours (docs/adr/0211): the fetcher says to whom it is linked; the holder names, for a blob that
 one of those has asked for before, that one. It is asked, and whatever does not come from it is asked of the holder again.
@@ -15,7 +16,7 @@ import asyncio
 import os
 import random
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -57,19 +58,33 @@ class Bridges:
 
     serves: bool = False
     """Whether it is one: it gets blobs for peers from others."""
+    speaks: Callable[[NodeId], NodeId | None] = lambda _: None
+    """Return the bridge that speaks for a node that is not linked; None if none does."""
     ways: Callable[[NodeId], Sequence[NodeId]] = lambda _: ()
     """Return the bridges that lead to a node, the best first."""
     post: Callable[[Misserved], None] = lambda _: None
     """Take what a bridge, or any other peer, did that it must not do."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Whom to ask for blobs."""
+
+    ask: NodeId
+    source: bytes = b""
+    """Who has them, where that is another: then who is asked is a bridge."""
+
+    @property
+    def bridge(self) -> NodeId | None:
+        """The bridge that is asked, if one is."""
+        return self.ask if self.source else None
+
+
 @dataclass(slots=True)
 class _Flight:
     """One try to get blobs of a holder that nobody else is getting."""
 
-    peer: NodeId
-    bridge: NodeId | None
-    """Who is asked for them, where a bridge carries the link to the holder."""
+    way: _Way
     group: asyncio.TaskGroup
     near: tuple[NodeId, ...]
     batches: deque[dict[bytes, int]]
@@ -103,7 +118,12 @@ class Transfers:
             bridges: which there are.
         """
         bridges = Bridges() if bridges is None else bridges
-        self._bridging, self._ways, self._post = bridges.serves, bridges.ways, bridges.post
+        self._bridging, self._speaks, self._ways, self._post = (
+            bridges.serves,
+            bridges.speaks,
+            bridges.ways,
+            bridges.post,
+        )
         self._store = store
         self._send = send
         self._tasks = tasks
@@ -178,8 +198,15 @@ class Transfers:
 
     # ------------------------------------------------------------------ fetching
 
-    async def fetch(self, peer: NodeId, blobs: Sequence[tuple[bytes, int]], *, shared: bool = False) -> None:
-        """Bring blobs here from a linked peer; return when all are in the store (not yet synced).
+    async def fetch(
+        self,
+        peer: NodeId,
+        blobs: Sequence[tuple[bytes, int]],
+        *,
+        shared: bool = False,
+        through: NodeId | None = None,
+    ) -> None:
+        """Bring blobs here from a peer; return when all are in the store (not yet synced).
 
         Blobs that another call is fetching are waited for, not fetched twice. Pin them before, or a full store may
         evict the first while the last arrive.
@@ -188,40 +215,46 @@ class Transfers:
             peer: who has them.
             blobs: names and sizes in bytes of ciphertext.
             shared: others fetch them as well, so neighbours may have them.
+            through: the linked bridge that spoke for the peer when this was decided, where it is not linked itself.
 
         Raises:
-            TransferError: some are still missing after len(PAUSES_S) rounds without progress, or there is no link.
+            TransferError: some are still missing after len(PAUSES_S) rounds without progress, or nothing leads there.
             StorageError: they cannot be stored.
         """
         wanted = dict(blobs)
         idle = 0
         idlers: Counter[NodeId] = Counter()
         while missing := {blob: size for blob, size in wanted.items() if not self._store.has(blob)}:
-            if idle == len(PAUSES_S) or peer not in self._links or max(missing.values()) > CHUNK:
+            way = self._way(peer, through, idlers)
+            if idle == len(PAUSES_S) or way is None or max(missing.values()) > CHUNK:
                 raise TransferError(f"{len(missing)} of {len(wanted)} blobs could not be fetched from {short(peer)}")
             own = {blob: size for blob, size in missing.items() if peer not in self._flights.get(blob, {})}
             if not own:
                 await asyncio.wait({self._flights[blob][peer] for blob in missing})
                 continue
-            bridge = self._bridge_to(peer, idlers)
-            await self._fly(peer, bridge, own, self._neighbours(peer) if shared else ())
+            await self._fly(peer, way, own, self._neighbours(peer) if shared else ())
             if any(self._store.has(blob) for blob in own):
                 idle = 0
-                if bridge is not None and bridge not in idlers:
+                if way.bridge is not None and way.bridge not in idlers:
                     self._accuse(idlers)
                 continue
-            if bridge is not None:
-                idlers[bridge] += 1
+            if way.bridge is not None:
+                idlers[way.bridge] += 1
             await asyncio.sleep(PAUSES_S[idle])
             idle += 1
 
-    def _bridge_to(self, peer: NodeId, idlers: Counter[NodeId]) -> NodeId | None:
-        """Return whom to ask for what a peer behind bridges has: the best of those that have brought nothing least often."""
+    def _way(self, peer: NodeId, through: NodeId | None, idlers: Mapping[NodeId, int]) -> _Way | None:
+        """Return whom to ask for what a peer has; None where nothing leads there.
+
+        Behind bridges that is the best of those that have brought nothing least often (``idlers``).
+        """
         link = self._links.get(peer)
-        if link is None or link.bridge is None:
-            return None
-        near = (each for each in self._ways(peer) if each in self._links and self._links[each].bridge is None)
-        return min(near, key=lambda bridge: idlers[bridge], default=link.bridge)
+        if link is not None and link.bridge is None:
+            return _Way(peer)
+        ways, nearest = self._ways(peer), self._speaks(peer) or through if link is None else link.bridge
+        bridges = (nearest, *ways) if link is None else (*ways, nearest)
+        near = [bridge for bridge in bridges if bridge in self._links and self._links[bridge].bridge is None]
+        return _Way(min(near, key=lambda bridge: idlers.get(bridge, 0)), source=peer) if near else None
 
     def _accuse(self, idlers: Counter[NodeId]) -> None:
         """Tell of bridges that brought nothing of what another one had."""
@@ -229,7 +262,7 @@ class Transfers:
             self._post(Misserved(peer=bridge, reason=NO_BLOBS))
         idlers.clear()
 
-    async def _fly(self, peer: NodeId, bridge: NodeId | None, own: dict[bytes, int], near: tuple[NodeId, ...]) -> None:
+    async def _fly(self, peer: NodeId, way: _Way, own: dict[bytes, int], near: tuple[NodeId, ...]) -> None:
         """Try once to get blobs that nobody else is getting."""
         loop = asyncio.get_running_loop()
         batches = deque(_batches(own, BATCH_BYTES))
@@ -245,7 +278,7 @@ class Transfers:
         failures: list[StorageError] = []
         try:
             async with asyncio.TaskGroup() as group:
-                flight = _Flight(peer, bridge, group, near, batches, failures, patience)
+                flight = _Flight(way, group, near, batches, failures, patience)
                 for _ in range(min(PARALLEL, len(batches))):
                     group.create_task(self._fetch_batches(flight))
         finally:
@@ -275,19 +308,18 @@ class Transfers:
             for neighbour, part in hinted.items():
                 flight.group.create_task(self._ask_neighbour(flight, neighbour, part))
             waited = loop.time() - began > VAIN_S
-            if flight.bridge is not None and waited and not hinted and not any(map(self._store.has, batch)):
+            if flight.way.bridge is not None and waited and not hinted and not any(map(self._store.has, batch)):
                 flight.batches.clear()  # or it would take as long for each: the next round asks another bridge
 
     async def _ask_holder(
         self, flight: _Flight, batch: dict[bytes, int], near: tuple[NodeId, ...]
     ) -> dict[NodeId, dict[bytes, int]]:
         """Get blobs from their holder, or the nearest bridge; return what it leaves to neighbours, by neighbour."""
-        holder, source = (flight.peer, b"") if flight.bridge is None else (flight.bridge, flight.peer)
-        link = self._links.get(holder)
+        link = self._links.get(flight.way.ask)
         if link is None or link.bridge is not None:
             return {}
         async with link.slots:
-            hints = await self._ask(flight, holder, batch, Terms(source=source, near=near))
+            hints = await self._ask(flight, flight.way.ask, batch, Terms(source=flight.way.source, near=near))
         hinted: dict[NodeId, dict[bytes, int]] = {}
         for (blob, size), hint in zip(batch.items(), hints, strict=False):
             if 0 < hint <= len(near):

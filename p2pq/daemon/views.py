@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Literal
 
 from p2pq.core.placement import TaskSnapshot
+from p2pq.core.through import whereabouts
+from p2pq.core.views import Spoken
 from p2pq.daemon.delivery import target
 from p2pq.daemon.history import AttemptRow, JobExtra, JobRow, TaskRow
 from p2pq.daemon.submission import Sweep
 from p2pq.model.ids import NodeId, to_text
 from p2pq.model.params import task_number, task_params
 from p2pq.wire.control import AttemptView, Counts, JobView, TaskView
+from p2pq.wire.parts import LeafView, SpokenView
 
 
 def rfc3339(wall_ms: int) -> str:
@@ -51,6 +54,12 @@ def job_view(row: JobRow, owner: str) -> JobView:
     )
 
 
+def spoken_view(spoken: Spoken, name_of: Callable[[NodeId], str]) -> SpokenView:
+    """Return to whom a bridge speaks for its leaves, as ``status`` prints it."""
+    leaves = tuple(LeafView(node=name_of(leaf), attempts=count) for leaf, count in spoken.leaves)
+    return SpokenView(node=name_of(spoken.master), stock=spoken.stock, leaves=leaves)
+
+
 def attempt_view(row: AttemptRow, name_of: Callable[[NodeId], str]) -> AttemptView:
     """Return an attempt as ``show JOB.TASK`` prints it."""
     outcome = row.outcome
@@ -59,10 +68,11 @@ def attempt_view(row: AttemptRow, name_of: Callable[[NodeId], str]) -> AttemptVi
         state = "done" if outcome.ok else "failed"
     elif row.fault is not None:
         state = "lost"
+    where, via = whereabouts(row.worker, row.via)
     return AttemptView(
         attempt=row.attempt,
-        node=name_of(row.worker),
-        via=tuple(map(name_of, row.via)),
+        node=name_of(where),
+        via=tuple(map(name_of, via)),
         state=state,
         granted=rfc3339(row.granted),
         ended=None if row.ended is None else rfc3339(row.ended),
@@ -94,6 +104,10 @@ def task_view(  # noqa: PLR0913  each is a source of its own
         return _plain(index, number, params, extra, cancelled=cancelled)
     last = row.last
     outcome = None if last is None else last.outcome
+    where, via = (None, ()) if last is None else whereabouts(last.worker, last.via)
+    if live is not None and live.state == "running" and live.worker is not None and live.worker != where:
+        # Granted to a cluster: the store learns which leaf has it when it has ended.
+        where, via = whereabouts(live.worker, live.via)
     state = row.state
     reason = row.detail or (None if last is None else _reason(last))
     if reason is None and last is not None and last.fault and state != "running":
@@ -105,8 +119,8 @@ def task_view(  # noqa: PLR0913  each is a source of its own
         task=number,
         state=state,
         params=params,
-        node=None if last is None else name_of(last.worker),
-        via=() if last is None else tuple(map(name_of, last.via)),
+        node=None if where is None else name_of(where),
+        via=tuple(map(name_of, via)),
         attempt=0 if last is None else last.attempt,
         attempts=row.attempts,
         exit=None if outcome is None else outcome.exit,

@@ -75,6 +75,8 @@ class BridgeSettings(_Section, frozen=True, kw_only=True):
 
     enabled: bool = False
     """Be a bridge; takes the capability ``bridge`` (`p2pq invite --caps work,submit,bridge`), which founders have."""
+    batch: bool = False
+    """As a bridge, speak for the workers linked here to masters that they have no link to, with few messages, instead."""
 
 
 class ScheduleSettings(_Section, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pq.model.job import JobState, Resources, SandboxLevel, TaskState
-from p2pq.wire.parts import KeptLimits, KeptView, PolicyView, RunningView
+from p2pq.wire.parts import KeptLimits, KeptView, PolicyView, RunningView, SpokenView
 
 API_VERSION: Final = 1
 FRAME_BYTES_MAX: Final = 64 << 20
@@ -446,6 +446,8 @@ class StatusView(_Said, frozen=True, kw_only=True, omit_defaults=False):
     owner: str = ""
     counters: dict[str, int] = {}
     """Notices since the start, by name: what was refused, lost, expired."""
+    bridge: tuple[SpokenView, ...] = ()
+    """As a bridge that batches: the masters to which it speaks for workers here, or of which it has anything."""
     disk: dict[str, Any] = {}
     home: str = ""
     pid: int = 0

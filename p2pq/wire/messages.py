@@ -11,15 +11,76 @@ import msgspec
 from msgspec import Meta
 
 from p2pq.model.ids import LeaseId
-from p2pq.model.job import Fault, Profile
-from p2pq.wire.objects import (
-    BLOB_BYTES_MAX,
-    ITEMS_MAX,
-    Bytes16,
-    Bytes32,
-    Millis,
-    Name,
+from p2pq.wire.objects import BLOB_BYTES_MAX, ITEMS_MAX, Bytes32, Millis
+from p2pq.wire.through import (
+    LEAVES_MAX,
+    Leaf,
+    Leaves,
+    MasterIs,
+    Parted,
+    Passed,
+    Report,
+    Through,
 )
+from p2pq.wire.work import (
+    HOPS_MAX,
+    LEASES_MAX,
+    OWNERS_MAX,
+    PLACES_MAX,
+    Beat,
+    Cancel,
+    Confirm,
+    Confirmed,
+    Count,
+    Granted,
+    HasWork,
+    Heartbeat,
+    Holding,
+    Leaving,
+    LinkMessage,
+    Nothing,
+    Place,
+    ProfileIs,
+    Recall,
+    Receipted,
+    Request,
+    ResultReady,
+    Return,
+    ReturnItem,
+)
+
+__all__ = [
+    "HOPS_MAX",
+    "LEASES_MAX",
+    "LEAVES_MAX",
+    "OWNERS_MAX",
+    "PLACES_MAX",
+    "Beat",
+    "Cancel",
+    "Confirm",
+    "Confirmed",
+    "Granted",
+    "HasWork",
+    "Heartbeat",
+    "Holding",
+    "Leaf",
+    "Leaves",
+    "Leaving",
+    "MasterIs",
+    "Nothing",
+    "Parted",
+    "Passed",
+    "Place",
+    "ProfileIs",
+    "Recall",
+    "Receipted",
+    "Report",
+    "Request",
+    "ResultReady",
+    "Return",
+    "ReturnItem",
+    "Through",
+]
 
 MINOR: Final = 4
 """The newest minor protocol version that this code speaks."""
@@ -29,8 +90,6 @@ CHECKPOINTS_SINCE: Final = 2
 
 TRUST_SINCE: Final = 3
 """The minor version from which on mesh keys travel over links, and what both sides know of bans and keys is compared."""
-HOPS_MAX: Final = 3
-"""Bridges between two nodes at most."""
 REACH_MAX: Final = 256
 """Nodes named in one ``Reach``."""
 NEAR_MAX: Final = 64
@@ -40,136 +99,14 @@ MESSAGE_BYTES_MAX: Final = 8 << 20
 INLINE_BYTES_MAX: Final = 256 << 10
 """Blobs of a grant or result up to this sum travel inside the message and save a round trip."""
 
-LEASES_MAX: Final = 65_536
-OWNERS_MAX: Final = 256
 BANS_MAX: Final = 4096
 BAN_DIGEST_BYTES: Final = 16
-Leases = Annotated[tuple[LeaseId, ...], Meta(max_length=LEASES_MAX)]
 Address = Annotated[str, Meta(min_length=3, max_length=64)]
 """``HOST:PORT`` or ``[V6]:PORT``, numeric."""
-Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 
 
-class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """Base of all link messages."""
-
-
-class Gossip(_Message, frozen=True, kw_only=True):
+class Gossip(LinkMessage, frozen=True, kw_only=True):
     """Base of what members tell each other of the mesh; neither master nor worker takes it in."""
-
-
-class ProfileIs(_Message, frozen=True, kw_only=True, tag="pr"):
-    """Worker to master: what I can offer. First after link-up, and again whenever it changes."""
-
-    profile: Profile
-
-
-class Holding(_Message, frozen=True, kw_only=True, tag="ho"):
-    """Worker to master, once after link-up: the leases of yours that I still hold (running, waiting, or a kept result).
-
-    Whatever else the master believes this worker to hold is gone and is requeued at once.
-    """
-
-    leases: Leases = ()
-
-
-class HasWork(_Message, frozen=True, kw_only=True, tag="hw"):
-    """Master to worker: the owners I have work for. ``counter`` grows with each change of what might fit."""
-
-    counter: Count
-    owners: Annotated[tuple[Name, ...], Meta(max_length=OWNERS_MAX)] = ()
-
-
-class Request(_Message, frozen=True, kw_only=True, tag="rq"):
-    """Worker to master: I have this much room; give me tasks of ``owner``. Lapses after REQUEST_TTL_S."""
-
-    nonce: Bytes16
-    owner: Name
-    cpus: Annotated[int, Meta(ge=0, le=1 << 20)]
-    """Free cpus; 0 with ``ahead`` > 0 asks only for leases ahead."""
-    memory_mb: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
-    gpus: Annotated[int, Meta(ge=0, le=1 << 10)] = 0
-    tasks_max: Annotated[int, Meta(ge=1, le=ITEMS_MAX)] = 1
-    """At most so many attempts in all, running and ahead."""
-    ahead: Annotated[tuple[tuple[Bytes16, Count], ...], Meta(max_length=64)] = ()
-    """(job, n): up to n attempts beyond the free cpus for jobs whose task length this worker has measured."""
-
-
-class Granted(_Message, frozen=True, kw_only=True, tag="gr"):
-    """Master to worker: a signed grant, the manifest if this link has not carried it yet, small blobs inline."""
-
-    grant: bytes
-    manifest: bytes = b""
-    blobs: Annotated[tuple[bytes, ...], Meta(max_length=64)] = ()
-    checkpoints: Annotated[tuple[bytes, ...], Meta(max_length=ITEMS_MAX)] = ()
-    """Signed ``Checkpoint`` objects for some of the granted attempts. An older worker starts those from nothing."""
-
-
-class Nothing(_Message, frozen=True, kw_only=True, tag="no"):
-    """Master to worker: nothing of that owner fits what you asked with, as of this counter."""
-
-    nonce: Bytes16
-    owner: Name
-    counter: Count
-    wide: tuple[
-        Annotated[int, Meta(ge=0, le=1 << 20)],
-        Annotated[int, Meta(ge=0, le=1 << 30)],
-        Annotated[int, Meta(ge=0, le=1 << 10)],
-    ] = (0, 0, 0)
-    """Cpus, mebibytes and gpus of a task that waits and needs more than it was asked with; since minor 2, zeros: none."""
-
-
-class ReturnItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One lease handed back: why, and one sentence for people."""
-
-    lease: LeaseId
-    fault: Fault
-    detail: Annotated[str, Meta(max_length=500)] = ""
-
-
-class Return(_Message, frozen=True, kw_only=True, tag="rt"):
-    """Worker to master: I give these leases back (unstarted, faulty, evicted, draining); grant them elsewhere."""
-
-    items: Annotated[tuple[ReturnItem, ...], Meta(max_length=ITEMS_MAX)]
-
-
-class Beat(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One held lease in a heartbeat. ``progress`` is in thousandths, -1 where the task tells none."""
-
-    lease: LeaseId
-    running: bool = True
-    progress: Annotated[int, Meta(ge=-1, le=1000)] = -1
-
-
-class Heartbeat(_Message, frozen=True, kw_only=True, tag="hb"):
-    """Worker to master: I still hold these leases of yours; all are renewed."""
-
-    beats: Annotated[tuple[Beat, ...], Meta(max_length=LEASES_MAX)]
-
-
-class Recall(_Message, frozen=True, kw_only=True, tag="rl"):
-    """Master to worker: others are idle and nothing waits; hand back up to so many leases of yours that have not started."""
-
-    tasks: Annotated[int, Meta(ge=1, le=ITEMS_MAX)]
-
-
-class Cancel(_Message, frozen=True, kw_only=True, tag="ca"):
-    """Master to worker: these leases are over; stop what runs under them and forget it."""
-
-    leases: Leases
-
-
-class ResultReady(_Message, frozen=True, kw_only=True, tag="rs"):
-    """Worker to master: a signed result; small blobs inline, the rest to be fetched."""
-
-    result: bytes
-    blobs: Annotated[tuple[bytes, ...], Meta(max_length=256)] = ()
-
-
-class Receipted(_Message, frozen=True, kw_only=True, tag="rc"):
-    """Master to worker: a signed receipt."""
-
-    receipt: bytes
 
 
 class Peers(Gossip, frozen=True, kw_only=True, tag="pe"):
@@ -215,24 +152,10 @@ class MeshKeys(Gossip, frozen=True, kw_only=True, tag="mk"):
         return f"MeshKeys({len(self.keys)})"
 
 
-class KeycardIs(_Message, frozen=True, kw_only=True, tag="kc"):
+class KeycardIs(LinkMessage, frozen=True, kw_only=True, tag="kc"):
     """Worker to master: my prekey has changed; the signed keycard names the new one."""
 
     card: Annotated[bytes, Meta(max_length=1024)]
-
-
-class Confirm(_Message, frozen=True, kw_only=True, tag="cf"):
-    """Worker to master: I slept. Which of these leases of yours are still mine? What runs under them stands still until then."""
-
-    nonce: Bytes16
-    leases: Leases
-
-
-class Confirmed(_Message, frozen=True, kw_only=True, tag="cd"):
-    """Master to worker, in answer to Confirm: those that are, all renewed. The others are over: stop and forget them."""
-
-    nonce: Bytes16
-    leases: Leases = ()
 
 
 class Way(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -251,30 +174,26 @@ class Reach(Gossip, frozen=True, kw_only=True, tag="re"):
     gone: Annotated[tuple[Bytes32, ...], Meta(max_length=REACH_MAX)] = ()
 
 
-class Leaving(_Message, frozen=True, kw_only=True, tag="lv"):
-    """The sender ends on purpose; its leases have been handed back."""
-
-
-class Ping(_Message, frozen=True, kw_only=True, tag="pi"):
+class Ping(LinkMessage, frozen=True, kw_only=True, tag="pi"):
     """Asks for a Pong with the same number; measures the round trip and keeps middle boxes awake."""
 
     number: Count
 
 
-class Pong(_Message, frozen=True, kw_only=True, tag="po"):
+class Pong(LinkMessage, frozen=True, kw_only=True, tag="po"):
     """Answers a Ping."""
 
     number: Count
     wall: Millis = 0
 
 
-class RenewWant(_Message, frozen=True, kw_only=True, tag="rw"):
+class RenewWant(LinkMessage, frozen=True, kw_only=True, tag="rw"):
     """Member to admin: my certificate ages; sign it again."""
 
     cert: bytes
 
 
-class Renewed(_Message, frozen=True, kw_only=True, tag="rn"):
+class Renewed(LinkMessage, frozen=True, kw_only=True, tag="rn"):
     """Admin to member: the new chain (member certificate, admin certificate)."""
 
     certs: Annotated[tuple[bytes, ...], Meta(max_length=2)]
@@ -293,7 +212,7 @@ Hints = Annotated[tuple[Annotated[int, Meta(ge=0, le=NEAR_MAX)], ...], Meta(max_
 """Since minor 4, one per blob: which of ``near``, counted from 1, has it or will soon; 0: none. Only in answer to ``near``."""
 
 
-class BlobWant(_Message, frozen=True, kw_only=True, tag="bw"):
+class BlobWant(LinkMessage, frozen=True, kw_only=True, tag="bw"):
     """Fetcher (it dialled this link) to holder: tickets to GET these blobs, please."""
 
     req: Count
@@ -306,7 +225,7 @@ class BlobWant(_Message, frozen=True, kw_only=True, tag="bw"):
     says meanwhile, by answers that name no blob, that it does."""
 
 
-class BlobTickets(_Message, frozen=True, kw_only=True, tag="bt"):
+class BlobTickets(LinkMessage, frozen=True, kw_only=True, tag="bt"):
     """Holder to fetcher: one ticket per blob, in order; empty where it has no such blob, or names who has."""
 
     req: Count
@@ -314,7 +233,7 @@ class BlobTickets(_Message, frozen=True, kw_only=True, tag="bt"):
     hints: Hints = ()
 
 
-class BlobPush(_Message, frozen=True, kw_only=True, tag="bp"):
+class BlobPush(LinkMessage, frozen=True, kw_only=True, tag="bp"):
     """Fetcher (it was dialled) to holder: PUT these blobs to me, with these tickets."""
 
     req: Count
@@ -327,7 +246,7 @@ class BlobPush(_Message, frozen=True, kw_only=True, tag="bp"):
     """As in BlobWant."""
 
 
-class BlobGone(_Message, frozen=True, kw_only=True, tag="bg"):
+class BlobGone(LinkMessage, frozen=True, kw_only=True, tag="bg"):
     """Holder to fetcher, in answer to BlobPush: these blobs I do not have or could not send, or I name who has them."""
 
     req: Count
@@ -335,16 +254,21 @@ class BlobGone(_Message, frozen=True, kw_only=True, tag="bg"):
     hints: Hints = ()
 
 
-class LogWant(_Message, frozen=True, kw_only=True, tag="lw"):
-    """Master to worker: send what that attempt prints from ``offset`` on, and go on until it ends or LogStop."""
+class LogWant(LinkMessage, frozen=True, kw_only=True, tag="lw"):
+    """Master to worker: send what that attempt prints from ``offset`` on, and go on until it ends or LogStop.
+
+    Since minor 4 also to a bridge that speaks for its leaves: it asks the leaf that has the lease, and passes on the answers.
+    """
 
     req: Count
     lease: LeaseId
     stream: Literal["stdout", "stderr"]
     offset: Count = 0
+    master: Annotated[bytes, Meta(max_length=32)] = b""
+    """Since minor 4, from a bridge: the master (32 bytes) that takes part through it and granted the lease. Empty: the sender."""
 
 
-class LogData(_Message, frozen=True, kw_only=True, tag="ld"):
+class LogData(LinkMessage, frozen=True, kw_only=True, tag="ld"):
     """Worker to master: output, encrypted under the job key (``seal.encrypt_body``) so that bridges read nothing."""
 
     req: Count
@@ -353,7 +277,7 @@ class LogData(_Message, frozen=True, kw_only=True, tag="ld"):
     end: bool = False
 
 
-class LogStop(_Message, frozen=True, kw_only=True, tag="ls"):
+class LogStop(LinkMessage, frozen=True, kw_only=True, tag="ls"):
     """Master to worker: nobody follows any more."""
 
     req: Count
@@ -362,7 +286,7 @@ class LogStop(_Message, frozen=True, kw_only=True, tag="ls"):
 Path = Annotated[tuple[Bytes32, ...], Meta(max_length=HOPS_MAX)]
 
 
-class RelayWant(_Message, frozen=True, kw_only=True, tag="yw"):
+class RelayWant(LinkMessage, frozen=True, kw_only=True, tag="yw"):
     """Peer to bridge: carry a link of mine to that node. Whoever dialled our link dials again, with this ticket."""
 
     req: Count
@@ -374,7 +298,7 @@ class RelayWant(_Message, frozen=True, kw_only=True, tag="yw"):
     """The bridges that have passed the wish on, in order, the sender among them."""
 
 
-class RelayOffer(_Message, frozen=True, kw_only=True, tag="yo"):
+class RelayOffer(LinkMessage, frozen=True, kw_only=True, tag="yo"):
     """Bridge to peer: a node asks me to carry a link to you. Whoever dialled our link dials again, with this ticket."""
 
     origin: Bytes32
@@ -383,7 +307,7 @@ class RelayOffer(_Message, frozen=True, kw_only=True, tag="yo"):
     """The bridges of the link, from the origin on; the sender is the last one."""
 
 
-class RelayRefused(_Message, frozen=True, kw_only=True, tag="yr"):
+class RelayRefused(LinkMessage, frozen=True, kw_only=True, tag="yr"):
     """Bridge to peer, in answer to RelayWant: I do not carry that link."""
 
     req: Count
@@ -413,6 +337,11 @@ CoreMessage = (
     | Confirmed
     | Reach
     | Leaving
+    | MasterIs
+    | Parted
+    | Leaves
+    | Report
+    | Through
 )
 """Messages that the core decides on."""
 
@@ -448,5 +377,10 @@ SINCE: Final[dict[type, int]] = {
     RelayWant: 3,
     RelayOffer: 3,
     RelayRefused: 3,
+    MasterIs: 4,
+    Parted: 4,
+    Leaves: 4,
+    Report: 4,
+    Through: 4,
 }
 """Message types newer than minor version 1 and the version that brought them; never sent to older peers."""

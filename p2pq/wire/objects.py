@@ -163,7 +163,23 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, tag="grant", forbid_unkno
     """Digest of the signed manifest."""
     items: Annotated[tuple[GrantItem, ...], Meta(min_length=1, max_length=ITEMS_MAX)]
     key: Sealed
-    """The job key, sealed to the worker's prekey, bound to the manifest's digest."""
+    """The job key, sealed to the worker's prekey, bound to the manifest's digest; empty to a bridge: see ``Granted.keys``."""
+    expires: Millis
+
+
+class SubGrant(msgspec.Struct, frozen=True, kw_only=True, tag="sub-grant", forbid_unknown_fields=True):
+    """A bridge hands some attempts of a grant to it on to ``to``, in answer to the request with this nonce."""
+
+    v: Literal[1] = 1
+    mesh: Bytes32
+    node: Bytes32
+    """The bridge: whom the grant, or sub-grant, above was given to."""
+    to: Bytes32
+    parent: Bytes32
+    """Digest of the signed grant, or sub-grant, above."""
+    nonce: Bytes16
+    leases: Annotated[tuple[LeaseId, ...], Meta(min_length=1, max_length=ITEMS_MAX)]
+    """Some of those of the parent, in its order."""
     expires: Millis
 
 
@@ -212,7 +228,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint", fo
     task: TaskIndex
     lease: LeaseId
     key: Sealed
-    """The key of the earlier result, sealed to the worker's prekey, bound to job, task and lease."""
+    """The key of the earlier result, bound to job, task and lease: sealed to the worker's prekey, or, where ``to`` is a bridge's
+    cluster, wrapped under the job key."""
     body: Annotated[tuple[BlobRef, ...], Meta(min_length=1, max_length=BODY_PARTS_MAX)]
     """The parts of the earlier result's body; which blobs it takes to unpack its checkpoint is said in there."""
 

@@ -46,3 +46,20 @@ class KeptLimits(msgspec.Struct, frozen=True, kw_only=True):
     results: int
     bytes: int
     days: int
+
+
+class LeafView(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker for which a bridge speaks."""
+
+    node: str
+    attempts: int
+    """Of that master; those that have not ended."""
+
+
+class SpokenView(msgspec.Struct, frozen=True, kw_only=True):
+    """A master to which a bridge speaks for its leaves."""
+
+    node: str
+    stock: int
+    """Attempts that no leaf has been given yet."""
+    leaves: tuple[LeafView, ...] = ()

@@ -3,6 +3,9 @@
 The master signed the manifest, and grants that name the manifest's digest, a worker and leases. That worker signed the
 result, which names the lease. Its certificates lead to the mesh's root, of which the mesh id in the manifest is the hash.
 So all of it hangs on one key: the master's own.
+
+What was granted to a bridge (docs/adr/0201) is signed by one of its leaves. The bridge's own word on that leaf is not kept
+yet, so of such a result all is checked but that the leaf had it: it is not proved.
 """
 
 from collections.abc import Callable
@@ -19,7 +22,7 @@ from p2pq.wire.objects import Cert, Grant, GrantItem, Manifest, Result, ResultIt
 BAD_GRANT: Final = "its grant is not signed by this node, or was altered"
 OTHER_JOB: Final = "its grant is for another job or manifest"
 OTHER_GRANT: Final = "its grant is for other attempts"
-OTHER_WORKER: Final = "its grant is for a node that the job does not admit"
+OTHER_WORKER: Final = "it ran on a node that the job does not admit"
 BAD_RESULT: Final = "its result is not signed by the node that it was granted to, or was altered"
 OTHER_MASTER: Final = "its result was signed for another node, by another node or in another mesh"
 OTHER_RESULT: Final = "its signed result does not hold this attempt under this lease"
@@ -41,6 +44,9 @@ NO_EVIDENCE: Final = (
     "no evidence was kept: it ended under an older version, or the evidence was lost with a damaged store"
 )
 NO_GRANT: Final = "its grant is not kept: it was lost with a damaged store"
+NO_SUBGRANT: Final = (
+    "not proved: a bridge handed it on, whose word on who was to run it is not kept; all else is in order"
+)
 NO_CERTS: Final = "no certificates of the node that signed its result are kept: they were lost with a damaged store"
 
 BannedSince = Callable[[Cert], Wall | None]
@@ -120,9 +126,10 @@ def check(kept: Kept, job: Job, banned: BannedSince) -> Finding:
             return Unkept(NO_GRANT)
         worker = _granted(grant, kept, job)
         _result(kept, job, worker)
-        if worker == job.master:
-            return Proven(by=worker)
-        return _member(kept, job, worker, banned) if kept.certs else Unkept(NO_CERTS)
+        if worker != job.master and not kept.certs:
+            return Unkept(NO_CERTS)
+        proven = Proven(by=worker) if worker == job.master else _member(kept, job, worker, banned)
+        return proven if grant.key else Unkept(NO_SUBGRANT)
     except Reject as reject:
         return Refuted(reject.reason)
 
@@ -144,12 +151,20 @@ def _holds(grant: Grant, kept: Kept) -> bool:
 
 
 def _granted(grant: Grant, kept: Kept, job: Job) -> NodeId:
-    """Return the worker that had this attempt."""
+    """Return the worker that had this attempt; of what a bridge handed on, the one that says so."""
     if not _holds(grant, kept):
         raise Reject(OTHER_GRANT)
-    if job.manifest.only not in {b"", grant.to}:
+    worker = grant.to if grant.key else _signer(kept)
+    if job.manifest.only not in {b"", worker}:
         raise Reject(OTHER_WORKER)
-    return NodeId(grant.to)
+    return NodeId(worker)
+
+
+def _signer(kept: Kept) -> bytes:
+    try:
+        return sign.open_claimed(kept.signed, Result, lambda claimed: claimed.by).by
+    except Reject:
+        raise Reject(BAD_RESULT) from None
 
 
 def _result(kept: Kept, job: Job, worker: NodeId) -> None:

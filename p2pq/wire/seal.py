@@ -1,4 +1,4 @@
-"""Secrets for one receiver, and whole small objects under one key.
+"""Secrets for one receiver, keys under another key, and whole small objects under one key.
 
 ``seal`` is libsodium's sealed box in spirit, built from primitives so that the entropy can be injected and the box can
 be bound to the object it belongs to. ``encrypt_body`` is compress | encrypt, ``decrypt_body`` decrypt | decompress; the
@@ -79,6 +79,34 @@ def check_commitment(key: bytes, expected: bytes) -> None:
     """
     if not prims.equal(commitment(key), expected):
         raise Reject("another key")
+
+
+def wrap(key: bytes, secret: bytes, context: bytes) -> bytes:
+    """Encrypt a key for all who have ``key``, bound to ``context``. No entropy: only equal keys for one context look equal.
+
+    Raises:
+        Reject: either is not 32 bytes.
+    """
+    if len(secret) != prims.KEY_BYTES:
+        raise Reject("not a key")
+    return encrypt_body(_wrap_key(key), secret, context)
+
+
+def unwrap(key: bytes, wrapped: bytes, context: bytes) -> bytes:
+    """Return the key that was wrapped under ``key`` for this context.
+
+    Raises:
+        Reject: none was.
+    """
+    secret = decrypt_body(_wrap_key(key), wrapped, context, size_max=prims.KEY_BYTES)
+    if len(secret) != prims.KEY_BYTES:
+        raise Reject("not a key")
+    return secret
+
+
+def _wrap_key(key: bytes) -> bytes:
+    # Apart from the bodies: nothing that is encrypted as one ever opens as the other.
+    return prims.derive(key, b"", "p2pq-wrap")
 
 
 def encrypt_body(key: bytes, plaintext: bytes, aad: bytes, *, size_max: int = BODY_BYTES_MAX) -> bytes:

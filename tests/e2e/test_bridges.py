@@ -16,6 +16,19 @@ def test_a_founder_may_be_a_bridge_and_is_one_only_when_told(home):
         home.ok("stop")
 
 
+@covers("start --bridge", "doctor --json")
+def test_a_bridge_that_is_to_batch_says_so(home):
+    home.settings |= {"P2PQ_NODE_LISTEN": "127.0.0.1:0", "P2PQ_BRIDGE_BATCH": "1"}
+    home.ok("start", "--no-mdns")
+    home.ok("stop")
+    assert "WARNING bridge.not-enabled" in home.log()
+    home.ok("start", "--no-mdns", "--bridge")
+    [finding] = [each for each in home.json("doctor") if each["check"] == "bridge"]
+    said = "speaks for workers here, now 0, to masters, now 0; carries links between peers, 0 now"
+    assert (finding["detail"], finding["ok"]) == (said, True)
+    assert home.json("status")["bridge"] == []
+
+
 @covers("node --bridge")
 def test_who_may_not_be_a_bridge_is_told_what_to_do(tmp_path):
     with lab.hosts(tmp_path, ["home", "another"]) as [home, another]:

@@ -1,13 +1,18 @@
-"""Two clusters without a route between them, and one host that stands in both: a bridge."""
+"""Two clusters without a route between them, and one host that stands in both: a bridge, which carries links or batches."""
 
+import contextlib
 import json
 import os
 import re
+import select
 import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from p2pq.wire import control
 from tests.e2e import lab
 from tests.netns.lan import Host, Lan, capture, into_one_mesh, linked, start_all
 
@@ -21,6 +26,10 @@ time.sleep(float(sys.argv[1]))
 open(os.environ["P2PQ_RESULTS"] + "/value.txt", "w").write(os.environ["P2PQ_TASK"] + " SECRET")
 print("ended SECRET", flush=True)
 """.replace("SECRET", SECRET)
+MUCH = 5_000_000
+LEAVES_MUCH = f"""
+open(os.environ["P2PQ_RESULTS"] + "/much.bin", "wb").write(os.urandom({MUCH}))
+"""
 FAR = "far=yes"
 CUT_S = 8.0
 """Shorter than it takes to give up a silent link, and than twice the length of a task, when it would be tried elsewhere."""
@@ -28,11 +37,17 @@ JOINING = 9
 """A network that all are on while they join; then its cables are pulled."""
 
 
+@pytest.fixture(params=[False, True], ids=["carries links", "batches"])
+def batches(request: pytest.FixtureRequest) -> bool:
+    """Tell whether the bridge speaks for its leaves."""
+    return bool(request.param)
+
+
 @pytest.fixture
-def clusters(lan: Lan) -> list[Host]:
+def clusters(lan: Lan, batches: bool) -> list[Host]:
     """Give the bridge, two hosts of one cluster and two of another, all of one mesh; only those are labelled ``far``."""
     gate = lan.add("gate", (0, 1))
-    gate.configure("[node]\naccept = false\n[bridge]\nenabled = true\n")
+    gate.configure(f"[node]\naccept = false\n[bridge]\nenabled = true\nbatch = {str(batches).lower()}\n")
     here = [lan.add(name) for name in HERE]
     there = [lan.add(name, (1,)) for name in THERE]
     for host in there:
@@ -51,10 +66,12 @@ def wanted(tasks: int) -> list[str]:
 
 
 def test_a_job_spreads_over_both_clusters_and_the_bridge_reads_nothing(
-    lan: Lan, clusters: list[Host], tmp_path: Path
+    lan: Lan, clusters: list[Host], tmp_path: Path, batches: bool
 ) -> None:
     """The mark is in its script, an input, its arguments, what it prints and what comes back, in messages and in blobs."""
     gate, anna, *_ = clusters
+    assert {each["node"] for each in gate.json("status")["bridge"]} == ({*HERE, *THERE} if batches else set())
+    assert ("SPEAKS TO" in gate.ok("status")) == batches
     folder = lab.make_folder(tmp_path / "job", SLEEPS)
     marker = SECRET.encode()
     (folder / "input.bin").write_bytes(b"".join(marker + os.urandom(200) for _ in range(2000)))
@@ -68,9 +85,7 @@ def test_a_job_spreads_over_both_clusters_and_the_bridge_reads_nothing(
     assert values(folder, 200) == wanted(200)
     tasks = json.loads(anna.ok("tasks", "--json", job))
     by = {(task["node"], tuple(task["via"])) for task in tasks}
-    print(
-        {f"{node} {via}": sum((task["node"], tuple(task["via"])) == (node, via) for task in tasks) for node, via in by}
-    )
+    print(Counter((task["node"], *task["via"]) for task in tasks))
     assert by <= {*((name, ()) for name in HERE), *((name, ("gate",)) for name in THERE)}
     assert {node for node, _ in by} & set(THERE)
     assert marker in (folder / "results/0/value.txt").read_bytes()
@@ -99,16 +114,35 @@ def test_logs_follow_live_and_cancel_reaches_the_far_side(clusters: list[Host], 
     _, anna, *_ = clusters
     folder = lab.make_folder(tmp_path / "job", SLEEPS)
     job = anna.detach("--need", FAR, "--time", "1h", str(folder), "600")
-    [task] = lab.until(lambda: [each for each in anna.tasks(job) if each.state == "running"], "it runs")
-    assert task.node in THERE
-    assert task.via == ("gate",)
+    # A bridge that batches says who has got an attempt with its next report; until then it is named itself.
+    [task] = lab.until(lambda: [each for each in anna.tasks(job) if each.node in THERE], "it runs, and where is known")
+    assert (task.state, task.via) == ("running", ("gate",))
     lab.until(lambda: "begun" in anna.ok("logs", job), "its output is here while it runs")
-    assert processes(job)
-    anna.ok("cancel", job)
+    assert f"running on {task.node} " in anna.ok("why", f"{job}.0")
+    with following(anna, job) as line:
+        assert line(10) == "begun\n"
+        assert processes(job)
     asked = time.monotonic()
+    assert anna.ask(control.CancelJob(job=job), control.JobView)
     lab.until(lambda: not processes(job), "nothing of it runs", 10)
     print(f"cancelled on the far side after {time.monotonic() - asked:.2f} s")
     assert time.monotonic() - asked < 2
+
+
+@contextlib.contextmanager
+def following(host: Host, job: str) -> Iterator[Callable[[float], str]]:
+    """Follow what a job prints; give who returns the next line, if it comes within so many seconds."""
+    with host.popen("logs", "--follow", job) as follow:
+        assert follow.stdout is not None
+
+        def line(seconds: float) -> str:
+            readable, _, _ = select.select([follow.stdout], [], [], seconds)
+            return follow.stdout.readline() if readable else ""
+
+        try:
+            yield line
+        finally:
+            follow.kill()
 
 
 def processes(job: str) -> list[str]:
@@ -125,15 +159,18 @@ def processes(job: str) -> list[str]:
 
 def test_what_many_far_tasks_need_crosses_the_bridge_once(lan: Lan, clusters: list[Host], tmp_path: Path) -> None:
     gate, anna, *_ = clusters
-    folder = lab.make_folder(tmp_path / "job", SLEEPS)
+    folder = lab.make_folder(tmp_path / "job", SLEEPS + LEAVES_MUCH)
     size = 100 << 20
     (folder / "input.bin").write_bytes(os.urandom(size))
-    into, out = lan.crossed(anna, 0), lan.crossed(gate, 1)
+    into, out, back = lan.crossed(anna, 0), lan.crossed(gate, 1), lan.crossed(gate, 0)
     job = anna.detach("--need", FAR, "--array", "0-11", str(folder), "0.5")
     anna.ok("wait", job, timeout=WAIT_S)
-    into, out = lan.crossed(anna, 0) - into, lan.crossed(gate, 1) - out
-    print(f"{size} bytes of input, {into} from the owner, {out} from the bridge to {len(THERE)} far hosts")
+    into, out, back = lan.crossed(anna, 0) - into, lan.crossed(gate, 1) - out, lan.crossed(gate, 0) - back
+    print(f"{size} bytes of input, {into} from the owner, {out} from the bridge to {len(THERE)} far hosts, {back} back")
     assert values(folder, 12) == wanted(12)
+    left = sum((folder / f"results/{task}/much.bin").stat().st_size for task in range(12))
+    assert left == 12 * MUCH
+    assert left < back < 1.3 * left, "results cross it once, too"
     assert into < 1.1 * size
     assert out < 1.3 * size, "the far hosts had it from each other"
 
@@ -161,6 +198,41 @@ def test_a_bridge_in_trouble_loses_nothing(how: str, lan: Lan, clusters: list[Ho
     print(f"{how}: done {time.monotonic() - back:.1f} s after it was back")
     assert values(folder, 4) == wanted(4)
     assert [task.attempts for task in anna.tasks(job)] == [1] * 4
+    linked(clusters)
+
+
+@pytest.mark.parametrize("batches", [True], indirect=True, ids=["batches"])
+def test_a_long_job_survives_all_that_can_happen_to_a_bridge(lan: Lan, clusters: list[Host], tmp_path: Path) -> None:
+    """In mid-job it is killed, cut off above, cut off below and killed again: each task ends once, and most run once."""
+    gate, anna, *_ = clusters
+    folder = lab.make_folder(tmp_path / "job", SLEEPS)
+    tasks = 200
+    job = anna.detach("--need", FAR, "--array", f"0-{tasks - 1}", str(folder), "0.3")
+
+    def done() -> int:
+        return sum(task.state == "done" for task in anna.tasks(job))
+
+    for number, trouble in enumerate(("killed", "above", "below", "killed"), 1):
+        lab.until(lambda number=number: done() >= number * tasks // 6, f"it goes on, {trouble} next", WAIT_S)
+        if trouble == "killed":
+            gate.kill()
+            gate.start()
+        else:
+            net = 0 if trouble == "above" else 1
+            lan.pull(gate, net)
+            before = done()
+            lab.until(lambda before=before: processes(job) or done() > before, "what runs goes on", 10)
+            time.sleep(3)  # so long it is cut off
+            lan.put_back(gate, net)
+    anna.ok("wait", job, timeout=WAIT_S)
+    assert values(folder, tasks) == wanted(tasks)
+    assert sorted(path.name for path in folder.glob("results*")) == ["results"], "written out twice"
+    assert len(list((folder / "results").iterdir())) == tasks
+    attempts = Counter(task.attempts for task in anna.tasks(job))
+    print(f"tasks by attempts: {dict(attempts)}")
+    for task in range(tasks):
+        tries = anna.ask(control.Attempts(job=job, task=task), control.AttemptView)
+        assert [each.state for each in tries].count("done") == 1, tries
     linked(clusters)
 
 

@@ -1,11 +1,14 @@
 """Each promise that is broken is noticed."""
 
+import msgspec
 import pytest
 
 from p2pq.core import effects as fx
 from p2pq.core import records
+from p2pq.core.through import cluster_of
 from p2pq.model.ids import JobId, LeaseId, NodeId
 from p2pq.model.job import Limits, Outcome, Resources
+from p2pq.wire import messages as msg
 from p2pq.wire.objects import ResultItem
 from simulations.checkers import Broken, Checkers
 from simulations.world import WALL0
@@ -14,6 +17,9 @@ MASTER, WORKER, OTHER = (NodeId(bytes([number]) * 32) for number in range(3))
 JOB = JobId(b"j" * 16)
 FIRST, SECOND, THIRD = (LeaseId(1, number) for number in range(3))
 OK = Outcome(reason="ok", exit=0)
+BRIDGE = NodeId(b"b" * 32)
+CLUSTER = cluster_of(BRIDGE)
+RETURNS = (msg.ReturnItem(FIRST, "late"),)
 
 
 def ended(lease: LeaseId, fault: str = "lost") -> records.LeaseEnded:
@@ -178,6 +184,45 @@ def test_only_its_worker_hands_a_lease_back():
     bench = Bench()
     bench.grant()
     bench.checkers.handed_back(WORKER, MASTER, [FIRST])
+    bench.lose(fault="late")
+
+
+def test_a_bridge_may_forget_what_no_leaf_has_and_nothing_else():
+    for worker, fault, leaf in (
+        (WORKER, "recalled", None),
+        (CLUSTER, "late", None),
+        (CLUSTER, "recalled", OTHER),
+    ):
+        bench = Bench()
+        bench.checkers.speaks(CLUSTER)
+        bench.grant(worker=worker)
+        with broken("not by its worker"):
+            bench.row(msgspec.structs.replace(ended(FIRST, fault), leaf=leaf))
+    bench = Bench()
+    bench.checkers.speaks(CLUSTER)
+    bench.grant(worker=CLUSTER)
+    bench.lose(fault="recalled")
+
+
+@pytest.mark.parametrize(
+    ("host", "peer", "message"),
+    [
+        (WORKER, MASTER, msg.Return(items=RETURNS)),
+        (WORKER, BRIDGE, msg.Through(node=MASTER, message=msg.Return(items=RETURNS))),
+        (BRIDGE, MASTER, msg.Through(node=CLUSTER, message=msg.Report(returns=RETURNS))),
+    ],
+)
+def test_a_lease_of_a_cluster_is_handed_back_by_its_leaf_or_its_bridge(host, peer, message):
+    bench = Bench()
+    bench.checkers.speaks(CLUSTER)
+    bench.grant(worker=CLUSTER)
+    bench.checkers.said(host, peer, msg.Through(node=CLUSTER, message=msg.Report()))
+    with broken("not by its worker"):
+        bench.lose(fault="late")
+    bench = Bench()
+    bench.checkers.speaks(CLUSTER)
+    bench.grant(worker=CLUSTER)
+    bench.checkers.said(host, peer, message)
     bench.lose(fault="late")
 
 

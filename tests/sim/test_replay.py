@@ -25,7 +25,7 @@ class Recorded(Recorder):
 def recording(folder: Path) -> Callable[..., Recorded]:
     """Return what a simulated host builds in place of its core: one that is written down."""
 
-    def build(identity, settings, restored, rng, _entropy, *, now, wall, links_max, bridging) -> Recorded:
+    def build(identity, settings, restored, rng, _entropy, *, now, wall, links_max, bridging, batching) -> Recorded:
         header = flight.Header(
             software="simulated",
             identity=identity,
@@ -37,6 +37,7 @@ def recording(folder: Path) -> Callable[..., Recorded]:
             wall=wall,
             seed=rng.randbytes(32),
             bridging=bridging,
+            batching=batching,
         )
         found = record(folder / identity.name, header, header.begin(), lambda *_args, **_fields: None)
         assert found is not None

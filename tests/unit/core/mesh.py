@@ -12,10 +12,11 @@ from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, MeshId, Mono, NodeId, Wall
 from p2pq.model.job import Outcome, Profile
 from p2pq.wire import messages as msg
-from p2pq.wire import prims, seal, sign
+from p2pq.wire import prims, seal, sign, trust
 from p2pq.wire.objects import BlobRef, Grant, GrantItem, Manifest, Receipt, Result, ResultItem
 
-MESH = MeshId(b"m" * 32)
+ROOT = trust.make_root(lambda size: b"r" * size)
+MESH = MeshId(prims.mesh_id(ROOT.public))
 OWNER = "ann"
 WALL = Wall(1_700_000_000_000)
 KEY = b"k" * 32
@@ -69,6 +70,7 @@ IDENTITY = Identity(
     boot=bytes(16),
     prekey_secret=MASTER.prekey_secret,
     prekey=MASTER.prekey,
+    root=ROOT.public,
 )
 SETTINGS = ScheduleSettings()
 
@@ -116,7 +118,7 @@ class Bench:
 
     def boot(self) -> None:
         """Start over from what is on the disk."""
-        self.queue = Queue(IDENTITY, self.settings, self.disk.restored(), entropy, self.now, WALL)
+        self.queue = Queue(IDENTITY, self.settings, self.disk.restored(), entropy, self.now, WALL, trust.nobody)
 
     def do(self, event: ev.Event, *, after: float = 0.0) -> list[fx.Effect]:
         self.now = Mono(self.now + after)

@@ -14,6 +14,7 @@ from p2pq.model import notice as n
 from p2pq.model.ids import LeaseId, NodeId
 from p2pq.model.job import ATTEMPTS_MAX, Outcome
 from p2pq.wire import messages as msg
+from p2pq.wire import trust
 from p2pq.wire.objects import GrantItem
 from tests.unit.core.mesh import (
     ALICE,
@@ -47,7 +48,7 @@ def rebuilt(*rows: r.Row, links: bool = True, **job: object) -> Bench:
     for row in (r.EpochBegun(epoch=EPOCH), added, *rows):
         bench.disk.apply(row)
     restored = msgspec.structs.replace(bench.disk.restored(), rebuilt=EPOCH)
-    bench.queue = Queue(IDENTITY, bench.settings, restored, entropy, bench.now, WALL)
+    bench.queue = Queue(IDENTITY, bench.settings, restored, entropy, bench.now, WALL, trust.nobody)
     for member in (ALICE, BOB) if links else ():
         bench.join(member)
     return bench

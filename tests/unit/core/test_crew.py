@@ -1,11 +1,31 @@
 """Who is linked, who could run what, and who holds more than it can run."""
 
+import msgspec
+
+from p2pq.core.clusters import Cluster
 from p2pq.core.crew import Crew
+from p2pq.core.events import LinkUp
 from p2pq.core.jobs import Job
 from p2pq.core.leases import Lease, Leases
+from p2pq.core.through import cluster_of
 from p2pq.model.ids import LeaseId, Mono, NodeId
 from p2pq.model.job import Profile, Resources
-from tests.unit.core.mesh import ALICE, BOB, MASTER, PROFILE, WALL, GrantItem, Member, job_id, manifest, result_item
+from p2pq.wire import messages as msg
+from p2pq.wire import trust
+from tests.unit.core.clusterkit import BRIDGE, CAT, CLUSTER, DOG, OTHER, cert_of, leaf
+from tests.unit.core.mesh import (
+    ALICE,
+    BOB,
+    IDENTITY,
+    MASTER,
+    PROFILE,
+    WALL,
+    GrantItem,
+    Member,
+    job_id,
+    manifest,
+    result_item,
+)
 
 MARK = LeaseId(1, 0)
 CAROL = Member("carol")
@@ -40,6 +60,7 @@ def test_who_comes_and_goes() -> None:
     found.leave(ALICE.node)
     assert found.get(ALICE.node) is None
     assert ALICE.node not in found
+    found.check()
 
 
 def test_able_is_who_works_stays_and_fits() -> None:
@@ -86,6 +107,84 @@ def test_snapshots_are_of_those_that_work() -> None:
     assert (master.node, master.own, master.leases, master.cpus) == (MASTER.node, True, 0, 0)
 
 
+def cluster_up(bridge: Member) -> LinkUp:
+    up = bridge.link_up(caps=("work",), prekey=b"", minor=msg.MINOR)
+    return msgspec.structs.replace(up, peer=cluster_of(bridge.node), path=(bridge.node,))
+
+
+def with_leaves(found: Crew, bridge: Member, *leaves: Member) -> Cluster:
+    """Let a bridge speak for these."""
+    hand = found.get(cluster_of(bridge.node)) or found.join(cluster_up(bridge), MARK)
+    assert hand.cluster is not None
+    for each in leaves:
+        found.introduce(hand.cluster, leaf(each), IDENTITY, WALL, trust.nobody)
+    found.check()
+    return hand.cluster
+
+
+def test_a_leaf_is_spoken_for_by_the_bridge_that_introduced_it_last() -> None:
+    found = crew(ALICE)
+    near = with_leaves(found, BRIDGE, CAT, DOG)
+    assert found.speaker(ALICE.node) == ALICE.node
+    assert (found.speaker(CAT.node), found.path(CAT.node)) == (CLUSTER, (BRIDGE.node,))
+    assert (found.speaker(BOB.node), found.path(BOB.node)) == (None, ())
+    far = with_leaves(found, OTHER, CAT)
+    assert (found.speaker(CAT.node), found.path(CAT.node)) == (cluster_of(OTHER.node), (OTHER.node,))
+    found.part(near, CAT.node)
+    assert found.path(CAT.node) == (OTHER.node,)
+    found.part(far, CAT.node)
+    assert (found.speaker(CAT.node), found.path(CAT.node)) == (None, ())
+    found.leave(CLUSTER)
+    found.check()
+    assert (found.speaker(DOG.node), found.path(CLUSTER)) == (None, ())
+
+
+def test_a_bridge_that_comes_again_has_no_leaves_yet() -> None:
+    found = crew()
+    with_leaves(found, BRIDGE, CAT)
+    found.join(cluster_up(BRIDGE), MARK)
+    found.check()
+    assert found.speaker(CAT.node) is None
+
+
+def test_a_link_that_a_bridge_carries_is_no_cluster() -> None:
+    found = crew()
+    assert found.join(msgspec.structs.replace(ALICE.link_up(), path=(BRIDGE.node,)), MARK).cluster is None
+    assert found.path(ALICE.node) == (BRIDGE.node,)
+
+
+def test_who_is_out_is_no_leaf_of_anybody() -> None:
+    found = crew(ALICE)
+    with_leaves(found, BRIDGE, CAT, DOG)
+    with_leaves(found, OTHER, CAT)
+    assert found.expel(lambda cert: cert.sub == CAT.node) == [CAT.node]
+    found.check()
+    assert found.expel(lambda cert: cert.sub == CAT.node) == []
+    assert [found.speaker(each.node) for each in (CAT, DOG)] == [None, CLUSTER]
+
+
+def test_another_one_may_be_a_leaf_but_not_of_the_same_cluster() -> None:
+    found = crew()
+    with_leaves(found, BRIDGE, CAT)
+    work = job()
+    assert not found.other_is_able(work, CAT.node)
+    with_leaves(found, OTHER, CAT)
+    assert not found.other_is_able(work, CAT.node), "it is the same one, seen twice"
+    assert found.other_is_able(work, CLUSTER)
+    found.leave(cluster_of(OTHER.node))
+    assert not found.other_is_able(work, CLUSTER)
+    with_leaves(found, BRIDGE, DOG)
+    assert found.other_is_able(work, CAT.node)
+    assert not found.other_is_able(work, CLUSTER)
+    hand = found.get(CLUSTER)
+    assert hand is not None
+    assert found.able(work, hand)
+    hand.leaving = True
+    found.changed()
+    assert not found.able(work, hand)
+    assert not found.other_is_able(work, CAT.node)
+
+
 def test_those_behind_bridges_are_counted_if_they_work() -> None:
     found = crew(ALICE)
     assert (found.far, found.slots_here) == (0, 4)
@@ -128,3 +227,19 @@ def test_snapshots_say_who_is_behind_bridges_and_whether_it_has_to_wait() -> Non
         alice, bob = found.snapshots(holding(), lambda _: 1, later=later)
         assert (alice.far, alice.later) == (False, False)
         assert (bob.far, bob.later) == (True, later)
+
+
+def test_leaves_are_known_with_the_way_to_them_but_not_those_that_are_linked() -> None:
+    found = crew(ALICE)
+    cluster = with_leaves(found, BRIDGE, CAT, DOG)
+    found.introduce(cluster, leaf(ALICE), IDENTITY, WALL, trust.nobody)
+    known = [CAT.node, DOG.node]
+    assert [each.peer for each in found.leaves()] == known
+    assert [found.leaf(each.node) for each in (CAT, DOG)] == found.leaves()
+    cat = found.leaf(CAT.node)
+    assert cat is not None
+    assert (cat.name, cat.owner, cat.caps, cat.path) == ("cat", cert_of(CAT).owner, ("work",), (BRIDGE.node,))
+    assert (cat.prekey, cat.certs) == (CAT.prekey, leaf(CAT).certs)
+    assert [found.leaf(each.node) for each in (ALICE, BOB)] == [None, None]
+    found.part(cluster, CAT.node)
+    assert found.leaf(CAT.node) is None

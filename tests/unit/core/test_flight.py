@@ -13,8 +13,9 @@ from p2pq.core.flight import Broke, Decided, Header, Heard
 from p2pq.core.records import EpochBegun, Restored
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
-from p2pq.model.ids import Mono, Wall
+from p2pq.model.ids import Mono, NodeId, Wall
 from p2pq.wire import codec, prims
+from p2pq.wire.messages import MINOR
 from tests.samples import fullest, smallest, unions
 from tests.unit.core.workerkit import IDENTITY, KEY, WALL
 
@@ -100,6 +101,20 @@ def test_a_life_begins_as_its_header_says():
     assert node.handle(ev.Tick(), Mono(100.0))[0] == fx.Record(row=EpochBegun(epoch=5))
     with pytest.raises(Reject):
         Header(**{**{name: getattr(HEADER, name) for name in Header.__struct_fields__}, "seed": b""}).begin()
+
+
+def test_a_bridge_that_batches_is_one_again():
+    fields = {name: getattr(HEADER, name) for name in Header.__struct_fields__} | {"bridging": True}
+    for batching in (False, True):
+        node = Header(**fields | {"batching": batching}).begin()
+        node.handle(ev.Tick(), Mono(100.0))
+        link = {"owner": "o", "caps": ("submit", "work"), "boot": bytes(16), "minor": MINOR, "prekey": bytes(31) + b"k"}
+        for name in (b"1", b"2"):
+            told = node.handle(
+                ev.LinkUp(peer=NodeId(name * 32), name="n", address="", certs=(b"c",), **link), Mono(101.0)
+            )
+        kinds = {type(effect.message).__name__ for effect in told if isinstance(effect, fx.Send)}
+        assert kinds & {"MasterIs", "Reach"} == ({"MasterIs"} if batching else {"Reach"})
 
 
 def test_draws_come_from_the_seed_unless_others_are_given():

@@ -36,6 +36,21 @@ def test_retried_tasks_go_first_and_not_to_the_worker_they_failed_on() -> None:
     assert not work.may_take(BOB.node)
 
 
+def test_of_what_avoids_somebody_no_more_is_taken_than_there_is_room_for_elsewhere() -> None:
+    work = job(tasks=9)
+    work.pending.remove(4, 9)
+    for index in (4, 5, 6):
+        work.hide(index, ALICE.node)
+    for index in (7, 8):
+        work.hide(index, BOB.node)
+    elsewhere = {ALICE.node: 2, BOB.node: 3}
+    assert work.take_beside(elsewhere.__getitem__, 9) == [4, 5, 7, 0, 1, 2, 3]
+    assert work.take_beside(lambda _: 0, 9) == []
+    assert work.take_beside(lambda _: 9, 1) == [6]
+    assert work.take_beside(lambda _: 9, 9) == [8]
+    assert work.shy == {}
+
+
 def test_unrest_tells_whether_the_task_was_shy() -> None:
     work = job(tasks=4)
     work.take(ALICE.node, 4)

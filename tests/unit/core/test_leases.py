@@ -2,7 +2,7 @@ import pytest
 
 from p2pq.core.leases import GRACE_S, WAIT_S, Lease, Leases
 from p2pq.model.ids import LeaseId, Mono
-from tests.unit.core.mesh import ALICE, BOB, GrantItem, job_id, result_item
+from tests.unit.core.mesh import ALICE, BOB, MASTER, GrantItem, job_id, result_item
 
 TIME_S = 100.0
 
@@ -152,3 +152,38 @@ def test_who_asks_is_told_what_is_live_and_its_own_and_that_is_renewed() -> None
     assert mine.running
     assert leases.pop_due(Mono(109.0)) is foreign
     assert leases.deadline == 110.0
+
+
+def test_a_lease_of_a_cluster_is_also_found_by_the_leaf_that_has_it() -> None:
+    leases = table()
+    placed, stock = granted(leases), granted(leases)
+    leases.place(placed, BOB.node)
+    leases.check()
+    assert (placed.worker, placed.runner, stock.runner) == (ALICE.node, BOB.node, ALICE.node)
+    assert (leases.held(ALICE.node), leases.held(BOB.node)) == ([placed, stock], [])
+    assert (leases.run_by(ALICE.node), leases.run_by(BOB.node)) == ([stock], [placed])
+    leases.place(placed, MASTER.node)
+    leases.check()
+    assert (leases.run_by(BOB.node), leases.run_by(MASTER.node)) == ([], [placed])
+    leases.end(placed)
+    leases.check()
+    assert leases.run_by(MASTER.node) == []
+
+
+def test_a_leaf_takes_its_lease_along() -> None:
+    leases = table()
+    first, second = granted(leases), granted(leases)
+    leases.place(first, BOB.node)
+    leases.place(second, BOB.node)
+    leases.move(first, MASTER.node)
+    leases.check()
+    assert (first.worker, first.leaf, leases.count(ALICE.node)) == (MASTER.node, BOB.node, 1)
+    leases.move(second, BOB.node)
+    leases.check()
+    assert (second.worker, second.leaf, second.runner) == (BOB.node, None, BOB.node)
+    assert leases.run_by(BOB.node) == [second, first]
+    assert leases.count(ALICE.node) == 0
+    leases.move(second, ALICE.node)
+    leases.check()
+    assert (second.worker, second.leaf, second.runner) == (ALICE.node, BOB.node, BOB.node)
+    assert leases.run_by(BOB.node) == [first, second]

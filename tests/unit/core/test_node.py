@@ -8,10 +8,11 @@ import pytest
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.ledger import Ledger
-from p2pq.core.node import LINKS_MAX, Node, PeerView, Policy
+from p2pq.core.node import LINKS_MAX, Node
 from p2pq.core.prekeys import PREKEY_S, make_card
 from p2pq.core.reaching import via_address
 from p2pq.core.records import EpochBegun, ResultKept
+from p2pq.core.views import PeerView, Policy
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, Wall
 from p2pq.model.job import Outcome, Resources
@@ -264,6 +265,7 @@ def test_work_is_granted_to_a_worker(bench: Bench):
             has_work=False,
             profile=PROFILE,
             boot=bytes(16),
+            caps=("submit", "work"),
         ),
     )
     assert bench.says(msg.Leaving()) == []

@@ -1,10 +1,11 @@
 import msgspec
 import pytest
 
-from p2pq.core.placement import Ask, JobSnapshot, TaskSnapshot, WorkerSnapshot, barrier, room, why
+from p2pq.core.placement import Ask, JobSnapshot, TaskSnapshot, WorkerSnapshot, barrier, fits, room, why
+from p2pq.core.through import cluster_of
 from p2pq.model.ids import LeaseId, Mono, Wall, short
 from p2pq.model.job import Outcome, Profile, Resources
-from p2pq.wire.messages import Request
+from p2pq.wire.messages import Place, Request
 from tests.unit.core.mesh import ALICE, BOB, PROFILE, Member, job_id
 
 ASK = Ask(resources=Resources(), sandbox="strict", only=b"")
@@ -46,7 +47,7 @@ def test_the_own_machine_sets_its_own_rules() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wants", "offer", "fits"),
+    ("wants", "offer", "count"),
     [
         ({}, {"cpus": 3, "tasks_max": 9}, 3),
         ({}, {"cpus": 3, "tasks_max": 2}, 2),
@@ -56,8 +57,13 @@ def test_the_own_machine_sets_its_own_rules() -> None:
         ({"gpus": 1}, {"cpus": 3, "gpus": 1, "tasks_max": 9}, 1),
     ],
 )
-def test_room(wants: dict[str, int], offer: dict[str, int], fits: int) -> None:
-    assert room(Resources(**wants), Request(nonce=bytes(16), owner="ann", **offer)) == fits
+def test_room(wants: dict[str, int], offer: dict[str, int], count: int) -> None:
+    assert room(Resources(**wants), Request(nonce=bytes(16), owner="ann", **offer)) == count
+
+
+def test_a_leaf_has_room_whatever_its_cluster_asks_for_at_most() -> None:
+    assert fits(Resources(cpus=2, memory_mb=100), Place(ALICE.node, 9, 399)) == 3
+    assert fits(Resources(gpus=1), Place(ALICE.node, 9)) == 0
 
 
 NOW = Mono(100.0)
@@ -221,6 +227,10 @@ RETRY = "waiting 5 s before the next attempt: {}; it is tried again by itself."
         ),
         (
             task("running", worker=BOB.node, attempts=1),
+            PREPARED.format(short(BOB.node)),
+        ),
+        (
+            task("running", worker=cluster_of(BOB.node), via=(BOB.node,), attempts=1),
             PREPARED.format(short(BOB.node)),
         ),
         (

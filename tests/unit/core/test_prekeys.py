@@ -3,7 +3,7 @@
 import pytest
 
 from p2pq.core import prekeys as module
-from p2pq.core.prekeys import PREKEY_S, Prekeys, make_card, open_card
+from p2pq.core.prekeys import PREKEY_S, Prekeys, make_card, open_card, open_leaf_card
 from p2pq.errors import Reject
 from p2pq.model.ids import Mono, Wall
 from p2pq.wire import prims, seal, sign, trust
@@ -72,6 +72,21 @@ def card(by=ME, **fields) -> bytes:
 def test_a_keycard_that_is_not_the_peers_word_of_now_is_refused(raw: bytes, reason: str):
     with pytest.raises(Reject, match=reason):
         open_card(raw, LINK, MESH, WALL)
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (card(ANN), "signature"),
+        (card(node=ANN.node), "another node"),
+        (card(mesh=b"x" * 32), "another node"),
+        (card(exp=WALL - trust.SKEW_MS - 1), "not of this time"),
+    ],
+)
+def test_the_keycard_of_a_node_that_is_not_linked_is_its_own_word_of_now(raw: bytes, reason: str):
+    assert open_leaf_card(card(boot=b"b" * 16), ME.node, MESH, WALL) == b"n" * 32
+    with pytest.raises(Reject, match=reason):
+        open_leaf_card(raw, ME.node, MESH, WALL)
 
 
 def test_a_card_outlives_its_prekey():

@@ -5,7 +5,7 @@ import pytest
 
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
-from p2pq.core import queue as queue_module
+from p2pq.core import granting
 from p2pq.core import records as r
 from p2pq.core.placement import WorkerSnapshot
 from p2pq.errors import Reject
@@ -335,7 +335,7 @@ def test_a_worker_that_has_no_manifest_gets_it_again() -> None:
 
 
 def test_links_forget_the_manifests_used_longest_ago(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_module, "MANIFESTS_MAX", 2)
+    monkeypatch.setattr(granting, "MANIFESTS_MAX", 2)
     busy = bench(ALICE)
     for number in (1, 2, 3):
         busy.do(submitted(number, tasks=3))

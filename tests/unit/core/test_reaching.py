@@ -9,7 +9,7 @@ from p2pq.core import events as ev
 from p2pq.core import reaching
 from p2pq.core.reaching import Reaching, is_via, parse_via, via_address
 from p2pq.model.ids import NodeId
-from p2pq.wire.messages import HOPS_MAX, MINOR, REACH_MAX, SINCE, Reach, Way
+from p2pq.wire.messages import HOPS_MAX, MINOR, REACH_MAX, SINCE, Reach, Through, Way
 from tests.unit.core.workerkit import ANN, BOB, ME, Member
 
 CAT, DAN, EVE = Member("cat"), Member("dan"), Member("eve")
@@ -18,8 +18,8 @@ CAT, DAN, EVE = Member("cat"), Member("dan"), Member("eve")
 class Bridge:
     """A bridge and its links."""
 
-    def __init__(self, *, bridging: bool = True) -> None:
-        self.reaching = Reaching(ME.node, bridging=bridging)
+    def __init__(self, *, bridging: bool = True, batching: bool = False) -> None:
+        self.reaching = Reaching(ME.node, bridging=bridging, batching=batching)
         self.links: dict[NodeId, ev.LinkUp] = {}
 
     def up(self, member: Member, **fields) -> list[tuple[NodeId, Reach]]:
@@ -102,6 +102,19 @@ def test_an_older_peer_is_told_nothing_but_told_of(bridge: Bridge) -> None:
     assert bridge.down(BOB) == []
     bridge.up(BOB)
     assert bridge.down(ANN) == [(BOB.node, gone(ANN))]
+
+
+def test_a_bridge_that_speaks_for_its_cluster_leads_only_those_who_are_too_old_for_that() -> None:
+    bridge = Bridge(batching=True)
+    bridge.up(ANN)
+    assert bridge.up(BOB) == []
+    old = SINCE[Through] - 1
+    assert bridge.up(CAT, minor=old) == [
+        (ANN.node, Reach(number=0, ways=(Way(CAT.node),))),
+        (BOB.node, Reach(number=0, ways=(Way(CAT.node),))),
+        (CAT.node, Reach(number=0, ways=(Way(ANN.node), Way(BOB.node)))),
+    ]
+    assert bridge.down(BOB) == [(CAT.node, Reach(number=0, gone=(BOB.node,)))]
 
 
 def test_a_way_names_the_further_bridges(bridge: Bridge) -> None:

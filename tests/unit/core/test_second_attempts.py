@@ -6,7 +6,7 @@ import pytest
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core import records as r
-from p2pq.core.queue import RECALL_S
+from p2pq.core.granting import RECALL_S
 from p2pq.core.tails import TAIL_S
 from p2pq.model import notice as n
 from p2pq.model.ids import LeaseId, Wall

@@ -36,10 +36,11 @@ def test_a_grant_that_would_not_open_is_not_signed() -> None:
 
 
 def test_a_receipt() -> None:
-    raw = SIGNATORY.receipt(ALICE.node, [LeaseId(1, 0), LeaseId(1, 4)], "late")
+    items = (ReceiptItem(LeaseId(1, 0), "settled"), ReceiptItem(LeaseId(1, 4), "late"))
+    raw = SIGNATORY.receipt(ALICE.node, items)
     assert sign.open_signed(raw, Receipt, MASTER.node) == Receipt(
         mesh=MESH,
         node=MASTER.node,
         to=ALICE.node,
-        items=(ReceiptItem(LeaseId(1, 0), "late"), ReceiptItem(LeaseId(1, 4), "late")),
+        items=items,
     )

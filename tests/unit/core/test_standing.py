@@ -179,3 +179,22 @@ def test_budgets_are_bounded_and_forgotten_when_an_attempt_ends() -> None:
         budgets.fault(number.to_bytes(32, "big"), NOW, 1.0)
     assert len(budgets) == BUDGETS_MAX
     assert budgets.get(bytes(32)) is None
+
+
+def test_who_is_slowed_down_is_named() -> None:
+    budgets = Budgets()
+    for second in range(FAULTS_FREE):
+        budgets.fault(A, Mono(float(second)), 1.0)
+    budgets.fault(B, NOW, 1.0)
+    assert list(budgets.slow()) == [A]
+
+
+def test_whom_anything_is_held_against_is_named() -> None:
+    standing = Standing()
+    standing.succeeded(A)
+    standing.failed(B, 1, 1, ())
+    standing.decline(C, NOW, 1.0)
+    assert list(standing.noted()) == [B, C]
+    standing.succeeded(B)
+    standing.succeeded(C)
+    assert list(standing.noted()) == []

@@ -2,10 +2,13 @@
 
 from random import Random
 
+import msgspec
+
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.identity import Identity
 from p2pq.core.records import Restored, ResultKept
+from p2pq.core.through import cluster_of
 from p2pq.core.worker import Worker
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, MeshId, Mono, NodeId, Wall
@@ -13,7 +16,18 @@ from p2pq.model.job import Outcome, Profile
 from p2pq.model.notice import GuestEnded, GuestTaken
 from p2pq.wire import body, prims, seal, sign
 from p2pq.wire import messages as msg
-from p2pq.wire.objects import BlobRef, Checkpoint, Grant, GrantItem, Manifest, Receipt, ReceiptItem, Result, ResultItem
+from p2pq.wire.objects import (
+    BlobRef,
+    Checkpoint,
+    Grant,
+    GrantItem,
+    Manifest,
+    Receipt,
+    ReceiptItem,
+    Result,
+    ResultItem,
+    SubGrant,
+)
 
 MESH = MeshId(b"m" * 32)
 WALL = Wall(1_700_000_000_000)
@@ -54,6 +68,9 @@ class Member:
 ME = Member("me")
 ANN = Member("ann")
 BOB = Member("bob")
+CAT = Member("cat")
+"""A bridge."""
+CLUSTER = cluster_of(CAT.node)
 IDENTITY = Identity(
     node=ME.node,
     secret=ME.signer.seed,
@@ -128,6 +145,37 @@ def granted(
     }
     grant = sign.sign((signer or member).signer, Grant(**(plain | fields)))
     return msg.Granted(grant=grant, manifest=b"" if sent else raw, blobs=blobs, checkpoints=checkpoints)
+
+
+def behind(member: Member = ANN, *bridges: Member) -> ev.LinkUp:
+    """Return how a master takes part through bridges, the nearest first; through CAT unless told otherwise."""
+    return member.link(prekey=b"", address="", path=tuple(bridge.node for bridge in bridges or (CAT,)))
+
+
+def sub_grant(parent: bytes, /, *leases: LeaseId, number: int = 1, signer: Member | None = None, **fields) -> bytes:
+    """Return CAT's word that some attempts of a grant are this node's, in answer to request ``number``."""
+    plain = {
+        "mesh": MESH,
+        "node": CAT.node,
+        "to": ME.node,
+        "parent": sign.digest(parent),
+        "nonce": nonce(number),
+        "leases": leases,
+        "expires": WALL + 60_000,
+    }
+    return sign.sign((signer or CAT).signer, SubGrant(**(plain | fields)))
+
+
+def handed_on(items: tuple[GrantItem, ...], *leases: LeaseId, sub: dict | None = None, **fields) -> msg.Granted:
+    """Return a grant to CAT that it has handed on, with all its attempts unless some are named; ``sub`` for its sub-grant."""
+    whole = granted(items, **({"number": 99, "to": CAT.node, "key": b""} | fields))
+    digest = sign.digest(sign.sign(ANN.signer, fields.get("of") or manifest()))
+    named = leases or tuple(entry.lease for entry in items)
+    return msgspec.structs.replace(
+        whole,
+        subs=(sub_grant(whole.grant, *named, **(sub or {})),),
+        keys=((BOB.node, bytes(80)), (ME.node, seal.seal(ME.prekey, KEY, digest, entropy))),
+    )
 
 
 def checkpoint(entry: GrantItem, *, member: Member = ANN, signer: Member | None = None, **fields) -> bytes:

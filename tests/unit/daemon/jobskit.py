@@ -36,8 +36,11 @@ class Transfers:
         self.blobs = blobs
         self.error = None
         self.has = {}
+        self.asked = []
+        """Whom it was to fetch from, and through whom."""
 
-    async def fetch(self, peer, missing):
+    async def fetch(self, peer, missing, *, through=None):
+        self.asked.append((peer, through))
         if self.error is not None:
             raise self.error
         for blob, _ in missing:

@@ -5,12 +5,13 @@ import time
 from collections import Counter
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from p2pq.core.events import BanAsked, MeshKeyAsked, OwnerBanAsked
 from p2pq.core.kept import KEPT_MAX, KeptFor
-from p2pq.core.node import PeerView as CorePeer
-from p2pq.core.node import Policy
+from p2pq.core.views import PeerView as CorePeer
+from p2pq.core.views import Policy, Spoken
 from p2pq.daemon import admin as admin_module
 from p2pq.daemon.admin import Admin, Parts
 from p2pq.daemon.home import Home
@@ -18,6 +19,7 @@ from p2pq.daemon.selftest import IsolationReport
 from p2pq.errors import RefusedError, StorageError
 from p2pq.model.ids import Mono, NodeId, to_text
 from p2pq.wire import control
+from p2pq.wire.parts import LeafView, SpokenView
 from tests.unit.daemon.linkkit import keys_at
 
 BOB, EVE, NEW = NodeId(b"b" * 32), NodeId(b"e" * 32), NodeId(b"n" * 32)
@@ -30,7 +32,9 @@ def now_ms():
 
 def peer(node, name, state="up", **fields):
     known = {"owner": name, "address": "10.0.0.9:9476", "path": (), "reason": "", "slots": 4, "free": 3}
-    return CorePeer(id=node, name=name, state=state, has_work=True, profile=None, boot=None, **{**known, **fields})
+    caps = ("work",) if state == "up" else ()
+    plain = {"has_work": True, "profile": None, "boot": None, "caps": caps}
+    return CorePeer(id=node, name=name, state=state, **{**plain, **known, **fields})
 
 
 def held_for(master, results, days=0.0, **fields):
@@ -54,6 +58,7 @@ class World:
     def __init__(self, path):
         self.policy = Policy(known=True, accepts=True, reason="", draining=False, slots=4, free=2, kept=())
         self.peers = []
+        self.spoken = ()
         self.banned = set()
         self.guests = ()
         self.infos = {}
@@ -76,6 +81,7 @@ class World:
                 ban_at=lambda _who: 0,
                 mesh_key_at=lambda: 7,
                 psks=lambda: (b"k" * 32,),
+                spoken=lambda: self.spoken,
             ),
             links=SimpleNamespace(
                 port=9476,
@@ -173,6 +179,30 @@ async def test_status_says_what_is_kept_for_whom_and_how_much_may_be(world):
     ]
     assert status.kept[0].oldest_s == pytest.approx(1.5 * 24 * 3600, abs=60)
     assert status.kept_limits == control.KeptLimits(results=4096, bytes=4 << 30, days=30)
+
+
+async def test_a_bridge_that_batches_says_to_whom_it_speaks_for_whom(world):
+    world.parts.bridge, world.parts.batch = True, True
+    world.parts.links.relays = SimpleNamespace(carried=1)
+    assert (await world.ask("status"))[0].bridge == ()
+    world.spoken = (Spoken(BOB, 3, ((EVE, 2), (NEW, 0))), Spoken(NEW, 0, ((EVE, 0),)))
+    [status] = await world.ask("status")
+    eve, new = LeafView(node="node-e", attempts=2), LeafView(node="node-n", attempts=0)
+    assert status.bridge[0] == SpokenView(node="node-b", stock=3, leaves=(eve, new))
+    world.keys.cert = msgspec.structs.replace(world.keys.cert, caps=("bridge", "work"))
+    [finding] = await world.findings("bridge")
+    said = "speaks for workers here, now 2, to masters, now 2; carries links between peers, 1 now"
+    assert (finding.ok, finding.detail) == (True, said)
+
+
+async def test_who_takes_part_through_a_bridge_is_counted_and_shown_as_a_member(world):
+    world.peers = [peer(BOB, "bob"), peer(EVE, "eve", address="", path=(BOB,)), peer(NEW, "new", state="down")]
+    world.infos[BOB] = info()
+    assert (await world.ask("status"))[0].peers == 2
+    eve = (await world.ask("peers"))[1]
+    assert (eve.state, eve.via, eve.rtt_ms, eve.slots, eve.free) == ("up", ("node-b",), None, 4, 3)
+    member = (await world.ask("members"))[2]
+    assert (member.name, member.state, member.caps, member.expires) == ("eve", "up", ("work",), "")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from p2pq.model.ids import JobId, LeaseId, MeshId, Mono, NodeId, Wall
 from p2pq.model.job import Limits, Resources
 from p2pq.model.notice import LinksFull
 from p2pq.wire import prims
-from p2pq.wire.messages import HasWork, Heartbeat
+from p2pq.wire.messages import HasWork, Heartbeat, Through
 
 PEER = NodeId(b"p" * 32)
 JOB = JobId(b"j" * 16)
@@ -34,6 +34,7 @@ def said(number: int) -> Send:
 
 
 BEAT = Send(peer=PEER, message=Heartbeat(beats=()))
+FAR_BEAT = Send(peer=PEER, message=Through(node=NodeId(b"f" * 32), message=Heartbeat(beats=())))
 
 
 class FakeNode:
@@ -200,12 +201,12 @@ async def test_heartbeats_do_not_wait_for_the_disk() -> None:
         rig.driver.post(rig.when(cancel(1), Record(row=ROW), said(1), BEAT))
         _, _, durable = await rig.store.next_batch()
         assert rig.performed == [BEAT]
-        rig.driver.post(rig.when(cancel(2), said(2), BEAT))
+        rig.driver.post(rig.when(cancel(2), said(2), FAR_BEAT))
         await rig.settle()
-        assert rig.performed == [BEAT, BEAT]
+        assert rig.performed == [BEAT, FAR_BEAT]
         durable.set_result(None)
         await rig.settle()
-        assert rig.performed == [BEAT, BEAT, said(1), said(2)]
+        assert rig.performed == [BEAT, FAR_BEAT, said(1), said(2)]
 
 
 async def test_only_others_tasks_start_before_the_disk_is_done() -> None:

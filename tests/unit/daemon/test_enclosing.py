@@ -8,7 +8,7 @@ import pytest
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.enclosing import ENCLOSED_BYTES_MAX, enclose
 from p2pq.wire import prims, sign
-from p2pq.wire.messages import INLINE_BYTES_MAX, Granted, Heartbeat, ResultReady
+from p2pq.wire.messages import INLINE_BYTES_MAX, Granted, Heartbeat, ResultReady, Through
 from p2pq.wire.objects import BlobRef, Result
 from tests.unit.core.workerkit import ANN, ME, item, manifest, result_item
 
@@ -61,6 +61,16 @@ def test_the_inputs_of_a_job_are_enclosed_the_first_time_that_a_direct_link_carr
     assert shelf.enclosed(shelf.granted(body, file)) == [body.blob, file.blob]
     assert shelf.enclosed(shelf.granted(body, file, known=True)) == []
     assert shelf.enclosed(shelf.granted(body, file), direct=False) == []
+
+
+def test_what_goes_through_a_bridge_brings_results_along_and_no_inputs(shelf: Shelf) -> None:
+    small = shelf.blob(10)
+    ready, granted = shelf.ready((small,)), shelf.granted(small)
+    given = enclose(Through(node=ANN.node, message=ready), shelf.store, direct=True)
+    assert given == Through(node=ANN.node, message=enclose(ready, shelf.store, direct=True))
+    assert given.message.blobs
+    through = Through(node=ANN.node, message=granted)
+    assert enclose(through, shelf.store, direct=True) == through
 
 
 def test_the_sum_and_the_number_are_bounded(shelf: Shelf) -> None:

@@ -12,6 +12,8 @@ from p2pq.model.config import StoreSettings
 from p2pq.model.ids import JobId, LeaseId, Wall
 from p2pq.model.job import Outcome
 from p2pq.wire.provenance import Kept
+from tests.unit.core.test_through import chain
+from tests.unit.core.workerkit import ANN, BOB
 from tests.unit.daemon.storekit import ADDED, JOB, Opened, attempt_ended, granted, item, raw
 
 CERTS = (b"member", b"admin")
@@ -136,3 +138,16 @@ async def test_leases_that_a_damaged_store_may_have_forgotten_are_marked(opened:
     assert [each.kept.forgotten for each in found(opened.path) if each.kept] == [True]
     raw(opened.path, "UPDATE meta SET value = 0 WHERE key = 'rebuilt'")
     assert [each.kept.forgotten for each in found(opened.path) if each.kept] == [False]
+
+
+async def test_workers_are_called_what_their_certificates_say(opened: Opened) -> None:
+    one, other = chain(ANN), chain(BOB)
+    await opened.write(
+        ADDED,
+        *(granted(task, lease=LeaseId(1, task)) for task in range(3)),
+        ended(0, 1, 0, b"nought", one),
+        ended(1, 1, 1, b"one", other),
+        ended(2, 1, 2, b"two", (b"no certificate", b"at all")),
+    )
+    with closing(sqlite.connect(opened.path, readonly=True)) as db:
+        assert History(db, opened.path).workers_named() == {ANN.node: "ann", BOB.node: "bob"}

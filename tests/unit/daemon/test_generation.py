@@ -14,8 +14,8 @@ from p2pq.core import events as ev
 from p2pq.core import flight
 from p2pq.core.prekeys import PREKEY_S
 from p2pq.core.records import BanKept
+from p2pq.daemon import draining, offering
 from p2pq.daemon import generation as module
-from p2pq.daemon import offering
 from p2pq.daemon.app import END_S
 from p2pq.daemon.generation import Generation, Lasting
 from p2pq.daemon.home import Home
@@ -102,8 +102,8 @@ async def test_it_goes_down_at_once_if_nothing_runs(tmp_path: Path) -> None:
 
 async def test_a_node_that_goes_down_has_its_whole_process_gone_in_time() -> None:
     """The cut comes after every stage of going down, and before the 10 s that are promised."""
-    stages = module.LET_FINISH_S + module.SAVE_S + module.FLUSH_S
-    assert module.SAVE_GRACE_S < module.SAVE_S
+    stages = draining.LET_FINISH_S + draining.SAVE_S + draining.FLUSH_S
+    assert draining.SAVE_GRACE_S < draining.SAVE_S
     assert stages + 1.0 <= END_S < 10
 
 

@@ -3,18 +3,21 @@
 import asyncio
 import threading
 
+import msgspec
+
 from p2pq.core.records import (
     BanKept,
     EpochBegun,
     JobAdded,
     JobEnded,
     LeaseEnded,
+    LeaseGranted,
     OwnerBanKept,
     TaskEnded,
     TasksCancelled,
 )
 from p2pq.daemon.store import AttemptRow, JobExtra, JobRow, TaskRow
-from p2pq.model.ids import JobId, LeaseId, Wall, to_text
+from p2pq.model.ids import JobId, LeaseId, NodeId, Wall, to_text
 from p2pq.model.job import Outcome
 from tests.unit.daemon.storekit import (
     ADDED,
@@ -193,3 +196,24 @@ async def test_a_thread_sees_what_is_committed_though_another_is_in_the_middle_o
         go_on.set()
     assert asking.result() == item(0)
     assert [task.state for task in reading.result()] == ["running", "running"]
+
+
+async def test_who_ran_what_was_granted_to_a_cluster_is_known_once_it_has_ended(opened: Opened) -> None:
+    cluster, leaf, bridge = NodeId(b"c" * 32), NodeId(b"l" * 32), NodeId(b"b" * 32)
+
+    def to_cluster(task: int) -> LeaseGranted:
+        row = granted(task=task, lease=LeaseId(1, task))
+        return msgspec.structs.replace(row, worker=cluster, via=(bridge,))
+
+    done = msgspec.structs.replace(attempt_ended(item(0, lease=LeaseId(1, 0))), worker=leaf, via=(bridge, WORKER))
+    lost = LeaseEnded(lease=LeaseId(1, 1), job=JOB, task=1, attempt=1, fault="disk", leaf=leaf, via=(bridge, WORKER))
+    late = LeaseEnded(lease=LeaseId(1, 2), job=JOB, task=2, attempt=1, fault="late")
+    await opened.write(EpochBegun(epoch=1), ADDED, *map(to_cluster, range(4)), done, lost, late)
+    shown = [attempt for task in range(4) for attempt in opened.store.attempts(JOB, task)]
+    assert [(attempt.worker, attempt.via) for attempt in shown] == [
+        (leaf, (bridge, WORKER)),
+        (leaf, (bridge, WORKER)),
+        (cluster, (bridge,)),
+        (cluster, (bridge,)),
+    ]
+    assert [(lease.task, lease.worker) for lease in (await opened.reopened()).leases] == [(3, cluster)]

@@ -24,7 +24,7 @@ from p2pq.wire.body import ResultBody
 from p2pq.wire.objects import BlobRef, ResultItem
 from p2pq.wire.tree import PLAIN_MAX, File, Part, Tree, TreeLimits, seal_chunk
 from tests.unit.core.mesh import submitted
-from tests.unit.daemon.jobskit import id_of
+from tests.unit.daemon.jobskit import Transfers, id_of
 from tests.unit.daemon.storekit import WORKER
 
 REPLY = b"r" * 32
@@ -79,9 +79,10 @@ class Bench:
         self.item = ResultItem(**(fields | changes))
         return self.item
 
-    async def collect(self):
+    async def collect(self, through=None):
         item = self.item
-        self.home.collect(Collect(lease=LEASE, peer=NodeId(b"w" * 32), blobs=(*item.body, *item.blobs)))
+        blobs = (*item.body, *item.blobs)
+        self.home.collect(Collect(lease=LEASE, peer=NodeId(b"w" * 32), blobs=blobs, through=through))
         return await self.events.get()
 
 
@@ -94,6 +95,16 @@ async def bench(tmp_path):
 async def test_an_honest_result_counts(bench):
     bench.result(bench.tree())
     assert await bench.collect() == Collected(lease=LEASE)
+
+
+async def test_a_result_of_a_leaf_is_brought_through_its_bridge(bench):
+    item = bench.result(bench.tree())
+    bench.home._transfers = transfers = Transfers(bench.blobs)
+    absent = BlobRef(prims.blob_id(b"x"), 1)
+    transfers.has = {absent.blob: b"x"}
+    bench.item = msgspec.structs.replace(item, blobs=(*item.blobs, absent))
+    assert await bench.collect(through=NodeId(b"g" * 32)) == Collected(lease=LEASE)
+    assert transfers.asked == [(NodeId(b"w" * 32), NodeId(b"g" * 32))]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +187,7 @@ class Dripping:
         self.every_s = every_s
         self.brought = 0
 
-    async def fetch(self, _peer, missing):
+    async def fetch(self, _peer, missing, *, through=None):
         for _ in missing[:-1]:
             await asyncio.sleep(self.every_s)
             self.brought += 1
@@ -199,7 +210,7 @@ async def test_who_is_too_slow_to_bring_a_result_is_told_so(bench, monkeypatch):
     monkeypatch.setattr(homecoming, "COLLECT_BYTES_S", 1000)
     monkeypatch.setattr(bench.blobs, "has", have.__contains__)
 
-    async def fetch(_peer, missing):
+    async def fetch(_peer, missing, *, through=None):
         for blob, _ in missing[:2]:
             have.add(blob)
         await asyncio.sleep(3600)

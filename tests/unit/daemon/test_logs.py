@@ -38,6 +38,8 @@ class Worker:
         self.said = []
         self.queued = 0
         self.limit = False
+        self.bridges = {}
+        self.leaves = {}
         self.news = asyncio.Event()
         self.guests = Guests()
         self.stdout = folder / "stdout"
@@ -54,6 +56,8 @@ class Worker:
             tasks=tasks,
             say=self.say,
             pending=lambda _: self.queued if self.limit else 0,
+            bridge_of=self.bridges.get,
+            leaf_of=lambda master, lease: self.leaves.get((master, lease)),
         )
 
     def say(self, peer, message):
@@ -120,6 +124,59 @@ async def test_only_the_master_of_an_attempt_is_told_what_it_prints(worker):
     worker.stdout.write_bytes(b"secret")
     worker.logs.on_message(OTHER, LogWant(req=1, lease=LEASE, stream="stdout"))
     assert worker.said == [(OTHER, LogData(req=1, offset=0, data=b"", end=True))]
+
+
+async def test_the_bridge_of_a_master_is_told_for_it_and_no_other_node_is(worker):
+    worker.stdout.write_bytes(b"output")
+    for master in (MASTER, b"short"):
+        worker.logs.on_message(OTHER, LogWant(req=1, lease=LEASE, stream="stdout", master=master))
+    assert [message.end for message in data_of(worker.said)] == [True, True]
+    worker.said.clear()
+    worker.bridges[MASTER] = OTHER
+    worker.logs.on_message(OTHER, LogWant(req=2, lease=LEASE, stream="stdout", master=MASTER))
+    await worker.until(lambda: data_of(worker.said))
+    [(to, said)] = worker.said
+    assert to == OTHER
+    assert seal.decrypt_body(KEY, said.data, aad(LEASE, "stdout", 0), size_max=CHUNK_BYTES) == b"output"
+    worker.logs.link_down(OTHER)
+
+
+async def test_a_bridge_asks_its_leaf_and_passes_the_answer_on(worker):
+    lease = LeaseId(2, 2)
+    worker.leaves[MASTER, lease] = OTHER
+    want = LogWant(req=4, lease=lease, stream="stdout", offset=3)
+    worker.logs.on_message(MASTER, want)
+    worker.logs.on_message(OTHER, LogData(req=1, offset=3, data=b"x"))
+    worker.logs.on_message(MASTER, LogStop(req=4))
+    asked = msgspec.structs.replace(want, req=1, master=MASTER)
+    passed = LogData(req=4, offset=3, data=b"x")
+    assert worker.said == [(OTHER, asked), (MASTER, passed), (OTHER, LogStop(req=1))]
+    worker.said.clear()
+    worker.logs.on_message(OTHER, LogWant(req=5, lease=lease, stream="stdout", master=MASTER))
+    assert worker.said == [(OTHER, LogData(req=5, offset=0, data=b"", end=True))], "it is for the leaf itself to answer"
+    worker.logs.on_message(MASTER, want)
+    worker.logs.link_down(OTHER)
+    assert worker.said[-1] == (MASTER, LogData(req=4, offset=0, data=b"", end=True))
+
+
+@pytest.mark.parametrize("bridge", [None, MASTER])
+async def test_a_worker_is_asked_itself_or_through_the_bridge_that_speaks_for_it(worker, bridge):
+    worker.bridges[OTHER] = bridge
+    asked = bridge or OTHER
+    sealed = seal.encrypt_body(KEY, b"output", aad(LEASE, "stdout", 0))
+    got = []
+
+    async def read():
+        got.extend([data async for data in worker.logs._remote(OTHER, LEASE, KEY, "stdout", 0, follow=True)])
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(read())
+        await worker.until(lambda: worker.said)
+        worker.logs.on_message(asked, LogData(req=1, offset=0, data=sealed))
+        worker.logs.on_message(asked, LogData(req=1, offset=6, data=b"", end=True))
+    assert got == [b"output"]
+    want = LogWant(req=1, lease=LEASE, stream="stdout")
+    assert worker.said == [(asked, want), (asked, LogStop(req=1))]
 
 
 async def test_what_the_next_task_prints_is_not_shown_as_that_of_one_that_has_ended(worker):

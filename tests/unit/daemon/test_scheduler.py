@@ -12,12 +12,18 @@ ME, A, B = (NodeId(char * 32) for char in (b"m", b"a", b"b"))
 JOB = JobId(b"j" * 16)
 
 
+FAR = {}
+"""Those that take part through a bridge."""
+
+
 @pytest.fixture
 def scheduler():
     node = SimpleNamespace(
         job=lambda job: object() if job == JOB else None,
         tasks=lambda job, start, limit: [(job, start, limit)] if start < 2 else [],
         why=lambda job, task, now: f"{task} at {now}" if job == JOB else None,
+        name_of=lambda node: FAR.get(node, ""),
+        peers=lambda _: [SimpleNamespace(id=node, name=name) for node, name in FAR.items()],
     )
     found = Scheduler(node, me=ME, name="desk", mono=lambda: Mono(5.0))
     found.remember(A, "alpha")
@@ -35,6 +41,16 @@ def test_it_reads_tasks_and_reasons_of_live_jobs_only(scheduler):
 
 def test_nodes_are_called_as_people_call_them(scheduler):
     assert [scheduler.name_of(node) for node in (ME, A, NodeId(b"z" * 32))] == ["desk", "alpha", short(b"z" * 32)]
+
+
+def test_who_takes_part_through_a_bridge_has_a_name_too_and_keeps_it(scheduler, monkeypatch):
+    far, other = NodeId(b"f" * 32), NodeId(b"o" * 32)
+    monkeypatch.setitem(FAR, far, "dora")
+    assert scheduler.name_of(far) == "dora"
+    monkeypatch.setitem(FAR, other, "emil")
+    assert scheduler.resolve_node("emil") == other
+    FAR.clear()
+    assert [scheduler.name_of(node) for node in (far, other)] == ["dora", "emil"]
 
 
 def test_a_node_is_found_by_name_or_beginning_of_its_id(scheduler):

@@ -697,6 +697,38 @@ async def test_blobs_come_through_two_bridges(tmp_path, near_dials, far_dials):
         assert all(each.store.has(blob) for blob, _ in wanted for each in (asker, first, last))
 
 
+@pytest.mark.parametrize("known", ["now", "when it was decided"])
+@pytest.mark.parametrize("near_dials", [True, False])
+async def test_a_holder_that_is_not_linked_is_reached_through_who_speaks_for_it(tmp_path, known, near_dials):
+    """Each blob crosses the bridge once, here too."""
+    async with stations(tmp_path, *ASKERS[:2], BRIDGE, SOURCE) as (asker, other, bridge, source):
+        for each in (asker, other):
+            join(each, bridge, dials=near_dials)
+        join(bridge, source, dials=False)
+        wanted = source.fill(*datas())
+        options = {"through": BRIDGE}
+        if known == "now":
+            options = {}
+            asker.speakers[SOURCE] = other.speakers[SOURCE] = BRIDGE
+        for each in (asker, other):
+            await each.transfers.fetch(SOURCE, wanted, **options)
+            assert all(each.store.has(blob) for blob, _ in wanted)
+        assert sorted(bridge.put) == sorted(blob for blob, _ in wanted)
+
+
+async def test_nothing_leads_to_a_holder_for_which_nobody_linked_speaks(row):
+    asker, bridge, source = row
+    wanted = source.fill(*datas(2))
+    asker.transfers.link_down(SOURCE)
+    for through in (None, ASKERS[2]):
+        with pytest.raises(TransferError, match="2 of 2"):
+            await asker.transfers.fetch(SOURCE, wanted, through=through)
+    bridge.transfers.link_up(SOURCE, True, ":0", ASKERS[2])
+    with pytest.raises(TransferError, match="2 of 2"):
+        await bridge.transfers.fetch(SOURCE, wanted)
+    assert asker.said == bridge.said == []
+
+
 async def test_a_bridge_with_little_room_passes_on_what_it_cannot_keep(row):
     """The last blobs do not drive out the first before those have gone on."""
     asker, bridge, source = row

@@ -78,9 +78,18 @@ class Life:
         )
 
     def finish(
-        self, task: int, who: prims.SigningKey, certs=(), *, outcome=OK, proof=True, delivered=True, **files: str
+        self,
+        task: int,
+        who: prims.SigningKey,
+        certs=(),
+        *,
+        outcome=OK,
+        proof=True,
+        delivered=True,
+        over=None,
+        **files: str,
     ):
-        """Grant a task, let a node send what it left, and write that out."""
+        """Grant a task, to a bridge if it goes ``over`` one, let a node send what it left, and write that out."""
         lease = LeaseId(1, task)
         source = self.path / "scratch" / str(task)
         for name, content in (files or {"out": f"result {task}"}).items():
@@ -99,8 +108,9 @@ class Life:
         worker = NodeId(who.public)
         signed = sign.sign(who, Result(mesh=self.keys.mesh, node=self.keys.node, by=worker, items=(item,)))
         grant = Grant(
-            mesh=self.keys.mesh, node=self.keys.node, to=worker, nonce=bytes(16), job=self.job,
-            manifest=sign.digest(self.manifest), items=(GrantItem(task, 1, lease),), key=b"g" * 80, expires=WALL,
+            mesh=self.keys.mesh, node=self.keys.node, to=over.public if over else worker, nonce=bytes(16), job=self.job,
+            manifest=sign.digest(self.manifest), items=(GrantItem(task, 1, lease),), key=b"" if over else b"g" * 80,
+            expires=WALL,
         )  # fmt: skip
         self.rows += [
             records.LeaseGranted(lease=lease, job=self.job, task=task, attempt=1, worker=worker, wall=WALL),
@@ -177,6 +187,18 @@ async def test_what_is_wrong_is_told_by_task(life: Life) -> None:
     assert report.failed
     assert (report.results, report.verified, report.files) == (4, 1, Files(same=1))
     assert not life.verify(3).failed
+
+
+async def test_what_a_bridge_handed_on_is_called_not_proved_and_nothing_worse(life: Life) -> None:
+    bert = life.certs(BERT, "bert")
+    life.finish(0, BERT, bert)
+    life.finish(1, BERT, bert, over=CARL)
+    life.finish(2, BERT, life.certs(CARL, "carl"), over=CARL)
+    await life.stop()
+    report = life.verify(0, 1)
+    assert (report.verified, report.unkept) == (1, (Group(reason=provenance.NO_SUBGRANT, tasks=(1,)),))
+    assert not report.failed
+    assert life.verify().refuted == (Group(reason=provenance.OTHER_HOLDER, tasks=(2,)),)
 
 
 async def test_tasks_are_called_by_their_numbers(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import msgspec
 
 from p2pq.core.placement import TaskSnapshot
+from p2pq.core.through import cluster_of
 from p2pq.daemon.history import AttemptRow, JobExtra, JobRow, Kept, TaskRow
 from p2pq.daemon.submission import Sweep
 from p2pq.daemon.views import attempt_view, job_view, rfc3339, task_view
@@ -22,7 +23,9 @@ def job(**fields):
 
 
 def attempt(**fields):
-    return AttemptRow(task=3, attempt=2, lease=LeaseId(1, 1), worker=WORKER, granted=Wall(1), **fields)
+    return AttemptRow(
+        **({"task": 3, "attempt": 2, "lease": LeaseId(1, 1), "worker": WORKER, "granted": Wall(1)} | fields)
+    )
 
 
 def task(row, live=None, *, cancelled=False, sweep=SWEEP):
@@ -99,6 +102,25 @@ def test_progress_is_what_the_core_knows():
     running = row("running", attempt())
     assert task(running, TaskSnapshot(task=3, state="running", progress=250)).progress == 0.25
     assert task(running, TaskSnapshot(task=3, state="running")).progress is None
+
+
+def test_where_a_cluster_runs_a_task_is_what_the_core_knows():
+    running, leaf, bridge = row("running", attempt()), NodeId(b"l" * 32), NodeId(b"b" * 32)
+    live = TaskSnapshot(task=3, state="running", worker=leaf, via=(bridge,))
+    assert (task(running, live).node, task(running, live).via) == ("<l>", ("<b>",))
+    same = TaskSnapshot(task=3, state="running", worker=WORKER)
+    for other in (same, TaskSnapshot(task=3, state="running"), TaskSnapshot(task=3, state="pending", worker=leaf)):
+        assert (task(running, other).node, task(running, other).via) == ("<w>", ())
+
+
+def test_as_long_as_no_leaf_is_known_to_have_it_an_attempt_is_at_the_bridge():
+    bridge = NodeId(b"b" * 32)
+    last = attempt(worker=cluster_of(bridge), via=(bridge,))
+    live = TaskSnapshot(task=3, state="running", worker=cluster_of(bridge), via=(bridge,))
+    for view in (task(row("running", last)), task(row("running", last), live), task(row("running", attempt()), live)):
+        assert (view.node, view.via) == ("<b>", ())
+    shown = attempt_view(last, lambda node: f"<{node[:1].decode()}>")
+    assert (shown.node, shown.via) == ("<b>", ())
 
 
 def test_kept_tasks_are_done_and_say_where_they_come_from():

@@ -72,8 +72,14 @@ class Station(Host):
         self.others = {}
         self.put = []
         self.ways = {}
+        self.speakers = {}
         self.misserved = []
-        bridges = Bridges(serves=bridging, ways=lambda node: self.ways.get(node, ()), post=self.misserved.append)
+        bridges = Bridges(
+            serves=bridging,
+            speaks=self.speakers.get,
+            ways=lambda node: self.ways.get(node, ()),
+            post=self.misserved.append,
+        )
         self.transfers = Transfers(self.store, session, self.send, tasks=tasks, clock=clock, bridges=bridges)
 
     def send(self, peer, message):

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from p2pq.wire import messages
+from p2pq.wire import messages, work
 from p2pq.wire.messages import CoreMessage, Message, ServiceMessage
 from tests.samples import fullest, smallest, unions
 
@@ -15,7 +15,7 @@ def test_every_message_belongs_to_exactly_one_plane():
     defined = {
         value
         for value in vars(messages).values()
-        if isinstance(value, type) and issubclass(value, messages._Message) and value.__struct_config__.tag is not None
+        if isinstance(value, type) and issubclass(value, work.LinkMessage) and value.__struct_config__.tag is not None
     }
     assert core | service == set(KINDS) == defined
     assert core & service == set()

@@ -25,6 +25,7 @@ def test_the_kinds_are_these():
         "keycard",
         "manifest",
         "grant",
+        "sub-grant",
         "result",
         "checkpoint",
         "receipt",

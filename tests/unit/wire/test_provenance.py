@@ -63,7 +63,7 @@ def opened(raw: bytes | None = None) -> Job:
     return provenance.open_job(raw or signed_manifest(), NodeId(MASTER.public), JOB)
 
 
-def grant(key=MASTER, to=ALICE, **changes) -> bytes:
+def grant(signer=MASTER, to=ALICE, **changes) -> bytes:
     plain = Grant(
         mesh=MESH,
         node=MASTER.public,
@@ -75,7 +75,7 @@ def grant(key=MASTER, to=ALICE, **changes) -> bytes:
         key=b"g" * 80,
         expires=WALL + 60_000,
     )
-    return sign.sign(key, msgspec.structs.replace(plain, **changes))
+    return sign.sign(signer, msgspec.structs.replace(plain, **changes))
 
 
 def result(*items: ResultItem, key=ALICE, **changes) -> bytes:
@@ -268,6 +268,42 @@ def test_what_was_not_kept_is_no_proof_and_no_accusation(changes, reason):
 
 def test_a_lease_that_may_have_been_forgotten_and_was_not():
     assert provenance.check(kept(forgotten=True), opened(), nobody) == PROVEN
+
+
+HANDED_ON = grant(to=BOB, key=b"")
+"""To a bridge: the key comes apart, sealed to each leaf."""
+
+
+def test_what_a_bridge_handed_on_is_not_proved_and_not_refuted():
+    assert provenance.check(kept(grant=HANDED_ON), opened(), nobody) == Unkept(provenance.NO_SUBGRANT)
+    by_master = kept(grant=HANDED_ON, signed=result(key=MASTER), certs=())
+    assert provenance.check(by_master, opened(), nobody) == Unkept(provenance.NO_SUBGRANT)
+    assert provenance.check(kept(grant=HANDED_ON, certs=()), opened(), nobody) == Unkept(provenance.NO_CERTS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"signed": result()[:-1] + b"x"}, provenance.BAD_RESULT),
+        ({"signed": result(by=BOB.public)}, provenance.BAD_RESULT),
+        ({"signed": result(node=BOB.public)}, provenance.OTHER_MASTER),
+        ({"signed": result(changed(task=4))}, provenance.OTHER_RESULT),
+        ({"item": changed(key=b"x" * 80)}, provenance.NOT_DELIVERED),
+        ({"certs": member_certs(BOB, "bob")}, provenance.OTHER_HOLDER),
+        ({"certs": member_certs(caps=("submit",))}, provenance.MAY_NOT_WORK),
+        ({"certs": foreign_certs()}, provenance.CHAIN[trust.WRONG_ROOT]),
+    ],
+)
+def test_what_is_altered_of_what_a_bridge_handed_on_is_told(changes, reason):
+    assert reason_of(kept(grant=HANDED_ON, **changes)) == reason
+
+
+def test_a_job_for_one_leaf_only():
+    for_alice, for_bob = (signed_manifest(only=who.public) for who in (ALICE, BOB))
+    evidence = kept(grant=grant(to=BOB, key=b"", manifest=sign.digest(for_alice)))
+    assert provenance.check(evidence, opened(for_alice), nobody) == Unkept(provenance.NO_SUBGRANT)
+    evidence = kept(grant=grant(to=BOB, key=b"", manifest=sign.digest(for_bob)))
+    assert reason_of(evidence, opened(for_bob)) == provenance.OTHER_WORKER
 
 
 def test_a_chain_whose_issuer_the_root_never_made_an_admin():

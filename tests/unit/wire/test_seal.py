@@ -6,6 +6,7 @@ import pytest
 
 from p2pq.errors import Reject
 from p2pq.wire import prims, seal
+from p2pq.wire.objects import Sealed
 from tests.unit.wire.makers import entropy, secret
 from tests.vectors import rfc
 
@@ -58,6 +59,36 @@ def test_low_order_points_neither_seal_nor_open(point):
         seal.seal(bytes.fromhex(point), KEY, b"", entropy())
     with pytest.raises(Reject, match="low-order"):
         seal.open_seal(SECRET, bytes.fromhex(point) + bytes(48), b"")
+
+
+def test_a_wrapped_key_opens_under_its_key_in_its_context():
+    wrapped = seal.wrap(KEY, SECRET, b"context")
+    assert wrapped == seal.wrap(KEY, SECRET, b"context") != seal.wrap(KEY, SECRET, b"other")
+    assert seal.unwrap(KEY, wrapped, b"context") == SECRET
+    for key, context in ((SECRET, b"context"), (KEY, b"other")):
+        with pytest.raises(Reject, match="decryption failed"):
+            seal.unwrap(key, wrapped, context)
+
+
+def test_a_wrapped_key_is_no_body_and_a_body_no_wrapped_key():
+    with pytest.raises(Reject, match="decryption failed"):
+        seal.decrypt_body(KEY, seal.wrap(KEY, SECRET, b"aad"), b"aad")
+    with pytest.raises(Reject, match="decryption failed"):
+        seal.unwrap(KEY, seal.encrypt_body(KEY, SECRET, b"aad"), b"aad")
+
+
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_only_keys_are_wrapped(length):
+    with pytest.raises(Reject, match="not a key"):
+        seal.wrap(KEY, bytes(length), b"")
+    other = seal.encrypt_body(prims.derive(KEY, b"", "p2pq-wrap"), bytes(length), b"")
+    with pytest.raises(Reject, match="not a key" if length < len(KEY) else "too long"):
+        seal.unwrap(KEY, other, b"")
+
+
+def test_a_wrapped_key_fits_where_a_sealed_one_does():
+    longest = next(each for each in Sealed.__metadata__ if each.max_length).max_length
+    assert len(seal.wrap(KEY, SECRET, bytes(32))) <= longest
 
 
 def test_commitment():

@@ -1,0 +1,89 @@
+"""What a bridge has to tell a master of leases below it, collected until it is said in one ``Report``, or in a few."""
+
+from itertools import islice
+from typing import Final
+
+from p2pq.model.ids import LeaseId, NodeId
+from p2pq.model.job import Fault
+from p2pq.wire.messages import LEASES_MAX, Beat, Report, ReturnItem
+from p2pq.wire.objects import ITEMS_MAX
+
+REPORT_BYTES_MAX: Final = 2 << 20
+"""Results and their blobs in one report, unless a single one is longer; when so much waits, it is said at once."""
+WAITING_BYTES_MAX: Final = 16 << 20
+"""Results that wait for a master that is not to be told yet; what comes beyond is ignored, and its leaf says it again."""
+
+
+class Batch:
+    """News of leases, in the order in which a master has to hear them."""
+
+    def __init__(self) -> None:
+        """Have nothing to tell."""
+        self.placed: dict[LeaseId, NodeId] = {}
+        self.beats: dict[LeaseId, Beat] = {}
+        self.returns: dict[LeaseId, ReturnItem] = {}
+        self._results: list[tuple[bytes, tuple[bytes, ...]]] = []
+        self._bytes = 0
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anything to tell."""
+        return bool(self.placed or self.beats or self.returns or self._results)
+
+    @property
+    def full(self) -> bool:
+        """Whether it is to be told at once: more would not make it cheaper."""
+        most = max(len(self.placed), len(self.returns), len(self._results))
+        return most >= ITEMS_MAX or self._bytes >= REPORT_BYTES_MAX
+
+    def result(self, raw: bytes, blobs: tuple[bytes, ...]) -> bool:
+        """Take in a signed result and its small blobs; return whether there was room for it."""
+        size = len(raw) + sum(map(len, blobs))
+        if self._bytes and self._bytes + size > WAITING_BYTES_MAX:
+            return False
+        self._results.append((raw, blobs))
+        self._bytes += size
+        return True
+
+    def hand_back(self, leases: tuple[LeaseId, ...], fault: Fault) -> None:
+        """Tell that these are given back."""
+        self.returns |= {lease: ReturnItem(lease, fault) for lease in leases}
+
+    def forget(self, lease: LeaseId) -> None:
+        """The master itself says that this one is over: it is told nothing more of it."""
+        for news in (self.placed, self.beats, self.returns):
+            news.pop(lease, None)
+
+    def take(self) -> list[Report]:
+        """Return all there is to tell, and begin anew. Who has a lease comes before anything else of it."""
+        placed, returns = tuple(self.placed.items()), tuple(self.returns.values())
+        cuts = range(0, len(placed), ITEMS_MAX)
+        reports = [Report(placed=placed[first : first + ITEMS_MAX]) for first in cuts]
+        last = reports.pop().placed if reports else ()
+        beats = tuple(islice(self.beats.values(), LEASES_MAX))
+        results, blobs = self._next()
+        reports.append(Report(placed=last, beats=beats, results=results, blobs=blobs, returns=returns[:ITEMS_MAX]))
+        while self._results:
+            results, blobs = self._next()
+            reports.append(Report(results=results, blobs=blobs))
+        cuts = range(ITEMS_MAX, len(returns), ITEMS_MAX)
+        reports += [Report(returns=returns[first : first + ITEMS_MAX]) for first in cuts]
+        self.placed.clear()
+        self.beats.clear()
+        self.returns.clear()
+        self._bytes = 0
+        return reports
+
+    def _next(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+        """Remove and return the results that go into one report, and their blobs."""
+        results: list[bytes] = []
+        blobs: list[bytes] = []
+        size = 0
+        for raw, small in self._results:
+            size += len(raw) + sum(map(len, small))
+            many = len(results) == ITEMS_MAX or len(blobs) + len(small) > ITEMS_MAX
+            if results and (many or size > REPORT_BYTES_MAX):
+                break
+            results.append(raw)
+            blobs += small
+        del self._results[: len(results)]
+        return tuple(results), tuple(blobs)

@@ -1,0 +1,91 @@
+"""Which leaf below a bridge holds which lease of one master, and what it last said of it."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from p2pq.model.ids import JobId, LeaseId, Mono, NodeId
+from p2pq.wire.messages import Beat
+
+
+class Placed(msgspec.Struct):
+    """A lease that a leaf holds."""
+
+    lease: LeaseId
+    leaf: NodeId
+    job: JobId | None
+    """None where only the leaf's word is known of it."""
+    since: Mono
+    heard: Mono
+    """When the leaf last said that it holds it."""
+    running: bool = False
+    progress: int = -1
+    ended: bool = False
+    """Its result has been passed on; the receipt is still to come."""
+
+    def hear(self, beat: Beat) -> bool:
+        """Take in what the leaf says of it; return whether that is news."""
+        before = self.beat
+        self.running = self.running or beat.running
+        self.progress = max(beat.progress, -1) if beat.progress != -1 else self.progress
+        return self.beat != before
+
+    @property
+    def beat(self) -> Beat:
+        """What the master is told of it."""
+        return Beat(self.lease, self.running, self.progress)
+
+
+class Tenants:
+    """All leases that leaves hold, by lease and by leaf."""
+
+    def __init__(self) -> None:
+        """Hold nothing."""
+        self._placed: dict[LeaseId, Placed] = {}
+        self._held: dict[NodeId, dict[LeaseId, None]] = {}
+
+    def __len__(self) -> int:
+        """Return how many leases there are."""
+        return len(self._placed)
+
+    def __iter__(self) -> Iterator[Placed]:
+        """Go through them, those placed first."""
+        yield from self._placed.values()
+
+    def get(self, lease: LeaseId) -> Placed | None:
+        """Return what is known of a lease, if a leaf holds it."""
+        return self._placed.get(lease)
+
+    def of(self, leaf: NodeId, lease: LeaseId) -> Placed | None:
+        """Return what is known of a lease, if that leaf holds it."""
+        placed = self._placed.get(lease)
+        return placed if placed is not None and placed.leaf == leaf else None
+
+    def leases(self) -> tuple[LeaseId, ...]:
+        """Return all leases that leaves hold."""
+        return tuple(self._placed)
+
+    def held(self, leaf: NodeId) -> list[Placed]:
+        """Return what a leaf holds."""
+        return [self._placed[lease] for lease in self._held.get(leaf, ())]
+
+    def add(self, placed: Placed) -> None:
+        """A leaf holds a lease from now on."""
+        assert placed.lease not in self._placed, "a lease was placed twice"
+        self._placed[placed.lease] = placed
+        self._held.setdefault(placed.leaf, {})[placed.lease] = None
+
+    def remove(self, lease: LeaseId) -> Placed | None:
+        """No leaf holds a lease any more; return what was known of it."""
+        placed = self._placed.pop(lease, None)
+        if placed is not None:
+            held = self._held[placed.leaf]
+            del held[lease]
+            if not held:
+                del self._held[placed.leaf]
+        return placed
+
+    def check(self) -> None:
+        """Assert that both indexes hold the same."""
+        held = {lease: leaf for leaf, leases in self._held.items() for lease in leases}
+        assert held == {lease: placed.leaf for lease, placed in self._placed.items()}, "the index by leaf is wrong"

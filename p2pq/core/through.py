@@ -1,0 +1,183 @@
+"""Who takes part through a bridge: masters that it shows to workers, and the cluster that it speaks for to masters.
+
+Both are peers without a link. What is said to them and by them goes in ``Through`` over the link to their bridge; a link of
+their own takes their place.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from p2pq.core.events import LinkUp
+from p2pq.errors import Reject
+from p2pq.model.ids import NodeId, Wall
+from p2pq.wire import prims, trust
+from p2pq.wire.messages import MasterIs
+
+SHOWN_MAX: Final = 1024
+"""Masters that one bridge may show; further ones are ignored."""
+
+
+def cluster_of(bridge: NodeId) -> NodeId:
+    """Return the id of the worker that stands for all leaves of a bridge. Nobody has a key to it."""
+    return NodeId(prims.blake2b(bridge, person="p2pq-cluster"))
+
+
+def whereabouts(worker: NodeId, path: tuple[NodeId, ...]) -> tuple[NodeId, tuple[NodeId, ...]]:
+    """Return whom people are told for a worker, and the bridges on the way there: of a cluster its bridge.
+
+    That is as much as is known of an attempt until the bridge has said which leaf has it.
+    """
+    return (path[0], ()) if path and worker == cluster_of(path[0]) else (worker, path)
+
+
+class Stood(msgspec.Struct, frozen=True):
+    """A peer takes part through a bridge from now on, as if this link were up."""
+
+    link: LinkUp
+    cluster: bool
+    """It works for us; otherwise it is a master that we may work for."""
+
+
+class Fell(msgspec.Struct, frozen=True):
+    """A peer takes part through that bridge no more."""
+
+    peer: NodeId
+    bridge: NodeId
+    cluster: bool
+    known: bool = False
+    """The bridge knows: it said so itself."""
+
+
+class Throughs:
+    """What bridges have shown, and who stands through which of them."""
+
+    def __init__(self, me: NodeId, root: bytes, is_banned: trust.IsBanned) -> None:
+        """Know of nobody."""
+        self._me, self._root, self._is_banned = me, root, is_banned
+        self._shown: dict[NodeId, dict[NodeId, LinkUp]] = {}
+        """By bridge, then by master: how it takes part."""
+        self._clusters: dict[NodeId, LinkUp] = {}
+        """By bridge."""
+        self._standing: dict[NodeId, Stood] = {}
+        self._parted: dict[tuple[NodeId, NodeId], None] = {}
+        """Bridges, and whom they themselves have parted since ``settle``."""
+        self.changed = False
+        """Whether ``settle`` may have something to say."""
+
+    def bridge(self, peer: NodeId) -> NodeId | None:
+        """Return the bridge through which a peer stands; None where it does not."""
+        stood = self._standing.get(peer)
+        return None if stood is None else stood.link.path[0]
+
+    def get(self, peer: NodeId) -> Stood | None:
+        """Return how a peer stands; None where it does not."""
+        return self._standing.get(peer)
+
+    def peers(self) -> tuple[Stood, ...]:
+        """Return who stands through a bridge."""
+        return tuple(self._standing.values())
+
+    def show(self, bridge: LinkUp, message: MasterIs, wall: Wall) -> None:
+        """Take in that a bridge shows a master.
+
+        Raises:
+            Reject: it is no bridge, the chain does not lead to this mesh, or that member may not give work.
+        """
+        if "bridge" not in bridge.caps:
+            raise Reject("it may not be a bridge")
+        cert = trust.verify_chain(message.certs, self._root, wall, self._is_banned)
+        if "submit" not in cert.caps:
+            raise Reject("that member may not give work")
+        master, path = NodeId(cert.sub), (bridge.peer, *map(NodeId, message.path))
+        if self._me in {master, *path} or len({master, *path}) <= len(path):
+            raise Reject("that way leads in a circle")
+        shown = self._shown.setdefault(bridge.peer, {})
+        if master not in shown and len(shown) >= SHOWN_MAX:
+            return
+        self.changed = True
+        shown[master] = LinkUp(
+            peer=master,
+            name=cert.name,
+            owner=cert.owner,
+            caps=cert.caps,
+            boot=message.boot,
+            minor=min(bridge.minor, message.minor),
+            prekey=b"",
+            address="",
+            path=path,
+            certs=message.certs,
+        )
+
+    def speak(self, bridge: LinkUp) -> None:
+        """Take in that a bridge speaks for its cluster.
+
+        Raises:
+            Reject: it is no bridge.
+        """
+        if "bridge" not in bridge.caps:
+            raise Reject("it may not be a bridge")
+        self.changed = True
+        self._clusters.setdefault(
+            bridge.peer,
+            msgspec.structs.replace(
+                bridge,
+                peer=cluster_of(bridge.peer),
+                caps=("work",),
+                prekey=b"",
+                address="",
+                path=(bridge.peer,),
+                certs=(),
+            ),
+        )
+
+    def parted(self, bridge: NodeId, peer: NodeId) -> None:
+        """Take in that a peer takes part through that bridge no more, by the bridge's word."""
+        self.part(bridge, peer)
+        self._parted[bridge, peer] = None
+
+    def part(self, bridge: NodeId, peer: NodeId) -> None:
+        """Take part with a peer through that bridge no more, as it broke its word, or the bridge did."""
+        self.changed = True
+        self._shown.get(bridge, {}).pop(peer, None)
+        if peer == cluster_of(bridge):
+            self._clusters.pop(bridge, None)
+
+    def leave(self, bridge: NodeId) -> None:
+        """Forget all that a bridge has shown: the link to it is gone."""
+        self.changed = True
+        self._shown.pop(bridge, None)
+        self._clusters.pop(bridge, None)
+
+    def settle(self, linked: Callable[[NodeId], bool], banned: Callable[[NodeId, str], bool]) -> list[Fell | Stood]:
+        """Return what has changed since the last time: who fell, then who stands.
+
+        A master stands through the first bridge that shows it, and stays there; not while it has a link of its own.
+        """
+        self.changed = False
+        changes: list[Fell | Stood] = []
+        for peer, stood in list(self._standing.items()):
+            bridge = stood.link.path[0]
+            offers = self._clusters.get(bridge) if stood.cluster else self._shown.get(bridge, {}).get(peer)
+            if offers != stood.link or linked(peer) or banned(peer, stood.link.owner):
+                del self._standing[peer]
+                changes.append(Fell(peer, bridge, stood.cluster, (bridge, peer) in self._parted))
+        self._parted.clear()
+        found = [Stood(link, cluster=True) for link in self._clusters.values()]
+        found += [Stood(link, cluster=False) for shown in self._shown.values() for link in shown.values()]
+        for stood in found:
+            peer = stood.link.peer
+            if peer not in self._standing and not linked(peer) and not banned(peer, stood.link.owner):
+                self._standing[peer] = stood
+                changes.append(stood)
+        return changes
+
+    def check(self) -> None:
+        """Assert that who stands was shown by that bridge."""
+        assert self.changed or not self._parted, "what bridges have parted is remembered for nothing"
+        for peer, stood in self._standing.items():
+            bridge = stood.link.path[0]
+            offers = self._clusters.get(bridge) if stood.cluster else self._shown.get(bridge, {}).get(peer)
+            assert offers == stood.link, "somebody stands who was not shown"
+        assert all(len(shown) <= SHOWN_MAX for shown in self._shown.values()), "a bridge shows too many"

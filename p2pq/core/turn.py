@@ -1,0 +1,42 @@
+"""One turn of a node: what its machines want done, sorted by who is to do or to hear it."""
+
+from collections import deque
+
+from p2pq.core.effects import Drop, Effect, Send
+from p2pq.core.through import Throughs
+from p2pq.model.ids import NodeId
+from p2pq.wire import messages as msg
+
+
+class Turn:
+    """The effects of one turn; what the node says to itself is set aside, what is for a peer behind a bridge goes there."""
+
+    __slots__ = ("_me", "_throughs", "out", "said")
+
+    def __init__(self, me: NodeId, throughs: Throughs) -> None:
+        """Begin with nothing to do; ``throughs`` knows who is reached through whom."""
+        self._me = me
+        self._throughs = throughs
+        self.out: list[Effect] = []
+        """What the outside world is to do."""
+        self.said: deque[msg.CoreMessage] = deque()
+        """What this node said to itself and has yet to hear."""
+
+    def take(self, effects: list[Effect]) -> None:
+        """Take in what a machine wants done, in order."""
+        for effect in effects:
+            if isinstance(effect, Send) and effect.peer == self._me:
+                self.said.append(effect.message)
+            elif isinstance(effect, Send | Drop) and (bridge := self._throughs.bridge(effect.peer)) is not None:
+                self.out.append(self._over(bridge, effect))
+            else:
+                self.out.append(effect)
+
+    def _over(self, bridge: NodeId, effect: Send | Drop) -> Effect:
+        if isinstance(effect, Drop):
+            if effect.close:
+                # Whoever is to blame, this way is no good: another bridge, or a link, may be.
+                self._throughs.part(bridge, effect.peer)
+            return Drop(peer=bridge, reason=f"through: {effect.reason}")
+        assert isinstance(effect.message, msg.Passed), "what only linked peers say"
+        return Send(peer=bridge, message=msg.Through(node=effect.peer, message=effect.message))

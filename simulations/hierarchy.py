@@ -1,0 +1,275 @@
+"""What bridges that speak for a cluster spare the masters: messages per task there, beside the same mesh without any bridge.
+
+``python -m simulations hierarchy`` plays clusters of several sizes, one bridge each, and masters in a network of their own;
+nothing goes wrong. Flat, every worker is linked to every master. Counted is what masters say and hear from the submission of the
+jobs to their end, and with several masters how equally their owners share the workers' time while all of them have work.
+"""
+
+import argparse
+import resource
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from time import perf_counter
+from typing import Any, Final
+
+import msgspec
+
+from p2pq.core.effects import Start
+from p2pq.model.ids import LeaseId, NodeId
+from p2pq.model.job import Outcome, Profile
+from p2pq.wire import messages as msg
+from simulations import bounds
+from simulations.checkers import Checkers, insist
+from simulations.fairness import jain
+from simulations.host import Host
+from simulations.plans import Plan
+from simulations.play import START_S, Play
+from simulations.plot import chart
+from simulations.scenarios import Scenario
+from simulations.work import JobPlan
+
+BEGIN_S: Final = 10.0
+"""When jobs are submitted: by then bridges have gathered what there is to know, and told the masters."""
+SIZES: Final = (10, 25, 50, 100)
+HEAD: Final = (
+    f"{'mesh':<22}{'in':>8}{'out':>8}{'sum':>8}{'1/':>7}{'Jain':>8}{'makespan, s':>13}"
+    f"{'ideal':>8}{'run, s':>8}{'memory, MB':>12}"
+)
+SPREAD: Final = (0.5, 1.0, 2.0)
+"""With several masters, how long the tasks of each are, compared with the mean."""
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """A mesh and its work."""
+
+    clusters: int = 4
+    workers: int = 10
+    """In each cluster, with a slot each."""
+    masters: int = 1
+    """Each has one job, and an owner of its own."""
+    tasks: int = 10_000
+    """Of all jobs together."""
+    mean_s: float = 1.0
+    flat: bool = False
+
+    def jobs(self) -> list[JobPlan]:
+        """Return the job of each master; there is as much to do for one as for another."""
+        spread = SPREAD if self.masters > 1 else (1.0,)
+        factors = [spread[index % len(spread)] for index in range(self.masters)]
+        return [
+            JobPlan(
+                tasks=max(1, round(self.tasks / self.masters / factor)),
+                mean_s=self.mean_s * factor,
+                shape="exponential",
+            )
+            for factor in factors
+        ]
+
+
+class Figures(msgspec.Struct, kw_only=True):
+    """What was seen of one mesh."""
+
+    shape: Shape
+    heard: Counter[str] = msgspec.field(default_factory=Counter)
+    """By the masters, by kind."""
+    said: Counter[str] = msgspec.field(default_factory=Counter)
+    tasks: int = 0
+    given: dict[str, float] = msgspec.field(default_factory=dict)
+    """Seconds that each owner's attempts took while all owners had tasks that waited."""
+    ideal_s: float = 0.0
+    """The work alone, on all slots at once."""
+    makespan_s: float = 0.0
+    took_s: float = 0.0
+    """Of real time."""
+    memory_mb: float = 0.0
+    """What this process has needed at most so far."""
+
+    @property
+    def per_task(self) -> tuple[float, float]:
+        """Messages per task that masters hear, and that they say."""
+        return self.heard.total() / self.tasks, self.said.total() / self.tasks
+
+    @property
+    def shares(self) -> float:
+        """Jain's index of the owners' time."""
+        return jain([self.given.get(f"o{index}", 0.0) for index in range(self.shape.masters)])
+
+    def line(self, less: float) -> str:
+        """Return the figures as a row; ``less``: so many times fewer messages than in the flat mesh."""
+        heard, said = self.per_task
+        return (
+            f"{heard:>8.3f}{said:>8.3f}{heard + said:>8.3f}{less:>7.1f}{self.shares:>8.4f}{self.makespan_s:>13.1f}"
+            f"{self.ideal_s:>8.1f}{self.took_s:>8.1f}{self.memory_mb:>12.0f}"
+        )
+
+    def kinds(self, most: int = 8) -> str:
+        """Return what there was most of, per task."""
+        both = Counter({f"{kind} in": count for kind, count in self.heard.items()})
+        both.update({f"{kind} out": count for kind, count in self.said.items()})
+        return ", ".join(f"{kind} {count / self.tasks:.3f}" for kind, count in both.most_common(most))
+
+
+class Watch(Checkers):
+    """Checkers that tell the mesh whose attempts ran how long."""
+
+    def __init__(self) -> None:
+        """Have seen nothing."""
+        super().__init__()
+        self.mesh: Mesh
+
+    def started(self, host: NodeId, start: Start) -> None:
+        """A host begins to run an attempt."""
+        super().started(host, start)
+        self.mesh.began(start)
+
+    def exited(self, host: NodeId, master: NodeId, lease: LeaseId, outcome: Outcome) -> None:
+        """An attempt ran to its end there."""
+        super().exited(host, master, lease, outcome)
+        self.mesh.over(master, lease)
+
+
+class Mesh(Play):
+    """One run of a shape: masters first, then the bridges, then the workers of one cluster after the other."""
+
+    def __init__(self, shape: Shape, seed: int = 1) -> None:
+        """Build it."""
+        self.shape = shape
+        self.figures = Figures(shape=shape)
+        self._bridges = 0 if shape.flat else shape.clusters
+        scenario = Scenario(
+            about="hierarchy",
+            nodes=shape.masters + self._bridges + shape.clusters * shape.workers,
+            masters=shape.masters,
+            batching=not shape.flat,
+            skew_ms=0,
+            checks=5000,
+        )
+        self._running: dict[tuple[NodeId, LeaseId], tuple[str, float]] = {}
+        self._all_wait = True
+        super().__init__(scenario, seed)
+        assert isinstance(self.checkers, Watch), "as it is declared"
+        self.checkers.mesh = self
+        network: Any = self.network
+        self._say, network.send = network.send, self._said
+
+    def _judge(self) -> Watch:
+        return Watch()
+
+    def _cluster(self, index: int) -> int | None:
+        """Return the cluster of a bridge or worker; None for a master."""
+        index -= self.masters
+        if index < 0:
+            return None
+        return index if index < self._bridges else (index - self._bridges) // self.shape.workers
+
+    def _is_bridge(self, index: int) -> bool:
+        return self.masters <= index < self.masters + self._bridges
+
+    def _may_link(self, one: int, other: int) -> bool:
+        low, high = sorted((one, other))
+        if low < self.masters:
+            return high >= self.masters and (self.shape.flat or self._is_bridge(high))
+        return self._is_bridge(low) and not self._is_bridge(high) and self._cluster(low) == self._cluster(high)
+
+    def _should_link(self, one: int, other: int) -> bool:
+        return self._may_link(one, other)
+
+    def _plan(self, index: int, rng: Random) -> Plan:
+        del rng
+        is_master, is_bridge = index < self.masters, self._is_bridge(index)
+        slots = 0 if is_master or is_bridge else 1
+        profile = Profile(slots=slots, memory_mb=1024 * slots, sandbox="strict", accepts=True)
+        caps = ("submit",) if is_master else ("bridge",) if is_bridge else ("work",)
+        return Plan(
+            index=index, name=f"n{index}", owner=f"o{index}" if is_master else "workers", profile=profile, own=Profile(),
+            caps=caps, bridging=is_bridge, batching=is_bridge, listens=is_master or is_bridge, submits=is_master,
+            links_max=self.nodes, dials=tuple(each for each in self._above(index) if self._may_link(index, each)),
+        )  # fmt: skip
+
+    def _above(self, index: int) -> Sequence[int]:
+        """Return those that a host may know of: masters, and for a worker bridges."""
+        return () if index < self.masters else range(self.masters + self._bridges)
+
+    def _submissions(self, rng: Random) -> None:
+        del rng
+        plans = self.shape.jobs()
+        for host, plan in zip(self.hosts, plans, strict=False):
+            self.world.at(BEGIN_S, host.submit, plan)
+            self.checkers.expected += 1
+        self.work_s = sum(plan.tasks * plan.mean_s for plan in plans)
+        self.figures.tasks = sum(plan.tasks for plan in plans)
+        self.figures.ideal_s = self.work_s / self.slots
+
+    # -- what is seen ---------------------------------------------------------------------------------------------------
+
+    def began(self, start: Start) -> None:
+        """An attempt begins."""
+        self._running[start.master, start.lease] = start.owner, self.world.now
+
+    def over(self, master: NodeId, lease: LeaseId) -> None:
+        """An attempt has ended."""
+        owner, since = self._running.pop((master, lease))
+        host = self.hosts[self.network.host(master).index]
+        self._all_wait = self._all_wait and any(job.pending for job in host.node.jobs())
+        if self._all_wait:
+            self.figures.given[owner] = self.figures.given.get(owner, 0.0) + self.world.now - since
+
+    def _said(self, host: Host, peer: NodeId, message: msg.Message) -> None:
+        """Somebody says something."""
+        inner = message.message if isinstance(message, msg.Through) else message
+        if self.world.now >= BEGIN_S and not self.checkers.done():
+            if host.index < self.masters:
+                self.figures.said[type(inner).__name__] += 1
+            if self.network.host(peer).index < self.masters:
+                self.figures.heard[type(inner).__name__] += 1
+        self._say(host, peer, message)
+
+    def _converged(self) -> None:
+        for host in self.hosts:
+            host.node.check()
+            insist(host.idle, "a worker still holds something though all jobs have ended")
+
+    def measure(self) -> Figures:
+        """Play it to the end."""
+        began = perf_counter()
+        report = self.run()
+        self.figures.makespan_s = START_S + report.makespan_s - BEGIN_S
+        self.figures.took_s = perf_counter() - began
+        self.figures.memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return self.figures
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print a table, and of what there was most; draw a chart if asked for."""
+    parser = argparse.ArgumentParser(prog="python -m simulations hierarchy", description=__doc__)
+    number, usual = bounds.whole(1, bounds.NODES_MAX), Shape()
+    parser.add_argument("--clusters", type=number, default=usual.clusters)
+    parser.add_argument(
+        "--workers", type=number, nargs="+", default=SIZES, help="in each cluster; several: one mesh each"
+    )
+    parser.add_argument("--masters", type=number, default=usual.masters)
+    parser.add_argument("--tasks", type=bounds.whole(1, bounds.TASKS_MAX), default=usual.tasks)
+    parser.add_argument("--mean", type=float, default=usual.mean_s, help="seconds that a task takes")
+    parser.add_argument("--seed", type=bounds.whole(0, bounds.SEED_MAX), default=1)
+    parser.add_argument("--plot", type=Path, help="draw messages per task into that PNG")
+    arguments = parser.parse_args(argv)
+    print(HEAD)
+    lines: dict[str, list[tuple[float, float]]] = {"flat": [], "bridges": []}
+    for workers in arguments.workers:
+        for name, line in lines.items():
+            shape = Shape(
+                clusters=arguments.clusters, workers=workers, masters=arguments.masters, tasks=arguments.tasks,
+                mean_s=arguments.mean, flat=name == "flat",
+            )  # fmt: skip
+            figures = Mesh(shape, arguments.seed).measure()
+            line.append((workers, sum(figures.per_task)))
+            less = lines["flat"][-1][1] / line[-1][1]
+            print(
+                f"{f'{shape.clusters} x {workers} {name}':<22}{figures.line(less)}\n    {figures.kinds()}", flush=True
+            )
+    if arguments.plot is not None:
+        title = f"{arguments.clusters} clusters, {arguments.tasks} tasks of {arguments.mean:g} s"
+        arguments.plot.write_bytes(chart(title, "workers per cluster", "messages per task at the masters", lines))
+    return 0

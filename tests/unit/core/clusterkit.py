@@ -1,0 +1,158 @@
+"""What the tests of clusters at a master share: bridges, leaves with certificates, and what they say."""
+
+import msgspec
+
+from p2pq.core import effects as fx
+from p2pq.core import events as ev
+from p2pq.core.queue import Queue
+from p2pq.core.records import Restored
+from p2pq.core.through import cluster_of
+from p2pq.model.ids import LeaseId, NodeId, Wall
+from p2pq.model.job import Outcome, Profile
+from p2pq.wire import messages as msg
+from p2pq.wire import sign, trust
+from p2pq.wire.objects import Cert, GrantItem, Keycard, Result, ResultItem
+from tests.unit.core.mesh import (
+    IDENTITY,
+    MASTER,
+    MESH,
+    OK,
+    OWNER,
+    PROFILE,
+    ROOT,
+    WALL,
+    Bench,
+    Member,
+    entropy,
+    granted,
+    ready,
+    result_item,
+)
+
+BRIDGE, OTHER = Member("bridge"), Member("other")
+CAT, DOG, EMU, FOX = Member("cat"), Member("dog"), Member("emu"), Member("fox")
+"""Leaves."""
+CLUSTER = cluster_of(BRIDGE.node)
+ADMIN = Member("admin")
+ADMIN_CERT = trust.issue_admin(
+    ROOT,
+    trust.Subject(node=ADMIN.node, name="admin", owner="admin", caps=("admin", "bridge", "submit", "work")),
+    serial=bytes(16),
+    wall=Wall(WALL),
+)
+LIFE_MS = 10**9
+
+
+def chain(member: Member, *caps: str, owner: str = OWNER) -> tuple[bytes, ...]:
+    subject = trust.Subject(node=member.node, name=member.name, owner=owner, caps=caps or ("work",))
+    cert = trust.issue_member(
+        ADMIN.signer, ADMIN_CERT, ROOT.public, subject, serial=bytes(16), wall=Wall(WALL), life_ms=LIFE_MS
+    )
+    return cert, ADMIN_CERT
+
+
+def card(member: Member, **fields: object) -> bytes:
+    plain = {
+        "mesh": MESH,
+        "node": member.node,
+        "boot": bytes(16),
+        "prekey": member.prekey,
+        "iat": WALL,
+        "exp": WALL + 1,
+    }
+    return sign.sign(member.signer, Keycard(**(plain | fields)))
+
+
+def leaf(member: Member, profile: Profile = PROFILE, **fields: object) -> msg.Leaf:
+    return msg.Leaf(**({"certs": chain(member), "card": card(member), "profile": profile} | fields))
+
+
+def place(member: Member, cpus: int = 1, memory_mb: int = 4096, gpus: int = 0) -> msg.Place:
+    return msg.Place(member.node, cpus, memory_mb, gpus)
+
+
+class Cluster:
+    """A bridge that speaks to the master of a bench."""
+
+    def __init__(self, bench: Bench, bridge: Member = BRIDGE) -> None:
+        self.bench = bench
+        self.bridge = bridge
+        self.node = cluster_of(bridge.node)
+
+    def up(self) -> ev.LinkUp:
+        return msgspec.structs.replace(
+            self.bridge.link_up(caps=("work",), prekey=b"", minor=msg.MINOR),
+            peer=self.node,
+            address="",
+            path=(self.bridge.node,),
+        )
+
+    def join(self, *leaves: Member) -> None:
+        self.bench.do(self.up())
+        self.says(msg.Leaves(leaves=tuple(map(leaf, leaves))))
+
+    def says(self, message: msg.CoreMessage, *, after: float = 0.0) -> list[fx.Effect]:
+        return self.bench.do(ev.Received(peer=self.node, message=message), after=after)
+
+    def ask(self, *places: msg.Place, **fields: object) -> list[fx.Effect]:
+        room = {
+            "cpus": sum(each.cpus for each in places),
+            "memory_mb": sum(each.memory_mb for each in places),
+            "gpus": sum(each.gpus for each in places),
+            "tasks_max": 64,
+        }
+        return self.says(self.bench.request(**(room | {"places": places} | fields)))
+
+    def leases(self, *places: msg.Place, **fields: object) -> list[GrantItem]:
+        return granted(self.ask(*places, **fields))
+
+    def report(self, **fields: object) -> list[fx.Effect]:
+        return self.says(msg.Report(**fields))
+
+    def placed(self, member: Member, *items: GrantItem) -> list[fx.Effect]:
+        return self.report(placed=tuple((item.lease, member.node) for item in items))
+
+    def brings(self, member: Member, *items: ResultItem) -> list[fx.Effect]:
+        return self.report(results=(ready(member, *items).result,))
+
+    def finish(self, member: Member, item: GrantItem, outcome: Outcome = OK, number: int = 1) -> list[fx.Effect]:
+        self.brings(member, result_item(item, outcome, number))
+        return self.bench.do(ev.Collected(lease=item.lease))
+
+
+def bench_of(
+    *leaves: Member, out: trust.IsBanned = trust.nobody, restored: Restored | None = None
+) -> tuple[Bench, Cluster]:
+    """Return a master's bench, and the cluster of a bridge with these leaves there."""
+    bench = Bench()
+    bench.queue = Queue(IDENTITY, bench.settings, restored or bench.disk.restored(), entropy, bench.now, WALL, out)
+    bench.tick()
+    cluster = Cluster(bench)
+    cluster.join(*leaves)
+    return bench, cluster
+
+
+def said(effects: list[fx.Effect]) -> msg.Granted:
+    """Return the one grant that was said."""
+    [message] = [
+        each.message for each in effects if isinstance(each, fx.Send) and isinstance(each.message, msg.Granted)
+    ]
+    return message
+
+
+def cert_of(member: Member, owner: str = OWNER) -> Cert:
+    return trust.verify_chain(chain(member, owner=owner), ROOT.public, Wall(WALL), trust.nobody)
+
+
+def drop(reason: str, node: NodeId = CLUSTER) -> fx.Drop:
+    return fx.Drop(peer=node, reason=reason)
+
+
+def signed_result(member: Member, *items: ResultItem, **fields: object) -> bytes:
+    return sign.sign(
+        member.signer, Result(**({"mesh": MESH, "node": MASTER.node, "by": member.node, "items": items} | fields))
+    )
+
+
+def lease(counter: int) -> LeaseId:
+    return LeaseId(1, counter)

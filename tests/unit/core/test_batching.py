@@ -1,0 +1,92 @@
+"""What is told to a master at once, and in which order."""
+
+import pytest
+
+from p2pq.core import batching
+from p2pq.core.batching import Batch
+from p2pq.model.ids import LeaseId, NodeId
+from p2pq.wire.messages import Beat, Report, ReturnItem
+from p2pq.wire.objects import ITEMS_MAX
+
+LEA = NodeId(b"a" * 32)
+
+
+def lease(number: int) -> LeaseId:
+    return LeaseId(1, number)
+
+
+def test_all_there_is_goes_into_one_report() -> None:
+    batch = Batch()
+    assert not batch
+    batch.placed[lease(1)] = LEA
+    batch.beats[lease(1)] = Beat(lease(1))
+    assert batch.result(b"one", (b"blob",))
+    assert batch.result(b"two", ())
+    batch.hand_back((lease(2),), "late")
+    assert batch
+    assert not batch.full
+    assert batch.take() == [
+        Report(
+            placed=((lease(1), LEA),),
+            beats=(Beat(lease(1)),),
+            results=(b"one", b"two"),
+            blobs=(b"blob",),
+            returns=(ReturnItem(lease(2), "late"),),
+        )
+    ]
+    assert not batch
+
+
+def test_who_has_a_lease_is_said_before_anything_else_of_it() -> None:
+    batch = Batch()
+    many = ITEMS_MAX + 1
+    for number in range(many):
+        batch.placed[lease(number)] = LEA
+        batch.beats[lease(number)] = Beat(lease(number))
+        batch.result(b"r", ())
+    batch.hand_back(tuple(map(lease, range(many))), "lost")
+    assert batch.full
+    first, second, third, fourth = batch.take()
+    assert (len(first.placed), len(first.beats), len(first.results), len(first.returns)) == (ITEMS_MAX, 0, 0, 0)
+    assert (len(second.placed), len(second.beats), len(second.results), len(second.returns)) == (
+        1,
+        many,
+        ITEMS_MAX,
+        ITEMS_MAX,
+    )
+    assert third == Report(results=(b"r",))
+    assert fourth == Report(returns=(ReturnItem(lease(ITEMS_MAX), "lost"),))
+
+
+def test_reports_are_neither_too_long_nor_too_many_blobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "REPORT_BYTES_MAX", 10)
+    batch = Batch()
+    for raw, blobs in ((b"123456", ()), (b"12", (b"34",)), (b"1", ()), (b"long" * 10, ())):
+        batch.result(raw, blobs)
+    assert batch.full
+    assert batch.take() == [
+        Report(results=(b"123456", b"12"), blobs=(b"34",)),
+        Report(results=(b"1",)),
+        Report(results=(b"long" * 10,)),
+    ]
+    batch.result(b"1", (b"",) * ITEMS_MAX)
+    batch.result(b"2", (b"",))
+    assert [report.results for report in batch.take()] == [(b"1",), (b"2",)]
+
+
+def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "WAITING_BYTES_MAX", 5)
+    batch = Batch()
+    assert batch.result(b"very long", ())
+    assert not batch.result(b"1", ())
+    batch.take()
+    assert batch.result(b"1", ())
+
+
+def test_what_the_master_knows_to_be_over_is_not_told() -> None:
+    batch = Batch()
+    batch.placed[lease(1)] = LEA
+    batch.beats[lease(1)] = Beat(lease(1))
+    batch.hand_back((lease(1),), "late")
+    batch.forget(lease(1))
+    assert not batch
