@@ -9,7 +9,7 @@ SMALL = {"clusters": 2, "workers": 5, "tasks": 200, "mean_s": 0.5}
 
 @pytest.mark.quick
 def test_a_master_says_and_hears_less_where_bridges_speak_for_its_workers():
-    flat, bridged = (Mesh(Shape(flat=flat, **SMALL)).measure() for flat in (True, False))
+    flat, bridged = (Mesh(Shape(depth=depth, **SMALL)).measure() for depth in (1, 2))
     assert sum(bridged.per_task) < sum(flat.per_task)
     assert bridged.makespan_s < 1.2 * flat.makespan_s + 1.0
     assert bridged.heard["ResultReady"] == 0 < bridged.heard["Report"]
@@ -37,7 +37,7 @@ def test_the_table_is_printed_and_the_chart_drawn(capsys, tmp_path):
     out = capsys.readouterr().out
     assert [line.split("  ")[0] for line in out.splitlines() if " x " in line] == [
         "1 x 2 flat",
-        "1 x 2 bridges",
+        "1 x 2 depth 2",
         "1 x 3 flat",
-        "1 x 3 bridges",
+        "1 x 3 depth 2",
     ]

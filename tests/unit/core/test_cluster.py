@@ -2,7 +2,7 @@
 
 import pytest
 
-from p2pq.core import cluster
+from p2pq.core import cluster, nested
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.stock import GATHER_S
@@ -348,7 +348,7 @@ def test_the_whole_cluster_is_never_asked_for_more_leases_than_one_worker_may_ho
     bench.leaf(LEA, msg.Heartbeat(beats=(msg.Beat(ONE.lease),)))
     bench.leaf(LEA, asks(1))
     assert bench.flush() == [up(msg.Report(placed=placed(LEA, ONE), beats=(msg.Beat(ONE.lease),)))]
-    monkeypatch.setattr(cluster, "ITEMS_MAX", msg.LEASES_MAX)
+    monkeypatch.setattr(nested, "HELD_MAX", 1)
     assert bench.leaf(LEA, msg.Heartbeat(beats=(msg.Beat(TWO.lease),))) == [
         fx.Drop(peer=LEA.node, reason="lease was never given to it")
     ]

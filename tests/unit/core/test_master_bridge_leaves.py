@@ -30,7 +30,7 @@ class Mesh:
         self.numbers = 0
         self.master = Bench()
         self.joined = False
-        self.bridge = Stock(identity(BRIDGE), ScheduleSettings(), self.draw, self.wall)
+        self.bridge = Stock(identity(BRIDGE), ScheduleSettings(), self.draw, self.wall, lambda _: False)
         self.leaves = {
             leaf.node: Worker(identity(leaf), ScheduleSettings(), Restored(), Random(1), self.draw, self.wall)
             for leaf in LEAVES

@@ -64,6 +64,7 @@ LINES = {
     n.PeerDown(peer=PEER, reason="leaving"): f"INFO peer.down peer={P} reason=leaving",
     n.PeerRefused(address="10.0.0.1:1", reason="banned"): "WARNING peer.refused address=10.0.0.1:1 reason=banned",
     n.LinksFull(links_max=64): "WARNING links.full links_max=64",
+    n.TooFar(master=PEER, path=(PEER, PEER)): f"WARNING bridge.far master={P} via={P},{P}",
     n.PeerBanned(peer=PEER, banned=True, by="here"): f"INFO peer.banned peer={P} banned=True by=here",
     n.OwnerBanned(owner="eve", banned=True, by="lab"): "INFO owner.banned owner=eve banned=True by=lab",
     n.PrekeyChanged(prekey=b"p" * 32): "DEBUG prekey.changed",
@@ -104,7 +105,7 @@ def test_every_notice_is_one_line_and_one_counter(rig: Rig) -> None:
         assert rig.telemetry.counters == {**before, name: 1}
 
 
-@pytest.mark.parametrize(("level", "count"), [("debug", len(LINES)), ("info", 20), ("warning", 9), ("error", 2)])
+@pytest.mark.parametrize(("level", "count"), [("debug", len(LINES)), ("info", 21), ("warning", 10), ("error", 2)])
 def test_the_level_decides_what_is_written_and_not_what_is_counted(
     level: Literal["debug", "info", "warning", "error"], count: int
 ) -> None:
