@@ -5,6 +5,7 @@ do to a node, single messages may be lost (the link breaks a little later, as it
 twice and late.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from random import Random
@@ -134,6 +135,8 @@ class Network:
         self.loss = 0.0
         self.duplicates = 0.0
         self.delay_s = (0.0002, 0.002)
+        self.ups: Counter[int] = Counter()
+        """Per host, how often a link of it came up."""
         self.messages = 0
         self.bytes = 0
         self.lost = 0
@@ -267,6 +270,7 @@ class Network:
             self.close(old, host.index, "replaced")
         link.open[host.index] = True
         self._ends[host.index][peer] = link
+        self.ups[host.index] += 1
         host.post(hello)
 
     # -- going down -----------------------------------------------------------------------------------------------------

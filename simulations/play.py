@@ -47,6 +47,9 @@ GRANT_MESSAGES_MAX = 6
 LINK_MESSAGES_MAX = 8
 """Messages per attempt granted, besides one to each node that it may be offered to, and per end of a link that came up,
 besides one a minute."""
+SHOWN_MESSAGES_MAX = 6
+"""... and where bridges batch, for each link that came up at one, and each other node: each master behind it is shown to each
+worker and parted again, who says what it holds and offers, and becomes a leaf of that master's."""
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -269,6 +272,9 @@ class Play:
                 + 2 * len(self.network.links()) * self.world.now / WALL_S
                 + 100
             )
+            if self.scenario.batching:
+                ups = sum(self.network.ups[bridge] for bridge in range(self.scenario.bridges))
+                said += SHOWN_MESSAGES_MAX * self.nodes * ups
             insist(self.network.messages <= said, "more was said than the work and the links called for")
         for one in self.hosts:
             for other in self.hosts[: one.index]:

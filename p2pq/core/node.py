@@ -96,6 +96,8 @@ class Node:
         self._stock = Stock(identity, settings, entropy, self._clock.at, self._membership.out) if batching else None
         self._queue = Queue(identity, settings, restored, entropy, now, wall, self._membership.out)
         self._worker = Worker(identity, settings, restored, rng, entropy, self._clock.at, self.prekeys)
+        self._carded: dict[NodeId, None] = {}
+        """Bridges that have got this node's keycard over the link that stands; a new one they get as every peer does."""
         self._keep_ms = keep_days * DAY_MS
         self._fresh = True
         self._next: Mono | None = now
@@ -200,6 +202,7 @@ class Node:
         if self._membership.link(event.peer) is not event:
             turn.take(effects)
             return
+        self._carded.pop(event.peer, None)
         # Nothing goes through a bridge to whom is linked.
         self._throughs_changed(turn, now)
         turn.take(effects)
@@ -216,8 +219,13 @@ class Node:
             turn.take(self._membership.handle(event, now))
             turn.take(self._queue.handle(event, now))
             turn.take(self._worker.handle(event, now))
-            self._throughs.leave(event.peer)
+            self._forget_shown(event.peer)
             self._stocked(turn, event, now)
+
+    def _forget_shown(self, bridge: NodeId) -> None:
+        """The link to what may be a bridge is gone, and with it what was said over it."""
+        self._throughs.leave(bridge)
+        self._carded.pop(bridge, None)
 
     def _deliver(self, turn: "_Turn", peer: NodeId, message: msg.CoreMessage, now: Mono) -> None:
         event = ev.Received(peer=peer, message=message)
@@ -272,7 +280,7 @@ class Node:
         bridge = self._membership.link(peer)
         assert bridge is not None, "only linked nodes are heard, and nobody shows itself a master"
         if isinstance(message, msg.Parted):
-            self._throughs.part(peer, NodeId(message.node))
+            self._throughs.parted(peer, NodeId(message.node))
         else:
             try:
                 self._throughs.show(bridge, message, self._clock.at(now))
@@ -300,20 +308,19 @@ class Node:
 
     def _throughs_changed(self, turn: "_Turn", now: Mono) -> None:
         """Let the machines know who takes part through a bridge from now on, and who no more."""
-        told: set[NodeId] = set()
         for change in self._throughs.settle(self._membership.linked, self._membership.banned):
             machine: Queue | Worker = self._queue if change.cluster else self._worker
             if isinstance(change, Fell):
                 turn.take(machine.handle(ev.LinkDown(peer=change.peer), now))
                 if not change.cluster:
                     self._stocked(turn, change, now)
-                if self._membership.linked(change.bridge) and not change.cluster:
+                if self._membership.linked(change.bridge) and not (change.cluster or change.known):
                     leaving = msg.Through(node=change.peer, message=msg.Leaving())
                     turn.take([Send(peer=change.bridge, message=leaving)])
                 continue
             bridge = change.link.path[0]
-            if not change.cluster and bridge not in told:
-                told.add(bridge)
+            if not change.cluster and bridge not in self._carded:
+                self._carded[bridge] = None
                 turn.take([Send(peer=bridge, message=self._keycard(now))])
             turn.take(machine.handle(change.link, now))
             if not change.cluster:
@@ -339,7 +346,7 @@ class Node:
                 turn.take(self._queue.expel(owner, now))
                 turn.take(self._worker.expel(owner, now))
         for peer in gone:
-            self._throughs.leave(peer)
+            self._forget_shown(peer)
             self._stocked(turn, ev.LinkDown(peer=peer, reason=trust.BANNED), now)
         self._throughs.changed = True
 

@@ -322,18 +322,24 @@ class Queue(Granting):
         self._returned(worker, report.returns, now)
 
     def _placed(self, worker: Hand, cluster: Cluster, placed: Iterable[tuple[LeaseId, bytes]], now: Mono) -> None:
-        """Take in which leaves have got which leases. Of one that is over they hear when they say that they have it."""
+        """Take in which leaves have got which leases. Of one that is over they hear when they say that they have it.
+
+        A leaf need not be known: it may have gone on to another bridge before this one could introduce it here.
+        """
         peer = worker.link.peer
         back: list[Lease] = []
         for lease_id, node in placed:
             lease, leaf = self._book.leases.get(lease_id), NodeId(node)
-            if cluster.known(leaf) is None:
-                self._drop(peer, "placed: not at a leaf")
-                if lease is not None and lease.worker == peer and lease.collecting is None:
-                    # Its bridge may not know yet that the leaf is out, whose result would not count.
-                    self._book.lose(lease, "recalled", "it was given to a worker that is out", now)
-                    back.append(lease)
-            elif lease is not None and (lease.worker == peer or self._follows(lease, peer)):
+            if lease is None or not (lease.worker == peer or self._follows(lease, peer)):
+                continue
+            if lease.collecting is not None:
+                continue  # who has signed the result has had it
+            if leaf in cluster.refused:
+                # Its bridge may not know yet that the leaf is out, whose result would not count.
+                self._drop(peer, "placed: at a worker that is out")
+                self._book.lose(lease, "recalled", "it was given to a worker that is out", now)
+                back.append(lease)
+            else:
                 self._book.place(lease, leaf)
         self._revoke(back)
 

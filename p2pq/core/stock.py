@@ -105,8 +105,8 @@ class Stock:
         match event:
             case Stood(link=link):
                 self._stand(link, touched, now, out)
-            case Fell(peer=master, bridge=bridge):
-                if bridge in self._peers and self._fall(master, out):
+            case Fell(peer=master, bridge=bridge, known=known):
+                if bridge in self._peers and self._fall(master, out) and not known:
                     leaving = msg.Through(node=master, message=msg.Leaving(), cluster=True)
                     out.append(fx.Send(peer=bridge, message=leaving))
             case ev.LinkUp(peer=peer):

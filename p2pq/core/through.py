@@ -59,6 +59,8 @@ class Fell(msgspec.Struct, frozen=True):
     peer: NodeId
     bridge: NodeId
     cluster: bool
+    known: bool = False
+    """The bridge knows: it said so itself."""
 
 
 class _Shown(msgspec.Struct, frozen=True):
@@ -85,6 +87,8 @@ class Throughs:
         self._clusters: dict[NodeId, LinkUp] = {}
         """By bridge."""
         self._standing: dict[NodeId, Stood] = {}
+        self._parted: dict[tuple[NodeId, NodeId], None] = {}
+        """Bridges, and whom they themselves have parted since ``settle``."""
         self.changed = False
         """Whether ``settle`` may have something to say."""
 
@@ -155,8 +159,13 @@ class Throughs:
             ),
         )
 
+    def parted(self, bridge: NodeId, peer: NodeId) -> None:
+        """Take in that a peer takes part through that bridge no more, by the bridge's word."""
+        self.part(bridge, peer)
+        self._parted[bridge, peer] = None
+
     def part(self, bridge: NodeId, peer: NodeId) -> None:
-        """Take in that a peer takes part through that bridge no more, by the bridge's word or because it broke its own."""
+        """Take part with a peer through that bridge no more, as it broke its word, or the bridge did."""
         self.changed = True
         self._shown.get(bridge, {}).pop(peer, None)
         if peer == cluster_of(bridge):
@@ -183,7 +192,8 @@ class Throughs:
             moves = best is None or len(best.link.path) < len(stood.link.path)
             if moves or self._offer(stood, banned) != stood.link or linked(peer):
                 del self._standing[peer]
-                changes.append(Fell(peer, bridge, stood.cluster))
+                changes.append(Fell(peer, bridge, stood.cluster, (bridge, peer) in self._parted))
+        self._parted.clear()
         for peer, stood in found.items():
             if peer not in self._standing and not linked(peer):
                 self._standing[peer] = stood
@@ -214,6 +224,7 @@ class Throughs:
 
     def check(self) -> None:
         """Assert that who stands was shown by that bridge."""
+        assert self.changed or not self._parted, "what bridges have parted is remembered for nothing"
         for stood in self._standing.values():
             assert stood.link == self._offer(stood, lambda *_: False), "somebody stands who was not shown"
         assert all(len(shown) <= SHOWN_MAX for shown in self._shown.values()), "a bridge shows too many"

@@ -122,31 +122,58 @@ def test_what_a_grant_to_a_cluster_leaves_behind_names_the_cluster_and_its_bridg
     assert rows(effects) == [row, r.GrantKept(job=JOB, lease=lease(0), signed=said(effects).grant)]
 
 
-def test_leases_are_placed_at_known_leaves_by_their_own_cluster_only() -> None:
+def test_leases_are_placed_by_their_own_cluster_only() -> None:
     bench, cluster = bench_of(CAT)
     other = Cluster(bench, OTHER)
     other.join(DOG)
     bench.do(submitted())
     [item] = cluster.leases(place(CAT))
     assert other.placed(DOG, item) == []
-    assert other.placed(CAT, item) == [drop("placed: not at a leaf", other.node)]
     assert cluster.report(placed=((lease(9), CAT.node),)) == []
     assert bench.queue.tasks(JOB)[0].worker == CLUSTER
+
+
+def test_what_was_given_to_a_leaf_that_is_out_waits_again() -> None:
+    bench, cluster = bench_of(CAT, DOG)
+    bench.do(submitted())
+    [item] = cluster.leases(place(CAT))
+    bench.queue.expel(DOG.node, bench.now)
     effects = cluster.placed(DOG, item)
-    assert effects[0] == drop("placed: not at a leaf")
+    assert effects[0] == drop("placed: at a worker that is out")
     [ended] = rows(effects)
     assert (ended.fault, ended.counted) == ("recalled", False)
     assert fx.Send(peer=CLUSTER, message=msg.Cancel(leases=(item.lease,))) in effects
     assert bench.queue.job(JOB).pending == 1
 
 
-def test_what_is_brought_is_not_taken_back_whatever_is_said_of_its_place() -> None:
+def test_a_leaf_that_went_on_before_it_was_introduced_takes_its_work_along() -> None:
+    """Its first bridge links anew, and says who has what; the leaf is another bridge's by then."""
     bench, cluster = bench_of(CAT)
     bench.do(submitted())
     [item] = cluster.leases(place(CAT))
-    cluster.brings(CAT, result_item(item))
-    assert cluster.placed(DOG, item) == [drop("placed: not at a leaf")]
+    bench.do(ev.LinkDown(peer=CLUSTER))
+    cluster.join()
+    cluster.says(msg.Holding(leases=(item.lease,)))
+    assert cluster.placed(DOG, item) == []
+    other = Cluster(bench, OTHER)
+    other.join(DOG)
+    assert other.says(msg.Holding(leases=(item.lease,))) == []
+    other.brings(DOG, result_item(item))
     assert bench.queue.collecting(item.lease) is not None
+    bench.do(ev.Collected(lease=item.lease))
+    assert bench.queue.job(JOB) is None or bench.queue.tasks(JOB)[0].state == "done"
+
+
+def test_what_is_brought_is_not_taken_back_whatever_is_said_of_its_place() -> None:
+    bench, cluster = bench_of(CAT, DOG, EMU)
+    bench.do(submitted())
+    [item] = cluster.leases(place(CAT))
+    bench.queue.expel(EMU.node, bench.now)
+    cluster.brings(CAT, result_item(item))
+    for other in (DOG, EMU):
+        assert cluster.placed(other, item) == []
+    [ended] = [each for each in rows(bench.do(ev.Collected(lease=item.lease))) if isinstance(each, r.AttemptEnded)]
+    assert ended.worker == CAT.node
 
 
 def test_who_has_just_left_may_have_got_something_before() -> None:

@@ -81,9 +81,12 @@ def test_a_master_that_a_bridge_shows_stands_until_the_bridge_parts_it_or_leaves
     assert bench.throughs.bridge(ANN.node) == CAT.node
     assert [each.link.peer for each in bench.throughs.peers()] == [ANN.node]
     assert bench.show(master_is()) == []
+    bench.throughs.parted(CAT.node, ANN.node)
+    assert bench.settle() == [Fell(ANN.node, CAT.node, cluster=False, known=True)]
+    assert bench.throughs.bridge(ANN.node) is None
+    bench.show(master_is())
     bench.throughs.part(CAT.node, ANN.node)
     assert bench.settle() == [Fell(ANN.node, CAT.node, cluster=False)]
-    assert bench.throughs.bridge(ANN.node) is None
     bench.show(master_is())
     bench.throughs.leave(CAT.node)
     assert bench.settle() == [Fell(ANN.node, CAT.node, cluster=False)]
@@ -308,9 +311,19 @@ def test_a_link_of_its_own_to_the_master_ends_that_and_its_end_brings_it_back(le
     ]
 
 
+def test_a_bridge_is_told_the_keycard_once_however_many_masters_it_shows(leaf: Host):
+    """Each time it hears one it introduces this leaf to all of its masters anew."""
+    eve = Member("eve")
+    assert sum(isinstance(each, msg.KeycardIs) for each in said(leaf.says(master_is()))) == 1
+    assert not any(isinstance(each, msg.KeycardIs) for each in said(leaf.says(master_is(eve))))
+    leaf.do(ev.LinkDown(peer=CAT.node))
+    leaf.do(bridge())
+    assert isinstance(said(leaf.says(master_is(eve)))[0], msg.KeycardIs)
+
+
 def test_a_master_that_parts_is_asked_no_more(leaf: Host):
     leaf.says(master_is())
-    assert through_of(leaf.says(msg.Parted(node=ANN.node))) == [msg.Leaving()]
+    assert said(leaf.says(msg.Parted(node=ANN.node))) == [], "it is the bridge's own word"
     assert leaf.says(msg.Through(node=ANN.node, message=msg.HasWork(counter=1, owners=("ann",)))) == [
         fx.Drop(peer=CAT.node, reason="through: nobody here is known by that")
     ]
