@@ -62,7 +62,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def levels(self) -> list[int]:
-        """How many bridges there are, level by level, those next to the masters first; each leads to about as many as the others."""
+        """How many bridges there are, level by level, those next to the masters first; each leads to about as many."""
         rows = self.depth - 1
         return [max(1, round(self.clusters ** (row / rows))) for row in range(1, rows + 1)]
 

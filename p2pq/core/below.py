@@ -24,7 +24,9 @@ SENT_MAX: Final = 256
 class Below:
     """The leaves of a bridge below."""
 
-    def __init__(self, identity: Identity, bridge: NodeId, above: tuple[NodeId, ...], is_banned: trust.IsBanned) -> None:
+    def __init__(
+        self, identity: Identity, bridge: NodeId, above: tuple[NodeId, ...], is_banned: trust.IsBanned
+    ) -> None:
         """Know of no leaf. ``above``: the master, and the bridges from it to this node, which is not among them."""
         self.bridge = bridge
         self._identity, self._above, self._is_banned = identity, above, is_banned

@@ -221,11 +221,16 @@ class Cluster(Nested):
         leaf = self._serving.join(peer, self._below(peer))
         if leaf is None:
             self._drop(peer.speaker, "through: too many leaves", out)
-            return
+        elif leaf.below is not None and isinstance(message, msg.Leaves | msg.Report):
+            self._from_below(leaf, leaf.below, message, now, out)
+        elif leaf.below is not None and not isinstance(message, msg.Request | msg.Holding):
+            self._drop(peer.speaker, "through: not for a master", out)
+        else:
+            self._heard(node, leaf, message, now, out)
+
+    def _heard(self, node: NodeId, leaf: Leaf, message: msg.Passed, now: Mono, out: list[fx.Effect]) -> None:
         match message:
-            case msg.Leaves() | msg.Report() if leaf.below is not None:
-                self._from_below(leaf, leaf.below, message, now, out)
-            case msg.ProfileIs(profile=profile) if leaf.below is None:
+            case msg.ProfileIs(profile=profile):
                 leaf.profile = profile
                 self.renew(node)
                 self._serving.wake(node, out)
@@ -238,7 +243,7 @@ class Cluster(Nested):
             case msg.Heartbeat(beats=beats):
                 for beat in beats:
                     self._beat(node, beat, now, out)
-            case msg.ResultReady() if leaf.below is None:
+            case msg.ResultReady():
                 self._result(node, message, now, out)
             case msg.Confirm(nonce=nonce, leases=leases):
                 held = [placed for lease in leases if (placed := self._tenants.of(node, lease)) is not None]
@@ -247,7 +252,7 @@ class Cluster(Nested):
                 confirmed = msg.Confirmed(nonce=nonce, leases=tuple(placed.lease for placed in held))
                 self._serving.say(node, confirmed, out)
             case _:
-                self._drop(peer.speaker, "through: not for a master", out)
+                self._drop(node, "through: not for a master", out)
 
     def renew(self, node: NodeId) -> None:
         """What the master is told of a leaf has changed."""

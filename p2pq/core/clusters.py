@@ -64,8 +64,8 @@ class Cluster:
         """Take a leaf in, or what has changed of it; return who it is.
 
         Raises:
-            Reject: it is no worker of this mesh, its keycard is not its own or not usable, the way to it is none that may be gone,
-                or there are too many.
+            Reject: it is no worker of this mesh, its keycard is not its own or not usable, the way to it is none that may be
+                gone, or there are too many.
         """
         cert = trust.verify_chain(leaf.certs, identity.root, wall, is_banned)
         if "work" not in cert.caps:

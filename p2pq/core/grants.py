@@ -70,8 +70,8 @@ class Master(msgspec.Struct):
 def open_grant(message: Granted, master: Master, identity: Identity) -> Grant:
     """Return the grant if it is that master's word to this node, or to a bridge that has handed it on.
 
-    What was handed on has the attempts, the nonce and the time of the last sub-grant; it is still ``to`` the bridge. That those on
-    the master's way may be bridges was seen as it was shown (``Throughs.show``).
+    What was handed on has the attempts, the nonce and the time of the last sub-grant; it is still ``to`` the bridge. That those
+    on the master's way may be bridges was seen as it was shown (``Throughs.show``).
 
     Raises:
         Reject: it is not, or was not handed on from bridge to bridge to this node, or that member may not give work.

@@ -159,7 +159,7 @@ class Nested:
                 self._lift(item.lease, now)
                 self._batch.returns[item.lease] = item
 
-    def _result_below(  # noqa: PLR0913, PLR0917  each is a different fact
+    def _result_below(
         self, node: NodeId, below: Below, raw: bytes, inline: dict[BlobId, bytes], now: Mono, out: list[fx.Effect]
     ) -> None:
         try:

@@ -86,7 +86,9 @@ class Leaf(msgspec.Struct):
             return [Seat(node, self.profile, _within(request, self.profile))]
         known = ((NodeId(place.leaf), place) for place in request.places)
         found = ((leaf, place, self.below.leaves.get(leaf)) for leaf, place in known)
-        return [Seat(leaf, view.profile, _within(place, view.profile)) for leaf, place, view in found if view is not None]
+        return [
+            Seat(leaf, view.profile, _within(place, view.profile)) for leaf, place, view in found if view is not None
+        ]
 
     def wants(self, request: msg.Request) -> list[tuple[NodeId, Room]]:
         """Return the same as a master is asked with; where there is no room, what asks for a stock."""

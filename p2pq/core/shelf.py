@@ -230,7 +230,7 @@ class Shelf:
                 return lot, leases
         return None
 
-    def parcel(  # noqa: PLR0913  each is a different fact
+    def parcel(
         self, lot: Lot, leases: tuple[LeaseId, ...], to: NodeId, nonce: bytes, keys: Iterable[NodeId], *, sent: bool
     ) -> Granted:
         """Return the message that gives these attempts to a leaf, or to a bridge below.

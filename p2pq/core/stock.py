@@ -93,22 +93,25 @@ class Stock:
         while (timer := self._deadlines.pop(now)) is not None:
             touched[timer[1]] = None
             self._clusters[timer[1]].due(timer, now, out)
-        self._take_in(event, touched, now, out)
+        if isinstance(event, Stood | Fell):
+            self._turn(event, touched, now, out)
+        else:
+            self._take_in(event, touched, now, out)
         for master in touched:
             if master in self._clusters:
                 self._clusters[master].settle(now, out)
         return out
 
-    def _take_in(
-        self, event: ev.Event | Stood | Fell, touched: dict[NodeId, None], now: Mono, out: list[fx.Effect]
-    ) -> None:
+    def _turn(self, change: Stood | Fell, touched: dict[NodeId, None], now: Mono, out: list[fx.Effect]) -> None:
+        """The way to a master that is not linked is another now."""
+        if isinstance(change, Stood):
+            self._stand(change.link, touched, now, out)
+        elif change.bridge in self._peers and self._fall(change.peer, out) and not change.known:
+            leaving = msg.Through(node=change.peer, message=msg.Leaving(), cluster=True)
+            out.append(fx.Send(peer=change.bridge, message=leaving))
+
+    def _take_in(self, event: ev.Event, touched: dict[NodeId, None], now: Mono, out: list[fx.Effect]) -> None:
         match event:
-            case Stood(link=link):
-                self._stand(link, touched, now, out)
-            case Fell(peer=master, bridge=bridge, known=known):
-                if bridge in self._peers and self._fall(master, out) and not known:
-                    leaving = msg.Through(node=master, message=msg.Leaving(), cluster=True)
-                    out.append(fx.Send(peer=bridge, message=leaving))
             case ev.LinkUp(peer=peer):
                 self._link_down(peer, touched, out)
                 if not event.path and event.minor >= THROUGH_SINCE:
@@ -140,9 +143,8 @@ class Stock:
         self._peers[node] = Peer(link)
         if "bridge" in link.caps:
             self._speakers[node] = Peer(msgspec.structs.replace(link, peer=cluster_of(node), path=(node,)))
-        for each in self._clusters.values():
-            if node in self._hearers(each.link):
-                out.append(fx.Send(peer=node, message=self._shown(each.link)))
+        shown = [each.link for each in self._clusters.values() if node in self._hearers(each.link)]
+        out += [fx.Send(peer=node, message=self._shown(each)) for each in shown]
         if "submit" in link.caps and link.certs:
             self._begin(link, now, out)
         self._since[node] = now

@@ -214,7 +214,7 @@ class Throughs:
         return found
 
     def _offer(self, stood: Stood, banned: Callable[[NodeId, str], bool]) -> LinkUp | None:
-        """Return how the bridge that somebody stands through lets it take part now; None where it does not, or somebody is out."""
+        """Return how the bridge that somebody stands through lets it take part now; None where it does not or may not."""
         bridge, peer = stood.link.path[0], stood.link.peer
         if stood.cluster:
             link = self._clusters.get(bridge)

@@ -158,7 +158,7 @@ class Upper(RuleBasedStateMachine):
         self.take(self.bench.master(granted(items, nonce=asked.nonce, keys=by_name, avoid=avoid)))
 
     @rule(some=st.booleans())
-    def announces(self, some: bool) -> None:  # noqa: FBT001  drawn
+    def announces(self, some: bool) -> None:
         self.counter += 1
         self.take(self.bench.master(msg.HasWork(counter=self.counter, owners=("ann",) if some else ())))
 

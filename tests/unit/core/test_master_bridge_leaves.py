@@ -1,4 +1,4 @@
-"""A master, bridges that batch in a row and two leaves as they are, each the pure machine; what runs and the clock are made up."""
+"""A master, bridges that batch in a row and two leaves, each the pure machine; what runs and the clock are made up."""
 
 from itertools import pairwise
 from random import Random

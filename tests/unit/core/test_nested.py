@@ -8,7 +8,7 @@ from p2pq.core import events as ev
 from p2pq.core import nested
 from p2pq.core.stock import GATHER_S
 from p2pq.core.through import cluster_of
-from p2pq.model.ids import LeaseId, NodeId, short
+from p2pq.model.ids import NodeId, short
 from p2pq.model.job import Outcome
 from p2pq.wire import messages as msg
 from p2pq.wire import prims, sign
@@ -334,7 +334,10 @@ def test_who_has_what_and_what_came_of_it_is_passed_on(bench: Row) -> None:
     assert bench.flush() == [
         up(
             msg.Report(
-                placed=placed(LEA, ONE) + placed(LEO, TWO), results=(raw,), blobs=(small,), returns=returns("refused", TWO),
+                placed=placed(LEA, ONE) + placed(LEO, TWO),
+                results=(raw,),
+                blobs=(small,),
+                returns=returns("refused", TWO),
             )  # fmt: skip
         )
     ]

@@ -157,7 +157,11 @@ def stands_far(*path: Member) -> ev.LinkUp:
         (master_is(path=(CAT.node,)), bridge(), circle(ANN, CAT, CAT, ME)),
         (master_is(CAT), bridge(), circle(CAT, CAT, ME)),
         (master_is(path=(DOG.node,)), bridge(), "not every node on the way is known to be a bridge"),
-        (far(DOG, bridges=(chain(DOG, "submit", "work"),)), bridge(), "not every node on the way is known to be a bridge"),
+        (
+            far(DOG, bridges=(chain(DOG, "submit", "work"),)),
+            bridge(),
+            "not every node on the way is known to be a bridge",
+        ),
         (far(DOG, bridges=(chain(COW, "bridge"),)), bridge(), "not every node on the way is known to be a bridge"),
         (far(DOG, bridges=((b"x",),)), bridge(), "bad-certificate"),
     ],
