@@ -53,6 +53,7 @@ class Cluster(Nested):
         self._told: dict[NodeId, None] = {}
         """Leaves that the master knows."""
         self._gathering = True
+        self._began = Mono(0.0)
 
     @property
     def busy(self) -> bool:
@@ -78,10 +79,17 @@ class Cluster(Nested):
     def begin(self, gather_s: float, now: Mono, out: list[fx.Effect]) -> None:
         """The link is up: so long leaves may say what they hold, then the master is told."""
         self._deadlines.set(("beat", self._master), Mono(now + self._schedule.heartbeat_s))
+        self._began = now
         if gather_s:
             self._deadlines.set(("gather", self._master), Mono(now + gather_s))
         else:
             self._gathered(out)
+
+    def gather(self, gather_s: float) -> None:
+        """There is a bridge below now: if the master has not been told yet, leaves have so long in all."""
+        at = self._deadlines.get(("gather", self._master))
+        if at is not None:
+            self._deadlines.set(("gather", self._master), max(at, Mono(self._began + gather_s)))
 
     def end(self) -> None:
         """The link is down: nothing of this master is due any more."""

@@ -143,8 +143,11 @@ class Stock:
         self._peers[node] = Peer(link)
         if "bridge" in link.caps:
             self._speakers[node] = Peer(msgspec.structs.replace(link, peer=cluster_of(node), path=(node,)))
-        shown = [each.link for each in self._clusters.values() if node in self._hearers(each.link)]
-        out += [fx.Send(peer=node, message=self._shown(each)) for each in shown]
+        for each in self._clusters.values():
+            if node in self._hearers(each.link):
+                out += [fx.Send(peer=node, message=self._shown(each.link))]
+                if node in self._speakers:
+                    each.gather(GATHER_S * (msg.HOPS_MAX - len(each.link.path)))
         if "submit" in link.caps and link.certs:
             self._begin(link, now, out)
         self._since[node] = now

@@ -156,6 +156,15 @@ def test_masters_are_shown_to_a_bridge_that_comes_later() -> None:
     assert bench.do(bridge()) == [shown]
 
 
+def test_leaves_are_waited_for_longer_when_a_bridge_comes_meanwhile() -> None:
+    bench = Row()
+    bench.do(master())
+    bench.do(ev.Tick(), after=1.0)
+    bench.do(bridge())
+    assert bench.tick(after=ROWS_S - 1.1) == []
+    assert bench.tick(after=0.1) == [up(msg.Leaves()), up(msg.Holding())]
+
+
 def test_leaves_of_a_bridge_below_come_and_go(bench: Row) -> None:
     news = to_below(msg.HasWork(counter=2, owners=("ann",)))
     assert bench.below(msg.Leaves(leaves=(leaf(TOM, DOG),), gone=(LEA.node, TOM.node))) == [news]
@@ -338,7 +347,7 @@ def test_who_has_what_and_what_came_of_it_is_passed_on(bench: Row) -> None:
                 results=(raw,),
                 blobs=(small,),
                 returns=returns("refused", TWO),
-            )  # fmt: skip
+            )
         )
     ]
     raw_receipt = receipt(ONE)
