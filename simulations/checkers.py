@@ -338,6 +338,8 @@ class Checkers:
                 self.handed_back(host, peer, [item.lease for item in items])
             case msg.Through(node=node, message=msg.Return(items=items)):
                 self.handed_back(host, NodeId(node), [item.lease for item in items])
+            case msg.Through(node=node, message=msg.Report(returns=items), cluster=True):
+                self.handed_back(cluster_of(host), NodeId(node), [item.lease for item in items])
             case msg.Through(message=msg.Report(returns=items)):
                 self.handed_back(cluster_of(host), peer, [item.lease for item in items])
             case _:

@@ -1,14 +1,16 @@
 """What bridges that speak for a cluster spare the masters: messages per task there, beside the same mesh without any bridge.
 
 ``python -m simulations hierarchy`` plays clusters of several sizes, one bridge each, and masters in a network of their own;
-nothing goes wrong. Flat, every worker is linked to every master. Counted is what masters say and hear from the submission of the
+nothing goes wrong. Deeper meshes have further bridges between those of the clusters and the masters. Flat, every worker is linked
+to every master. Counted is what masters say and hear from the submission of the
 jobs to their end, and with several masters how equally their owners share the workers' time while all of them have work.
 """
 
 import argparse
 import resource
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from time import perf_counter
@@ -17,9 +19,12 @@ from typing import Any, Final
 import msgspec
 
 from p2pq.core.effects import Start
+from p2pq.core.stock import GATHER_S
 from p2pq.model.ids import LeaseId, NodeId
 from p2pq.model.job import Outcome, Profile
 from p2pq.wire import messages as msg
+from p2pq.wire import prims
+from p2pq.wire.messages import HOPS_MAX
 from simulations import bounds
 from simulations.checkers import Checkers, insist
 from simulations.fairness import jain
@@ -31,7 +36,11 @@ from simulations.scenarios import Scenario
 from simulations.work import JobPlan
 
 BEGIN_S: Final = 10.0
-"""When jobs are submitted: by then bridges have gathered what there is to know, and told the masters."""
+"""When jobs are submitted: by then bridges have gathered what there is to know, and told the masters. Where there are bridges
+below bridges that takes longer."""
+DEPTH_MAX: Final = HOPS_MAX + 1
+SIGNATURES_MAX: Final = 1 << 16
+"""Signatures that need not be checked again, the latest."""
 SIZES: Final = (10, 25, 50, 100)
 HEAD: Final = (
     f"{'mesh':<22}{'in':>8}{'out':>8}{'sum':>8}{'1/':>7}{'Jain':>8}{'makespan, s':>13}"
@@ -52,7 +61,19 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     tasks: int = 10_000
     """Of all jobs together."""
     mean_s: float = 1.0
-    flat: bool = False
+    depth: int = 2
+    """Masters, bridges and workers: 2; with further bridges between: 3 or more; no bridges at all: 1."""
+
+    @property
+    def levels(self) -> list[int]:
+        """How many bridges there are, level by level, those next to the masters first; each leads to about as many."""
+        rows = self.depth - 1
+        return [max(1, round(self.clusters ** (row / rows))) for row in range(1, rows + 1)]
+
+    @property
+    def begin_s(self) -> float:
+        """When jobs are submitted."""
+        return BEGIN_S + (GATHER_S * HOPS_MAX if len(self.levels) > 1 else 0.0)
 
     def jobs(self) -> list[JobPlan]:
         """Return the job of each master; there is as much to do for one as for another."""
@@ -97,7 +118,7 @@ class Figures(msgspec.Struct, kw_only=True):
         return jain([self.given.get(f"o{index}", 0.0) for index in range(self.shape.masters)])
 
     def line(self, less: float) -> str:
-        """Return the figures as a row; ``less``: so many times fewer messages than in the flat mesh."""
+        """Return the figures as a row; ``less``: so many times fewer messages than in the first mesh of that size."""
         heard, said = self.per_task
         return (
             f"{heard:>8.3f}{said:>8.3f}{heard + said:>8.3f}{less:>7.1f}{self.shares:>8.4f}{self.makespan_s:>13.1f}"
@@ -109,6 +130,27 @@ class Figures(msgspec.Struct, kw_only=True):
         both = Counter({f"{kind} in": count for kind, count in self.heard.items()})
         both.update({f"{kind} out": count for kind, count in self.said.items()})
         return ", ".join(f"{kind} {count / self.tasks:.3f}" for kind, count in both.most_common(most))
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Check every signature once: what was found of these very bytes holds for whoever else gets them."""
+    check, known = prims.verify, dict[bytes, None]()
+
+    def verify(public: bytes, message: bytes, signature: bytes) -> None:
+        key = prims.blake2b(public + signature + message, size=16)
+        if key not in known:
+            check(public, message, signature)
+            known[key] = None
+            if len(known) > SIGNATURES_MAX:
+                del known[next(iter(known))]
+
+    module: Any = prims
+    module.verify = verify
+    try:
+        yield
+    finally:
+        module.verify = check
 
 
 class Watch(Checkers):
@@ -137,15 +179,17 @@ class Mesh(Play):
         """Build it."""
         self.shape = shape
         self.figures = Figures(shape=shape)
-        self._bridges = 0 if shape.flat else shape.clusters
+        self._bridges = sum(shape.levels)
         scenario = Scenario(
             about="hierarchy",
             nodes=shape.masters + self._bridges + shape.clusters * shape.workers,
             masters=shape.masters,
-            batching=not shape.flat,
+            batching=shape.depth > 1,
             skew_ms=0,
             checks=5000,
         )
+        self.masters = shape.masters
+        self._parents = [None if index < shape.masters else self._parent(index) for index in range(scenario.nodes)]
         self._running: dict[tuple[NodeId, LeaseId], tuple[str, float]] = {}
         self._all_wait = True
         super().__init__(scenario, seed)
@@ -157,21 +201,29 @@ class Mesh(Play):
     def _judge(self) -> Watch:
         return Watch()
 
-    def _cluster(self, index: int) -> int | None:
-        """Return the cluster of a bridge or worker; None for a master."""
-        index -= self.masters
-        if index < 0:
-            return None
-        return index if index < self._bridges else (index - self._bridges) // self.shape.workers
-
     def _is_bridge(self, index: int) -> bool:
         return self.masters <= index < self.masters + self._bridges
 
+    def _parent(self, index: int) -> int | None:
+        """Return the bridge above a bridge or worker; None where masters are next."""
+        levels = self.shape.levels
+        index -= self.masters
+        if index >= self._bridges:
+            return self._first(len(levels) - 1) + (index - self._bridges) // self.shape.workers if levels else None
+        row = 0
+        while index >= levels[row]:
+            index -= levels[row]
+            row += 1
+        return self._first(row - 1) + index * levels[row - 1] // levels[row] if row else None
+
+    def _first(self, row: int) -> int:
+        """Return the first bridge of a level."""
+        return self.masters + sum(self.shape.levels[:row])
+
     def _may_link(self, one: int, other: int) -> bool:
         low, high = sorted((one, other))
-        if low < self.masters:
-            return high >= self.masters and (self.shape.flat or self._is_bridge(high))
-        return self._is_bridge(low) and not self._is_bridge(high) and self._cluster(low) == self._cluster(high)
+        parent = None if high < self.masters else self._parents[high]
+        return high >= self.masters and (low == parent or (low < self.masters and parent is None))
 
     def _should_link(self, one: int, other: int) -> bool:
         return self._may_link(one, other)
@@ -185,18 +237,21 @@ class Mesh(Play):
         return Plan(
             index=index, name=f"n{index}", owner=f"o{index}" if is_master else "workers", profile=profile, own=Profile(),
             caps=caps, bridging=is_bridge, batching=is_bridge, listens=is_master or is_bridge, submits=is_master,
-            links_max=self.nodes, dials=tuple(each for each in self._above(index) if self._may_link(index, each)),
+            links_max=self.nodes, dials=tuple(self._above(index)),
         )  # fmt: skip
 
     def _above(self, index: int) -> Sequence[int]:
-        """Return those that a host may know of: masters, and for a worker bridges."""
-        return () if index < self.masters else range(self.masters + self._bridges)
+        """Return those that a host knows of: the bridge above it, or the masters."""
+        if index < self.masters:
+            return ()
+        parent = self._parents[index]
+        return range(self.masters) if parent is None else (parent,)
 
     def _submissions(self, rng: Random) -> None:
         del rng
         plans = self.shape.jobs()
         for host, plan in zip(self.hosts, plans, strict=False):
-            self.world.at(BEGIN_S, host.submit, plan)
+            self.world.at(self.shape.begin_s, host.submit, plan)
             self.checkers.expected += 1
         self.work_s = sum(plan.tasks * plan.mean_s for plan in plans)
         self.figures.tasks = sum(plan.tasks for plan in plans)
@@ -219,7 +274,7 @@ class Mesh(Play):
     def _said(self, host: Host, peer: NodeId, message: msg.Message) -> None:
         """Somebody says something."""
         inner = message.message if isinstance(message, msg.Through) else message
-        if self.world.now >= BEGIN_S and not self.checkers.done():
+        if self.world.now >= self.shape.begin_s and not self.checkers.done():
             if host.index < self.masters:
                 self.figures.said[type(inner).__name__] += 1
             if self.network.host(peer).index < self.masters:
@@ -234,8 +289,9 @@ class Mesh(Play):
     def measure(self) -> Figures:
         """Play it to the end."""
         began = perf_counter()
-        report = self.run()
-        self.figures.makespan_s = START_S + report.makespan_s - BEGIN_S
+        with remembered():
+            report = self.run()
+        self.figures.makespan_s = START_S + report.makespan_s - self.shape.begin_s
         self.figures.took_s = perf_counter() - began
         self.figures.memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return self.figures
@@ -252,24 +308,32 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--masters", type=number, default=usual.masters)
     parser.add_argument("--tasks", type=bounds.whole(1, bounds.TASKS_MAX), default=usual.tasks)
     parser.add_argument("--mean", type=float, default=usual.mean_s, help="seconds that a task takes")
+    parser.add_argument(
+        "--depth", type=bounds.whole(1, DEPTH_MAX), nargs="+", default=(1, 2),
+        help="1: every worker is linked to every master; 2: one bridge between; 3 or more: further bridges between",
+    )  # fmt: skip
     parser.add_argument("--seed", type=bounds.whole(0, bounds.SEED_MAX), default=1)
     parser.add_argument("--plot", type=Path, help="draw messages per task into that PNG")
     arguments = parser.parse_args(argv)
     print(HEAD)
-    lines: dict[str, list[tuple[float, float]]] = {"flat": [], "bridges": []}
+    names = {depth: "flat" if depth == 1 else f"depth {depth}" for depth in arguments.depth}
+    lines: dict[str, list[tuple[float, float]]] = {name: [] for name in names.values()}
     for workers in arguments.workers:
-        for name, line in lines.items():
+        first = 0.0
+        for depth, name in names.items():
             shape = Shape(
                 clusters=arguments.clusters, workers=workers, masters=arguments.masters, tasks=arguments.tasks,
-                mean_s=arguments.mean, flat=name == "flat",
+                mean_s=arguments.mean, depth=depth,
             )  # fmt: skip
             figures = Mesh(shape, arguments.seed).measure()
-            line.append((workers, sum(figures.per_task)))
-            less = lines["flat"][-1][1] / line[-1][1]
+            messages = sum(figures.per_task)
+            lines[name].append((shape.clusters * workers, messages))
+            first = first or messages
             print(
-                f"{f'{shape.clusters} x {workers} {name}':<22}{figures.line(less)}\n    {figures.kinds()}", flush=True
+                f"{f'{shape.clusters} x {workers} {name}':<22}{figures.line(first / messages)}\n    {figures.kinds()}",
+                flush=True,
             )
     if arguments.plot is not None:
         title = f"{arguments.clusters} clusters, {arguments.tasks} tasks of {arguments.mean:g} s"
-        arguments.plot.write_bytes(chart(title, "workers per cluster", "messages per task at the masters", lines))
+        arguments.plot.write_bytes(chart(title, "workers", "messages per task at the masters", lines))
     return 0

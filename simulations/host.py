@@ -16,6 +16,7 @@ from p2pq.model.job import Fault, Outcome
 from p2pq.model.notice import AttemptLost
 from p2pq.wire import codec, prims, seal, sign, trust
 from p2pq.wire import messages as msg
+from p2pq.wire.messages import HOPS_MAX
 from p2pq.wire.objects import BlobRef, Manifest
 from simulations.checkers import Checkers
 from simulations.clock import Clock
@@ -477,8 +478,21 @@ class Host:
     def _reaches(self, worker: End, through: NodeId | None) -> bool:
         if through is None:
             return self._network.linked(self.index, worker.index)
-        bridge = self._network.host(through)
-        return self._network.linked(self.index, bridge.index) and self._network.linked(bridge.index, worker.index)
+        here, hop = self.index, self._network.host(through)
+        for _ in range(HOPS_MAX):
+            if not self._network.linked(here, hop.index):
+                return False
+            if self._network.linked(hop.index, worker.index):
+                return True
+            further = hop.leads_to(worker.node_id)
+            if further is None:
+                return False
+            here, hop = hop.index, self._network.host(further)
+        return False
+
+    def leads_to(self, node: NodeId) -> NodeId | None:
+        """Return the bridge that leads from here to a node that is not linked."""
+        return self.node.toward(node) if self.alive else None
 
     def _deliver(self, life: int, deliver: fx.Deliver) -> None:
         if life != self.life:

@@ -65,6 +65,10 @@ class End(Protocol):
         """Tell whether that part of a result lies there."""
         ...
 
+    def leads_to(self, node: NodeId) -> NodeId | None:
+        """Return the bridge that leads from there to a node that is not linked."""
+        ...
+
 
 class Partition(msgspec.Struct, eq=False):
     """Hosts on one side of a cut. What leaves them does not arrive outside; nor, unless one-way, the other way round."""

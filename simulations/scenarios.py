@@ -255,6 +255,14 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         about="two networks and two bridges between them that speak for the workers of either, all faults",
         clusters=2, bridges=2, batching=True, faults=swarm_faults, faults_s=120.0,
     ),
+    "nested": Scenario(
+        about="four networks in a row and three bridges that speak for the workers of those behind them, all faults",
+        clusters=4, bridges=3, batching=True, faults=swarm_faults, faults_s=120.0,
+    ),
+    "nested-ring": Scenario(
+        about="three networks in a row and four bridges that batch, two between any two, all faults",
+        clusters=3, bridges=4, batching=True, faults=swarm_faults, faults_s=120.0,
+    ),
     "blackhole": Scenario(
         about="every task fails within 5 ms on one worker of ten",
         nodes=11, masters=1, slots=(1, 1), tasks=10_000, work=_equal(0.1), fails_s=0.005, arrive_s=0.0, checks=500,

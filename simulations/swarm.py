@@ -55,8 +55,7 @@ def drawn(seed: int) -> Scenario:
         faults_s=rng.choice((30.0, 120.0, 300.0)),
         checks=rng.choice((1, 10)) if nodes <= 12 else 10,
     )
-    # Bridges that batch speak for their own networks only: in a longer row some would have nobody for wide tasks.
-    batching = scenario.clusters == 2 and rng.random() < 0.5
+    batching = scenario.clusters > 1 and rng.random() < 0.5
     return msgspec.structs.replace(scenario, batching=batching)
 
 

@@ -9,13 +9,12 @@ from typing import Final, assert_never, get_args
 
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
-from p2pq.core.batching import Batch
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.identity import Identity
-from p2pq.core.restock import Restock
-from p2pq.core.serving import Kind, Leaf, Peer, Serving, Timer
-from p2pq.core.shelf import Lot, Shelf
-from p2pq.core.tenants import Placed, Tenants
+from p2pq.core.nested import Nested
+from p2pq.core.restock import WINDOW_MAX_S
+from p2pq.core.serving import Kind, Leaf, Peer, Timer
+from p2pq.core.shelf import Lot
 from p2pq.core.through import cluster_of
 from p2pq.core.views import Spoken
 from p2pq.errors import Reject
@@ -23,7 +22,7 @@ from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Fault
 from p2pq.wire import messages as msg
-from p2pq.wire import sign
+from p2pq.wire import sign, trust
 from p2pq.wire.objects import ITEMS_MAX, Receipt, Result
 
 PATIENCE_S: Final = 5.0
@@ -33,10 +32,10 @@ GONE_MAX: Final = 1024
 _KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 
-class Cluster:
-    """What this bridge does for one linked master."""
+class Cluster(Nested):
+    """What this bridge does for one master, linked or shown by a bridge above."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  what the stock gives is exactly this much
         self,
         identity: Identity,
         link: ev.LinkUp,
@@ -44,21 +43,18 @@ class Cluster:
         entropy: Callable[[int], bytes],
         wall: Callable[[Mono], Wall],
         deadlines: Deadlines[Timer],
+        is_banned: trust.IsBanned,
     ) -> None:
         """Know of no leaf. ``deadlines`` are those of the whole stock."""
-        self.link = link
-        self._mesh, self._master, self._me = identity.mesh, link.peer, cluster_of(identity.node)
-        self._schedule, self._wall, self._deadlines = schedule, wall, deadlines
-        self._shelf = Shelf(identity, link.peer, link.owner)
-        self._restock = Restock(link.owner, schedule, entropy)
-        self._tenants = Tenants()
-        self._batch = Batch()
-        self._serving = Serving(identity.node, link, self._shelf, self._restock, self._tenants, self._batch, deadlines)
-        self._changed: dict[NodeId, None] = {}
-        """Leaves of which the master is to be told."""
+        super().__init__(identity, link, schedule, entropy, wall, deadlines, is_banned)
+        self._schedule = schedule
+        self._me = cluster_of(identity.node)
+        self._outermost = cluster_of((*link.path[::-1], identity.node)[0])
+        """What the master knows as its worker: of the bridge on the way that is linked to it."""
         self._told: dict[NodeId, None] = {}
         """Leaves that the master knows."""
         self._gathering = True
+        self._began = Mono(0.0)
 
     @property
     def busy(self) -> bool:
@@ -73,7 +69,11 @@ class Cluster:
     def leaf_of(self, lease: LeaseId) -> NodeId | None:
         """Return the leaf that holds a lease; None where none does, or it is not known."""
         placed = self._tenants.get(lease)
-        return None if placed is None else placed.leaf
+        return None if placed is None else placed.runner or placed.leaf
+
+    def toward(self, leaf: NodeId) -> NodeId | None:
+        """Return the bridge below that leads to a leaf; None where none does."""
+        return self._serving.toward(leaf)
 
     def spoken(self) -> Spoken:
         """Return what people are shown of it."""
@@ -85,10 +85,17 @@ class Cluster:
     def begin(self, gather_s: float, now: Mono, out: list[fx.Effect]) -> None:
         """The link is up: so long leaves may say what they hold, then the master is told."""
         self._deadlines.set(("beat", self._master), Mono(now + self._schedule.heartbeat_s))
+        self._began = now
         if gather_s:
             self._deadlines.set(("gather", self._master), Mono(now + gather_s))
         else:
             self._gathered(out)
+
+    def gather(self, gather_s: float) -> None:
+        """There is a bridge below now: if the master has not been told yet, leaves have so long in all."""
+        at = self._deadlines.get(("gather", self._master))
+        if at is not None:
+            self._deadlines.set(("gather", self._master), max(at, Mono(self._began + gather_s)))
 
     def end(self) -> None:
         """The link is down: nothing of this master is due any more."""
@@ -133,7 +140,9 @@ class Cluster:
                     self._restock.nothing(asked, message)
                     self._serving.refuse(wide, out)
             case msg.Recall(tasks=tasks):
-                self._batch.hand_back(self._shelf.newest(tasks), "recalled")
+                back = self._shelf.newest(tasks)
+                self._batch.hand_back(back, "recalled")
+                self._recall(tasks - len(back), out)
             case msg.Cancel(leases=leases):
                 self._cancel(leases, now, out)
             case msg.Receipted(receipt=raw):
@@ -158,9 +167,7 @@ class Cluster:
             self._drop(self._master, reject.reason, out, close=True)
             return
         if isinstance(lot, Lot):
-            leaves = self._serving.leaves.items()
-            profiles = {node: leaf.profile for node, leaf in leaves if leaf.profile is not None}
-            if self._shelf.usable_by_any(lot, profiles) or not lot.keyless:
+            if self._shelf.usable_by_any(lot, self._serving.offers()) or not lot.keyless:
                 self._restock.useful()
                 self._serving.stocked(now, out)
                 self._be_patient()
@@ -209,7 +216,7 @@ class Cluster:
     def _receipted(self, raw: bytes, now: Mono, out: list[fx.Effect]) -> None:
         try:
             receipt = sign.open_signed(raw, Receipt, self._master)
-            if (receipt.mesh, receipt.node, receipt.to) != (self._mesh, self._master, self._me):
+            if (receipt.mesh, receipt.node, receipt.to) != (self._mesh, self._master, self._outermost):
                 raise Reject("not for this cluster")  # noqa: TRY301  ends like all else that is wrong
         except Reject as reject:
             self._drop(self._master, f"receipt: {reject.reason}", out, close=True)
@@ -221,15 +228,22 @@ class Cluster:
     # -- leaves ---------------------------------------------------------------------------------------------------------
 
     def from_leaf(self, peer: Peer, message: msg.Passed, now: Mono, out: list[fx.Effect]) -> None:
-        """Take in what a worker below says to the master; the first word of it makes it one of the leaves."""
+        """Take in what a worker, or a bridge, below says to the master; the first word of it makes it one of the leaves."""
         node = peer.link.peer
         if isinstance(message, msg.Leaving):
             self.leave(node)
             return
-        leaf = self._serving.join(peer)
+        leaf = self._serving.join(peer, self._below(peer))
         if leaf is None:
-            self._drop(node, "through: too many leaves", out)
-            return
+            self._drop(peer.speaker, "through: too many leaves", out)
+        elif leaf.below is not None and isinstance(message, msg.Leaves | msg.Report):
+            self._from_below(leaf, leaf.below, message, now, out)
+        elif leaf.below is not None and not isinstance(message, msg.Request | msg.Holding):
+            self._drop(peer.speaker, "through: not for a master", out)
+        else:
+            self._heard(node, leaf, message, now, out)
+
+    def _heard(self, node: NodeId, leaf: Leaf, message: msg.Passed, now: Mono, out: list[fx.Effect]) -> None:
         match message:
             case msg.ProfileIs(profile=profile):
                 leaf.profile = profile
@@ -262,45 +276,32 @@ class Cluster:
 
     def leave(self, node: NodeId) -> None:
         """A worker takes part no more. Its leases are not renewed any longer, unless it comes back in time."""
-        if self._serving.leave(node):
-            self._changed[node] = None
+        self._changed |= dict.fromkeys(self._serving.leave(node))
 
     def _holding(self, node: NodeId, named: tuple[LeaseId, ...], now: Mono, out: list[fx.Effect]) -> None:
-        holds = dict.fromkeys(named)
-        lost = tuple(placed.lease for placed in self._tenants.held(node) if placed.lease not in holds)
-        for lease in lost:
-            self._lift(lease, now)
-        self._batch.hand_back(lost, "lost")
+        holds, leaf = dict.fromkeys(named), self._serving.leaves[node]
+        for placed in self._tenants.held(node):
+            if placed.lease not in holds:
+                self._lift(placed.lease, now)
+                # What only waited at a bridge below is nobody's failure: bridges remember nothing.
+                waited = leaf.below is not None and placed.runner is None
+                self._batch.hand_back((placed.lease,), "recalled" if waited else "lost")
+        if leaf.below is not None:
+            leaf.sent.clear()
+            leaf.below.forget_keys()
         for lease in holds:
             self._beat(node, msg.Beat(lease, running=False), now, out)
 
     def _beat(self, node: NodeId, beat: msg.Beat, now: Mono, out: list[fx.Effect]) -> None:
-        placed = self._tenants.get(beat.lease) or self._adopt(node, beat.lease, now)
-        if placed is None or placed.leaf != node:
-            self._drop(node, "lease was never given to it", out)
+        placed = self._claim(node, beat.lease, now, node)
+        if placed is None:
+            # A bridge below may not know yet that a leaf has taken a lease along.
+            if (leaf := self._serving.leaves[node]).below is None:
+                self._drop(leaf.peer.speaker, "lease was never given to it", out)
             return
         placed.heard = now
         if placed.hear(beat):
             self._batch.beats[beat.lease] = placed.beat
-
-    def _adopt(self, node: NodeId, lease: LeaseId, now: Mono) -> Placed | None:
-        """Take a leaf's word that it holds a lease: an earlier life of this bridge, or another, gave it to it."""
-        if lease in self._shelf or len(self._tenants) + len(self._shelf) >= msg.LEASES_MAX - ITEMS_MAX:
-            return None
-        placed = Placed(lease, node, None, now, now)
-        self._tenants.add(placed)
-        self._batch.placed[lease] = node
-        self._batch.beats[lease] = placed.beat
-        return placed
-
-    def _lift(self, lease: LeaseId, now: Mono) -> Placed | None:
-        """No leaf holds that lease any more; return what was known of it."""
-        placed = self._tenants.remove(lease)
-        if placed is not None:
-            self._batch.beats.pop(lease, None)
-            if placed.job is not None and not placed.ended:
-                self._restock.placed(placed.job, -1, now)
-        return placed
 
     def _returned(self, node: NodeId, leaf: Leaf, items: tuple[msg.ReturnItem, ...], now: Mono) -> None:
         for item in items:
@@ -318,19 +319,14 @@ class Cluster:
         except Reject as reject:
             self._drop(node, f"result: {reject.reason}", out)
             return
-        found = [self._tenants.get(item.lease) or self._adopt(node, item.lease, now) for item in result.items]
-        mine = [placed for placed in found if placed is not None and placed.leaf == node]
+        found = [self._claim(node, item.lease, now, node) for item in result.items]
+        mine = [placed for placed in found if placed is not None]
         if len(mine) < len(found):
             self._drop(node, "result: lease was never given to it", out)
             return
         if not self._batch.result(ready.result, ready.blobs):
             return  # the leaf says it again
-        for placed, item in zip(mine, result.items, strict=True):
-            placed.heard = now
-            if placed.job is not None and not placed.ended:
-                self._restock.placed(placed.job, -1, now)
-                self._restock.ended(placed.job, now - placed.since, now, ok=item.outcome.ok)
-            placed.ended = True
+        self._ended(mine, result, now)
 
     # -- what is due ----------------------------------------------------------------------------------------------------
 
@@ -379,8 +375,20 @@ class Cluster:
             return
         if self._batch.full:
             self._flush(now, out)
-        if ("flush", self._master) not in self._deadlines and self._news:
-            self._deadlines.set(("flush", self._master), Mono(now + self._restock.window_s))
+        if self._news:
+            due, at = Mono(now + self._window_s), self._deadlines.get(("flush", self._master))
+            if at is None or due < at:
+                self._deadlines.set(("flush", self._master), due)
+
+    @property
+    def _window_s(self) -> float:
+        """How long news waits for more of it.
+
+        As long as there is enough to do, at the master and in stock, nobody waits for news but of what is handed back.
+        """
+        enough = len(self._shelf) > 0 and self._restock.plenty
+        waits = len(self._serving) > 0 or bool(self._batch.returns)
+        return WINDOW_MAX_S if enough and not waits else self._restock.window_s
 
     @property
     def _news(self) -> bool:
@@ -414,10 +422,10 @@ class Cluster:
 
     def _introduce(self, out: list[fx.Effect]) -> None:
         """Tell of new leaves, and of those that have changed."""
-        leaves = {node: leaf for node in self._changed if (leaf := self._serving.leaves.get(node)) is not None}
+        leaves = [node for node in self._changed if self._serving.stands(node)]
         for node in leaves:
             del self._changed[node]
-        known = {node: told for node, leaf in leaves.items() if (told := leaf.introduction()) is not None}
+        known = {node: told for node in leaves if (told := self._serving.introduction(node)) is not None}
         self._told |= dict.fromkeys(known)
         new = tuple(known.values())
         for first in range(0, len(new), msg.LEAVES_MAX):
@@ -436,7 +444,11 @@ class Cluster:
             self._up(msg.Leaves(gone=gone[first : first + GONE_MAX]), out)
 
     def _up(self, message: msg.Passed, out: list[fx.Effect]) -> None:
-        out.append(fx.Send(peer=self._master, message=msg.Through(node=self._me, message=message)))
+        if self.link.path:
+            through = msg.Through(node=self._master, message=message, cluster=True)
+            out.append(fx.Send(peer=self.link.path[0], message=through))
+        else:
+            out.append(fx.Send(peer=self._master, message=msg.Through(node=self._me, message=message)))
 
     @staticmethod
     def _drop(peer: NodeId, reason: str, out: list[fx.Effect], *, close: bool = False) -> None:

@@ -65,6 +65,8 @@ class LinkUp(_Event, frozen=True, kw_only=True):
     """The bridges that carry this link, the nearest first; none: it is direct."""
     certs: tuple[bytes, ...] = ()
     """The chain that it showed in the handshake."""
+    bridges: tuple[tuple[bytes, ...], ...] = ()
+    """Of a master that a bridge has shown: the chains of the further bridges on the way to it, the nearest first."""
 
     @property
     def way(self) -> tuple[NodeId, ...]:

@@ -23,7 +23,7 @@ from p2pq.core.queue import Queue
 from p2pq.core.records import BanKept, OwnerBanKept, Restored
 from p2pq.core.slots import Guest
 from p2pq.core.stock import Stock
-from p2pq.core.through import Fell, Throughs, cluster_of
+from p2pq.core.through import Fell, Stood, Throughs, cluster_of
 from p2pq.core.turn import Turn
 from p2pq.core.views import PeerView, Policy, Spoken, peer_view, policy_of
 from p2pq.core.worker import Worker
@@ -94,7 +94,7 @@ class Node:
             identity, restored, links_max, rng, now, self._clock.at, bridging=bridging, batching=batching
         )
         self._throughs = Throughs(self._me, identity.root, self._membership.out)
-        self._stock = Stock(identity, settings, entropy, self._clock.at) if batching else None
+        self._stock = Stock(identity, settings, entropy, self._clock.at, self._membership.out) if batching else None
         self._queue = Queue(identity, settings, restored, entropy, now, wall, self._membership.out)
         self._worker = Worker(identity, settings, restored, rng, entropy, self._clock.at, self.prekeys)
         self._carded: dict[NodeId, None] = {}
@@ -272,7 +272,7 @@ class Node:
 
     # -- through bridges ----------------------------------------------------------------------------------------------
 
-    def _stocked(self, turn: Turn, event: ev.Event, now: Mono) -> None:
+    def _stocked(self, turn: Turn, event: ev.Event | Stood | Fell, now: Mono) -> None:
         """Let the bridge that this node is, if it is one that batches, know as well."""
         if self._stock is not None:
             turn.take(self._stock.handle(event, now))
@@ -299,7 +299,7 @@ class Node:
                 turn.take([Drop(peer=peer, reason=f"leaves: {reject.reason}")])
                 return
             self._throughs_changed(turn, now)
-        if self._throughs.bridge(node) == peer:
+        if self._throughs.bridge(node) == peer and not message.cluster:
             # What a peer of this kind does not say is dropped by the machine that hears it: it knows nobody of that id.
             self._deliver(turn, node, message.message, now)
         elif self._stock is not None:
@@ -313,6 +313,8 @@ class Node:
             machine: Queue | Worker = self._queue if change.cluster else self._worker
             if isinstance(change, Fell):
                 turn.take(machine.handle(ev.LinkDown(peer=change.peer), now))
+                if not change.cluster:
+                    self._stocked(turn, change, now)
                 if self._membership.linked(change.bridge) and not (change.cluster or change.known):
                     leaving = msg.Through(node=change.peer, message=msg.Leaving())
                     turn.take([Send(peer=change.bridge, message=leaving)])
@@ -322,6 +324,8 @@ class Node:
                 self._carded[bridge] = None
                 turn.take([Send(peer=bridge, message=self._keycard(now))])
             turn.take(machine.handle(change.link, now))
+            if not change.cluster:
+                self._stocked(turn, change, now)
 
     def _judge(self, turn: Turn, event: ev.BanAsked | ev.OwnerBanAsked | ev.Received, now: Mono) -> None:
         """Take in bans; whoever is out by them has nothing running here any more, and we nothing there."""
@@ -442,6 +446,11 @@ class Node:
     def mesh_key_at(self) -> Wall:
         """Return when the newest mesh key was made; 0 where that is not known."""
         return self._membership.mesh_keys.newest_at
+
+    def toward(self, node: NodeId) -> NodeId | None:
+        """Return who leads to a node that is not linked: for a master the bridge that shows it, for a leaf the bridge below."""
+        bridge = self._throughs.bridge(node)
+        return self._stock.toward(node) if bridge is None and self._stock is not None else bridge
 
     def path(self, bridge: NodeId, node: NodeId) -> tuple[NodeId, ...]:
         """Return the bridges of a link to ``node`` that ``bridge`` carries, the nearest first."""

@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from p2pq.core.slots import Room
 from p2pq.core.through import whereabouts
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall, short
 from p2pq.model.job import JobState, Outcome, Profile, Resources, SandboxLevel, TaskState, missing_needs
@@ -137,7 +138,7 @@ def barrier(ask: Ask, profile: Profile, node: NodeId, *, own: bool) -> str | Non
     return None
 
 
-def fits(resources: Resources, free: Request | Place) -> int:
+def fits(resources: Resources, free: Request | Place | Room) -> int:
     """Return how many such tasks fit into what is free."""
     count = free.cpus // resources.cpus
     if resources.memory_mb:

@@ -18,7 +18,7 @@ from p2pq.model.ids import JobId, Mono, NodeId
 from p2pq.wire.messages import PLACES_MAX, HasWork, Nothing, Place, Request
 from p2pq.wire.objects import ITEMS_MAX
 
-STOCK_S: Final = 1.0
+STOCK_S: Final = 3.0
 """The stock is what the cluster takes in so many seconds, or in two round trips where that is longer."""
 STOCK_MAX: Final = 4096
 """Attempts in stock at most, of one master."""
@@ -163,6 +163,11 @@ class Restock:
         return self.offers and not self.quiet and self.asked is None
 
     @property
+    def plenty(self) -> bool:
+        """Whether the master has more than it was asked for last, as far as it has said."""
+        return self.offers and not self.quiet and not self.asleep
+
+    @property
     def asleep(self) -> bool:
         """Whether the master had nothing when it was asked last, and has not said since that anything changed."""
         return self._slept >= self._counter
@@ -189,13 +194,16 @@ class Restock:
         rooms: dict[NodeId, Room] = {}
         ahead: dict[JobId, int] = {}
         tasks = 0
+        before: Request | None = None
         for leaf, room, request in wants:
             if leaf not in rooms and len(rooms) == PLACES_MAX:
                 break
             rooms[leaf] = rooms.get(leaf, Room()).plus(room)
             tasks += min(room.cpus, request.tasks_max)
-            for job, count in request.ahead:
+            # A bridge below asks once, with the room of many leaves.
+            for job, count in () if request is before else request.ahead:
                 ahead[JobId(job)] = ahead.get(JobId(job), 0) + count
+            before = request
         for job, missing in self._low(stock):
             ahead[job] = ahead.get(job, 0) + missing
         free = max(0, STOCK_MAX - total)

@@ -1,17 +1,19 @@
 """The leaves below a bridge that work for one master, and the answers to their requests: out of the stock, or Nothing."""
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Final, Literal
 
 import msgspec
 
 from p2pq.core.announcer import Announcer
 from p2pq.core.batching import Batch
+from p2pq.core.below import Below
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.effects import Drop, Effect, Send
 from p2pq.core.events import LinkUp
 from p2pq.core.restock import Restock, Want
-from p2pq.core.shelf import Shelf
+from p2pq.core.shelf import Lot, Seat, Shelf
 from p2pq.core.slots import Room, offered
 from p2pq.core.tenants import Placed, Tenants
 from p2pq.model.ids import JobId, Mono, NodeId
@@ -35,17 +37,29 @@ Timer = tuple[Kind, NodeId] | tuple[Literal["hold"], NodeId, Ask]
 
 
 class Peer(msgspec.Struct):
-    """A linked node."""
+    """A linked node, or the cluster that it speaks for: then it is what the path of ``link`` leads through."""
 
     link: LinkUp
     card: bytes = b""
     """Its keycard, if it has said it."""
 
+    @property
+    def speaker(self) -> NodeId:
+        """Who is linked."""
+        return self.link.path[0] if self.link.path else self.link.peer
+
+    def told(self, master: NodeId, message: msg.Passed) -> Send:
+        """Return that it is told this as that master's word."""
+        cluster = bool(self.link.path)
+        return Send(peer=self.speaker, message=msg.Through(node=master, message=message, cluster=cluster))
+
 
 class Leaf(msgspec.Struct):
-    """A worker that works for the master through this bridge."""
+    """A worker that works for the master through this bridge, or a bridge below, which stands for many."""
 
     peer: Peer
+    below: Below | None = None
+    """The leaves that it stands for."""
     profile: Profile | None = None
     sent: dict[bytes, None] = msgspec.field(default_factory=dict)
     """Manifests that it was sent, by digest, the least recently used first."""
@@ -65,10 +79,32 @@ class Leaf(msgspec.Struct):
             del self.sent[next(iter(self.sent))]
         return had
 
-    def room(self, request: msg.Request) -> Room:
-        """Return the room that it asks with, never more than it offers."""
-        most = Room() if self.profile is None else offered(self.profile)
-        return Room(min(request.cpus, most.cpus), min(request.memory_mb, most.memory_mb), min(request.gpus, most.gpus))
+    def seats(self, request: msg.Request) -> list[Seat]:
+        """Return the room that it asks with, never more than it offers: its own, or that of its leaves."""
+        node = self.peer.link.peer
+        if self.below is None:
+            return [Seat(node, self.profile, _within(request, self.profile))]
+        known = ((NodeId(place.leaf), place) for place in request.places)
+        found = ((leaf, place, self.below.leaves.get(leaf)) for leaf, place in known)
+        return [
+            Seat(leaf, view.profile, _within(place, view.profile)) for leaf, place, view in found if view is not None
+        ]
+
+    def wants(self, request: msg.Request) -> list[tuple[NodeId, Room]]:
+        """Return the same as a master is asked with; where there is no room, what asks for a stock."""
+        return [(seat.leaf, seat.room) for seat in self.seats(request)] or [(self.peer.link.peer, Room())]
+
+    def offers(self) -> Iterator[tuple[NodeId, Profile]]:
+        """Go through those who run attempts here, and what each offers."""
+        if self.below is not None:
+            yield from ((node, leaf.profile) for node, leaf in self.below.leaves.items())
+        elif self.profile is not None:
+            yield self.peer.link.peer, self.profile
+
+    @property
+    def known(self) -> bool:
+        """Whether the master has been told of it, or is to be."""
+        return self.introduction() is not None if self.below is None else bool(self.below.leaves)
 
 
 class Serving:
@@ -111,29 +147,69 @@ class Serving:
     def wants(self) -> Iterator[Want]:
         """Go through what waits for an answer."""
         for (node, _), request in self._open.items():
-            yield node, self._leaves[node].room(request), request
+            for leaf, room in self._leaves[node].wants(request):
+                yield leaf, room, request
 
     # -- leaves ---------------------------------------------------------------------------------------------------------
 
-    def join(self, peer: Peer) -> Leaf | None:
+    @property
+    def total(self) -> int:
+        """How many there are, with those of bridges below."""
+        return sum(1 if leaf.below is None else len(leaf.below.leaves) for leaf in self._leaves.values())
+
+    def offers(self) -> Iterator[tuple[NodeId, Profile]]:
+        """Go through all of them, and what each offers."""
+        return chain.from_iterable(leaf.offers() for leaf in self._leaves.values())
+
+    def stands(self, node: NodeId) -> bool:
+        """Tell whether that one is a leaf here, or of a bridge below."""
+        return node in self._leaves or self._below(node) is not None
+
+    def introduction(self, node: NodeId) -> msg.Leaf | None:
+        """Return what the master is told of a leaf; None as long as it has not said enough."""
+        if (leaf := self._leaves.get(node)) is not None:
+            return leaf.introduction()
+        below = self._below(node)
+        return None if below is None else below.leaves[node]
+
+    def _below(self, node: NodeId) -> Below | None:
+        belows = (leaf.below for leaf in self._leaves.values() if leaf.below is not None)
+        return next((below for below in belows if node in below.leaves), None)
+
+    def toward(self, node: NodeId) -> NodeId | None:
+        """Return the bridge below that leads to a leaf."""
+        below = self._below(node)
+        return None if below is None else below.bridge
+
+    def join(self, peer: Peer, below: Below | None = None) -> Leaf | None:
         """Return the leaf that this worker is from its first word to the master on; None if there are too many."""
         node = peer.link.peer
         leaf = self._leaves.get(node)
         if leaf is None and len(self._leaves) < LEAVES_TOTAL_MAX:
-            leaf = self._leaves[node] = Leaf(peer)
+            leaf = self._leaves[node] = Leaf(peer, below)
             self._announcer.join(node)
         return leaf
 
-    def leave(self, node: NodeId) -> bool:
-        """A worker takes part no more; return whether it did. It may come back as another life, with other keys."""
-        if self._leaves.pop(node, None) is None:
-            return False
+    def leave(self, node: NodeId) -> tuple[NodeId, ...]:
+        """A worker, or a bridge below, takes part no more; return the leaves that left so."""
+        leaf = self._leaves.pop(node, None)
+        if leaf is None:
+            return ()
         self._announcer.leave(node)
-        self._restock.forget(node)
-        self._shelf.unkey(node)
         for key in [key for key in self._open if key[0] == node]:
             self._close(key)
-        return True
+        gone = (node,) if leaf.below is None else tuple(leaf.below.leaves)
+        for each in (node, *gone):
+            self.unkey(each)
+        return gone
+
+    def unkey(self, node: NodeId) -> None:
+        """A leaf is gone, or has new keys: it may come back as another life."""
+        self._restock.forget(node)
+        self._shelf.unkey(node)
+        for leaf in self._leaves.values():
+            if leaf.below is not None:
+                leaf.below.unkey(node)
 
     def wake(self, node: NodeId, out: list[Effect]) -> None:
         """A leaf can do other things than before: it is told of work, and what the master had nothing for is asked anew."""
@@ -142,8 +218,8 @@ class Serving:
 
     def say(self, node: NodeId, message: msg.Passed, out: list[Effect]) -> None:
         """Say something to a leaf, if it is still there, as the master's word."""
-        if node in self._leaves:
-            out.append(Send(peer=node, message=msg.Through(node=self._master, message=message)))
+        if (leaf := self._leaves.get(node)) is not None:
+            out.append(leaf.peer.told(self._master, message))
 
     def _hear(self, told: list[tuple[NodeId, msg.HasWork]], out: list[Effect]) -> None:
         for node, message in told:
@@ -156,7 +232,7 @@ class Serving:
         key, leaf = (node, request.nonce), self._leaves[node]
         if key in self._open or request.owner != self._owner:
             reason = "repeated request" if key in self._open else "request for another owner"
-            out.append(Drop(peer=node, reason=reason))
+            out.append(Drop(peer=leaf.peer.speaker, reason=reason))
             return
         mine = [each for each in self._open if each[0] == node]
         if len(mine) >= OPEN_MAX:
@@ -165,9 +241,9 @@ class Serving:
             return
         self._open[key] = request
         self._needed += _needs(request)
-        room = leaf.room(request)
-        hope = self._restock.offers and leaf.introduction() is not None and not self._restock.covered(node, room)
-        if hope and (room.cpus or request.ahead):
+        wants = leaf.wants(request)
+        hope = self._restock.offers and leaf.known and not self._covered(wants)
+        if hope and (request.ahead or any(room.cpus for _, room in wants)):
             self._deadlines.set(("hold", self._master, key), Mono(now + HOLD_S))
         else:
             self._nothing(key, out)
@@ -184,18 +260,37 @@ class Serving:
         """Give a leaf attempts out of the stock, if there are any for it; ahead only of those that are to spare."""
         node, nonce = key
         leaf = self._leaves[node]
-        taken = None if leaf.profile is None else self._shelf.take(node, leaf.profile, request, spare)
+        seats = leaf.seats(request)
+        taken = self._shelf.take(seats, request, spare)
         if taken is None:
             return False
         lot, leases = taken
         job = JobId(lot.grant.job)
         for lease in leases:
             self._tenants.add(Placed(lease, node, job, now, now))
-            self._batch.placed[lease] = node
+        if leaf.below is None:
+            self._batch.placed |= dict.fromkeys(leases, node)
         self._restock.placed(job, len(leases), now)
         sent = leaf.sends(lot.grant.manifest)
-        self.say(node, self._shelf.parcel(lot, leases, node, nonce, sent=sent), out)
+        keys = self._keys(leaf, lot, seats)
+        granted = self._shelf.parcel(lot, leases, leaf.peer.speaker, nonce, keys, sent=sent)
+        if leaf.below is not None and lot.avoid:
+            pairs = ((lease, each) for lease in leases for each in lot.avoid.get(lease, ()))
+            avoid = tuple(pair for pair in pairs if pair[1] in leaf.below.leaves)
+            granted = msgspec.structs.replace(granted, avoid=avoid)
+        self.say(node, granted, out)
         return True
+
+    @staticmethod
+    def _keys(leaf: Leaf, lot: Lot, seats: list[Seat]) -> list[NodeId]:
+        """Return whose keys of a job go along: a leaf's own, or those of leaves with room that the bridge below was not sent."""
+        if leaf.below is None:
+            return [leaf.peer.link.peer]
+        return leaf.below.new_keys(lot.grant.manifest, (seat.leaf for seat in seats if seat.leaf in lot.job.keys))
+
+    def _covered(self, wants: list[tuple[NodeId, Room]]) -> bool:
+        """Tell whether the master had nothing for all of that already."""
+        return all(self._restock.covered(leaf, room) for leaf, room in wants)
 
     def lapse(self, key: Ask, out: list[Effect]) -> None:
         """A request has waited for long enough; the leaf hears when there is something."""
@@ -206,15 +301,15 @@ class Serving:
         """The master had nothing: whoever it was asked for need not wait. ``wide``: see ``Nothing``."""
         self._wide = wide
         for key, request in list(self._open.items()):
-            if self._restock.covered(key[0], self._leaves[key[0]].room(request)):
+            if self._covered(self._leaves[key[0]].wants(request)):
                 self._nothing(key, out)
 
     def _nothing(self, key: Ask, out: list[Effect]) -> None:
         """Answer a request with Nothing; one leaf of those that are large enough may keep room for a wide task."""
         self._close(key)
         node, nonce = key
-        profile, wide = self._leaves[node].profile, (0, 0, 0)
-        if self._wide[0] and profile is not None and offered(profile).holds(Room(*self._wide)):
+        wide = (0, 0, 0)
+        if self._wide[0] and any(offered(each).holds(Room(*self._wide)) for _, each in self._leaves[node].offers()):
             wide, self._wide = self._wide, wide
         self._announcer.slept(node)
         message = msg.Nothing(nonce=nonce, owner=self._owner, counter=self._announcer.counter, wide=wide)
@@ -258,6 +353,12 @@ class Serving:
         for key in self._open:
             assert key[0] in self._leaves, "a request of nobody"
             assert ("hold", self._master, key) in self._deadlines, "a request that is never answered"
+
+
+def _within(asked: msg.Request | msg.Place, profile: Profile | None) -> Room:
+    """Return the room that is asked with, no more than is offered."""
+    most = Room() if profile is None else offered(profile)
+    return Room(min(asked.cpus, most.cpus), min(asked.memory_mb, most.memory_mb), min(asked.gpus, most.gpus))
 
 
 def _needs(request: msg.Request) -> int:

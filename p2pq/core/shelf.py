@@ -3,15 +3,17 @@
 A grant is checked as far as it must be to be passed on: it is that master's word to this bridge. Its leaves check the rest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final
 
 import msgspec
 
+from p2pq.core.events import LinkUp
+from p2pq.core.grants import Master, open_grant
 from p2pq.core.identity import Identity
-from p2pq.core.placement import room
-from p2pq.core.slots import refusal
+from p2pq.core.placement import fits
+from p2pq.core.slots import Room, refusal
 from p2pq.core.through import cluster_of
 from p2pq.errors import Reject
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
@@ -56,25 +58,39 @@ class Lot(msgspec.Struct, kw_only=True):
     since: Mono
     raw: bytes
     """The signed grant."""
+    subs: tuple[bytes, ...]
+    """The signed sub-grants of the bridges above, the outermost first."""
     grant: Grant
+    """What of it is for this bridge."""
     job: Stocked
     left: dict[LeaseId, GrantItem]
     checkpoints: dict[LeaseId, bytes]
-    avoid: dict[LeaseId, NodeId]
+    avoid: dict[LeaseId, tuple[NodeId, ...]]
+    """Leaves that some of them are not to run on."""
     blobs: tuple[bytes, ...]
     keyless: bool = False
     """A leaf that could have had some of it lacks the job key."""
 
 
+class Seat(msgspec.Struct, frozen=True):
+    """A leaf, what it offers at most, and the room that it has now."""
+
+    leaf: NodeId
+    profile: Profile | None
+    """None where it has not been said yet."""
+    room: Room
+
+
 class Shelf:
     """The stock of one master, in the order in which it is given out: by priority, then as granted."""
 
-    def __init__(self, identity: Identity, master: NodeId, owner: str) -> None:
-        """Have nothing."""
+    def __init__(self, identity: Identity, link: LinkUp) -> None:
+        """Have nothing. ``link`` is the master's, or how a bridge above shows it."""
         self._identity = identity
         self._signer = prims.SigningKey(identity.secret)
-        self._cluster = cluster_of(identity.node)
-        self._master, self._owner = master, owner
+        self._from = Master(link.peer, link.owner, link.caps, link.minor, link.path[::-1])
+        self._master, self._owner = link.peer, link.owner
+        self._cluster = cluster_of((*link.path[::-1], identity.node)[0])
         self._jobs: dict[bytes, Stocked] = {}
         """By digest of the manifest, the least recently used first."""
         self._lots: list[Lot] = []
@@ -106,12 +122,8 @@ class Shelf:
         Raises:
             Reject: they are not.
         """
-        grant = sign.open_signed(message.grant, Grant, self._master)
-        if (grant.mesh, grant.node, grant.to) != (self._identity.mesh, self._master, self._identity.node):
-            raise Reject("grant: not between these two nodes")
+        grant = open_grant(message, self._from, self._identity)
         named = {item.lease for item in grant.items}
-        if len(named) < len(grant.items):
-            raise Reject("grant: a lease twice")
         checkpoints = {}
         for raw in message.checkpoints:
             checkpoint = sign.open_signed(raw, Checkpoint, self._master)
@@ -147,16 +159,20 @@ class Shelf:
         self._trim()
         if wall > grant.expires + trust.SKEW_MS:
             return "late"
+        avoid: dict[LeaseId, tuple[NodeId, ...]] = {}
+        for lease, leaf in message.avoid:
+            avoid[lease] = (*avoid.get(lease, ()), NodeId(leaf))
         self._numbers += 1
         lot = Lot(
             number=self._numbers,
             since=now,
             raw=message.grant,
+            subs=message.subs,
             grant=grant,
             job=job,
             left=dict(fresh),
             checkpoints=checkpoints,
-            avoid={lease: NodeId(leaf) for lease, leaf in message.avoid},
+            avoid=avoid,
             blobs=message.blobs,
         )
         self._lots.append(lot)
@@ -187,28 +203,26 @@ class Shelf:
         lot.keyless = lot.keyless or leaf not in lot.job.keys
         return leaf in lot.job.keys
 
-    def usable_by_any(self, lot: Lot, leaves: Mapping[NodeId, Profile]) -> bool:
+    def usable_by_any(self, lot: Lot, leaves: Iterable[tuple[NodeId, Profile]]) -> bool:
         """Tell whether one of these could; ``Lot.keyless`` tells whether only a key was missing."""
-        return any(self.usable(lot, leaf, profile) for leaf, profile in leaves.items())
+        return any(self.usable(lot, leaf, profile) for leaf, profile in leaves)
 
-    def take(
-        self, leaf: NodeId, profile: Profile, request: Request, spare: int
-    ) -> tuple[Lot, tuple[LeaseId, ...]] | None:
-        """Give a leaf what it asks for, as far as there is: attempts of one grant.
+    def take(self, seats: Sequence[Seat], request: Request, spare: int) -> tuple[Lot, tuple[LeaseId, ...]] | None:
+        """Give who asks what it asks for, as far as there is: attempts of one grant.
 
         Args:
-            leaf: who asks.
-            profile: what it offers at most.
-            request: what it asks for now.
+            seats: the leaf that asks, or, where a bridge below does, its leaves with room; none where it asks for a stock only.
+            request: what is asked for now.
             spare: how many attempts are in stock that others do not have room for now; only of those it gets some ahead.
         """
         ahead = dict(request.ahead)
         for lot in self._lots:
-            if not self.usable(lot, leaf, profile):
+            able = [seat for seat in seats if seat.profile is not None and self.usable(lot, seat.leaf, seat.profile)]
+            if seats and not able:
                 continue
-            fits = room(lot.job.manifest.resources, request)
-            limit = min(request.tasks_max, fits + min(ahead.get(lot.grant.job, 0), max(0, spare - fits)))
-            free = (lease for lease in lot.left if lot.avoid.get(lease) != leaf)
+            now = min(request.tasks_max, sum(fits(lot.job.manifest.resources, seat.room) for seat in able))
+            limit = min(request.tasks_max, now + min(ahead.get(lot.grant.job, 0), max(0, spare - now)))
+            free = (lease for lease in lot.left if _may_go(lot.avoid.get(lease, ()), able))
             leases = tuple(islice(free, limit))
             if leases:
                 for lease in leases:
@@ -216,13 +230,24 @@ class Shelf:
                 return lot, leases
         return None
 
-    def parcel(self, lot: Lot, leases: tuple[LeaseId, ...], leaf: NodeId, nonce: bytes, *, sent: bool) -> Granted:
-        """Return the message that gives these attempts to a leaf; ``sent``: it has the manifest."""
+    def parcel(
+        self, lot: Lot, leases: tuple[LeaseId, ...], to: NodeId, nonce: bytes, keys: Iterable[NodeId], *, sent: bool
+    ) -> Granted:
+        """Return the message that gives these attempts to a leaf, or to a bridge below.
+
+        Args:
+            lot: what they are of.
+            leases: which.
+            to: who gets them, and signs them on to the next if it is a bridge.
+            nonce: of its request.
+            keys: the leaves whose keys go along.
+            sent: it has the manifest.
+        """
         sub = SubGrant(
             mesh=self._identity.mesh,
             node=self._identity.node,
-            to=leaf,
-            parent=sign.digest(lot.raw),
+            to=to,
+            parent=sign.digest(lot.subs[-1] if lot.subs else lot.raw),
             nonce=nonce,
             leases=leases,
             expires=lot.grant.expires,
@@ -232,8 +257,8 @@ class Shelf:
             manifest=b"" if sent else lot.job.raw,
             blobs=lot.blobs,
             checkpoints=tuple(lot.checkpoints[lease] for lease in leases if lease in lot.checkpoints),
-            subs=(sign.sign(self._signer, sub),),
-            keys=((leaf, lot.job.keys[leaf]),),
+            subs=(*lot.subs, sign.sign(self._signer, sub)),
+            keys=tuple((leaf, lot.job.keys[leaf]) for leaf in keys),
         )
 
     def drop(self, lease: LeaseId) -> bool:
@@ -288,3 +313,8 @@ class Shelf:
             counts[lot.grant.job] = counts.get(lot.grant.job, 0) + len(lot.left)
         assert counts == self._counts, "the count by job is wrong"
         assert len(self._jobs) <= JOBS_MAX, "too many manifests"
+
+
+def _may_go(avoids: tuple[NodeId, ...], able: Sequence[Seat]) -> bool:
+    """Tell whether an attempt that avoids some leaves may run at one of these."""
+    return not avoids or not able or any(seat.leaf not in avoids for seat in able)

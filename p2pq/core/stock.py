@@ -1,26 +1,32 @@
 """A bridge that batches: it answers its leaves for their masters, and speaks to masters for its leaves (docs/adr/0201).
 
-Pure and soft: nothing of it is on disk, and nothing in it is known to nobody else. For each linked master there is a
-``Cluster``; this is what they have in common.
+Pure and soft: nothing of it is on disk, and nothing in it is known to nobody else. For each master, linked or shown by a bridge
+above (docs/adr/0204), there is a ``Cluster``; this is what they have in common.
 """
 
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.cluster import Cluster
 from p2pq.core.deadlines import Deadlines
+from p2pq.core.events import LinkUp
 from p2pq.core.identity import Identity
 from p2pq.core.serving import Peer, Timer
-from p2pq.core.through import cluster_of
+from p2pq.core.through import Fell, Stood, cluster_of
 from p2pq.core.views import Spoken
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
+from p2pq.model.notice import TooFar
 from p2pq.wire import messages as msg
+from p2pq.wire import trust
 
 GATHER_S: Final = 5.0
-"""How long leaves have to say what they hold before a master is told: its leases that are not named then are lost."""
+"""How long leaves have to say what they hold before a master is told: its leases that are not named then are lost. Where there
+are bridges below it is so much longer for each of them that there may be in a row, as they wait for their own leaves first."""
 BUSY_MAX: Final = 1024
 """Masters remembered that left while leaves held leases of theirs."""
 THROUGH_SINCE: Final = msg.SINCE[msg.Through]
@@ -35,13 +41,16 @@ class Stock:
         schedule: ScheduleSettings,
         entropy: Callable[[int], bytes],
         wall: Callable[[Mono], Wall],
+        is_banned: trust.IsBanned,
     ) -> None:
         """Know nobody."""
-        self._identity, self._schedule = identity, schedule
+        self._identity, self._schedule, self._is_banned = identity, schedule, is_banned
         self._entropy, self._wall = entropy, wall
         self._me = cluster_of(identity.node)
         self._deadlines: Deadlines[Timer] = Deadlines()
         self._peers: dict[NodeId, Peer] = {}
+        self._speakers: dict[NodeId, Peer] = {}
+        """What the bridges among them speak for, by bridge."""
         self._since: dict[NodeId, Mono] = {}
         """Since when each of them is linked."""
         self._clusters: dict[NodeId, Cluster] = {}
@@ -69,8 +78,16 @@ class Stock:
         found = [cluster.spoken() for cluster in self._clusters.values()]
         return tuple(each for each in found if each.leaves or each.stock)
 
-    def handle(self, event: ev.Event, now: Mono) -> list[fx.Effect]:
-        """Do what is due, take in the event, then say what is to be said."""
+    def toward(self, leaf: NodeId) -> NodeId | None:
+        """Return the bridge below that leads to a leaf; None where none does."""
+        found = (cluster.toward(leaf) for cluster in self._clusters.values())
+        return next((bridge for bridge in found if bridge is not None), None)
+
+    def handle(self, event: ev.Event | Stood | Fell, now: Mono) -> list[fx.Effect]:
+        """Do what is due, take in the event, then say what is to be said.
+
+        A master stands, or falls, as a bridge above shows it.
+        """
         out: list[fx.Effect] = []
         touched: dict[NodeId, None] = {}
         if self._began is None:
@@ -82,11 +99,22 @@ class Stock:
         while (timer := self._deadlines.pop(now)) is not None:
             touched[timer[1]] = None
             self._clusters[timer[1]].due(timer, now, out)
-        self._take_in(event, touched, now, out)
+        if isinstance(event, Stood | Fell):
+            self._turn(event, touched, now, out)
+        else:
+            self._take_in(event, touched, now, out)
         for master in touched:
             if master in self._clusters:
                 self._clusters[master].settle(now, out)
         return out
+
+    def _turn(self, change: Stood | Fell, touched: dict[NodeId, None], now: Mono, out: list[fx.Effect]) -> None:
+        """The way to a master that is not linked is another now."""
+        if isinstance(change, Stood):
+            self._stand(change.link, touched, now, out)
+        elif change.bridge in self._peers and self._fall(change.peer, out) and not change.known:
+            leaving = msg.Through(node=change.peer, message=msg.Leaving(), cluster=True)
+            out.append(fx.Send(peer=change.bridge, message=leaving))
 
     def _take_in(self, event: ev.Event, touched: dict[NodeId, None], now: Mono, out: list[fx.Effect]) -> None:
         match event:
@@ -116,47 +144,85 @@ class Stock:
 
     # -- links ----------------------------------------------------------------------------------------------------------
 
-    def _link_up(self, link: ev.LinkUp, now: Mono, out: list[fx.Effect]) -> None:
+    def _link_up(self, link: LinkUp, now: Mono, out: list[fx.Effect]) -> None:
         node = link.peer
         self._peers[node] = Peer(link)
-        if "work" in link.caps:
-            out += [fx.Send(peer=node, message=_shown(each.link)) for each in self._clusters.values()]
+        if "bridge" in link.caps:
+            self._speakers[node] = Peer(msgspec.structs.replace(link, peer=cluster_of(node), path=(node,)))
+        for each in self._clusters.values():
+            if node in self._hearers(each.link):
+                out += [fx.Send(peer=node, message=self._shown(each.link))]
+                if node in self._speakers:
+                    each.gather(GATHER_S * (msg.HOPS_MAX - len(each.link.path)))
         if "submit" in link.caps and link.certs:
-            cluster = Cluster(self._identity, link, self._schedule, self._entropy, self._wall, self._deadlines)
-            self._clusters[node] = cluster
-            workers = self._workers(node)
-            out += [fx.Send(peer=worker, message=_shown(link)) for worker in workers]
-            cluster.begin(self._gather_s(node, workers, now), now, out)
-            if self._draining:
-                cluster.drain()
+            self._begin(link, now, out)
         self._since[node] = now
+
+    def _stand(self, link: LinkUp, touched: dict[NodeId, None], now: Mono, out: list[fx.Effect]) -> None:
+        """A bridge above shows a master."""
+        if len(link.path) >= msg.HOPS_MAX:
+            out.append(fx.Emit(notice=TooFar(master=link.peer, path=link.path)))
+        elif link.path[0] in self._peers:
+            self._begin(link, now, out)
+            touched[link.peer] = None
+
+    def _begin(self, link: LinkUp, now: Mono, out: list[fx.Effect]) -> None:
+        """Speak to a master for a cluster from now on."""
+        cluster = Cluster(
+            self._identity, link, self._schedule, self._entropy, self._wall, self._deadlines, self._is_banned
+        )
+        self._clusters[link.peer] = cluster
+        hearers = self._hearers(link)
+        out += [fx.Send(peer=hearer, message=self._shown(link)) for hearer in hearers]
+        cluster.begin(self._gather_s(link, hearers, now), now, out)
+        if self._draining:
+            cluster.drain()
+
+    def _fall(self, master: NodeId, out: list[fx.Effect]) -> bool:
+        """A master is gone, or the way to it; return whether there was one."""
+        gone = self._clusters.pop(master, None)
+        if gone is None:
+            return False
+        gone.end()
+        self._busy.pop(master, None)
+        if gone.busy:
+            self._busy[master] = None
+            if len(self._busy) > BUSY_MAX:
+                del self._busy[next(iter(self._busy))]
+        out += [fx.Send(peer=hearer, message=msg.Parted(node=master)) for hearer in self._hearers(gone.link)]
+        return True
 
     def _link_down(self, node: NodeId, touched: dict[NodeId, None], out: list[fx.Effect]) -> None:
         if self._peers.pop(node, None) is None:
             return
         del self._since[node]
-        own = self._clusters.pop(node, None)
-        if own is not None:
-            own.end()
-            self._busy.pop(node, None)
-            if own.busy:
-                self._busy[node] = None
-                if len(self._busy) > BUSY_MAX:
-                    del self._busy[next(iter(self._busy))]
-            out += [fx.Send(peer=worker, message=msg.Parted(node=node)) for worker in self._workers(node)]
-        for master, cluster in self._clusters.items():
+        self._speakers.pop(node, None)
+        for master, cluster in list(self._clusters.items()):
+            if node in (master, *cluster.link.path[:1]):
+                self._fall(master, out)
+                continue
             cluster.leave(node)
+            cluster.leave(cluster_of(node))
             touched[master] = None
 
-    def _workers(self, master: NodeId) -> list[NodeId]:
-        """Return whom a master is shown to."""
-        return [node for node, peer in self._peers.items() if node != master and "work" in peer.link.caps]
+    def _hearers(self, master: LinkUp) -> list[NodeId]:
+        """Return whom a master is shown to: workers, and bridges that are not on the way to it."""
+        above = {master.peer, *master.path}
+        found = ((node, peer.link.caps) for node, peer in self._peers.items() if node not in above)
+        return [node for node, caps in found if "work" in caps or "bridge" in caps]
 
-    def _gather_s(self, master: NodeId, workers: list[NodeId], now: Mono) -> float:
+    def _gather_s(self, master: LinkUp, hearers: list[NodeId], now: Mono) -> float:
         """Return how long to wait for leaves that may hold leases of a master; not at all where none can be expected to."""
         assert self._began is not None, "a link came up before anything was handled"
-        young = any(now - since < GATHER_S for since in (self._began, *(self._since[worker] for worker in workers)))
-        return GATHER_S if young or master in self._busy else 0.0
+        rows = msg.HOPS_MAX - len(master.path) if any(node in self._speakers for node in hearers) else 1
+        wait_s = GATHER_S * rows
+        young = any(now - since < wait_s for since in (self._began, *(self._since[hearer] for hearer in hearers)))
+        return wait_s if young or master.peer in self._busy else 0.0
+
+    def _shown(self, link: LinkUp) -> msg.MasterIs:
+        """Return what workers, and bridges below, are told of a master."""
+        bridges = (self._peers[link.path[0]].link.certs, *link.bridges) if link.path else ()
+        return msg.MasterIs(certs=link.certs, boot=link.boot, minor=link.minor, path=link.path, bridges=bridges)
 
     # -- what goes through ----------------------------------------------------------------------------------------------
 
@@ -164,23 +230,24 @@ class Stock:
         self, peer: Peer, message: msg.Through, touched: dict[NodeId, None], now: Mono, out: list[fx.Effect]
     ) -> None:
         node, about = peer.link.peer, NodeId(message.node)
-        if about == self._me and node in self._clusters:
+        if about == self._me and (linked := self._clusters.get(node)) is not None and not linked.link.path:
             touched[node] = None
-            self._clusters[node].from_master(message.message, now, out)
-        elif about in self._clusters and about != node and "work" in peer.link.caps:
-            touched[about] = None
-            self._clusters[about].from_leaf(peer, message.message, now, out)
-        # Otherwise that master has just gone, which the peer is about to hear.
+            linked.from_master(message.message, now, out)
+            return
+        cluster = self._clusters.get(about)
+        if cluster is None or about == node:
+            return  # that master has just gone, which the peer is about to hear
+        touched[about] = None
+        speaker = self._speakers.get(node) if message.cluster else peer
+        if message.cluster and node in cluster.link.path[:1]:
+            cluster.from_master(message.message, now, out)
+        elif speaker is not None and (message.cluster or "work" in peer.link.caps):
+            cluster.from_leaf(speaker, message.message, now, out)
 
     def check(self) -> None:
         """Assert the invariants; they hold between any two calls of ``handle``."""
         self._deadlines.check()
         assert self._peers.keys() == self._since.keys(), "linked, but since when?"
         for master, cluster in self._clusters.items():
-            assert master in self._peers, "a master without a link"
+            assert (*cluster.link.path, master)[0] in self._peers, "a master without a link"
             cluster.check()
-
-
-def _shown(link: ev.LinkUp) -> msg.MasterIs:
-    """Return what workers are told of a linked master."""
-    return msg.MasterIs(certs=link.certs, boot=link.boot, minor=link.minor)

@@ -22,6 +22,8 @@ class Placed(msgspec.Struct):
     progress: int = -1
     ended: bool = False
     """Its result has been passed on; the receipt is still to come."""
+    runner: NodeId | None = None
+    """The leaf that runs it, where a bridge below has it and has said who."""
 
     def hear(self, beat: Beat) -> bool:
         """Take in what the leaf says of it; return whether that is news."""
@@ -74,6 +76,12 @@ class Tenants:
         assert placed.lease not in self._placed, "a lease was placed twice"
         self._placed[placed.lease] = placed
         self._held.setdefault(placed.leaf, {})[placed.lease] = None
+
+    def move(self, placed: Placed, leaf: NodeId) -> None:
+        """A lease is held that way from now on."""
+        self.remove(placed.lease)
+        placed.leaf = leaf
+        self.add(placed)
 
     def remove(self, lease: LeaseId) -> Placed | None:
         """No leaf holds a lease any more; return what was known of it."""

@@ -4,16 +4,16 @@ Both are peers without a link. What is said to them and by them goes in ``Throug
 their own takes their place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
 from p2pq.core.events import LinkUp
 from p2pq.errors import Reject
-from p2pq.model.ids import NodeId, Wall
+from p2pq.model.ids import NodeId, Wall, short
 from p2pq.wire import prims, trust
-from p2pq.wire.messages import MasterIs
+from p2pq.wire.messages import HOPS_MAX, MasterIs
 
 SHOWN_MAX: Final = 1024
 """Masters that one bridge may show; further ones are ignored."""
@@ -30,6 +30,19 @@ def whereabouts(worker: NodeId, path: tuple[NodeId, ...]) -> tuple[NodeId, tuple
     That is as much as is known of an attempt until the bridge has said which leaf has it.
     """
     return (path[0], ()) if path and worker == cluster_of(path[0]) else (worker, path)
+
+
+def check_way(way: Sequence[NodeId]) -> None:
+    """See to it that a way, from a master over bridges to whom works for it, may be gone.
+
+    Raises:
+        Reject: it leads in a circle, or over too many bridges.
+    """
+    named = " > ".join(map(short, way))
+    if len(set(way)) < len(way):
+        raise Reject(f"the way leads in a circle: {named}")
+    if len(way) - 2 > HOPS_MAX:
+        raise Reject(f"the way leads over more than {HOPS_MAX} bridges: {named}")
 
 
 class Stood(msgspec.Struct, frozen=True):
@@ -50,14 +63,27 @@ class Fell(msgspec.Struct, frozen=True):
     """The bridge knows: it said so itself."""
 
 
+class _Shown(msgspec.Struct, frozen=True):
+    """How a bridge lets a master take part."""
+
+    link: LinkUp
+    owners: tuple[str, ...]
+    """Whose the further bridges on the way are, as ``LinkUp.path`` names them."""
+
+    def allowed(self, banned: Callable[[NodeId, str], bool]) -> bool:
+        """Tell whether neither the master nor a further bridge on the way is out."""
+        way = zip((self.link.peer, *self.link.path[1:]), (self.link.owner, *self.owners), strict=True)
+        return not any(banned(node, owner) for node, owner in way)
+
+
 class Throughs:
     """What bridges have shown, and who stands through which of them."""
 
     def __init__(self, me: NodeId, root: bytes, is_banned: trust.IsBanned) -> None:
         """Know of nobody."""
         self._me, self._root, self._is_banned = me, root, is_banned
-        self._shown: dict[NodeId, dict[NodeId, LinkUp]] = {}
-        """By bridge, then by master: how it takes part."""
+        self._shown: dict[NodeId, dict[NodeId, _Shown]] = {}
+        """By bridge, then by master."""
         self._clusters: dict[NodeId, LinkUp] = {}
         """By bridge."""
         self._standing: dict[NodeId, Stood] = {}
@@ -83,7 +109,8 @@ class Throughs:
         """Take in that a bridge shows a master.
 
         Raises:
-            Reject: it is no bridge, the chain does not lead to this mesh, or that member may not give work.
+            Reject: it, or another node on the way, is no bridge, a chain does not lead to this mesh, that member may not give
+                work, or the way is none that may be gone.
         """
         if "bridge" not in bridge.caps:
             raise Reject("it may not be a bridge")
@@ -91,13 +118,15 @@ class Throughs:
         if "submit" not in cert.caps:
             raise Reject("that member may not give work")
         master, path = NodeId(cert.sub), (bridge.peer, *map(NodeId, message.path))
-        if self._me in {master, *path} or len({master, *path}) <= len(path):
-            raise Reject("that way leads in a circle")
+        check_way((master, *reversed(path), self._me))
+        further = [trust.verify_chain(chain, self._root, wall, self._is_banned) for chain in message.bridges]
+        if tuple(each.sub for each in further) != message.path or any("bridge" not in each.caps for each in further):
+            raise Reject("not every node on the way is known to be a bridge")
         shown = self._shown.setdefault(bridge.peer, {})
         if master not in shown and len(shown) >= SHOWN_MAX:
             return
         self.changed = True
-        shown[master] = LinkUp(
+        link = LinkUp(
             peer=master,
             name=cert.name,
             owner=cert.owner,
@@ -108,7 +137,9 @@ class Throughs:
             address="",
             path=path,
             certs=message.certs,
+            bridges=message.bridges,
         )
+        shown[master] = _Shown(link, tuple(each.owner for each in further))
 
     def speak(self, bridge: LinkUp) -> None:
         """Take in that a bridge speaks for its cluster.
@@ -153,31 +184,51 @@ class Throughs:
     def settle(self, linked: Callable[[NodeId], bool], banned: Callable[[NodeId, str], bool]) -> list[Fell | Stood]:
         """Return what has changed since the last time: who fell, then who stands.
 
-        A master stands through the first bridge that shows it, and stays there; not while it has a link of its own.
+        A master stands through the first bridge that shows it, and stays there until another shows a shorter way; not while it
+        has a link of its own.
         """
         self.changed = False
         changes: list[Fell | Stood] = []
+        found = self._found(banned)
         for peer, stood in list(self._standing.items()):
             bridge = stood.link.path[0]
-            offers = self._clusters.get(bridge) if stood.cluster else self._shown.get(bridge, {}).get(peer)
-            if offers != stood.link or linked(peer) or banned(peer, stood.link.owner):
+            best = found.get(peer)
+            moves = best is None or len(best.link.path) < len(stood.link.path)
+            if moves or self._offer(stood, banned) != stood.link or linked(peer):
                 del self._standing[peer]
                 changes.append(Fell(peer, bridge, stood.cluster, (bridge, peer) in self._parted))
         self._parted.clear()
-        found = [Stood(link, cluster=True) for link in self._clusters.values()]
-        found += [Stood(link, cluster=False) for shown in self._shown.values() for link in shown.values()]
-        for stood in found:
-            peer = stood.link.peer
-            if peer not in self._standing and not linked(peer) and not banned(peer, stood.link.owner):
+        for peer, stood in found.items():
+            if peer not in self._standing and not linked(peer):
                 self._standing[peer] = stood
                 changes.append(stood)
         return changes
 
+    def _found(self, banned: Callable[[NodeId, str], bool]) -> dict[NodeId, Stood]:
+        """Return how each peer could stand: of several ways of one that has the fewest bridges, the first."""
+        found: dict[NodeId, Stood] = {}
+        for link in self._clusters.values():
+            if not banned(link.peer, link.owner):
+                found[link.peer] = Stood(link, cluster=True)
+        for shown in self._shown.values():
+            for peer, each in shown.items():
+                shorter = peer not in found or len(each.link.path) < len(found[peer].link.path)
+                if shorter and each.allowed(banned):
+                    found[peer] = Stood(each.link, cluster=False)
+        return found
+
+    def _offer(self, stood: Stood, banned: Callable[[NodeId, str], bool]) -> LinkUp | None:
+        """Return how the bridge that somebody stands through lets it take part now; None where it does not or may not."""
+        bridge, peer = stood.link.path[0], stood.link.peer
+        if stood.cluster:
+            link = self._clusters.get(bridge)
+            return None if link is None or banned(peer, link.owner) else link
+        shown = self._shown.get(bridge, {}).get(peer)
+        return None if shown is None or not shown.allowed(banned) else shown.link
+
     def check(self) -> None:
         """Assert that who stands was shown by that bridge."""
         assert self.changed or not self._parted, "what bridges have parted is remembered for nothing"
-        for peer, stood in self._standing.items():
-            bridge = stood.link.path[0]
-            offers = self._clusters.get(bridge) if stood.cluster else self._shown.get(bridge, {}).get(peer)
-            assert offers == stood.link, "somebody stands who was not shown"
+        for stood in self._standing.values():
+            assert stood.link == self._offer(stood, lambda *_: False), "somebody stands who was not shown"
         assert all(len(shown) <= SHOWN_MAX for shown in self._shown.values()), "a bridge shows too many"

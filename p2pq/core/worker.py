@@ -252,7 +252,7 @@ class Worker:
 
     def _granted(self, master: grants.Master, message: msg.Granted, now: Mono, out: list[fx.Effect]) -> None:
         try:
-            grant = grants.open_grant(message, master, self._identity, self._reports.masters)
+            grant = grants.open_grant(message, master, self._identity)
             manifest = grants.manifest_of(grant, message, master, self._identity, self._wall(now))
             enclosed = grants.open_enclosed(grant, message, master, self._identity)
         except Reject as reject:

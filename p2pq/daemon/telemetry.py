@@ -235,6 +235,9 @@ def _told(notice: Notice) -> _Told:  # noqa: C901, PLR0911, PLR0912  one arm per
             )
         case n.LinksFull():
             return _Told(logging.WARNING, "links.full", "links", links_max=notice.links_max)
+        case n.TooFar():
+            via = ",".join(map(short, notice.path))
+            return _Told(logging.WARNING, "bridge.far", notice.master, master=notice.master, via=via)
         case n.PeerBanned():
             return _Told(logging.INFO, "peer.banned", peer=notice.peer, banned=notice.banned, by=notice.by)
         case n.OwnerBanned():

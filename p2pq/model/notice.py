@@ -212,6 +212,14 @@ class LinksFull(_Notice, frozen=True, kw_only=True):
     links_max: int
 
 
+class TooFar(_Notice, frozen=True, kw_only=True):
+    """As bridge: a master is so many bridges away that this one does not speak to it for anybody."""
+
+    master: NodeId
+    path: tuple[NodeId, ...]
+    """The bridges on the way to it, the nearest first."""
+
+
 class PeerBanned(_Notice, frozen=True, kw_only=True):
     """A node is out (or in again)."""
 
@@ -265,6 +273,7 @@ Notice = (
     | PeerRefused
     | BridgeSuspected
     | LinksFull
+    | TooFar
     | PeerBanned
     | OwnerBanned
     | MeshKeyRotated

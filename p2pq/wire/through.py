@@ -35,15 +35,21 @@ LEAVES_MAX: Final = 64
 """Leaves introduced in one ``Leaves``."""
 
 
-class MasterIs(LinkMessage, frozen=True, kw_only=True, tag="mi"):
-    """Bridge to worker: this master takes part through me. What is said to it and by it goes in ``Through``."""
+Chain = Annotated[tuple[Annotated[bytes, Meta(max_length=4096)], ...], Meta(min_length=1, max_length=2)]
+"""The certificates of a member, its own first."""
 
-    certs: Annotated[tuple[Annotated[bytes, Meta(max_length=4096)], ...], Meta(min_length=1, max_length=2)]
+
+class MasterIs(LinkMessage, frozen=True, kw_only=True, tag="mi"):
+    """Bridge to worker, or to a bridge: this master takes part through me. What is said to it and by it goes in ``Through``."""
+
+    certs: Chain
     """Its chain, as in the handshake."""
     boot: Bytes16
     minor: Annotated[int, Meta(ge=1, lt=1 << 16)]
     path: Annotated[tuple[Bytes32, ...], Meta(max_length=HOPS_MAX - 1)] = ()
     """Further bridges on the way to it, the nearest first."""
+    bridges: Annotated[tuple[Chain, ...], Meta(max_length=HOPS_MAX - 1)] = ()
+    """Their chains, as the path names them."""
 
 
 class Parted(LinkMessage, frozen=True, kw_only=True, tag="pt"):
@@ -55,7 +61,7 @@ class Parted(LinkMessage, frozen=True, kw_only=True, tag="pt"):
 class Leaf(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A worker for which a bridge speaks."""
 
-    certs: Annotated[tuple[Annotated[bytes, Meta(max_length=4096)], ...], Meta(min_length=1, max_length=2)]
+    certs: Chain
     card: Annotated[bytes, Meta(max_length=1024)]
     """Its signed keycard."""
     profile: Profile
@@ -64,14 +70,14 @@ class Leaf(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Leaves(LinkMessage, frozen=True, kw_only=True, tag="lf"):
-    """Bridge to master, in ``Through`` its cluster: these workers take part through me, as said here last; those no more."""
+    """Bridge towards master, in ``Through`` its cluster: these workers take part through me, as said here last; those no more."""
 
     leaves: Annotated[tuple[Leaf, ...], Meta(max_length=LEAVES_MAX)] = ()
     gone: Annotated[tuple[Bytes32, ...], Meta(max_length=1024)] = ()
 
 
 class Report(LinkMessage, frozen=True, kw_only=True, tag="rp"):
-    """Bridge to master, in ``Through`` its cluster: all that is new of leases below me, in the order of these fields."""
+    """Bridge towards master, in ``Through`` its cluster: all that is new of leases below me, in the order of these fields."""
 
     placed: Annotated[tuple[tuple[LeaseId, Bytes32], ...], Meta(max_length=ITEMS_MAX)] = ()
     """Leases, each with the leaf that was given it."""
@@ -111,3 +117,5 @@ class Through(LinkMessage, frozen=True, kw_only=True, tag="th"):
     node: Bytes32
     """To the bridge: whom it is for. From the bridge: whose word it is."""
     message: Passed
+    cluster: bool = False
+    """Between two bridges: it is said by, or to, the cluster of the one that is farther from that master, not its own worker."""

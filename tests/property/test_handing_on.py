@@ -15,7 +15,6 @@ from tests.unit.core.workerkit import ANN, IDENTITY, ME, WALL, Member, granted, 
 
 NAMES = ("eve", "fay", "gus")
 BRIDGES = [Member(name) for name in NAMES]
-PEERS = {member.node: Master(member.node, member.name, ("bridge",), msg.MINOR) for member in BRIDGES}
 COUNTERS = range(5)
 parts = st.lists(st.sampled_from(COUNTERS), min_size=1, max_size=len(COUNTERS))
 
@@ -46,7 +45,7 @@ def test_what_is_handed_on_is_a_part_of_a_part(
     master = Master(ANN.node, "ann", ("submit",), msg.MINOR, tuple(each.node for each in BRIDGES[:depth]))
     holds = all(tuple(part) in combinations(before, len(part)) for before, part in pairwise(chain))
     try:
-        grant = open_grant(message, master, IDENTITY, PEERS)
+        grant = open_grant(message, master, IDENTITY)
     except Reject:
         assert not holds
         return
@@ -73,7 +72,7 @@ def test_not_a_bit_of_a_chain_can_be_another(at: int, bit: int, where: str) -> N
     def opened(pieces: dict[str, bytes]) -> bool:
         said = msg.Granted(grant=pieces["grant"], subs=(pieces["first"], pieces["second"]))
         try:
-            open_grant(said, master, IDENTITY, PEERS)
+            open_grant(said, master, IDENTITY)
         except Reject:
             return False
         return True

@@ -18,6 +18,9 @@ TASK_S = 50.0
 class Few(Play):
     """A master and a worker of four slots, and bridges that batch, each linked to both."""
 
+    late_s = 40.0
+    """How much longer than a task it may take."""
+
     def __init__(self, *, bridges: int = 1, reach: bool = False) -> None:
         """``reach``: whether master and worker reach each other without a bridge."""
         self.reach = reach
@@ -60,7 +63,7 @@ class Few(Play):
         report = self.run()
         assert report.states == {"done": 4}
         assert report.attempts == 4
-        assert report.makespan_s < TASK_S + 40.0
+        assert report.makespan_s < TASK_S + self.late_s
         assert report.drops == {}
 
 
@@ -109,3 +112,63 @@ def test_a_bridge_that_leaves_politely_takes_nothing_with_it():
         play.world.at(EVENT_S + 80.0 * bridge.index + 1.0, lambda bridge=bridge: bridge.crash(silent=False))
         play.world.at(EVENT_S + 80.0 * bridge.index + 45.0, bridge.start)
     play.goes_on()
+
+
+# -- bridges in a row ----------------------------------------------------------------------------------------------------
+
+
+class InARow(Few):
+    """A master, bridges that batch, and a worker, each linked to the next one only."""
+
+    late_s = 55.0
+
+    def _may_link(self, one: int, other: int) -> bool:
+        master, worker = self.ends
+        row = (master, *range(master), worker)
+        return abs(row.index(one) - row.index(other)) == 1
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("bridges", [2, 3])
+def test_a_worker_works_for_a_master_over_bridges_in_a_row(bridges):
+    InARow(bridges=bridges).goes_on()
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize("down_s", [0.5, 20.0])
+def test_any_bridge_of_a_row_comes_back_and_learns_what_there_is(which, down_s):
+    play = InARow(bridges=3)
+    bridge = play.hosts[which]
+    play.world.at(EVENT_S, lambda: bridge.crash(silent=False))
+    play.world.at(EVENT_S + down_s, bridge.start)
+    play.goes_on()
+
+
+@pytest.mark.quick
+def test_all_bridges_of_a_row_come_back_at_once():
+    play = InARow(bridges=3)
+    for bridge in play.hosts[:3]:
+        play.world.at(EVENT_S, lambda bridge=bridge: bridge.crash(silent=False))
+        play.world.at(EVENT_S + 1.0, bridge.start)
+    play.goes_on()
+
+
+@pytest.mark.quick
+def test_a_master_that_comes_back_learns_it_over_the_whole_row():
+    play = InARow(bridges=2)
+    master = play.hosts[play.ends[0]]
+    play.world.at(EVENT_S, lambda: master.crash(silent=False))
+    play.world.at(EVENT_S + 5.0, master.start)
+    play.goes_on()
+
+
+@pytest.mark.quick
+def test_nobody_works_over_more_bridges_than_there_may_be():
+    play = InARow(bridges=4)
+    play.world.run(EVENT_S, lambda: False)
+    for host in play.hosts:
+        host.start()
+    play.world.run(2 * EVENT_S, lambda: False)
+    assert play.world.notices["TooFar"] > 0
+    assert play.world.notices["TaskGranted"] == 0

@@ -5,13 +5,14 @@ import msgspec
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.stock import GATHER_S, Stock
-from p2pq.core.through import cluster_of
+from p2pq.core.through import Fell, Stood, cluster_of
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Outcome
 from p2pq.wire import messages as msg
 from p2pq.wire import sign
 from p2pq.wire.objects import Checkpoint, Grant, GrantItem, Manifest, Receipt, ReceiptItem, Result, SubGrant
+from tests.unit.core.mesh import ROOT
 from tests.unit.core.workerkit import (
     BODY,
     IDENTITY,
@@ -174,15 +175,20 @@ class Bench:
     def __init__(self, **settings) -> None:
         self.now = Mono(0.0)
         self.numbers = 0
+        self.out: set[NodeId] = set()
         self.stock = Stock(
-            IDENTITY, ScheduleSettings(**settings), self.entropy, lambda now: Wall(WALL + round(now * 1000))
+            msgspec.structs.replace(IDENTITY, root=ROOT.public),
+            ScheduleSettings(**settings),
+            self.entropy,
+            lambda now: Wall(WALL + round(now * 1000)),
+            lambda cert: NodeId(cert.sub) in self.out,
         )
 
     def entropy(self, size: int) -> bytes:
         self.numbers += 1
         return self.numbers.to_bytes(size, "big")
 
-    def do(self, event: ev.Event, *, after: float = 0.0) -> list[fx.Effect]:
+    def do(self, event: ev.Event | Stood | Fell, *, after: float = 0.0) -> list[fx.Effect]:
         self.now = Mono(self.now + after)
         effects = self.stock.handle(event, self.now)
         self.stock.check()

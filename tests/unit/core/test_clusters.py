@@ -7,7 +7,7 @@ from p2pq.core import clusters
 from p2pq.core.clusters import Cluster, Rooms
 from p2pq.core.placement import Ask
 from p2pq.errors import Reject
-from p2pq.model.ids import NodeId, Wall
+from p2pq.model.ids import NodeId, Wall, short
 from p2pq.model.job import Resources
 from p2pq.wire import trust
 from p2pq.wire.objects import GrantItem
@@ -49,13 +49,19 @@ def test_a_leaf_is_who_its_certificate_and_its_keycard_say() -> None:
     assert cluster.slots == PROFILE.slots
 
 
+def circle(*members: Member) -> str:
+    return f"the way leads in a circle: {' > '.join(short(member.node) for member in members)}"
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
         ({"certs": chain(CAT, "submit")}, "no work capability"),
         ({"certs": (chain(CAT)[0],)}, trust.NOT_ADMIN),
-        ({"certs": chain(BRIDGE), "card": card(BRIDGE)}, "neither master nor bridge is a leaf"),
-        ({"certs": chain(MASTER), "card": card(MASTER)}, "neither master nor bridge is a leaf"),
+        ({"certs": chain(BRIDGE), "card": card(BRIDGE)}, circle(MASTER, BRIDGE, BRIDGE)),
+        ({"certs": chain(MASTER), "card": card(MASTER)}, circle(MASTER, BRIDGE, MASTER)),
+        ({"path": (OTHER.node, BRIDGE.node)}, circle(MASTER, BRIDGE, OTHER, BRIDGE, CAT)),
+        ({"path": (CAT.node,)}, circle(MASTER, BRIDGE, CAT, CAT)),
         ({"card": card(DOG)}, "bad signature"),
         ({"card": card(CAT, node=DOG.node)}, "keycard of another node"),
         ({"card": card(CAT, mesh=b"x" * 32)}, "keycard of another node"),

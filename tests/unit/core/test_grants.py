@@ -57,7 +57,7 @@ def test_long_manifests_are_bounded_in_sum(monkeypatch: pytest.MonkeyPatch):
 def test_who_may_not_give_work_is_refused():
     known = msgspec.structs.replace(master(), caps=("work",))
     with pytest.raises(Reject, match="may not give work"):
-        open_grant(granted((item(1),)), known, IDENTITY, {})
+        open_grant(granted((item(1),)), known, IDENTITY)
 
 
 @pytest.mark.parametrize(("late_ms", "ok"), [(360_000, True), (360_001, False)])
@@ -69,7 +69,7 @@ def test_two_clocks_may_differ_by_five_minutes(late_ms, ok):
 
 def enclosed(*checkpoints: bytes) -> grants.Enclosed:
     message = granted((item(1), item(2, 7)), blobs=(b"small",), checkpoints=checkpoints)
-    return grants.open_enclosed(open_grant(message, master(), IDENTITY, {}), message, master(), IDENTITY)
+    return grants.open_enclosed(open_grant(message, master(), IDENTITY), message, master(), IDENTITY)
 
 
 def test_checkpoints_come_with_their_grant():

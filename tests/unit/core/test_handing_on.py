@@ -154,21 +154,10 @@ def test_a_linked_master_needs_no_bridge(bench: Bench) -> None:
     assert bench.says(granted((item(1),), number=2))[:2] == start(item(1))
 
 
-def test_who_may_not_be_a_bridge_hands_nothing_on(bench: Bench) -> None:
-    unknown = [dropped("grant: handed on by a node that is not known to be a bridge")]
-    bench.do(CAT.link(caps=("submit", "work")))
-    assert bench.says(handed_on((item(1),))) == unknown
-    bench.do(ev.LinkDown(peer=CAT.node))
-    assert bench.says(handed_on((item(1),))) == unknown
-    bench.do(CAT.link(caps=("bridge",)))
-    assert bench.says(handed_on((item(1),)))[:2] == start(item(1))
-
-
 # -- two bridges ---------------------------------------------------------------------------------------------------------
 
 
 FAR = Master(ANN.node, "ann", ("submit",), 4, behind(ANN, CAT, DOG).way)
-BRIDGES = {member.node: Master(member.node, member.name, ("bridge",), 4) for member in (CAT, DOG)}
 
 
 def twice(first: tuple[LeaseId, ...], second: tuple[LeaseId, ...], **fields) -> msg.Granted:
@@ -180,28 +169,21 @@ def twice(first: tuple[LeaseId, ...], second: tuple[LeaseId, ...], **fields) -> 
 
 def test_two_bridges_hand_on_one_after_the_other() -> None:
     message = twice((LeaseId(1, 1), LeaseId(1, 3)), (LeaseId(1, 3),), expires=WALL + 5)
-    part = open_grant(message, FAR, IDENTITY, BRIDGES)
+    part = open_grant(message, FAR, IDENTITY)
     whole = sign.open_signed(message.grant, Grant, ANN.node)
     assert part == msgspec.structs.replace(whole, items=(item(3),), nonce=(1).to_bytes(16, "big"), expires=WALL + 5)
 
 
 def test_the_second_bridge_hands_on_what_the_first_gave_it() -> None:
     with pytest.raises(Reject, match="leases that its bridge did not have"):
-        open_grant(twice((LeaseId(1, 1),), (LeaseId(1, 2),)), FAR, IDENTITY, BRIDGES)
+        open_grant(twice((LeaseId(1, 1),), (LeaseId(1, 2),)), FAR, IDENTITY)
     message = twice((LeaseId(1, 1),), (LeaseId(1, 1),))
     skips = msgspec.structs.replace(message, subs=(message.subs[0], sub_grant(message.grant, LeaseId(1, 1))))
     with pytest.raises(Reject, match="not of that grant"):
-        open_grant(skips, FAR, IDENTITY, BRIDGES)
+        open_grant(skips, FAR, IDENTITY)
     turned = msgspec.structs.replace(message, subs=message.subs[::-1])
     with pytest.raises(Reject, match="bad signature"):
-        open_grant(turned, FAR, IDENTITY, BRIDGES)
-
-
-@pytest.mark.parametrize("member", [CAT, DOG])
-def test_every_bridge_on_the_way_must_be_known_as_one(member: Member) -> None:
-    known = {node: each for node, each in BRIDGES.items() if node != member.node}
-    with pytest.raises(Reject, match="not known to be a bridge"):
-        open_grant(twice((LeaseId(1, 1),), (LeaseId(1, 1),)), FAR, IDENTITY, known)
+        open_grant(turned, FAR, IDENTITY)
 
 
 # -- keys and checkpoints ------------------------------------------------------------------------------------------------

@@ -1,23 +1,28 @@
-"""A master, a bridge that batches and two leaves as they are, each the pure machine; only what runs and the clock are made up."""
+"""A master, bridges that batch in a row and two leaves, each the pure machine; what runs and the clock are made up."""
 
+from itertools import pairwise
 from random import Random
 
 import msgspec
+import pytest
 
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.identity import Identity
 from p2pq.core.records import Restored
 from p2pq.core.stock import GATHER_S, Stock
+from p2pq.core.through import Stood
 from p2pq.core.worker import Worker
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
 from p2pq.wire import messages as msg
 from p2pq.wire import seal
-from tests.unit.core.clusterkit import BRIDGE, CAT, CLUSTER, DOG, Cluster, card, chain
+from tests.unit.core.clusterkit import BRIDGE, CAT, CLUSTER, DOG, FOX, OTHER, Cluster, card, chain
 from tests.unit.core.mesh import IDENTITY, KEY, MASTER, OK, OWNER, PROFILE, WALL, Bench, Member, submitted
 
 LEAVES = (CAT, DOG)
+ROW = (BRIDGE, OTHER, FOX)
+"""Bridges, the one next to the master first."""
 TASK_S = 0.2
 STEP_S = 0.01
 
@@ -25,12 +30,16 @@ STEP_S = 0.01
 class Mesh:
     """Passes on what they say to each other, without delay."""
 
-    def __init__(self) -> None:
+    def __init__(self, bridges: int) -> None:
         self.now = Mono(0.0)
         self.numbers = 0
         self.master = Bench()
         self.joined = False
-        self.bridge = Stock(identity(BRIDGE), ScheduleSettings(), self.draw, self.wall)
+        self.row = ROW[:bridges]
+        self.bridges = {
+            bridge.node: Stock(identity(bridge), ScheduleSettings(), self.draw, self.wall, lambda _: False)
+            for bridge in self.row
+        }
         self.leaves = {
             leaf.node: Worker(identity(leaf), ScheduleSettings(), Restored(), Random(1), self.draw, self.wall)
             for leaf in LEAVES
@@ -41,11 +50,14 @@ class Mesh:
         """What the master and the cluster said to each other, by kind."""
         for leaf in LEAVES:
             worker = self.leaves[leaf.node]
-            worker.handle(link(BRIDGE, "bridge"), self.now)
+            worker.handle(link(self.row[-1], "bridge"), self.now)
             worker.handle(ev.Offering(profile=PROFILE, own=PROFILE), self.now)
-            self.to_bridge(link(leaf, "work"))
-            self.to_bridge(ev.Received(peer=leaf.node, message=msg.KeycardIs(card=card(leaf))))
-        self.to_bridge(link(MASTER, "submit"))
+            self.to_bridge(self.row[-1].node, link(leaf, "work"))
+            self.to_bridge(self.row[-1].node, ev.Received(peer=leaf.node, message=msg.KeycardIs(card=card(leaf))))
+        for above, below in pairwise(self.row):
+            self.to_bridge(above.node, link(below, "bridge"))
+            self.to_bridge(below.node, link(above, "bridge"))
+        self.to_bridge(self.row[0].node, link(MASTER, "submit"))
 
     def draw(self, size: int) -> bytes:
         self.numbers += 1
@@ -54,22 +66,27 @@ class Mesh:
     def wall(self, now: Mono) -> Wall:
         return Wall(WALL + round(now * 1000))
 
-    def to_bridge(self, event: ev.Event) -> None:
-        for effect in self.bridge.handle(event, self.now):
+    def to_bridge(self, bridge: NodeId, event: ev.Event | Stood) -> None:
+        for effect in self.bridges[bridge].handle(event, self.now):
             assert isinstance(effect, fx.Send), effect
             match effect.message:
-                case msg.MasterIs():
-                    shown = link(MASTER, "submit", prekey=b"", path=(BRIDGE.node,))
-                    self.to_leaf(effect.peer, shown)
+                case msg.MasterIs(path=path):
+                    shown = link(MASTER, "submit", prekey=b"", path=(bridge, *path))
+                    if effect.peer in self.bridges:
+                        self.to_bridge(effect.peer, Stood(shown, cluster=False))
+                    else:
+                        self.to_leaf(effect.peer, shown)
                 case msg.Through(message=message) if effect.peer == MASTER.node:
                     if not self.joined:
                         self.joined = True
                         self.to_master(Cluster(self.master).up())
                     self.said.append(type(message).__name__)
                     self.to_master(ev.Received(peer=CLUSTER, message=message))
+                case msg.Through() if effect.peer in self.bridges:
+                    self.to_bridge(effect.peer, ev.Received(peer=bridge, message=effect.message))
                 case msg.Through(message=message):
                     self.to_leaf(effect.peer, ev.Received(peer=MASTER.node, message=message))
-        self.bridge.check()
+        self.bridges[bridge].check()
 
     def to_master(self, event: ev.Event) -> None:
         self.master.now = self.now
@@ -79,7 +96,7 @@ class Mesh:
                 case fx.Send(message=message):
                     self.said.append(type(message).__name__)
                     through = msg.Through(node=CLUSTER, message=message)
-                    self.to_bridge(ev.Received(peer=MASTER.node, message=through))
+                    self.to_bridge(BRIDGE.node, ev.Received(peer=MASTER.node, message=through))
                 case fx.Collect(lease=lease):
                     self.to_master(ev.Collected(lease=lease))
                 case fx.Deliver(job=job, task=task):
@@ -91,14 +108,16 @@ class Mesh:
             assert not isinstance(effect, fx.Drop), effect
             match effect:
                 case fx.Send(peer=MASTER.node, message=message):
-                    self.to_bridge(ev.Received(peer=node, message=msg.Through(node=MASTER.node, message=message)))
+                    through = msg.Through(node=MASTER.node, message=message)
+                    self.to_bridge(self.row[-1].node, ev.Received(peer=node, message=through))
                 case fx.Start(lease=lease):
                     self.running.append((self.now + TASK_S, node, lease))
 
     def step(self) -> None:
         self.now = Mono(self.now + STEP_S)
         self.to_master(ev.Tick())
-        self.to_bridge(ev.Tick())
+        for bridge in self.row:
+            self.to_bridge(bridge.node, ev.Tick())
         over = [each for each in self.running if each[0] <= self.now]
         self.running = [each for each in self.running if each[0] > self.now]
         for _, node, lease in over:
@@ -116,13 +135,15 @@ def link(member: Member, *caps: str, **fields) -> ev.LinkUp:
     return msgspec.structs.replace(plain, owner=OWNER, certs=chain(member, *caps), **fields)
 
 
-def test_a_cluster_does_a_job_of_short_tasks_without_waiting_for_its_master() -> None:
+@pytest.mark.parametrize("bridges", [1, 2, 3])
+def test_a_cluster_does_a_job_of_short_tasks_without_waiting_for_its_master(bridges: int) -> None:
     """Two hundred tasks on eight slots take five seconds at least; the master is asked, and told of them, far less often."""
-    mesh = Mesh()
+    mesh = Mesh(bridges)
     mesh.to_master(submitted(1, tasks=200, commit=seal.commitment(KEY), expires=WALL + 10**8))
-    for _ in range(round((GATHER_S + 6.0) / STEP_S)):
+    gather_s = GATHER_S * (3 if bridges > 1 else 1)
+    for _ in range(round((gather_s + 6.0 + bridges) / STEP_S)):
         mesh.step()
     assert len(mesh.done) == 200
-    assert not mesh.bridge.leaf_of(MASTER.node, LeaseId(1, 0))
+    assert not any(bridge.leaf_of(MASTER.node, LeaseId(1, 0)) for bridge in mesh.bridges.values())
     assert mesh.said.count("Request") <= 20
     assert mesh.said.count("Report") <= 60

@@ -3,14 +3,15 @@
 import pytest
 
 from p2pq.core import shelf as module
-from p2pq.core.shelf import Lot, Shelf
+from p2pq.core.shelf import Lot, Seat, Shelf
+from p2pq.core.slots import Room
 from p2pq.errors import Reject
 from p2pq.model.ids import Mono, Wall
 from p2pq.model.job import Resources
 from p2pq.wire import messages as msg
 from p2pq.wire import sign
 from p2pq.wire.trust import SKEW_MS
-from tests.unit.core.stockkit import ANN, LEA, LEO, asks, checkpoint, granted, parcel, smaller
+from tests.unit.core.stockkit import ANN, LEA, LEO, asks, checkpoint, granted, master, parcel, smaller
 from tests.unit.core.workerkit import IDENTITY, PROFILE, WALL, item, job_id, manifest, nonce
 
 ONE, TWO, THREE = item(1), item(2, task=1), item(3, task=2)
@@ -20,7 +21,7 @@ MANY = 100
 
 @pytest.fixture
 def shelf() -> Shelf:
-    return Shelf(IDENTITY, ANN.node, "ann")
+    return Shelf(IDENTITY, master())
 
 
 def put(shelf: Shelf, message: msg.Granted, now: float = 0.0, wall: int = WALL) -> object:
@@ -33,9 +34,14 @@ def put(shelf: Shelf, message: msg.Granted, now: float = 0.0, wall: int = WALL) 
 
 def take(shelf: Shelf, leaf=LEA, spare: int = MANY, profile=PROFILE, **fields) -> tuple:
     """Return the leases that a leaf is given."""
-    taken = shelf.take(leaf.node, profile, asks(1, **fields), spare)
+    request = asks(1, **fields)
+    taken = shelf.take([seat(leaf, request, profile)], request, spare)
     shelf.check()
     return () if taken is None else taken[1]
+
+
+def seat(leaf, request: msg.Request, profile=PROFILE) -> Seat:
+    return Seat(leaf.node, profile, Room(request.cpus, request.memory_mb, request.gpus))
 
 
 # -- what is believed ----------------------------------------------------------------------------------------------------
@@ -150,22 +156,22 @@ def test_nobody_gets_what_it_cannot_run_or_has_no_key_for_or_is_to_avoid(shelf: 
 def test_whether_any_leaf_can_have_it(shelf: Shelf) -> None:
     lot = put(shelf, granted((ONE,), keys=(LEA,)))
     assert isinstance(lot, Lot)
-    assert shelf.usable_by_any(lot, {LEO.node: PROFILE, LEA.node: PROFILE})
-    assert not shelf.usable_by_any(lot, {LEO.node: PROFILE})
+    assert shelf.usable_by_any(lot, [(LEO.node, PROFILE), (LEA.node, PROFILE)])
+    assert not shelf.usable_by_any(lot, [(LEO.node, PROFILE)])
     shelf.unkey(LEA.node)
-    assert not shelf.usable_by_any(lot, {LEA.node: PROFILE})
+    assert not shelf.usable_by_any(lot, [(LEA.node, PROFILE)])
 
 
 def test_a_leaf_is_given_what_it_needs_to_believe_it(shelf: Shelf) -> None:
     saved = checkpoint(TWO)
     message = granted((ONE, TWO), checkpoints=(saved,), blobs=(b"b",))
     put(shelf, message)
-    taken = shelf.take(LEA.node, PROFILE, asks(1), MANY)
+    taken = shelf.take([seat(LEA, asks(1))], asks(1), MANY)
     assert taken is not None
-    assert shelf.parcel(*taken, LEA.node, nonce(1), sent=False) == parcel(
+    assert shelf.parcel(*taken, LEA.node, nonce(1), [LEA.node], sent=False) == parcel(
         LEA, message, 1, ONE, TWO, checkpoints=(saved,)
     )
-    assert shelf.parcel(taken[0], (ONE.lease,), LEA.node, nonce(2), sent=True) == parcel(
+    assert shelf.parcel(taken[0], (ONE.lease,), LEA.node, nonce(2), [LEA.node], sent=True) == parcel(
         LEA, message, 2, ONE, sent=True
     )
     assert sign.digest(message.grant) != sign.digest(message.manifest)

@@ -229,7 +229,7 @@ def test_a_bridge_that_goes_down_takes_no_stock_from_anybody_who_comes_then() ->
 
 
 def test_it_begins_with_nothing() -> None:
-    stock = Stock(IDENTITY, ScheduleSettings(), bytes, lambda _: Wall(WALL))
+    stock = Stock(IDENTITY, ScheduleSettings(), bytes, lambda _: Wall(WALL), lambda _: False)
     assert stock.handle(ev.Tick(), Mono(0.0)) == []
     stock.check()
 

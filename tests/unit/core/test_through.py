@@ -15,7 +15,7 @@ from p2pq.core.through import Fell, Stood, Throughs, cluster_of
 from p2pq.core.views import Spoken
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
-from p2pq.model.ids import Mono, NodeId, Wall
+from p2pq.model.ids import Mono, NodeId, Wall, short
 from p2pq.wire import messages as msg
 from p2pq.wire import sign, trust
 from p2pq.wire.objects import Keycard
@@ -24,7 +24,7 @@ from tests.unit.core.workerkit import ANN, IDENTITY, ME, MESH, OFFER, WALL, Memb
 
 ROOT = trust.make_root(lambda size: b"r" * size)
 ADMIN = Member("admin")
-CAT, DOG = Member("cat"), Member("dog")
+CAT, DOG, COW, EEL = Member("cat"), Member("dog"), Member("cow"), Member("eel")
 """Bridges."""
 ADMIN_CERT = trust.issue_admin(
     ROOT,
@@ -132,17 +132,39 @@ def test_who_is_banned_does_not_stand():
         bench.show(master_is())
 
 
+def circle(*members: Member) -> str:
+    return f"the way leads in a circle: {' > '.join(short(member.node) for member in members)}"
+
+
+def far(*further: Member, **fields) -> msg.MasterIs:
+    """Return how a bridge shows a master that is behind further ones, the nearest first."""
+    plain = {"path": tuple(each.node for each in further), "bridges": tuple(chain(each, "bridge") for each in further)}
+    return master_is(**(plain | fields))
+
+
+def stands_far(*path: Member) -> ev.LinkUp:
+    return msgspec.structs.replace(stands(ANN, *path), bridges=tuple(chain(each, "bridge") for each in path[1:]))
+
+
 @pytest.mark.parametrize(
     ("message", "by", "reason"),
     [
         (master_is(), bridge(caps=("submit", "work")), "may not be a bridge"),
         (master_is(certs=(b"x",)), bridge(), "bad-certificate"),
         (master_is(ANN, "work"), bridge(), "may not give work"),
-        (master_is(ME), bridge(), "circle"),
-        (master_is(path=(ME.node,)), bridge(), "circle"),
-        (master_is(path=(ANN.node,)), bridge(), "circle"),
-        (master_is(path=(CAT.node,)), bridge(), "circle"),
-        (master_is(CAT), bridge(), "circle"),
+        (master_is(ME), bridge(), circle(ME, CAT, ME)),
+        (master_is(path=(ME.node,)), bridge(), circle(ANN, ME, CAT, ME)),
+        (master_is(path=(ANN.node,)), bridge(), circle(ANN, ANN, CAT, ME)),
+        (master_is(path=(CAT.node,)), bridge(), circle(ANN, CAT, CAT, ME)),
+        (master_is(CAT), bridge(), circle(CAT, CAT, ME)),
+        (master_is(path=(DOG.node,)), bridge(), "not every node on the way is known to be a bridge"),
+        (
+            far(DOG, bridges=(chain(DOG, "submit", "work"),)),
+            bridge(),
+            "not every node on the way is known to be a bridge",
+        ),
+        (far(DOG, bridges=(chain(COW, "bridge"),)), bridge(), "not every node on the way is known to be a bridge"),
+        (far(DOG, bridges=((b"x",),)), bridge(), "bad-certificate"),
     ],
 )
 def test_what_a_bridge_may_not_show(message: msg.MasterIs, by: ev.LinkUp, reason: str):
@@ -150,6 +172,47 @@ def test_what_a_bridge_may_not_show(message: msg.MasterIs, by: ev.LinkUp, reason
     with pytest.raises(Reject, match=reason):
         bench.throughs.show(by, message, Wall(WALL))
     assert bench.throughs.peers() == ()
+
+
+def test_a_master_stands_over_several_bridges_until_a_shorter_way_is_shown():
+    bench = Bench()
+    assert bench.show(far(DOG, COW)) == [Stood(stands_far(CAT, DOG, COW), cluster=False)]
+    assert bench.throughs.bridge(ANN.node) == CAT.node
+    near = Stood(stands_far(EEL, COW), cluster=False)
+    assert bench.show(far(COW), bridge(EEL)) == [Fell(ANN.node, CAT.node, cluster=False), near]
+    assert bench.show(far(COW), bridge(DOG)) == [], "another way as long as that is no reason to go"
+    bench.throughs.leave(EEL.node)
+    bench.throughs.leave(DOG.node)
+    assert bench.settle() == [
+        Fell(ANN.node, EEL.node, cluster=False),
+        Stood(stands_far(CAT, DOG, COW), cluster=False),
+    ]
+
+
+def test_a_way_over_too_many_bridges_is_refused_and_named():
+    bench = Bench()
+    message = far(DOG, COW, EEL)
+    named = " > ".join(short(each.node) for each in (ANN, EEL, COW, DOG, CAT, ME))
+    with pytest.raises(Reject, match=f"the way leads over more than 3 bridges: {named}"):
+        bench.throughs.show(bridge(), message, Wall(WALL))
+
+
+def test_no_master_stands_behind_a_bridge_that_is_out():
+    bench = Bench()
+    bench.show(far(DOG))
+    bench.show(far(COW), bridge(EEL))
+    assert bench.throughs.bridge(ANN.node) == CAT.node
+    bench.out.add(DOG.node)
+    bench.throughs.changed = True
+    assert bench.settle() == [
+        Fell(ANN.node, CAT.node, cluster=False),
+        Stood(stands_far(EEL, COW), cluster=False),
+    ]
+    with pytest.raises(Reject, match=trust.BANNED):
+        bench.show(far(DOG))
+    bench.out.add(COW.node)
+    bench.throughs.changed = True
+    assert bench.settle() == [Fell(ANN.node, EEL.node, cluster=False)]
 
 
 def test_masters_shown_are_bounded_but_a_known_one_may_change(monkeypatch: pytest.MonkeyPatch):

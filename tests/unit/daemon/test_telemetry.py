@@ -65,6 +65,7 @@ LINES = {
     n.BridgeSuspected(bridge=PEER, reason="no-blobs"): f"WARNING bridge.suspected bridge={P} reason=no-blobs",
     n.PeerRefused(address="10.0.0.1:1", reason="banned"): "WARNING peer.refused address=10.0.0.1:1 reason=banned",
     n.LinksFull(links_max=64): "WARNING links.full links_max=64",
+    n.TooFar(master=PEER, path=(PEER, PEER)): f"WARNING bridge.far master={P} via={P},{P}",
     n.PeerBanned(peer=PEER, banned=True, by="here"): f"INFO peer.banned peer={P} banned=True by=here",
     n.OwnerBanned(owner="eve", banned=True, by="lab"): "INFO owner.banned owner=eve banned=True by=lab",
     n.PrekeyChanged(prekey=b"p" * 32): "DEBUG prekey.changed",

@@ -1,0 +1,74 @@
+"""A bridge below a bridge: the leaves that it speaks for to one master, as the bridge above knows them (docs/adr/0204).
+
+To the bridge above it is one more leaf that stands for many. It is believed no more than any bridge: each leaf shows its own
+certificate and keycard, and what comes of leases is signed by the leaf.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from p2pq.core.identity import Identity
+from p2pq.core.prekeys import open_leaf_card
+from p2pq.core.through import check_way
+from p2pq.errors import Reject
+from p2pq.model.ids import NodeId, Wall
+from p2pq.wire import trust
+from p2pq.wire.messages import Leaf
+
+SENT_MAX: Final = 256
+"""Manifests of which is known to which leaves the bridge below has been sent the job key."""
+
+
+class Below:
+    """The leaves of a bridge below."""
+
+    def __init__(
+        self, identity: Identity, bridge: NodeId, above: tuple[NodeId, ...], is_banned: trust.IsBanned
+    ) -> None:
+        """Know of no leaf. ``above``: the master, and the bridges from it to this node, which is not among them."""
+        self.bridge = bridge
+        self._identity, self._above, self._is_banned = identity, above, is_banned
+        self.leaves: dict[NodeId, Leaf] = {}
+        """As the master is told of them: with the bridge below on their path."""
+        self._keyed: dict[bytes, dict[NodeId, None]] = {}
+        """By manifest, the least recently used first: the leaves whose job keys that bridge has been sent."""
+
+    def introduce(self, leaf: Leaf, wall: Wall, *, room: int) -> tuple[NodeId, bool]:
+        """Take a leaf in, or what has changed of it; return who it is, and whether what was sealed to it is of no use any more.
+
+        Raises:
+            Reject: it is no worker of this mesh, its keycard is not its own, the way to it is too long or leads in a circle, or
+                there is no ``room`` for one more.
+        """
+        cert = trust.verify_chain(leaf.certs, self._identity.root, wall, self._is_banned)
+        if "work" not in cert.caps:
+            raise Reject("no work capability")
+        node, path = NodeId(cert.sub), (self.bridge, *map(NodeId, leaf.path))
+        check_way((*self._above, self._identity.node, *path, node))
+        open_leaf_card(leaf.card, node, self._identity.mesh, wall)
+        before = self.leaves.get(node)
+        if before is None and room <= 0:
+            raise Reject("too many leaves")
+        self.leaves[node] = msgspec.structs.replace(leaf, path=path)
+        return node, before is not None and before.card != leaf.card
+
+    def new_keys(self, digest: bytes, leaves: Iterable[NodeId]) -> list[NodeId]:
+        """Return those of some leaves whose key of a job that bridge has not been sent, and count it as sent now."""
+        keyed = self._keyed.pop(digest, {})
+        self._keyed[digest] = keyed
+        if len(self._keyed) > SENT_MAX:
+            del self._keyed[next(iter(self._keyed))]
+        new = [leaf for leaf in leaves if leaf not in keyed]
+        keyed |= dict.fromkeys(new)
+        return new
+
+    def unkey(self, leaf: NodeId) -> None:
+        """What was sealed to a leaf is of no use to it any more."""
+        for keyed in self._keyed.values():
+            keyed.pop(leaf, None)
+
+    def forget_keys(self) -> None:
+        """That bridge has lost what it was sent."""
+        self._keyed.clear()

@@ -1,0 +1,191 @@
+"""What a bridge knows of the leases of one master, and what bridges below say of them (docs/adr/0204).
+
+A bridge below is one more leaf here, and holds leases like one; which of its own leaves has which is passed on to the master,
+and known here so that a lease that moves is followed.
+"""
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Final
+
+from p2pq.core import effects as fx
+from p2pq.core import events as ev
+from p2pq.core.batching import Batch
+from p2pq.core.below import Below
+from p2pq.core.deadlines import Deadlines
+from p2pq.core.identity import Identity
+from p2pq.core.restock import Restock
+from p2pq.core.serving import LEAVES_TOTAL_MAX, Leaf, Peer, Serving, Timer
+from p2pq.core.shelf import Shelf
+from p2pq.core.tenants import Placed, Tenants
+from p2pq.errors import Reject
+from p2pq.model.config import ScheduleSettings
+from p2pq.model.ids import BlobId, LeaseId, Mono, NodeId, Wall
+from p2pq.wire import messages as msg
+from p2pq.wire import prims, sign, trust
+from p2pq.wire.objects import ITEMS_MAX, Result
+
+HELD_MAX: Final = msg.LEASES_MAX - ITEMS_MAX
+"""Leases of one master here at most; of more nobody's word is taken."""
+
+
+class Nested:
+    """The leases of one master at and below this bridge."""
+
+    def __init__(  # noqa: PLR0913, PLR0917  what the stock gives is exactly this much
+        self,
+        identity: Identity,
+        link: ev.LinkUp,
+        schedule: ScheduleSettings,
+        entropy: Callable[[int], bytes],
+        wall: Callable[[Mono], Wall],
+        deadlines: Deadlines[Timer],
+        is_banned: trust.IsBanned,
+    ) -> None:
+        """Know of no leaf. ``deadlines`` are those of the whole stock."""
+        self.link = link
+        self._identity, self._is_banned = identity, is_banned
+        self._mesh, self._master = identity.mesh, link.peer
+        self._wall, self._deadlines = wall, deadlines
+        self._shelf = Shelf(identity, link)
+        self._restock = Restock(link.owner, schedule, entropy)
+        self._tenants = Tenants()
+        self._batch = Batch()
+        self._serving = Serving(identity.node, link, self._shelf, self._restock, self._tenants, self._batch, deadlines)
+        self._changed: dict[NodeId, None] = {}
+        """Leaves of which the master is to be told."""
+
+    # -- leases ---------------------------------------------------------------------------------------------------------
+
+    def _adopt(self, node: NodeId, lease: LeaseId, now: Mono) -> Placed | None:
+        """Take a leaf's word that it holds a lease: an earlier life of this bridge, or another, gave it to it."""
+        if lease in self._shelf or len(self._tenants) + len(self._shelf) >= HELD_MAX:
+            return None
+        placed = Placed(lease, node, None, now, now)
+        self._tenants.add(placed)
+        if self._serving.leaves[node].below is None:
+            self._batch.placed[lease] = node
+        self._batch.beats[lease] = placed.beat
+        return placed
+
+    def _claim(self, node: NodeId, lease: LeaseId, now: Mono, runner: NodeId | None = None) -> Placed | None:
+        """Return a lease that a leaf, or a bridge below, says to hold; None where it does not.
+
+        ``runner``: whose word it is in the end. Whoever runs an attempt takes it along to where it takes part.
+        """
+        placed = self._tenants.get(lease) or self._adopt(node, lease, now)
+        if placed is None:
+            return None
+        if placed.leaf != node and runner is not None and runner == (placed.runner or placed.leaf):
+            self._tenants.move(placed, node)
+        return placed if placed.leaf == node else None
+
+    def _lift(self, lease: LeaseId, now: Mono) -> Placed | None:
+        """No leaf holds that lease any more; return what was known of it."""
+        placed = self._tenants.remove(lease)
+        if placed is not None:
+            self._batch.beats.pop(lease, None)
+            if placed.job is not None and not placed.ended:
+                self._restock.placed(placed.job, -1, now)
+        return placed
+
+    def _ended(self, mine: list[Placed], result: Result, now: Mono) -> None:
+        """The result of these leases is on its way up."""
+        for placed, item in zip(mine, result.items, strict=True):
+            placed.heard = now
+            if placed.job is not None and not placed.ended:
+                self._restock.placed(placed.job, -1, now)
+                self._restock.ended(placed.job, now - placed.since, now, ok=item.outcome.ok)
+            placed.ended = True
+
+    # -- bridges below --------------------------------------------------------------------------------------------------
+
+    def _below(self, peer: Peer) -> Below | None:
+        """Return what is known of the leaves of a peer that stands for many, if it does."""
+        if not peer.link.path:
+            return None
+        above = (self._master, *self.link.path[::-1])
+        return Below(self._identity, peer.speaker, above, self._is_banned)
+
+    def _from_below(
+        self, leaf: Leaf, below: Below, message: msg.Leaves | msg.Report, now: Mono, out: list[fx.Effect]
+    ) -> None:
+        if isinstance(message, msg.Leaves):
+            self._leaves(leaf, below, message, now, out)
+        else:
+            self._reported(leaf, below, message, now, out)
+
+    def _leaves(self, leaf: Leaf, below: Below, message: msg.Leaves, now: Mono, out: list[fx.Effect]) -> None:
+        for node in map(NodeId, message.gone):
+            if below.leaves.pop(node, None) is not None:
+                self._changed[node] = None
+                if not self._serving.stands(node):
+                    self._serving.unkey(node)
+        came = False
+        for each in message.leaves:
+            try:
+                node, rekeyed = below.introduce(each, self._wall(now), room=LEAVES_TOTAL_MAX - self._serving.total)
+            except Reject as reject:
+                out.append(fx.Drop(peer=below.bridge, reason=f"leaf: {reject.reason}"))
+                continue
+            if rekeyed:
+                self._serving.unkey(node)
+            self._changed[node] = None
+            came = True
+        if came:
+            self._serving.wake(leaf.peer.link.peer, out)
+
+    def _reported(self, leaf: Leaf, below: Below, report: msg.Report, now: Mono, out: list[fx.Effect]) -> None:
+        node = leaf.peer.link.peer
+        for lease, runner in report.placed:
+            # Otherwise its leaf has taken it along. It need not be known: it may have gone on before it was introduced here.
+            if (placed := self._claim(node, lease, now, NodeId(runner))) is not None:
+                placed.heard = now
+                placed.runner = NodeId(runner)
+                self._batch.placed[lease] = placed.runner
+        for beat in report.beats:
+            if (placed := self._claim(node, beat.lease, now)) is not None:
+                placed.heard = now
+                if placed.hear(beat):
+                    self._batch.beats[beat.lease] = placed.beat
+        inline = {prims.blob_id(blob): blob for blob in report.blobs}
+        for raw in report.results:
+            self._result_below(node, below, raw, inline, now, out)
+        for item in report.returns:
+            if item.fault == "no-manifest":
+                leaf.sent.clear()
+                below.forget_keys()
+            if self._tenants.of(node, item.lease) is not None:
+                self._lift(item.lease, now)
+                self._batch.returns[item.lease] = item
+
+    def _result_below(
+        self, node: NodeId, below: Below, raw: bytes, inline: dict[BlobId, bytes], now: Mono, out: list[fx.Effect]
+    ) -> None:
+        try:
+            result = sign.open_claimed(raw, Result, attrgetter("by"))
+            if (result.mesh, result.node) != (self._mesh, self._master):
+                raise Reject("for somebody else")  # noqa: TRY301  ends like all else that is wrong
+            if result.by not in below.leaves:
+                raise Reject("not by a leaf")  # noqa: TRY301  see above
+        except Reject as reject:
+            out.append(fx.Drop(peer=below.bridge, reason=f"result: {reject.reason}"))
+            return
+        found = [self._claim(node, item.lease, now, NodeId(result.by)) for item in result.items]
+        mine = [placed for placed in found if placed is not None]
+        if len(mine) < len(found):
+            out.append(fx.Drop(peer=below.bridge, reason="result: lease was never given to it"))
+            return
+        named = dict.fromkeys(BlobId(ref.blob) for item in result.items for ref in (*item.body, *item.blobs))
+        blobs = tuple(inline[blob] for blob in named if blob in inline)
+        if self._batch.result(raw, blobs):
+            self._ended(mine, result, now)
+
+    def _recall(self, tasks: int, out: list[fx.Effect]) -> None:
+        """Ask bridges below for so many attempts that no leaf has yet."""
+        for node, leaf in self._serving.leaves.items():
+            if leaf.below is not None and tasks > 0:
+                waiting = sum(placed.runner is None for placed in self._tenants.held(node))
+                if waiting:
+                    self._serving.say(node, msg.Recall(tasks=min(tasks, waiting)), out)
+                    tasks -= waiting
