@@ -176,7 +176,7 @@ class Nested:
         if len(mine) < len(found):
             out.append(fx.Drop(peer=below.bridge, reason="result: lease was never given to it"))
             return
-        named = dict.fromkeys(ref.blob for item in result.items for ref in (*item.body, *item.blobs))
+        named = dict.fromkeys(BlobId(ref.blob) for item in result.items for ref in (*item.body, *item.blobs))
         blobs = tuple(inline[blob] for blob in named if blob in inline)
         if self._batch.result(raw, blobs):
             self._ended(mine, result, now)
