@@ -16,7 +16,6 @@ from p2pq.model.job import Fault, Outcome
 from p2pq.model.notice import AttemptLost
 from p2pq.wire import codec, prims, seal, sign, trust
 from p2pq.wire import messages as msg
-from p2pq.wire.messages import HOPS_MAX
 from p2pq.wire.objects import BlobRef, Manifest
 from simulations.checkers import Checkers
 from simulations.clock import Clock
@@ -478,17 +477,7 @@ class Host:
     def _reaches(self, worker: End, through: NodeId | None) -> bool:
         if through is None:
             return self._network.linked(self.index, worker.index)
-        here, hop = self.index, self._network.host(through)
-        for _ in range(HOPS_MAX):
-            if not self._network.linked(here, hop.index):
-                return False
-            if self._network.linked(hop.index, worker.index):
-                return True
-            further = hop.leads_to(worker.node_id)
-            if further is None:
-                return False
-            here, hop = hop.index, self._network.host(further)
-        return False
+        return self._network.carries(self.index, through, worker.node_id)
 
     def leads_to(self, node: NodeId) -> NodeId | None:
         """Return the bridge that leads from here to a node that is not linked."""

@@ -18,6 +18,7 @@ from p2pq.core.reaching import is_via, parse_via
 from p2pq.model.ids import NodeId
 from p2pq.wire import codec
 from p2pq.wire import messages as msg
+from p2pq.wire.messages import HOPS_MAX
 from simulations.world import World
 
 TIMEOUT_S = (20.0, 30.0)
@@ -169,6 +170,18 @@ class Network:
         """Tell whether both ends of one link stand."""
         link = self._ends[one].get(other)
         return link is not None and self._ends[other].get(one) is link
+
+    def carries(self, one: int, bridge: NodeId, node: NodeId) -> bool:
+        """Tell whether a host gets data of a node over that bridge, and over those that lead on from there."""
+        here, hop = one, self.host(bridge)
+        for _ in range(HOPS_MAX):
+            if not self.linked(here, hop.index):
+                return False
+            further = hop.leads_to(node)
+            if further is None:
+                return self.linked(hop.index, self.host(node).index)
+            here, hop = hop.index, self.host(further)
+        return False
 
     def host(self, node: NodeId) -> End:
         """Return the host that is that node."""

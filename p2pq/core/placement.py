@@ -1,15 +1,14 @@
 """Where a task may run, and one sentence on why it does not run yet. Pure functions of what the master knows."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
-from p2pq.core.slots import Room
 from p2pq.core.through import whereabouts
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall, short
 from p2pq.model.job import JobState, Outcome, Profile, Resources, SandboxLevel, TaskState, missing_needs
-from p2pq.wire.messages import Place, Request
+from p2pq.wire.messages import Request
 
 _RANK: Final[dict[SandboxLevel, int]] = {"none": 0, "basic": 1, "strict": 2}
 _NAMED_MAX: Final = 3
@@ -138,7 +137,23 @@ def barrier(ask: Ask, profile: Profile, node: NodeId, *, own: bool) -> str | Non
     return None
 
 
-def fits(resources: Resources, free: Request | Place | Room) -> int:
+class Free(Protocol):
+    """Room that is free."""
+
+    @property
+    def cpus(self) -> int:
+        """Whole ones."""
+
+    @property
+    def memory_mb(self) -> int:
+        """In mebibytes."""
+
+    @property
+    def gpus(self) -> int:
+        """Whole ones."""
+
+
+def fits(resources: Resources, free: Free) -> int:
     """Return how many such tasks fit into what is free."""
     count = free.cpus // resources.cpus
     if resources.memory_mb:
