@@ -38,7 +38,8 @@ from p2pq.daemon.selftest import IsolationReport
 from p2pq.daemon.store import Store
 from p2pq.daemon.submission import Author
 from p2pq.daemon.telemetry import Telemetry
-from p2pq.daemon.transfer import Bridges, Transfers
+from p2pq.daemon.transfer import Transfers
+from p2pq.daemon.ways import Bridges
 from p2pq.errors import LinkError, LocalProtocolError, Reject, StorageError
 from p2pq.model.config import Settings
 from p2pq.model.ids import Mono, NodeId, Wall, short, to_text

@@ -16,7 +16,7 @@ import asyncio
 import os
 import random
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -30,6 +30,7 @@ from p2pq.daemon.blobhttp import PARALLEL, PATH, BlobHttp
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.neighbours import SHUN_S, STILL_S, Holders, Patience
 from p2pq.daemon.tickets import Tickets, normal, resolve
+from p2pq.daemon.ways import Bridges, Way
 from p2pq.errors import LinkError, Reject, StorageError
 from p2pq.model.ids import NodeId, short
 from p2pq.wire.messages import NEAR_MAX, BlobGone, BlobPush, BlobTickets, BlobWant, Message
@@ -52,39 +53,11 @@ class TransferError(LinkError):
     """Blobs could not be fetched from that peer; what arrived is kept, and another try asks only for the rest."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bridges:
-    """What bridges have to do with the blobs of this node."""
-
-    serves: bool = False
-    """Whether it is one: it gets blobs for peers from others."""
-    speaks: Callable[[NodeId], NodeId | None] = lambda _: None
-    """Return the bridge that speaks for a node that is not linked; None if none does."""
-    ways: Callable[[NodeId], Sequence[NodeId]] = lambda _: ()
-    """Return the bridges that lead to a node, the best first."""
-    post: Callable[[Misserved], None] = lambda _: None
-    """Take what a bridge, or any other peer, did that it must not do."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """Whom to ask for blobs."""
-
-    ask: NodeId
-    source: bytes = b""
-    """Who has them, where that is another: then who is asked is a bridge."""
-
-    @property
-    def bridge(self) -> NodeId | None:
-        """The bridge that is asked, if one is."""
-        return self.ask if self.source else None
-
-
 @dataclass(slots=True)
 class _Flight:
     """One try to get blobs of a holder that nobody else is getting."""
 
-    way: _Way
+    way: Way
     group: asyncio.TaskGroup
     near: tuple[NodeId, ...]
     batches: deque[dict[bytes, int]]
@@ -117,13 +90,7 @@ class Transfers:
             entropy: ``n -> n`` random bytes.
             bridges: which there are.
         """
-        bridges = Bridges() if bridges is None else bridges
-        self._bridging, self._speaks, self._ways, self._post = (
-            bridges.serves,
-            bridges.speaks,
-            bridges.ways,
-            bridges.post,
-        )
+        self._bridges = Bridges() if bridges is None else bridges
         self._store = store
         self._send = send
         self._tasks = tasks
@@ -225,7 +192,7 @@ class Transfers:
         idle = 0
         idlers: Counter[NodeId] = Counter()
         while missing := {blob: size for blob, size in wanted.items() if not self._store.has(blob)}:
-            way = self._way(peer, through, idlers)
+            way = self._bridges.way(self._links, peer, through, idlers)
             if idle == len(PAUSES_S) or way is None or max(missing.values()) > CHUNK:
                 raise TransferError(f"{len(missing)} of {len(wanted)} blobs could not be fetched from {short(peer)}")
             own = {blob: size for blob, size in missing.items() if peer not in self._flights.get(blob, {})}
@@ -243,26 +210,13 @@ class Transfers:
             await asyncio.sleep(PAUSES_S[idle])
             idle += 1
 
-    def _way(self, peer: NodeId, through: NodeId | None, idlers: Mapping[NodeId, int]) -> _Way | None:
-        """Return whom to ask for what a peer has; None where nothing leads there.
-
-        Behind bridges that is the best of those that have brought nothing least often (``idlers``).
-        """
-        link = self._links.get(peer)
-        if link is not None and link.bridge is None:
-            return _Way(peer)
-        ways, nearest = self._ways(peer), self._speaks(peer) or through if link is None else link.bridge
-        bridges = (nearest, *ways) if link is None else (*ways, nearest)
-        near = [bridge for bridge in bridges if bridge in self._links and self._links[bridge].bridge is None]
-        return _Way(min(near, key=lambda bridge: idlers.get(bridge, 0)), source=peer) if near else None
-
     def _accuse(self, idlers: Counter[NodeId]) -> None:
         """Tell of bridges that brought nothing of what another one had."""
         for bridge in idlers:
-            self._post(Misserved(peer=bridge, reason=NO_BLOBS))
+            self._bridges.post(Misserved(peer=bridge, reason=NO_BLOBS))
         idlers.clear()
 
-    async def _fly(self, peer: NodeId, way: _Way, own: dict[bytes, int], near: tuple[NodeId, ...]) -> None:
+    async def _fly(self, peer: NodeId, way: Way, own: dict[bytes, int], near: tuple[NodeId, ...]) -> None:
         """Try once to get blobs that nobody else is getting."""
         loop = asyncio.get_running_loop()
         batches = deque(_batches(own, BATCH_BYTES))
@@ -359,7 +313,7 @@ class Transfers:
 
     def _lied(self, peer: NodeId) -> None:
         self._shun(peer)
-        self._post(Misserved(peer=peer, reason=OTHER_BYTES))
+        self._bridges.post(Misserved(peer=peer, reason=OTHER_BYTES))
 
     def _shun(self, peer: NodeId) -> None:
         self._shunned[peer] = self._clock() + SHUN_S
@@ -404,7 +358,7 @@ class Transfers:
     def _may_get(self, peer: NodeId, message: BlobWant | BlobPush) -> bool:
         """Tell whether a peer names another one from which this node, as a bridge, may get blobs for it."""
         source = self._links.get(NodeId(message.source))
-        return self._bridging and source is not None and peer not in {source.bridge, message.source}
+        return self._bridges.serves and source is not None and peer not in {source.bridge, message.source}
 
     def _has_to_get(self, peer: NodeId, message: BlobWant | BlobPush, hints: tuple[int, ...]) -> bool:
         """Tell whether this node has not yet what it shall give, but can get it or is getting it."""

@@ -794,7 +794,7 @@ async def test_wrong_sizes_bring_nothing(row):
 @pytest.mark.usefixtures("impatient")
 async def test_who_is_no_bridge_answers_as_before(row):
     asker, bridge, source = row
-    bridge.transfers._bridging = False
+    bridge.serves(False)
     wanted = source.fill(*datas(2))
     with pytest.raises(TransferError):
         await asker.transfers.fetch(SOURCE, wanted)
@@ -816,7 +816,7 @@ def wants(source, sizes, blobs=(bytes(32), bytes([1]) * 32)):
 async def test_a_source_without_a_size_for_each_blob_is_rejected(hosts, sizes, kind):
     _, dialled = hosts
     for bridging in (True, False):
-        dialled.transfers._bridging = bridging
+        dialled.serves(bridging)
         with pytest.raises(Reject, match="size"):
             dialled.transfers.on_message(DIALLER, wants(SOURCE, sizes)[kind])
 
@@ -825,7 +825,7 @@ async def test_a_source_without_a_size_for_each_blob_is_rejected(hosts, sizes, k
 async def test_a_source_that_a_bridge_does_not_lead_to(hosts, source):
     """Unknown, none at all, who asks, the bridge itself, or reached through who asks: it answers with what it has."""
     _, dialled = hosts
-    dialled.transfers._bridging = True
+    dialled.serves(True)
     dialled.transfers.link_up(BRIDGE, False, ":0", DIALLER)
     ((blob, size),) = dialled.fill(b"here")
     dialled.transfers.on_message(DIALLER, wants(source, (size, 1), (blob, bytes(32)))[0])
@@ -923,7 +923,7 @@ async def test_the_best_bridge_is_asked_though_another_carries_the_link(fork):
 
 async def test_what_a_bridge_withholds_comes_over_another_and_it_is_told_of(fork):
     asker, first, second, source = fork
-    first.transfers._bridging = False
+    first.serves(False)
     wanted = source.fill(*datas())
     await asker.transfers.fetch(SOURCE, wanted)
     assert all(asker.store.has(blob) for blob, _ in wanted)

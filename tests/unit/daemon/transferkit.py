@@ -3,12 +3,14 @@
 import asyncio
 import os
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from aiohttp import web
 
 from p2pq.daemon.blobhttp import http_session
 from p2pq.daemon.blobstore import BlobStore
-from p2pq.daemon.transfer import Bridges, Transfers
+from p2pq.daemon.transfer import Transfers
+from p2pq.daemon.ways import Bridges
 from p2pq.model.ids import NodeId
 from p2pq.wire import prims
 from p2pq.wire.messages import BlobPush
@@ -36,6 +38,10 @@ class Host:
         self.other = None
         self.filter = lambda message: message
         self.transfers = Transfers(self.store, session, self.send, tasks=tasks, clock=clock)
+
+    def serves(self, bridging):
+        """Make it a bridge, or none."""
+        self.transfers._bridges = replace(self.transfers._bridges, serves=bridging)
 
     def send(self, peer, message):
         assert peer == self.other.node

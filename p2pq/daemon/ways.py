@@ -1,0 +1,57 @@
+"""Whom to ask for blobs: their holder, or one of the bridges that lead there."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from p2pq.core.events import Misserved
+from p2pq.daemon.blobasks import PeerLink
+from p2pq.model.ids import NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Whom to ask for blobs."""
+
+    ask: NodeId
+    source: bytes = b""
+    """Who has them, where that is another: then who is asked is a bridge."""
+
+    @property
+    def bridge(self) -> NodeId | None:
+        """The bridge that is asked, if one is."""
+        return self.ask if self.source else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bridges:
+    """What bridges have to do with the blobs of this node."""
+
+    serves: bool = False
+    """Whether it is one: it gets blobs for peers from others."""
+    speaks: Callable[[NodeId], NodeId | None] = lambda _: None
+    """Return the bridge that speaks for a node that is not linked; None if none does."""
+    ways: Callable[[NodeId], Sequence[NodeId]] = lambda _: ()
+    """Return the bridges that lead to a node, the best first."""
+    post: Callable[[Misserved], None] = lambda _: None
+    """Take what a bridge, or any other peer, did that it must not do."""
+
+    def way(
+        self, links: Mapping[NodeId, PeerLink], peer: NodeId, through: NodeId | None, idlers: Mapping[NodeId, int]
+    ) -> Way | None:
+        """Return whom to ask for what a peer has; None where nothing leads there.
+
+        Behind bridges that is the best of those that have brought nothing least often.
+
+        Args:
+            links: those of this node.
+            peer: who has it.
+            through: the linked bridge that spoke for the peer when this was decided, where it is not linked itself.
+            idlers: how often a bridge has brought nothing.
+        """
+        link = links.get(peer)
+        if link is not None and link.bridge is None:
+            return Way(peer)
+        ways, nearest = self.ways(peer), self.speaks(peer) or through if link is None else link.bridge
+        bridges = (nearest, *ways) if link is None else (*ways, nearest)
+        near = [bridge for bridge in bridges if bridge is not None and bridge in links and links[bridge].bridge is None]
+        return Way(min(near, key=lambda bridge: idlers.get(bridge, 0)), source=peer) if near else None
