@@ -12,7 +12,6 @@ from p2pq.core import events as ev
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.identity import Identity
 from p2pq.core.nested import Nested
-from p2pq.core.restock import WINDOW_MAX_S
 from p2pq.core.serving import Kind, Leaf, Peer, Timer
 from p2pq.core.shelf import Lot
 from p2pq.core.through import cluster_of
@@ -369,20 +368,8 @@ class Cluster(Nested):
             return
         if self._batch.full:
             self._flush(now, out)
-        if self._news:
-            due, at = Mono(now + self._window_s), self._deadlines.get(("flush", self._master))
-            if at is None or due < at:
-                self._deadlines.set(("flush", self._master), due)
-
-    @property
-    def _window_s(self) -> float:
-        """How long news waits for more of it.
-
-        As long as there is enough to do, at the master and in stock, nobody waits for news but of what is handed back.
-        """
-        enough = len(self._shelf) > 0 and self._restock.plenty
-        waits = len(self._serving) > 0 or bool(self._batch.returns)
-        return WINDOW_MAX_S if enough and not waits else self._restock.window_s
+        if ("flush", self._master) not in self._deadlines and self._news:
+            self._deadlines.set(("flush", self._master), Mono(now + self._restock.window_s))
 
     @property
     def _news(self) -> bool:

@@ -18,7 +18,7 @@ from p2pq.model.ids import JobId, Mono, NodeId
 from p2pq.wire.messages import PLACES_MAX, HasWork, Nothing, Place, Request
 from p2pq.wire.objects import ITEMS_MAX
 
-STOCK_S: Final = 3.0
+STOCK_S: Final = 1.0
 """The stock is what the cluster takes in so many seconds, or in two round trips where that is longer."""
 STOCK_MAX: Final = 4096
 """Attempts in stock at most, of one master."""
@@ -161,11 +161,6 @@ class Restock:
     def may_ask(self) -> bool:
         """Whether there is a point in asking now, if anything is wanted."""
         return self.offers and not self.quiet and self.asked is None
-
-    @property
-    def plenty(self) -> bool:
-        """Whether the master has more than it was asked for last, as far as it has said."""
-        return self.offers and not self.quiet and not self.asleep
 
     @property
     def asleep(self) -> bool:
