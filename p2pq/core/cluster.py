@@ -12,7 +12,6 @@ from p2pq.core import events as ev
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.identity import Identity
 from p2pq.core.nested import Nested
-from p2pq.core.restock import WINDOW_MAX_S
 from p2pq.core.serving import Kind, Leaf, Peer, Timer
 from p2pq.core.shelf import Lot
 from p2pq.core.through import cluster_of
@@ -324,7 +323,7 @@ class Cluster(Nested):
         if len(mine) < len(found):
             self._drop(node, "result: lease was never given to it", out)
             return
-        if not self._batch.result(ready.result, ready.blobs):
+        if not self._batch.result(ready.result, ready.blobs, hurries=self._hurries(mine, result)):
             return  # the leaf says it again
         self._ended(mine, result, now)
 
@@ -375,26 +374,16 @@ class Cluster(Nested):
             return
         if self._batch.full:
             self._flush(now, out)
-        if self._news:
-            due, at = Mono(now + self._window_s), self._deadlines.get(("flush", self._master))
-            if at is None or due < at:
-                self._deadlines.set(("flush", self._master), due)
+        hurries = self._batch.hurries or bool(self._changed) or self._wants
+        if self._batch or hurries:
+            at = Mono(now + (self._restock.window_s if hurries else self._restock.calm_s))
+            due = self._deadlines.get(("flush", self._master))
+            if due is None or at < due:
+                self._deadlines.set(("flush", self._master), at)
 
     @property
-    def _window_s(self) -> float:
-        """How long news waits for more of it.
-
-        As long as there is enough to do, at the master and in stock, nobody waits for news but of what is handed back.
-        """
-        enough = len(self._shelf) > 0 and self._restock.plenty
-        waits = len(self._serving) > 0 or bool(self._batch.returns)
-        return WINDOW_MAX_S if enough and not waits else self._restock.window_s
-
-    @property
-    def _news(self) -> bool:
-        """Whether there is anything to say to the master, or to ask it."""
-        if self._batch or self._changed:
-            return True
+    def _wants(self) -> bool:
+        """Whether there is anything to ask the master."""
         return self._restock.may_ask and (len(self._serving) > 0 or self._restock.low(self._shelf.count))
 
     def _gathered(self, out: list[fx.Effect]) -> None:
@@ -467,4 +456,5 @@ class Cluster(Nested):
         assert due["request"] == (self._restock.asked is not None), "a request that never lapses"
         assert due["quiet"] == self._restock.quiet, "a master that is left alone for ever"
         assert due["patience"] or not len(self._shelf), "a stock that may wait for ever"
-        assert due["flush"] or self._gathering or not self._news, "news that is never told"
+        news = bool(self._batch) or bool(self._changed) or self._wants
+        assert due["flush"] or self._gathering or not news, "news that is never told"

@@ -89,6 +89,11 @@ class Nested:
                 self._restock.placed(placed.job, -1, now)
         return placed
 
+    def _hurries(self, mine: list[Placed], result: Result) -> bool:
+        """Tell whether anything waits for a result: not for a good one, as long as there is more of its job in stock."""
+        calm = all(placed.job is not None and self._shelf.count(placed.job) for placed in mine)
+        return not (calm and all(item.outcome.ok for item in result.items))
+
     def _ended(self, mine: list[Placed], result: Result, now: Mono) -> None:
         """The result of these leases is on its way up."""
         for placed, item in zip(mine, result.items, strict=True):
@@ -178,7 +183,7 @@ class Nested:
             return
         named = dict.fromkeys(BlobId(ref.blob) for item in result.items for ref in (*item.body, *item.blobs))
         blobs = tuple(inline[blob] for blob in named if blob in inline)
-        if self._batch.result(raw, blobs):
+        if self._batch.result(raw, blobs, hurries=self._hurries(mine, result)):
             self._ended(mine, result, now)
 
     def _recall(self, tasks: int, out: list[fx.Effect]) -> None:

@@ -68,8 +68,13 @@ class Lot(msgspec.Struct, kw_only=True):
     avoid: dict[LeaseId, tuple[NodeId, ...]]
     """Leaves that some of them are not to run on."""
     blobs: tuple[bytes, ...]
-    keyless: bool = False
-    """A leaf that could have had some of it lacks the job key."""
+    lacked: dict[NodeId, None] = msgspec.field(default_factory=dict)
+    """Leaves that could have had some of it and lacked the job key."""
+
+    @property
+    def keyless(self) -> bool:
+        """Whether one of these lacks it still."""
+        return any(leaf not in self.job.keys for leaf in self.lacked)
 
 
 class Seat(msgspec.Struct, frozen=True):
@@ -200,8 +205,10 @@ class Shelf:
         """Tell whether that leaf could run attempts of a lot at all, and has been sent the key to do so."""
         if refusal(lot.job.manifest, profile, leaf, own=False):
             return False
-        lot.keyless = lot.keyless or leaf not in lot.job.keys
-        return leaf in lot.job.keys
+        if leaf in lot.job.keys:
+            return True
+        lot.lacked[leaf] = None
+        return False
 
     def usable_by_any(self, lot: Lot, leaves: Iterable[tuple[NodeId, Profile]]) -> bool:
         """Tell whether one of these could; ``Lot.keyless`` tells whether only a key was missing."""

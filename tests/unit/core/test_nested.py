@@ -276,6 +276,29 @@ def test_no_more_is_given_than_leaves_with_a_key_have_room_for(bench: Row) -> No
     assert bench.master(grant) == [to_below(handed_on(grant, 1, ONE, TWO, keys=(LEO,)))]
 
 
+def test_a_leaf_that_has_not_said_what_it_offers_is_given_nothing(bench: Row) -> None:
+    bench.do(link(TOM, caps=("work",)))
+    bench.leaf(TOM, msg.Holding())
+    assert of(bench.leaf(TOM, asks(7)), msg.Nothing)
+    bench.below(wants(1, place(LEA)))
+    bench.flush()
+    bench.below(msg.Leaving())
+    assert not of(bench.master(granted((ONE,), keys=(LEA, TOM))), msg.Granted)
+    assert [each for said in of(bench.tick(after=5.0) + bench.flush(), msg.Report) for each in said.returns]
+
+
+def test_a_key_that_came_later_was_missing_for_nothing(bench: Row) -> None:
+    bench.below(wants(1, place(LEA), place(LEO)))
+    bench.flush()
+    bench.master(granted((ONE, TWO, THREE), keys=(LEO,)))
+    bench.below(wants(2, place(LEA)))
+    bench.flush()
+    bench.master(granted((item(4, task=3),), number=2, sent=True, keys=(LEA,)))
+    bench.below(msg.Leaving())
+    told = [each for said in of(bench.tick(after=5.0) + bench.flush(), msg.Report) for each in said.returns]
+    assert told == [*returns("late", item(4, task=3))]
+
+
 def test_what_only_an_avoided_leaf_has_room_for_is_not_given(bench: Row) -> None:
     bench.below(wants(1, place(LEA)))
     bench.flush()
