@@ -24,6 +24,7 @@ class Batch:
         self.returns: dict[LeaseId, ReturnItem] = {}
         self._results: list[tuple[bytes, tuple[bytes, ...]]] = []
         self._bytes = 0
+        self._hurries = False
 
     def __bool__(self) -> bool:
         """Tell whether there is anything to tell."""
@@ -35,13 +36,19 @@ class Batch:
         most = max(len(self.placed), len(self.returns), len(self._results))
         return most >= ITEMS_MAX or self._bytes >= REPORT_BYTES_MAX
 
-    def result(self, raw: bytes, blobs: tuple[bytes, ...]) -> bool:
+    @property
+    def hurries(self) -> bool:
+        """Whether somebody waits for what there is to tell: a task for another attempt, or a job for its last results."""
+        return self._hurries or bool(self.returns)
+
+    def result(self, raw: bytes, blobs: tuple[bytes, ...], *, hurries: bool) -> bool:
         """Take in a signed result and its small blobs; return whether there was room for it."""
         size = len(raw) + sum(map(len, blobs))
         if self._bytes and self._bytes + size > WAITING_BYTES_MAX:
             return False
         self._results.append((raw, blobs))
         self._bytes += size
+        self._hurries = self._hurries or hurries
         return True
 
     def hand_back(self, leases: tuple[LeaseId, ...], fault: Fault) -> None:
@@ -71,6 +78,7 @@ class Batch:
         self.beats.clear()
         self.returns.clear()
         self._bytes = 0
+        self._hurries = False
         return reports
 
     def _next(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:

@@ -323,7 +323,10 @@ class Cluster:
         if len(mine) < len(found):
             self._drop(node, "result: lease was never given to it", out)
             return
-        if not self._batch.result(ready.result, ready.blobs):
+        # As long as there is more of its job in stock, nothing waits for a good result.
+        calm = all(placed.job is not None and self._shelf.count(placed.job) for placed in mine)
+        hurries = not (calm and all(item.outcome.ok for item in result.items))
+        if not self._batch.result(ready.result, ready.blobs, hurries=hurries):
             return  # the leaf says it again
         for placed, item in zip(mine, result.items, strict=True):
             placed.heard = now
@@ -379,14 +382,16 @@ class Cluster:
             return
         if self._batch.full:
             self._flush(now, out)
-        if ("flush", self._master) not in self._deadlines and self._news:
-            self._deadlines.set(("flush", self._master), Mono(now + self._restock.window_s))
+        hurries = self._batch.hurries or bool(self._changed) or self._wants
+        if self._batch or hurries:
+            at = Mono(now + (self._restock.window_s if hurries else self._restock.calm_s))
+            due = self._deadlines.get(("flush", self._master))
+            if due is None or at < due:
+                self._deadlines.set(("flush", self._master), at)
 
     @property
-    def _news(self) -> bool:
-        """Whether there is anything to say to the master, or to ask it."""
-        if self._batch or self._changed:
-            return True
+    def _wants(self) -> bool:
+        """Whether there is anything to ask the master."""
         return self._restock.may_ask and (len(self._serving) > 0 or self._restock.low(self._shelf.count))
 
     def _gathered(self, out: list[fx.Effect]) -> None:
@@ -455,4 +460,5 @@ class Cluster:
         assert due["request"] == (self._restock.asked is not None), "a request that never lapses"
         assert due["quiet"] == self._restock.quiet, "a master that is left alone for ever"
         assert due["patience"] or not len(self._shelf), "a stock that may wait for ever"
-        assert due["flush"] or self._gathering or not self._news, "news that is never told"
+        news = bool(self._batch) or bool(self._changed) or self._wants
+        assert due["flush"] or self._gathering or not news, "news that is never told"

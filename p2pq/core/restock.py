@@ -18,12 +18,14 @@ from p2pq.model.ids import JobId, Mono, NodeId
 from p2pq.wire.messages import PLACES_MAX, HasWork, Nothing, Place, Request
 from p2pq.wire.objects import ITEMS_MAX
 
-STOCK_S: Final = 1.0
+STOCK_S: Final = 2.0
 """The stock is what the cluster takes in so many seconds, or in two round trips where that is longer."""
+LOW_S: Final = 0.5
+"""It is filled up when it is not enough for so many seconds, or for a round trip where that is longer."""
 STOCK_MAX: Final = 4096
 """Attempts in stock at most, of one master."""
 WINDOW_SHARE: Final = 0.05
-"""What is said to a master waits for others for so much of a mean attempt ..."""
+"""What is said to a master waits for others for so much of a mean attempt, or for a whole one where nobody waits for it, ..."""
 WINDOW_MIN_S: Final = 0.05
 """... but at least and ..."""
 WINDOW_MAX_S: Final = 1.0
@@ -97,8 +99,16 @@ class Restock:
     @property
     def window_s(self) -> float:
         """How long news waits for more of it."""
+        return self._within(WINDOW_SHARE)
+
+    @property
+    def calm_s(self) -> float:
+        """How long it waits where nobody waits for it."""
+        return self._within(1.0)
+
+    def _within(self, share: float) -> float:
         mean_s = self._means.get(_ALL) or 0.0
-        return min(WINDOW_MAX_S, max(WINDOW_MIN_S, WINDOW_SHARE * mean_s))
+        return min(WINDOW_MAX_S, max(WINDOW_MIN_S, share * mean_s))
 
     def placed(self, job: JobId, attempts: int, now: Mono) -> None:
         """So many attempts of a job have gone below, or (less than 0) are there no more."""
@@ -140,8 +150,11 @@ class Restock:
         if job not in self._short or not self._flows[job].count:
             return 0
         flow = self._flows[job]
-        horizon_s = max(STOCK_S, 2 * self._answer_s)
-        return min(ITEMS_MAX, int(horizon_s * flow.ended / (flow.busy_s + DOUBT_S)))
+        return min(ITEMS_MAX, int(self._horizon_s * flow.ended / (flow.busy_s + DOUBT_S)))
+
+    @property
+    def _horizon_s(self) -> float:
+        return max(STOCK_S, 2 * self._answer_s)
 
     # -- asking ---------------------------------------------------------------------------------------------------------
 
@@ -224,12 +237,13 @@ class Restock:
         return any(True for _ in self._low(stock))
 
     def _low(self, stock: Callable[[JobId], int]) -> Iterable[tuple[JobId, int]]:
-        """Go through the jobs of which less than half of what there is to be is there: how much is missing of each."""
+        """Go through the jobs of which there is not enough until more could come: how much is missing of each."""
         if self.asleep:
             return
+        low = max(LOW_S, self._answer_s) / self._horizon_s
         for job in reversed(self._short):
             target = self.target(job)
-            if target > 2 * stock(job):
+            if low * target > stock(job):
                 yield job, target - stock(job)
 
     def answer(self, nonce: bytes, now: Mono) -> Asked | None:

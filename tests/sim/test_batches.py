@@ -51,8 +51,12 @@ class Few(Play):
     def turn(self, *, reach: bool) -> None:
         """From now on master and worker reach each other, or do not."""
         self.reach = reach
-        for link in self.network.links_of(self.ends[1]):
-            if {link.dialler, link.target} == {*self.ends}:
+        self.part(*self.ends)
+
+    def part(self, one: int, other: int) -> None:
+        """The link between these two breaks; they dial each other again."""
+        for link in self.network.links_of(one):
+            if {link.dialler, link.target} == {one, other}:
                 self.network.drop(link)
 
     def goes_on(self) -> None:
@@ -108,4 +112,12 @@ def test_a_bridge_that_leaves_politely_takes_nothing_with_it():
         play.world.at(EVENT_S + 80.0 * bridge.index, bridge.leave)
         play.world.at(EVENT_S + 80.0 * bridge.index + 1.0, lambda bridge=bridge: bridge.crash(silent=False))
         play.world.at(EVENT_S + 80.0 * bridge.index + 45.0, bridge.start)
+    play.goes_on()
+
+
+@pytest.mark.quick
+def test_a_leaf_that_goes_on_to_another_bridge_while_its_first_one_links_anew_takes_its_work_along():
+    play = Few(bridges=2)
+    for bridge in play.hosts[:2]:  # whichever it was that the worker took part through
+        play.world.at(EVENT_S + 20.0 * bridge.index, lambda bridge=bridge: play.part(bridge.index, play.ends[0]))
     play.goes_on()

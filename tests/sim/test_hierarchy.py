@@ -10,7 +10,7 @@ SMALL = {"clusters": 2, "workers": 5, "tasks": 200, "mean_s": 0.5}
 @pytest.mark.quick
 def test_a_master_says_and_hears_less_where_bridges_speak_for_its_workers():
     flat, bridged = (Mesh(Shape(flat=flat, **SMALL)).measure() for flat in (True, False))
-    assert sum(bridged.per_task) < sum(flat.per_task)
+    assert sum(bridged.per_task) < sum(flat.per_task) / 4
     assert bridged.makespan_s < 1.2 * flat.makespan_s + 1.0
     assert bridged.heard["ResultReady"] == 0 < bridged.heard["Report"]
     assert flat.heard["ResultReady"] > 0 == flat.heard["Report"]
@@ -19,14 +19,14 @@ def test_a_master_says_and_hears_less_where_bridges_speak_for_its_workers():
 
 @pytest.mark.quick
 def test_owners_of_several_masters_share_the_time_of_leaves():
-    shape = Shape(masters=3, **(SMALL | {"tasks": 300}))
+    shape = Shape(masters=3, **(SMALL | {"tasks": 600}))
     plans = shape.jobs()
     assert len({plan.mean_s for plan in plans}) == 3
     assert len({round(plan.tasks * plan.mean_s) for plan in plans}) == 1
     figures = Mesh(shape).measure()
     assert figures.tasks == sum(plan.tasks for plan in plans)
     assert figures.given.keys() == {"o0", "o1", "o2"}
-    assert figures.shares > 0.5, "a few seconds, in which nobody knows lengths yet"
+    assert figures.shares > 0.9, "though in the first seconds nobody knows lengths yet"
 
 
 @pytest.mark.quick

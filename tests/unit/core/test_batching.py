@@ -20,8 +20,8 @@ def test_all_there_is_goes_into_one_report() -> None:
     assert not batch
     batch.placed[lease(1)] = LEA
     batch.beats[lease(1)] = Beat(lease(1))
-    assert batch.result(b"one", (b"blob",))
-    assert batch.result(b"two", ())
+    assert batch.result(b"one", (b"blob",), hurries=False)
+    assert batch.result(b"two", (), hurries=False)
     batch.hand_back((lease(2),), "late")
     assert batch
     assert not batch.full
@@ -43,7 +43,7 @@ def test_who_has_a_lease_is_said_before_anything_else_of_it() -> None:
     for number in range(many):
         batch.placed[lease(number)] = LEA
         batch.beats[lease(number)] = Beat(lease(number))
-        batch.result(b"r", ())
+        batch.result(b"r", (), hurries=False)
     batch.hand_back(tuple(map(lease, range(many))), "lost")
     assert batch.full
     first, second, third, fourth = batch.take()
@@ -62,25 +62,40 @@ def test_reports_are_neither_too_long_nor_too_many_blobs(monkeypatch: pytest.Mon
     monkeypatch.setattr(batching, "REPORT_BYTES_MAX", 10)
     batch = Batch()
     for raw, blobs in ((b"123456", ()), (b"12", (b"34",)), (b"1", ()), (b"long" * 10, ())):
-        batch.result(raw, blobs)
+        batch.result(raw, blobs, hurries=False)
     assert batch.full
     assert batch.take() == [
         Report(results=(b"123456", b"12"), blobs=(b"34",)),
         Report(results=(b"1",)),
         Report(results=(b"long" * 10,)),
     ]
-    batch.result(b"1", (b"",) * ITEMS_MAX)
-    batch.result(b"2", (b"",))
+    batch.result(b"1", (b"",) * ITEMS_MAX, hurries=False)
+    batch.result(b"2", (b"",), hurries=False)
     assert [report.results for report in batch.take()] == [(b"1",), (b"2",)]
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "WAITING_BYTES_MAX", 5)
     batch = Batch()
-    assert batch.result(b"very long", ())
-    assert not batch.result(b"1", ())
+    assert batch.result(b"very long", (), hurries=False)
+    assert not batch.result(b"1", (), hurries=False)
     batch.take()
-    assert batch.result(b"1", ())
+    assert batch.result(b"1", (), hurries=False)
+
+
+def test_it_hurries_for_what_somebody_waits_for() -> None:
+    batch = Batch()
+    batch.placed[lease(1)] = LEA
+    batch.beats[lease(1)] = Beat(lease(1))
+    batch.result(b"one", (), hurries=False)
+    assert not batch.hurries
+    batch.result(b"two", (), hurries=True)
+    batch.result(b"three", (), hurries=False)
+    assert batch.hurries
+    batch.take()
+    assert not batch.hurries
+    batch.hand_back((lease(2),), "late")
+    assert batch.hurries
 
 
 def test_what_the_master_knows_to_be_over_is_not_told() -> None:

@@ -538,8 +538,8 @@ def test_of_what_is_cancelled_the_master_hears_nothing_more(bench: Bench) -> Non
 # -- the stock -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_stock_is_asked_for_once_an_attempt_has_ended_and_again_when_half_is_gone(bench: Bench) -> None:
-    """Of two at a time one has ended after a quarter of a second, which is taken for half a second: two in a second."""
+def test_a_stock_is_asked_for_once_an_attempt_has_ended_and_again_when_little_is_left(bench: Bench) -> None:
+    """Of two at a time one has ended after a quarter of a second, which is taken for half a second: four in two seconds."""
     job = manifest(ANN)
     bench.leaf(LEA, asks(1, ahead=()))
     bench.flush()
@@ -547,13 +547,15 @@ def test_a_stock_is_asked_for_once_an_attempt_has_ended_and_again_when_half_is_g
     bench.tick(after=0.25)
     bench.leaf(LEA, msg.ResultReady(result=result(LEA, ONE)))
     bench.leaf(LEA, asks(2, cpus=1, tasks_max=1))
-    grant = granted(tuple(item(number, task=number) for number in range(10, 13)), number=2)
-    assert bench.flush()[-1] == wants(2, msg.Place(LEA.node, 1, 4096, 1), ahead=((job.job, 2),), tasks_max=3)
+    grant = granted(tuple(item(number, task=number) for number in range(10, 15)), number=2)
+    assert bench.flush()[-1] == wants(2, msg.Place(LEA.node, 1, 4096, 1), ahead=((job.job, 4),), tasks_max=5)
     assert len(bench.master(grant)) == 1
     assert not of(bench.flush(), msg.Request)
     bench.leaf(LEA, msg.ResultReady(result=result(LEA, TWO)))
-    bench.leaf(LEA, asks(3, cpus=1, tasks_max=1))  # one of two is left, and two have ended in 0.35 s
-    assert bench.flush()[-1] == wants(3, ahead=((job.job, 2),), tasks_max=2)
+    bench.leaf(LEA, asks(3))  # two of four are left, and two have ended in 0.35 s
+    assert not of(bench.flush(), msg.Request)
+    bench.leaf(LEA, asks(4, cpus=1, tasks_max=1))
+    assert bench.flush()[-1] == wants(3, ahead=((job.job, 5),), tasks_max=5)
 
 
 def test_what_failed_or_waited_too_long_is_not_kept_in_stock(bench: Bench) -> None:
@@ -591,15 +593,51 @@ def test_a_bridge_that_goes_before_it_has_spoken_says_nothing() -> None:
     assert bench.do(ev.Drain(now=True)) == []
 
 
-def test_news_wait_for_a_twentieth_of_a_mean_attempt(bench: Bench) -> None:
+def test_news_wait_for_a_twentieth_of_a_mean_attempt_or_a_whole_one_if_nobody_waits_for_them(bench: Bench) -> None:
     bench.stocked(ONE, of=manifest(ANN, limits=Limits(time_s=100)))
     bench.flush()
     bench.tick(after=10.0)
     bench.leaf(LEA, msg.ResultReady(result=result(LEA, ONE)))
     bench.tick(after=0.06)
     bench.leaf(LEA, msg.Heartbeat(beats=(msg.Beat(TWO.lease),)))
-    assert bench.tick(after=0.4) == []
+    assert bench.tick(after=0.9) == []
     assert of(bench.tick(after=0.2), msg.Report) == [msg.Report(placed=placed(LEA, TWO), beats=(msg.Beat(TWO.lease),))]
+    bench.leaf(LEA, msg.Heartbeat(beats=(msg.Beat(TWO.lease, running=True),)))
+    assert bench.tick(after=0.4) == []
+    bench.leaf(LEA, msg.Return(items=returns("late", TWO)))
+    assert bench.tick(after=0.4) == []
+    assert of(bench.tick(after=0.2), msg.Report) == [msg.Report(returns=returns("late", TWO))]
+
+
+def test_a_good_result_waits_for_others_as_long_as_more_of_its_job_is_in_stock(bench: Bench) -> None:
+    bench.leaf(LEA, asks(1))
+    bench.flush()
+    bench.master(granted((ONE, TWO), number=1))
+    bench.flush()
+    bench.tick(after=0.5)
+    first = msg.ResultReady(result=result(LEA, ONE))
+    bench.leaf(LEA, first)
+    assert [each.results for each in of(bench.flush(), msg.Report)] == [(first.result,)], "nothing is in stock"
+    bench.leaf(LEO, asks(2, cpus=1, tasks_max=1))
+    bench.flush()
+    bench.master(granted((THREE, FOUR), number=2))
+    bench.flush()
+    second = msg.ResultReady(result=result(LEA, TWO))
+    bench.leaf(LEA, second)
+    assert of(bench.flush(), msg.Report) == []
+    assert [each.results for each in of(bench.tick(after=0.5), msg.Report)] == [(second.result,)]
+
+
+def test_a_failure_does_not_wait(bench: Bench) -> None:
+    bench.leaf(LEA, asks(1))
+    bench.flush()
+    bench.master(granted(tuple(item(number, task=number) for number in range(1, 8)), number=1))
+    bench.flush()
+    bench.tick(after=0.5)
+    good = msg.ResultReady(result=result(LEA, ONE))
+    bench.leaf(LEA, good)
+    bench.leaf(LEA, msg.ResultReady(result=result(LEA, TWO, outcome=Outcome(reason="exit", exit=1))))
+    assert [len(each.results) for each in of(bench.flush(), msg.Report)] == [2]
 
 
 def test_the_cluster_has_an_id_of_its_own() -> None:
