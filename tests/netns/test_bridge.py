@@ -206,7 +206,7 @@ def test_a_long_job_survives_all_that_can_happen_to_a_bridge(lan: Lan, clusters:
     """In mid-job it is killed, cut off above, cut off below and killed again: each task ends once, and most run once."""
     gate, anna, *_ = clusters
     folder = lab.make_folder(tmp_path / "job", SLEEPS)
-    tasks = 200
+    tasks = 120
     job = anna.detach("--need", FAR, "--array", f"0-{tasks - 1}", str(folder), "0.3")
 
     def done() -> int:
