@@ -1,6 +1,6 @@
 #!/bin/sh
-# The whole suite: suite.sh VENV (run by `make test`). First what may run side by side, in two processes, then the hosts in network
-# namespaces, which measure time and have the machine to themselves. The table of tiers and pytest's closing line end each part.
+# The whole suite: suite.sh VENV (run by `make test`). First all but the hosts in network namespaces, then these, in two processes each;
+# then the one test that needs every processor. The table of tiers and pytest's closing line end each part.
 set -eu
 
 venv=$1
@@ -21,9 +21,14 @@ part() {
 }
 
 failed=
-(part most -n 2 --dist loadgroup --ignore tests/netns tests) || failed="most of the suite"
-code=0
-(part netns tests/netns) || code=$?
-# 5: PYTEST_ADDOPTS selected none of them.
-[ "$code" -eq 0 ] || [ "$code" -eq 5 ] || failed="${failed:+$failed and }the network namespaces"
+whole=tests/netns/test_brian2.py
+run() {
+    code=0
+    (part "$@") || code=$?
+    # 5: PYTEST_ADDOPTS selected none of them.
+    [ "$code" -eq 0 ] || [ "$code" -eq 5 ] || failed="${failed:+$failed, }$1"
+}
+run most -n 2 --dist loadgroup --ignore tests/netns tests
+run netns -n 2 --ignore "$whole" tests/netns
+run whole "$whole"
 [ -z "$failed" ] || { echo "failed: $failed" >&2; exit 1; }
