@@ -118,7 +118,7 @@ def test_logs_follow_live_and_cancel_reaches_the_far_side(clusters: list[Host], 
     [task] = lab.until(lambda: [each for each in anna.tasks(job) if each.node in THERE], "it runs, and where is known")
     assert (task.state, task.via) == ("running", ("gate",))
     lab.until(lambda: "begun" in anna.ok("logs", job), "its output is here while it runs")
-    assert f"running on {task.node} " in anna.ok("why", f"{job}.0")
+    lab.until(lambda: f"running on {task.node} " in anna.ok("why", f"{job}.0"), "that is said in a sentence")
     with following(anna, job) as line:
         assert line(10) == "begun\n"
         assert processes(job)
