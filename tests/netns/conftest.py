@@ -5,20 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.lan import Host, Lan, into_one_mesh
+from tests.netns.lan import Host, Lan, into_one_mesh, opened
 
 
 @pytest.fixture
 def lan(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lan]:
     """Give a bridge without hosts; what their nodes logged is shown if the test fails."""
-    made = Lan(tmp_path)
-    try:
-        made.open()
+    with opened(tmp_path) as made:
         yield made
-    finally:
-        made.close()
-        for host in made.hosts:
-            print(f"--- {host.name}: {host.log()}")
+    for host in made.hosts:
+        print(f"--- {host.name}: {host.log()}")
 
 
 @pytest.fixture

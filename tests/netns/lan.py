@@ -193,6 +193,17 @@ def ready(host: Host, others: int) -> bool:
 
 
 @contextlib.contextmanager
+def opened(base: Path) -> Iterator[Lan]:
+    """Give a network without hosts, whose homes will lie below that folder; stop and remove everything at the end."""
+    made = Lan(base)
+    try:
+        made.open()
+        yield made
+    finally:
+        made.close()
+
+
+@contextlib.contextmanager
 def capture(lan: Lan, path: Path) -> Iterator[None]:
     """Keep every frame that crosses the bridge."""
     options = ["-i", "any", "--immediate-mode", "-U", "-s", "0", "-B", "32768", "-Z", "root"]

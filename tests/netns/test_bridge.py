@@ -8,13 +8,14 @@ import select
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from p2pq.wire import control
 from tests.e2e import lab
-from tests.netns.lan import Host, Lan, capture, into_one_mesh, linked, start_all
+from tests.netns.lan import Host, Lan, capture, into_one_mesh, linked, opened, start_all
 
 HERE, THERE = ("anna", "bert"), ("dora", "emil")
 WAIT_S = 120.0
@@ -37,24 +38,48 @@ JOINING = 9
 """A network that all are on while they join; then its cables are pulled."""
 
 
-@pytest.fixture(params=[False, True], ids=["carries links", "batches"])
-def batches(request: pytest.FixtureRequest) -> bool:
-    """Tell whether the bridge speaks for its leaves."""
-    return bool(request.param)
+@dataclass(frozen=True)
+class Clusters:
+    """The bridge, two hosts of one cluster and two of another, all of one mesh; only those are labelled ``far``."""
+
+    lan: Lan
+    hosts: list[Host]
+    batches: bool
+
+    @property
+    def gate(self) -> Host:
+        """The bridge."""
+        return self.hosts[0]
+
+    @property
+    def anna(self) -> Host:
+        """Whoever submits, in the first cluster."""
+        return self.hosts[1]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["carries links", "batches"])
+def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clusters]:
+    """Give the clusters; every test leaves them whole."""
+    batches = bool(request.param)
+    with opened(tmp_path_factory.mktemp("clusters")) as lan:
+        gate = lan.add("gate", (0, 1))
+        gate.configure(f"[node]\naccept = false\n[bridge]\nenabled = true\nbatch = {str(batches).lower()}\n")
+        here = [lan.add(name) for name in HERE]
+        there = [lan.add(name, (1,)) for name in THERE]
+        for host in there:
+            host.configure('[node]\nlabels = { far = "yes" }\n')
+        into_one_mesh([gate, *here, *there])
+        yield Clusters(lan, lan.hosts, batches)
 
 
 @pytest.fixture
-def clusters(lan: Lan, batches: bool) -> list[Host]:
-    """Give the bridge, two hosts of one cluster and two of another, all of one mesh; only those are labelled ``far``."""
-    gate = lan.add("gate", (0, 1))
-    gate.configure(f"[node]\naccept = false\n[bridge]\nenabled = true\nbatch = {str(batches).lower()}\n")
-    here = [lan.add(name) for name in HERE]
-    there = [lan.add(name, (1,)) for name in THERE]
-    for host in there:
-        host.configure('[node]\nlabels = { far = "yes" }\n')
-    hosts = [gate, *here, *there]
-    into_one_mesh(hosts)
-    return hosts
+def clusters(mesh: Clusters) -> Iterator[Clusters]:
+    """Give the clusters to one test; what their nodes have logged meanwhile is shown if it fails."""
+    before = [len(host.log()) for host in mesh.hosts]
+    yield mesh
+    for host, length in zip(mesh.hosts, before, strict=True):
+        print(f"--- {host.name}: {host.log()[length:]}")
+    linked(mesh.hosts)
 
 
 def values(folder: Path, tasks: int) -> list[str]:
@@ -65,17 +90,16 @@ def wanted(tasks: int) -> list[str]:
     return [f"{task} {SECRET}" for task in range(tasks)]
 
 
-def test_a_job_spreads_over_both_clusters_and_the_bridge_reads_nothing(
-    lan: Lan, clusters: list[Host], tmp_path: Path, batches: bool
-) -> None:
+def test_a_job_spreads_over_both_clusters_and_the_bridge_reads_nothing(clusters: Clusters, tmp_path: Path) -> None:
     """The mark is in its script, an input, its arguments, what it prints and what comes back, in messages and in blobs."""
-    gate, anna, *_ = clusters
-    assert {each["node"] for each in gate.json("status")["bridge"]} == ({*HERE, *THERE} if batches else set())
-    assert ("SPEAKS TO" in gate.ok("status")) == batches
+    gate, anna = clusters.gate, clusters.anna
+    speaks_for = {*HERE, *THERE} if clusters.batches else set()
+    assert {each["node"] for each in gate.json("status")["bridge"]} == speaks_for
+    assert ("SPEAKS TO" in gate.ok("status")) == clusters.batches
     folder = lab.make_folder(tmp_path / "job", SLEEPS)
     marker = SECRET.encode()
     (folder / "input.bin").write_bytes(b"".join(marker + os.urandom(200) for _ in range(2000)))
-    with capture(lan, tmp_path / "frames.pcap"):
+    with capture(clusters.lan, tmp_path / "frames.pcap"):
         job = anna.detach("--array", "0-199", str(folder), "0.2", SECRET)
         lab.until(lambda: sum(task.state == "done" for task in anna.tasks(job)) > 50, "it is under way", 60)
         memories = [memory_of(gate)]
@@ -110,8 +134,8 @@ def memory_of(host: Host) -> bytes:
     return b"".join(pieces)
 
 
-def test_logs_follow_live_and_cancel_reaches_the_far_side(clusters: list[Host], tmp_path: Path) -> None:
-    _, anna, *_ = clusters
+def test_logs_follow_live_and_cancel_reaches_the_far_side(clusters: Clusters, tmp_path: Path) -> None:
+    anna = clusters.anna
     folder = lab.make_folder(tmp_path / "job", SLEEPS)
     job = anna.detach("--need", FAR, "--time", "1h", str(folder), "600")
     # A bridge that batches says who has got an attempt with its next report; until then it is named itself.
@@ -157,8 +181,8 @@ def processes(job: str) -> list[str]:
     return found
 
 
-def test_what_many_far_tasks_need_crosses_the_bridge_once(lan: Lan, clusters: list[Host], tmp_path: Path) -> None:
-    gate, anna, *_ = clusters
+def test_what_many_far_tasks_need_crosses_the_bridge_once(clusters: Clusters, tmp_path: Path) -> None:
+    lan, gate, anna = clusters.lan, clusters.gate, clusters.anna
     folder = lab.make_folder(tmp_path / "job", SLEEPS + LEAVES_MUCH)
     size = 100 << 20
     (folder / "input.bin").write_bytes(os.urandom(size))
@@ -176,9 +200,9 @@ def test_what_many_far_tasks_need_crosses_the_bridge_once(lan: Lan, clusters: li
 
 
 @pytest.mark.parametrize("how", ["killed", "cut from above", "cut from below"])
-def test_a_bridge_in_trouble_loses_nothing(how: str, lan: Lan, clusters: list[Host], tmp_path: Path) -> None:
+def test_a_bridge_in_trouble_loses_nothing(how: str, clusters: Clusters, tmp_path: Path) -> None:
     """What runs below goes on and ends meanwhile; nothing runs twice, though the tasks end while nobody can hear of it."""
-    gate, anna, *_ = clusters
+    lan, gate, anna = clusters.lan, clusters.gate, clusters.anna
     folder = lab.make_folder(tmp_path / "job", SLEEPS)
     job = anna.detach("--need", FAR, "--array", "0-3", str(folder), str(CUT_S - 2))
     lab.until(lambda: len(processes(job)) >= 4, "all run", 30)
@@ -198,13 +222,12 @@ def test_a_bridge_in_trouble_loses_nothing(how: str, lan: Lan, clusters: list[Ho
     print(f"{how}: done {time.monotonic() - back:.1f} s after it was back")
     assert values(folder, 4) == wanted(4)
     assert [task.attempts for task in anna.tasks(job)] == [1] * 4
-    linked(clusters)
 
 
-@pytest.mark.parametrize("batches", [True], indirect=True, ids=["batches"])
-def test_a_long_job_survives_all_that_can_happen_to_a_bridge(lan: Lan, clusters: list[Host], tmp_path: Path) -> None:
+@pytest.mark.parametrize("mesh", [True], indirect=True, ids=["batches"])
+def test_a_long_job_survives_all_that_can_happen_to_a_bridge(clusters: Clusters, tmp_path: Path) -> None:
     """In mid-job it is killed, cut off above, cut off below and killed again: each task ends once, and most run once."""
-    gate, anna, *_ = clusters
+    lan, gate, anna = clusters.lan, clusters.gate, clusters.anna
     folder = lab.make_folder(tmp_path / "job", SLEEPS)
     tasks = 120
     job = anna.detach("--need", FAR, "--array", f"0-{tasks - 1}", str(folder), "0.3")
@@ -233,7 +256,6 @@ def test_a_long_job_survives_all_that_can_happen_to_a_bridge(lan: Lan, clusters:
     for task in range(tasks):
         tries = anna.ask(control.Attempts(job=job, task=task), control.AttemptView)
         assert [each.state for each in tries].count("done") == 1, tries
-    linked(clusters)
 
 
 def test_three_levels_deep(lan: Lan, tmp_path: Path) -> None:
