@@ -58,7 +58,7 @@ def card(member: Member, **fields: object) -> bytes:
         "boot": bytes(16),
         "prekey": member.prekey,
         "iat": WALL,
-        "exp": WALL + 1,
+        "exp": WALL + LIFE_MS,
     }
     return sign.sign(member.signer, Keycard(**(plain | fields)))
 
