@@ -6,7 +6,7 @@ from p2pq.core.records import Intervals, RestoredJob
 from p2pq.model.halt import Halt
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import Fault, Outcome, Profile
-from p2pq.wire.messages import CoreMessage
+from p2pq.wire.messages import CoreMessage, PeeringKnown
 from p2pq.wire.objects import BlobRef
 
 
@@ -63,6 +63,22 @@ class LinkUp(_Event, frozen=True, kw_only=True):
     """The bridges that carry this link, the nearest first; none: it is direct."""
     certs: tuple[bytes, ...] = ()
     """By which it was let in, leaf first; none where that is this very node."""
+    mesh: bytes = b""
+    """Its mesh, where that is another than ours. ``caps`` is what it may do here, and ``owner`` is ``OWNER@REALM`` then."""
+    realm: str = ""
+    """What its mesh is called."""
+    peering: bytes = b""
+    """The id of the peering that let it in."""
+
+    @property
+    def far(self) -> bool:
+        """Whether it is not of our own network: bridges carry the link, or it is of another mesh."""
+        return bool(self.path or self.mesh)
+
+    @property
+    def claimed(self) -> str:
+        """The owner as its certificate has it."""
+        return self.owner.removesuffix(f"@{self.realm}") if self.mesh else self.owner
 
 
 class LinkDown(_Event, frozen=True, kw_only=True):
@@ -237,6 +253,12 @@ class MeshKeyAsked(TrustAsked, frozen=True, kw_only=True):
     signed: bytes
 
 
+class PeeringAsked(TrustAsked, frozen=True, kw_only=True):
+    """The user makes a peering with another mesh known, or that it has ended."""
+
+    known: PeeringKnown
+
+
 class Drain(_Event, frozen=True, kw_only=True):
     """The node is going down: hand back what is not running to its end; take nothing more."""
 
@@ -269,5 +291,6 @@ Event = (
     | BanAsked
     | OwnerBanAsked
     | MeshKeyAsked
+    | PeeringAsked
     | Drain
 )

@@ -48,6 +48,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
     wall: Wall
     seed: bytes
     bridging: bool = False
+    welcome: dict[bytes, tuple[str, ...]] = {}
 
     def begin(self, rng: Random | None = None, entropy: Callable[[int], bytes] | None = None) -> Node:
         """Begin that life, with draws from the seed where none are given; only then can it be replayed.
@@ -66,6 +67,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
             links_max=self.links_max,
             keep_days=self.keep_days,
             bridging=self.bridging,
+            welcome=self.welcome,
         )
 
     def __repr__(self) -> str:

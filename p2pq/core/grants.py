@@ -44,6 +44,11 @@ class Master(msgspec.Struct):
     caps: tuple[str, ...]
     minor: int
     """The newest minor version that both nodes speak."""
+    mesh: bytes
+    """The mesh that its jobs are of: ours, or its own."""
+    foreign: bool = False
+    claimed: str = ""
+    """The owner as its certificate has it, and as it says it; ``owner`` is what it is called here."""
     manifests: dict[bytes, Manifest] = msgspec.field(default_factory=dict)
     """By digest, the least recently used first."""
     sizes: dict[bytes, int] = msgspec.field(default_factory=dict)
@@ -65,7 +70,7 @@ def open_grant(message: Granted, master: Master, identity: Identity) -> Grant:
         Reject: it is not, or that member may not give work.
     """
     grant = sign.open_signed(message.grant, Grant, master.node)
-    if (grant.mesh, grant.node, grant.to) != (identity.mesh, master.node, identity.node):
+    if (grant.mesh, grant.node, grant.to) != (master.mesh, master.node, identity.node):
         raise Reject("grant: not between these two nodes")
     if "submit" not in master.caps:
         raise Reject("grant: the peer may not give work")
@@ -74,14 +79,14 @@ def open_grant(message: Granted, master: Master, identity: Identity) -> Grant:
     return grant
 
 
-def manifest_of(grant: Grant, message: Granted, master: Master, identity: Identity, wall: Wall) -> Manifest | Declined:
+def manifest_of(grant: Grant, message: Granted, master: Master, wall: Wall) -> Manifest | Declined:
     """Return the manifest of the granted job: from the message, or as this link carried it before.
 
     Raises:
         Reject: the manifest is not that master's word on that job, or claims another owner.
     """
     if message.manifest:
-        _learn(grant, message.manifest, master, identity)
+        _learn(grant, message.manifest, master)
     manifest = master.manifests.pop(grant.manifest, None)
     if manifest is None:
         return Declined("no-manifest", "")
@@ -93,15 +98,18 @@ def manifest_of(grant: Grant, message: Granted, master: Master, identity: Identi
     return manifest
 
 
-def _learn(grant: Grant, raw: bytes, master: Master, identity: Identity) -> None:
+def _learn(grant: Grant, raw: bytes, master: Master) -> None:
     if sign.digest(raw) != grant.manifest:
         raise Reject("grant: another manifest")
     manifest = sign.open_signed(raw, Manifest, master.node)
-    if (manifest.mesh, manifest.node) != (identity.mesh, master.node):
+    if (manifest.mesh, manifest.node) != (master.mesh, master.node):
         raise Reject("manifest: not of this master")
     # The certificate says whose machine it is; fair shares are counted by that.
-    if manifest.owner != master.owner:
+    if manifest.owner != master.claimed:
         raise Reject("manifest: another owner")
+    if master.foreign:
+        # From here on it is what it counts as here: of that owner abroad, and isolated as well as can be, whatever it asks for.
+        manifest = msgspec.structs.replace(manifest, owner=master.owner, sandbox="strict")
     master.keep(grant.manifest, manifest, len(raw))
 
 
@@ -125,7 +133,7 @@ def open_enclosed(grant: Grant, message: Granted, master: Master, identity: Iden
     found: dict[LeaseId, Checkpoint] = {}
     for raw in message.checkpoints:
         checkpoint = sign.open_signed(raw, Checkpoint, master.node)
-        if (checkpoint.mesh, checkpoint.node, checkpoint.to) != (identity.mesh, master.node, identity.node):
+        if (checkpoint.mesh, checkpoint.node, checkpoint.to) != (master.mesh, master.node, identity.node):
             raise Reject("checkpoint: not between these two nodes")
         if checkpoint.job != grant.job or (checkpoint.task, checkpoint.lease) not in attempts:
             raise Reject("checkpoint: not of that grant")

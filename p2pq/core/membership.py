@@ -1,4 +1,4 @@
-"""Who is linked, whom to dial, who is out, what opens the gate.
+"""Who is linked, whom to dial, who is out, what opens the gate; of other meshes, too, as far as ``abroad`` lets them in.
 
 Discovery finds addresses; membership believes only authenticated links.
 """
@@ -8,30 +8,28 @@ from random import Random
 from typing import Final, assert_never
 
 from p2pq.core import events as ev
+from p2pq.core.abroad import BANS_PER_MESSAGE, Abroad
 from p2pq.core.addresses import Addresses
 from p2pq.core.bans import Bans, Subject, Word, row_of, subject_of
 from p2pq.core.effects import Dial, Drop, Effect, Emit, Hangup, Record, Send
 from p2pq.core.identity import Identity
 from p2pq.core.meshkeys import MeshKeys
-from p2pq.core.peers import Peer, State, refusal, shown
+from p2pq.core.peers import Peer, absent, refusal, shown, up, whereabouts
 from p2pq.core.reaching import Reaching, is_via, via_address
 from p2pq.core.records import MeshKeysKept, PeerSeen, Restored
 from p2pq.errors import Reject
 from p2pq.model.ids import Mono, NodeId, Wall
 from p2pq.model.notice import LinksFull, MeshKeyRotated, OwnerBanned, PeerBanned, PeerDown, PeerRefused, PeerUp
 from p2pq.wire import messages as msg
-from p2pq.wire import trust
+from p2pq.wire import session, trust
 from p2pq.wire.objects import Cert, MeshKey
 
 REMEMBERED_MAX: Final = 1024
 """Peers remembered; beyond it the one seen longest ago is not dialled after the next start."""
-TOLD_MAX: Final = 64
-"""Peers named to a new one."""
 VIA_AFTER_S: Final = 3.0
 """So long a node that may be dialled directly has before it is dialled through a bridge."""
 PLACES_MAX: Final = 8
 """Addresses told or remembered of a peer."""
-_BANS_PER_MESSAGE: Final = 256
 COMPARE_S: Final = 30.0
 """What both sides of a link know is compared at most this often, whatever the other side sends."""
 
@@ -49,8 +47,9 @@ class Membership:
         wall: Callable[[Mono], Wall],
         *,
         bridging: bool = False,
+        welcome: dict[bytes, tuple[str, ...]] | None = None,
     ) -> None:
-        """Take up remembered peers, who are dialled at once, and bans.
+        """Take up remembered peers, who are dialled at once, and bans. ``welcome`` is as for ``Peerings``.
 
         Raises:
             Reject: a restored ban or mesh key does not verify: the store belongs to another mesh.
@@ -62,10 +61,10 @@ class Membership:
         self._wall = wall
         self._links: dict[NodeId, ev.LinkUp] = {}
         self._remembered: dict[NodeId, PeerSeen] = {}
-        self._owners: dict[NodeId, str] = {}
-        """Of those remembered who were linked in this life."""
+        self._owners: dict[NodeId, str] = {}  # of those remembered who were linked in this life
         self._addresses = Addresses(rng)
-        self._reaching = Reaching(identity.node, bridging=bridging)
+        self.abroad = Abroad(identity, restored, welcome or {}, wall, self._links, self.out)
+        self._reaching = Reaching(identity.node, bridging=bridging, carries=self.abroad.carries)
         self._full = False
         self._leaving: dict[NodeId, None] = {}
         self._compared: dict[tuple[NodeId, str], Mono] = {}
@@ -97,7 +96,7 @@ class Membership:
 
         Without ``owner`` the one counts that its certificate named when it was last linked in this life, if it was.
         """
-        return node in self.bans or (owner or self._owners.get(node, "")) in self.bans
+        return node in self.bans or (owner or self._owners.get(node, "")) in self.bans or self.abroad.banned(node)
 
     def out(self, cert: Cert) -> bool:
         """Tell whether the holder of a certificate is out."""
@@ -105,50 +104,18 @@ class Membership:
 
     def peers(self) -> tuple[Peer, ...]:
         """Return everyone linked, then remembered, then mere addresses."""
-        peers = [
-            Peer(
-                id=link.peer,
-                name=link.name,
-                owner=link.owner,
-                address="" if link.path else link.address,
-                path=link.path,
-                state="up",
-                boot=link.boot,
-                caps=link.caps,
-            )
-            for link in self._links.values()
-        ]
-        shown = dict.fromkeys(self._links)
+        peers = [up(link) for link in self._links.values()]
+        listed: dict[NodeId | None, None] = dict.fromkeys(self._links)
         for place in self._addresses:
-            if place.node == self._identity.node or (place.node is not None and place.node in shown):
+            node = place.node
+            if node == self._identity.node or node in listed:
                 continue
-            if place.node is not None:
-                shown[place.node] = None
-            peers.append(self._absent(place.node, place.address))
+            seen, owner, out = None, "", False
+            if node is not None:
+                listed[node] = None
+                seen, owner, out = self._remembered.get(node), self._owners.get(node, ""), self.banned(node)
+            peers.append(absent(self._addresses, place.address, node, seen, owner, banned=out))
         return tuple(peers)
-
-    def _absent(self, node: NodeId | None, address: str) -> Peer:
-        seen = None if node is None else self._remembered.get(node)
-        places = (address,) if node is None else self._addresses.of(node)
-        state: State = "down"
-        reason = ""
-        for each in places:
-            place = self._addresses.get(each)
-            if place is not None and place.reason:
-                state, reason = ("refused" if refusal(place.reason) else "down"), place.reason
-                break
-        if node is not None and self.banned(node):
-            state, reason = "refused", trust.BANNED
-        elif any(self._addresses.flying(each) for each in places):
-            state = "connecting"
-        return Peer(
-            id=node,
-            name="" if seen is None else seen.name,
-            owner="" if node is None else self._owners.get(node, ""),
-            address=next(filter(shown, places), ""),
-            state=state,
-            reason=reason,
-        )
 
     def handle(self, event: ev.Event, now: Mono) -> list[Effect]:  # noqa: C901, PLR0912  one arm per event
         """Take in the event, then dial whom it is time to dial."""
@@ -173,12 +140,15 @@ class Membership:
                 self._ban_asked(owner, signed, now, out, banned=banned)
             case ev.MeshKeyAsked(signed=signed):
                 self._keys_heard(self._identity.node, (signed,), now, out)
+            case ev.PeeringAsked(known=known):
+                self._end_links(self.abroad.heard(self._identity.node, (known,), now, out), now, out)
             case ev.Drain(now=True):
                 out.extend(Send(peer=peer, message=msg.Leaving()) for peer in self._links)
             case ev.Tick(wall=wall):
                 if wall is not None:  # once a minute
+                    self._end_links(self.abroad.lapsed(now, out), now, out)
                     for peer in self._links:
-                        self._tell_heads(peer, out)
+                        self._tell_heads(peer, now, out)
             case (
                 ev.Woke()
                 | ev.Submitted()
@@ -201,7 +171,12 @@ class Membership:
         self._dial(now, out)
         return out
 
-    def _receive(self, peer: NodeId, message: msg.CoreMessage, now: Mono, out: list[Effect]) -> None:
+    def _receive(  # noqa: C901, PLR0912  one arm per message
+        self, peer: NodeId, message: msg.CoreMessage, now: Mono, out: list[Effect]
+    ) -> None:
+        if self._links[peer].mesh and isinstance(message, msg.Peers | msg.MeshKeys):
+            out.append(Drop(peer=peer, reason="not for another mesh to say"))
+            return
         match message:
             case msg.Peers(addresses=told):
                 for node, addresses in told:
@@ -212,6 +187,11 @@ class Membership:
                 self._bans_heard(peer, bans, now, out)
             case msg.Heads():
                 self._compare(peer, message, now, out)
+            case msg.Peerings(peerings=known):
+                self._end_links(self.abroad.heard(peer, known, now, out), now, out)
+            case msg.BansKnown(mesh=mesh, digests=digests) if mesh or self._links[peer].mesh:
+                if self._once_in_a_while(peer, mesh.hex(), now):
+                    self._tell_bans(peer, self.abroad.bans_beyond(peer, mesh, digests, self.bans), out)
             case msg.BansKnown(digests=digests):
                 if self._once_in_a_while(peer, "bans", now):
                     self._tell_bans(peer, self.bans.beyond(digests), out)
@@ -252,16 +232,17 @@ class Membership:
         peer = event.peer
         if event.dialled:
             self._addresses.arrived(event.address, peer)
-        if self.banned(peer, event.owner):
-            out.append(Hangup(peer=peer, reason=trust.BANNED))
-            out.append(Emit(notice=PeerRefused(address=shown(event.address), reason=trust.BANNED, peer=peer)))
+        if reason := self._why_not(event, now):
+            out.append(Hangup(peer=peer, reason=reason))
+            out.append(Emit(notice=PeerRefused(address=shown(event.address), reason=reason, peer=peer)))
             return
         if peer not in self._links and len(self._links) >= self._links_max:
             out.append(Hangup(peer=peer, reason="links-full"))
             self._say_full(out)
             return
         self._links[peer] = event
-        self._tell_heads(peer, out)
+        self.abroad.linked(event)
+        self._tell_heads(peer, now, out)
         given = (place for place in (event.address, *event.addresses) if place and not is_via(place))
         places = tuple(dict.fromkeys(given))[:PLACES_MAX]
         self._addresses.add(places, peer, now, kept=True, dial=False)
@@ -272,26 +253,28 @@ class Membership:
         if event.path and (seen := self._remembered.get(peer)):
             # What it says through a bridge says less than what was seen of it.
             places = tuple(dict.fromkeys((*places, *seen.addresses)))[:PLACES_MAX]
-        self._remember(PeerSeen(node=peer, name=event.name, addresses=places), out)
+        self._remember(PeerSeen(node=peer, name=event.name, addresses=places), out, kept=not event.mesh)
         self._owners[peer] = event.owner
         out.append(Emit(notice=PeerUp(peer=peer, name=event.name, address=shown(event.address), path=event.path)))
-        told = tuple(
-            (other, others)
-            for other in list(self._links)[-2 * TOLD_MAX :]
-            if other != peer and (others := self._remembered[other].addresses)
-        )[-TOLD_MAX:]
-        if told:
+        if not event.mesh and (told := whereabouts(self._links, self._remembered, peer)):
             out.append(Send(peer=peer, message=msg.Peers(addresses=told)))
         if event.minor < msg.TRUST_SINCE:
             self._tell_bans(peer, self.bans.signed, out)
         out.extend(Send(peer=to, message=reach) for to, reach in self._reaching.link_up(event, self._links))
+
+    def _why_not(self, link: ev.LinkUp, now: Mono) -> str:
+        """Return why a node gets no link; empty where it does."""
+        if not self.abroad.admits(link, now):
+            return session.NO_PEERING
+        out = self.banned(link.peer, link.owner) or self.abroad.banned(link.peer, link)
+        return trust.BANNED if out else ""
 
     def _reach(self, peer: NodeId, message: msg.Reach, now: Mono, out: list[Effect]) -> None:
         """Take in whom a bridge leads to. Of two nodes the one with the smaller id dials through it."""
         if "bridge" not in self._links[peer].caps:
             out.append(Drop(peer=peer, reason="ways, though it may not be a bridge"))
             return
-        new, gone = self._reaching.heard(peer, message)
+        new, gone = self._reaching.heard(peer, self.abroad.ways(peer, message, now, self._remembered))
         self._no_way(peer, gone)
         for node in new:
             if self._identity.node < node:
@@ -312,14 +295,16 @@ class Membership:
             self._full = True
             out.append(Emit(notice=LinksFull(links_max=self._links_max)))
 
-    def _remember(self, seen: PeerSeen, out: list[Effect]) -> None:
+    def _remember(self, seen: PeerSeen, out: list[Effect], *, kept: bool) -> None:
+        """Remember a peer; those of other meshes not over a restart: their bridges, or the configuration, lead to them."""
         self._remembered.pop(seen.node, None)
         self._remembered[seen.node] = seen
         if len(self._remembered) > REMEMBERED_MAX:
             oldest = next(node for node in self._remembered if node not in self._links)
             del self._remembered[oldest]
             self._owners.pop(oldest, None)
-        out.append(Record(row=seen))
+        if kept:
+            out.append(Record(row=seen))
 
     def _link_down(self, peer: NodeId, reason: str, now: Mono, out: list[Effect]) -> None:
         gone = self._links.pop(peer, None)
@@ -329,18 +314,19 @@ class Membership:
         self._no_way(peer, self._reaching.leave(peer))
         out.extend(Send(peer=to, message=reach) for to, reach in self._reaching.link_down(gone, self._links))
         out.append(Emit(notice=PeerDown(peer=peer, reason=reason)))
-        for what in ("heads", "bans"):
-            self._compared.pop((peer, what), None)
+        for known in [key for key in self._compared if key[0] == peer]:
+            del self._compared[known]
         left = peer in self._leaving
         self._leaving.pop(peer, None)
         # Who said goodbye usually dials us when it is back. It may not be able to: not everybody accepts connections.
-        if not self.banned(peer):
+        if not self.banned(peer) and self.abroad.wanted(peer, now):
             self._addresses.retry(peer, now, soon=not left)
 
     def _dial_failed(self, event: ev.DialFailed, now: Mono, out: list[Effect]) -> None:
         before = self._addresses.get(event.address)
         reason = "" if before is None else before.reason
-        wanted = event.node is None or not (self._has(event.node, event.address) or self.banned(event.node))
+        gone = event.node is not None and (self.banned(event.node) or not self.abroad.wanted(event.node, now))
+        wanted = event.node is None or not (self._has(event.node, event.address) or gone)
         place = self._addresses.failed(event.address, event.reason, now, dial=wanted)
         if place is not None and refusal(event.reason) and event.reason != reason:
             out.append(Emit(notice=PeerRefused(address=shown(event.address), reason=event.reason, peer=event.node)))
@@ -380,12 +366,16 @@ class Membership:
         self, peer: NodeId, bans: tuple[bytes, ...], now: Mono, out: list[Effect], *, asked: bool = False
     ) -> None:
         news: list[bytes] = []
+        foreign: list[bytes] = []
         turned: dict[Subject, Word] = {}
         for raw in bans:
             try:
                 heard = self.bans.hear(raw, self._wall(now))
             except Reject as reject:
-                out.append(Drop(peer=peer, reason=f"ban: {reject.reason}"))
+                if reject.reason == trust.WRONG_ROOT:
+                    foreign.append(raw)
+                else:
+                    out.append(Drop(peer=peer, reason=f"ban: {reject.reason}"))
                 continue
             if heard is None:
                 continue
@@ -397,6 +387,7 @@ class Membership:
         for other in self._links:
             if other != peer:
                 self._tell_bans(other, tuple(news), out)
+        self._end_links(self.abroad.bans_heard(peer, tuple(foreign), now, out), now, out, reason=trust.BANNED)
         if not asked:
             for subject, word in turned.items():
                 self._apply(subject, self._issuer(word), now, out)
@@ -426,21 +417,36 @@ class Membership:
                 out.append(Hangup(peer=node, reason=trust.BANNED))
                 self._link_down(node, trust.BANNED, now, out)
 
+    def _end_links(
+        self, nodes: tuple[NodeId, ...], now: Mono, out: list[Effect], reason: str = session.NO_PEERING
+    ) -> None:
+        """End the links with nodes of other meshes that are not let in any more."""
+        for node in nodes:
+            self._addresses.rest(node)
+            if node in self._links:
+                out.append(Hangup(peer=node, reason=reason))
+                self._link_down(node, reason, now, out)
+
     def _tell_bans(self, peer: NodeId, bans: tuple[bytes, ...], out: list[Effect]) -> None:
         if self._links[peer].minor < msg.TRUST_SINCE:
             bans = tuple(raw for raw in bans if self.bans.is_of_node(raw))
-        for first in range(0, len(bans), _BANS_PER_MESSAGE):
-            out.append(Send(peer=peer, message=msg.Bans(bans=bans[first : first + _BANS_PER_MESSAGE])))  # noqa: PERF401
+        for first in range(0, len(bans), BANS_PER_MESSAGE):
+            out.append(Send(peer=peer, message=msg.Bans(bans=bans[first : first + BANS_PER_MESSAGE])))  # noqa: PERF401
 
     # -- what two nodes know, compared ---------------------------------------------------------------------------------
 
-    def _tell_heads(self, peer: NodeId, out: list[Effect]) -> None:
+    def _tell_heads(self, peer: NodeId, now: Mono, out: list[Effect]) -> None:
         if self._links[peer].minor >= msg.TRUST_SINCE:
-            heads = msg.Heads(bans=self.bans.head, mesh_keys=self.mesh_keys.head)
+            heads = self.abroad.heads(peer, self.bans.head, self.mesh_keys.head, now)
             out.append(Send(peer=peer, message=heads))
 
     def _compare(self, peer: NodeId, theirs: msg.Heads, now: Mono, out: list[Effect]) -> None:
         """Ask for the bans that we lack, and tell our mesh keys; as the heads differ there, too, it does the same."""
+        further = self.abroad.compare(peer, theirs, self.bans, now)
+        if further and self._once_in_a_while(peer, "peerings", now):
+            out.extend(Send(peer=peer, message=message) for message in further)
+        if self._links[peer].mesh:
+            return
         bans, keys = theirs.bans != self.bans.head, theirs.mesh_keys != self.mesh_keys.head
         if not (bans or keys) or not self._once_in_a_while(peer, "heads", now):
             return
@@ -479,7 +485,7 @@ class Membership:
         out.append(Emit(notice=MeshKeyRotated(by=by)))
 
     def _tell_keys(self, peer: NodeId, keys: tuple[bytes, ...], out: list[Effect]) -> None:
-        if keys and self._links[peer].minor >= msg.TRUST_SINCE:
+        if keys and self._links[peer].minor >= msg.TRUST_SINCE and not self._links[peer].mesh:
             out.append(Send(peer=peer, message=msg.MeshKeys(keys=keys)))
 
     def check(self) -> None:
@@ -487,6 +493,7 @@ class Membership:
         self._addresses.check()
         self.bans.check()
         self.mesh_keys.check()
+        self.abroad.check()
         assert len(self._links) <= self._links_max, "too many links"
         assert len(self._remembered) <= REMEMBERED_MAX + len(self._links), "too many peers remembered"
         assert self._identity.node not in self._links, "linked to itself"

@@ -6,12 +6,14 @@ same turn, in order, and never leaves.
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Final, assert_never
 
 import msgspec
 
 from p2pq.core import events as ev
+from p2pq.core.abroad import Abroad
 from p2pq.core.bans import Subject
 from p2pq.core.clock import WallClock
 from p2pq.core.effects import Drop, Effect, Emit, Hangup, Record, Send
@@ -30,7 +32,7 @@ from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Profile
 from p2pq.model.notice import NodeWoke, PrekeyChanged
 from p2pq.wire import messages as msg
-from p2pq.wire import trust
+from p2pq.wire import session, trust
 from p2pq.wire.objects import Cert, ResultItem
 
 LINKS_MAX: Final = 64
@@ -66,6 +68,8 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     profile: Profile | None
     """What it said that it offers; None where it is not linked or does not work."""
     boot: bytes
+    realm: str = ""
+    """What its mesh is called, where that is another one."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +102,7 @@ class Node:
         links_max: int = LINKS_MAX,
         keep_days: int = KEEP_DAYS,
         bridging: bool = False,
+        welcome: dict[bytes, tuple[str, ...]] | None = None,
     ) -> None:
         """Begin a life. The first ``handle`` is due at once: it says what the restored state asks for.
 
@@ -112,6 +117,7 @@ class Node:
             links_max: links to peers at most.
             keep_days: so long results are kept for an absent master.
             bridging: carry links between peers that cannot reach each other.
+            welcome: by mesh, what this node lets members of another one do here, where a peering does, too.
 
         Raises:
             Reject: the restored state belongs to another key or mesh.
@@ -124,7 +130,9 @@ class Node:
         self._identity = identity
         self._me = identity.node
         self._clock = WallClock(now, wall)
-        self._membership = Membership(identity, restored, links_max, rng, now, self._clock.at, bridging=bridging)
+        self._membership = Membership(
+            identity, restored, links_max, rng, now, self._clock.at, bridging=bridging, welcome=welcome
+        )
         self._queue = Queue(identity, settings, restored, entropy, now, wall)
         self._worker = Worker(identity, settings, restored, rng, entropy, self._clock.at, self.prekeys)
         self._keep_ms = keep_days * DAY_MS
@@ -181,7 +189,7 @@ class Node:
             case ev.Tick():
                 turn.take(self._queue.handle(event, now))
                 if event.wall is not None:
-                    turn.take(self._membership.handle(event, now))
+                    self._judge(turn, event, now)
                     self._turn_prekey(turn, now)
                     turn.take(self._worker.forget_old(Wall(event.wall - self._keep_ms)))
             case ev.Woke():
@@ -190,7 +198,7 @@ class Node:
                     turn.take(machine.handle(event, now))
             case ev.AddressSeen() | ev.DialFailed() | ev.MeshKeyAsked():
                 turn.take(self._membership.handle(event, now))
-            case ev.BanAsked() | ev.OwnerBanAsked():
+            case ev.BanAsked() | ev.OwnerBanAsked() | ev.PeeringAsked():
                 self._judge(turn, event, now)
             case ev.LinkUp():
                 turn.take(self._membership.handle(event, now))
@@ -255,7 +263,7 @@ class Node:
                 turn.take(self._worker.handle(event, now))
             case msg.Peers() | msg.Reach() | msg.Heads() | msg.BansKnown() | msg.MeshKeys():
                 turn.take(self._membership.handle(event, now))
-            case msg.Bans():
+            case msg.Bans() | msg.Peerings():
                 self._judge(turn, event, now)
             case msg.Leaving():
                 turn.take(self._membership.handle(event, now))
@@ -263,17 +271,23 @@ class Node:
             case _:
                 assert_never(message)
 
-    def _judge(self, turn: "_Turn", event: ev.BanAsked | ev.OwnerBanAsked | ev.Received, now: Mono) -> None:
-        """Take in bans; whoever is out by them has nothing running here any more, and we nothing there."""
+    def _judge(self, turn: "_Turn", event: ev.Event, now: Mono) -> None:
+        """Take in who is out, or what peering is over; of them nothing runs here any more, and of us nothing there."""
         effects = self._membership.handle(event, now)
         turn.take(effects)
         gone = [each.peer for each in effects if isinstance(each, Hangup)]
         for peer in gone:
             turn.take(self._queue.handle(ev.LinkDown(peer=peer, reason=trust.BANNED), now))
             turn.take(self._worker.handle(ev.LinkDown(peer=peer, reason=trust.BANNED), now))
+        abroad = self._membership.abroad.expelled()
         rows = [each.row for each in effects if isinstance(each, Record)]
         named = [row.node for row in rows if isinstance(row, BanKept) and self._membership.banned(row.node)]
-        for node in dict.fromkeys((*gone, *named)):
+        turned_out = [peer for peer in gone if not self._membership.abroad.mesh_of(peer)]
+        nodes = [who for who in abroad if not isinstance(who, str)]
+        for node in nodes:
+            turn.take(self._queue.expel(node, now, "the worker, of another mesh, is not let in any more"))
+            turn.take(self._worker.expel(node, now))
+        for node in dict.fromkeys((*turned_out, *named)):
             if node != self._me:
                 turn.take(self._queue.expel(node, now))
                 turn.take(self._worker.expel(node, now))
@@ -281,6 +295,9 @@ class Node:
         for owner in dict.fromkeys(owners):
             if owner in self._membership.bans:
                 turn.take(self._worker.expel(owner, now))
+        for who in abroad:
+            if isinstance(who, str):
+                turn.take(self._worker.expel(who, now))
 
     def _turn_prekey(self, turn: "_Turn", now: Mono) -> None:
         """Draw a new prekey if it is time, and let everybody seal to it; who is too old to be told links anew."""
@@ -321,6 +338,7 @@ class Node:
                     has_work=peer.id is not None and self._worker.has_work(peer.id),
                     profile=None if worker is None else worker.profile,
                     boot=peer.boot,
+                    realm=peer.realm or self.abroad.realm(peer.id),
                 )
             )
         return tuple(views)
@@ -363,6 +381,26 @@ class Node:
     def out(self, cert: Cert) -> bool:
         """Tell whether the holder of a certificate is out, as far as this node knows."""
         return self._membership.out(cert)
+
+    @property
+    def abroad(self) -> Abroad:
+        """What is known of other meshes, for readers."""
+        return self._membership.abroad
+
+    def foreign(self, now: Mono) -> tuple[session.Mesh, ...]:
+        """Return the other meshes whose members may be linked now, the latest peering first."""
+        bans = self._membership.bans
+        return tuple(
+            session.Mesh(
+                root=ours.root,
+                psks=(ours.key,),
+                is_banned=partial(self.abroad.out, ours.mesh, ours.name, own=bans),
+                foreign=session.Foreign(
+                    peering=ours.peering, realm=ours.name, may=ours.opened.theirs, welcome=ours.welcome
+                ),
+            )
+            for ours in self.abroad.usable(now)
+        )
 
     def ban_at(self, subject: Subject) -> Wall:
         """Return when this node, as an admin, last said of a node or owner that it is out or in; 0 where it never did."""

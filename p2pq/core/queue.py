@@ -110,11 +110,11 @@ class Queue:
                 assert_never(event)
         return self._flush(now)
 
-    def expel(self, worker: NodeId, now: Mono) -> list[fx.Effect]:
+    def expel(self, worker: NodeId, now: Mono, why: str = "the worker is banned") -> list[fx.Effect]:
         """Take back every lease of a worker that is out; a result that is here whole already still counts."""
         for lease in self._book.leases.held(worker):
             if lease.collecting is None:
-                self._book.lose(lease, "lost", "the worker is banned", now)
+                self._book.lose(lease, "lost", why, now)
         return self._flush(now)
 
     def _flush(self, now: Mono) -> list[fx.Effect]:
@@ -199,7 +199,8 @@ class Queue:
                 self._send(peer, msg.Confirmed(nonce=nonce, leases=held))
             case msg.KeycardIs(card=card):
                 try:
-                    worker.rekey(open_card(card, worker.link, self._identity.mesh, self._clock.at(now)))
+                    mesh = worker.link.mesh or self._identity.mesh
+                    worker.rekey(open_card(card, worker.link, mesh, self._clock.at(now)))
                 except Reject as reject:
                     self._drop(peer, f"keycard: {reject.reason}", close=True)
             case msg.Leaving():

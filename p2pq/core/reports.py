@@ -73,7 +73,15 @@ class Reports:
     ) -> None:
         """Begin with a linked node: first what is held of it, then what is offered, then what it missed."""
         peer = event.peer
-        self.masters[peer] = Master(peer, event.owner, event.caps, event.minor)
+        self.masters[peer] = Master(
+            peer,
+            event.owner,
+            event.caps,
+            event.minor,
+            mesh=event.mesh or self._identity.mesh,
+            foreign=bool(event.mesh),
+            claimed=event.claimed,
+        )
         returning = self._returning.pop(peer, {})
         kept = self._kept.leases(peer)
         leases = (*(attempt.lease for attempt in self._slots.of(peer)), *returning, *kept)
@@ -163,7 +171,8 @@ class Reports:
         except Reject as reject:
             out.append(Drop(peer=master, reason=f"receipt: {reject.reason}", close=True))
             return
-        if (receipt.mesh, receipt.node, receipt.to) != (self._identity.mesh, master, self._identity.node):
+        mesh = self.masters[master].mesh
+        if (receipt.mesh, receipt.node, receipt.to) != (mesh, master, self._identity.node):
             out.append(Drop(peer=master, reason="receipt: not between these two nodes", close=True))
             return
         for item in receipt.items:
@@ -174,7 +183,10 @@ class Reports:
         self._send_kept(master, self._kept.due(master, now), now, out)
 
     def _send_kept(self, master: NodeId, leases: Iterable[LeaseId], now: Mono, out: list[Effect]) -> None:
-        out.extend(Send(peer=master, message=message) for message in self._kept.messages(master, leases))
+        out.extend(
+            Send(peer=master, message=message)
+            for message in self._kept.messages(master, leases, self.masters[master].mesh)
+        )
         if ("resend", master) not in self._deadlines and self._kept.leases(master):
             self._deadlines.set(("resend", master), Mono(now + RESEND_S))
 
