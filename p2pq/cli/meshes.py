@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from p2pq.cli import peerings
 from p2pq.cli.common import connect, note, pairs, parse_seconds, print_json, say, table
 from p2pq.errors import RefusedError, UsageError
 from p2pq.wire import control
@@ -39,6 +40,10 @@ def rotate_key(ctx: click.Context) -> None:
     """Give the mesh a new key; it spreads by itself, and no member has to do anything."""
     with connect(ctx) as node:
         say(node.one(control.RotateKey(), Note).text)
+
+
+mesh_command.add_command(peerings.peers_command)
+mesh_command.add_command(peerings.peer_command)
 
 
 def _show(view: MeshView, *, as_json: bool) -> None:

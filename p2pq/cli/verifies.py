@@ -59,6 +59,13 @@ def _tell(report: "Report") -> None:
     ]
     by = f": signed by {_count(len(signers), 'node')} ({_some(signers)})" if signers else ""
     say(f"{report.verified} of {_count(report.results, 'result')} verified{by}")
+    abroad = [each for each in report.signers if each.mesh]
+    if abroad:
+        meshes = sorted({each.mesh for each in abroad})
+        say(
+            f"{_count(sum(each.results for each in abroad), 'result')} by nodes of another mesh ({_some(meshes)}): that mesh's "
+            "admins say who they are, under the peering that both meshes signed; this mesh vouches for nothing more"
+        )
     for each in report.signers:
         if each.banned is not None:
             say(f"{each.name}, or who let it in, is banned since {each.banned}, after its results had come")

@@ -60,8 +60,8 @@ class Hand:
 
     @property
     def far(self) -> bool:
-        """Whether bridges carry the link to it."""
-        return bool(self.link.path)
+        """Whether it is not of the master's own network: behind bridges, or of another mesh."""
+        return self.link.far
 
 
 class Crew:

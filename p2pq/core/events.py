@@ -8,7 +8,7 @@ from p2pq.core.records import Intervals, RestoredJob
 from p2pq.model.halt import Halt
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import Fault, Outcome, Profile
-from p2pq.wire.messages import CoreMessage
+from p2pq.wire.messages import CoreMessage, PeeringKnown
 from p2pq.wire.objects import BlobRef
 
 
@@ -64,14 +64,30 @@ class LinkUp(_Event, frozen=True, kw_only=True):
     path: tuple[NodeId, ...] = ()
     """The bridges that carry this link, the nearest first; none: it is direct."""
     certs: tuple[bytes, ...] = ()
-    """The chain that it showed in the handshake."""
+    """By which it was let in, or by which it was shown, leaf first; none where that is this very node."""
     bridges: tuple[tuple[bytes, ...], ...] = ()
     """Of a master that a bridge has shown: the chains of the further bridges on the way to it, the nearest first."""
+    mesh: bytes = b""
+    """Its mesh, where that is another than ours. ``caps`` is what it may do here, and ``owner`` is ``OWNER@REALM`` then."""
+    realm: str = ""
+    """What its mesh is called."""
+    peering: bytes = b""
+    """The id of the peering that let it in."""
 
     @property
     def way(self) -> tuple[NodeId, ...]:
         """The bridges that speak for this peer, the outermost first; none where it has shown a prekey of its own."""
         return () if self.prekey else self.path[::-1]
+
+    @property
+    def far(self) -> bool:
+        """Whether it is not of our own network: behind bridges, that carry the link or speak for it, or of another mesh."""
+        return bool(self.path or self.mesh)
+
+    @property
+    def claimed(self) -> str:
+        """The owner as its certificate has it."""
+        return self.owner.removesuffix(f"@{self.realm}") if self.mesh else self.owner
 
 
 # Reasons of LinkDown that the core judges bridges by; all but the first may have honest causes.
@@ -271,6 +287,12 @@ class MeshKeyAsked(TrustAsked, frozen=True, kw_only=True):
     signed: bytes
 
 
+class PeeringAsked(TrustAsked, frozen=True, kw_only=True):
+    """The user makes a peering with another mesh known, or that it has ended."""
+
+    known: PeeringKnown
+
+
 class Drain(_Event, frozen=True, kw_only=True):
     """The node is going down: hand back what is not running to its end; take nothing more."""
 
@@ -304,5 +326,6 @@ Event = (
     | BanAsked
     | OwnerBanAsked
     | MeshKeyAsked
+    | PeeringAsked
     | Drain
 )

@@ -49,6 +49,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
     seed: bytes
     bridging: bool = False
     batching: bool = False
+    welcome: dict[bytes, tuple[str, ...]] = {}
 
     def begin(self, rng: Random | None = None, entropy: Callable[[int], bytes] | None = None) -> Node:
         """Begin that life, with draws from the seed where none are given; only then can it be replayed.
@@ -68,6 +69,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
             keep_days=self.keep_days,
             bridging=self.bridging,
             batching=self.batching,
+            welcome=self.welcome,
         )
 
     def __repr__(self) -> str:

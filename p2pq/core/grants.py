@@ -47,8 +47,13 @@ class Master(msgspec.Struct):
     caps: tuple[str, ...]
     minor: int
     """The newest minor version that both nodes speak."""
+    mesh: bytes
+    """The mesh that its jobs are of: ours, or its own."""
+    foreign: bool = False
+    claimed: str = ""
+    """The owner as its certificate has it, and as it says it; ``owner`` is what it is called here."""
     way: tuple[NodeId, ...] = ()
-    """The bridges that speak for it, the outermost first; none: it is linked."""
+    """The bridges that speak for it, the outermost first; none: it is linked, as every master of another mesh is."""
     manifests: dict[bytes, Manifest] = msgspec.field(default_factory=dict)
     """By digest, the least recently used first."""
     sizes: dict[bytes, int] = msgspec.field(default_factory=dict)
@@ -78,7 +83,7 @@ def open_grant(message: Granted, master: Master, identity: Identity) -> Grant:
     """
     receivers = (*master.way, identity.node)
     grant = sign.open_signed(message.grant, Grant, master.node)
-    if (grant.mesh, grant.node, grant.to) != (identity.mesh, master.node, receivers[0]):
+    if (grant.mesh, grant.node, grant.to) != (master.mesh, master.node, receivers[0]):
         raise Reject("grant: not between these two nodes")
     if "submit" not in master.caps:
         raise Reject("grant: the peer may not give work")
@@ -104,7 +109,7 @@ def _part(grant: Grant, sub: SubGrant) -> Grant:
     return msgspec.structs.replace(grant, items=items, nonce=sub.nonce, expires=min(grant.expires, sub.expires))
 
 
-def manifest_of(grant: Grant, message: Granted, master: Master, identity: Identity, wall: Wall) -> Manifest | Declined:
+def manifest_of(grant: Grant, message: Granted, master: Master, me: NodeId, wall: Wall) -> Manifest | Declined:
     """Return the manifest of the granted job: from the message, or as this link carried it before.
 
     Declined where it did not come, or, through a bridge, the job key did not.
@@ -113,8 +118,8 @@ def manifest_of(grant: Grant, message: Granted, master: Master, identity: Identi
         Reject: the manifest is not that master's word on that job, or claims another owner.
     """
     if message.manifest:
-        _learn(grant, message.manifest, master, identity)
-    if master.way and not any(leaf == identity.node for leaf, _ in message.keys):
+        _learn(grant, message.manifest, master)
+    if master.way and not any(leaf == me for leaf, _ in message.keys):
         # As with a manifest that did not come: its master sends it with the next grant.
         return Declined("no-manifest", "the job key did not come along")
     manifest = master.manifests.pop(grant.manifest, None)
@@ -128,15 +133,18 @@ def manifest_of(grant: Grant, message: Granted, master: Master, identity: Identi
     return manifest
 
 
-def _learn(grant: Grant, raw: bytes, master: Master, identity: Identity) -> None:
+def _learn(grant: Grant, raw: bytes, master: Master) -> None:
     if sign.digest(raw) != grant.manifest:
         raise Reject("grant: another manifest")
     manifest = sign.open_signed(raw, Manifest, master.node)
-    if (manifest.mesh, manifest.node) != (identity.mesh, master.node):
+    if (manifest.mesh, manifest.node) != (master.mesh, master.node):
         raise Reject("manifest: not of this master")
     # The certificate says whose machine it is; fair shares are counted by that.
-    if manifest.owner != master.owner:
+    if manifest.owner != master.claimed:
         raise Reject("manifest: another owner")
+    if master.foreign:
+        # From here on it is what it counts as here: of that owner abroad, and isolated as well as can be, whatever it asks for.
+        manifest = msgspec.structs.replace(manifest, owner=master.owner, sandbox="strict")
     master.keep(grant.manifest, manifest, len(raw))
 
 
@@ -162,7 +170,7 @@ def open_enclosed(grant: Grant, message: Granted, master: Master, identity: Iden
     found: dict[LeaseId, Checkpoint] = {}
     for raw in message.checkpoints:
         checkpoint = sign.open_signed(raw, Checkpoint, master.node)
-        if (checkpoint.mesh, checkpoint.node, checkpoint.to) != (identity.mesh, master.node, master.names(me)):
+        if (checkpoint.mesh, checkpoint.node, checkpoint.to) != (master.mesh, master.node, master.names(me)):
             raise Reject("checkpoint: not between these two nodes")
         if checkpoint.job != grant.job or (checkpoint.task, checkpoint.lease) not in attempts:
             raise Reject("checkpoint: not of that grant")

@@ -2,7 +2,9 @@
 
 import msgspec
 
+from p2pq.core.events import LinkUp
 from p2pq.model.ids import MeshId, NodeId
+from p2pq.wire.messages import MINOR
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,3 +31,17 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """Name the node, not its secrets."""
         return f"Identity({self.name!r}, owner={self.owner!r})"
+
+
+def self_link(identity: Identity) -> LinkUp:
+    """Return how a node is linked to itself: its machine works for its own user whatever it may do for others."""
+    return LinkUp(
+        peer=identity.node,
+        name=identity.name,
+        owner=identity.owner,
+        caps=tuple(sorted({*identity.caps, "submit", "work"})),
+        boot=identity.boot,
+        minor=MINOR,
+        prekey=identity.prekey,
+        address="",
+    )

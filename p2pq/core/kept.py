@@ -137,24 +137,24 @@ class Kept:
             if self._since[master, lease] is None:
                 self._since[master, lease] = now
 
-    def messages(self, master: NodeId, leases: Iterable[LeaseId]) -> list[ResultReady]:
-        """Return these results, signed, in batches."""
+    def messages(self, master: NodeId, leases: Iterable[LeaseId], mesh: bytes) -> list[ResultReady]:
+        """Return these results, signed, in batches; ``mesh`` is the one that the master's jobs are of."""
         messages = []
         batch: list[ResultItem] = []
         blobs = 0
         for lease in leases:
             item = self._rows[master][lease].item
             if batch and (len(batch) == BATCH_MAX or blobs + len(item.blobs) > _BLOBS_MAX):
-                messages.append(self._signed(master, batch))
+                messages.append(self._signed(master, batch, mesh))
                 batch, blobs = [], 0
             batch.append(item)
             blobs += len(item.blobs)
         if batch:
-            messages.append(self._signed(master, batch))
+            messages.append(self._signed(master, batch, mesh))
         return messages
 
-    def _signed(self, master: NodeId, items: list[ResultItem]) -> ResultReady:
-        result = Result(mesh=self._identity.mesh, node=master, by=self._identity.node, items=tuple(items))
+    def _signed(self, master: NodeId, items: list[ResultItem], mesh: bytes) -> ResultReady:
+        result = Result(mesh=mesh, node=master, by=self._identity.node, items=tuple(items))
         return ResultReady(result=sign.sign(self._key, result))
 
     def check(self) -> None:

@@ -71,6 +71,8 @@ class Ledger:
         self._bans: dict[tuple[NodeId, bytes], records.BanKept] = {}
         self._owner_bans: dict[tuple[str, bytes], records.OwnerBanKept] = {}
         self._mesh_keys: tuple[bytes, ...] = ()
+        self._peerings: dict[bytes, records.PeeringKept] = {}
+        self._peer_bans: dict[tuple[bytes, bytes, bytes], records.PeerBanKept] = {}
 
     def apply(self, row: records.Row) -> None:  # noqa: C901, PLR0912, PLR0915  one arm per row is the clearest there is
         """Take one row in.
@@ -122,6 +124,10 @@ class Ledger:
                 self._owner_bans[row.owner, row.issuer] = row
             case records.MeshKeysKept():
                 self._mesh_keys = row.signed
+            case records.PeeringKept():
+                self._peerings[row.id] = row
+            case records.PeerBanKept():
+                self._peer_bans[row.mesh, row.issuer, row.subject] = row
             case _:
                 assert_never(row)
 
@@ -198,6 +204,8 @@ class Ledger:
             bans=tuple(row for _, row in sorted(self._bans.items())),
             owner_bans=tuple(row for _, row in sorted(self._owner_bans.items())),
             mesh_keys=self._mesh_keys,
+            peerings=tuple(row for _, row in sorted(self._peerings.items())),
+            peer_bans=tuple(row for _, row in sorted(self._peer_bans.items())),
         )
 
 

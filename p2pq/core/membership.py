@@ -1,4 +1,4 @@
-"""Who is linked, whom to dial, who is out, what opens the gate.
+"""Who is linked, whom to dial, who is out, what opens the gate; of other meshes, too, as far as ``abroad`` lets them in.
 
 Discovery finds addresses; membership believes only authenticated links.
 """
@@ -8,33 +8,30 @@ from random import Random
 from typing import Final, assert_never
 
 from p2pq.core import events as ev
+from p2pq.core.abroad import Abroad
 from p2pq.core.addresses import Addresses
 from p2pq.core.bans import Bans, Subject, Word, row_of, subject_of
 from p2pq.core.effects import Dial, Drop, Effect, Emit, Hangup, Record, Send
 from p2pq.core.identity import Identity
 from p2pq.core.meshkeys import MeshKeys
-from p2pq.core.peers import Peer, State, refusal, shown, up
+from p2pq.core.peers import Peer, absent, refusal, shown, told_to, up
 from p2pq.core.reaching import Reaching, is_via, parse_via, via_address
 from p2pq.core.records import MeshKeysKept, PeerSeen, Restored
 from p2pq.core.suspects import Suspects
+from p2pq.core.telling import Telling
 from p2pq.errors import Reject
 from p2pq.model.ids import Mono, NodeId, Wall
 from p2pq.model.notice import LinksFull, MeshKeyRotated, OwnerBanned, PeerBanned, PeerDown, PeerRefused, PeerUp
 from p2pq.wire import messages as msg
-from p2pq.wire import trust
+from p2pq.wire import session, trust
 from p2pq.wire.objects import Cert, MeshKey
 
 REMEMBERED_MAX: Final = 1024
 """Peers remembered; beyond it the one seen longest ago is not dialled after the next start."""
-TOLD_MAX: Final = 64
-"""Peers named to a new one."""
 VIA_AFTER_S: Final = 3.0
 """So long a node that may be dialled directly has before it is dialled through a bridge."""
 PLACES_MAX: Final = 8
 """Addresses told or remembered of a peer."""
-_BANS_PER_MESSAGE: Final = 256
-COMPARE_S: Final = 30.0
-"""What both sides of a link know is compared at most this often, whatever the other side sends."""
 
 
 class Membership:
@@ -51,8 +48,9 @@ class Membership:
         *,
         bridging: bool = False,
         batching: bool = False,
+        welcome: dict[bytes, tuple[str, ...]] | None = None,
     ) -> None:
-        """Take up remembered peers, who are dialled at once, and bans.
+        """Take up remembered peers, who are dialled at once, and bans. ``welcome`` is as for ``Peerings``.
 
         Raises:
             Reject: a restored ban or mesh key does not verify: the store belongs to another mesh.
@@ -64,15 +62,14 @@ class Membership:
         self._wall = wall
         self._links: dict[NodeId, ev.LinkUp] = {}
         self._remembered: dict[NodeId, PeerSeen] = {}
-        self._owners: dict[NodeId, str] = {}
-        """Of those remembered who were linked in this life."""
+        self._owners: dict[NodeId, str] = {}  # of those remembered who were linked in this life
         self._addresses = Addresses(rng)
-        self._reaching = Reaching(identity.node, bridging=bridging, batching=batching)
+        self.abroad = Abroad(identity, restored, welcome or {}, wall, self._links, self.out)
+        self._telling = Telling(self._links, self.bans, self.mesh_keys, self.abroad)
+        self._reaching = Reaching(identity.node, bridging=bridging, batching=batching, carries=self.abroad.carries)
         self._suspects = Suspects(self._reaching)
         self._full = False
         self._leaving: dict[NodeId, None] = {}
-        self._compared: dict[tuple[NodeId, str], Mono] = {}
-        """When a linked peer that knew something else was last answered."""
         for seen in restored.peers[-REMEMBERED_MAX:]:
             self._remembered[seen.node] = seen
             wanted = seen.node != identity.node and not self.banned(seen.node)
@@ -100,7 +97,7 @@ class Membership:
 
         Without ``owner`` the one counts that its certificate named when it was last linked in this life, if it was.
         """
-        return node in self.bans or (owner or self._owners.get(node, "")) in self.bans
+        return node in self.bans or (owner or self._owners.get(node, "")) in self.bans or self.abroad.banned(node)
 
     def out(self, cert: Cert) -> bool:
         """Tell whether the holder of a certificate is out."""
@@ -109,25 +106,18 @@ class Membership:
     def peers(self) -> tuple[Peer, ...]:
         """Return everyone linked, then remembered, then mere addresses."""
         linked = [up(link, self._suspects.why(link.peer)) for link in self._links.values()]
-        absent = self._addresses.absent(self._identity.node, self._links)
-        return (*linked, *(self._absent(*each) for each in absent))
+        others = self._addresses.absent(self._identity.node, self._links)
+        return (*linked, *(self._absent(*each) for each in others))
 
     def _absent(self, node: NodeId | None, address: str) -> Peer:
-        seen = None if node is None else self._remembered.get(node)
-        places, reason, dialling = self._addresses.look(node, address)
-        state: State = "connecting" if dialling else "refused" if refusal(reason) else "down"
-        if node is not None and self.banned(node):
-            state, reason = "refused", trust.BANNED
-        return Peer(
-            id=node,
-            name="" if seen is None else seen.name,
-            owner="" if node is None else self._owners.get(node, ""),
-            address=next(filter(shown, places), ""),
-            state=state,
-            reason=reason,
-        )
+        look = self._addresses.look(node, address)
+        if node is None:
+            return absent(node, look, None, "", banned=False)
+        return absent(node, look, self._remembered.get(node), self._owners.get(node, ""), banned=self.banned(node))
 
-    def handle(self, event: ev.Event, now: Mono) -> list[Effect]:  # noqa: C901, PLR0912  one arm per event
+    def handle(  # noqa: C901, PLR0912, PLR0915  one arm per event
+        self, event: ev.Event, now: Mono
+    ) -> list[Effect]:
         """Take in the event, then dial whom it is time to dial."""
         out: list[Effect] = []
         self._suspects.forgive(now)
@@ -156,12 +146,15 @@ class Membership:
                 self._ban_asked(owner, signed, now, out, banned=banned)
             case ev.MeshKeyAsked(signed=signed):
                 self._keys_heard(self._identity.node, (signed,), now, out)
+            case ev.PeeringAsked(known=known):
+                self._end_links(self.abroad.heard(self._identity.node, (known,), now, out), now, out)
             case ev.Drain(now=True):
                 out.extend(Send(peer=peer, message=msg.Leaving()) for peer in self._links)
             case ev.Tick(wall=wall):
                 if wall is not None:  # once a minute
+                    self._end_links(self.abroad.lapsed(now, out), now, out)
                     for peer in self._links:
-                        self._tell_heads(peer, out)
+                        self._telling.heads(peer, now, out)
             case (
                 ev.Woke()
                 | ev.Submitted()
@@ -185,6 +178,9 @@ class Membership:
         return out
 
     def _receive(self, peer: NodeId, message: msg.CoreMessage, now: Mono, out: list[Effect]) -> None:
+        if self._links[peer].mesh and isinstance(message, msg.Peers | msg.MeshKeys):
+            out.append(Drop(peer=peer, reason="not for another mesh to say"))
+            return
         match message:
             case msg.Peers(addresses=told):
                 for node, addresses in told:
@@ -194,10 +190,11 @@ class Membership:
             case msg.Bans(bans=bans):
                 self._bans_heard(peer, bans, now, out)
             case msg.Heads():
-                self._compare(peer, message, now, out)
-            case msg.BansKnown(digests=digests):
-                if self._once_in_a_while(peer, "bans", now):
-                    self._tell_bans(peer, self.bans.beyond(digests), out)
+                self._telling.compare(peer, message, now, out)
+            case msg.Peerings(peerings=known):
+                self._end_links(self.abroad.heard(peer, known, now, out), now, out)
+            case msg.BansKnown():
+                self._telling.bans_beyond(peer, message, now, out)
             case msg.MeshKeys(keys=keys):
                 self._keys_heard(peer, keys, now, out)
             case msg.Leaving():
@@ -240,16 +237,17 @@ class Membership:
         peer = event.peer
         if event.dialled:
             self._addresses.arrived(event.address, peer)
-        if self.banned(peer, event.owner):
-            out.append(Hangup(peer=peer, reason=trust.BANNED))
-            out.append(Emit(notice=PeerRefused(address=shown(event.address), reason=trust.BANNED, peer=peer)))
+        if reason := self._why_not(event, now):
+            out.append(Hangup(peer=peer, reason=reason))
+            out.append(Emit(notice=PeerRefused(address=shown(event.address), reason=reason, peer=peer)))
             return
         if peer not in self._links and len(self._links) >= self._links_max:
             out.append(Hangup(peer=peer, reason="links-full"))
             self._say_full(out)
             return
         self._links[peer] = event
-        self._tell_heads(peer, out)
+        self.abroad.linked(event)
+        self._telling.heads(peer, now, out)
         given = (place for place in (event.address, *event.addresses) if place and not is_via(place))
         places = tuple(dict.fromkeys(given))[:PLACES_MAX]
         self._addresses.add(places, peer, now, kept=True, dial=False)
@@ -260,27 +258,29 @@ class Membership:
         if event.path and (seen := self._remembered.get(peer)):
             # What it says through a bridge says less than what was seen of it.
             places = tuple(dict.fromkeys((*places, *seen.addresses)))[:PLACES_MAX]
-        self._remember(PeerSeen(node=peer, name=event.name, addresses=places), out)
+        self._remember(PeerSeen(node=peer, name=event.name, addresses=places), out, kept=not event.mesh)
         self._owners[peer] = event.owner
         out.extend(self._suspects.reached(event, now))
         out.append(Emit(notice=PeerUp(peer=peer, name=event.name, address=shown(event.address), path=event.path)))
-        told = tuple(
-            (other, others)
-            for other in list(self._links)[-2 * TOLD_MAX :]
-            if other != peer and (others := self._remembered[other].addresses)
-        )[-TOLD_MAX:]
-        if told:
+        if not event.mesh and (told := told_to(peer, self._links, self._remembered)):
             out.append(Send(peer=peer, message=msg.Peers(addresses=told)))
         if event.minor < msg.TRUST_SINCE:
-            self._tell_bans(peer, self.bans.signed, out)
+            self._telling.bans(peer, self.bans.signed, out)
         out.extend(Send(peer=to, message=reach) for to, reach in self._reaching.link_up(event, self._links))
+
+    def _why_not(self, link: ev.LinkUp, now: Mono) -> str:
+        """Return why a node gets no link; empty where it does."""
+        if not self.abroad.admits(link, now):
+            return session.NO_PEERING
+        out = self.banned(link.peer, link.owner) or self.abroad.banned(link.peer, link)
+        return trust.BANNED if out else ""
 
     def _reach(self, peer: NodeId, message: msg.Reach, now: Mono, out: list[Effect]) -> None:
         """Take in whom a bridge leads to. Of two nodes the one with the smaller id dials through it."""
         if "bridge" not in self._links[peer].caps:
             out.append(Drop(peer=peer, reason="ways, though it may not be a bridge"))
             return
-        new, gone = self._reaching.heard(peer, message)
+        new, gone = self._reaching.heard(peer, self.abroad.ways(peer, message, now, self._remembered))
         self._no_way(peer, gone)
         for node in new:
             if self._identity.node < node:
@@ -312,14 +312,16 @@ class Membership:
             self._full = True
             out.append(Emit(notice=LinksFull(links_max=self._links_max)))
 
-    def _remember(self, seen: PeerSeen, out: list[Effect]) -> None:
+    def _remember(self, seen: PeerSeen, out: list[Effect], *, kept: bool) -> None:
+        """Remember a peer; those of other meshes not over a restart: their bridges, or the configuration, lead to them."""
         self._remembered.pop(seen.node, None)
         self._remembered[seen.node] = seen
         if len(self._remembered) > REMEMBERED_MAX:
             oldest = next(node for node in self._remembered if node not in self._links)
             del self._remembered[oldest]
             self._owners.pop(oldest, None)
-        out.append(Record(row=seen))
+        if kept:
+            out.append(Record(row=seen))
 
     def _link_down(self, peer: NodeId, reason: str, now: Mono, out: list[Effect]) -> None:
         gone = self._links.pop(peer, None)
@@ -330,18 +332,18 @@ class Membership:
         out.extend(Send(peer=to, message=reach) for to, reach in self._reaching.link_down(gone, self._links))
         out.append(Emit(notice=PeerDown(peer=peer, reason=reason)))
         out.extend(self._suspects.ended(gone, reason, now))
-        for what in ("heads", "bans"):
-            self._compared.pop((peer, what), None)
+        self._telling.forget(peer)
         left = peer in self._leaving
         self._leaving.pop(peer, None)
         # Who said goodbye usually dials us when it is back. It may not be able to: not everybody accepts connections.
-        if not self.banned(peer):
+        if not self.banned(peer) and self.abroad.wanted(peer, now):
             self._addresses.retry(peer, now, soon=not left, later_s=self._later_s)
 
     def _dial_failed(self, event: ev.DialFailed, now: Mono, out: list[Effect]) -> None:
         before = self._addresses.get(event.address)
         reason = "" if before is None else before.reason
-        wanted = event.node is None or not (self._has(event.node, event.address) or self.banned(event.node))
+        gone = event.node is not None and (self.banned(event.node) or not self.abroad.wanted(event.node, now))
+        wanted = event.node is None or not (self._has(event.node, event.address) or gone)
         place = self._addresses.failed(event.address, event.reason, now, dial=wanted)
         if place is not None and refusal(event.reason) and event.reason != reason:
             out.append(Emit(notice=PeerRefused(address=shown(event.address), reason=event.reason, peer=event.node)))
@@ -383,12 +385,16 @@ class Membership:
         self, peer: NodeId, bans: tuple[bytes, ...], now: Mono, out: list[Effect], *, asked: bool = False
     ) -> None:
         news: list[bytes] = []
+        foreign: list[bytes] = []
         turned: dict[Subject, Word] = {}
         for raw in bans:
             try:
                 heard = self.bans.hear(raw, self._wall(now))
             except Reject as reject:
-                out.append(Drop(peer=peer, reason=f"ban: {reject.reason}"))
+                if reject.reason == trust.WRONG_ROOT:
+                    foreign.append(raw)
+                else:
+                    out.append(Drop(peer=peer, reason=f"ban: {reject.reason}"))
                 continue
             if heard is None:
                 continue
@@ -399,7 +405,8 @@ class Membership:
                 turned[subject] = word
         for other in self._links:
             if other != peer:
-                self._tell_bans(other, tuple(news), out)
+                self._telling.bans(other, tuple(news), out)
+        self._end_links(self.abroad.bans_heard(peer, tuple(foreign), now, out), now, out, reason=trust.BANNED)
         if not asked:
             for subject, word in turned.items():
                 self._apply(subject, self._issuer(word), now, out)
@@ -429,35 +436,15 @@ class Membership:
                 out.append(Hangup(peer=node, reason=trust.BANNED))
                 self._link_down(node, trust.BANNED, now, out)
 
-    def _tell_bans(self, peer: NodeId, bans: tuple[bytes, ...], out: list[Effect]) -> None:
-        if self._links[peer].minor < msg.TRUST_SINCE:
-            bans = tuple(raw for raw in bans if self.bans.is_of_node(raw))
-        for first in range(0, len(bans), _BANS_PER_MESSAGE):
-            out.append(Send(peer=peer, message=msg.Bans(bans=bans[first : first + _BANS_PER_MESSAGE])))  # noqa: PERF401
-
-    # -- what two nodes know, compared ---------------------------------------------------------------------------------
-
-    def _tell_heads(self, peer: NodeId, out: list[Effect]) -> None:
-        if self._links[peer].minor >= msg.TRUST_SINCE:
-            heads = msg.Heads(bans=self.bans.head, mesh_keys=self.mesh_keys.head)
-            out.append(Send(peer=peer, message=heads))
-
-    def _compare(self, peer: NodeId, theirs: msg.Heads, now: Mono, out: list[Effect]) -> None:
-        """Ask for the bans that we lack, and tell our mesh keys; as the heads differ there, too, it does the same."""
-        bans, keys = theirs.bans != self.bans.head, theirs.mesh_keys != self.mesh_keys.head
-        if not (bans or keys) or not self._once_in_a_while(peer, "heads", now):
-            return
-        if bans and not self.bans.full:
-            out.append(Send(peer=peer, message=msg.BansKnown(digests=self.bans.digests)))
-        if keys:
-            self._tell_keys(peer, self.mesh_keys.signed, out)
-
-    def _once_in_a_while(self, peer: NodeId, what: str, now: Mono) -> bool:
-        """Tell whether that may be answered now; what is not is asked again within a minute."""
-        if now - self._compared.get((peer, what), Mono(-COMPARE_S)) < COMPARE_S:
-            return False
-        self._compared[peer, what] = now
-        return True
+    def _end_links(
+        self, nodes: tuple[NodeId, ...], now: Mono, out: list[Effect], reason: str = session.NO_PEERING
+    ) -> None:
+        """End the links with nodes of other meshes that are not let in any more."""
+        for node in nodes:
+            self._addresses.rest(node)
+            if node in self._links:
+                out.append(Hangup(peer=node, reason=reason))
+                self._link_down(node, reason, now, out)
 
     # -- mesh keys ----------------------------------------------------------------------------------------------------
 
@@ -478,12 +465,8 @@ class Membership:
         out.append(Record(row=MeshKeysKept(signed=self.mesh_keys.signed)))
         for other in self._links:
             if other != peer:
-                self._tell_keys(other, tuple(news), out)
+                self._telling.keys(other, tuple(news), out)
         out.append(Emit(notice=MeshKeyRotated(by=by)))
-
-    def _tell_keys(self, peer: NodeId, keys: tuple[bytes, ...], out: list[Effect]) -> None:
-        if keys and self._links[peer].minor >= msg.TRUST_SINCE:
-            out.append(Send(peer=peer, message=msg.MeshKeys(keys=keys)))
 
     def check(self) -> None:
         """Assert the bounds, and that nobody is linked who is out for good."""
@@ -491,6 +474,7 @@ class Membership:
         self._suspects.check()
         self.bans.check()
         self.mesh_keys.check()
+        self.abroad.check()
         assert len(self._links) <= self._links_max, "too many links"
         assert len(self._remembered) <= REMEMBERED_MAX + len(self._links), "too many peers remembered"
         assert self._identity.node not in self._links, "linked to itself"

@@ -11,10 +11,11 @@ from typing import Final, assert_never
 import msgspec
 
 from p2pq.core import events as ev
+from p2pq.core.abroad import Abroad
 from p2pq.core.bans import Subject
 from p2pq.core.clock import WallClock
 from p2pq.core.effects import Drop, Effect, Emit, Hangup, Record, Send
-from p2pq.core.identity import Identity
+from p2pq.core.identity import Identity, self_link
 from p2pq.core.membership import Membership
 from p2pq.core.peers import up
 from p2pq.core.placement import JobSnapshot, TaskSnapshot
@@ -32,7 +33,7 @@ from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
 from p2pq.model.notice import NodeWoke, PrekeyChanged
 from p2pq.wire import messages as msg
-from p2pq.wire import trust
+from p2pq.wire import session, trust
 from p2pq.wire.objects import Cert, ResultItem
 
 LINKS_MAX: Final = 64
@@ -41,6 +42,9 @@ DAY_MS: Final = 24 * 3600 * 1000
 KEEP_DAYS: Final = 30
 """Days that results are kept for an absent master where nothing else is set."""
 
+BANNED: Final = "the worker is banned"
+NOT_LET_IN: Final = "the worker, of another mesh, is not let in any more"
+"""Why leases were lost, for people."""
 SAID_MAX: Final = 100_000
 """Messages to itself in one turn; more is a bug, and stops the node rather than hangs it."""
 
@@ -62,6 +66,7 @@ class Node:
         keep_days: int = KEEP_DAYS,
         bridging: bool = False,
         batching: bool = False,
+        welcome: dict[bytes, tuple[str, ...]] | None = None,
     ) -> None:
         """Begin a life. The first ``handle`` is due at once: it says what the restored state asks for.
 
@@ -77,6 +82,7 @@ class Node:
             keep_days: so long results are kept for an absent master.
             bridging: carry links between peers that cannot reach each other.
             batching: as a bridge, speak for the workers below instead, where both sides can.
+            welcome: by mesh, what this node lets members of another one do here, where a peering does, too.
 
         Raises:
             Reject: the restored state belongs to another key or mesh.
@@ -91,7 +97,15 @@ class Node:
         self._clock = WallClock(now, wall)
         batching = bridging and batching
         self._membership = Membership(
-            identity, restored, links_max, rng, now, self._clock.at, bridging=bridging, batching=batching
+            identity,
+            restored,
+            links_max,
+            rng,
+            now,
+            self._clock.at,
+            bridging=bridging,
+            batching=batching,
+            welcome=welcome,
         )
         self._throughs = Throughs(self._me, identity.root, self._membership.out)
         self._stock = Stock(identity, settings, entropy, self._clock.at, self._membership.out) if batching else None
@@ -102,17 +116,7 @@ class Node:
         self._keep_ms = keep_days * DAY_MS
         self._fresh = True
         self._next: Mono | None = now
-        # The own machine works for its own user whatever its certificate lets it do for others.
-        self._self_link = ev.LinkUp(
-            peer=identity.node,
-            name=identity.name,
-            owner=identity.owner,
-            caps=tuple(sorted({*identity.caps, "submit", "work"})),
-            boot=identity.boot,
-            minor=msg.MINOR,
-            prekey=identity.prekey,
-            address="",
-        )
+        self._self_link = self_link(identity)
 
     @property
     def deadline(self) -> Mono | None:
@@ -159,7 +163,7 @@ class Node:
             case ev.Tick():
                 turn.take(self._queue.handle(event, now))
                 if event.wall is not None:
-                    turn.take(self._membership.handle(event, now))
+                    self._judge(turn, event, now)
                     self._turn_prekey(turn, now)
                     turn.take(self._worker.forget_old(Wall(event.wall - self._keep_ms)))
             case ev.Woke():
@@ -168,7 +172,7 @@ class Node:
                     turn.take(machine.handle(event, now))
             case ev.AddressSeen() | ev.DialFailed() | ev.Misserved() | ev.MeshKeyAsked():
                 turn.take(self._membership.handle(event, now))
-            case ev.BanAsked() | ev.OwnerBanAsked():
+            case ev.BanAsked() | ev.OwnerBanAsked() | ev.PeeringAsked():
                 self._judge(turn, event, now)
             case ev.LinkUp():
                 self._link_up(turn, event, now)
@@ -262,7 +266,7 @@ class Node:
                 turn.take(self._worker.handle(event, now))
             case msg.Peers() | msg.Reach() | msg.Heads() | msg.BansKnown() | msg.MeshKeys():
                 turn.take(self._membership.handle(event, now))
-            case msg.Bans():
+            case msg.Bans() | msg.Peerings():
                 self._judge(turn, event, now)
             case msg.Leaving():
                 turn.take(self._membership.handle(event, now))
@@ -327,8 +331,8 @@ class Node:
             if not change.cluster:
                 self._stocked(turn, change, now)
 
-    def _judge(self, turn: Turn, event: ev.BanAsked | ev.OwnerBanAsked | ev.Received, now: Mono) -> None:
-        """Take in bans; whoever is out by them has nothing running here any more, and we nothing there."""
+    def _judge(self, turn: Turn, event: ev.Event, now: Mono) -> None:
+        """Take in who is out, or what peering is over; of them nothing runs here any more, and of us nothing there."""
         effects = self._membership.handle(event, now)
         turn.take(effects)
         gone = [each.peer for each in effects if isinstance(each, Hangup)]
@@ -337,15 +341,14 @@ class Node:
             turn.take(self._worker.handle(ev.LinkDown(peer=peer, reason=trust.BANNED), now))
         rows = [each.row for each in effects if isinstance(each, Record)]
         named = [row.node for row in rows if isinstance(row, BanKept) and self._membership.banned(row.node)]
-        for node in dict.fromkeys((*gone, *named)):
-            if node != self._me:
-                turn.take(self._queue.expel(node, now))
-                turn.take(self._worker.expel(node, now))
-        owners = [row.owner for row in rows if isinstance(row, OwnerBanKept)]
-        for owner in dict.fromkeys(owners):
-            if owner in self._membership.bans:
-                turn.take(self._queue.expel(owner, now))
-                turn.take(self._worker.expel(owner, now))
+        owners = [row.owner for row in rows if isinstance(row, OwnerBanKept) and row.owner in self._membership.bans]
+        # A link with another mesh may have to be made anew by another peering: that alone ends nothing else.
+        here = [peer for peer in gone if not self.abroad.mesh_of(peer)]
+        out: dict[NodeId | str, str] = dict.fromkeys(self.abroad.expelled(), NOT_LET_IN)
+        for who, why in (out | dict.fromkeys((*here, *named, *owners), BANNED)).items():
+            if who != self._me:
+                turn.take(self._queue.expel(who, now, why))
+                turn.take(self._worker.expel(who, now))
         for peer in gone:
             self._forget_shown(peer)
             self._stocked(turn, ev.LinkDown(peer=peer, reason=trust.BANNED), now)
@@ -377,7 +380,8 @@ class Node:
         far = {link.peer: up(link) for link in (*self._queue.crew.leaves(), *masters)}
         linked = [peer for peer in known if peer.state == "up"]
         rest = [peer for peer in known if peer.state != "up" and peer.id not in far]
-        return tuple(peer_view(peer, workers, self._worker) for peer in (*linked, *far.values(), *rest))
+        listed = (*linked, *far.values(), *rest)
+        return tuple(peer_view(peer, workers, self._worker, self.abroad.realm(peer.id)) for peer in listed)
 
     def bridge_of(self, node: NodeId) -> NodeId | None:
         """Return the bridge through which a master, or a leaf, takes part; None where it is linked, or nobody speaks for it."""
@@ -434,6 +438,15 @@ class Node:
     def out(self, cert: Cert) -> bool:
         """Tell whether the holder of a certificate is out, as far as this node knows."""
         return self._membership.out(cert)
+
+    @property
+    def abroad(self) -> Abroad:
+        """What is known of other meshes, for readers."""
+        return self._membership.abroad
+
+    def foreign(self, now: Mono) -> tuple[session.Mesh, ...]:
+        """Return the other meshes whose members may be linked now, the latest peering first."""
+        return self.abroad.meshes(self._membership.bans, now)
 
     def ban_at(self, subject: Subject) -> Wall:
         """Return when this node, as an admin, last said of a node or owner that it is out or in; 0 where it never did."""

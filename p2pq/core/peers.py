@@ -1,14 +1,18 @@
-"""How other nodes are shown to people: who, where, and why not linked."""
+"""How other nodes are shown to people: who, where, and why not linked; and what other nodes are told of where they are."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Final, Literal
 
 import msgspec
 
 from p2pq.core.events import LinkUp
 from p2pq.core.reaching import is_via
+from p2pq.core.records import PeerSeen
 from p2pq.model.ids import NodeId
-from p2pq.wire import session
+from p2pq.wire import session, trust
 
+TOLD_MAX: Final = 64
+"""Peers named to a new one."""
 State = Literal["up", "connecting", "down", "refused"]
 
 
@@ -26,6 +30,8 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     boot: bytes = b""
     caps: tuple[str, ...] = ()
+    realm: str = ""
+    """What its mesh is called, where that is another one."""
 
 
 def up(link: LinkUp, reason: str = "") -> Peer:
@@ -40,7 +46,45 @@ def up(link: LinkUp, reason: str = "") -> Peer:
         reason=reason,
         boot=link.boot,
         caps=link.caps,
+        realm=link.realm,
     )
+
+
+def absent(
+    node: NodeId | None, look: tuple[tuple[str, ...], str, bool], seen: PeerSeen | None, owner: str, *, banned: bool
+) -> Peer:
+    """Return who is not linked: a node that was seen or is said to be somewhere, or a mere address.
+
+    Args:
+        node: who that is, if that is known.
+        look: what ``Addresses.look`` says of it.
+        seen: what is remembered of it.
+        owner: whose it was when it was last linked in this life.
+        banned: whether it is out.
+    """
+    places, reason, dialling = look
+    state: State = "connecting" if dialling else "refused" if refusal(reason) else "down"
+    if banned:
+        state, reason = "refused", trust.BANNED
+    return Peer(
+        id=node,
+        name="" if seen is None else seen.name,
+        owner=owner,
+        address=next(filter(shown, places), ""),
+        state=state,
+        reason=reason,
+    )
+
+
+def told_to(
+    peer: NodeId, links: Mapping[NodeId, LinkUp], seen: Mapping[NodeId, PeerSeen]
+) -> tuple[tuple[NodeId, tuple[str, ...]], ...]:
+    """Return where the nodes of this mesh that were linked last are, for a new one."""
+    return tuple(
+        (other, seen[other].addresses)
+        for other in list(links)[-2 * TOLD_MAX :]
+        if other != peer and not links[other].mesh and seen[other].addresses
+    )[-TOLD_MAX:]
 
 
 def shown(address: str) -> str:

@@ -108,7 +108,7 @@ class Queue(Granting):
                 assert_never(event)
         return self._flush(now)
 
-    def expel(self, subject: NodeId | str, now: Mono) -> list[fx.Effect]:
+    def expel(self, subject: NodeId | str, now: Mono, why: str = "the worker is banned") -> list[fx.Effect]:
         """Take back every lease of a worker that is out, or of an owner's leaves; what is here whole already still counts."""
         gone = self._crew.expel(lambda cert: subject in {cert.sub, cert.owner})
         leases: list[Lease] = []
@@ -120,7 +120,7 @@ class Queue(Granting):
             leases += self._book.leases.run_by(node)
         for lease in leases:
             if lease.collecting is None:
-                self._book.lose(lease, "lost", "the worker is banned", now)
+                self._book.lose(lease, "lost", why, now)
         self._revoke([lease for lease in leases if lease.leaf is not None and lease.collecting is None])
         return self._flush(now)
 
@@ -210,7 +210,8 @@ class Queue(Granting):
                 self._send(peer, msg.Confirmed(nonce=nonce, leases=held))
             case msg.KeycardIs(card=card):
                 try:
-                    worker.rekey(open_card(card, worker.link, self._identity.mesh, self._clock.at(now)))
+                    mesh = worker.link.mesh or self._identity.mesh
+                    worker.rekey(open_card(card, worker.link, mesh, self._clock.at(now)))
                 except Reject as reject:
                     self._drop(peer, f"keycard: {reject.reason}", close=True)
             case msg.Leaves():

@@ -5,12 +5,12 @@ to pass them on. Each link of the way stands already when the next one is asked 
 bridge says is followed only where neither end is on the way already and it is at most HOPS_MAX bridges long.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from p2pq.core.events import LinkUp
 from p2pq.model.ids import NODE_ID_BYTES, NodeId
-from p2pq.wire.messages import HOPS_MAX, REACH_MAX, SINCE, Reach, Through, Way
+from p2pq.wire.messages import HOPS_MAX, PEERINGS_SINCE, REACH_MAX, SINCE, Reach, Through, Way
 
 WAYS_MAX: Final = 1024
 """Ways remembered of all bridges; further ones are ignored. A quarter of the places that are known at most, so that no bridge
@@ -43,9 +43,24 @@ def parse_via(address: str) -> tuple[NodeId, NodeId]:
 class Reaching:
     """The ways that bridges have told of, and what this node tells of its own links if it is one."""
 
-    def __init__(self, me: NodeId, *, bridging: bool, batching: bool = False) -> None:
-        """Know of no way yet. ``batching``: as a bridge, lead nobody to those for whom this node speaks instead."""
+    def __init__(
+        self,
+        me: NodeId,
+        *,
+        bridging: bool,
+        batching: bool = False,
+        carries: Callable[[bytes], bool] = lambda _: False,
+    ) -> None:
+        """Know of no way yet.
+
+        Args:
+            me: this node.
+            bridging: it carries links for others.
+            batching: it leads nobody to those for whom it speaks instead.
+            carries: tells of another mesh whether it carries links between that one and ours.
+        """
         self._me = me
+        self._carries = carries
         self._bridging = bridging
         self._batching = batching
         self._ways: dict[NodeId, dict[NodeId, tuple[NodeId, ...]]] = {}
@@ -104,34 +119,42 @@ class Reaching:
         if not self._bridging:
             return []
         others = [each for each in links.values() if each.peer != link.peer]
-        told = [(each.peer, self._say(ways=(way,))) for each in others for way in self._worth(each, [link])]
-        ways = self._worth(link, others)
-        parts = [tuple(ways[at : at + REACH_MAX]) for at in range(0, len(ways), REACH_MAX)]
-        return told + [(link.peer, self._say(ways=part)) for part in parts]
+        told = [(each.peer, self._say([link])) for each in others if self._worth(each, [link])]
+        worth = self._worth(link, others)
+        parts = [worth[at : at + REACH_MAX] for at in range(0, len(worth), REACH_MAX)]
+        return told + [(link.peer, self._say(part)) for part in parts]
 
     def link_down(self, gone: LinkUp, links: Mapping[NodeId, LinkUp]) -> list[tuple[NodeId, Reach]]:
         """Return what a bridge tells whom when a link is gone."""
         if not self._bridging:
             return []
-        return [(each.peer, self._say(gone=(gone.peer,))) for each in links.values() if self._worth(each, [gone])]
+        return [(each.peer, self._say([], (gone.peer,))) for each in links.values() if self._worth(each, [gone])]
 
-    def _say(self, ways: tuple[Way, ...] = (), gone: tuple[NodeId, ...] = ()) -> Reach:
+    def _say(self, links: list[LinkUp], gone: tuple[NodeId, ...] = ()) -> Reach:
         self._number += 1
-        return Reach(number=self._number, ways=ways, gone=gone)
+        ways = tuple(Way(link.peer, link.path) for link in links)
+        meshes = tuple(link.mesh for link in links) if any(link.mesh for link in links) else ()
+        return Reach(number=self._number, ways=ways, gone=gone, meshes=meshes)
 
-    def _worth(self, to: LinkUp, links: Iterable[LinkUp]) -> list[Way]:
-        """Return what is worth telling one peer: a way that is not too long, and on which it is not itself.
+    def _worth(self, to: LinkUp, links: Iterable[LinkUp]) -> list[LinkUp]:
+        """Return whom it is worth telling one peer of: the way is not too long, and it is not itself on it.
 
         Who is linked over other bridges hears it from the one next to it.
         """
-        if to.minor < SINCE[Reach] or to.path:
+        if to.minor < SINCE[Reach] or to.path or (to.mesh and not self._carries(to.mesh)):
             return []
         return [
-            Way(link.peer, link.path)
+            link
             for link in links
-            if len(link.path) < HOPS_MAX and to.peer not in link.path and not (self._speaks(to) and self._speaks(link))
+            if len(link.path) < HOPS_MAX and to.peer not in link.path and self._may_meet(to, link)
         ]
 
+    def _may_meet(self, to: LinkUp, link: LinkUp) -> bool:
+        """Tell whether a peer may hear of another one: nothing leads from one other mesh to the next."""
+        if not link.mesh:
+            return not (self._speaks(to) and self._speaks(link))
+        return not to.mesh and to.minor >= PEERINGS_SINCE and self._carries(link.mesh)
+
     def _speaks(self, link: LinkUp) -> bool:
-        """Tell whether this node speaks for a peer, or to it for others, where it would lead it otherwise."""
-        return self._batching and not link.path and link.minor >= SINCE[Through]
+        """Tell whether this node speaks for a peer, or to it for others, instead of leading it: within one mesh only."""
+        return self._batching and not link.path and not link.mesh and link.minor >= SINCE[Through]

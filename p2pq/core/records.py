@@ -241,6 +241,30 @@ class MeshKeysKept(_Row, frozen=True, kw_only=True):
         return f"MeshKeysKept({len(self.signed)})"
 
 
+class PeeringKept(_Row, frozen=True, kw_only=True):
+    """All that is known of a peering with another mesh; takes the place of what was kept of it before."""
+
+    id: bytes
+    """Digest of the signed offer."""
+    offer: bytes
+    accept: bytes
+    end: bytes = b""
+
+    def __repr__(self) -> str:
+        """Name which, not its key."""
+        return f"PeeringKept({self.id.hex()[:8]})"
+
+
+class PeerBanKept(_Row, frozen=True, kw_only=True):
+    """What an admin of another mesh said of a member of that mesh; the latest per issuer and subject counts."""
+
+    mesh: bytes
+    issuer: bytes
+    subject: bytes
+    """``n`` and a node's id, or ``o`` and an owner's name."""
+    signed: bytes
+
+
 Row = (
     EpochBegun
     | JobAdded
@@ -262,12 +286,14 @@ Row = (
     | BanKept
     | OwnerBanKept
     | MeshKeysKept
+    | PeeringKept
+    | PeerBanKept
 )
 
 
 _FULL: Final = (
     EpochBegun, JobAdded, AttemptEnded, TaskEnded, TasksCancelled, TasksRetried, JobEnded, ResultKept, BanKept,
-    OwnerBanKept, MeshKeysKept,
+    OwnerBanKept, MeshKeysKept, PeeringKept, PeerBanKept,
 )  # fmt: skip
 
 
@@ -351,3 +377,7 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     owner_bans: tuple[OwnerBanKept, ...] = ()
     mesh_keys: tuple[bytes, ...] = ()
     """Signed, newest first."""
+    peerings: tuple[PeeringKept, ...] = ()
+    """By id."""
+    peer_bans: tuple[PeerBanKept, ...] = ()
+    """By mesh, issuer and subject."""

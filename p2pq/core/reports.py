@@ -73,7 +73,16 @@ class Reports:
     ) -> None:
         """Begin with a node, linked or through a bridge: first what is held of it, then what is offered, then what it missed."""
         peer = event.peer
-        self.masters[peer] = Master(peer, event.owner, event.caps, event.minor, event.way)
+        self.masters[peer] = Master(
+            peer,
+            event.owner,
+            event.caps,
+            event.minor,
+            mesh=event.mesh or self._identity.mesh,
+            foreign=bool(event.mesh),
+            claimed=event.claimed,
+            way=event.way,
+        )
         returning = self._returning.pop(peer, {})
         kept = self._kept.leases(peer)
         leases = (*(attempt.lease for attempt in self._slots.of(peer)), *returning, *kept)
@@ -168,9 +177,9 @@ class Reports:
         except Reject as reject:
             out.append(Drop(peer=master, reason=f"receipt: {reject.reason}", close=True))
             return
-        me = self._identity.node
+        me, mesh = self._identity.node, self.masters[master].mesh
         ours = receipt.to in {me, self.masters[master].names(me)}
-        if not ours or (receipt.mesh, receipt.node) != (self._identity.mesh, master):
+        if not ours or (receipt.mesh, receipt.node) != (mesh, master):
             out.append(Drop(peer=master, reason="receipt: not between these two nodes", close=True))
             return
         for item in receipt.items:
@@ -181,7 +190,10 @@ class Reports:
         self._send_kept(master, self._kept.due(master, now), now, out)
 
     def _send_kept(self, master: NodeId, leases: Iterable[LeaseId], now: Mono, out: list[Effect]) -> None:
-        out.extend(Send(peer=master, message=message) for message in self._kept.messages(master, leases))
+        out.extend(
+            Send(peer=master, message=message)
+            for message in self._kept.messages(master, leases, self.masters[master].mesh)
+        )
         if ("resend", master) not in self._deadlines and self._kept.leases(master):
             self._deadlines.set(("resend", master), Mono(now + RESEND_S))
 

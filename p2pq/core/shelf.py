@@ -93,7 +93,9 @@ class Shelf:
         """Have nothing. ``link`` is the master's, or how a bridge above shows it."""
         self._identity = identity
         self._signer = prims.SigningKey(identity.secret)
-        self._from = Master(link.peer, link.owner, link.caps, link.minor, link.path[::-1])
+        self._from = Master(
+            link.peer, link.owner, link.caps, link.minor, identity.mesh, claimed=link.owner, way=link.path[::-1]
+        )
         self._master, self._owner = link.peer, link.owner
         self._cluster = cluster_of((*link.path[::-1], identity.node)[0])
         self._jobs: dict[bytes, Stocked] = {}

@@ -120,7 +120,7 @@ class Stock:
         match event:
             case ev.LinkUp(peer=peer):
                 self._link_down(peer, touched, out)
-                if not event.path and event.minor >= THROUGH_SINCE:
+                if not (event.path or event.mesh) and event.minor >= THROUGH_SINCE:
                     self._link_up(event, now, out)
                     touched[peer] = None
             case ev.LinkDown(peer=peer):
@@ -140,7 +140,7 @@ class Stock:
                         cluster.leave_off(now, out)
                     touched[master] = None
             case _:
-                pass  # of links that nothing goes through, or of no concern to a bridge
+                pass  # of links that nothing goes through (of other meshes, too), or of no concern to a bridge
 
     # -- links ----------------------------------------------------------------------------------------------------------
 

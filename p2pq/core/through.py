@@ -45,6 +45,18 @@ def check_way(way: Sequence[NodeId]) -> None:
         raise Reject(f"the way leads over more than {HOPS_MAX} bridges: {named}")
 
 
+def _may_speak(bridge: LinkUp) -> None:
+    """See to it that a peer may speak for others: between two meshes links are carried, and nobody speaks for anybody.
+
+    Raises:
+        Reject: it may not.
+    """
+    if bridge.mesh:
+        raise Reject("it is of another mesh")
+    if "bridge" not in bridge.caps:
+        raise Reject("it may not be a bridge")
+
+
 class Stood(msgspec.Struct, frozen=True):
     """A peer takes part through a bridge from now on, as if this link were up."""
 
@@ -109,11 +121,10 @@ class Throughs:
         """Take in that a bridge shows a master.
 
         Raises:
-            Reject: it, or another node on the way, is no bridge, a chain does not lead to this mesh, that member may not give
-                work, or the way is none that may be gone.
+            Reject: it, or another node on the way, is no bridge of this mesh, a chain does not lead to this mesh, that member may
+                not give work, or the way is none that may be gone.
         """
-        if "bridge" not in bridge.caps:
-            raise Reject("it may not be a bridge")
+        _may_speak(bridge)
         cert = trust.verify_chain(message.certs, self._root, wall, self._is_banned)
         if "submit" not in cert.caps:
             raise Reject("that member may not give work")
@@ -145,10 +156,9 @@ class Throughs:
         """Take in that a bridge speaks for its cluster.
 
         Raises:
-            Reject: it is no bridge.
+            Reject: it is no bridge of this mesh.
         """
-        if "bridge" not in bridge.caps:
-            raise Reject("it may not be a bridge")
+        _may_speak(bridge)
         self.changed = True
         self._clusters.setdefault(
             bridge.peer,

@@ -37,6 +37,8 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     boot: bytes
     caps: tuple[str, ...] = ()
     """What its certificate lets it do; empty where it is not up."""
+    realm: str = ""
+    """What its mesh is called, where that is another one."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,13 +65,14 @@ class Spoken(msgspec.Struct, frozen=True):
     """Workers that take part, and how many attempts each has that have not ended."""
 
 
-def peer_view(peer: Peer, workers: Mapping[NodeId, WorkerSnapshot], me: Worker) -> PeerView:
+def peer_view(peer: Peer, workers: Mapping[NodeId, WorkerSnapshot], me: Worker, realm: str = "") -> PeerView:
     """Return what is shown of another node.
 
     Args:
         peer: what the membership knows of it.
         workers: what is known of those that work for this node.
         me: this node as a worker.
+        realm: what its mesh was last known to be called, where that is another one.
     """
     worker = None if peer.id is None else workers.get(peer.id)
     slots = 0 if worker is None else worker.profile.slots
@@ -87,6 +90,7 @@ def peer_view(peer: Peer, workers: Mapping[NodeId, WorkerSnapshot], me: Worker) 
         profile=None if worker is None else worker.profile,
         boot=peer.boot,
         caps=peer.caps,
+        realm=peer.realm or realm,
     )
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from random import Random
 from typing import Final, assert_never
 
+from msgspec.structs import replace
+
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core import grants
@@ -191,10 +193,12 @@ class Worker:
         match event.message:
             case msg.HasWork() as message:
                 # Fair shares are counted by owner: nobody speaks for more owners than its certificate names.
-                if "submit" not in master.caps or any(owner != master.owner for owner in message.owners):
+                may = "submit" in master.caps
+                if any(owner != master.claimed for owner in message.owners) or not (may or master.foreign):
                     out.append(fx.Drop(peer=peer, reason="work that it may not offer"))
-                else:
-                    self._asking.has_work(peer, message)
+                elif may:  # those abroad cannot know what is welcome here
+                    owners = (master.owner,) * len(message.owners)
+                    self._asking.has_work(peer, replace(message, owners=owners))
             case msg.Granted() as message:
                 self._granted(master, message, now, out)
             case msg.Nothing() as message:
@@ -236,7 +240,7 @@ class Worker:
     def _link_up(self, event: ev.LinkUp, now: Mono, out: list[fx.Effect]) -> None:
         self._link_down(event.peer)
         if "submit" in event.caps:
-            self._asking.linked(event.peer, far=bool(event.path))
+            self._asking.linked(event.peer, far=event.far)
         self._reports.link_up(event, self._offering, now, out, draining=self._draining)
         self._waking.linked(event.peer, now, out)
 
@@ -253,7 +257,7 @@ class Worker:
     def _granted(self, master: grants.Master, message: msg.Granted, now: Mono, out: list[fx.Effect]) -> None:
         try:
             grant = grants.open_grant(message, master, self._identity)
-            manifest = grants.manifest_of(grant, message, master, self._identity, self._wall(now))
+            manifest = grants.manifest_of(grant, message, master, self._identity.node, self._wall(now))
             enclosed = grants.open_enclosed(grant, message, master, self._identity)
         except Reject as reject:
             out.append(fx.Drop(peer=master.node, reason=reject.reason, close=True))
@@ -343,7 +347,8 @@ class Worker:
             free = self._slots.free(own=own)
             slots = self._slots.room[own].cpus
             for master, request in self._asking.plan(free, slots, waiting_s, now, own=own):
-                out.append(fx.Send(peer=master, message=request))
+                claimed = self._reports.masters[master].claimed
+                out.append(fx.Send(peer=master, message=replace(request, owner=claimed)))
 
     def _fill_slots(self, now: Mono, out: list[fx.Effect]) -> None:
         for own in (True, False):

@@ -84,6 +84,8 @@ class Parts:
     """What the self-test proved; None until it has run."""
     duplicate: str = ""
     """A sentence, if another node with this node's key was met."""
+    more_findings: Callable[[], list[Finding]] = list
+    """What other parts have for doctor."""
 
 
 class Admin:
@@ -174,7 +176,7 @@ class Admin:
             slots=peer.slots if peer.state == "up" else None,
             free=peer.free if peer.state == "up" else None,
             has_work=peer.has_work,
-            mesh=p.keys.state.name if peer.state == "up" else "",
+            mesh=peer.realm or (p.keys.state.name if peer.state == "up" else ""),
             via=tuple(map(p.scheduler.name_of, peer.path)),
             owner=peer.owner,
             reason=peer.reason or ("" if peer.profile is None else peer.profile.reason),
@@ -195,7 +197,7 @@ class Admin:
             )
         )
         for peer in p.node.peers(p.mono()):
-            if peer.id is None:
+            if peer.id is None or peer.realm:
                 continue
             info = p.links.info(peer.id)
             state: Literal["up", "down", "banned"] = "up" if peer.state == "up" else "down"
@@ -216,7 +218,7 @@ class Admin:
 
     def _mesh_view(self) -> MeshView:
         keys = self._p.keys
-        known = sum(peer.id is not None for peer in self._p.node.peers(self._p.mono()))
+        known = sum(peer.id is not None and not peer.realm for peer in self._p.node.peers(self._p.mono()))
         return MeshView(
             id=to_text(keys.mesh),
             name=keys.state.name,
@@ -334,6 +336,7 @@ class Admin:
             self._mdns(),
             *self._bridge(),
             *self._peer_findings(),
+            *self._p.more_findings(),
         ):
             await send(finding)
 

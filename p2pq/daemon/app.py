@@ -20,15 +20,16 @@ from typing import Any, Final, Protocol, TypeVar
 from p2pq import __version__
 from p2pq.daemon import offering, sqlite, store
 from p2pq.daemon.api import Api, Send
-from p2pq.daemon.generation import Generation, Lasting
+from p2pq.daemon.generation import Generation
 from p2pq.daemon.home import Home
 from p2pq.daemon.identity import load_or_create
+from p2pq.daemon.lasting import Lasting
 from p2pq.daemon.settings import load
 from p2pq.daemon.telemetry import Telemetry, logging_to
 from p2pq.errors import InvariantError, P2PQError, RefusedError, StorageError
 from p2pq.model.config import Settings
 from p2pq.model.ids import Mono, Wall, to_text
-from p2pq.wire import control
+from p2pq.wire import control, peercontrol
 
 log = logging.getLogger(__name__)
 
@@ -266,6 +267,10 @@ class App:
         self._route(control.BanMember, lambda now: now.admin.ban)
         self._route(control.BanOwner, lambda now: now.admin.ban_owner)
         self._route(control.RotateKey, lambda now: now.admin.rotate_key)
+        self._route(peercontrol.PeeringsList, lambda now: now.peering.list)
+        self._route(peercontrol.PeerOffer, lambda now: now.peering.offer)
+        self._route(peercontrol.PeerAccept, lambda now: now.peering.accept)
+        self._route(peercontrol.PeerEnd, lambda now: now.peering.end)
         self._route(control.Doctor, lambda now: now.admin.doctor)
         self._route(control.Stop, lambda now: now.admin.stop)
 

@@ -1,13 +1,16 @@
 """What dialling needs of HTTP: a client that follows nobody anywhere, and stable words for what went wrong."""
 
 import errno
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Final
 
 import aiohttp
 
 from p2pq.core import events
-from p2pq.wire import session
+from p2pq.model.ids import NodeId
+from p2pq.wire import prims, session
 
 # Reasons of DialFailed besides those of wire.session.
 NO_ANSWER: Final = events.NO_ANSWER
@@ -54,6 +57,44 @@ _ERRNOS: Final = {
 TOTAL_S: Final = 120.0
 WS_MESSAGE_MAX: Final = session.RECORD_BYTES_MAX + 1
 """aiohttp refuses messages of this length or more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """What a node has to do with other meshes; nothing where nothing is given."""
+
+    foreign: Callable[[], tuple[session.Mesh, ...]] = tuple
+    """Those whose members may be linked now, by peerings, the latest first."""
+    mesh_of: Callable[[NodeId], bytes] = lambda _: b""
+    """The mesh of a node that is known to be of another one; else nothing."""
+    carries: Callable[[bytes], bool] = lambda _: False
+    """Whether this node, as a bridge, carries links between another mesh and its own."""
+
+
+NOWHERE: Final = Elsewhere()
+
+
+def keys_for(own: session.Mesh, others: tuple[session.Mesh, ...], mesh: bytes | None) -> list[session.Mesh]:
+    """Return what to dial by, in order: the newest mesh key, then each earlier one, for who was away when it was rotated.
+
+    Args:
+        own: this node's mesh.
+        others: those whose members may be linked now.
+        mesh: where it is known who is there: its mesh, if that is another one, else nothing. None: anybody may be there, a
+            member of another mesh, too.
+
+    Raises:
+        HandshakeRefused: it is of a mesh that no peering leads to now.
+    """
+    ours = [replace(own, psks=(psk,)) for psk in own.psks]
+    if mesh is None:
+        return [*ours, *others]
+    if not mesh:
+        return ours
+    wanted = [each for each in others if prims.mesh_id(each.root) == mesh]
+    if not wanted:
+        raise session.refused(session.NO_PEERING)
+    return wanted
 
 
 class NoWay(OSError):  # noqa: N818  a bridge's answer, not an error

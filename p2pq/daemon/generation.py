@@ -8,8 +8,6 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final, assert_never
 
 from p2pq import __version__
@@ -20,70 +18,35 @@ from p2pq.core.records import Restored
 from p2pq.daemon import draining, gate, inheriting, netinfo, offering, recorder, room, sqlite
 from p2pq.daemon.admin import Admin, Parts
 from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.dialing import Elsewhere
 from p2pq.daemon.discovery import Discovery
 from p2pq.daemon.driver import Driver, Machine
 from p2pq.daemon.enclosing import enclose
 from p2pq.daemon.guests import Guests
-from p2pq.daemon.home import Home
-from p2pq.daemon.identity import NodeKeys
 from p2pq.daemon.jobs import Jobs
 from p2pq.daemon.joining import Invitations, with_port
+from p2pq.daemon.lasting import Lasting
 from p2pq.daemon.limits import FREE_BYTES_MIN
 from p2pq.daemon.links import Links
 from p2pq.daemon.logs import Logs
+from p2pq.daemon.peerings import PeeringDesk
 from p2pq.daemon.runners import RunnerPool
-from p2pq.daemon.sandbox import JobPython
 from p2pq.daemon.scheduler import Scheduler
-from p2pq.daemon.selftest import IsolationReport
 from p2pq.daemon.store import Store
 from p2pq.daemon.submission import Author
-from p2pq.daemon.telemetry import Telemetry
 from p2pq.daemon.transfer import Transfers
 from p2pq.daemon.ways import Bridges
 from p2pq.errors import LinkError, LocalProtocolError, Reject, StorageError
-from p2pq.model.config import Settings
-from p2pq.model.ids import Mono, NodeId, Wall, short, to_text
+from p2pq.model.ids import NodeId, short, to_text
 from p2pq.model.notice import MeshKeyRotated, NodeWoke, PrekeyChanged
 from p2pq.wire import messages as msg
+from p2pq.wire.peering import name_abroad
 
 log = logging.getLogger(__name__)
 
 SOFTWARE: Final = f"p2pq {__version__}"
 DISK_EVERY_S: Final = 10.0
 PRUNE_EVERY_S: Final = 3600.0
-
-
-@dataclass(slots=True, kw_only=True)
-class Lasting:
-    """What a node keeps when it changes its mesh."""
-
-    home: Home
-    settings: Settings
-    keys: NodeKeys
-    telemetry: Telemetry
-    machine: offering.Machine
-    python: JobPython
-    listen: str
-    """Where to listen: after the first generation with the port that it got."""
-    mono: Callable[[], Mono]
-    wall: Callable[[], Wall]
-    boot: Callable[[], float] | None
-    restart: "Callable[[tuple[str, ...], tuple[bytes, ...]], Awaitable[Generation]]"
-    """Begin anew in the mesh that the keys now name; the generation that serves there."""
-    stop: Callable[[bool], None]
-    hints: tuple[str, ...] = ()
-    bans: tuple[bytes, ...] = ()
-    """What a join told: where to look for peers, and who is out."""
-    isolation: IsolationReport | None = None
-    """What the self-test found; None until it has ended."""
-    features: frozenset[str] = frozenset()
-    duplicate: str = ""
-    """A sentence, when another node uses this node's key."""
-
-    @property
-    def bridging(self) -> bool:
-        """Whether it carries links for others: it is told to, and its certificate says that it may."""
-        return self.settings.bridge.enabled and "bridge" in self.keys.cert.caps
 
 
 class Generation:
@@ -133,6 +96,7 @@ class Generation:
             seed=os.urandom(draws.SEED_BYTES),
             bridging=app.bridging,
             batching=settings.bridge.batch,
+            welcome=settings.welcome,
         )
         recorded = settings.log.flight
         try:
@@ -168,6 +132,11 @@ class Generation:
             software=SOFTWARE,
             bridging=app.bridging,
             path=self.node.path,
+            elsewhere=Elsewhere(
+                foreign=lambda: self.node.foreign(app.mono()),
+                mesh_of=self.node.abroad.mesh_of,
+                carries=self.node.abroad.carries,
+            ),
         )
         self._cleanup.push_async_callback(self.links.close)
         self.scheduler = Scheduler(self.node, me=keys.node, name=keys.cert.name, mono=app.mono)
@@ -184,8 +153,13 @@ class Generation:
             admit=self.links.admit,
             show_slot=self._show_slot,
             is_banned=self.node.banned,
-            names=lambda: frozenset(peer.name for peer in self.node.peers(app.mono())),
-            peers=lambda: tuple(filter(None, map(self.links.address, self.links.peers()))),
+            names=lambda: frozenset(peer.name for peer in self.node.peers(app.mono()) if not peer.realm),
+            peers=lambda: tuple(
+                filter(
+                    None,
+                    (self.links.address(peer) for peer in self.links.peers() if not self.node.abroad.mesh_of(peer)),
+                )
+            ),
             bans=self.store.signed_bans,
             psks=self.node.psks,
             joined=self._joined,
@@ -279,6 +253,7 @@ class Generation:
         self._group.create_task(self._prune(), name="prune")
         self._group.create_task(self._watch_disk(), name="disk")
         self.admin = Admin(self._parts())
+        self.peering = PeeringDesk(self.parts, app.settings.welcome)
         # The core has begun its life when this returns, so that the first request finds it so.
         await self.driver.flush()
 
@@ -368,7 +343,7 @@ class Generation:
             case ev.LinkUp(peer=peer):
                 address = event.address if event.dialled else netinfo.join(self.links.remote_ip(peer), 0)
                 self.transfers.link_up(peer, event.dialled, address, next(iter(event.path), None))
-                self.scheduler.remember(peer, event.name)
+                self.scheduler.remember(peer, name_abroad(event.name, event.realm) if event.mesh else event.name)
             case ev.LinkDown(peer=peer):
                 self.transfers.link_down(peer)
                 self.logs.link_down(peer)

@@ -17,6 +17,7 @@ from p2pq.daemon import evidence, restoring, sqlite
 from p2pq.daemon.evidence import Decided
 from p2pq.model.ids import JOB_ID_BYTES, NODE_ID_BYTES, JobId, LeaseId, NodeId, Wall, to_text
 from p2pq.model.job import JobState, Outcome, TaskState
+from p2pq.wire.messages import PeeringKnown
 from p2pq.wire.objects import ResultItem
 
 PAGE_MAX: Final = 10_000
@@ -229,6 +230,16 @@ class History:
             )
             for (signed,) in self._rows(sql)
         )
+
+    def peerings(self) -> tuple[PeeringKnown, ...]:
+        """Return the peerings with other meshes that are kept, those that are over, too."""
+        found = self._rows("SELECT offer, accept, ended FROM peerings ORDER BY id")
+        return tuple(PeeringKnown(offer, accept, ended) for offer, accept, ended in found)
+
+    def peer_bans(self) -> tuple[bytes, ...]:
+        """Return what admins of other meshes have said of members of these."""
+        found = self._rows("SELECT signed FROM peer_bans ORDER BY mesh, issuer, subject")
+        return tuple(signed for (signed,) in found)
 
     def find_jobs(self, prefix: str) -> tuple[JobId, ...]:
         """Return the jobs whose id, as text, begins with ``prefix``; a few at most, in order of id."""

@@ -147,6 +147,27 @@ class Link:
         """Whether messages still count."""
         return not self._closing and not self._ended
 
+    def event(self, addresses: tuple[str, ...]) -> events.LinkUp:
+        """Return what the core is told of it; ``addresses`` are where else the peer says that it listens."""
+        info = self.info
+        return events.LinkUp(
+            peer=info.node,
+            name=info.name,
+            owner=info.owner,
+            caps=info.caps,
+            boot=info.boot,
+            minor=info.minor,
+            prekey=info.prekey,
+            address=self.address,
+            dialled=self.dialled,
+            addresses=addresses,
+            path=self.path,
+            certs=info.certs,
+            mesh=info.mesh,
+            realm=info.realm,
+            peering=info.peering,
+        )
+
     def send(self, message: Message) -> None:
         """Queue a message. Nothing happens on a closing link.
 

@@ -9,17 +9,26 @@ import os
 import socket
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import Final, get_args
 
 import aiohttp
 from aiohttp import web
 
 from p2pq.core import reaching
-from p2pq.core.events import DialFailed, Event, LinkDown, LinkUp, Received
+from p2pq.core.events import DialFailed, Event, LinkDown, Received
 from p2pq.daemon import gate, link, netinfo
 from p2pq.daemon.arbiter import Arbiter
-from p2pq.daemon.dialing import OTHER_NODE, UPGRADE_REQUIRED, WS_MESSAGE_MAX, dial_reason, make_session, open_stream
+from p2pq.daemon.dialing import (
+    NOWHERE,
+    OTHER_NODE,
+    UPGRADE_REQUIRED,
+    WS_MESSAGE_MAX,
+    Elsewhere,
+    dial_reason,
+    keys_for,
+    make_session,
+    open_stream,
+)
 from p2pq.daemon.gate import Gate, GateLimits
 from p2pq.daemon.identity import NodeKeys
 from p2pq.daemon.link import Link, LinkLimits, Stream
@@ -64,6 +73,7 @@ class Links:
         entropy: Callable[[int], bytes] = os.urandom,
         bridging: bool = False,
         path: Callable[[NodeId, NodeId], tuple[NodeId, ...]] = lambda bridge, _: (bridge,),
+        elsewhere: Elsewhere = NOWHERE,
     ) -> None:
         """Prepare everything; nothing is opened yet.
 
@@ -85,6 +95,7 @@ class Links:
             entropy: fresh random bytes.
             bridging: carry links between peers.
             path: the bridges of a link that one carries to a node, the nearest first.
+            elsewhere: what this node has to do with other meshes.
         """
         self._keys, self._group, self._post, self._service = keys, group, post, service
         self._wall, self._is_banned, self._psks = wall, is_banned, psks
@@ -109,8 +120,9 @@ class Links:
         """What was refused or lost, by reason."""
         self.addresses: tuple[str, ...] = ()
         """Where this node says that it listens; set anew when interfaces change."""
-        self._path = path
-        self.relays = Relays(keys.node, self, self._respond, entropy, close_s=self._limits.close_s, bridging=bridging)
+        self._path, self._elsewhere = path, elsewhere
+        close_s, ends = self._limits.close_s, (keys.node, self, self._respond, entropy, elsewhere.carries)
+        self.relays = Relays(*ends, close_s=close_s, bridging=bridging)
         """What bridges carry for this node, and it for others."""
         self._app.router.add_routes([self.relays.route()])
 
@@ -249,7 +261,7 @@ class Links:
         transport: asyncio.Transport | None = None,
     ) -> None:
         """Shake hands with who dialled, and carry the link; with nobody else than ``node`` where one is named."""
-        responder = session.Responder(self._local(), self._mesh(), self._entropy)
+        responder = session.Responder(self._local(), self._mesh(), self._entropy, self._elsewhere.foreign())
         source = f"bridge {short(path[0])}" if path else ip
         try:
             # The gate's own clock has stopped where a member is linked from this address.
@@ -311,7 +323,7 @@ class Links:
         said = False
         async with AsyncExitStack() as until_it_ends:
             try:
-                dialled, first = await self._connect(address, until_it_ends)
+                dialled, first = await self._connect(address, node, until_it_ends)
             except HandshakeRefused as refusal:
                 reason, said = refusal.reason, isinstance(refusal, link.SaidByPeer)
                 node = refusal.node if isinstance(refusal, AlreadyLinked) else node
@@ -329,20 +341,24 @@ class Links:
             self._refusals.duplicate(f"{address} is linked to another node that" if said else address)
         self._post(DialFailed(address=address, reason=reason, node=node))
 
-    async def _connect(self, address: str, until_it_ends: AsyncExitStack) -> tuple[Link, list[msg.Message]]:
-        """Dial with the newest mesh key; then with each earlier one, for who was away when the key was rotated."""
-        *newer, oldest = self._mesh().psks
-        for psk in newer:
+    async def _connect(
+        self, address: str, node: NodeId | None, until_it_ends: AsyncExitStack
+    ) -> tuple[Link, list[msg.Message]]:
+        """Dial with each key that may be right there, until one is."""
+        node = reaching.parse_via(address)[1] if reaching.is_via(address) else node
+        mesh_of = None if node is None else self._elsewhere.mesh_of(node)
+        *keys, last = keys_for(self._mesh(), self._elsewhere.foreign(), mesh_of)
+        for mesh in keys:
             try:
-                return await self._connect_by(address, psk, until_it_ends)
+                return await self._connect_by(address, mesh, until_it_ends)
             except HandshakeRefused as refusal:
                 if refusal.reason != session.REFUSED_EARLY:
                     raise
             await asyncio.sleep(FALL_BACK_S)
-        return await self._connect_by(address, oldest, until_it_ends)
+        return await self._connect_by(address, last, until_it_ends)
 
     async def _connect_by(
-        self, address: str, psk: bytes, until_it_ends: AsyncExitStack
+        self, address: str, mesh: session.Mesh, until_it_ends: AsyncExitStack
     ) -> tuple[Link, list[msg.Message]]:
         """Dial, shake hands, and wait for the responder's first record."""
         if reaching.is_via(address):
@@ -350,22 +366,22 @@ class Links:
             async with AsyncExitStack() as attempt:
                 relayed = await attempt.enter_async_context(self.relays.open(bridge, node))
                 async with asyncio.timeout(self._limits.handshake_s):
-                    found = await self._introduce(relayed, address, psk, self._path(bridge, node), node)
+                    found = await self._introduce(relayed, address, mesh, self._path(bridge, node), node)
                 until_it_ends.push_async_exit(attempt.pop_all())
                 return found
         async with asyncio.timeout(self._limits.handshake_s):
             stream = await open_stream(self.http, address, LINK_PATH, self._limits.close_s)
             try:
-                return await self._introduce(stream, address, psk, ())
+                return await self._introduce(stream, address, mesh, ())
             except BaseException:
                 link.cut(stream)
                 await stream.close()
                 raise
 
     async def _introduce(
-        self, stream: Stream, address: str, psk: bytes, path: tuple[NodeId, ...], node: NodeId | None = None
+        self, stream: Stream, address: str, mesh: session.Mesh, path: tuple[NodeId, ...], node: NodeId | None = None
     ) -> tuple[Link, list[msg.Message]]:
-        initiator = session.Initiator(self._local(), replace(self._mesh(), psks=(psk,)), self._entropy)
+        initiator = session.Initiator(self._local(), mesh, self._entropy)
         await stream.send_bytes(initiator.start())
         answer = initiator.receive(await link.handshake_message(stream, initiator), self._wall())
         info, channel = initiator.peer, initiator.channel
@@ -393,23 +409,7 @@ class Links:
             self._down(old)
         self._links[new.peer] = new
         self._arbiter.began(new.info)
-        info = new.info
-        self._post(
-            LinkUp(
-                peer=info.node,
-                name=info.name,
-                owner=info.owner,
-                caps=info.caps,
-                boot=info.boot,
-                minor=info.minor,
-                prekey=info.prekey,
-                address=new.address,
-                dialled=new.dialled,
-                addresses=netinfo.hints(info.addresses, new.remote_ip),
-                path=new.path,
-                certs=info.certs,
-            )
-        )
+        self._post(new.event(netinfo.hints(new.info.addresses, new.remote_ip)))
         self._renewals.ask(new)
 
     async def _carry(self, carried: Link) -> None:
@@ -429,7 +429,7 @@ class Links:
         self._post(LinkDown(peer=ended.peer, reason=reason))
 
     def _deliver(self, heard: Link, message: msg.Message) -> None:
-        if isinstance(message, msg.Peers):
+        if isinstance(message, msg.Peers) and not heard.info.mesh:
             message = msg.Peers(addresses=netinfo.worth_a_try(message.addresses, heard.remote_ip))
         if type(message) in _CORE:
             self._post(Received(peer=heard.peer, message=message))  # type: ignore[arg-type]  # checked by type

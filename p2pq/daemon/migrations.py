@@ -38,6 +38,19 @@ CREATE TABLE owner_bans (
     PRIMARY KEY (owner, issuer)
 ) WITHOUT ROWID;
 CREATE TABLE mesh_keys (place INTEGER PRIMARY KEY, signed BLOB NOT NULL);
+CREATE TABLE peerings (
+    id BLOB PRIMARY KEY,
+    offer BLOB NOT NULL,
+    accept BLOB NOT NULL,
+    ended BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE peer_bans (
+    mesh BLOB NOT NULL,
+    issuer BLOB NOT NULL,
+    subject BLOB NOT NULL,
+    signed BLOB NOT NULL,
+    PRIMARY KEY (mesh, issuer, subject)
+) WITHOUT ROWID;
 ALTER TABLE attempts ADD COLUMN via BLOB;
 ALTER TABLE attempts ADD COLUMN proof INTEGER;
 ALTER TABLE attempts ADD COLUMN chain INTEGER;

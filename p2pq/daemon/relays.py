@@ -110,12 +110,13 @@ class _Asked:
 class Relays:
     """Streams through bridges; and, if this node is one, the streams that it joins."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  each is a different fact
         self,
         me: NodeId,
         neighbours: Neighbours,
         respond: Callable[[Stream, tuple[NodeId, ...], NodeId], Awaitable[None]],
         entropy: Callable[[int], bytes],
+        carries: Callable[[bytes], bool] = lambda _: False,
         *,
         close_s: float,
         bridging: bool,
@@ -128,12 +129,13 @@ class Relays:
             respond: shakes hands with whoever dialled over these bridges (the nearest first), who must be this node, and
                 carries the link.
             entropy: makes tickets.
+            carries: whether this node joins streams between its own mesh and another one.
             close_s: time for a closing handshake.
-            bridging: whether this node joins streams for others.
+            bridging: whether it joins streams for others at all.
         """
         self._me, self._neighbours, self._respond, self._entropy = me, neighbours, respond, entropy
         self._close_s = close_s
-        self._bridging = bridging
+        self._bridging, self._carries = bridging, carries
         self._req = 0
         self._asked: dict[tuple[NodeId, int], _Asked] = {}
         self._expected: dict[bytes, tuple[NodeId, asyncio.Future[_Came]]] = {}
@@ -316,9 +318,16 @@ class Relays:
             return NO_BRIDGE
         if far is None or far.minor < SINCE[RelayOffer] or to == peer or peer in self._neighbours.link_path(to):
             return NOT_LINKED
+        if not self._may_meet(near, far):
+            return NO_BRIDGE
         if self.carried >= RELAYS_MAX or self._carried[peer] >= PER_PEER_MAX:
             return BUSY
         return ""
+
+    def _may_meet(self, one: PeerInfo, other: PeerInfo) -> bool:
+        """Tell whether these two may be joined: nothing leads through this node from one other mesh to the next."""
+        meshes = [info.mesh for info in (one, other) if info.mesh]
+        return len(meshes) <= 1 and all(map(self._carries, meshes))
 
     async def _carry(self, peer: NodeId, want: RelayWant) -> None:
         """Bring both ends together and pass on what they say until one of them ends."""

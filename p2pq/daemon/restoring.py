@@ -11,6 +11,8 @@ from p2pq.core.records import (
     BanKept,
     Intervals,
     OwnerBanKept,
+    PeerBanKept,
+    PeeringKept,
     PeerSeen,
     Restored,
     RestoredJob,
@@ -84,6 +86,16 @@ def restored(db: sqlite3.Connection, settled: dict[int, IntervalSet]) -> Restore
             )
         ),
         mesh_keys=tuple(signed for (signed,) in run("SELECT signed FROM mesh_keys ORDER BY place")),
+        peerings=tuple(
+            PeeringKept(id=ident, offer=offer, accept=accept, end=ended)
+            for ident, offer, accept, ended in run("SELECT id, offer, accept, ended FROM peerings ORDER BY id")
+        ),
+        peer_bans=tuple(
+            PeerBanKept(mesh=mesh, issuer=issuer, subject=subject, signed=signed)
+            for mesh, issuer, subject, signed in run(
+                "SELECT mesh, issuer, subject, signed FROM peer_bans ORDER BY mesh, issuer, subject"
+            )
+        ),
     )
 
 

@@ -265,6 +265,8 @@ _CHECKS: Final[dict[str, Callable[[Salvage, Row], bool]]] = {
     "bans": lambda _, row: len(row["node"]) == NODE_BYTES and row["banned"] in {0, 1},
     "owner_bans": lambda _, row: len(row["owner"]) > 0 and row["banned"] in {0, 1},
     "mesh_keys": lambda _, row: row["place"] >= 0 and len(row["signed"]) > 0,
+    "peerings": lambda _, row: sign.digest(row["offer"]) == row["id"],
+    "peer_bans": lambda _, row: len(row["signed"]) > 0 and row["subject"][:1] in {b"n", b"o"},
     "grants": _grant,
     "proofs": lambda _, row: sign.digest(row["signed"]) == row["digest"],
     "chains": lambda _, row: evidence.chain_digest(row["certs"]) == row["digest"],

@@ -21,6 +21,7 @@ FILE: Final = "config.toml"
 DEFAULT: Final = "default"
 OPTION: Final = "option"
 PREFIX: Final = "P2PQ_"
+_LISTS: Final = ("peer",)
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,10 +75,15 @@ def load(home: Path, env: Mapping[str, str] = os.environ, overrides: Mapping[str
             raise ConfigError(f"unknown setting {key}{_hint(key, list(_keys()))} (option)")
         origins[key] = OPTION
         _put(values, key, _checked(value, _field(key), f"{key} (option)", strict=True))
-    settings = _convert({**values, **{key: file[key] for key in ("config_version",) if key in file}}, str(path))
+    settings = _convert({**values, **{key: file[key] for key in ("config_version", *_LISTS) if key in file}}, str(path))
     config.check(settings)
-    entries = tuple(Entry(key=key, value=_get(settings, key), origin=origins.get(key, DEFAULT)) for key in _keys())
-    return Effective(settings=settings, entries=entries)
+    entries = [Entry(key=key, value=_get(settings, key), origin=origins.get(key, DEFAULT)) for key in _keys()]
+    for name in _LISTS:
+        # Lists of tables stand in the file alone, and are shown where there are any.
+        for number, table in enumerate(getattr(settings, name)):
+            parts = msgspec.structs.asdict(table).items()
+            entries += [Entry(key=f"{name}[{number}].{key}", value=value, origin=str(path)) for key, value in parts]
+    return Effective(settings=settings, entries=tuple(entries))
 
 
 def variable(key: str) -> str:
@@ -149,14 +155,17 @@ def _in_our_words(text: str) -> str:
     """Turn msgspec's ``Object contains unknown field `nam` - at `$.node``` into ``unknown field `nam` at $.node``."""
     what, _, at = text.partition(" - at ")
     place = at.strip("`") or "$"
+    listed = place.partition("[")[0].removeprefix("$.") in _LISTS
     what = what.replace("Object contains unknown field", "unknown field")
     place = place.removeprefix("key` in `")  # a key of a map; the pattern says enough
     if what.startswith("unknown field "):
         name = what.removeprefix("unknown field ").strip("`")
         section = place.removeprefix("$").strip(".")
         known = (
-            list(_sections())
+            [*_sections(), *_LISTS]
             if not section
+            else [field.name for field in msgspec.structs.fields(config.PeerSettings)]
+            if listed
             else [key.split(".")[1] for key in _keys() if key.startswith(section + ".")]
         )
         return f"{what} at {place}{_hint(name, known)}"

@@ -24,6 +24,8 @@ from p2pq.core.records import (
     LeaseGranted,
     MeshKeysKept,
     OwnerBanKept,
+    PeerBanKept,
+    PeeringKept,
     PeerSeen,
     Restored,
     ResultKept,
@@ -150,6 +152,19 @@ CREATE TABLE owner_bans (
     PRIMARY KEY (owner, issuer)
 ) WITHOUT ROWID;
 CREATE TABLE mesh_keys (place INTEGER PRIMARY KEY, signed BLOB NOT NULL);
+CREATE TABLE peerings (
+    id BLOB PRIMARY KEY,
+    offer BLOB NOT NULL,
+    accept BLOB NOT NULL,
+    ended BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE peer_bans (
+    mesh BLOB NOT NULL,
+    issuer BLOB NOT NULL,
+    subject BLOB NOT NULL,
+    signed BLOB NOT NULL,
+    PRIMARY KEY (mesh, issuer, subject)
+) WITHOUT ROWID;
 CREATE TABLE grants (
     n INTEGER NOT NULL,
     epoch INTEGER NOT NULL,
@@ -260,6 +275,12 @@ class Tables:
             case MeshKeysKept():
                 run("DELETE FROM mesh_keys")
                 self._db.executemany("INSERT INTO mesh_keys VALUES (?, ?)", enumerate(row.signed))
+            case PeeringKept():
+                words = (row.id, row.offer, row.accept, row.end)
+                run("INSERT OR REPLACE INTO peerings VALUES (?, ?, ?, ?)", words)
+            case PeerBanKept():
+                words = (row.mesh, row.issuer, row.subject, row.signed)
+                run("INSERT OR REPLACE INTO peer_bans VALUES (?, ?, ?, ?)", words)
             case ExtraKept():
                 run("INSERT OR REPLACE INTO extras VALUES (?, ?)", (row.job, row.extra))
             case _:

@@ -244,6 +244,10 @@ def _told(notice: Notice) -> _Told:  # noqa: C901, PLR0911, PLR0912  one arm per
             return _Told(logging.INFO, "owner.banned", owner=notice.owner, banned=notice.banned, by=notice.by)
         case n.PrekeyChanged():
             return _Told(logging.DEBUG, "prekey.changed")
+        case n.PeeringChanged():
+            return _Told(logging.INFO, "peering.changed", mesh=notice.mesh, ended=notice.ended, by=notice.by)
+        case n.PeeringLapsed():
+            return _Told(logging.INFO, "peering.lapsed", mesh=notice.mesh, peer=notice.peer)
         case n.MeshKeyRotated():
             return _Told(logging.INFO, "mesh.key", by=notice.by)
         case _:

@@ -20,11 +20,12 @@ from p2pq.daemon.history import History, JobExtra, JobRow, JobSecret
 from p2pq.daemon.home import Home
 from p2pq.daemon.views import rfc3339
 from p2pq.errors import RefusedError, Reject, StorageError
-from p2pq.model.ids import NodeId, Wall, to_text
+from p2pq.model.ids import MeshId, NodeId, Wall, to_text
 from p2pq.model.params import task_number
 from p2pq.wire import body as bodies
-from p2pq.wire import names, prims, provenance, trust
+from p2pq.wire import names, peering, prims, provenance, trust
 from p2pq.wire.objects import Cert, OwnerBan
+from p2pq.wire.peering import Opened
 from p2pq.wire.provenance import Kept, Proven, Refuted, Unkept
 from p2pq.wire.tree import select
 
@@ -42,6 +43,8 @@ class Signer(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     owner: str
     results: int
+    mesh: str = ""
+    """What its mesh is called, where that is another one."""
     banned: str | None = None
     """Since when it, or the admin that let it in, is banned; all its results had come before that."""
 
@@ -133,7 +136,8 @@ class _Verifier:
         self._node = identity.stored_node(home)
         self._mesh = identity.stored_mesh(home)
         self._own_name = identity.trust_open(self._mesh)
-        self._out = _outs(history, self._mesh.root, wall)
+        self._peerings = _peerings(history, self._mesh.root, wall)
+        self._out = _outs(history, self._mesh.root, self._peerings, wall)
         self._proven: dict[NodeId, tuple[Proven, int]] = {}
         self._banned: dict[NodeId, Wall] = {}
         self._refuted: dict[str, list[int]] = {}
@@ -188,7 +192,7 @@ class _Verifier:
     def _look(self, decided: Decided, kept: Kept, job: provenance.Job | None) -> None:
         self._results += 1
         number = task_number(self._sweep.array, self._sweep.axes, decided.task)
-        finding = Refuted(ANOTHER_KEY) if job is None else provenance.check(kept, job, self._out)
+        finding = Refuted(ANOTHER_KEY) if job is None else provenance.check(kept, job, self._out, self._peerings)
         if isinstance(finding, Proven) and not decided.delivered:
             self._files.undelivered += 1
         elif isinstance(finding, Proven):
@@ -236,6 +240,7 @@ class _Verifier:
             name=self._own_name.name if own else proven.name,
             owner=self._own_name.owner if own else proven.owner,
             results=count,
+            mesh=proven.mesh,
             banned=None if since is None else rfc3339(since),
         )
 
@@ -276,20 +281,40 @@ def _groups(found: dict[str, list[int]]) -> tuple[Group, ...]:
     return tuple(Group(reason=reason, tasks=tuple(tasks)) for reason, tasks in found.items())
 
 
-def _outs(history: History, root: bytes, wall: Wall) -> provenance.BannedSince:
-    """Return since when somebody is out. What this node's user has banned bears no date, and counts from now on."""
-    since: dict[bytes | str, Wall] = dict.fromkeys(history.banned_here(), wall)
-    for raw in history.signed_bans():
-        try:
-            word = trust.open_ban(raw, root, wall)
-        except Reject:
-            continue  # of a mesh that this node was in before
-        subject = word.owner if isinstance(word, OwnerBan) else word.sub
-        if word.banned:
-            since[subject] = min(since.get(subject, wall), Wall(word.at))
+def _peerings(history: History, root: bytes, wall: Wall) -> tuple[Opened, ...]:
+    """Return the peerings of this node's mesh that are kept and hold together."""
+    found = []
+    for known in history.peerings():
+        with suppress(Reject):  # of a mesh that this node was in before
+            found.append(peering.open_known(known, root, wall))
+    return tuple(found)
+
+
+def _outs(history: History, root: bytes, peerings: tuple[Opened, ...], wall: Wall) -> provenance.BannedSince:
+    """Return since when somebody is out. What this node's user has banned bears no date, and counts from now on.
+
+    A node is out by its id, whoever said so. The owners of each mesh are out by the word of its own admins; those of other
+    meshes by ours, too, as ``OWNER@MESH``.
+    """
+    own = prims.mesh_id(root)
+    realms = {opened.mesh: opened.name for opened in peerings}
+    roots = {own: root, **{opened.mesh: opened.root for opened in peerings}}
+    since: dict[tuple[bytes, bytes | str], Wall] = {(own, who): wall for who in history.banned_here()}
+    for raw in (*history.signed_bans(), *history.peer_bans()):
+        for mesh, key in roots.items():
+            try:
+                word = trust.open_ban(raw, key, wall)
+            except Reject:
+                continue  # of another mesh, or of one that this node was in before
+            subject = mesh, (word.owner if isinstance(word, OwnerBan) else word.sub)
+            if word.banned:
+                since[subject] = min(since.get(subject, wall), Wall(word.at))
 
     def banned(cert: Cert) -> Wall | None:
-        found = [since[each] for each in (cert.sub, cert.owner) if each in since]
-        return min(found, default=None)
+        mesh = MeshId(cert.mesh)
+        names = [(mesh, cert.sub), (mesh, cert.owner), (own, cert.sub)]
+        if mesh in realms:
+            names.append((own, peering.name_abroad(cert.owner, realms[mesh])))
+        return min((since[each] for each in names if each in since), default=None)
 
     return banned

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from p2pq.errors import ConfigError
+from p2pq.errors import ConfigError, Reject
+from p2pq.model.ids import MESH_ID_BYTES, MeshId, from_text
 
 Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.+-]{1,64}$")]
 Seconds = Annotated[float, Meta(gt=0, le=1e9)]
@@ -109,6 +110,31 @@ class LogSettings(_Section, frozen=True, kw_only=True):
     """Write what the core hears to ``HOME/flight``, so that it can be replayed; such a file holds the node's keys."""
 
 
+class PeerSettings(_Section, frozen=True, kw_only=True):
+    """[[peer]]: what this node has to do with another mesh, as far as a peering with that one lets it.
+
+    A mesh that is not named gets no link, whatever admins have signed.
+    """
+
+    mesh: Annotated[str, Meta(min_length=52, max_length=64)]
+    """The other mesh's id, as `p2pq mesh peers` shows it."""
+    accept: bool = False
+    """Run tasks of its owners here: always in the strict sandbox, and after those of the own mesh."""
+    offer: bool = False
+    """Let its machines run the jobs of this node: their owners can read what is submitted."""
+    bridge: bool = False
+    """Let its bridges carry links to this node, and, as a bridge, carry links between the two meshes."""
+
+    @property
+    def id(self) -> MeshId:
+        """The mesh.
+
+        Raises:
+            Reject: it is no mesh's id.
+        """
+        return MeshId(from_text(self.mesh, MESH_ID_BYTES))
+
+
 class Settings(_Section, frozen=True, kw_only=True):
     """The whole configuration."""
 
@@ -119,6 +145,13 @@ class Settings(_Section, frozen=True, kw_only=True):
     schedule: ScheduleSettings = ScheduleSettings()
     bridge: BridgeSettings = BridgeSettings()
     log: LogSettings = LogSettings()
+    peer: Annotated[tuple[PeerSettings, ...], Meta(max_length=64)] = ()
+    """What this node has to do with other meshes."""
+
+    @property
+    def welcome(self) -> dict[bytes, tuple[str, ...]]:
+        """Return, by mesh, what this node lets members of another one do here: capabilities, sorted."""
+        return {each.id: _welcome(each) for each in self.peer}
 
 
 def check(settings: Settings) -> None:
@@ -127,9 +160,22 @@ def check(settings: Settings) -> None:
     Raises:
         ConfigError: naming both settings.
     """
+    meshes: list[bytes] = []
+    for peer in settings.peer:
+        try:
+            meshes.append(peer.id)
+        except Reject:
+            raise ConfigError(f"peer.mesh ({peer.mesh}) is no mesh's id; `p2pq mesh peers` shows it in full") from None
+    if len(set(meshes)) < len(meshes):
+        raise ConfigError("peer.mesh: one mesh is named twice; write all that holds for it under one [[peer]]")
     schedule = settings.schedule
     if schedule.lease_s < 3 * schedule.heartbeat_s:
         raise ConfigError(
             f"schedule.lease_s ({schedule.lease_s:g}) must be at least three times "
             f"schedule.heartbeat_s ({schedule.heartbeat_s:g}), or one lost message ends a lease"
         )
+
+
+def _welcome(peer: PeerSettings) -> tuple[str, ...]:
+    caps = {"bridge": peer.bridge, "submit": peer.accept, "work": peer.offer}
+    return tuple(cap for cap, wanted in caps.items() if wanted)

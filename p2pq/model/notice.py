@@ -236,6 +236,22 @@ class OwnerBanned(_Notice, frozen=True, kw_only=True):
     by: str
 
 
+class PeeringChanged(_Notice, frozen=True, kw_only=True):
+    """A peering with another mesh was heard of; or that it has ended."""
+
+    mesh: str
+    """What the other mesh is called."""
+    ended: bool
+    by: str
+
+
+class PeeringLapsed(_Notice, frozen=True, kw_only=True):
+    """A link with a node of another mesh is not covered by any peering any more."""
+
+    mesh: str
+    peer: NodeId
+
+
 class MeshKeyRotated(_Notice, frozen=True, kw_only=True):
     """The mesh has a new key; who knows an earlier one is still let in."""
 
@@ -277,5 +293,7 @@ Notice = (
     | PeerBanned
     | OwnerBanned
     | MeshKeyRotated
+    | PeeringChanged
+    | PeeringLapsed
     | PrekeyChanged
 )

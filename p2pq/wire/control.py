@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from p2pq.model.job import JobState, Resources, SandboxLevel, TaskState
 from p2pq.wire.parts import KeptLimits, KeptView, PolicyView, RunningView, SpokenView
+from p2pq.wire.peercontrol import PeerAccept, PeerEnd, PeeringFile, PeeringsList, PeeringView, PeerOffer
 
 API_VERSION: Final = 1
 FRAME_BYTES_MAX: Final = 64 << 20
@@ -233,6 +234,10 @@ ControlRequest = (
     | BanMember
     | BanOwner
     | RotateKey
+    | PeeringsList
+    | PeerOffer
+    | PeerAccept
+    | PeerEnd
     | Doctor
     | Stop
 )
@@ -476,6 +481,8 @@ Reply = (
     | PeerView
     | MemberView
     | MeshView
+    | PeeringView
+    | PeeringFile
     | InviteView
     | StatusView
     | Finding

@@ -90,6 +90,9 @@ CHECKPOINTS_SINCE: Final = 2
 
 TRUST_SINCE: Final = 3
 """The minor version from which on mesh keys travel over links, and what both sides know of bans and keys is compared."""
+PEERINGS_SINCE: Final = 4
+"""The minor version from which on nodes know of other meshes: older ones are told nothing of them."""
+PEERINGS_MAX: Final = 64
 REACH_MAX: Final = 256
 """Nodes named in one ``Reach``."""
 NEAR_MAX: Final = 64
@@ -131,6 +134,10 @@ class Heads(Gossip, frozen=True, kw_only=True, tag="he"):
 
     bans: Bytes32
     mesh_keys: Bytes32
+    peerings: Annotated[bytes, Meta(max_length=32)] = b""
+    """Since minor 4. Between nodes of two meshes: of the peerings between these; ``bans`` and ``mesh_keys`` mean nothing then."""
+    foreign: Annotated[tuple[tuple[Bytes32, Bytes32], ...], Meta(max_length=PEERINGS_MAX)] = ()
+    """Since minor 4: (mesh, hash of what is known of its bans), for other meshes; between two meshes: for both of them."""
 
 
 class BansKnown(Gossip, frozen=True, kw_only=True, tag="bk"):
@@ -140,6 +147,8 @@ class BansKnown(Gossip, frozen=True, kw_only=True, tag="bk"):
         tuple[Annotated[bytes, Meta(min_length=BAN_DIGEST_BYTES, max_length=BAN_DIGEST_BYTES)], ...],
         Meta(max_length=BANS_MAX),
     ] = ()
+    mesh: Annotated[bytes, Meta(max_length=32)] = b""
+    """Since minor 4: of which mesh; empty: of the one that both nodes are in."""
 
 
 class MeshKeys(Gossip, frozen=True, kw_only=True, tag="mk"):
@@ -150,6 +159,24 @@ class MeshKeys(Gossip, frozen=True, kw_only=True, tag="mk"):
     def __repr__(self) -> str:
         """Name how many, not which."""
         return f"MeshKeys({len(self.keys)})"
+
+
+class PeeringKnown(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """All that is known of a peering: the signed offer, its acceptance, and the word that ended it, if one did."""
+
+    offer: Annotated[bytes, Meta(max_length=8192)]
+    accept: Annotated[bytes, Meta(max_length=4096)]
+    end: Annotated[bytes, Meta(max_length=4096)] = b""
+
+
+class Peerings(Gossip, frozen=True, kw_only=True, tag="pg"):
+    """Peerings of the mesh; between two meshes: those between these. Where ``Heads`` differ, and news as soon as it is heard."""
+
+    peerings: Annotated[tuple[PeeringKnown, ...], Meta(max_length=PEERINGS_MAX)]
+
+    def __repr__(self) -> str:
+        """Name how many, as they hold keys."""
+        return f"Peerings({len(self.peerings)})"
 
 
 class KeycardIs(LinkMessage, frozen=True, kw_only=True, tag="kc"):
@@ -172,6 +199,8 @@ class Reach(Gossip, frozen=True, kw_only=True, tag="re"):
     """Grows with each: of what is said of one node the highest counts, in whatever order it comes."""
     ways: Annotated[tuple[Way, ...], Meta(max_length=REACH_MAX)] = ()
     gone: Annotated[tuple[Bytes32, ...], Meta(max_length=REACH_MAX)] = ()
+    meshes: Annotated[tuple[Annotated[bytes, Meta(max_length=32)], ...], Meta(max_length=REACH_MAX)] = ()
+    """Since minor 4: the meshes of the nodes in ``ways``, in order; empty, or left out: that of the bridge that says this."""
 
 
 class Ping(LinkMessage, frozen=True, kw_only=True, tag="pi"):
@@ -332,6 +361,7 @@ CoreMessage = (
     | Heads
     | BansKnown
     | MeshKeys
+    | Peerings
     | KeycardIs
     | Confirm
     | Confirmed
@@ -372,6 +402,7 @@ SINCE: Final[dict[type, int]] = {
     Heads: 3,
     BansKnown: 3,
     MeshKeys: 3,
+    Peerings: 4,
     KeycardIs: 3,
     Reach: 3,
     RelayWant: 3,

@@ -99,6 +99,77 @@ class MeshKey(msgspec.Struct, frozen=True, kw_only=True, tag="mesh-key", forbid_
         return f"MeshKey(at={self.at})"
 
 
+PeerCapability = Literal["bridge", "submit", "work"]
+"""What a peering may let members of another mesh do; never ``admin``."""
+PEER_CAPABILITIES: Final[tuple[PeerCapability, ...]] = ("bridge", "submit", "work")
+PEER_OWNERS_MAX: Final = 32
+Chain = Annotated[tuple[Annotated[bytes, Meta(max_length=1024)], ...], Meta(min_length=1, max_length=2)]
+
+
+class PeerSide(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a peering lets the members of one mesh do towards the other: no more than their certificates let them at home."""
+
+    caps: Annotated[tuple[PeerCapability, ...], Meta(min_length=1, max_length=3)]
+    """Sorted, without repeats."""
+    owners: Annotated[tuple[Name, ...], Meta(max_length=PEER_OWNERS_MAX)] = ()
+    """Nodes of these owners only, by the names in their certificates; sorted, without repeats. None: of all."""
+
+
+class Peering(msgspec.Struct, frozen=True, kw_only=True, tag="peering", forbid_unknown_fields=True):
+    """An admin of a mesh offers another mesh, which it names, to work together. Nothing holds before that one accepts."""
+
+    v: Literal[1] = 1
+    mesh: Bytes32
+    """The offering mesh."""
+    root: Bytes32
+    """Its root's public key."""
+    name: Name
+    to: Bytes32
+    """The other mesh: nobody else's acceptance counts."""
+    ours: PeerSide
+    """What members of the offering mesh may do towards the other."""
+    theirs: PeerSide
+    key: Bytes32
+    """Opens the gates of both meshes for the links between them, as a mesh key does at home. It proves nothing."""
+    iss: Bytes32
+    at: Millis
+    exp: Millis
+    certs: Chain
+    """The issuer's own chain, so that anyone can check its right to offer."""
+
+    def __repr__(self) -> str:
+        """Name the mesh, not the key."""
+        return f"Peering({self.name!r}, at={self.at})"
+
+
+class PeeringAccept(msgspec.Struct, frozen=True, kw_only=True, tag="peering-accept", forbid_unknown_fields=True):
+    """An admin of the mesh that an offer names agrees to exactly that offer."""
+
+    v: Literal[1] = 1
+    mesh: Bytes32
+    root: Bytes32
+    name: Name
+    offer: Bytes32
+    """Digest of the signed offer: the id of the peering."""
+    iss: Bytes32
+    at: Millis
+    certs: Chain
+    """The issuer's own chain."""
+
+
+class PeeringEnd(msgspec.Struct, frozen=True, kw_only=True, tag="peering-end", forbid_unknown_fields=True):
+    """An admin of either mesh ends a peering for good, before its time."""
+
+    v: Literal[1] = 1
+    mesh: Bytes32
+    """The mesh that ends it."""
+    peering: Bytes32
+    iss: Bytes32
+    at: Millis
+    certs: Chain
+    """The issuer's own chain."""
+
+
 class Keycard(msgspec.Struct, frozen=True, kw_only=True, tag="keycard", forbid_unknown_fields=True):
     """A node's word that job keys for it are to be sealed to this prekey from now on."""
 

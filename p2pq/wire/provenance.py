@@ -2,21 +2,23 @@
 
 The master signed the manifest, and grants that name the manifest's digest, a worker and leases. That worker signed the
 result, which names the lease. Its certificates lead to the mesh's root, of which the mesh id in the manifest is the hash.
-So all of it hangs on one key: the master's own.
+So all of it hangs on one key: the master's own. A worker of another mesh has certificates that lead to another root; what
+binds that to the manifest's mesh is a peering, which both meshes have signed.
 
 What was granted to a bridge (docs/adr/0201) is signed by one of its leaves. The bridge's own word on that leaf is not kept
 yet, so of such a result all is checked but that the leaf had it: it is not proved.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
 
 from p2pq.errors import Reject
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
-from p2pq.wire import prims, sign, trust
+from p2pq.wire import peering, prims, sign, trust
 from p2pq.wire.objects import Cert, Grant, GrantItem, Manifest, Result, ResultItem
+from p2pq.wire.peering import Opened
 
 # Reasons, as the end of a sentence that begins with the task.
 BAD_GRANT: Final = "its grant is not signed by this node, or was altered"
@@ -28,6 +30,9 @@ OTHER_MASTER: Final = "its result was signed for another node, by another node o
 OTHER_RESULT: Final = "its signed result does not hold this attempt under this lease"
 NOT_DELIVERED: Final = "what was delivered is not what the signed result names"
 OTHER_HOLDER: Final = "the certificate kept is not that of the node that signed its result"
+NOT_PEERED: Final = (
+    "no peering with the mesh of the node that signed its result let it work for this one when that came"
+)
 MAY_NOT_WORK: Final = "the node that signed its result may not work in this mesh"
 CHAIN: Final[dict[str, str]] = {
     trust.CHAIN_LENGTH: "the chain of certificates of the node that signed its result is too long",
@@ -77,6 +82,8 @@ class Proven(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     """By its certificate; empty where that is the master itself, whose key is enough."""
     owner: str = ""
+    mesh: str = ""
+    """What its mesh is called, where that is another one: its certificates and the peering are believed for that."""
     banned: Wall | None = None
     """Since when it, or who let it in, is out: after this result had come."""
 
@@ -116,8 +123,11 @@ def open_job(raw: bytes, master: NodeId, job: JobId) -> Job:
     return Job(master=master, manifest=manifest, digest=sign.digest(raw))
 
 
-def check(kept: Kept, job: Job, banned: BannedSince) -> Finding:
-    """Tell whether a result is what the node signed that it was granted to, and whether that node might work then."""
+def check(kept: Kept, job: Job, banned: BannedSince, peerings: Iterable[Opened] = ()) -> Finding:
+    """Tell whether a result is what the node signed that it was granted to, and whether that node might work then.
+
+    ``peerings`` are those of the job's mesh that are kept, those that are over by now, too.
+    """
     if not (kept.signed and kept.grant):
         return Unkept(NO_GRANT if kept.signed else NO_EVIDENCE)
     try:
@@ -126,10 +136,8 @@ def check(kept: Kept, job: Job, banned: BannedSince) -> Finding:
             return Unkept(NO_GRANT)
         worker = _granted(grant, kept, job)
         _result(kept, job, worker)
-        if worker != job.master and not kept.certs:
-            return Unkept(NO_CERTS)
-        proven = Proven(by=worker) if worker == job.master else _member(kept, job, worker, banned)
-        return proven if grant.key else Unkept(NO_SUBGRANT)
+        found = Proven(by=worker) if worker == job.master else _holder(kept, job, worker, banned, peerings)
+        return found if grant.key or isinstance(found, Unkept) else Unkept(NO_SUBGRANT)
     except Reject as reject:
         return Refuted(reject.reason)
 
@@ -183,8 +191,32 @@ def _result(kept: Kept, job: Job, worker: NodeId) -> None:
         raise Reject(NOT_DELIVERED)
 
 
-def _member(kept: Kept, job: Job, worker: NodeId, banned: BannedSince) -> Proven:
-    """Return who the worker was, if it might work when its result came."""
+def _holder(kept: Kept, job: Job, worker: NodeId, banned: BannedSince, peerings: Iterable[Opened]) -> Proven | Unkept:
+    """Return who the worker was by its certificates, if it might work for the job's mesh when its result came."""
+    if not kept.certs:
+        return Unkept(NO_CERTS)
+    root = _root(kept.certs)
+    if prims.mesh_id(root) == job.manifest.mesh:
+        return _member(kept, root, worker, banned)
+    abroad = [opened for opened in peerings if opened.root == root]
+    if not abroad:
+        raise Reject(CHAIN[trust.WRONG_ROOT])
+    return _lent(kept, _member(kept, root, worker, banned), abroad)
+
+
+def _lent(kept: Kept, found: Proven, peerings: list[Opened]) -> Proven:
+    """Return who a worker of another mesh was, if a peering let it work for this one when its result came."""
+    cert = sign.open_claimed(kept.certs[0], Cert, lambda claimed: claimed.iss)
+    for opened in peerings:
+        end = opened.exp if opened.ended is None else min(opened.exp, opened.ended)
+        held = opened.at - trust.SKEW_MS <= kept.wall <= end + trust.SKEW_MS
+        if held and "work" in peering.narrowed(cert, opened.theirs):
+            return msgspec.structs.replace(found, mesh=opened.name)
+    raise Reject(NOT_PEERED)
+
+
+def _member(kept: Kept, root: bytes, worker: NodeId, banned: BannedSince) -> Proven:
+    """Return who the worker was, if it might work in the mesh of that root when its result came."""
     outs: list[Wall] = []
 
     def was_out(cert: Cert) -> bool:
@@ -194,7 +226,6 @@ def _member(kept: Kept, job: Job, worker: NodeId, banned: BannedSince) -> Proven
         return since is not None and since <= kept.wall
 
     try:
-        root = _root(kept.certs, job.manifest.mesh)
         cert = trust.verify_chain(kept.certs, root, kept.wall, was_out)
     except Reject as reject:
         raise Reject(CHAIN[reject.reason]) from None
@@ -205,12 +236,9 @@ def _member(kept: Kept, job: Job, worker: NodeId, banned: BannedSince) -> Proven
     return Proven(by=worker, name=cert.name, owner=cert.owner, banned=min(outs, default=None))
 
 
-def _root(certs: tuple[bytes, ...], mesh: bytes) -> bytes:
-    """Return the root that a chain ends at, if it is that of the mesh."""
+def _root(certs: tuple[bytes, ...]) -> bytes:
+    """Return the root that a chain ends at, by its own word."""
     try:
-        root = sign.open_claimed(certs[-1], Cert, lambda claimed: claimed.iss).iss
+        return sign.open_claimed(certs[-1], Cert, lambda claimed: claimed.iss).iss
     except Reject:
-        raise Reject(trust.BAD_CERT) from None
-    if prims.mesh_id(root) != mesh:
-        raise Reject(trust.WRONG_ROOT)
-    return root
+        raise Reject(CHAIN[trust.BAD_CERT]) from None

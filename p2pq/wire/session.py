@@ -12,10 +12,10 @@ import msgspec
 from msgspec import Meta
 
 from p2pq.errors import HandshakeError, LocalProtocolError, Reject
-from p2pq.model.ids import MeshId, NodeId, Wall
-from p2pq.wire import codec, frames, noise, prims, sign, trust
+from p2pq.model.ids import NodeId, Wall
+from p2pq.wire import codec, frames, noise, peering, prims, sign, trust
 from p2pq.wire.messages import MINOR
-from p2pq.wire.objects import Bytes16, Bytes32, Capability, Millis
+from p2pq.wire.objects import Bytes16, Bytes32, Cert, Millis, PeerSide
 from p2pq.wire.seal import Entropy
 
 MESSAGE_BYTES_MAX: Final = 4096
@@ -36,6 +36,7 @@ BAD_SIGNATURE: Final = "bad-signature"
 NOT_HOLDER: Final = "not-the-holder"
 SELF: Final = "self"
 DUPLICATE_KEY: Final = "duplicate-key"
+NO_PEERING: Final = "no-peering"
 
 SENTENCES: Final[dict[str, str]] = {
     WRONG_MESH: "It is of another mesh, or has an old mesh key: the first message did not open.",
@@ -47,6 +48,7 @@ SENTENCES: Final[dict[str, str]] = {
     NOT_HOLDER: "It showed the certificate of another node.",
     SELF: "This is this very node.",
     DUPLICATE_KEY: "Another node uses this node's key: a copied home. Give one of them a new P2PQ_HOME and join again.",
+    NO_PEERING: "It is of another mesh, and no peering with that one holds now: see `p2pq mesh peers`.",
     trust.MISSING: "It showed no certificate.",
     trust.CHAIN_LENGTH: "Its chain of certificates is too long.",
     trust.BAD_CERT: "Its certificate is not sound.",
@@ -140,14 +142,45 @@ class Local:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Foreign:
+    """By what members of another mesh are let in."""
+
+    peering: bytes
+    """Its id, 32 bytes: both sides mean the same terms, or their handshake fails."""
+    realm: str
+    """What the other mesh is called."""
+    may: PeerSide
+    """What its members may do here, by the peering."""
+    welcome: tuple[str, ...]
+    """Of that, what this node lets them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mesh:
-    """What this node knows of its mesh."""
+    """What this node knows of a mesh: its own, or another one that a peering lets in."""
 
     root: bytes
     """The root's public key."""
     psks: tuple[bytes, ...] = field(repr=False)
     """Mesh keys, newest first; the first is used to dial, the first PSKS_MAX open the gate."""
     is_banned: trust.IsBanned
+    foreign: Foreign | None = None
+
+    @property
+    def link_id(self) -> bytes:
+        """What both sides must mean: the mesh, or the peering between the two."""
+        return prims.mesh_id(self.root) if self.foreign is None else self.foreign.peering
+
+    def admit(self, cert: Cert) -> tuple[str, tuple[str, ...]]:
+        """Return as whom the holder of a sound certificate counts here, and what it may do here.
+
+        Members of another mesh may do what the certificate, the peering and this node all let them; that may be nothing.
+        """
+        if self.foreign is None:
+            return cert.owner, cert.caps
+        caps = peering.narrowed(cert, self.foreign.may)
+        allowed = tuple(cap for cap in caps if cap in self.foreign.welcome)
+        return peering.name_abroad(cert.owner, self.foreign.realm), allowed
 
 
 class PeerInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,7 +189,8 @@ class PeerInfo(msgspec.Struct, frozen=True, kw_only=True):
     node: NodeId
     name: str
     owner: str
-    caps: tuple[Capability, ...]
+    caps: tuple[str, ...]
+    """What it may do here."""
     boot: bytes
     minor: int
     """The newest minor version that both speak."""
@@ -167,6 +201,12 @@ class PeerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Its clock less ours, including the time that its message took."""
     cert_expires: Wall
     certs: tuple[bytes, ...]
+    mesh: bytes = b""
+    """Its mesh, if that is another than ours."""
+    realm: str = ""
+    """What that is called."""
+    peering: bytes = b""
+    """The peering that let it in."""
 
 
 class Channel:
@@ -240,7 +280,6 @@ class _Side:
         """
         self._local = local
         self._mesh = mesh
-        self._mesh_id = prims.mesh_id(mesh.root)
         self._ephemeral = entropy(prims.KEY_BYTES)
         self.peer: PeerInfo | None = None
         """The peer, once the handshake is complete."""
@@ -249,7 +288,8 @@ class _Side:
         self.handshake_hash = b""
 
     def _noise(self, psk: bytes) -> noise.HandshakeState:
-        return noise.HandshakeState(self.role, prologue(self._mesh_id), psk, s=self._local.static, e=self._ephemeral)
+        link_id = self._mesh.link_id
+        return noise.HandshakeState(self.role, prologue(link_id), psk, s=self._local.static, e=self._ephemeral)
 
     def _hello(self, wall: Wall) -> bytes:
         local = self._local
@@ -257,7 +297,7 @@ class _Side:
         hello = Hello(
             v=1,
             node=local.key.public,
-            sig=local.key.sign(_claim(self._mesh_id, self.role, xpub, local.prekey)),
+            sig=local.key.sign(_claim(self._mesh.link_id, self.role, xpub, local.prekey)),
             certs=local.certs,
             boot=local.boot,
             minor=local.minor,
@@ -281,7 +321,7 @@ class _Side:
             raise refused(BAD_HELLO) from None
         their_role = "responder" if self.role == "initiator" else "initiator"
         try:
-            claim = _claim(self._mesh_id, their_role, xpub, hello.prekey)
+            claim = _claim(self._mesh.link_id, their_role, xpub, hello.prekey)
             prims.verify(hello.node, claim, hello.sig)
         except Reject:
             raise refused(BAD_SIGNATURE) from None
@@ -293,11 +333,13 @@ class _Side:
             raise refused(error.reason) from None
         if cert.sub != hello.node:
             raise refused(NOT_HOLDER)
+        foreign = self._mesh.foreign
+        owner, caps = self._mesh.admit(cert)
         return PeerInfo(
             node=NodeId(hello.node),
             name=cert.name,
-            owner=cert.owner,
-            caps=cert.caps,
+            owner=owner,
+            caps=caps,
             boot=hello.boot,
             minor=min(hello.minor, self._local.minor),
             software=hello.software,
@@ -306,6 +348,9 @@ class _Side:
             wall_skew_ms=hello.wall - wall,
             cert_expires=Wall(cert.exp),
             certs=hello.certs,
+            mesh=b"" if foreign is None else cert.mesh,
+            realm="" if foreign is None else foreign.realm,
+            peering=b"" if foreign is None else foreign.peering,
         )
 
 
@@ -349,9 +394,10 @@ class Responder(_Side):
 
     role: Literal["initiator", "responder"] = "responder"
 
-    def __init__(self, local: Local, mesh: Mesh, entropy: Entropy) -> None:
-        """Prepare one handshake that any of the newest PSKS_MAX mesh keys opens."""
+    def __init__(self, local: Local, mesh: Mesh, entropy: Entropy, others: tuple[Mesh, ...] = ()) -> None:
+        """Prepare one handshake that any of the newest PSKS_MAX mesh keys opens, or the key of a peering (``others``)."""
         super().__init__(local, mesh, entropy)
+        self._others = others
         self._handshake: noise.HandshakeState | None = None
         self.psk_index = -1
         """Which mesh key the initiator used; above 0 it has missed a rotation."""
@@ -386,8 +432,10 @@ class Responder(_Side):
 
     def _open_gate(self, message: bytes) -> noise.HandshakeState:
         """Find the key that opens message 1, by symmetric operations only."""
-        if len(message) <= MESSAGE_BYTES_MAX:
-            for index, psk in enumerate(self._mesh.psks[:PSKS_MAX]):
+        meshes = (self._mesh, *self._others) if len(message) <= MESSAGE_BYTES_MAX else ()
+        for mesh in meshes:
+            self._mesh = mesh
+            for index, psk in enumerate(mesh.psks[:PSKS_MAX]):
                 handshake = self._noise(psk)
                 try:
                     handshake.read(message)
@@ -398,12 +446,12 @@ class Responder(_Side):
         raise refused(WRONG_MESH)
 
 
-def prologue(mesh: MeshId) -> bytes:
-    """Return what both sides of a link agree on beforehand: the major protocol version and the mesh."""
-    return b"p2pq/1" + mesh
+def prologue(link_id: bytes) -> bytes:
+    """Return what both sides of a link agree on beforehand: the major protocol version, and the mesh or the peering."""
+    return b"p2pq/1" + link_id
 
 
-def _claim(mesh: MeshId, role: str, xpub: bytes, prekey: bytes) -> bytes:
+def _claim(mesh: bytes, role: str, xpub: bytes, prekey: bytes) -> bytes:
     return sign.pae(b"link-static", mesh, role.encode(), xpub, prekey)
 
 

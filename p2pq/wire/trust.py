@@ -13,7 +13,7 @@ import msgspec
 from p2pq.errors import Reject
 from p2pq.model.ids import NodeId, Wall
 from p2pq.wire import prims, sign
-from p2pq.wire.objects import CERT_LIFE_MS, Ban, Capability, Cert, MeshKey, OwnerBan
+from p2pq.wire.objects import CERT_LIFE_MS, Ban, Capability, Cert, MeshKey, OwnerBan, Peering, PeeringAccept, PeeringEnd
 
 CERT_BYTES_MAX: Final = 1024
 CHAIN_MAX: Final = 2
@@ -33,7 +33,7 @@ BANNED: Final = "banned"
 ISSUER_BANNED: Final = "issuer-banned"
 BAD_BAN: Final = "bad-ban"
 
-W = TypeVar("W", Ban, OwnerBan, MeshKey)
+W = TypeVar("W", Ban, OwnerBan, MeshKey, Peering, PeeringAccept, PeeringEnd)
 
 IsBanned = Callable[[Cert], bool]
 """Tells whether the holder of a certificate is out, as far as this node knows."""
@@ -178,11 +178,11 @@ def open_ban(raw: bytes, root: bytes, wall: Wall) -> Ban | OwnerBan:
         Reject: not the mesh's, not by root or an admin, dated in the future, or malformed.
     """
     try:
-        return _open_word(raw, Ban, root, wall, nobody)
+        return open_word(raw, Ban, root, wall, nobody)
     except Reject as error:
         if error.reason != sign.WRONG_TYPE:
             raise
-    return _open_word(raw, OwnerBan, root, wall, nobody)
+    return open_word(raw, OwnerBan, root, wall, nobody)
 
 
 def issue_mesh_key(
@@ -202,11 +202,15 @@ def open_mesh_key(raw: bytes, root: bytes, wall: Wall, is_banned: IsBanned = nob
     Raises:
         Reject: not the mesh's, not by root or an admin, by one that is banned now, dated in the future, or malformed.
     """
-    return _open_word(raw, MeshKey, root, wall, is_banned)
+    return open_word(raw, MeshKey, root, wall, is_banned)
 
 
-def _open_word(raw: bytes, kind: type[W], root: bytes, wall: Wall, is_banned: IsBanned) -> W:
-    """Return what the root, or somebody who was an admin at that instant, says of the mesh."""
+def open_word(raw: bytes, kind: type[W], root: bytes, wall: Wall, is_banned: IsBanned) -> W:
+    """Return what the root, or somebody who was an admin at that instant, says of the mesh.
+
+    Raises:
+        Reject: not the mesh's, not by root or an admin, dated in the future, or malformed.
+    """
     word = sign.open_claimed(raw, kind, lambda claimed: claimed.iss)
     if word.mesh != prims.mesh_id(root):
         raise Reject(WRONG_ROOT)

@@ -13,7 +13,8 @@ from pathlib import Path
 import lab
 import pytest
 
-from p2pq.daemon import crashpoints
+from p2pq.daemon import crashpoints, store
+from p2pq.daemon.home import Home
 from tests.e2e.test_repair import REPAIR
 from tests.golden.store import make as golden
 
@@ -76,6 +77,8 @@ FORGIVING = ["commit.FailureForgiven.before", "commit.FailureForgiven.after"]
 BANNING = ["commit.BanKept.before", "commit.BanKept.after"]
 BANNING_OWNERS = ["commit.OwnerBanKept.before", "commit.OwnerBanKept.after"]
 ROTATING = ["commit.MeshKeysKept.before", "commit.MeshKeysKept.after"]
+PEERING = ["commit.PeeringKept.before", "commit.PeeringKept.after"]
+BANNING_ABROAD = ["commit.PeerBanKept.before", "commit.PeerBanKept.after"]
 MESH = ["mesh.kept", "secret.written", "secret.renamed"]
 JOINING = ["mesh.kept", "secret.written", "secret.renamed", "commit.PeerSeen.before", "commit.PeerSeen.after"]
 WORKER = [f"commit.{row}.{when}:2" for row in ("ResultKept", "ResultReleased") for when in ("before", "after")]
@@ -97,6 +100,8 @@ def test_every_point_has_a_case():
             *BANNING,
             *BANNING_OWNERS,
             *ROTATING,
+            *PEERING,
+            *BANNING_ABROAD,
             *MESH,
             *JOINING,
             *WORKER,
@@ -371,6 +376,64 @@ def test_while_the_mesh_key_is_rotated(two, point):
     lab.until(lambda: bob.json("mesh")["key"] == after, "bob has the key that alice kept")
     alice.ok("mesh", "rotate-key")
     lab.until(lambda: bob.json("mesh")["key"] == alice.json("mesh")["key"] != after, "bob has the next one")
+
+
+def peerings(host: lab.Host) -> list[str]:
+    return [each["state"] for each in host.json("mesh", "peers")]
+
+
+@pytest.mark.parametrize("point", PEERING)
+def test_while_a_peering_is_accepted_and_while_it_is_ended(two, tmp_path, point):
+    """It is there or not, ended or not, and either can be done again."""
+    alice, bob = two
+    bob.start("--name", "bob")
+    bob.stop()
+    assert start_to_crash(bob, point, "--name", "bob")
+    offer = tmp_path / "offer"
+    offer.write_text(alice.ok("mesh", "peer", "offer", bob.json("mesh")["id"]))
+    accept = ["mesh", "peer", "accept", str(offer), "--from", alice.json("mesh")["id"]]
+    bob.run(*accept)
+    has_crashed(bob)
+    bob.start("--name", "bob")
+    assert peerings(bob) == (["holds"] if point.endswith("after") else [])
+    bob.ok(*accept)
+    assert peerings(bob) == ["holds"]
+    bob.stop()
+    assert start_to_crash(bob, point, "--name", "bob")
+    bob.run("mesh", "peer", "end", "alice")
+    has_crashed(bob)
+    bob.start("--name", "bob")
+    assert peerings(bob) == (["ended"] if point.endswith("after") else ["holds"])
+
+
+@pytest.mark.parametrize("point", BANNING_ABROAD)
+def test_while_a_ban_of_another_mesh_is_heard(two, tmp_path, point):
+    """What was lost with the crash is had again with the next link."""
+    alice, bob = two
+    bob.start("--name", "bob")
+    ids = [host.json("mesh")["id"] for host in two]
+    text = alice.ok("mesh", "peer", "offer", ids[1])
+    for host, more in ((bob, ["--from", ids[0]]), (alice, [])):
+        (tmp_path / "file").write_text(text)
+        text = host.ok("mesh", "peer", "accept", str(tmp_path / "file"), *more)
+    options = ("--name", "alice", "--listen", alice.address)
+    for host, other in ((alice, ids[1]), (bob, ids[0])):
+        host.stop()
+        (host.home / "config.toml").write_text(f'[[peer]]\nmesh = "{other}"\naccept = true\n')
+    assert start_to_crash(alice, point, *options)
+    bob.start("--name", "bob", "--peer", alice.address)
+    lab.until(lambda: alice.json("status")["peers"] == 1, "they are linked")
+    bob.ok("ban", "--owner", "eve")
+    has_crashed(alice)
+    assert heard_abroad(alice) == (1 if point.endswith("after") else 0)
+    alice.start(*options)
+    lab.until(lambda: heard_abroad(alice) == 1, "alice has heard of it", 60)
+
+
+def heard_abroad(host: lab.Host) -> int:
+    """Return how many words of other meshes' admins a node keeps."""
+    with store.reading(Home(host.home)) as history:
+        return len(history.peer_bans())
 
 
 @pytest.mark.parametrize("point", FORGIVING)

@@ -30,6 +30,14 @@ def _proof(name: str, old: str, new: str, breaks: str) -> Mutant:
     return Mutant(name, "p2pq/wire/provenance.py", old, new, breaks, "tests/unit/wire/test_provenance.py")
 
 
+def _terms(name: str, old: str, new: str, breaks: str) -> Mutant:
+    return Mutant(name, "p2pq/wire/peering.py", old, new, breaks, "tests/unit/wire/test_peering.py")
+
+
+def _abroad(name: str, module: str, old: str, new: str, breaks: str) -> Mutant:
+    return _core(name, module, old, new, breaks, f"{UNIT}/test_abroad.py", f"{UNIT}/test_peerings.py")
+
+
 MUTANTS = (
     # -- leases
     _core("forget-the-epoch", "leases", "return LeaseId(self.epoch, self._next)", "return LeaseId(1, self._next)",
@@ -149,7 +157,7 @@ MUTANTS = (
           "        for item in receipt.items:\n            self.release(master, item.lease, out)\n", "        pass\n",
           "a receipt lets a worker forget", f"{UNIT}/test_worker.py"),
     _core("believe-any-receipt", "reports",
-          "if not ours or (receipt.mesh, receipt.node) != (self._identity.mesh, master):", "if False:",
+          "if not ours or (receipt.mesh, receipt.node) != (mesh, master):", "if False:",
           "a receipt to somebody else means nothing", f"{UNIT}/test_worker.py"),
     _core("any-cluster-will-do", "reports", "        if not ours or (receipt", "        if (receipt",
           "a receipt to another cluster means nothing", HANDING_ON),
@@ -180,7 +188,7 @@ MUTANTS = (
           "an old answer lets nothing go on", f"{UNIT}/test_waking.py"),
     _core("room-for-nobody", "reserving", "        if now >= self._until:\n", "        if False:\n",
           "nobody keeps room for ever"),
-    _core("anybody-is-an-owner", "worker", "any(owner != master.owner for owner in message.owners)", "False",
+    _core("anybody-is-an-owner", "worker", "any(owner != master.claimed for owner in message.owners)", "False",
           "nobody speaks for more owners than its certificate names"),
     _core("unfair-rest", "fairness", "took_s - charge.expected_s", "0.0", "an owner pays for what its attempts took"),
     _core("power-forgets-results", "records", "    return any(isinstance(row, _FULL) for row in rows)\n", "    return False\n",
@@ -201,7 +209,7 @@ MUTANTS = (
           "what happens near changes no shares among those behind bridges"),
     # -- trust
     _core("nobody-is-expelled-by-owner", "node",
-          "                turn.take(self._worker.expel(owner, now))\n", "", "what runs for a banned owner stops, whoever granted it"),
+          "(*here, *named, *owners)", "(*here, *named)", "what runs for a banned owner stops, whoever granted it"),
     _core("a-banned-link-lives-on", "membership", "                self._link_down(node, trust.BANNED, now, out)\n", "",
           "what comes over the link of a banned node does not count"),
     _core("every-end-is-a-crime", "suspects", '            if doubt.boot in {b"", link.boot} and', "            if",
@@ -212,7 +220,7 @@ MUTANTS = (
           "a link that a bridge spoilt comes again over another one"),
     Mutant("one-bridge-for-ever", "p2pq/daemon/ways.py", "key=lambda bridge: idlers.get(bridge, 0)",
            "key=bridges.index", "what one bridge withholds is asked of another", "tests/unit/daemon/test_transfer.py"),
-    _core("no-heads", "membership", "        if self._links[peer].minor >= msg.TRUST_SINCE:\n            heads =",
+    _core("no-heads", "telling", "        if self._links[peer].minor >= msg.TRUST_SINCE:\n            heads =",
           "        if False:\n            heads =", "linked nodes end up knowing the same bans and mesh keys",
           f"{PROPERTY}/test_gossip.py"),
     _core("heads-once", "membership", "                if wall is not None:  # once a minute\n", "                if False:\n",
@@ -225,16 +233,37 @@ MUTANTS = (
     _proof("any-signer-will-do", "result = sign.open_signed(kept.signed, Result, worker)",
            "result = sign.open_claimed(kept.signed, Result, lambda claimed: claimed.by)",
            "a result is the word of the node that it was granted to"),
-    _proof("a-bridge-proves-anybody", "return proven if grant.key else Unkept(NO_SUBGRANT)", "return proven",
+    _proof("a-bridge-proves-anybody", "return found if grant.key or isinstance(found, Unkept) else Unkept(NO_SUBGRANT)", "return found",
            "what a bridge handed on is not called proved without its word"),
     _proof("any-job-will-do", "        raise Reject(OTHER_JOB)\n", "        pass\n", "a grant is for its own manifest"),
     _proof("any-lease-will-do", "        raise Reject(OTHER_GRANT)\n", "        pass\n", "a result came under the lease that was granted"),
     _proof("any-delivery-will-do", "    if found[0] != kept.item:\n", "    if False:\n", "what was delivered is what was signed"),
-    _proof("any-root-will-do", "    if prims.mesh_id(root) != mesh:\n", "    if False:\n", "certificates lead to the mesh's own root"),
+    _proof("any-root-will-do", "    if prims.mesh_id(root) == job.manifest.mesh:\n", "    if True:\n", "certificates lead to the mesh's own root"),
     _proof("any-holder-will-do", "    if cert.sub != worker:\n", "    if False:\n", "a certificate speaks for its holder only"),
     _proof("anybody-may-work", '    if "work" not in cert.caps:\n', "    if False:\n", "who may not work proves nothing"),
     _proof("bans-come-later", "return since is not None and since <= kept.wall", "return False",
            "the word of a node that was banned by then does not count"),
+    # -- other meshes
+    _terms("anybody-accepts", "    if word.mesh != terms.to:\n", "    if False:\n", "only the mesh that was asked accepts an offer"),
+    _terms("accept-another-offer", "    if word.offer != sign.digest(offered):\n", "    if False:\n", "an acceptance is of one offer"),
+    _terms("peerings-of-others", "    if own_root not in {terms.root, word.root}:\n", "    if False:\n",
+           "a peering of two other meshes is nobody's here"),
+    _terms("end-any-peering", "    if word.peering != peering:\n", "    if False:\n", "an end is of one peering"),
+    _terms("wide-terms", "tuple(cap for cap in side.caps if cap in cert.caps)", "side.caps",
+           "nobody may do more abroad than at home"),
+    _terms("any-owner-abroad", "    if side.owners and cert.owner not in side.owners:\n", "    if False:\n",
+           "a peering may be for some owners only"),
+    _abroad("begin-again", "peerings", 'default=b""))', 'default=b"")) if not before.end else news',
+            "what was ended does not begin again"),
+    _abroad("signed-by-the-banned", "peerings", "        return not self._is_banned(opened.mesh, opened.their_issuer)\n",
+            "        return True\n", "what a banned admin signed does not hold"),
+    _abroad("lax-abroad", "grants", ', sandbox="strict")\n', ")\n", "what runs for another mesh is isolated as well as can be"),
+    _abroad("namesakes", "grants", "manifest, owner=master.owner, ", "manifest, ", "an owner abroad is no owner of ours"),
+    _abroad("who-is-let-in", "abroad", "return not link.mesh or any(", "return True or any(", "a link abroad takes a peering"),
+    _abroad("go-on-abroad", "abroad", "            if self._meshes[node] not in meshes:\n", "            if False:\n",
+            "nothing goes on for a mesh whose peering is over"),
+    _abroad("a-way-through", "reaching", "        return not to.mesh and ", "        return ",
+            "nothing leads from one other mesh to the next"),
     # -- the barrier
     Mutant("lose-the-barrier", "p2pq/daemon/driver.py", "        if turn.rows or self._turns:\n", "        if turn.rows:\n",
            "effects leave in the order in which they were decided", "tests/unit/daemon/test_driver.py"),
@@ -244,8 +273,8 @@ MUTANTS = (
     _core("give-to-whom-is-to-be-avoided", "shelf", " if _may_go(lot.avoid.get(lease, ()), able))", ")",
           "a second attempt runs elsewhere below a bridge, too", f"{UNIT}/test_shelf.py", f"{PROPERTY}/test_stock.py"),
     _core("stock-of-another", "grants",
-          "(grant.mesh, grant.node, grant.to) != (identity.mesh, master.node, receivers[0])",
-          "(grant.mesh, grant.node) != (identity.mesh, master.node)",
+          "(grant.mesh, grant.node, grant.to) != (master.mesh, master.node, receivers[0])",
+          "(grant.mesh, grant.node) != (master.mesh, master.node)",
           "a bridge hands on only what was granted to it", f"{UNIT}/test_shelf.py"),
     _core("a-link-of-the-chain-left-out", "shelf", "sign.digest(lot.subs[-1] if lot.subs else lot.raw)", "sign.digest(lot.raw)",
           "each sub-grant names the one above", f"{UNIT}/test_below.py"),

@@ -111,6 +111,14 @@ class Lan:
             self._plug_in(space, number, net)
         return host
 
+    def second(self, first: Host, name: str) -> Host:
+        """Add another node on a host that is there: with a home of its own, on the same network cards."""
+        home = self._base / name
+        home.mkdir(mode=0o700)
+        host = Host(name, home, first.space, first.ip, first.plug)
+        self.hosts.append(host)
+        return host
+
     def _plug_in(self, space: str, number: int, net: int) -> None:
         switch, plug, card = f"br{net}", _plug(number, net), f"eth{net}"
         if net not in self._nets:

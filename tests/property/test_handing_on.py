@@ -42,7 +42,9 @@ def test_what_is_handed_on_is_a_part_of_a_part(
         fields = {"node": bridge.node, "to": to.node, "signer": bridge, "expires": WALL + expiries[number]}
         subs.append(sub_grant(parent, *leases, number=number, **fields))
     message = msgspec.structs.replace(message, subs=tuple(subs))
-    master = Master(ANN.node, "ann", ("submit",), msg.MINOR, tuple(each.node for each in BRIDGES[:depth]))
+    master = Master(
+        ANN.node, "ann", ("submit",), msg.MINOR, IDENTITY.mesh, way=tuple(each.node for each in BRIDGES[:depth])
+    )
     holds = all(tuple(part) in combinations(before, len(part)) for before, part in pairwise(chain))
     try:
         grant = open_grant(message, master, IDENTITY)
@@ -66,7 +68,7 @@ def test_not_a_bit_of_a_chain_can_be_another(at: int, bit: int, where: str) -> N
         message.grant, LeaseId(1, 1), LeaseId(1, 2), node=BRIDGES[0].node, to=BRIDGES[1].node, signer=BRIDGES[0]
     )
     inner = sub_grant(outer, LeaseId(1, 2), node=BRIDGES[1].node, signer=BRIDGES[1])
-    master = Master(ANN.node, "ann", ("submit",), msg.MINOR, (BRIDGES[0].node, BRIDGES[1].node))
+    master = Master(ANN.node, "ann", ("submit",), msg.MINOR, IDENTITY.mesh, way=(BRIDGES[0].node, BRIDGES[1].node))
     chain = {"grant": message.grant, "first": outer, "second": inner}
 
     def opened(pieces: dict[str, bytes]) -> bool:

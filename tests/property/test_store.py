@@ -287,6 +287,16 @@ class Life:
     def mesh_keys(self, data: st.DataObject) -> list[Row]:
         return [records.MeshKeysKept(signed=tuple(data.draw(st.lists(st.binary(min_size=1, max_size=3), max_size=8))))]
 
+    def peering(self, data: st.DataObject) -> list[Row]:
+        words = st.binary(max_size=3)
+        ident, offer = data.draw(st.sampled_from((b"1", b"2"))), data.draw(words)
+        return [records.PeeringKept(id=ident, offer=offer, accept=data.draw(words), end=data.draw(words))]
+
+    def peer_ban(self, data: st.DataObject) -> list[Row]:
+        either = st.sampled_from((b"1", b"2"))
+        mesh, issuer, subject = (data.draw(either) for _ in range(3))
+        return [records.PeerBanKept(mesh=mesh, issuer=issuer, subject=subject, signed=data.draw(st.binary(max_size=3)))]
+
 
 @pytest.mark.slow
 @settings(max_examples=60)

@@ -24,14 +24,14 @@ from tests.unit.core.workerkit import (
 
 
 def master() -> Master:
-    return Master(ANN.node, "ann", ("submit",), 2)
+    return Master(ANN.node, "ann", ("submit",), 2, mesh=IDENTITY.mesh, claimed="ann")
 
 
 def learn(known: Master, number: int, *, sent: bool = False):
     job = manifest(number=number)
     message = granted((item(1),), of=job, sent=sent)
     grant = sign.open_signed(message.grant, Grant, ANN.node)
-    return manifest_of(grant, message, known, IDENTITY, WALL)
+    return manifest_of(grant, message, known, IDENTITY.node, WALL)
 
 
 def test_the_least_recently_used_manifest_goes_first(monkeypatch: pytest.MonkeyPatch):

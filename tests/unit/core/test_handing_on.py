@@ -157,7 +157,7 @@ def test_a_linked_master_needs_no_bridge(bench: Bench) -> None:
 # -- two bridges ---------------------------------------------------------------------------------------------------------
 
 
-FAR = Master(ANN.node, "ann", ("submit",), 4, behind(ANN, CAT, DOG).way)
+FAR = Master(ANN.node, "ann", ("submit",), 4, IDENTITY.mesh, claimed="ann", way=behind(ANN, CAT, DOG).way)
 
 
 def twice(first: tuple[LeaseId, ...], second: tuple[LeaseId, ...], **fields) -> msg.Granted:

@@ -50,16 +50,16 @@ def test_results_of_an_earlier_life_count_from_the_first_link_on():
 def test_one_signature_serves_a_batch():
     results = book(BATCH_MAX + 1)
     items = [result_item(item(number)) for number in range(BATCH_MAX + 1)]
-    sent = results.messages(ANN.node, results.leases(ANN.node))
+    sent = results.messages(ANN.node, results.leases(ANN.node), IDENTITY.mesh)
     assert sent == [ready(*items[:BATCH_MAX]).message, ready(items[-1]).message]
-    assert results.messages(ANN.node, ()) == []
+    assert results.messages(ANN.node, (), IDENTITY.mesh) == []
 
 
 def test_a_batch_names_not_too_many_blobs(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(kept, "_BLOBS_MAX", 3)
     blobs = (BlobRef(b"b" * 32, 1), BlobRef(b"c" * 32, 1))
     results = book(3, blobs=blobs)
-    assert len(results.messages(ANN.node, results.leases(ANN.node))) == 3
+    assert len(results.messages(ANN.node, results.leases(ANN.node), IDENTITY.mesh)) == 3
 
 
 def test_a_master_that_acknowledges_nothing_is_full(monkeypatch: pytest.MonkeyPatch):

@@ -173,6 +173,11 @@ def test_what_a_worker_and_a_member_remember() -> None:
         r.OwnerBanKept(owner="a", banned=False),
         r.MeshKeysKept(signed=(b"old",)),
         r.MeshKeysKept(signed=(b"new", b"old")),
+        r.PeeringKept(id=b"2", offer=b"o", accept=b"a"),
+        r.PeeringKept(id=b"1", offer=b"o", accept=b"a"),
+        r.PeeringKept(id=b"2", offer=b"o", accept=b"a", end=b"e"),
+        r.PeerBanKept(mesh=b"m", issuer=b"i", subject=b"o", signed=b"old"),
+        r.PeerBanKept(mesh=b"m", issuer=b"i", subject=b"o", signed=b"new"),
     )
     assert total(*rows) == r.Restored(
         kept=(kept(1), kept(2)),
@@ -180,6 +185,11 @@ def test_what_a_worker_and_a_member_remember() -> None:
         bans=(unban, signed, ban),
         owner_bans=(r.OwnerBanKept(owner="a", banned=False), r.OwnerBanKept(owner="z", banned=True)),
         mesh_keys=(b"new", b"old"),
+        peerings=(
+            r.PeeringKept(id=b"1", offer=b"o", accept=b"a"),
+            r.PeeringKept(id=b"2", offer=b"o", accept=b"a", end=b"e"),
+        ),
+        peer_bans=(r.PeerBanKept(mesh=b"m", issuer=b"i", subject=b"o", signed=b"new"),),
     )
     many = total(*(seen(f"{number:05}") for number in range(PEERS_MAX + 2)))
     assert [peer.name for peer in many.peers] == [f"{number:05}" for number in range(2, PEERS_MAX + 2)]

@@ -1,7 +1,5 @@
 """Who is linked, whom to dial, who is out."""
 
-from random import Random
-
 import msgspec
 import pytest
 
@@ -9,11 +7,10 @@ from p2pq.core import bans, membership, reaching, suspects
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.addresses import PAUSE_MAX_S
-from p2pq.core.membership import Membership
 from p2pq.core.peers import Peer
 from p2pq.core.records import BanKept, MeshKeysKept, OwnerBanKept, PeerSeen, Restored
 from p2pq.errors import Reject
-from p2pq.model.ids import Mono, NodeId, Wall
+from p2pq.model.ids import NodeId, Wall
 from p2pq.model.notice import (
     BridgeSuspected,
     LinksFull,
@@ -25,59 +22,20 @@ from p2pq.model.notice import (
     PeerUp,
 )
 from p2pq.wire import messages as msg
-from p2pq.wire import prims, sign, trust
-from tests.unit.core.workerkit import ANN, BOB, IDENTITY, ME, WALL, Member, entropy, send
-
-CAT = Member("cat")
-DAN = Member("dan")
-ROOT = trust.make_root(entropy)
-MINE = msgspec.structs.replace(IDENTITY, root=ROOT.public, mesh=prims.mesh_id(ROOT.public))
-NEW = msg.TRUST_SINCE
-HOME = "192.0.2.1:9476"
-AWAY = "192.0.2.2:9476"
-
-
-def ban(node: NodeId, at: int = WALL, *, banned: bool = True, issuer: prims.SigningKey = ROOT, certs=()) -> bytes:
-    return trust.issue_ban(issuer, ROOT.public, node, at=Wall(at), banned=banned, certs=certs)
-
-
-def admin(member: Member) -> bytes:
-    subject = trust.Subject(node=member.node, name=member.name, owner=member.name, caps=("admin",))
-    return trust.issue_admin(ROOT, subject, serial=bytes(16), wall=WALL)
-
-
-class Middle(Random):
-    """Jitters by nothing: three quarters of every pause."""
-
-    def random(self) -> float:
-        return 0.5
-
-
-class Bench:
-    def __init__(self, restored: Restored | None = None, links_max: int = 8, *, bridging: bool = False) -> None:
-        self.now = Mono(0.0)
-        self.members = Membership(
-            MINE,
-            Restored() if restored is None else restored,
-            links_max,
-            Middle(),
-            self.now,
-            lambda _now: WALL,
-            bridging=bridging,
-        )
-
-    def do(self, event: ev.Event, *, after: float = 0.0) -> list[fx.Effect]:
-        self.now = Mono(self.now + after)
-        effects = self.members.handle(event, self.now)
-        self.members.check()
-        assert self.members.deadline is None or self.members.deadline > self.now
-        return effects
-
-    def tick(self, after: float = 0.0) -> list[fx.Effect]:
-        return self.do(ev.Tick(), after=after)
-
-    def says(self, message: msg.CoreMessage, member: Member = ANN) -> list[fx.Effect]:
-        return self.do(ev.Received(peer=member.node, message=message))
+from p2pq.wire import trust
+from tests.unit.core.membershipkit import (
+    AWAY,
+    CAT,
+    DAN,
+    HOME,
+    NEW,
+    ROOT,
+    Bench,
+    admin,
+    ban,
+    mesh_key,
+)
+from tests.unit.core.workerkit import ANN, BOB, ME, WALL, Member, send
 
 
 @pytest.fixture
@@ -379,11 +337,6 @@ def test_older_versions_are_told_of_nodes_only(bench: Bench) -> None:
 # -- mesh keys -----------------------------------------------------------------------------------------------------------
 
 
-def mesh_key(number: int, issuer: prims.SigningKey = ROOT, certs=()) -> bytes:
-    at = Wall(WALL + number)
-    return trust.issue_mesh_key(issuer, ROOT.public, number.to_bytes(32, "big"), at=at, certs=certs)
-
-
 def rotated(*keys: bytes, by: str = "an admin") -> tuple[fx.Record, fx.Emit]:
     return fx.Record(row=MeshKeysKept(signed=keys)), fx.Emit(notice=MeshKeyRotated(by=by))
 
@@ -431,95 +384,6 @@ def test_mesh_keys_survive_a_restart() -> None:
     assert Bench(Restored(mesh_keys=(mesh_key(1),))).members.mesh_keys.signed == (mesh_key(1),)
     with pytest.raises(Reject):
         Bench(Restored(mesh_keys=(b"x",)))
-
-
-# -- what two nodes know, compared ---------------------------------------------------------------------------------------
-
-
-def heads(bench: Bench) -> msg.Heads:
-    """Return what this node says that it knows."""
-    [said] = bench.do(ev.Tick(wall=WALL))
-    assert isinstance(said, fx.Send)
-    assert isinstance(said.message, msg.Heads)
-    return said.message
-
-
-def knowing(*words: bytes) -> msg.Heads:
-    """Return what a node says that knows these bans and mesh keys."""
-    other = Bench()
-    other.do(ANN.link(minor=NEW))
-    other.says(msg.Bans(bans=words))
-    other.says(msg.MeshKeys(keys=words))
-    return heads(other)
-
-
-def test_heads_are_the_first_that_is_said_and_said_again_every_minute(bench: Bench) -> None:
-    bench.do(ANN.link())
-    bench.says(msg.Bans(bans=(ban(CAT.node),)))
-    bench.says(msg.MeshKeys(keys=(mesh_key(1),)))
-    same = knowing(ban(CAT.node), mesh_key(1))
-    effects = bench.do(BOB.link(address=AWAY, minor=NEW))
-    assert [each for each in effects if isinstance(each, fx.Send)] == [
-        send(same, BOB),
-        send(msg.Peers(addresses=((ANN.node, (HOME,)),)), BOB),
-    ]
-    assert bench.do(ev.Tick(wall=WALL)) == [send(same, BOB)]
-    assert bench.do(ev.Tick()) == []
-    assert bench.says(same, BOB) == []
-
-
-def test_whoever_lacks_a_ban_asks_for_all_but_those_that_it_knows(bench: Bench) -> None:
-    bench.do(ANN.link(minor=NEW))
-    known, lacking = ban(CAT.node), ban(BOB.node)
-    bench.says(msg.Bans(bans=(known,)))
-    digest = sign.digest(known)[: msg.BAN_DIGEST_BYTES]
-    assert bench.says(knowing(known, lacking)) == [send(msg.BansKnown(digests=(digest,)))]
-    assert bench.says(msg.Bans(bans=(known, lacking)))[0] == fx.Record(
-        row=BanKept(node=BOB.node, banned=True, issuer=ROOT.public, signed=lacking)
-    )
-    assert heads(bench) == knowing(lacking, known)
-
-
-def test_who_asks_is_told_what_it_lacks(bench: Bench) -> None:
-    bench.do(ANN.link(minor=NEW))
-    one, two = ban(BOB.node), ban(CAT.node)
-    bench.says(msg.Bans(bans=(one, two)))
-    digest = sign.digest(one)[: msg.BAN_DIGEST_BYTES]
-    assert bench.says(msg.BansKnown(digests=(digest, bytes(16)))) == [send(msg.Bans(bans=(two,)))]
-    assert bench.tick(membership.COMPARE_S) == []
-    assert bench.says(msg.BansKnown(digests=(digest, sign.digest(two)[:16]))) == []
-
-
-def test_mesh_keys_that_differ_are_told(bench: Bench) -> None:
-    bench.do(ANN.link(minor=NEW))
-    bench.says(msg.MeshKeys(keys=(mesh_key(1),)))
-    assert bench.says(knowing(mesh_key(2))) == [send(msg.MeshKeys(keys=(mesh_key(1),)))]
-    nothing = Bench()
-    nothing.do(ANN.link(minor=NEW))
-    assert nothing.says(knowing(mesh_key(2))) == []
-
-
-def test_a_peer_is_answered_once_in_a_while_and_at_once_after_it_linked_again(bench: Bench) -> None:
-    bench.do(ANN.link(minor=NEW))
-    bench.says(msg.Bans(bans=(ban(BOB.node),)))
-    ask, tell = msg.BansKnown(digests=(sign.digest(ban(BOB.node))[:16],)), msg.Bans(bans=(ban(BOB.node),))
-    for _ in range(2):
-        assert bench.says(knowing()) == [send(ask)]
-        assert bench.says(knowing()) == []
-        assert bench.says(msg.BansKnown()) == [send(tell)]
-        assert bench.says(msg.BansKnown()) == []
-        bench.tick(membership.COMPARE_S)
-    assert bench.says(knowing()) == [send(ask)]
-    bench.do(ev.LinkDown(peer=ANN.node))
-    bench.do(ANN.link(minor=NEW))
-    assert bench.says(knowing()) == [send(ask)]
-
-
-def test_who_can_take_no_more_bans_asks_for_none(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bans, "BANS_MAX", 1)
-    bench.do(ANN.link(minor=NEW))
-    bench.says(msg.Bans(bans=(ban(BOB.node),)))
-    assert bench.says(knowing()) == []
 
 
 # -- for people ----------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def test_what_must_survive_a_loss_of_power():
     full = {kind.__name__ for kind in KINDS if needs_full([smallest(kind)])}
     assert full == {
         "EpochBegun", "JobAdded", "AttemptEnded", "TaskEnded", "TasksCancelled", "TasksRetried", "JobEnded", "ResultKept",
-        "BanKept", "OwnerBanKept", "MeshKeysKept",
+        "BanKept", "OwnerBanKept", "MeshKeysKept", "PeeringKept", "PeerBanKept",
     }  # fmt: skip
 
 

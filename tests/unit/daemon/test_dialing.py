@@ -2,15 +2,18 @@
 
 import errno
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from aiohttp import web
 
 from p2pq.daemon import dialing
 from p2pq.daemon.link import LinkLimits
-from p2pq.wire import session
+from p2pq.model.ids import NodeId
+from p2pq.wire import prims, session, trust
 from tests.unit.daemon.linkkit import keys_at, node, refused, running
 
 
@@ -89,3 +92,19 @@ def test_failures_have_one_word_each() -> None:
     ):
         assert dialing.dial_reason(error) == reason
         assert dialing.SENTENCES[reason].endswith(".")
+
+
+def test_whoever_may_be_there_is_dialled_by_what_may_be_right() -> None:
+    own = session.Mesh(root=b"r" * 32, psks=(b"2" * 32, b"1" * 32), is_banned=trust.nobody)
+    others = tuple(
+        session.Mesh(root=root * 32, psks=(b"p" * 32,), is_banned=trust.nobody) for root in (b"s", b"t", b"s")
+    )
+    ours = [replace(own, psks=(b"2" * 32,)), replace(own, psks=(b"1" * 32,))]
+    assert dialing.keys_for(own, others, None) == [*ours, *others], "nobody knows who is there"
+    assert dialing.keys_for(own, others, b"") == ours
+    assert dialing.keys_for(own, others, prims.mesh_id(b"s" * 32)) == [others[0], others[2]]
+    with pytest.raises(session.HandshakeRefused) as refusal:
+        dialing.keys_for(own, others, prims.mesh_id(b"u" * 32))
+    assert refusal.value.reason == session.NO_PEERING
+    nowhere = dialing.NOWHERE
+    assert (nowhere.foreign(), nowhere.mesh_of(NodeId(b"n" * 32)), nowhere.carries(b"m")) == ((), b"", False)

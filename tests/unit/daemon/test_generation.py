@@ -17,9 +17,10 @@ from p2pq.core.records import BanKept
 from p2pq.daemon import draining, offering
 from p2pq.daemon import generation as module
 from p2pq.daemon.app import END_S
-from p2pq.daemon.generation import Generation, Lasting
+from p2pq.daemon.generation import Generation
 from p2pq.daemon.home import Home
 from p2pq.daemon.jobpython import JobPython
+from p2pq.daemon.lasting import Lasting
 from p2pq.daemon.limits import FREE_BYTES_MIN
 from p2pq.daemon.store import Store
 from p2pq.daemon.telemetry import Telemetry

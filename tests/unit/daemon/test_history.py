@@ -13,12 +13,15 @@ from p2pq.core.records import (
     LeaseEnded,
     LeaseGranted,
     OwnerBanKept,
+    PeerBanKept,
+    PeeringKept,
     TaskEnded,
     TasksCancelled,
 )
 from p2pq.daemon.store import AttemptRow, JobExtra, JobRow, TaskRow
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall, to_text
 from p2pq.model.job import Outcome
+from p2pq.wire.messages import PeeringKnown
 from tests.unit.daemon.storekit import (
     ADDED,
     JOB,
@@ -173,6 +176,14 @@ async def test_signed_bans_are_for_telling(opened: Opened) -> None:
     await opened.write(BanKept(node=MASTER, banned=True), BanKept(node=WORKER, banned=True, signed=b"ban"))
     await opened.write(OwnerBanKept(owner="a", banned=True), OwnerBanKept(owner="e", banned=True, signed=b"eve"))
     assert opened.store.signed_bans() == (b"ban", b"eve")
+
+
+async def test_what_is_known_of_other_meshes_is_kept(opened: Opened) -> None:
+    one, over = PeeringKept(id=b"1", offer=b"o", accept=b"a"), PeeringKept(id=b"1", offer=b"o", accept=b"a", end=b"e")
+    bans = [PeerBanKept(mesh=b"m", issuer=b"i", subject=b"oeve", signed=word) for word in (b"old", b"new")]
+    await opened.write(one, PeeringKept(id=b"0", offer=b"p", accept=b"b"), over, *bans)
+    assert opened.store.peerings() == (PeeringKnown(b"p", b"b"), PeeringKnown(b"o", b"a", b"e"))
+    assert opened.store.peer_bans() == (b"new",)
 
 
 async def test_a_thread_sees_what_is_committed_though_another_is_in_the_middle_of_a_query(opened: Opened) -> None:

@@ -546,6 +546,30 @@ async def test_what_a_bridge_refuses(tmp_path: Path) -> None:
         await nothing_left(*those.all)
 
 
+@pytest.mark.parametrize(
+    ("near", "far", "carried", "reason"),
+    [
+        (b"", b"b", {b"b"}, ""),
+        (b"b", b"", {b"b"}, ""),
+        (b"", b"b", set(), relays.NO_BRIDGE),
+        (b"b", b"", {b"c"}, relays.NO_BRIDGE),
+        (b"b", b"c", {b"b", b"c"}, relays.NO_BRIDGE),
+        (b"b", b"b", {b"b"}, relays.NO_BRIDGE),
+    ],
+)
+async def test_a_bridge_joins_its_own_mesh_with_one_that_it_carries_for_and_nothing_else(
+    tmp_path: Path, near: bytes, far: bytes, carried: set[bytes], reason: str
+) -> None:
+    async with three(tmp_path) as those:
+        for end, mesh in ((those.near, near), (those.far, far)):
+            link = those.bridge.links._links[end.id]
+            link.info = msgspec.structs.replace(link.info, mesh=mesh)
+        made = those.bridge.links.relays
+        made._carries = carried.__contains__
+        want = RelayWant(req=1, to=those.far.id, origin=those.near.id, ticket=TICKET)
+        assert made._why_not(those.near.id, want) == reason
+
+
 async def test_a_wish_over_a_relayed_link_is_refused(tmp_path: Path) -> None:
     """A stream begins at a neighbour."""
     async with chain(tmp_path, 2) as nodes:

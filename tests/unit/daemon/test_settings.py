@@ -6,8 +6,10 @@ import pytest
 from p2pq.daemon.settings import Entry, load, variable
 from p2pq.errors import ConfigError
 from p2pq.model.config import NodeSettings, Settings
+from p2pq.model.ids import to_text
 
 CONFIGS = Path(__file__).parents[3] / "configs"
+MESH = to_text(b"m" * 32)
 
 
 def write(home: Path, text: str) -> Path:
@@ -38,6 +40,19 @@ def test_later_layers_win_and_say_so(tmp_path: Path) -> None:
     assert origin(tmp_path, "node.slots", env, {"node.slots": None}) == (2, "P2PQ_NODE_SLOTS")
     assert origin(tmp_path, "node.slots", env, {"node.slots": 3}) == (3, "option")
     assert origin(tmp_path, "runner.idle_s", env, {"node.slots": 3}) == (9.0, str(path))
+
+
+def test_other_meshes_stand_in_the_file_and_are_shown(tmp_path: Path) -> None:
+    path = write(tmp_path, f"[[peer]]\nmesh = '{MESH}'\naccept = true\n")
+    effective = load(tmp_path, {})
+    assert effective.settings.welcome == {b"m" * 32: ("submit",)}
+    shown = {key: (value, where) for key, value, where in effective.rows() if key.startswith("peer")}
+    assert shown == {
+        "peer[0].mesh": (MESH, str(path)),
+        "peer[0].accept": (True, str(path)),
+        "peer[0].offer": (False, str(path)),
+        "peer[0].bridge": (False, str(path)),
+    }
 
 
 def test_every_kind_of_value_can_come_from_the_environment(tmp_path: Path) -> None:
@@ -88,6 +103,9 @@ def test_other_variables_are_none_of_our_business(tmp_path: Path) -> None:
         ("config_version = 2", "invalid enum value 2 at $.config_version (HOME/config.toml)"),
         ("[node.labels]\n'a b' = 'c'", "matching regex '^[A-Za-z0-9_.+-]{1,64}$' at $.node.labels (HOME/config.toml)"),
         ("[node\n", "HOME/config.toml: not TOML: Expected ']' at the end of a table declaration (at line 1, column 6)"),
+        ("[[peer]]\nmash = 'x'", "unknown field `mash` at $.peer[0], did you mean `mesh`? (HOME/config.toml)"),
+        ("[[pear]]\nmesh = 'x'", "unknown field `pear` at $, did you mean `peer`? (HOME/config.toml)"),
+        ("[[peer]]\naccept = true", "missing required field `mesh` at $.peer[0] (HOME/config.toml)"),
         ("[schedule]\nlease_s = 5", "schedule.lease_s (5) must be at least three times schedule.heartbeat_s (15)"),
     ],
 )

@@ -23,9 +23,9 @@ from p2pq.model.ids import JobId, LeaseId, NodeId, Wall, to_text
 from p2pq.model.job import Outcome
 from p2pq.model.params import count_tasks, parse_array
 from p2pq.wire import body as bodies
-from p2pq.wire import prims, provenance, seal, sign, trust
+from p2pq.wire import peering, prims, provenance, seal, sign, trust
 from p2pq.wire.body import ResultBody
-from p2pq.wire.objects import BlobRef, Grant, GrantItem, Manifest, Result, ResultItem
+from p2pq.wire.objects import BlobRef, Grant, GrantItem, Manifest, PeerSide, Result, ResultItem
 from p2pq.wire.tree import Tree, TreeLimits, select
 from tests.unit.daemon.linkkit import keys_at
 from tests.unit.daemon.storekit import raw
@@ -422,3 +422,72 @@ async def test_grants_that_are_not_this_nodes_are_not_saved(life: Life) -> None:
     await life.stop()
     raw(life.home.store, "UPDATE grants SET counter = 9 WHERE counter = 1")
     assert {table.table: table.dropped for table in repair(life.home, life.keys.node, WALL).tables}["grants"] == 2
+
+
+# -- workers of another mesh ---------------------------------------------------------------------------------------------
+
+THERE, BOSS = prims.SigningKey(b"there".ljust(32, b".")), prims.SigningKey(b"boss".ljust(32, b"."))
+
+
+def abroad(key: prims.SigningKey, name: str) -> tuple[bytes, ...]:
+    """Return the chain of a node of another mesh; its admin's own, for the admin."""
+    boss = trust.Subject(node=BOSS.public, name="boss", owner="boss", caps=("admin", "work"))
+    admin = trust.issue_admin(THERE, boss, serial=bytes(16), wall=WALL)
+    if key is BOSS:
+        return (admin,)
+    subject = trust.Subject(node=key.public, name=name, owner=f"{name}'s", caps=("work",))
+    return (trust.issue_member(BOSS, admin, THERE.public, subject, serial=bytes(16), wall=WALL), admin)
+
+
+def peering_of(life: Life, until: int) -> records.PeeringKept:
+    keys = life.keys
+    side = PeerSide(caps=("submit", "work"))
+    offer = peering.offer(
+        keys.key,
+        keys.state.certs,
+        keys.state.root,
+        name="here",
+        to=prims.mesh_id(THERE.public),
+        ours=side,
+        theirs=side,
+        key=bytes(32),
+        at=WALL,
+        exp=Wall(until),
+    )
+    accept = peering.accept(BOSS, abroad(BOSS, ""), THERE.public, offer, name="there", at=WALL)
+    return records.PeeringKept(id=sign.digest(offer), offer=offer, accept=accept)
+
+
+async def test_results_from_another_mesh_hang_on_the_peering(life: Life) -> None:
+    """Owners of the same name here and there are two; bans count by whose word they are about."""
+    life.finish(0, BERT, abroad(BERT, "bert"))
+    life.finish(1, CARL, abroad(CARL, "carl"))
+    keys = life.keys
+    by_boss = trust.issue_ban(BOSS, THERE.public, "carl's", at=Wall(WALL + 1), certs=abroad(BOSS, ""))
+    namesake = trust.issue_ban(keys.key, keys.state.root, "bert's", at=WALL, certs=keys.state.certs)
+    await life.stop(
+        peering_of(life, WALL + 100 * HOUR_MS),
+        records.PeeringKept(id=b"?", offer=b"of a mesh", accept=b"that was left"),
+        records.PeerBanKept(mesh=prims.mesh_id(THERE.public), issuer=BOSS.public, subject=b"o", signed=by_boss),
+        records.OwnerBanKept(owner="bert's", banned=True, issuer=keys.node, signed=namesake),
+    )
+    report = life.verify()
+    assert report.signers == (msgspec.structs.replace(signer(BERT, "bert", 1), mesh="there"),)
+    assert report.refuted == (Group(reason=provenance.CHAIN[trust.BANNED], tasks=(1,)),)
+
+
+@pytest.mark.parametrize("peered", [True, False], ids=["over by then", "never made"])
+async def test_results_from_a_mesh_without_a_peering_are_refuted(life: Life, *, peered: bool) -> None:
+    life.finish(0, BERT, abroad(BERT, "bert"))
+    await life.stop(*([peering_of(life, WALL + 1)] if peered else []))
+    reason = provenance.NOT_PEERED if peered else provenance.CHAIN[trust.WRONG_ROOT]
+    assert life.verify().refuted == (Group(reason=reason, tasks=(0,)),)
+
+
+async def test_an_owner_abroad_is_banned_here_by_its_name_there(life: Life) -> None:
+    life.finish(0, BERT, abroad(BERT, "bert"))
+    keys = life.keys
+    word = trust.issue_ban(keys.key, keys.state.root, "bert's@there", at=Wall(WALL + 1), certs=keys.state.certs)
+    ban = records.OwnerBanKept(owner="bert's@there", banned=True, issuer=keys.node, signed=word)
+    await life.stop(peering_of(life, WALL + 100 * HOUR_MS), ban)
+    assert life.verify().refuted == (Group(reason=provenance.CHAIN[trust.BANNED], tasks=(0,)),)

@@ -5,6 +5,7 @@ import pytest
 
 from p2pq.errors import ConfigError
 from p2pq.model.config import NodeSettings, ScheduleSettings, Settings, check
+from p2pq.model.ids import to_text
 
 
 def load(**sections: object) -> Settings:
@@ -48,3 +49,25 @@ def test_a_lease_must_outlive_lost_heartbeats():
         ConfigError, match=r"schedule\.lease_s \(29\) must be at least three times schedule\.heartbeat_s"
     ):
         check(Settings(schedule=ScheduleSettings(lease_s=29.0, heartbeat_s=10.0)))
+
+
+# -- other meshes --------------------------------------------------------------------------------------------------------
+
+MESH, OTHER = to_text(b"m" * 32), to_text(b"o" * 32)
+
+
+def test_a_mesh_that_is_named_may_do_what_is_said_and_no_more():
+    settings = load(peer=[{"mesh": MESH}, {"mesh": OTHER.upper(), "accept": True, "bridge": True, "offer": True}])
+    check(settings)
+    assert settings.welcome == {b"m" * 32: (), b"o" * 32: ("bridge", "submit", "work")}
+    assert load(peer=[{"mesh": MESH, "offer": True}]).welcome == {b"m" * 32: ("work",)}
+    assert Settings().welcome == {}
+
+
+@pytest.mark.parametrize(
+    ("meshes", "said"),
+    [(["x" * 52], "is no mesh's id"), ([MESH, MESH[:4] + "-" + MESH[4:]], "one mesh is named twice")],
+)
+def test_meshes_are_named_by_their_ids_and_once(meshes, said):
+    with pytest.raises(ConfigError, match=said):
+        check(load(peer=[{"mesh": mesh} for mesh in meshes]))

@@ -3,19 +3,20 @@
 import msgspec
 import pytest
 
-from p2pq.wire import control
+from p2pq.wire import control, peercontrol
 from p2pq.wire.control import ControlRequest, Reply
 from tests.samples import fullest, smallest, unions
 
 REQUESTS = unions(ControlRequest)
 REPLIES = unions(Reply)
+BASES = (control._Said, peercontrol.Said)
 
 
 def test_everything_said_is_a_request_a_reply_or_the_greeting():
     defined = {
         value
         for value in vars(control).values()
-        if isinstance(value, type) and issubclass(value, control._Said) and value is not control._Said
+        if isinstance(value, type) and issubclass(value, BASES) and value not in BASES
     }
     assert defined == {*REQUESTS, *REPLIES, control.Hello}
     assert set(REQUESTS) & set(REPLIES) == set()

@@ -81,3 +81,8 @@ def test_only_messages_can_be_newer_than_the_first_version():
 
 def test_mesh_keys_are_never_shown():
     assert repr(messages.MeshKeys(keys=(b"secret",))) == "MeshKeys(1)"
+
+
+def test_a_key_of_a_peering_is_not_shown():
+    known = messages.PeeringKnown(b"offer", b"accept")
+    assert repr(messages.Peerings(peerings=(known,))) == "Peerings(1)"

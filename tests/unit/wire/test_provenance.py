@@ -9,7 +9,8 @@ from p2pq.errors import Reject
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import Outcome
 from p2pq.wire import objects, prims, provenance, sign, trust
-from p2pq.wire.objects import BlobRef, Cert, Grant, GrantItem, Manifest, Result, ResultItem
+from p2pq.wire.objects import BlobRef, Cert, Grant, GrantItem, Manifest, PeerSide, Result, ResultItem
+from p2pq.wire.peering import Opened
 from p2pq.wire.provenance import Job, Kept, Proven, Refuted, Unkept
 from tests.unit.wire.makers import (
     ADMIN,
@@ -315,3 +316,66 @@ def test_a_chain_whose_issuer_the_root_never_made_an_admin():
     )
     evidence = kept(grant=grant(to=BOB), signed=result(key=BOB), certs=(forged, root_cert))
     assert reason_of(evidence) == provenance.CHAIN[trust.NOT_ADMIN]
+
+
+# -- workers of another mesh -------------------------------------------------------------------------------------------
+
+
+def abroad(**changes) -> Opened:
+    """Return a peering with the mesh of ``foreign_certs``, as it was when the result came."""
+    issuer = sign.open_claimed(admin_cert(), Cert, lambda claimed: claimed.iss)
+    plain = Opened(
+        id=b"i" * 32,
+        mesh=prims.mesh_id(OTHER_ROOT.public),
+        root=OTHER_ROOT.public,
+        name="there",
+        ours=PeerSide(caps=("submit",)),
+        theirs=PeerSide(caps=("work",)),
+        key=b"k" * 32,
+        at=WALL,
+        exp=Wall(WALL + 90 * DAY_MS),
+        our_issuer=issuer,
+        their_issuer=issuer,
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+@pytest.mark.parametrize(
+    "peering",
+    [
+        abroad(),
+        abroad(ended=Wall(CAME + 1)),
+        abroad(exp=CAME),
+        abroad(theirs=PeerSide(caps=("bridge", "work"), owners=("owner",))),
+    ],
+    ids=["in force", "ended since", "expired since", "of this owner"],
+)
+def test_a_worker_of_another_mesh_is_proven_by_the_peering_that_let_it_work(peering: Opened) -> None:
+    evidence = kept(certs=foreign_certs())
+    found = provenance.check(evidence, opened(), nobody, (abroad(root=b"x" * 32), peering))
+    assert found == msgspec.structs.replace(PROVEN, name="node", mesh="there")
+
+
+@pytest.mark.parametrize(
+    "peering",
+    [
+        abroad(at=Wall(CAME + trust.SKEW_MS + 1)),
+        abroad(exp=Wall(CAME - trust.SKEW_MS - 1)),
+        abroad(ended=Wall(CAME - trust.SKEW_MS - 1)),
+        abroad(theirs=PeerSide(caps=("bridge", "submit"))),
+        abroad(theirs=PeerSide(caps=("work",), owners=("eve",))),
+    ],
+    ids=["not yet made", "expired", "ended", "not to work", "not this owner"],
+)
+def test_a_worker_of_another_mesh_that_no_peering_let_work_is_told(peering: Opened) -> None:
+    found = provenance.check(kept(certs=foreign_certs()), opened(), nobody, (peering,))
+    assert found == Refuted(provenance.NOT_PEERED)
+
+
+def test_a_worker_of_another_mesh_may_be_banned_there() -> None:
+    evidence = kept(certs=foreign_certs())
+    found = provenance.check(evidence, opened(), banned(ALICE, CAME), (abroad(),))
+    assert found == Refuted(provenance.CHAIN[trust.BANNED])
+    since = provenance.check(evidence, opened(), banned(ALICE, CAME + 1), (abroad(),))
+    assert isinstance(since, Proven)
+    assert since.banned == CAME + 1
