@@ -272,6 +272,12 @@ MUTANTS = (
     # -- bridges that batch
     _core("give-to-whom-is-to-be-avoided", "shelf", " if _may_go(lot.avoid.get(lease, ()), able))", ")",
           "a second attempt runs elsewhere below a bridge, too", f"{UNIT}/test_shelf.py", f"{PROPERTY}/test_stock.py"),
+    _core("speak-for-another-mesh", "through", "    if bridge.mesh:\n", "    if False:\n",
+          "between two meshes nobody speaks for anybody"),
+    _core("speak-to-another-mesh", "stock", "(event.path or event.mesh)", "event.path",
+          "a bridge shows masters within its own mesh only", f"{UNIT}/test_stock.py", f"{UNIT}/test_abroad.py"),
+    _core("lead-nobody-abroad", "reaching", "not link.path and not link.mesh and", "not link.path and",
+          "a bridge that batches carries links of another mesh", f"{UNIT}/test_reaching.py"),
     _core("stock-of-another", "grants",
           "(grant.mesh, grant.node, grant.to) != (master.mesh, master.node, receivers[0])",
           "(grant.mesh, grant.node) != (master.mesh, master.node)",

@@ -92,7 +92,9 @@ class Peer:
         *,
         owner: str = "",
         caps: tuple[str, ...] = ("submit", "work"),
+        batching: bool = False,
     ) -> None:
+        self.batching = batching
         self.world, self.mesh, self.name, self.owner, self.caps = world, mesh, name, owner or name, caps
         self.key = prims.SigningKey(digest("node", name))
         self.node: NodeId = self.key.public
@@ -135,6 +137,7 @@ class Peer:
             now=self.world.now,
             wall=self.world.wall,
             bridging="bridge" in self.caps,
+            batching=self.batching,
             welcome=self.welcome,
         )
         self.do(ev.Tick())

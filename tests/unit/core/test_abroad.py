@@ -148,10 +148,11 @@ def test_the_key_of_a_peering_lets_in_nobody_by_itself(world: World) -> None:
 # -- how it spreads, and how it ends ----------------------------------------------------------------------------------
 
 
-def row(world: World) -> tuple[Peer, Peer, Peer, Peer]:
+def row(world: World, *, batching: bool = False) -> tuple[Peer, Peer, Peer, Peer]:
     """Return two linked nodes of each mesh; the middle ones are linked, too, and may be bridges."""
-    ann, gate_a = world.add(A, "ann", {B.id: YES}), world.add(A, "gate-a", {B.id: YES}, caps=YES)
-    gate_b, bob = world.add(B, "gate-b", {A.id: YES}, caps=YES), world.add(B, "bob", {A.id: YES})
+    gates = {"caps": YES, "batching": batching}
+    ann, gate_a = world.add(A, "ann", {B.id: YES}), world.add(A, "gate-a", {B.id: YES}, **gates)
+    gate_b, bob = world.add(B, "gate-b", {A.id: YES}, **gates), world.add(B, "bob", {A.id: YES})
     assert world.link(ann, gate_a) == world.link(gate_b, bob) == ""
     tell(KNOWN, gate_a, gate_b)
     assert world.link(gate_a, gate_b) == ""
@@ -184,6 +185,47 @@ def test_bridges_lead_from_one_mesh_to_the_other(world: World) -> None:
         if one.node < other.node:
             assert fx.Dial(address=via_address(bridge.node, other.node), node=other.node) in after(world, one)
         assert one.core.abroad.mesh_of(other.node) == other.mesh.id
+
+
+def test_bridges_that_batch_speak_within_their_own_mesh_and_carry_links_of_the_other(world: World) -> None:
+    ann, gate_a, gate_b, bob = row(world, batching=True)
+    amy = world.add(A, "amy", {B.id: YES})
+    assert world.link(amy, gate_a) == ""
+    assert world.link(*by_id(gate_a, bob), path=(gate_b,)) == ""
+    assert world.link(*by_id(gate_b, ann), path=(gate_a,)) == world.link(*by_id(gate_b, amy), path=(gate_a,)) == ""
+    world.wait(4)
+    shown = [(source, target, message) for source, target, message in world.heard if isinstance(message, msg.MasterIs)]
+    assert {(source.mesh.name, target.mesh.name) for source, target, _ in shown} == {(A.name, A.name)}
+    for _, target, message in shown:
+        assert trust.verify_chain(message.certs, target.mesh.root.public, WALL, trust.nobody)
+    assert {(target.name, message.node) for _, target, message in world.heard if isinstance(message, msg.Through)} >= {
+        ("gate-a", ann.node),
+        ("gate-a", amy.node),
+    }
+    for one, other, bridge in ((ann, bob, gate_a), (amy, bob, gate_a), (bob, ann, gate_b), (bob, amy, gate_b)):
+        if one.node < other.node:
+            assert fx.Dial(address=via_address(bridge.node, other.node), node=other.node) in one.dials
+    assert not [dial for dial in (*ann.dials, *amy.dials) if dial.node in {ann.node, amy.node} and is_via(dial.address)]
+    assert world.link(ann, bob, (gate_a, gate_b)) == ""
+    ann.submit(1, only=bob.node)
+    ann.submit(2, only=amy.node)
+    world.wait(2)
+    assert [start.owner for start in bob.starts] == ["ann@lab-a"]
+    assert [(start.owner, start.master) for start in amy.starts] == [("ann", ann.node)]
+
+
+def test_a_bridge_of_either_mesh_is_suspected_for_what_only_a_bridge_can_have_done(world: World) -> None:
+    ann, gate_a, gate_b, bob = row(world)
+    tell(KNOWN, ann)
+    assert world.link(*by_id(gate_a, bob), path=(gate_b,)) == ""
+    assert world.link(ann, gate_b) == world.link(ann, bob, (gate_b,)) == ""
+    ann.do(ev.LinkDown(peer=bob.node, reason=ev.ALTERED))
+    reasons = {view.name: view.reason for view in ann.core.peers(world.now) if view.state == "up"}
+    assert reasons == {"gate-a": "", "gate-b": "behind other bridges: altered"}
+    assert ann.core.ways(bob.node) == (gate_a.node, gate_b.node)
+    world.wait(1)
+    ann.do(ev.Misserved(peer=gate_a.node, reason=ev.OTHER_BYTES))
+    assert ann.core.ways(bob.node) == (gate_b.node, gate_a.node), "the one that was suspected longest ago comes first"
 
 
 def by_id(one: Peer, other: Peer) -> tuple[Peer, Peer]:

@@ -18,8 +18,8 @@ CAT, DAN, EVE = Member("cat"), Member("dan"), Member("eve")
 class Bridge:
     """A bridge and its links."""
 
-    def __init__(self, *, bridging: bool = True, batching: bool = False) -> None:
-        self.reaching = Reaching(ME.node, bridging=bridging, batching=batching)
+    def __init__(self, *, bridging: bool = True, batching: bool = False, carries=lambda _: False) -> None:
+        self.reaching = Reaching(ME.node, bridging=bridging, batching=batching, carries=carries)
         self.links: dict[NodeId, ev.LinkUp] = {}
 
     def up(self, member: Member, **fields) -> list[tuple[NodeId, Reach]]:
@@ -115,6 +115,18 @@ def test_a_bridge_that_speaks_for_its_cluster_leads_only_those_who_are_too_old_f
         (CAT.node, Reach(number=0, ways=(Way(ANN.node), Way(BOB.node)))),
     ]
     assert bridge.down(BOB) == [(CAT.node, Reach(number=0, gone=(BOB.node,)))]
+
+
+def test_a_bridge_that_speaks_for_its_cluster_leads_to_another_mesh_as_before() -> None:
+    bridge = Bridge(batching=True, carries=lambda _: True)
+    bridge.up(ANN)
+    bridge.up(CAT)
+    there = Reach(number=0, ways=(Way(BOB.node),), meshes=(b"o" * 32,))
+    assert bridge.up(BOB, mesh=b"o" * 32, realm="there") == [
+        (ANN.node, there),
+        (CAT.node, there),
+        (BOB.node, Reach(number=0, ways=(Way(ANN.node), Way(CAT.node)))),
+    ]
 
 
 def test_a_way_names_the_further_bridges(bridge: Bridge) -> None:

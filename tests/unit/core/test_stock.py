@@ -75,6 +75,8 @@ def test_nothing_goes_through_links_that_are_carried_or_old_or_of_nobody() -> No
     assert bench.do(master(path=(LEO.node,))) == []
     assert bench.do(master(minor=3)) == []
     assert bench.do(master(certs=())) == []
+    assert bench.do(master(mesh=b"o" * 32, realm="there")) == [], "speaking is for one mesh"
+    assert bench.do(worker(LEO, mesh=b"o" * 32, realm="there")) == []
     assert bench.do(gone(LEO)) == []
     assert bench.do(ev.Received(peer=LEO.node, message=msg.KeycardIs(card=b"card"))) == []
     assert bench.master(msg.HasWork(counter=1, owners=("ann",))) == []

@@ -150,6 +150,7 @@ def stands_far(*path: Member) -> ev.LinkUp:
     ("message", "by", "reason"),
     [
         (master_is(), bridge(caps=("submit", "work")), "may not be a bridge"),
+        (master_is(), bridge(mesh=b"o" * 32, realm="there"), "it is of another mesh"),
         (master_is(certs=(b"x",)), bridge(), "bad-certificate"),
         (master_is(ANN, "work"), bridge(), "may not give work"),
         (master_is(ME), bridge(), circle(ME, CAT, ME)),
@@ -236,6 +237,8 @@ def test_a_bridge_speaks_for_its_cluster_alone():
     assert bench.settle() == [Fell(cluster_of(CAT.node), CAT.node, cluster=True)]
     with pytest.raises(Reject, match="may not be a bridge"):
         bench.throughs.speak(bridge(caps=("work",)))
+    with pytest.raises(Reject, match="it is of another mesh"):
+        bench.throughs.speak(bridge(mesh=b"o" * 32, realm="there"))
 
 
 def test_nobody_speaks_for_a_cluster_that_is_out():
