@@ -88,6 +88,11 @@ class Abroad:
         """Tell whether links between another mesh and ours may go through this node, and through bridges of that mesh to it."""
         return "bridge" in self.peerings.welcome(mesh)
 
+    def joins(self, one: NodeId, other: NodeId) -> bool:
+        """Tell whether this node, as a bridge, may bring two nodes together: nothing leads from one other mesh to the next."""
+        meshes = [mesh for mesh in (self.mesh_of(one), self.mesh_of(other)) if mesh]
+        return len(meshes) <= 1 and all(map(self.carries, meshes))
+
     def admits(self, link: ev.LinkUp, now: Mono) -> bool:
         """Tell whether a link stands by a peering that holds; one within our mesh does."""
         return not link.mesh or any(each.peering == link.peering for each in self.usable(now))

@@ -143,7 +143,13 @@ class Generation:
         names = self.store.workers_named() | {peer.node: peer.name for peer in restored.peers}
         for node, name in names.items():
             self.scheduler.remember(node, name)
-        bridges = Bridges(serves=app.bridging, speaks=self.node.bridge_of, ways=self.node.ways, post=self._post)
+        bridges = Bridges(
+            serves=app.bridging,
+            speaks=self.node.bridge_of,
+            ways=self.node.ways,
+            joins=self.node.abroad.joins,
+            post=self._post,
+        )
         self.transfers = Transfers(self.blobs, self.links.http, self._say, tasks=group, clock=app.mono, bridges=bridges)
         self.discovery: Discovery | None = None
         self.invitations = Invitations(

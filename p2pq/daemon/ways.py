@@ -32,6 +32,8 @@ class Bridges:
     """Return the bridge that speaks for a node that is not linked; None if none does."""
     ways: Callable[[NodeId], Sequence[NodeId]] = lambda _: ()
     """Return the bridges that lead to a node, the best first."""
+    joins: Callable[[NodeId, NodeId], bool] = lambda _one, _other: True
+    """Tell whether this node, as a bridge, may get for the first what the second has: nothing goes on to a third mesh."""
     post: Callable[[Misserved], None] = lambda _: None
     """Take what a bridge, or any other peer, did that it must not do."""
 

@@ -257,6 +257,26 @@ def test_a_bridge_leads_nobody_from_one_other_mesh_to_the_next(world: World) -> 
     assert told == {("bob", "ann"), ("cat", "ann"), ("ann", "bob"), ("ann", "cat")}
 
 
+def test_a_bridge_joins_its_own_mesh_with_one_that_it_carries_for(world: World) -> None:
+    gate = world.add(A, "gate", {B.id: YES, C.id: ("work",)}, caps=YES)
+    ann, amy = world.add(A, "ann"), world.add(A, "amy")
+    bob, ben = world.add(B, "bob", {A.id: YES}), world.add(B, "ben", {A.id: YES})
+    cat = world.add(C, "cat", {A.id: YES})
+    tell(KNOWN, gate, bob, ben)
+    tell(peer(A, C), gate, cat)
+    assert [world.link(gate, each) for each in (ann, amy, bob, ben, cat)] == [""] * 5
+    everybody = (ann, amy, bob, ben, cat)
+    joined = {
+        (one.name, other.name)
+        for one in everybody
+        for other in everybody
+        if gate.core.abroad.joins(one.node, other.node)
+    }
+    assert joined == {(one, other) for one in ("ann", "amy") for other in ("ann", "amy", "bob", "ben")} | {
+        (one, other) for one in ("bob", "ben") for other in ("ann", "amy")
+    }
+
+
 def test_who_carries_nothing_says_nothing(world: World) -> None:
     gate = world.add(A, "gate", {B.id: ("work",)}, caps=YES)
     ann, bob = world.add(A, "ann", {B.id: YES}), world.add(B, "bob", {A.id: YES})

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -802,6 +803,17 @@ async def test_who_is_no_bridge_answers_as_before(row):
     assert not any(type(message) in (BlobWant, BlobPush) for message in bridge.said)
     bridge.fill(*(source.store.get(blob) for blob, _ in wanted))
     await asker.transfers.fetch(SOURCE, wanted)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_bridge_gets_nothing_for_whom_it_does_not_join_with_the_holder(row):
+    asker, bridge, source = row
+    asked = []
+    bridge.transfers._bridges = replace(bridge.transfers._bridges, joins=lambda *ends: asked.append(ends))
+    with pytest.raises(TransferError):
+        await asker.transfers.fetch(SOURCE, source.fill(*datas(2)))
+    assert set(asked) == {(asker.node, SOURCE)}
+    assert len(bridge.store) == 0
 
 
 def wants(source, sizes, blobs=(bytes(32), bytes([1]) * 32)):
