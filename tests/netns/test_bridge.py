@@ -5,6 +5,7 @@ import json
 import os
 import re
 import select
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -73,8 +74,13 @@ def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def clusters(mesh: Clusters) -> Iterator[Clusters]:
-    """Give the clusters to one test; what their nodes have logged meanwhile is shown if it fails."""
+def clusters(mesh: Clusters, tmp_path: Path) -> Iterator[Clusters]:
+    """Give the clusters to one test; what their nodes have logged meanwhile is shown if it fails.
+
+    What an earlier test cut off hears at last what was said to it meanwhile, and would take that for late, or say it again.
+    """
+    folder = lab.make_folder(tmp_path / "first", SLEEPS)
+    mesh.anna.ok("submit", "--need", FAR, "--array", "0-7", str(folder), "0.1", timeout=WAIT_S)
     before = [len(host.log()) for host in mesh.hosts]
     yield mesh
     for host, length in zip(mesh.hosts, before, strict=True):
@@ -121,16 +127,21 @@ def test_a_job_spreads_over_both_clusters_and_the_bridge_reads_nothing(clusters:
 
 
 def memory_of(host: Host) -> bytes:
-    """Return all that the node's process holds in memory."""
+    """Return all that the node's process holds in memory of its own; it stands still meanwhile, or its memory would change."""
     pid = int((host.home / "node.lock").read_text())
     pieces = []
-    with Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            found = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw", line)
-            if found is not None:
-                start, stop = (int(each, 16) for each in found.groups())
-                memory.seek(start)
-                pieces.append(memory.read(stop - start))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        lab.until(lambda: b") T " in Path(f"/proc/{pid}/stat").read_bytes(), "it stands still")
+        with Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
+            for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+                found = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw.p", line)
+                if found is not None:
+                    start, stop = (int(each, 16) for each in found.groups())
+                    memory.seek(start)
+                    pieces.append(memory.read(stop - start))
+    finally:
+        os.kill(pid, signal.SIGCONT)
     return b"".join(pieces)
 
 
