@@ -150,7 +150,9 @@ class Cluster(Nested):
                 pass  # for masters, or in answer to what is never asked
 
     def _granted(self, message: msg.Granted, now: Mono, out: list[fx.Effect]) -> None:
-        lot: Lot | Fault = "draining" if self._restock.stopped else "late"
+        # What came too late may bring what the master believes to be here from now on: told so, it sends that anew.
+        late: Fault = "no-manifest" if message.manifest or message.keys else "late"
+        lot: Lot | Fault = "draining" if self._restock.stopped else late
         try:
             opened = self._shelf.open(message)
             grant = opened[0]

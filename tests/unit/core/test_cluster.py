@@ -210,12 +210,16 @@ def test_new_stock_wakes_who_sleeps(bench: Bench) -> None:
     assert effects == [down(LEA, msg.HasWork(counter=2, owners=("ann",)))]
 
 
-def test_what_comes_too_late_is_handed_back(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("sent", "keys", "fault"), [(True, (), "late"), (False, (), "no-manifest"), (True, (LEA,), "no-manifest")]
+)
+def test_what_comes_too_late_is_handed_back(bench: Bench, sent: bool, keys: tuple[Member, ...], fault: str) -> None:
+    """With what came along, and the master takes for known here, it is to be sent anew."""
     bench.leaf(LEA, asks(1))
     bench.flush()
     bench.tick(after=2.0)
-    bench.master(granted((ONE, TWO), number=1))
-    assert bench.flush() == [up(msg.Report(returns=returns("late", ONE, TWO)))]
+    bench.master(granted((ONE, TWO), number=1, sent=sent, keys=keys))
+    assert bench.flush() == [up(msg.Report(returns=returns(fault, ONE, TWO)))]
 
 
 def test_a_grant_that_comes_twice_does_no_harm(bench: Bench) -> None:
