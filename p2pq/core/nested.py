@@ -54,6 +54,10 @@ class Nested:
         self._serving = Serving(identity.node, link, self._shelf, self._restock, self._tenants, self._batch, deadlines)
         self._changed: dict[NodeId, None] = {}
         """Leaves of which the master is to be told."""
+        self._latest = LeaseId(0, 0)
+        """The latest lease that was granted here."""
+        self._doubted: dict[LeaseId, msg.ReturnItem] = {}
+        """Leases handed back of which it will show with the master's answer whether anybody could have held them."""
 
     # -- leases ---------------------------------------------------------------------------------------------------------
 
@@ -79,6 +83,18 @@ class Nested:
         if placed.leaf != node and runner is not None and runner == (placed.runner or placed.leaf):
             self._tenants.move(placed, node)
         return placed if placed.leaf == node else None
+
+    def _doubts(self, placed: Placed) -> bool:
+        """Tell whether a lease that is here by somebody's word alone may be in a grant that is on its way.
+
+        Then nobody has it yet. Leases are counted, so anybody can name the next ones. A bridge above gives them out in any order.
+        """
+        later = bool(self.link.path) or placed.lease > self._latest
+        return later and placed.job is None and self._restock.asked is not None
+
+    def _hand_back(self, placed: Placed, item: msg.ReturnItem) -> None:
+        """Tell that a lease that somebody held here is given back."""
+        (self._doubted if self._doubts(placed) else self._batch.returns)[placed.lease] = item
 
     def _lift(self, lease: LeaseId, now: Mono) -> Placed | None:
         """No leaf holds that lease any more; return what was known of it."""
@@ -160,9 +176,9 @@ class Nested:
             if item.fault == "no-manifest":
                 leaf.sent.clear()
                 below.forget_keys()
-            if self._tenants.of(node, item.lease) is not None:
+            if (held := self._tenants.of(node, item.lease)) is not None:
                 self._lift(item.lease, now)
-                self._batch.returns[item.lease] = item
+                self._hand_back(held, item)
 
     def _result_below(
         self, node: NodeId, below: Below, raw: bytes, inline: dict[BlobId, bytes], now: Mono, out: list[fx.Effect]
@@ -181,6 +197,8 @@ class Nested:
         if len(mine) < len(found):
             out.append(fx.Drop(peer=below.bridge, reason="result: lease was never given to it"))
             return
+        if any(map(self._doubts, mine)):
+            return  # whoever has it says it again
         named = dict.fromkeys(BlobId(ref.blob) for item in result.items for ref in (*item.body, *item.blobs))
         blobs = tuple(inline[blob] for blob in named if blob in inline)
         if self._batch.result(raw, blobs, hurries=self._hurries(mine, result)):

@@ -6,6 +6,7 @@ from p2pq.core import cluster, nested
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.stock import GATHER_S
+from p2pq.model.config import ScheduleSettings
 from p2pq.model.job import Limits, Outcome
 from p2pq.wire import messages as msg
 from p2pq.wire.objects import ITEMS_MAX
@@ -421,6 +422,61 @@ def test_the_result_of_a_lease_that_is_not_known_is_passed_on(bench: Bench) -> N
     bench.leaf(LEA, msg.ResultReady(result=raw))
     beats = (msg.Beat(ONE.lease, running=False),)
     assert bench.flush() == [up(msg.Report(placed=placed(LEA, ONE), beats=beats, results=(raw,)))]
+
+
+def test_nobody_holds_what_has_only_now_been_granted(bench: Bench) -> None:
+    bench.leaf(LEA, asks(1))
+    bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(ONE.lease), msg.Beat(THREE.lease))))
+    assert wants(1, PLACE_LEA) in bench.flush()
+    bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(TWO.lease),)))
+    grant = granted((ONE, TWO), number=1)
+    assert bench.master(grant) == [
+        fx.Drop(peer=LEO.node, reason="lease was never given to it"),
+        down(LEO, msg.Cancel(leases=(ONE.lease, TWO.lease))),
+        down(LEA, parcel(LEA, grant, 1, ONE, TWO)),
+    ]
+    assert [bench.stock.leaf_of(ANN.node, each.lease) for each in (ONE, TWO, THREE)] == [LEA.node, LEA.node, LEO.node]
+    assert of(bench.flush(), msg.Report) == [msg.Report(placed=placed(LEA, ONE, TWO))]
+
+
+@pytest.mark.parametrize(
+    "said", [msg.Return(items=returns("refused", ONE, TWO)), msg.Holding(), msg.ResultReady(result=result(LEO, ONE))]
+)
+def test_what_may_be_on_its_way_here_nobody_ends(bench: Bench, said: msg.Passed) -> None:
+    bench.leaf(LEA, asks(1))
+    bench.flush()
+    bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(ONE.lease), msg.Beat(TWO.lease))))
+    bench.leaf(LEO, said)
+    assert not any(report.results or report.returns for report in of(bench.flush(), msg.Report))
+    bench.master(granted((ONE,), number=1))
+    assert bench.stock.leaf_of(ANN.node, ONE.lease) == LEA.node
+    told = [each.lease for report in of(bench.flush(), msg.Report) for each in report.returns]
+    assert told == ([] if isinstance(said, msg.ResultReady) else [TWO.lease]), "what was not granted may have been held"
+
+
+@pytest.mark.parametrize("answer", [msg.Nothing(nonce=nonce(1), owner="ann", counter=1), None])
+def test_what_a_leaf_brought_along_and_hands_back_is_told_with_the_next_answer(
+    bench: Bench, answer: msg.Nothing | None
+) -> None:
+    bench.leaf(LEA, asks(1))
+    bench.flush()
+    bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(ONE.lease),)))
+    bench.leaf(LEO, msg.Return(items=returns("evicted", ONE)))
+    assert not of(bench.flush(), msg.Report)[0].returns
+    if answer is None:
+        bench.tick(after=ScheduleSettings().request_s)
+    else:
+        bench.master(answer)
+    assert of(bench.flush(), msg.Report) == [msg.Report(returns=returns("evicted", ONE))]
+
+
+def test_what_was_granted_before_the_latest_is_on_its_way_no_more(bench: Bench) -> None:
+    bench.stocked(TWO)
+    bench.leaf(LEA, asks(2))
+    bench.flush()
+    bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(ONE.lease),)))
+    bench.leaf(LEO, msg.Return(items=returns("evicted", ONE)))
+    assert of(bench.flush(), msg.Report)[0].returns == returns("evicted", ONE)
 
 
 def test_results_that_wait_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
