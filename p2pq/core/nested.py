@@ -27,6 +27,8 @@ from p2pq.wire.objects import ITEMS_MAX, Result
 
 HELD_MAX: Final = msg.LEASES_MAX - ITEMS_MAX
 """Leases of one master here at most; of more nobody's word is taken."""
+LEAF_HELD_MAX: Final = 8192
+"""... and the leases that one leaf may have and still name more: it must leave others the most of these."""
 
 
 class Nested:
@@ -63,11 +65,15 @@ class Nested:
 
     def _adopt(self, node: NodeId, lease: LeaseId, now: Mono) -> Placed | None:
         """Take a leaf's word that it holds a lease: an earlier life of this bridge, or another, gave it to it."""
-        if lease in self._shelf or len(self._tenants) + len(self._shelf) >= HELD_MAX:
+        leaf = self._serving.leaves[node]
+        most = LEAF_HELD_MAX if leaf.below is None else HELD_MAX
+        # What was handed back counts until it is told, or a leaf that names and hands back ever more would fill the memory.
+        here = len(self._tenants) + len(self._shelf) + len(self._batch.returns) + len(self._doubted)
+        if lease in self._shelf or here >= HELD_MAX or self._tenants.count(node) >= most:
             return None
         placed = Placed(lease, node, None, now, now)
         self._tenants.add(placed)
-        if self._serving.leaves[node].below is None:
+        if leaf.below is None:
             self._batch.placed[lease] = node
         self._batch.beats[lease] = placed.beat
         return placed

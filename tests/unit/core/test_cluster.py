@@ -424,6 +424,30 @@ def test_the_result_of_a_lease_that_is_not_known_is_passed_on(bench: Bench) -> N
     assert bench.flush() == [up(msg.Report(placed=placed(LEA, ONE), beats=beats, results=(raw,)))]
 
 
+def test_a_leaf_that_names_ever_more_leases_leaves_others_room(bench: Bench) -> None:
+    beats = tuple(msg.Beat(item(number).lease) for number in range(1, nested.LEAF_HELD_MAX + 2))
+    assert bench.leaf(LEO, msg.Heartbeat(beats=beats))[0] == fx.Drop(
+        peer=LEO.node, reason="lease was never given to it"
+    )
+    assert bench.stock.leaf_of(ANN.node, beats[-1].lease) is None
+    bench.leaf(LEA, msg.Heartbeat(beats=beats[-1:]))
+    assert bench.stock.leaf_of(ANN.node, beats[-1].lease) == LEA.node
+    bench.leaf(LEA, asks(1))
+    assert of(bench.flush(), msg.Request), "and there is room for what the master grants"
+
+
+def test_what_leaves_name_and_hand_back_before_the_master_is_told_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nested, "HELD_MAX", 3)
+    bench = Bench()
+    bench.do(master())
+    bench.join(LEO)
+    for number in range(1, 6):
+        bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(item(number).lease),)))
+        bench.leaf(LEO, msg.Return(items=returns("evicted", item(number))))
+    told = of(bench.tick(after=GATHER_S), msg.Report)
+    assert [report.returns for report in told] == [returns("evicted", ONE, TWO, THREE)]
+
+
 def test_nobody_holds_what_has_only_now_been_granted(bench: Bench) -> None:
     bench.leaf(LEA, asks(1))
     bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(ONE.lease), msg.Beat(THREE.lease))))
