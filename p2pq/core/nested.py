@@ -23,7 +23,7 @@ from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import BlobId, LeaseId, Mono, NodeId, Wall
 from p2pq.wire import messages as msg
 from p2pq.wire import prims, sign, trust
-from p2pq.wire.objects import ITEMS_MAX, Result
+from p2pq.wire.objects import ITEMS_MAX, Cert, Result
 
 HELD_MAX: Final = msg.LEASES_MAX - ITEMS_MAX
 """Leases of one master here at most; of more nobody's word is taken."""
@@ -134,6 +134,15 @@ class Nested:
         above = (self._master, *self.link.path[::-1])
         return Below(self._identity, peer.speaker, above, self._is_banned)
 
+    def expel(self, gone: Callable[[Cert], bool]) -> bool:
+        """Forget the leaves of bridges below that are out, and what was sealed to them; return whether there were any."""
+        belows = [leaf.below for leaf in self._serving.leaves.values() if leaf.below is not None]
+        found = [node for below in belows for node in below.expel(gone)]
+        for node in found:
+            self._changed[node] = None
+            self._serving.unkey(node)
+        return bool(found)
+
     def _from_below(
         self, leaf: Leaf, below: Below, message: msg.Leaves | msg.Report, now: Mono, out: list[fx.Effect]
     ) -> None:
@@ -144,7 +153,7 @@ class Nested:
 
     def _leaves(self, leaf: Leaf, below: Below, message: msg.Leaves, now: Mono, out: list[fx.Effect]) -> None:
         for node in map(NodeId, message.gone):
-            if below.leaves.pop(node, None) is not None:
+            if below.leave(node):
                 self._changed[node] = None
                 if not self._serving.stands(node):
                     self._serving.unkey(node)

@@ -160,6 +160,8 @@ class Node:
                 turn.take(self._queue.handle(event, now))
                 if event.wall is not None:
                     turn.take(self._membership.handle(event, now))
+                    wall = event.wall
+                    self._expelled(turn, lambda cert: wall > cert.exp + trust.SKEW_MS, now)
                     self._turn_prekey(turn, now)
                     turn.take(self._worker.forget_old(Wall(event.wall - self._keep_ms)))
             case ev.Woke():
@@ -277,6 +279,11 @@ class Node:
         if self._stock is not None:
             turn.take(self._stock.handle(event, now))
 
+    def _expelled(self, turn: Turn, gone: Callable[[Cert], bool], now: Mono) -> None:
+        """Let the bridge that this node is know whose certificates, of leaves far below, do not count any more."""
+        if self._stock is not None:
+            turn.take(self._stock.expel(gone, now))
+
     def _shown(self, turn: Turn, peer: NodeId, message: msg.MasterIs | msg.Parted, now: Mono) -> None:
         bridge = self._membership.link(peer)
         assert bridge is not None, "only linked nodes are heard, and nobody shows itself a master"
@@ -346,6 +353,8 @@ class Node:
             if owner in self._membership.bans:
                 turn.take(self._queue.expel(owner, now))
                 turn.take(self._worker.expel(owner, now))
+        if rows:
+            self._expelled(turn, self._membership.out, now)
         for peer in gone:
             self._forget_shown(peer)
             self._stocked(turn, ev.LinkDown(peer=peer, reason=trust.BANNED), now)

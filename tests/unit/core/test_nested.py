@@ -226,6 +226,20 @@ def test_who_is_out_is_no_leaf(bench: Row) -> None:
     assert bench.below(msg.Leaves(leaves=(leaf(TOM),))) == [drop("leaf: banned")]
 
 
+def test_a_leaf_that_is_out_is_given_nothing_whatever_the_bridge_below_says(bench: Row) -> None:
+    bench.given(ONE, keys=(LEA, LEO))
+    assert bench.stock.expel(lambda cert: cert.sub == TOM.node, bench.now) == []
+    bench.stock.expel(lambda cert: cert.sub == LEA.node, bench.now)
+    bench.stock.check()
+    assert of(bench.flush(), msg.Leaves) == [msg.Leaves(gone=(LEA.node,))]
+    assert bench.report(results=(result(LEA, ONE),)) == [drop("result: not by a leaf")]
+    bench.below(wants(2, place(LEA), place(LEO, 1)))
+    [asked] = of(bench.flush(), msg.Request)
+    assert [each.leaf for each in asked.places] == [LEO.node]
+    grant = granted((TWO,), number=bench.numbers, sent=True, keys=())
+    assert of(bench.master(grant), msg.Granted)[0].keys == (), "LEO's was sent, LEA's is forgotten"
+
+
 def test_there_are_not_too_many_leaves_below(bench: Row, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nested, "LEAVES_TOTAL_MAX", 2)
     assert bench.below(msg.Leaves(leaves=(leaf(TOM),))) == [drop("leaf: too many leaves")]

@@ -431,6 +431,28 @@ def test_a_bridge_that_goes_down_hands_its_stock_back_before_it_says_goodbye():
     assert report.returns == returns("draining", *items[1:])
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        ev.BanAsked(node=LEA.node, banned=True),
+        ev.OwnerBanAsked(owner="lea", banned=True),
+        ev.Tick(wall=Wall(WALL + 10**9 + trust.SKEW_MS + 1)),
+    ],
+)
+def test_a_leaf_of_a_bridge_below_that_is_out_takes_part_no_more(event: ev.Event):
+    host = Host(bridging=True, batching=True)
+    host.do(ANN.link(caps=("submit",), minor=msg.MINOR, certs=chain()))
+    host.do(bridge(caps=("bridge",)))
+    keycard = Keycard(mesh=MESH, node=LEA.node, boot=bytes(16), prekey=LEA.prekey, iat=WALL, exp=WALL + 1)
+    card = sign.sign(LEA.signer, keycard)
+    introduced = msg.Leaf(certs=chain(LEA, "work"), card=card, profile=OFFER.profile)
+    host.says(msg.Through(node=ANN.node, message=msg.Leaves(leaves=(introduced,)), cluster=True))
+    told = through_of(host.after(3 * GATHER_S), cluster_of(ME.node), ANN)
+    assert told[0] == msg.Leaves(leaves=(msgspec.structs.replace(introduced, path=(CAT.node,)),))
+    host.do(event)
+    assert through_of(host.after(WINDOW_S), cluster_of(ME.node), ANN) == [msg.Leaves(gone=(LEA.node,))]
+
+
 def test_a_cluster_is_a_worker_of_a_master():
     host = Host()
     host.do(bridge())
