@@ -28,6 +28,8 @@ PATIENCE_S: Final = 5.0
 """What no leaf has taken within this time is handed back."""
 GONE_MAX: Final = 1024
 """Leaves that one message says to be gone."""
+LEAVES_AT_ONCE: Final = 32
+"""Leaves that one message introduces: with labels as long as may be, twice as many would be too long to be said."""
 _KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 
@@ -449,8 +451,8 @@ class Cluster(Nested):
         known = {node: told for node in leaves if (told := self._serving.introduction(node)) is not None}
         self._told |= dict.fromkeys(known)
         new = tuple(known.values())
-        for first in range(0, len(new), msg.LEAVES_MAX):
-            self._up(msg.Leaves(leaves=new[first : first + msg.LEAVES_MAX]), out)
+        for first in range(0, len(new), LEAVES_AT_ONCE):
+            self._up(msg.Leaves(leaves=new[first : first + LEAVES_AT_ONCE]), out)
 
     def _report(self, out: list[fx.Effect]) -> None:
         """Tell what is new of leases, then who is gone."""

@@ -8,6 +8,7 @@ from p2pq.core import events as ev
 from p2pq.core.stock import GATHER_S
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.job import Limits, Outcome
+from p2pq.wire import codec
 from p2pq.wire import messages as msg
 from p2pq.wire.objects import ITEMS_MAX
 from tests.unit.core.stockkit import (
@@ -121,6 +122,18 @@ def test_changes_of_leaves_are_told_together(bench: Bench) -> None:
     assert bench.card(LEO, b"new") == []
     leo = msg.Leaf(certs=link(LEO).certs, card=b"new", profile=PROFILE)
     assert bench.flush() == [up(msg.Leaves(leaves=(introduced(LEA, small), leo)))]
+
+
+def test_leaves_that_say_much_of_themselves_are_introduced_in_messages_that_can_be_said() -> None:
+    bench = Bench()
+    bench.do(master())
+    labels = tuple((f"{number:03}" + "\U0001f41f" * 61, "\U0001f41f" * 64) for number in range(256))
+    members = [Member(f"leaf {number}") for number in range(msg.LEAVES_MAX)]
+    for member in members:
+        bench.join(member, profile=smaller(labels=labels, reason="\U0001f41f" * 300))
+    told = of(bench.tick(after=GATHER_S), msg.Leaves)
+    assert sum(len(each.leaves) for each in told) == len(members)
+    assert all(len(codec.encode(each)) < msg.MESSAGE_BYTES_MAX for each in told)
 
 
 def test_a_worker_that_takes_part_no_more_is_gone_after_all_that_it_said(bench: Bench) -> None:
