@@ -22,7 +22,7 @@ from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Fault
 from p2pq.wire import messages as msg
 from p2pq.wire import sign, trust
-from p2pq.wire.objects import ITEMS_MAX, Grant, Receipt, Result
+from p2pq.wire.objects import ITEMS_MAX, Grant, Receipt
 
 PATIENCE_S: Final = 5.0
 """What no leaf has taken within this time is handed back."""
@@ -190,7 +190,9 @@ class Cluster(Nested):
     def _refute(self, grant: Grant, now: Mono, out: list[fx.Effect]) -> None:
         """What has only now been granted nobody held before, whatever was said: it is given to whom has room for it."""
         liars: dict[NodeId, list[LeaseId]] = {}
-        for lease in (item.lease for item in grant.items):
+        granted = dict.fromkeys(item.lease for item in grant.items)
+        self._postponed = [each for each in self._postponed if each[2].isdisjoint(granted)]
+        for lease in granted:
             self._latest = max(self._latest, lease)
             self._doubted.pop(lease, None)
             placed = self._tenants.get(lease)
@@ -340,25 +342,6 @@ class Cluster(Nested):
                 self._lift(item.lease, now)
                 self._hand_back(held, item)
 
-    def _result(self, node: NodeId, ready: msg.ResultReady, now: Mono, out: list[fx.Effect]) -> None:
-        try:
-            result = sign.open_signed(ready.result, Result, node)
-            if (result.mesh, result.node, result.by) != (self._mesh, self._master, node):
-                raise Reject("for somebody else")  # noqa: TRY301  ends like all else that is wrong
-        except Reject as reject:
-            self._drop(node, f"result: {reject.reason}", out)
-            return
-        found = [self._claim(node, item.lease, now, node) for item in result.items]
-        mine = [placed for placed in found if placed is not None]
-        if len(mine) < len(found):
-            self._drop(node, "result: lease was never given to it", out)
-            return
-        if any(map(self._doubts, mine)):
-            return  # the leaf says it again
-        if not self._batch.result(ready.result, ready.blobs, hurries=self._hurries(mine, result)):
-            return  # as above
-        self._ended(mine, result, now)
-
     # -- what is due ----------------------------------------------------------------------------------------------------
 
     def due(self, timer: Timer, now: Mono, out: list[fx.Effect]) -> None:
@@ -403,6 +386,7 @@ class Cluster(Nested):
 
     def settle(self, now: Mono, out: list[fx.Effect]) -> None:
         """End a turn: wake leaves if there is something for them, and see to it that the master hears what is new."""
+        self._resume(now, out)
         self._serving.settle(now, out)
         if self._gathering:
             return
@@ -489,6 +473,7 @@ class Cluster(Nested):
         assert due["gather"] == self._gathering, "the master is never told, or twice"
         assert due["request"] == (self._restock.asked is not None), "a request that never lapses"
         assert not self._doubted or self._restock.asked is not None, "what was handed back is never told"
+        assert not self._postponed or self._restock.asked is not None, "a result that nobody takes in"
         assert due["quiet"] == self._restock.quiet, "a master that is left alone for ever"
         assert due["patience"] or not len(self._shelf), "a stock that may wait for ever"
         news = bool(self._batch) or bool(self._changed) or self._wants

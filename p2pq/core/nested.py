@@ -29,6 +29,8 @@ HELD_MAX: Final = msg.LEASES_MAX - ITEMS_MAX
 """Leases of one master here at most; of more nobody's word is taken."""
 LEAF_HELD_MAX: Final = 8192
 """... and the leases that one leaf may have and still name more: it must leave others the most of these."""
+POSTPONED_MAX: Final = 64
+"""Results that wait for the master's answer."""
 
 
 class Nested:
@@ -60,6 +62,8 @@ class Nested:
         """The latest lease that was granted here."""
         self._doubted: dict[LeaseId, msg.ReturnItem] = {}
         """Leases handed back of which it will show with the master's answer whether anybody could have held them."""
+        self._postponed: list[tuple[NodeId, msg.ResultReady | msg.Report, frozenset[LeaseId]]] = []
+        """Results of which the same is true: who, next to this bridge, said them, and of which leases."""
 
     # -- leases ---------------------------------------------------------------------------------------------------------
 
@@ -101,6 +105,46 @@ class Nested:
     def _hand_back(self, placed: Placed, item: msg.ReturnItem) -> None:
         """Tell that a lease that somebody held here is given back."""
         (self._doubted if self._doubts(placed) else self._batch.returns)[placed.lease] = item
+
+    def _postpone(self, node: NodeId, said: msg.ResultReady | msg.Report, mine: list[Placed]) -> None:
+        """Take a result in once the master has answered; of what is too much whoever has it says it again."""
+        results = (said.result,) if isinstance(said, msg.ResultReady) else said.results
+        size = sum(map(len, (*results, *said.blobs)))
+        if len(self._postponed) < POSTPONED_MAX and size <= msg.INLINE_BYTES_MAX:
+            self._postponed.append((node, said, frozenset(placed.lease for placed in mine)))
+
+    def _resume(self, now: Mono, out: list[fx.Effect]) -> None:
+        """Take in what was postponed, if no grant is on its way any more."""
+        if self._restock.asked is not None or not self._postponed:
+            return
+        postponed, self._postponed = self._postponed, []
+        for node, said, _ in postponed:
+            if (leaf := self._serving.leaves.get(node)) is None:
+                continue
+            if isinstance(said, msg.ResultReady):
+                self._result(node, said, now, out)
+            elif leaf.below is not None:
+                self._reported(leaf, leaf.below, said, now, out)
+
+    def _result(self, node: NodeId, ready: msg.ResultReady, now: Mono, out: list[fx.Effect]) -> None:
+        try:
+            result = sign.open_signed(ready.result, Result, node)
+            if (result.mesh, result.node, result.by) != (self._mesh, self._master, node):
+                raise Reject("for somebody else")  # noqa: TRY301  ends like all else that is wrong
+        except Reject as reject:
+            out.append(fx.Drop(peer=node, reason=f"result: {reject.reason}"))
+            return
+        found = [self._claim(node, item.lease, now, node) for item in result.items]
+        mine = [placed for placed in found if placed is not None]
+        if len(mine) < len(found):
+            out.append(fx.Drop(peer=node, reason="result: lease was never given to it"))
+            return
+        if any(map(self._doubts, mine)):
+            self._postpone(node, ready, mine)
+            return
+        # Where there is no room for it the leaf says it again.
+        if self._batch.result(ready.result, ready.blobs, hurries=self._hurries(mine, result)):
+            self._ended(mine, result, now)
 
     def _lift(self, lease: LeaseId, now: Mono) -> Placed | None:
         """No leaf holds that lease any more; return what was known of it."""
@@ -212,10 +256,11 @@ class Nested:
         if len(mine) < len(found):
             out.append(fx.Drop(peer=below.bridge, reason="result: lease was never given to it"))
             return
-        if any(map(self._doubts, mine)):
-            return  # whoever has it says it again
         named = dict.fromkeys(BlobId(ref.blob) for item in result.items for ref in (*item.body, *item.blobs))
         blobs = tuple(inline[blob] for blob in named if blob in inline)
+        if any(map(self._doubts, mine)):
+            self._postpone(node, msg.Report(results=(raw,), blobs=blobs), mine)
+            return
         if self._batch.result(raw, blobs, hurries=self._hurries(mine, result)):
             self._ended(mine, result, now)
 

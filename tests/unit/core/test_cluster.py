@@ -497,14 +497,30 @@ def test_what_a_leaf_brought_along_and_hands_back_is_told_with_the_next_answer(
 ) -> None:
     bench.leaf(LEA, asks(1))
     bench.flush()
-    bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(ONE.lease),)))
+    bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(ONE.lease), msg.Beat(TWO.lease))))
     bench.leaf(LEO, msg.Return(items=returns("evicted", ONE)))
-    assert not of(bench.flush(), msg.Report)[0].returns
+    raw = result(LEO, TWO)
+    bench.leaf(LEO, msg.ResultReady(result=raw))
+    [report] = of(bench.flush(), msg.Report)
+    assert not report.returns
+    assert not report.results
     if answer is None:
         bench.tick(after=ScheduleSettings().request_s)
     else:
         bench.master(answer)
-    assert of(bench.flush(), msg.Report) == [msg.Report(returns=returns("evicted", ONE))]
+    assert of(bench.flush(), msg.Report) == [msg.Report(results=(raw,), returns=returns("evicted", ONE))]
+
+
+def test_what_is_postponed_until_the_master_answers_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nested, "POSTPONED_MAX", 2)
+    bench.leaf(LEA, asks(1))
+    bench.flush()
+    raws = [result(LEO, each) for each in (ONE, TWO, THREE, FOUR)]
+    for raw, size in zip(raws, (0, msg.INLINE_BYTES_MAX, 0, 0), strict=True):
+        bench.leaf(LEO, msg.ResultReady(result=raw, blobs=(bytes(size),)))
+    bench.leaf(LEA, msg.ResultReady(result=result(LEA, item(9))))
+    bench.master(msg.Nothing(nonce=nonce(1), owner="ann", counter=1))
+    assert [each.results for each in of(bench.flush(), msg.Report)] == [(raws[0], raws[2])]
 
 
 def test_what_was_granted_before_the_latest_is_on_its_way_no_more(bench: Bench) -> None:

@@ -441,6 +441,21 @@ def test_no_result_counts_of_a_lease_that_is_somebody_elses(bench: Row) -> None:
     assert bench.leaf(TOM, msg.Heartbeat(beats=beats(ONE))) == []
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_results_of_what_may_be_on_its_way_wait_for_the_answer(bench: Row, there: bool) -> None:
+    bench.below(wants(1, place(LEO)))
+    bench.flush()
+    raw, other = result(LEA, ONE), result(LEA, TWO)
+    bench.report(results=(raw, other), beats=beats(ONE, TWO))
+    assert not any(report.results for report in of(bench.flush(), msg.Report))
+    if not there:
+        bench.do(ev.LinkDown(peer=CAT.node))
+    effects = bench.master(granted((ONE,), number=bench.numbers))
+    assert (drop("result: lease was never given to it") in effects) is False
+    told = [each for report in of(bench.flush(), msg.Report) for each in report.results]
+    assert told == ([other] if there else [])
+
+
 def test_results_that_find_no_room_are_said_again(bench: Row, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.given(ONE, TWO)
     bench.report(placed=placed(LEA, ONE, TWO))
