@@ -389,10 +389,14 @@ class Node:
         return tuple(peer_view(peer, workers, self._worker) for peer in (*linked, *far.values(), *rest))
 
     def bridge_of(self, node: NodeId) -> NodeId | None:
-        """Return the bridge through which a master, or a leaf, takes part; None where it is linked, or nobody speaks for it."""
+        """Return the bridge that leads to a node which takes part through it; None where it is linked, or nobody speaks for it.
+
+        For a master that is the one that shows it, for a leaf the nearest on the way, be it here or for a bridge above.
+        """
         if self._membership.linked(node):
             return None
-        return self._throughs.bridge(node) or next(iter(self._queue.crew.path(node)), None)
+        known = self._throughs.bridge(node) or next(iter(self._queue.crew.path(node)), None)
+        return self._stock.toward(node) if known is None and self._stock is not None else known
 
     def name_of(self, node: NodeId) -> str:
         """Return what a node is called that takes part through a bridge; nothing for others, which say so as they are linked."""
@@ -455,11 +459,6 @@ class Node:
     def mesh_key_at(self) -> Wall:
         """Return when the newest mesh key was made; 0 where that is not known."""
         return self._membership.mesh_keys.newest_at
-
-    def toward(self, node: NodeId) -> NodeId | None:
-        """Return who leads to a node that is not linked: for a master the bridge that shows it, for a leaf the bridge below."""
-        bridge = self._throughs.bridge(node)
-        return self._stock.toward(node) if bridge is None and self._stock is not None else bridge
 
     def path(self, bridge: NodeId, node: NodeId) -> tuple[NodeId, ...]:
         """Return the bridges of a link to ``node`` that ``bridge`` carries, the nearest first."""
