@@ -481,7 +481,7 @@ class Host:
 
     def leads_to(self, node: NodeId) -> NodeId | None:
         """Return the bridge that leads from here to a node that is not linked."""
-        return self.node.toward(node) if self.alive else None
+        return self.node.bridge_of(node) if self.alive else None
 
     def _deliver(self, life: int, deliver: fx.Deliver) -> None:
         if life != self.life:

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from itertools import count
+from itertools import count, islice
 from random import Random
 from time import monotonic
 from typing import Final
@@ -108,10 +108,14 @@ def main(argv: Sequence[str]) -> int:
         help="the first seed; otherwise the system draws it",
     )
     parser.add_argument("--jobs", type=bounds.whole(1, 1024), default=1, help="processes")
+    parser.add_argument(
+        "--bridged", action="store_true", help="only seeds that draw networks with bridges between them"
+    )
     arguments = parser.parse_args(argv)
     first = int.from_bytes(os.urandom(4)) if arguments.first is None else arguments.first
     minutes = arguments.minutes if arguments.minutes is not None or arguments.count is not None else 1.0
-    seeds = iter(range(first, first + arguments.count)) if arguments.count is not None else count(first)
+    wanted = (seed for seed in count(first) if drawn(seed).bridges or not arguments.bridged)
+    seeds = islice(wanted, arguments.count)
     print(f"first seed {first}", flush=True)
     began = monotonic()
     until = began + 60 * minutes if minutes is not None else float("inf")

@@ -31,7 +31,7 @@ step "ruff check" "$venv/bin/ruff" check --quiet .
 step "ruff format" "$venv/bin/ruff" format --quiet --check .
 step "import contracts" "$venv/bin/lint-imports" --no-cache
 [ "${TESTS:-yes}" = no ] || step "fast tests" "$venv/bin/python" -m pytest -q -n 2 --dist loadgroup -o cache_dir="$cache/pytest" \
-    -m "not slow and not e2e and not netns and (not sim or quick)" tests
+    -m "not (slow or property or sandbox or netns or e2e) and (not sim or quick)" tests
 echo "== mypy"
 wait "$mypy" || failed="$failed${failed:+, }mypy"
 cat "$log"

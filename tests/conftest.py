@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by folder, so that no slow tier leaks into the fast tests; skip what this machine cannot do, saying why."""
     for item in items:
         tier = tier_of(item.nodeid)
-        if tier in ("sim", "sandbox", "netns", "e2e"):
+        if tier in ("property", "sim", "sandbox", "netns", "e2e"):
             item.add_marker(tier)
         if tier == "netns" and os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs root: network namespaces"))

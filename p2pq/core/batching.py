@@ -5,7 +5,7 @@ from typing import Final
 
 from p2pq.model.ids import LeaseId, NodeId
 from p2pq.model.job import Fault
-from p2pq.wire.messages import LEASES_MAX, Beat, Report, ReturnItem
+from p2pq.wire.messages import INLINE_BYTES_MAX, LEASES_MAX, Beat, Report, ReturnItem
 from p2pq.wire.objects import ITEMS_MAX
 
 REPORT_BYTES_MAX: Final = 2 << 20
@@ -42,7 +42,12 @@ class Batch:
         return self._hurries or bool(self.returns)
 
     def result(self, raw: bytes, blobs: tuple[bytes, ...], *, hurries: bool) -> bool:
-        """Take in a signed result and its small blobs; return whether there was room for it."""
+        """Take in a signed result and its small blobs; return whether there was room for it.
+
+        More blobs than a leaf may enclose stay behind: with them a report could be too long to be said, and all in it be lost.
+        """
+        if sum(map(len, blobs)) > INLINE_BYTES_MAX:
+            blobs = ()
         size = len(raw) + sum(map(len, blobs))
         if self._bytes and self._bytes + size > WAITING_BYTES_MAX:
             return False

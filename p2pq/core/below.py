@@ -4,7 +4,7 @@ To the bridge above it is one more leaf that stands for many. It is believed no 
 certificate and keycard, and what comes of leases is signed by the leaf.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -16,6 +16,7 @@ from p2pq.errors import Reject
 from p2pq.model.ids import NodeId, Wall
 from p2pq.wire import trust
 from p2pq.wire.messages import Leaf
+from p2pq.wire.objects import Cert
 
 SENT_MAX: Final = 256
 """Manifests of which is known to which leaves the bridge below has been sent the job key."""
@@ -32,6 +33,7 @@ class Below:
         self._identity, self._above, self._is_banned = identity, above, is_banned
         self.leaves: dict[NodeId, Leaf] = {}
         """As the master is told of them: with the bridge below on their path."""
+        self._certs: dict[NodeId, Cert] = {}
         self._keyed: dict[bytes, dict[NodeId, None]] = {}
         """By manifest, the least recently used first: the leaves whose job keys that bridge has been sent."""
 
@@ -52,7 +54,20 @@ class Below:
         if before is None and room <= 0:
             raise Reject("too many leaves")
         self.leaves[node] = msgspec.structs.replace(leaf, path=path)
+        self._certs[node] = cert
         return node, before is not None and before.card != leaf.card
+
+    def leave(self, node: NodeId) -> bool:
+        """A leaf is there no more; return whether it was."""
+        self._certs.pop(node, None)
+        return self.leaves.pop(node, None) is not None
+
+    def expel(self, gone: Callable[[Cert], bool]) -> list[NodeId]:
+        """Forget the leaves that are out, by their certificates, whatever that bridge knows of it; return which."""
+        found = [node for node, cert in self._certs.items() if gone(cert)]
+        for node in found:
+            self.leave(node)
+        return found
 
     def new_keys(self, digest: bytes, leaves: Iterable[NodeId]) -> list[NodeId]:
         """Return those of some leaves whose key of a job that bridge has not been sent, and count it as sent now."""

@@ -22,12 +22,14 @@ from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Fault
 from p2pq.wire import messages as msg
 from p2pq.wire import sign, trust
-from p2pq.wire.objects import ITEMS_MAX, Receipt, Result
+from p2pq.wire.objects import ITEMS_MAX, Grant, Receipt
 
 PATIENCE_S: Final = 5.0
 """What no leaf has taken within this time is handed back."""
 GONE_MAX: Final = 1024
 """Leaves that one message says to be gone."""
+LEAVES_AT_ONCE: Final = 32
+"""Leaves that one message introduces: with labels as long as may be, twice as many would be too long to be said."""
 _KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 
@@ -150,14 +152,18 @@ class Cluster(Nested):
                 pass  # for masters, or in answer to what is never asked
 
     def _granted(self, message: msg.Granted, now: Mono, out: list[fx.Effect]) -> None:
-        lot: Lot | Fault = "draining" if self._restock.stopped else "late"
+        # What came too late may bring what the master believes to be here from now on: told so, it sends that anew.
+        late: Fault = "no-manifest" if message.manifest or message.keys else "late"
+        lot: Lot | Fault = "draining" if self._restock.stopped else late
         try:
             opened = self._shelf.open(message)
             grant = opened[0]
-            fresh = {item.lease: item for item in grant.items if not self._knows(item.lease)}
             asked = self._restock.answer(grant.nonce, now)
             if asked is not None:
+                self._refute(grant, now, out)
                 self._answered()
+            fresh = {item.lease: item for item in grant.items if not self._knows(item.lease)}
+            if asked is not None:
                 if len(grant.items) > asked.tasks_max:
                     raise Reject("grant: more than was asked for")  # noqa: TRY301  ends like all else that is wrong
                 if fresh and not self._restock.stopped:
@@ -181,10 +187,34 @@ class Cluster(Nested):
     def _knows(self, lease: LeaseId) -> bool:
         return lease in self._shelf or self._tenants.get(lease) is not None
 
+    def _refute(self, grant: Grant, now: Mono, out: list[fx.Effect]) -> None:
+        """What has only now been granted nobody held before, whatever was said: it is given to whom has room for it."""
+        liars: dict[NodeId, list[LeaseId]] = {}
+        granted = dict.fromkeys(item.lease for item in grant.items)
+        self._postponed = [each for each in self._postponed if each[2].isdisjoint(granted)]
+        for lease in granted:
+            self._latest = max(self._latest, lease)
+            self._doubted.pop(lease, None)
+            placed = self._tenants.get(lease)
+            if placed is not None and placed.job is None:
+                self._lift(lease, now)
+                self._batch.forget(lease)
+                liars.setdefault(placed.leaf, []).append(lease)
+        for node, leases in liars.items():
+            if (leaf := self._serving.leaves.get(node)) is not None:
+                self._drop(leaf.peer.speaker, "lease was never given to it", out)
+                self._serving.say(node, msg.Cancel(leases=tuple(leases)), out)
+
     def _answered(self) -> None:
         """Nothing is outstanding any more."""
         self._deadlines.cancel(("request", self._master))
+        self._believe()
         self._serving.answered()
+
+    def _believe(self) -> None:
+        """No grant is on its way: whoever handed something back may have held it."""
+        self._batch.returns |= {lease: item for lease, item in self._doubted.items() if not self._knows(lease)}
+        self._doubted.clear()
 
     def _strike(self, now: Mono) -> None:
         self._deadlines.set(("quiet", self._master), Mono(now + self._restock.strike()))
@@ -206,6 +236,7 @@ class Cluster(Nested):
         for lease in leases:
             self._shelf.drop(lease)
             placed = self._lift(lease, now)
+            self._doubted.pop(lease, None)
             self._batch.forget(lease)
             if placed is not None:
                 by_leaf.setdefault(placed.leaf, []).append(lease)
@@ -284,7 +315,7 @@ class Cluster(Nested):
                 self._lift(placed.lease, now)
                 # What only waited at a bridge below is nobody's failure: bridges remember nothing.
                 waited = leaf.below is not None and placed.runner is None
-                self._batch.hand_back((placed.lease,), "recalled" if waited else "lost")
+                self._hand_back(placed, msg.ReturnItem(placed.lease, "recalled" if waited else "lost"))
         if leaf.below is not None:
             leaf.sent.clear()
             leaf.below.forget_keys()
@@ -306,26 +337,10 @@ class Cluster(Nested):
         for item in items:
             if item.fault == "no-manifest":
                 leaf.sent.clear()
-            if self._tenants.of(node, item.lease) is not None:  # else its time was over, which has been told
+            held = self._tenants.of(node, item.lease)
+            if held is not None:  # else its time was over, which has been told
                 self._lift(item.lease, now)
-                self._batch.returns[item.lease] = item
-
-    def _result(self, node: NodeId, ready: msg.ResultReady, now: Mono, out: list[fx.Effect]) -> None:
-        try:
-            result = sign.open_signed(ready.result, Result, node)
-            if (result.mesh, result.node, result.by) != (self._mesh, self._master, node):
-                raise Reject("for somebody else")  # noqa: TRY301  ends like all else that is wrong
-        except Reject as reject:
-            self._drop(node, f"result: {reject.reason}", out)
-            return
-        found = [self._claim(node, item.lease, now, node) for item in result.items]
-        mine = [placed for placed in found if placed is not None]
-        if len(mine) < len(found):
-            self._drop(node, "result: lease was never given to it", out)
-            return
-        if not self._batch.result(ready.result, ready.blobs, hurries=self._hurries(mine, result)):
-            return  # the leaf says it again
-        self._ended(mine, result, now)
+                self._hand_back(held, item)
 
     # -- what is due ----------------------------------------------------------------------------------------------------
 
@@ -339,6 +354,7 @@ class Cluster(Nested):
             case ("wave", _):
                 pass  # ``settle`` goes on with it
             case ("request", _):
+                self._believe()
                 self._serving.answered()
                 self._strike(now)
             case ("quiet", _):
@@ -358,7 +374,8 @@ class Cluster(Nested):
         silent = [placed for placed in self._tenants if now - placed.heard >= self._schedule.lease_s]
         for placed in silent:
             self._lift(placed.lease, now)
-        self._batch.hand_back(tuple(placed.lease for placed in silent if not placed.ended), "expired")
+            if not placed.ended:
+                self._hand_back(placed, msg.ReturnItem(placed.lease, "expired"))
         for placed in self._tenants:
             self._batch.beats[placed.lease] = placed.beat
         for lease in self._shelf.leases():
@@ -369,6 +386,7 @@ class Cluster(Nested):
 
     def settle(self, now: Mono, out: list[fx.Effect]) -> None:
         """End a turn: wake leaves if there is something for them, and see to it that the master hears what is new."""
+        self._resume(now, out)
         self._serving.settle(now, out)
         if self._gathering:
             return
@@ -417,8 +435,8 @@ class Cluster(Nested):
         known = {node: told for node in leaves if (told := self._serving.introduction(node)) is not None}
         self._told |= dict.fromkeys(known)
         new = tuple(known.values())
-        for first in range(0, len(new), msg.LEAVES_MAX):
-            self._up(msg.Leaves(leaves=new[first : first + msg.LEAVES_MAX]), out)
+        for first in range(0, len(new), LEAVES_AT_ONCE):
+            self._up(msg.Leaves(leaves=new[first : first + LEAVES_AT_ONCE]), out)
 
     def _report(self, out: list[fx.Effect]) -> None:
         """Tell what is new of leases, then who is gone."""
@@ -454,6 +472,8 @@ class Cluster(Nested):
         assert due["beat"], "leases that nobody renews"
         assert due["gather"] == self._gathering, "the master is never told, or twice"
         assert due["request"] == (self._restock.asked is not None), "a request that never lapses"
+        assert not self._doubted or self._restock.asked is not None, "what was handed back is never told"
+        assert not self._postponed or self._restock.asked is not None, "a result that nobody takes in"
         assert due["quiet"] == self._restock.quiet, "a master that is left alone for ever"
         assert due["patience"] or not len(self._shelf), "a stock that may wait for ever"
         news = bool(self._batch) or bool(self._changed) or self._wants

@@ -23,10 +23,14 @@ from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import BlobId, LeaseId, Mono, NodeId, Wall
 from p2pq.wire import messages as msg
 from p2pq.wire import prims, sign, trust
-from p2pq.wire.objects import ITEMS_MAX, Result
+from p2pq.wire.objects import ITEMS_MAX, Cert, Result
 
 HELD_MAX: Final = msg.LEASES_MAX - ITEMS_MAX
 """Leases of one master here at most; of more nobody's word is taken."""
+LEAF_HELD_MAX: Final = 8192
+"""... and the leases that one leaf may have and still name more: it must leave others the most of these."""
+POSTPONED_MAX: Final = 64
+"""Results that wait for the master's answer."""
 
 
 class Nested:
@@ -54,16 +58,26 @@ class Nested:
         self._serving = Serving(identity.node, link, self._shelf, self._restock, self._tenants, self._batch, deadlines)
         self._changed: dict[NodeId, None] = {}
         """Leaves of which the master is to be told."""
+        self._latest = LeaseId(0, 0)
+        """The latest lease that was granted here."""
+        self._doubted: dict[LeaseId, msg.ReturnItem] = {}
+        """Leases handed back of which it will show with the master's answer whether anybody could have held them."""
+        self._postponed: list[tuple[NodeId, msg.ResultReady | msg.Report, frozenset[LeaseId]]] = []
+        """Results of which the same is true: who, next to this bridge, said them, and of which leases."""
 
     # -- leases ---------------------------------------------------------------------------------------------------------
 
     def _adopt(self, node: NodeId, lease: LeaseId, now: Mono) -> Placed | None:
         """Take a leaf's word that it holds a lease: an earlier life of this bridge, or another, gave it to it."""
-        if lease in self._shelf or len(self._tenants) + len(self._shelf) >= HELD_MAX:
+        leaf = self._serving.leaves[node]
+        most = LEAF_HELD_MAX if leaf.below is None else HELD_MAX
+        # What was handed back counts until it is told, or a leaf that names and hands back ever more would fill the memory.
+        here = len(self._tenants) + len(self._shelf) + len(self._batch.returns) + len(self._doubted)
+        if lease in self._shelf or here >= HELD_MAX or self._tenants.count(node) >= most:
             return None
         placed = Placed(lease, node, None, now, now)
         self._tenants.add(placed)
-        if self._serving.leaves[node].below is None:
+        if leaf.below is None:
             self._batch.placed[lease] = node
         self._batch.beats[lease] = placed.beat
         return placed
@@ -79,6 +93,58 @@ class Nested:
         if placed.leaf != node and runner is not None and runner == (placed.runner or placed.leaf):
             self._tenants.move(placed, node)
         return placed if placed.leaf == node else None
+
+    def _doubts(self, placed: Placed) -> bool:
+        """Tell whether a lease that is here by somebody's word alone may be in a grant that is on its way.
+
+        Then nobody has it yet. Leases are counted, so anybody can name the next ones. A bridge above gives them out in any order.
+        """
+        later = bool(self.link.path) or placed.lease > self._latest
+        return later and placed.job is None and self._restock.asked is not None
+
+    def _hand_back(self, placed: Placed, item: msg.ReturnItem) -> None:
+        """Tell that a lease that somebody held here is given back."""
+        (self._doubted if self._doubts(placed) else self._batch.returns)[placed.lease] = item
+
+    def _postpone(self, node: NodeId, said: msg.ResultReady | msg.Report, mine: list[Placed]) -> None:
+        """Take a result in once the master has answered; of what is too much whoever has it says it again."""
+        results = (said.result,) if isinstance(said, msg.ResultReady) else said.results
+        size = sum(map(len, (*results, *said.blobs)))
+        if len(self._postponed) < POSTPONED_MAX and size <= msg.INLINE_BYTES_MAX:
+            self._postponed.append((node, said, frozenset(placed.lease for placed in mine)))
+
+    def _resume(self, now: Mono, out: list[fx.Effect]) -> None:
+        """Take in what was postponed, if no grant is on its way any more."""
+        if self._restock.asked is not None or not self._postponed:
+            return
+        postponed, self._postponed = self._postponed, []
+        for node, said, _ in postponed:
+            if (leaf := self._serving.leaves.get(node)) is None:
+                continue
+            if isinstance(said, msg.ResultReady):
+                self._result(node, said, now, out)
+            elif leaf.below is not None:
+                self._reported(leaf, leaf.below, said, now, out)
+
+    def _result(self, node: NodeId, ready: msg.ResultReady, now: Mono, out: list[fx.Effect]) -> None:
+        try:
+            result = sign.open_signed(ready.result, Result, node)
+            if (result.mesh, result.node, result.by) != (self._mesh, self._master, node):
+                raise Reject("for somebody else")  # noqa: TRY301  ends like all else that is wrong
+        except Reject as reject:
+            out.append(fx.Drop(peer=node, reason=f"result: {reject.reason}"))
+            return
+        found = [self._claim(node, item.lease, now, node) for item in result.items]
+        mine = [placed for placed in found if placed is not None]
+        if len(mine) < len(found):
+            out.append(fx.Drop(peer=node, reason="result: lease was never given to it"))
+            return
+        if any(map(self._doubts, mine)):
+            self._postpone(node, ready, mine)
+            return
+        # Where there is no room for it the leaf says it again.
+        if self._batch.result(ready.result, ready.blobs, hurries=self._hurries(mine, result)):
+            self._ended(mine, result, now)
 
     def _lift(self, lease: LeaseId, now: Mono) -> Placed | None:
         """No leaf holds that lease any more; return what was known of it."""
@@ -112,6 +178,15 @@ class Nested:
         above = (self._master, *self.link.path[::-1])
         return Below(self._identity, peer.speaker, above, self._is_banned)
 
+    def expel(self, gone: Callable[[Cert], bool]) -> bool:
+        """Forget the leaves of bridges below that are out, and what was sealed to them; return whether there were any."""
+        belows = [leaf.below for leaf in self._serving.leaves.values() if leaf.below is not None]
+        found = [node for below in belows for node in below.expel(gone)]
+        for node in found:
+            self._changed[node] = None
+            self._serving.unkey(node)
+        return bool(found)
+
     def _from_below(
         self, leaf: Leaf, below: Below, message: msg.Leaves | msg.Report, now: Mono, out: list[fx.Effect]
     ) -> None:
@@ -122,7 +197,7 @@ class Nested:
 
     def _leaves(self, leaf: Leaf, below: Below, message: msg.Leaves, now: Mono, out: list[fx.Effect]) -> None:
         for node in map(NodeId, message.gone):
-            if below.leaves.pop(node, None) is not None:
+            if below.leave(node):
                 self._changed[node] = None
                 if not self._serving.stands(node):
                     self._serving.unkey(node)
@@ -160,9 +235,9 @@ class Nested:
             if item.fault == "no-manifest":
                 leaf.sent.clear()
                 below.forget_keys()
-            if self._tenants.of(node, item.lease) is not None:
+            if (held := self._tenants.of(node, item.lease)) is not None:
                 self._lift(item.lease, now)
-                self._batch.returns[item.lease] = item
+                self._hand_back(held, item)
 
     def _result_below(
         self, node: NodeId, below: Below, raw: bytes, inline: dict[BlobId, bytes], now: Mono, out: list[fx.Effect]
@@ -183,6 +258,9 @@ class Nested:
             return
         named = dict.fromkeys(BlobId(ref.blob) for item in result.items for ref in (*item.body, *item.blobs))
         blobs = tuple(inline[blob] for blob in named if blob in inline)
+        if any(map(self._doubts, mine)):
+            self._postpone(node, msg.Report(results=(raw,), blobs=blobs), mine)
+            return
         if self._batch.result(raw, blobs, hurries=self._hurries(mine, result)):
             self._ended(mine, result, now)
 

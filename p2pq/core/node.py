@@ -89,9 +89,8 @@ class Node:
         """
         self._entropy = entropy
         self.prekeys = Prekeys(identity, now, settings.lease_s + trust.SKEW_MS / 1000)
-        identity = msgspec.structs.replace(
-            identity, prekey_secret=b""
-        )  # nobody else has it, so that it can be forgotten
+        # Nobody else has the secret, so that it can be forgotten.
+        identity = msgspec.structs.replace(identity, prekey_secret=b"")
         self._identity = identity
         self._me = identity.node
         self._clock = WallClock(now, wall)
@@ -164,6 +163,8 @@ class Node:
                 turn.take(self._queue.handle(event, now))
                 if event.wall is not None:
                     self._judge(turn, event, now)
+                    wall = event.wall
+                    self._expelled(turn, lambda cert: wall > cert.exp + trust.SKEW_MS, now)
                     self._turn_prekey(turn, now)
                     turn.take(self._worker.forget_old(Wall(event.wall - self._keep_ms)))
             case ev.Woke():
@@ -281,6 +282,11 @@ class Node:
         if self._stock is not None:
             turn.take(self._stock.handle(event, now))
 
+    def _expelled(self, turn: Turn, gone: Callable[[Cert], bool], now: Mono) -> None:
+        """Let the bridge that this node is know whose certificates, of leaves far below, do not count any more."""
+        if self._stock is not None:
+            turn.take(self._stock.expel(gone, now))
+
     def _shown(self, turn: Turn, peer: NodeId, message: msg.MasterIs | msg.Parted, now: Mono) -> None:
         bridge = self._membership.link(peer)
         assert bridge is not None, "only linked nodes are heard, and nobody shows itself a master"
@@ -349,6 +355,8 @@ class Node:
             if who != self._me:
                 turn.take(self._queue.expel(who, now, why))
                 turn.take(self._worker.expel(who, now))
+        if rows:
+            self._expelled(turn, self._membership.out, now)
         for peer in gone:
             self._forget_shown(peer)
             self._stocked(turn, ev.LinkDown(peer=peer, reason=trust.BANNED), now)
@@ -384,10 +392,14 @@ class Node:
         return tuple(peer_view(peer, workers, self._worker, self.abroad.realm(peer.id)) for peer in listed)
 
     def bridge_of(self, node: NodeId) -> NodeId | None:
-        """Return the bridge through which a master, or a leaf, takes part; None where it is linked, or nobody speaks for it."""
+        """Return the bridge that leads to a node which takes part through it; None where it is linked, or nobody speaks for it.
+
+        For a master that is the one that shows it, for a leaf the nearest on the way, be it here or for a bridge above.
+        """
         if self._membership.linked(node):
             return None
-        return self._throughs.bridge(node) or next(iter(self._queue.crew.path(node)), None)
+        known = self._throughs.bridge(node) or next(iter(self._queue.crew.path(node)), None)
+        return self._stock.toward(node) if known is None and self._stock is not None else known
 
     def name_of(self, node: NodeId) -> str:
         """Return what a node is called that takes part through a bridge; nothing for others, which say so as they are linked."""
@@ -459,11 +471,6 @@ class Node:
     def mesh_key_at(self) -> Wall:
         """Return when the newest mesh key was made; 0 where that is not known."""
         return self._membership.mesh_keys.newest_at
-
-    def toward(self, node: NodeId) -> NodeId | None:
-        """Return who leads to a node that is not linked: for a master the bridge that shows it, for a leaf the bridge below."""
-        bridge = self._throughs.bridge(node)
-        return self._stock.toward(node) if bridge is None and self._stock is not None else bridge
 
     def path(self, bridge: NodeId, node: NodeId) -> tuple[NodeId, ...]:
         """Return the bridges of a link to ``node`` that ``bridge`` carries, the nearest first."""

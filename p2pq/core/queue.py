@@ -403,7 +403,8 @@ class Queue(Granting):
     def _collect(self, worker: Hand, by: NodeId, lease: Lease, item: ResultItem, came: Came, now: Mono) -> None:
         peer = worker.link.peer
         if lease.runner == by and lease.worker != peer:
-            self._follows(lease, peer)
+            # Its own word says where it takes part, whichever bridge claims to speak for it.
+            self._book.leases.move(lease, peer)
         if (lease.worker, lease.job, lease.task, lease.attempt) != (peer, item.job, item.task, item.attempt):
             self._drop(peer, "result: not of that lease")
         elif lease.collecting is None:

@@ -223,7 +223,12 @@ class Restock:
             return None
         asked = Asked(self._entropy(_NONCE_BYTES), rooms, min(ITEMS_MAX, tasks + most), self._counter, now)
         self.asked = asked
-        places = tuple(Place(leaf, each.cpus, each.memory_mb, each.gpus) for leaf, each in rooms.items() if each.cpus)
+        # What one leaf asks for again and again may come to more than a message can say.
+        places = tuple(
+            Place(leaf, min(_CPUS_MAX, each.cpus), min(_MEMORY_MAX, each.memory_mb), min(_GPUS_MAX, each.gpus))
+            for leaf, each in rooms.items()
+            if each.cpus
+        )
         return Request(
             nonce=asked.nonce,
             owner=self._owner,

@@ -19,7 +19,7 @@ from p2pq.errors import Reject
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Fault, Profile
 from p2pq.wire import prims, sign, trust
-from p2pq.wire.messages import Granted, Request
+from p2pq.wire.messages import INLINE_BYTES_MAX, Granted, Request
 from p2pq.wire.objects import Checkpoint, Grant, GrantItem, Manifest, SubGrant
 
 JOBS_MAX: Final = 1024
@@ -180,7 +180,8 @@ class Shelf:
             left=dict(fresh),
             checkpoints=checkpoints,
             avoid=avoid,
-            blobs=message.blobs,
+            # More than may be enclosed would be too long to be said with the manifest, and so much more to keep.
+            blobs=message.blobs if sum(map(len, message.blobs)) <= INLINE_BYTES_MAX else (),
         )
         self._lots.append(lot)
         self._lots.sort(key=lambda each: (-each.job.manifest.priority, each.number))

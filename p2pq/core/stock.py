@@ -23,6 +23,7 @@ from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
 from p2pq.model.notice import TooFar
 from p2pq.wire import messages as msg
 from p2pq.wire import trust
+from p2pq.wire.objects import Cert
 
 GATHER_S: Final = 5.0
 """How long leaves have to say what they hold before a master is told: its leases that are not named then are lost. Where there
@@ -106,6 +107,14 @@ class Stock:
         for master in touched:
             if master in self._clusters:
                 self._clusters[master].settle(now, out)
+        return out
+
+    def expel(self, gone: Callable[[Cert], bool], now: Mono) -> list[fx.Effect]:
+        """Leaves of bridges below that are out, by their certificates, take part no more; others lose their links."""
+        out: list[fx.Effect] = []
+        for cluster in self._clusters.values():
+            if cluster.expel(gone):
+                cluster.settle(now, out)
         return out
 
     def _turn(self, change: Stood | Fell, touched: dict[NodeId, None], now: Mono, out: list[fx.Effect]) -> None:

@@ -71,6 +71,10 @@ class Tenants:
         """Return what a leaf holds."""
         return [self._placed[lease] for lease in self._held.get(leaf, ())]
 
+    def count(self, leaf: NodeId) -> int:
+        """Return how many leases a leaf holds."""
+        return len(self._held.get(leaf, ()))
+
     def add(self, placed: Placed) -> None:
         """A leaf holds a lease from now on."""
         assert placed.lease not in self._placed, "a lease was placed twice"

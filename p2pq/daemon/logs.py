@@ -85,7 +85,7 @@ class Logs:
             tasks: owns the streams.
             say: sends to a linked peer; what is for others is lost.
             pending: tells how many bytes wait to be sent to it.
-            bridge_of: returns the bridge that speaks for a master, or a leaf, that is not linked.
+            bridge_of: returns the bridge that leads to a master, or a leaf, that is not linked.
             leaf_of: as a bridge, returns the leaf that holds a lease of a master.
         """
         self._node = node
@@ -99,7 +99,9 @@ class Logs:
         self._pending = pending
         self._bridge_of = bridge_of
         self._numbers = itertools.count(1)
-        self._passing = Passing(leaf_of=leaf_of, say=say, behind=self._behind, numbers=self._numbers)
+        self._passing = Passing(
+            leaf_of=leaf_of, bridge_of=bridge_of, say=say, behind=self._behind, numbers=self._numbers
+        )
         self._serving: dict[tuple[NodeId, int], asyncio.Task[None]] = {}
         self._asked: dict[int, tuple[NodeId, asyncio.Queue[LogData]]] = {}
 
@@ -132,16 +134,13 @@ class Logs:
                 task.cancel()
         self._passing.link_down(peer)
 
-    def _wanted(self, peer: NodeId, want: LogWant) -> Guest | None:
-        """Return the attempt that a master asks for, itself or through the bridge that speaks for it."""
-        master = NodeId(want.master) or peer
-        return self._guests.find(want.lease, master) if peer in {master, self._bridge_of(master)} else None
-
     def _serve(self, peer: NodeId, want: LogWant) -> None:
-        key = (peer, want.req)
-        guest = self._wanted(peer, want)
-        if guest is None and not want.master and self._passing.want(peer, want):
-            return
+        key, master = (peer, want.req), NodeId(want.master) or peer
+        guest = None
+        if peer in {master, self._bridge_of(master)}:  # else nobody's business
+            guest = self._guests.find(want.lease, master)
+            if guest is None and self._passing.want(peer, master, want):
+                return
         full = sum(other == peer for other, _ in self._serving) >= STREAMS_MAX
         if guest is None or full or key in self._serving:
             self._say(peer, LogData(req=want.req, offset=want.offset, data=b"", end=True))

@@ -357,11 +357,7 @@ class Transfers:
 
     def _may_get(self, peer: NodeId, message: BlobWant | BlobPush) -> bool:
         """Tell whether a peer names another one from which this node, as a bridge, may get blobs for it."""
-        holder = NodeId(message.source)
-        source = self._links.get(holder)
-        if source is None or peer in {source.bridge, holder}:
-            return False
-        return self._bridges.serves and self._bridges.joins(peer, holder)
+        return self._bridges.gets(self._links, peer, NodeId(message.source))
 
     def _has_to_get(self, peer: NodeId, message: BlobWant | BlobPush, hints: tuple[int, ...]) -> bool:
         """Tell whether this node has not yet what it shall give, but can get it or is getting it."""

@@ -37,6 +37,16 @@ class Bridges:
     post: Callable[[Misserved], None] = lambda _: None
     """Take what a bridge, or any other peer, did that it must not do."""
 
+    def gets(self, links: Mapping[NodeId, PeerLink], peer: NodeId, holder: NodeId) -> bool:
+        """Tell whether this node, as a bridge, gets for a peer what another one has; never by way of that peer itself.
+
+        The holder may be linked, over other bridges or not, or take part through the bridge that speaks for it.
+        """
+        link = links.get(holder)
+        nearest = self.speaks(holder) if link is None else link.bridge
+        known = link is not None or nearest is not None
+        return self.serves and known and peer not in {nearest, holder} and self.joins(peer, holder)
+
     def way(
         self, links: Mapping[NodeId, PeerLink], peer: NodeId, through: NodeId | None, idlers: Mapping[NodeId, int]
     ) -> Way | None:

@@ -1,12 +1,12 @@
 """How well a bridge far away is used: what share of the time the slots behind it are busy.
 
-    python -m tests.netns.distance [--rtt 200] [--slots 1]
+    python -m tests.netns.distance [--rtt 200] [--slots 1] [--carries]
 
-An owner, a bridge, and a worker in a network of its own behind it (needs root and bubblewrap). All that goes between the owner
-and the bridge is held up by a program in between, half the round trip each way. Jobs of 1 s and of 50 ms tasks run on the
-worker only. Each task says when it began and ended, by the worker's clock: the share is the sum of these times, of that of all
-slots from the first task's begin until the last one's end. What a node needs between two tasks counts as idle, so the same
-jobs are measured at 1 ms, too.
+An owner, a bridge that batches, and a worker in a network of its own behind it (needs root and bubblewrap). All that
+goes between the owner and the bridge is held up by a program in between, half the round trip each way. Jobs of 1 s
+and of 50 ms tasks run on the worker only. Each task says when it began and ended, by the worker's clock: the share is
+the sum of these times, of that of all slots from the first task's begin until the last one's end. What a node needs
+between two tasks counts as idle, so the same jobs are measured at 1 ms, too.
 """
 
 import argparse
@@ -66,12 +66,12 @@ class Distant:
     delay: "subprocess.Popen[str]"
 
 
-def build(lan: Lan, rtt_s: float, slots: int) -> Distant:
+def build(lan: Lan, rtt_s: float, slots: int, *, batch: bool) -> Distant:
     """Make one mesh of an owner, a bridge at this distance, and a worker behind it."""
     lan.open()
     between = lan.add("between", (0, 2))
     gate, worker, owner = lan.add("gate", (2, 1)), lan.add("worker", (1,)), lan.add("owner", (0,))
-    gate.configure("[node]\naccept = false\n[bridge]\nenabled = true\n")
+    gate.configure(f"[node]\naccept = false\n[bridge]\nenabled = true\nbatch = {str(batch).lower()}\n")
     worker.configure(f'[node]\nslots = {slots}\nlabels = {{ far = "yes" }}\n')
     argv = ["ip", "netns", "exec", between.space, sys.executable, "-c", DELAY]
     delay = subprocess.Popen([*argv, str(rtt_s / 2), between.ip, gate.ip], stdout=subprocess.PIPE, text=True)
@@ -107,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.netns.distance", description=__doc__.splitlines()[0])
     parser.add_argument("--rtt", type=float, default=200.0, help="round trip between owner and bridge in ms (200)")
     parser.add_argument("--slots", type=int, default=1, help="of the worker (1: three nodes share one machine)")
+    parser.add_argument("--carries", action="store_true", help="the bridge carries links instead")
     given = parser.parse_args(argv)
     os.environ["P2PQ_ALLOW_ROOT"] = "1"
     missed = False
@@ -116,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             base.mkdir()
             lan = Lan(base)
             try:
-                distant = build(lan, rtt_ms / 1000, given.slots)
+                distant = build(lan, rtt_ms / 1000, given.slots, batch=not given.carries)
                 for length_s, goal in GOALS.items():
                     busy = share(distant, base / f"of-{length_s}", length_s, given.slots)
                     missed = missed or (rtt_ms == given.rtt and busy < goal)

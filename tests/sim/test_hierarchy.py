@@ -9,7 +9,6 @@ from simulations.hierarchy import Mesh, Shape, main, remembered
 SMALL = {"clusters": 2, "workers": 5, "tasks": 200, "mean_s": 0.5}
 
 
-@pytest.mark.quick
 def test_a_master_says_and_hears_less_where_bridges_speak_for_its_workers():
     flat, bridged = (Mesh(Shape(depth=depth, **SMALL)).measure() for depth in (1, 2))
     assert sum(bridged.per_task) < sum(flat.per_task) / 4
@@ -19,7 +18,6 @@ def test_a_master_says_and_hears_less_where_bridges_speak_for_its_workers():
     assert "Report in" in bridged.kinds()
 
 
-@pytest.mark.quick
 def test_bridges_below_bridges_spare_it_more_and_lose_nothing():
     shapes = [Shape(clusters=6, workers=3, tasks=300, mean_s=0.5, depth=depth) for depth in (2, 3, 4)]
     assert [shape.levels for shape in shapes] == [[6], [2, 6], [2, 3, 6]]
@@ -31,7 +29,6 @@ def test_bridges_below_bridges_spare_it_more_and_lose_nothing():
     assert all(each.makespan_s < 3 * each.ideal_s + 5.0 for each in figures)
 
 
-@pytest.mark.quick
 def test_a_signature_is_checked_once_and_a_wrong_one_never_holds():
     key, calls = prims.SigningKey(bytes(32)), []
     check = prims.verify
@@ -47,7 +44,6 @@ def test_a_signature_is_checked_once_and_a_wrong_one_never_holds():
     assert prims.verify is check
 
 
-@pytest.mark.quick
 def test_owners_of_several_masters_share_the_time_of_leaves():
     shape = Shape(masters=3, **(SMALL | {"tasks": 600}))
     plans = shape.jobs()
@@ -59,7 +55,6 @@ def test_owners_of_several_masters_share_the_time_of_leaves():
     assert figures.shares > 0.9, "though in the first seconds nobody knows lengths yet"
 
 
-@pytest.mark.quick
 def test_the_table_is_printed_and_the_chart_drawn(capsys, tmp_path):
     plot = tmp_path / "plot.png"
     assert main(["--clusters", "1", "--workers", "2", "3", "--tasks", "20", "--mean", "0.1", "--plot", str(plot)]) == 0

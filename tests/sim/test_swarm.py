@@ -28,6 +28,19 @@ def test_good_seeds(capsys, jobs):
     assert "\n4 seeds, 0 failed: " in said
 
 
+def test_only_seeds_that_draw_bridges(capsys, monkeypatch):
+    played = []
+
+    def judge(seed):
+        played.append(seed)
+        return swarm.Verdict(seed, None, "not played")
+
+    monkeypatch.setattr(swarm, "judge", judge)
+    assert command.main(["swarm", "--first", "1", "--count", "5", "--bridged"]) == 1
+    assert played == [seed for seed in range(1, played[-1] + 1) if swarm.drawn(seed).bridges]
+    assert "\n5 seeds, 5 failed: " in capsys.readouterr().out
+
+
 def test_time_is_up(capsys):
     assert command.main(["swarm", "--minutes", "0"]) == 0
     assert "\n0 seeds, 0 failed: " in capsys.readouterr().out

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from p2pq.wire.messages import MINOR, SINCE, Heartbeat
+from p2pq.wire.messages import MINOR, SINCE, Request
 from simulations import play as module
 from simulations.play import Play, play
 from simulations.scenarios import SCENARIOS
@@ -30,6 +30,6 @@ def test_a_mesh_of_two_versions_keeps_all_promises(scenario, seed):
 
 @pytest.mark.usefixtures("mixed")
 def test_what_is_too_new_for_a_link_is_found(monkeypatch):
-    monkeypatch.setitem(SINCE, Heartbeat, MINOR)
-    with pytest.raises(AssertionError, match=r"^Heartbeat is too new for this link"):
+    monkeypatch.setitem(SINCE, Request, MINOR)
+    with pytest.raises(AssertionError, match=r"^Request is too new for this link"):
         play(SCENARIOS["clean"], 1, nodes=8, tasks=60)

@@ -8,6 +8,8 @@ from benchmarks import __main__ as program
 from benchmarks import bulk, command, figures, links
 from benchmarks.figures import Figure
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_figure_is_the_median_of_its_runs_beside_its_goal():
     slow = Figure(name="x", unit="ms", samples=(9.0, 1.0, 5.0), goal=4.0, note="why")

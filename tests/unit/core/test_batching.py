@@ -5,8 +5,9 @@ import pytest
 from p2pq.core import batching
 from p2pq.core.batching import Batch
 from p2pq.model.ids import LeaseId, NodeId
-from p2pq.wire.messages import Beat, Report, ReturnItem
-from p2pq.wire.objects import ITEMS_MAX
+from p2pq.wire import codec
+from p2pq.wire.messages import INLINE_BYTES_MAX, LEASES_MAX, MESSAGE_BYTES_MAX, Beat, Report, ReturnItem
+from p2pq.wire.objects import ITEMS_MAX, OBJECT_BYTES_MAX
 
 LEA = NodeId(b"a" * 32)
 
@@ -35,6 +36,20 @@ def test_all_there_is_goes_into_one_report() -> None:
         )
     ]
     assert not batch
+
+
+def test_no_result_makes_a_report_too_long_to_be_said() -> None:
+    batch = Batch()
+    beats = range(LEASES_MAX)
+    batch.beats |= {LeaseId(1 << 52, 1 << 52 | number): Beat(LeaseId(1 << 52, 1 << 52 | number)) for number in beats}
+    batch.returns |= {
+        lease(number): ReturnItem(lease(number), "refused", "\U0001f4a5" * 500) for number in range(ITEMS_MAX)
+    }
+    assert batch.result(bytes(OBJECT_BYTES_MAX), (bytes(MESSAGE_BYTES_MAX - OBJECT_BYTES_MAX),), hurries=False)
+    assert batch.result(b"small", (bytes(INLINE_BYTES_MAX),), hurries=False)
+    (report,) = batch.take()
+    assert report.blobs == (bytes(INLINE_BYTES_MAX),)
+    assert len(codec.encode(report)) < MESSAGE_BYTES_MAX
 
 
 def test_who_has_a_lease_is_said_before_anything_else_of_it() -> None:

@@ -6,7 +6,9 @@ from p2pq.core import cluster, nested
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.stock import GATHER_S
+from p2pq.model.config import ScheduleSettings
 from p2pq.model.job import Limits, Outcome
+from p2pq.wire import codec
 from p2pq.wire import messages as msg
 from p2pq.wire.objects import ITEMS_MAX
 from tests.unit.core.stockkit import (
@@ -122,6 +124,18 @@ def test_changes_of_leaves_are_told_together(bench: Bench) -> None:
     assert bench.flush() == [up(msg.Leaves(leaves=(introduced(LEA, small), leo)))]
 
 
+def test_leaves_that_say_much_of_themselves_are_introduced_in_messages_that_can_be_said() -> None:
+    bench = Bench()
+    bench.do(master())
+    labels = tuple((f"{number:03}" + "\U0001f41f" * 61, "\U0001f41f" * 64) for number in range(256))
+    members = [Member(f"leaf {number}") for number in range(msg.LEAVES_MAX)]
+    for member in members:
+        bench.join(member, profile=smaller(labels=labels, reason="\U0001f41f" * 300))
+    told = of(bench.tick(after=GATHER_S), msg.Leaves)
+    assert sum(len(each.leaves) for each in told) == len(members)
+    assert all(len(codec.encode(each)) < msg.MESSAGE_BYTES_MAX for each in told)
+
+
 def test_a_worker_that_takes_part_no_more_is_gone_after_all_that_it_said(bench: Bench) -> None:
     bench.leaf(LEA, msg.Heartbeat(beats=(msg.Beat(ONE.lease),)))
     bench.leaf(LEA, msg.Leaving())
@@ -210,12 +224,16 @@ def test_new_stock_wakes_who_sleeps(bench: Bench) -> None:
     assert effects == [down(LEA, msg.HasWork(counter=2, owners=("ann",)))]
 
 
-def test_what_comes_too_late_is_handed_back(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("sent", "keys", "fault"), [(True, (), "late"), (False, (), "no-manifest"), (True, (LEA,), "no-manifest")]
+)
+def test_what_comes_too_late_is_handed_back(bench: Bench, sent: bool, keys: tuple[Member, ...], fault: str) -> None:
+    """With what came along, and the master takes for known here, it is to be sent anew."""
     bench.leaf(LEA, asks(1))
     bench.flush()
     bench.tick(after=2.0)
-    bench.master(granted((ONE, TWO), number=1))
-    assert bench.flush() == [up(msg.Report(returns=returns("late", ONE, TWO)))]
+    bench.master(granted((ONE, TWO), number=1, sent=sent, keys=keys))
+    assert bench.flush() == [up(msg.Report(returns=returns(fault, ONE, TWO)))]
 
 
 def test_a_grant_that_comes_twice_does_no_harm(bench: Bench) -> None:
@@ -417,6 +435,101 @@ def test_the_result_of_a_lease_that_is_not_known_is_passed_on(bench: Bench) -> N
     bench.leaf(LEA, msg.ResultReady(result=raw))
     beats = (msg.Beat(ONE.lease, running=False),)
     assert bench.flush() == [up(msg.Report(placed=placed(LEA, ONE), beats=beats, results=(raw,)))]
+
+
+def test_a_leaf_that_names_ever_more_leases_leaves_others_room(bench: Bench) -> None:
+    beats = tuple(msg.Beat(item(number).lease) for number in range(1, nested.LEAF_HELD_MAX + 2))
+    assert bench.leaf(LEO, msg.Heartbeat(beats=beats))[0] == fx.Drop(
+        peer=LEO.node, reason="lease was never given to it"
+    )
+    assert bench.stock.leaf_of(ANN.node, beats[-1].lease) is None
+    bench.leaf(LEA, msg.Heartbeat(beats=beats[-1:]))
+    assert bench.stock.leaf_of(ANN.node, beats[-1].lease) == LEA.node
+    bench.leaf(LEA, asks(1))
+    assert of(bench.flush(), msg.Request), "and there is room for what the master grants"
+
+
+def test_what_leaves_name_and_hand_back_before_the_master_is_told_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nested, "HELD_MAX", 3)
+    bench = Bench()
+    bench.do(master())
+    bench.join(LEO)
+    for number in range(1, 6):
+        bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(item(number).lease),)))
+        bench.leaf(LEO, msg.Return(items=returns("evicted", item(number))))
+    told = of(bench.tick(after=GATHER_S), msg.Report)
+    assert [report.returns for report in told] == [returns("evicted", ONE, TWO, THREE)]
+
+
+def test_nobody_holds_what_has_only_now_been_granted(bench: Bench) -> None:
+    bench.leaf(LEA, asks(1))
+    bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(ONE.lease), msg.Beat(THREE.lease))))
+    assert wants(1, PLACE_LEA) in bench.flush()
+    bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(TWO.lease),)))
+    grant = granted((ONE, TWO), number=1)
+    assert bench.master(grant) == [
+        fx.Drop(peer=LEO.node, reason="lease was never given to it"),
+        down(LEO, msg.Cancel(leases=(ONE.lease, TWO.lease))),
+        down(LEA, parcel(LEA, grant, 1, ONE, TWO)),
+    ]
+    assert [bench.stock.leaf_of(ANN.node, each.lease) for each in (ONE, TWO, THREE)] == [LEA.node, LEA.node, LEO.node]
+    assert of(bench.flush(), msg.Report) == [msg.Report(placed=placed(LEA, ONE, TWO))]
+
+
+@pytest.mark.parametrize(
+    "said", [msg.Return(items=returns("refused", ONE, TWO)), msg.Holding(), msg.ResultReady(result=result(LEO, ONE))]
+)
+def test_what_may_be_on_its_way_here_nobody_ends(bench: Bench, said: msg.Passed) -> None:
+    bench.leaf(LEA, asks(1))
+    bench.flush()
+    bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(ONE.lease), msg.Beat(TWO.lease))))
+    bench.leaf(LEO, said)
+    assert not any(report.results or report.returns for report in of(bench.flush(), msg.Report))
+    bench.master(granted((ONE,), number=1))
+    assert bench.stock.leaf_of(ANN.node, ONE.lease) == LEA.node
+    told = [each.lease for report in of(bench.flush(), msg.Report) for each in report.returns]
+    assert told == ([] if isinstance(said, msg.ResultReady) else [TWO.lease]), "what was not granted may have been held"
+
+
+@pytest.mark.parametrize("answer", [msg.Nothing(nonce=nonce(1), owner="ann", counter=1), None])
+def test_what_a_leaf_brought_along_and_hands_back_is_told_with_the_next_answer(
+    bench: Bench, answer: msg.Nothing | None
+) -> None:
+    bench.leaf(LEA, asks(1))
+    bench.flush()
+    bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(ONE.lease), msg.Beat(TWO.lease))))
+    bench.leaf(LEO, msg.Return(items=returns("evicted", ONE)))
+    raw = result(LEO, TWO)
+    bench.leaf(LEO, msg.ResultReady(result=raw))
+    [report] = of(bench.flush(), msg.Report)
+    assert not report.returns
+    assert not report.results
+    if answer is None:
+        bench.tick(after=ScheduleSettings().request_s)
+    else:
+        bench.master(answer)
+    assert of(bench.flush(), msg.Report) == [msg.Report(results=(raw,), returns=returns("evicted", ONE))]
+
+
+def test_what_is_postponed_until_the_master_answers_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nested, "POSTPONED_MAX", 2)
+    bench.leaf(LEA, asks(1))
+    bench.flush()
+    raws = [result(LEO, each) for each in (ONE, TWO, THREE, FOUR)]
+    for raw, size in zip(raws, (0, msg.INLINE_BYTES_MAX, 0, 0), strict=True):
+        bench.leaf(LEO, msg.ResultReady(result=raw, blobs=(bytes(size),)))
+    bench.leaf(LEA, msg.ResultReady(result=result(LEA, item(9))))
+    bench.master(msg.Nothing(nonce=nonce(1), owner="ann", counter=1))
+    assert [each.results for each in of(bench.flush(), msg.Report)] == [(raws[0], raws[2])]
+
+
+def test_what_was_granted_before_the_latest_is_on_its_way_no_more(bench: Bench) -> None:
+    bench.stocked(TWO)
+    bench.leaf(LEA, asks(2))
+    bench.flush()
+    bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(ONE.lease),)))
+    bench.leaf(LEO, msg.Return(items=returns("evicted", ONE)))
+    assert of(bench.flush(), msg.Report)[0].returns == returns("evicted", ONE)
 
 
 def test_results_that_wait_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ from p2pq.wire import seal
 from tests.unit.core.clusterkit import BRIDGE, CAT, CLUSTER, DOG, FOX, OTHER, Cluster, card, chain
 from tests.unit.core.mesh import IDENTITY, KEY, MASTER, OK, OWNER, PROFILE, WALL, Bench, Member, submitted
 
+pytestmark = pytest.mark.slow
+
 LEAVES = (CAT, DOG)
 ROW = (BRIDGE, OTHER, FOX)
 """Bridges, the one next to the master first."""

@@ -226,6 +226,20 @@ def test_who_is_out_is_no_leaf(bench: Row) -> None:
     assert bench.below(msg.Leaves(leaves=(leaf(TOM),))) == [drop("leaf: banned")]
 
 
+def test_a_leaf_that_is_out_is_given_nothing_whatever_the_bridge_below_says(bench: Row) -> None:
+    bench.given(ONE, keys=(LEA, LEO))
+    assert bench.stock.expel(lambda cert: cert.sub == TOM.node, bench.now) == []
+    bench.stock.expel(lambda cert: cert.sub == LEA.node, bench.now)
+    bench.stock.check()
+    assert of(bench.flush(), msg.Leaves) == [msg.Leaves(gone=(LEA.node,))]
+    assert bench.report(results=(result(LEA, ONE),)) == [drop("result: not by a leaf")]
+    bench.below(wants(2, place(LEA), place(LEO, 1)))
+    [asked] = of(bench.flush(), msg.Request)
+    assert [each.leaf for each in asked.places] == [LEO.node]
+    grant = granted((TWO,), number=bench.numbers, sent=True, keys=())
+    assert of(bench.master(grant), msg.Granted)[0].keys == (), "LEO's was sent, LEA's is forgotten"
+
+
 def test_there_are_not_too_many_leaves_below(bench: Row, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nested, "LEAVES_TOTAL_MAX", 2)
     assert bench.below(msg.Leaves(leaves=(leaf(TOM),))) == [drop("leaf: too many leaves")]
@@ -425,6 +439,21 @@ def test_no_result_counts_of_a_lease_that_is_somebody_elses(bench: Row) -> None:
     assert bench.report(beats=beats(ONE), placed=placed(LEA, ONE), returns=returns("lost", ONE)) == []
     assert bench.flush() == []
     assert bench.leaf(TOM, msg.Heartbeat(beats=beats(ONE))) == []
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_results_of_what_may_be_on_its_way_wait_for_the_answer(bench: Row, there: bool) -> None:
+    bench.below(wants(1, place(LEO)))
+    bench.flush()
+    raw, other = result(LEA, ONE), result(LEA, TWO)
+    bench.report(results=(raw, other), beats=beats(ONE, TWO))
+    assert not any(report.results for report in of(bench.flush(), msg.Report))
+    if not there:
+        bench.do(ev.LinkDown(peer=CAT.node))
+    effects = bench.master(granted((ONE,), number=bench.numbers))
+    assert (drop("result: lease was never given to it") in effects) is False
+    told = [each for report in of(bench.flush(), msg.Report) for each in report.results]
+    assert told == ([other] if there else [])
 
 
 def test_results_that_find_no_room_are_said_again(bench: Row, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -444,6 +444,20 @@ def test_a_leaf_that_loses_all_it_gets_is_slowed_down_wherever_it_is() -> None:
 # -- leaves that move -----------------------------------------------------------------------------------------------------
 
 
+def test_a_bridge_that_claims_a_leaf_of_another_does_not_keep_its_results_away() -> None:
+    bench, cluster = bench_of(CAT)
+    bench.do(submitted(tasks=1))
+    [item] = cluster.leases(place(CAT))
+    cluster.placed(CAT, item)
+    other = Cluster(bench, OTHER)
+    other.join(CAT)
+    assert other.report(beats=(msg.Beat(item.lease),)) == []
+    [collect] = [each for each in cluster.brings(CAT, result_item(item)) if isinstance(each, fx.Collect)]
+    assert collect.through == BRIDGE.node
+    [settled] = [each.notice for each in bench.do(ev.Collected(lease=item.lease)) if isinstance(each, fx.Emit)][:1]
+    assert settled.worker == CAT.node
+
+
 def test_a_leaf_takes_its_leases_to_another_bridge() -> None:
     bench, cluster = bench_of(CAT)
     bench.do(submitted(tasks=3))

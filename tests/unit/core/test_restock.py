@@ -5,10 +5,13 @@ import pytest
 from p2pq.core import restock as module
 from p2pq.core.asking import QUIET_MAX_S, SHORT_JOBS_MAX
 from p2pq.core.restock import DOUBT_S, STOCK_MAX, WINDOW_MAX_S, WINDOW_MIN_S, Restock
+from p2pq.core.serving import OPEN_MAX
 from p2pq.core.slots import Room
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, Mono, NodeId
+from p2pq.wire import codec
 from p2pq.wire import messages as msg
+from p2pq.wire.messages import PLACES_MAX
 from p2pq.wire.objects import ITEMS_MAX
 from tests.unit.core.workerkit import job_id, nonce
 
@@ -74,6 +77,15 @@ def test_rooms_are_asked_with_together_leaf_by_leaf(restock: Restock) -> None:
         tasks_max=5,
         places=(msg.Place(LEA, 3, 101, 1), msg.Place(LEO, 2, 100, 1)),
     )
+
+
+def test_a_leaf_that_asks_again_and_again_with_much_room_makes_no_request_that_cannot_be_read(restock: Restock) -> None:
+    most = Room(4096, 1 << 30, 64)
+    asked = [want(room=most) for _ in range(OPEN_MAX * PLACES_MAX)]
+    request = ask(restock, *asked, want(LEO))
+    assert request is not None
+    assert request.places == (msg.Place(LEA, 1 << 20, 1 << 30, 1 << 10), msg.Place(LEO, 2, 100, 1))
+    assert codec.decode_lenient(codec.encode(request), msg.Message, size_max=msg.MESSAGE_BYTES_MAX) == request
 
 
 def test_there_is_one_request_at_a_time(restock: Restock) -> None:

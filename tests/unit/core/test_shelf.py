@@ -10,6 +10,7 @@ from p2pq.model.ids import Mono, Wall
 from p2pq.model.job import Resources
 from p2pq.wire import messages as msg
 from p2pq.wire import sign
+from p2pq.wire.messages import INLINE_BYTES_MAX
 from p2pq.wire.trust import SKEW_MS
 from tests.unit.core.stockkit import ANN, LEA, LEO, asks, checkpoint, granted, master, parcel, smaller
 from tests.unit.core.workerkit import IDENTITY, PROFILE, WALL, item, job_id, manifest, nonce
@@ -102,6 +103,14 @@ def test_keys_are_kept_within_bounds(shelf: Shelf, monkeypatch: pytest.MonkeyPat
     put(shelf, granted((ONE,)))
     assert take(shelf, LEA) == ()
     assert take(shelf, LEO) == (ONE.lease,)
+
+
+def test_what_is_given_out_with_a_grant_is_never_too_long_to_be_said(shelf: Shelf) -> None:
+    for entry, size, kept in ((ONE, INLINE_BYTES_MAX, True), (TWO, INLINE_BYTES_MAX + 1, False)):
+        blobs = (bytes(size - 1), b"1")
+        lot = put(shelf, granted((entry,), blobs=blobs))
+        assert isinstance(lot, Lot)
+        assert shelf.parcel(lot, (entry.lease,), LEA.node, nonce(1), (), sent=False).blobs == (blobs if kept else ())
 
 
 # -- who gets what -------------------------------------------------------------------------------------------------------

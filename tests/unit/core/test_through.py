@@ -316,9 +316,9 @@ def test_a_leaf_begins_with_a_master_that_is_shown_and_asks_it_through_the_bridg
 
 
 def test_a_node_that_is_not_linked_is_reached_over_the_bridge_that_leads_there(leaf: Host):
-    assert leaf.node.toward(ANN.node) is None
+    assert leaf.node.bridge_of(ANN.node) is None
     leaf.says(master_is())
-    assert leaf.node.toward(ANN.node) == CAT.node
+    assert leaf.node.bridge_of(ANN.node) == CAT.node
 
 
 def test_a_bridge_speaks_to_a_master_that_one_above_shows_and_knows_what_is_below():
@@ -332,11 +332,11 @@ def test_a_bridge_speaks_to_a_master_that_one_above_shows_and_knows_what_is_belo
     keycard = Keycard(mesh=MESH, node=LEA.node, boot=bytes(16), prekey=LEA.prekey, iat=WALL, exp=WALL + 1)
     below = msg.Leaf(certs=chain(LEA, "work"), card=sign.sign(LEA.signer, keycard), profile=OFFER.profile)
     host.says(msg.Through(node=ANN.node, message=msg.Leaves(leaves=(below,)), cluster=True), DOG)
-    assert host.node.toward(LEA.node) == DOG.node
+    assert host.node.bridge_of(LEA.node) == DOG.node
     told = through_of(host.after(3 * GATHER_S))
     assert msg.Leaves(leaves=(msgspec.structs.replace(below, path=(DOG.node,)),)) in told
     assert said(host.says(msg.Parted(node=ANN.node)), DOG) == [msg.Parted(node=ANN.node)]
-    assert host.node.toward(LEA.node) is None
+    assert host.node.bridge_of(LEA.node) is None
 
 
 def test_a_link_of_its_own_to_the_master_ends_that_and_its_end_brings_it_back(leaf: Host):
@@ -432,6 +432,28 @@ def test_a_bridge_that_goes_down_hands_its_stock_back_before_it_says_goodbye():
     ]
     [report] = [each.message for each in told if isinstance(each, msg.Through) and isinstance(each.message, msg.Report)]
     assert report.returns == returns("draining", *items[1:])
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ev.BanAsked(node=LEA.node, banned=True),
+        ev.OwnerBanAsked(owner="lea", banned=True),
+        ev.Tick(wall=Wall(WALL + 10**9 + trust.SKEW_MS + 1)),
+    ],
+)
+def test_a_leaf_of_a_bridge_below_that_is_out_takes_part_no_more(event: ev.Event):
+    host = Host(bridging=True, batching=True)
+    host.do(ANN.link(caps=("submit",), minor=msg.MINOR, certs=chain()))
+    host.do(bridge(caps=("bridge",)))
+    keycard = Keycard(mesh=MESH, node=LEA.node, boot=bytes(16), prekey=LEA.prekey, iat=WALL, exp=WALL + 1)
+    card = sign.sign(LEA.signer, keycard)
+    introduced = msg.Leaf(certs=chain(LEA, "work"), card=card, profile=OFFER.profile)
+    host.says(msg.Through(node=ANN.node, message=msg.Leaves(leaves=(introduced,)), cluster=True))
+    told = through_of(host.after(3 * GATHER_S), cluster_of(ME.node), ANN)
+    assert told[0] == msg.Leaves(leaves=(msgspec.structs.replace(introduced, path=(CAT.node,)),))
+    host.do(event)
+    assert through_of(host.after(WINDOW_S), cluster_of(ME.node), ANN) == [msg.Leaves(gone=(LEA.node,))]
 
 
 def test_a_cluster_is_a_worker_of_a_master():

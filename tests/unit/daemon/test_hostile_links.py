@@ -28,6 +28,8 @@ from p2pq.wire import codec, frames, session, sign, trust
 from p2pq.wire.messages import HasWork, Ping
 from tests.unit.daemon.linkkit import OPEN_GATE, Node, keys_at, members, node, running, wall
 
+pytestmark = pytest.mark.slow
+
 QUICK_GATE = GateLimits(deadline_s=0.1, source_burst=1000, source_rate=1000, rate=1000, burst=1000)
 UPGRADE = (
     f"GET {LINK_PATH} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

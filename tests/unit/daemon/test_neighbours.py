@@ -17,6 +17,8 @@ from p2pq.wire import prims
 from p2pq.wire.messages import NEAR_MAX, BlobGone, BlobPush, BlobTickets, BlobWant
 from tests.unit.daemon.transferkit import BRIDGE, SOURCE, datas, join, join_far, stations, until
 
+pytestmark = pytest.mark.slow
+
 A, B, C, D, E, F = NODES = [NodeId(bytes([number]) * 32) for number in range(1, 7)]
 BLOB, OTHER = b"x" * 32, b"y" * 32
 

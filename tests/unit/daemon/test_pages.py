@@ -12,6 +12,8 @@ import pytest
 from p2pq.daemon import sqlite
 from p2pq.daemon.pages import PageError, Pages, Reader, Record
 
+pytestmark = pytest.mark.slow
+
 TABLES = {
     "plain": "CREATE TABLE plain (n INTEGER PRIMARY KEY, a BLOB, b TEXT, c INTEGER, d REAL)",
     "keyed": "CREATE TABLE keyed (a INTEGER, b TEXT, c BLOB, PRIMARY KEY (a, b)) WITHOUT ROWID",

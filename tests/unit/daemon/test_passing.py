@@ -13,6 +13,8 @@ ANN, BOB = NodeId(b"a" * 32), NodeId(b"b" * 32)
 """Masters."""
 CAT, DOG = NodeId(b"c" * 32), NodeId(b"d" * 32)
 """Leaves."""
+EMU, FOX = NodeId(b"e" * 32), NodeId(b"f" * 32)
+"""Bridges."""
 LEASE = LeaseId(1, 1)
 ENDED = LogData(req=7, offset=0, data=b"", end=True)
 
@@ -22,15 +24,18 @@ class Bench:
         self.said = []
         self.slow = set()
         self.leaves = {(ANN, LEASE): CAT, (BOB, LEASE): DOG}
+        self.bridges = {}
         self.passing = Passing(
             leaf_of=lambda master, lease: self.leaves.get((master, lease)),
+            bridge_of=self.bridges.get,
             say=lambda peer, message: self.said.append((peer, message)),
             behind=self.slow.__contains__,
             numbers=itertools.count(1),
         )
 
-    def want(self, master=ANN, req=7, lease=LEASE):
-        return self.passing.want(master, LogWant(req=req, lease=lease, stream="stderr", offset=5))
+    def want(self, master=ANN, req=7, lease=LEASE, asker=None):
+        want = LogWant(req=req, lease=lease, stream="stderr", offset=5)
+        return self.passing.want(asker or master, master, want)
 
     def take(self):
         said, self.said[:] = list(self.said), []
@@ -51,6 +56,19 @@ def test_a_leaf_is_asked_for_its_master_and_its_word_goes_up_under_the_masters_n
     bench.passing.data(CAT, LogData(req=1, offset=5, data=b"x"))
     bench.passing.data(DOG, LogData(req=2, offset=5, data=b"y"))
     assert bench.take() == [(ANN, LogData(req=7, offset=5, data=b"x")), (BOB, LogData(req=7, offset=5, data=b"y"))]
+
+
+def test_between_two_bridges_it_goes_from_one_to_the_other(bench):
+    """EMU is the one above, FOX the one below."""
+    bench.bridges[CAT] = FOX
+    assert bench.want(asker=EMU)
+    assert bench.take() == [(FOX, LogWant(req=1, lease=LEASE, stream="stderr", offset=5, master=ANN))]
+    bench.passing.data(CAT, LogData(req=1, offset=5, data=b"not asked"))
+    bench.passing.data(FOX, LogData(req=1, offset=5, data=b"x"))
+    assert bench.take() == [(EMU, LogData(req=7, offset=5, data=b"x"))]
+    bench.passing.stop(EMU, LogStop(req=7))
+    assert bench.take() == [(FOX, LogStop(req=1))]
+    assert len(bench.passing) == 0
 
 
 def test_the_end_is_passed_on_and_is_the_end(bench):

@@ -23,7 +23,7 @@ from p2pq.wire import session
 from p2pq.wire.messages import HOPS_MAX, HasWork, Peers, RelayOffer, RelayRefused, RelayWant
 from tests.unit.daemon.linkkit import Node, admit, keys_at, link_up, members, node, refused, running
 
-pytestmark = pytest.mark.usefixtures("patience")
+pytestmark = [pytest.mark.usefixtures("patience"), pytest.mark.slow]
 WAYS = [(True, True), (True, False), (False, True), (False, False)]
 IDS = ["both dial the bridge", "near dials, far is dialled", "near is dialled, far dials", "the bridge dials both"]
 TICKET = b"t" * 32

@@ -37,6 +37,8 @@ from tests.unit.daemon.repairkit import (
 )
 from tests.unit.daemon.storekit import raw
 
+pytestmark = pytest.mark.slow
+
 TABLES = tuple(line.split()[2] for line in SCHEMA.splitlines() if line.startswith("CREATE TABLE"))
 
 

@@ -34,6 +34,8 @@ from tests.unit.daemon.transferkit import (
     stations,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @asynccontextmanager
 async def two_hosts(tmp_path):

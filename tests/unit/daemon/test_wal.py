@@ -20,6 +20,8 @@ from p2pq.errors import StoreDamagedError
 from p2pq.model.ids import LeaseId
 from tests.unit.daemon.storekit import ADDED, JOB, Opened, attempt_ended, clock, granted, item
 
+pytestmark = pytest.mark.slow
+
 TASKS = 60
 STRIDE = wal.FRAME_HEAD_BYTES + wal.PAGE_BYTES
 

@@ -51,3 +51,17 @@ def test_nothing_leads_over_who_is_not_linked_without_a_bridge_between() -> None
     assert Bridges(speaks={HOLDER: FAR}.get).way({**NEAR, FAR: link(FIRST)}, HOLDER, None, {}) is None
     assert LEAD.way({}, HOLDER, FIRST, {}) is None
     assert Bridges().way(NEAR, HOLDER, None, {}) is None
+
+
+@pytest.mark.parametrize("links", [{**NEAR, HOLDER: link()}, {**NEAR, HOLDER: link(FIRST)}, NEAR])
+def test_a_bridge_gets_for_a_peer_what_a_holder_has_that_is_linked_or_spoken_for(links: dict[NodeId, PeerLink]) -> None:
+    bridges = Bridges(serves=True, speaks={HOLDER: FIRST}.get)
+    assert bridges.gets(links, SECOND, HOLDER)
+    assert not bridges.gets(links, HOLDER, HOLDER)
+    assert not Bridges(speaks={HOLDER: FIRST}.get).gets(links, SECOND, HOLDER), "it is none"
+
+
+@pytest.mark.parametrize("links", [{**NEAR, HOLDER: link(FIRST)}, NEAR])
+def test_nothing_is_got_by_way_of_who_asks_or_from_who_is_not_known(links: dict[NodeId, PeerLink]) -> None:
+    assert not Bridges(serves=True, speaks={HOLDER: FIRST}.get).gets(links, FIRST, HOLDER)
+    assert not Bridges(serves=True).gets(NEAR, FIRST, HOLDER)
