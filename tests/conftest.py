@@ -40,9 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(tier)
         if tier == "netns" and os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs root: network namespaces"))
+        if tier == "e2e":
+            item.add_marker(pytest.mark.xdist_group("e2e"))  # nodes started again want the port that they had
+        elif item.get_closest_marker("sandbox"):
+            item.add_marker(pytest.mark.xdist_group("sandbox"))  # bombs of one test would disturb another
         if item.get_closest_marker("sandbox"):
             item.user_properties.append(("tier", "sandbox"))
-            item.add_marker(pytest.mark.xdist_group("sandbox"))  # bombs of one test would disturb another
             if why := no_sandbox():
                 item.add_marker(pytest.mark.skip(reason=why))
 

@@ -17,7 +17,7 @@ from p2pq.core.clock import WallClock
 from p2pq.core.effects import Drop, Effect, Emit, Hangup, Record, Send
 from p2pq.core.identity import Identity, self_link
 from p2pq.core.membership import Membership
-from p2pq.core.peers import up
+from p2pq.core.meshkeys import MeshKeys
 from p2pq.core.placement import JobSnapshot, TaskSnapshot
 from p2pq.core.prekeys import Prekeys, make_card
 from p2pq.core.queue import Queue
@@ -26,7 +26,7 @@ from p2pq.core.slots import Guest
 from p2pq.core.stock import Stock
 from p2pq.core.through import Fell, Stood, Throughs, cluster_of
 from p2pq.core.turn import Turn
-from p2pq.core.views import PeerView, Policy, Spoken, peer_view, policy_of
+from p2pq.core.views import PeerView, Policy, Spoken, peer_views, policy_of
 from p2pq.core.worker import Worker
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
@@ -382,14 +382,7 @@ class Node:
 
     def peers(self, now: Mono) -> tuple[PeerView, ...]:  # noqa: ARG002  every reader says when it reads
         """Return every other node known: the linked ones, those that take part through bridges, then the rest."""
-        workers = {worker.node: worker for worker in self._queue.workers()}
-        known = self._membership.peers()
-        masters = [stood.link for stood in self._throughs.peers() if not stood.cluster]
-        far = {link.peer: up(link) for link in (*self._queue.crew.leaves(), *masters)}
-        linked = [peer for peer in known if peer.state == "up"]
-        rest = [peer for peer in known if peer.state != "up" and peer.id not in far]
-        listed = (*linked, *far.values(), *rest)
-        return tuple(peer_view(peer, workers, self._worker, self.abroad.realm(peer.id)) for peer in listed)
+        return peer_views(self._membership, self._throughs, self._queue, self._worker)
 
     def bridge_of(self, node: NodeId) -> NodeId | None:
         """Return the bridge that leads to a node which takes part through it; None where it is linked, or nobody speaks for it.
@@ -464,13 +457,10 @@ class Node:
         """Return when this node, as an admin, last said of a node or owner that it is out or in; 0 where it never did."""
         return self._membership.bans.said_at(self._me, subject)
 
-    def psks(self) -> tuple[bytes, ...]:
-        """Return the mesh keys, newest first: the first is used to dial, each opens the gate."""
-        return self._membership.mesh_keys.psks
-
-    def mesh_key_at(self) -> Wall:
-        """Return when the newest mesh key was made; 0 where that is not known."""
-        return self._membership.mesh_keys.newest_at
+    @property
+    def mesh_keys(self) -> MeshKeys:
+        """The mesh keys, for readers."""
+        return self._membership.mesh_keys
 
     def path(self, bridge: NodeId, node: NodeId) -> tuple[NodeId, ...]:
         """Return the bridges of a link to ``node`` that ``bridge`` carries, the nearest first."""

@@ -5,8 +5,11 @@ from collections.abc import Mapping
 import msgspec
 
 from p2pq.core.kept import KeptFor
-from p2pq.core.peers import Peer, State
+from p2pq.core.membership import Membership
+from p2pq.core.peers import Peer, State, up
 from p2pq.core.placement import WorkerSnapshot
+from p2pq.core.queue import Queue
+from p2pq.core.through import Throughs
 from p2pq.core.worker import Worker
 from p2pq.model.ids import NodeId
 from p2pq.model.job import Profile
@@ -63,6 +66,18 @@ class Spoken(msgspec.Struct, frozen=True):
     """Attempts that no leaf has been given yet."""
     leaves: tuple[tuple[NodeId, int], ...]
     """Workers that take part, and how many attempts each has that have not ended."""
+
+
+def peer_views(membership: Membership, throughs: Throughs, queue: Queue, me: Worker) -> tuple[PeerView, ...]:
+    """Return every other node that a node knows: the linked ones, those that take part through bridges, then the rest."""
+    workers = {worker.node: worker for worker in queue.workers()}
+    known = membership.peers()
+    masters = [stood.link for stood in throughs.peers() if not stood.cluster]
+    far = {link.peer: up(link) for link in (*queue.crew.leaves(), *masters)}
+    linked = [peer for peer in known if peer.state == "up"]
+    rest = [peer for peer in known if peer.state != "up" and peer.id not in far]
+    listed = (*linked, *far.values(), *rest)
+    return tuple(peer_view(peer, workers, me, membership.abroad.realm(peer.id)) for peer in listed)
 
 
 def peer_view(peer: Peer, workers: Mapping[NodeId, WorkerSnapshot], me: Worker, realm: str = "") -> PeerView:

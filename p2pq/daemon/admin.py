@@ -227,7 +227,7 @@ class Admin:
             owner=keys.cert.owner,
             members=known + 1,
             solo=keys.solo,
-            key=prims.derive(self._p.node.psks()[0], b"", "p2pq-mark", size=MARK_BYTES).hex(),
+            key=prims.derive(self._p.node.mesh_keys.psks[0], b"", "p2pq-mark", size=MARK_BYTES).hex(),
         )
 
     # ------------------------------------------------------------------ changing
@@ -307,7 +307,7 @@ class Admin:
     async def rotate_key(self, _request: control.RotateKey, send: Send) -> None:
         """Answer ``RotateKey``."""
         p = self._p
-        signed = p.keys.sign_mesh_key(_wall(), p.node.mesh_key_at())
+        signed = p.keys.sign_mesh_key(_wall(), p.node.mesh_keys.newest_at)
         await p.post_durable(MeshKeyAsked(signed=signed))
         linked = len(p.links.peers())
         await send(

@@ -125,7 +125,7 @@ class Generation:
             notice=self._telemetry.notice,
             wall=app.wall,
             is_banned=self.node.out,
-            psks=self.node.psks,
+            psks=lambda: self.node.mesh_keys.psks,
             on_duplicate_key=self._on_duplicate_key,
             listen=app.listen,
             links_max=settings.node.links_max,
@@ -167,7 +167,7 @@ class Generation:
                 )
             ),
             bans=self.store.signed_bans,
-            psks=self.node.psks,
+            psks=lambda: self.node.mesh_keys.psks,
             joined=self._joined,
         )
         self._cleanup.callback(self.invitations.close)
@@ -248,7 +248,7 @@ class Generation:
             self.discovery = Discovery(
                 self._group,
                 post=self._post,
-                psks=self.node.psks,
+                psks=lambda: self.node.mesh_keys.psks,
                 wall=app.wall,
                 addresses=self.links.addresses,
                 entropy=os.urandom,

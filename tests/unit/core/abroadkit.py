@@ -156,7 +156,7 @@ class Peer:
         )
 
     def own(self) -> session.Mesh:
-        return session.Mesh(root=self.mesh.root.public, psks=self.core.psks(), is_banned=self.core.out)
+        return session.Mesh(root=self.mesh.root.public, psks=self.core.mesh_keys.psks, is_banned=self.core.out)
 
     def do(self, event: ev.Event) -> None:
         for effect in self.core.handle(event, self.world.now):

@@ -317,9 +317,9 @@ def test_mesh_keys_reach_the_membership(bench: Bench):
     assert kinds(bench.do(ANN.link(minor=msg.TRUST_SINCE)))[0] == "Heads"
     assert kinds(bench.do(ev.Tick(wall=Wall(WALL)))) == ["Heads"]
     raw = trust.issue_mesh_key(ROOT, ROOT.public, b"k" * 32, at=WALL)
-    assert (bench.node.psks(), bench.node.mesh_key_at()) == ((), 0)
+    assert (bench.node.mesh_keys.psks, bench.node.mesh_keys.newest_at) == ((), 0)
     assert kinds(bench.says(msg.MeshKeys(keys=(raw,)))) == ["MeshKeysKept", "MeshKeyRotated"]
-    assert (bench.node.psks(), bench.node.mesh_key_at()) == ((b"k" * 32,), WALL)
+    assert (bench.node.mesh_keys.psks, bench.node.mesh_keys.newest_at) == ((b"k" * 32,), WALL)
     assert kinds(bench.says(msg.BansKnown())) == []
     assert kinds(bench.says(msg.Heads(bans=bytes(32), mesh_keys=bytes(32)))) == ["BansKnown", "MeshKeys"]
     other = trust.issue_mesh_key(ROOT, ROOT.public, b"l" * 32, at=WALL)

@@ -79,8 +79,7 @@ class World:
                 jobs=lambda: [SimpleNamespace(pending=3), SimpleNamespace(pending=4)],
                 banned=lambda node, _owner: node in self.banned,
                 ban_at=lambda _who: 0,
-                mesh_key_at=lambda: 7,
-                psks=lambda: (b"k" * 32,),
+                mesh_keys=SimpleNamespace(newest_at=7, psks=(b"k" * 32,)),
                 spoken=lambda: self.spoken,
             ),
             links=SimpleNamespace(

@@ -146,14 +146,14 @@ async def test_a_new_mesh_key_is_announced_and_there_after_a_restart(tmp_path: P
 
     async with living(app) as generation:
         generation.discovery = SimpleNamespace(announce=announce)
-        assert generation.node.psks() == app.keys.state.psks
+        assert generation.node.mesh_keys.psks == app.keys.state.psks
         await generation.parts.post_durable(ev.MeshKeyAsked(signed=raw))
         async with asyncio.timeout(10):
             await announced.wait()
-        psks = generation.node.psks()
+        psks = generation.node.mesh_keys.psks
         assert psks[1:] == app.keys.state.psks
     async with living(app) as generation:
-        assert generation.node.psks() == psks
+        assert generation.node.mesh_keys.psks == psks
 
 
 @pytest.mark.parametrize(
