@@ -123,7 +123,8 @@ class Nested:
                 continue
             if isinstance(said, msg.ResultReady):
                 self._result(node, said, now, out)
-            elif leaf.below is not None:
+            else:
+                assert leaf.below is not None, "only who stands for others reports"
                 self._reported(leaf, leaf.below, said, now, out)
 
     def _result(self, node: NodeId, ready: msg.ResultReady, now: Mono, out: list[fx.Effect]) -> None:
