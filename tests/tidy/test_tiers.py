@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -32,6 +33,13 @@ def without(tier: str, **figures: object) -> dict[str, dict[str, object]]:
 )
 def test_a_tier_is_a_folder(nodeid, tier):
     assert tier_of(nodeid) == tier
+
+
+def test_skips_for_want_of_a_user_say_so_in_the_words_that_are_excused():
+    conditions = re.compile(r"skipif\(\s*(?:not )?(?:AS_ROOT|os\.geteuid\(\)[^,]*),\s*reason=f?\"([^\"]*)\"")
+    reasons = [why for path in (ROOT / "tests").rglob("*.py") for why in conditions.findall(path.read_text())]
+    assert len(reasons) > 2
+    assert [why for why in reasons if not why.startswith(("needs an ordinary user", "needs root"))] == []
 
 
 @pytest.mark.parametrize("root", [True, False])

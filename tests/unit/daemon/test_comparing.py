@@ -89,7 +89,7 @@ def test_a_link_that_leads_elsewhere(there, how):
     assert there.now() == Compared(same=4, differs=("link",))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+@pytest.mark.skipif(os.geteuid() == 0, reason="needs an ordinary user: root reads everything")
 def test_what_cannot_be_read(there):
     (there.folder / "a.txt").chmod(0)
     assert there.now() == Compared(same=4, unsure=("a.txt",))
