@@ -25,20 +25,18 @@ from p2pq.model.job import Outcome, Profile
 from p2pq.wire import messages as msg
 from p2pq.wire import prims
 from p2pq.wire.messages import HOPS_MAX
-from simulations import bounds
+from simulations import bounds, plot
 from simulations.checkers import Checkers, insist
 from simulations.fairness import jain
 from simulations.host import Host
 from simulations.plans import Plan
 from simulations.play import START_S, Play
-from simulations.plot import chart
 from simulations.scenarios import Scenario
 from simulations.work import JobPlan
 
 BEGIN_S: Final = 10.0
 """When jobs are submitted: by then bridges have gathered what there is to know, and told the masters. Where there are bridges
 below bridges that takes longer."""
-DEPTH_MAX: Final = HOPS_MAX + 1
 SIGNATURES_MAX: Final = 1 << 16
 """Signatures that need not be checked again, the latest."""
 SIZES: Final = (10, 25, 50, 100)
@@ -116,6 +114,15 @@ class Figures(msgspec.Struct, kw_only=True):
     def shares(self) -> float:
         """Jain's index of the owners' time."""
         return jain([self.given.get(f"o{index}", 0.0) for index in range(self.shape.masters)])
+
+    def point(self, seed: int) -> plot.Point:
+        """Return what a picture shows of it."""
+        heard, said = (round(each, 6) for each in self.per_task)
+        return plot.Point(
+            clusters=self.shape.clusters, workers=self.shape.workers, masters=self.shape.masters, depth=self.shape.depth,
+            tasks=self.shape.tasks, mean_s=self.shape.mean_s, seed=seed, heard_per_task=heard, said_per_task=said,
+            makespan_s=round(self.makespan_s, 3),
+        )  # fmt: skip
 
     def line(self, less: float) -> str:
         """Return the figures as a row; ``less``: so many times fewer messages than in the first mesh of that size."""
@@ -298,7 +305,7 @@ class Mesh(Play):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print a table, and of what there was most; draw a chart if asked for."""
+    """Print a table, and of what there was most; draw a picture and keep its figures, or draw it from kept ones."""
     parser = argparse.ArgumentParser(prog="python -m simulations hierarchy", description=__doc__)
     number, usual = bounds.whole(1, bounds.NODES_MAX), Shape()
     parser.add_argument("--clusters", type=number, default=usual.clusters)
@@ -309,31 +316,61 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--tasks", type=bounds.whole(1, bounds.TASKS_MAX), default=usual.tasks)
     parser.add_argument("--mean", type=float, default=usual.mean_s, help="seconds that a task takes")
     parser.add_argument(
-        "--depth", type=bounds.whole(1, DEPTH_MAX), nargs="+", default=(1, 2),
+        "--depth", type=bounds.whole(1, plot.DEPTH_MAX), nargs="+", default=(1, 2),
         help="1: every worker is linked to every master; 2: one bridge between; 3 or more: further bridges between",
     )  # fmt: skip
     parser.add_argument("--seed", type=bounds.whole(0, bounds.SEED_MAX), default=1)
-    parser.add_argument("--plot", type=Path, help="draw messages per task into that PNG")
+    parser.add_argument(
+        "--plot", type=_picture, metavar="FILE.png", help="draw messages per task; the figures go to FILE.csv"
+    )
+    parser.add_argument(
+        "--redraw", action="store_true", help="play nothing: draw --plot from the FILE.csv of an earlier run"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.redraw and arguments.plot is None:
+        parser.error("argument --redraw: needs --plot FILE.png, to draw that from FILE.csv")
+    if arguments.plot is not None and (lack := plot.lacking()):
+        parser.exit(2, f"{lack}\n")
+    if arguments.redraw:
+        try:
+            points = plot.read(plot.kept(arguments.plot))
+        except (OSError, ValueError) as error:
+            parser.error(f"argument --redraw: {error}")
+    else:
+        points = measured(arguments)
+    if arguments.plot is not None:
+        plot.draw(points, arguments.plot)
+    return 0
+
+
+def _picture(text: str) -> Path:
+    """Accept where a picture can be written: known before a long run, not after it."""
+    path = Path(text)
+    if path.suffix != ".png" or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a .png in a folder that exists")
+    return path
+
+
+def measured(arguments: argparse.Namespace) -> list[plot.Point]:
+    """Play every mesh and print its row; after each, what is known goes beside the picture if there is to be one."""
     print(HEAD)
-    names = {depth: "flat" if depth == 1 else f"depth {depth}" for depth in arguments.depth}
-    lines: dict[str, list[tuple[float, float]]] = {name: [] for name in names.values()}
+    points: list[plot.Point] = []
     for workers in arguments.workers:
         first = 0.0
-        for depth, name in names.items():
+        for depth in dict.fromkeys(arguments.depth):
             shape = Shape(
                 clusters=arguments.clusters, workers=workers, masters=arguments.masters, tasks=arguments.tasks,
                 mean_s=arguments.mean, depth=depth,
             )  # fmt: skip
             figures = Mesh(shape, arguments.seed).measure()
             messages = sum(figures.per_task)
-            lines[name].append((shape.clusters * workers, messages))
             first = first or messages
+            name = "flat" if depth == 1 else f"depth {depth}"
             print(
                 f"{f'{shape.clusters} x {workers} {name}':<22}{figures.line(first / messages)}\n    {figures.kinds()}",
                 flush=True,
             )
-    if arguments.plot is not None:
-        title = f"{arguments.clusters} clusters, {arguments.tasks} tasks of {arguments.mean:g} s"
-        arguments.plot.write_bytes(chart(title, "workers", "messages per task at the masters", lines))
-    return 0
+            points.append(figures.point(arguments.seed))
+            if arguments.plot is not None:
+                plot.keep(points, plot.kept(arguments.plot))
+    return points

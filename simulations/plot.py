@@ -1,101 +1,142 @@
-"""A chart as a PNG, with nothing but the standard library: lines over a linear and a logarithmic axis."""
+"""The load of a master over the size of the mesh: the figures as CSV, and a picture of them, which can be drawn again from these.
 
-import struct
-import zlib
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from math import ceil, floor, log10
-from typing import Final
+The picture is matplotlib's, which only developers have: whoever wants one asks ``lacking`` before anything that takes long.
+"""
 
-WIDTH: Final = 800
-HEIGHT: Final = 480
-LEFT, RIGHT, TOP, BOTTOM = 90, 30, 50, 70
-SCALE: Final = 2
-"""Pixels of the picture per dot of a letter."""
-BLACK, GREY = (0, 0, 0), (215, 215, 215)
-COLOURS: Final = ((200, 60, 40), (30, 100, 190), (60, 150, 60), (150, 90, 170))
-_GLYPHS: Final = {
-    " ": "00000", "0": "75557", "1": "26227", "2": "71747", "3": "71717", "4": "55711", "5": "74717", "6": "74757",
-    "7": "71111", "8": "75757", "9": "75717", "a": "25755", "b": "65656", "c": "74447", "d": "65556", "e": "74647",
-    "f": "74644", "g": "74557", "h": "55755", "i": "72227", "j": "11157", "k": "55655", "l": "44447", "m": "57755",
-    "n": "65555", "o": "75557", "p": "75744", "q": "75571", "r": "75655", "s": "34216", "t": "72222", "u": "55557",
-    "v": "55552", "w": "55775", "x": "55255", "y": "55222", "z": "71247", ".": "00002", ",": "00024", "/": "11244",
-    "-": "00700", "(": "12221", ")": "42224", ":": "02020",
-}  # fmt: skip
-"""Five rows of three dots each."""
+import csv
+import io
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
 
-Colour = tuple[int, int, int]
-Points = Sequence[tuple[float, float]]
+import msgspec
 
+from p2pq.wire.messages import HOPS_MAX
+from simulations import bounds
 
-class Canvas:
-    """A picture."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-    def __init__(self) -> None:
-        """Begin white."""
-        self._rows = [bytearray(b"\xff" * 3 * WIDTH) for _ in range(HEIGHT)]
+DEPTH_MAX: Final = HOPS_MAX + 1
+CSV_BYTES_MAX: Final = 1 << 20
+INCHES: Final = (7.2, 4.6)
+DPI: Final = 150
+LOOKS: Final = (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", "-."), ("#CC79A7", "D", ":"))
+"""Colour, marker and line of each depth. People with any kind of colour vision can tell the colours apart (the palette of Okabe
+and Ito, "Color Universal Design", 2008); markers and lines tell the same without colour."""
+BETWEEN: Final = (
+    "flat: no bridge",
+    "depth 2: a bridge between",
+    "depth 3: 2 bridges between",
+    "depth 4: 3 bridges between",
+)
 
-    def dot(self, x: int, y: int, colour: Colour, size: int = 1) -> None:
-        """Paint a square around a point, as far as it is inside."""
-        for row in range(max(0, y - size // 2), min(HEIGHT, y - size // 2 + size)):
-            for column in range(max(0, x - size // 2), min(WIDTH, x - size // 2 + size)):
-                self._rows[row][3 * column : 3 * column + 3] = bytes(colour)
-
-    def line(self, one: tuple[int, int], other: tuple[int, int], colour: Colour, size: int = 1) -> None:
-        """Draw a straight line."""
-        steps = max(1, abs(other[0] - one[0]), abs(other[1] - one[1]))
-        for step in range(steps + 1):
-            x, y = (round(start + (end - start) * step / steps) for start, end in zip(one, other, strict=True))
-            self.dot(x, y, colour, size)
-
-    def text(self, x: int, y: int, text: str, colour: Colour = BLACK) -> None:
-        """Write in small letters, from there on."""
-        for number, letter in enumerate(text.lower()):
-            for row, dots in enumerate(_GLYPHS.get(letter, _GLYPHS[" "])):
-                for column in range(3):
-                    if int(dots) >> (2 - column) & 1:
-                        self.dot(x + SCALE * (4 * number + column), y + SCALE * row, colour, SCALE)
-
-    def png(self) -> bytes:
-        """Return it as a file."""
-        head = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 0)
-        data = zlib.compress(b"".join(b"\x00" + row for row in self._rows), 9)
-        return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
+Whole = Annotated[int, msgspec.Meta(ge=1, le=bounds.TASKS_MAX)]
+Amount = Annotated[float, msgspec.Meta(gt=0.0, le=1e9)]
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured of one mesh, a row of the CSV: nothing but what follows from the seed."""
+
+    clusters: Whole
+    workers: Whole
+    """In each cluster."""
+    masters: Whole
+    depth: Annotated[int, msgspec.Meta(ge=1, le=DEPTH_MAX)]
+    tasks: Whole
+    """Of all jobs together."""
+    mean_s: Amount
+    seed: Annotated[int, msgspec.Meta(ge=0, le=bounds.SEED_MAX)]
+    heard_per_task: Amount
+    """Messages that the masters hear."""
+    said_per_task: Amount
+    makespan_s: Amount
+
+    @property
+    def place(self) -> tuple[int, float]:
+        """Workers in the mesh, and messages per task."""
+        return self.clusters * self.workers, self.heard_per_task + self.said_per_task
+
+    @property
+    def work(self) -> tuple[int, int, int, float]:
+        """What is the same for all points of a picture."""
+        return self.clusters, self.masters, self.tasks, self.mean_s
 
 
-def chart(title: str, across: str, up: str, series: Mapping[str, Points]) -> bytes:
-    """Return a chart of several lines; ``across`` is linear and begins at 0, ``up`` is logarithmic."""
-    canvas = Canvas()
-    points = [point for line in series.values() for point in line]
-    most = max(x for x, _ in points) or 1.0
-    low, high = floor(log10(min(y for _, y in points))), ceil(log10(max(y for _, y in points)))
-    high = max(high, low + 1)
+def lacking() -> str:
+    """Return what to do before a picture can be drawn here; empty where nothing is to be done."""
+    if find_spec("matplotlib") is not None:
+        return ""
+    return "--plot draws with matplotlib, which this Python does not have: python -m pip install 'matplotlib>=3.10'"
 
-    def place(x: float, y: float) -> tuple[int, int]:
-        right = LEFT + (WIDTH - LEFT - RIGHT) * x / most
-        return round(right), round(TOP + (HEIGHT - TOP - BOTTOM) * (high - log10(y)) / (high - low))
 
-    for power in range(low, high + 1):
-        canvas.line(place(0.0, 10.0**power), place(most, 10.0**power), GREY)
-        canvas.text(LEFT - 70, place(0.0, 10.0**power)[1] - 5, f"{10.0**power:g}")
-    for x in dict.fromkeys(x for x, _ in points):
-        canvas.line(place(x, 10.0**low), place(x, 10.0**high), GREY)
-        canvas.text(place(x, 1.0)[0] - 4 * len(f"{x:g}"), HEIGHT - BOTTOM + 10, f"{x:g}")
-    canvas.line(place(0.0, 10.0**low), place(most, 10.0**low), BLACK)
-    canvas.line(place(0.0, 10.0**low), place(0.0, 10.0**high), BLACK)
-    canvas.text(LEFT, 12, title)
-    canvas.text(LEFT, HEIGHT - 25, across)
-    canvas.text(LEFT, TOP - 18, up)
-    for number, (name, line) in enumerate(series.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        ends = [place(x, y) for x, y in line]
-        for one, other in pairwise(ends):
-            canvas.line(one, other, colour, 3)
-        for end in ends:
-            canvas.dot(*end, colour, 9)
-        canvas.text(WIDTH - RIGHT - 8 * max(map(len, series)), TOP + 8 + 18 * number, name, colour)
-    return canvas.png()
+def kept(path: Path) -> Path:
+    """Return where the figures of a picture are: beside it."""
+    return path.with_suffix(".csv")
+
+
+def keep(points: Sequence[Point], path: Path) -> None:
+    """Write figures down."""
+    with path.open("w", encoding="ascii", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(Point.__struct_fields__)
+        rows.writerows(msgspec.structs.astuple(point) for point in points)
+
+
+def read(path: Path) -> list[Point]:
+    """Return figures that were written down; ValueError or OSError, in words for people, where there are none to draw."""
+    with path.open("rb") as file:
+        raw = file.read(CSV_BYTES_MAX + 1)
+    if len(raw) > CSV_BYTES_MAX:
+        raise ValueError(f"{path} is too long to hold the figures of a picture")
+    try:
+        head, *rows = csv.reader(io.StringIO(raw.decode("ascii"), newline=""), strict=True)
+        found = [dict(zip(head, row, strict=True)) for row in rows]
+        points = msgspec.convert(found, list[Point], strict=False)
+    except (ValueError, csv.Error, msgspec.ValidationError) as error:
+        raise ValueError(f"{path} does not hold the figures of a picture: {error}") from error
+    if len({point.work for point in points}) != 1:
+        raise ValueError(
+            f"{path} does not hold the figures of one picture: clusters, masters, tasks and their mean must not change"
+        )
+    return points
+
+
+def figure(points: Sequence[Point]) -> "Figure":
+    """Return messages per task over workers, a line for each depth."""
+    from matplotlib.figure import Figure  # noqa: PLC0415  half a second, and only developers have it
+    from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: PLC0415
+    from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter  # noqa: PLC0415
+
+    clusters, masters, tasks, mean_s = points[0].work
+    made = Figure(figsize=INCHES, dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+    axes = made.add_subplot(xscale="log", yscale="log")
+    for depth in sorted({point.depth for point in points}):
+        colour, marker, style = LOOKS[depth - 1]
+        across, up = zip(*sorted(point.place for point in points if point.depth == depth), strict=True)
+        axes.plot(across, up, color=colour, marker=marker, linestyle=style, linewidth=2, label=BETWEEN[depth - 1])
+    whose = "the master" if masters == 1 else f"{masters} masters"
+    axes.set_title(
+        f"Messages per task at {whose}, by size of the mesh", loc="left", fontsize=13, fontweight="bold", pad=26
+    )
+    axes.annotate(
+        f"{tasks:,} tasks of {mean_s:g} s in {clusters} cluster{'s' if clusters > 1 else ''}; simulated, nothing goes wrong",
+        (0, 1), (0, 8), xycoords="axes fraction", textcoords="offset points", fontsize=10, color="#444444",
+    )  # fmt: skip
+    axes.set_xlabel("size of the mesh (number of workers, a slot each)")
+    axes.set_ylabel("load (messages per task, heard and said)")
+    axes.xaxis.set_major_locator(FixedLocator(sorted({point.place[0] for point in points})))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for axis, numbers in ((axes.xaxis, "{x:,.0f}"), (axes.yaxis, "{x:g}")):
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(StrMethodFormatter(numbers))
+    axes.grid(color="#dddddd")
+    axes.spines[["top", "right"]].set_visible(False)
+    made.legend(loc="outside lower center", ncols=3 if len(axes.lines) <= 3 else 2, frameon=False)
+    return made
+
+
+def draw(points: Sequence[Point], path: Path) -> None:
+    """Write a picture of them as PNG, without any display; the same figures and matplotlib make the same file."""
+    figure(points).savefig(path, format="png", backend="agg", metadata={"Software": None})

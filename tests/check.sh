@@ -10,10 +10,11 @@ mkdir -p "$cache"
 HYPOTHESIS_STORAGE_DIRECTORY=$cache/hypothesis
 RUFF_CACHE_DIR=$cache/ruff
 MYPY_CACHE_DIR=$cache/mypy
+MPLCONFIGDIR=$cache/matplotlib
 # Compiled modules are kept: compiling the tests alone takes as long as running a thousand of them.
 unset PYTHONDONTWRITEBYTECODE
 PYTHONPYCACHEPREFIX=$cache/compiled
-export HYPOTHESIS_STORAGE_DIRECTORY RUFF_CACHE_DIR MYPY_CACHE_DIR PYTHONPYCACHEPREFIX
+export HYPOTHESIS_STORAGE_DIRECTORY RUFF_CACHE_DIR MYPY_CACHE_DIR MPLCONFIGDIR PYTHONPYCACHEPREFIX
 
 log=$(mktemp "${TMPDIR:-/tmp}/p2pq-check-XXXXXX")
 trap 'rm -f "$log"' EXIT

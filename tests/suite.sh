@@ -6,10 +6,11 @@ set -eu
 venv=$1
 cd "$(dirname "$0")/.."
 HYPOTHESIS_STORAGE_DIRECTORY=$venv/cache/hypothesis
+MPLCONFIGDIR=$venv/cache/matplotlib
 # Compiled modules are kept: compiling the tests alone takes as long as running a thousand of them.
 unset PYTHONDONTWRITEBYTECODE
 PYTHONPYCACHEPREFIX=$venv/cache/compiled
-export HYPOTHESIS_STORAGE_DIRECTORY PYTHONPYCACHEPREFIX
+export HYPOTHESIS_STORAGE_DIRECTORY MPLCONFIGDIR PYTHONPYCACHEPREFIX
 
 part() {
     if [ -n "${PYTEST_TIERS_FILE:-}" ]; then

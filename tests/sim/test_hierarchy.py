@@ -1,9 +1,12 @@
 """Bridges that speak for a cluster spare the masters messages."""
 
+import sys
+
 import pytest
 
 from p2pq.errors import Reject
 from p2pq.wire import prims
+from simulations import hierarchy
 from simulations.hierarchy import Mesh, Shape, main, remembered
 
 SMALL = {"clusters": 2, "workers": 5, "tasks": 200, "mean_s": 0.5}
@@ -55,10 +58,16 @@ def test_owners_of_several_masters_share_the_time_of_leaves():
     assert figures.shares > 0.9, "though in the first seconds nobody knows lengths yet"
 
 
-def test_the_table_is_printed_and_the_chart_drawn(capsys, tmp_path):
-    plot = tmp_path / "plot.png"
-    assert main(["--clusters", "1", "--workers", "2", "3", "--tasks", "20", "--mean", "0.1", "--plot", str(plot)]) == 0
-    assert plot.read_bytes().startswith(b"\x89PNG")
+TINY = ["--clusters", "1", "--workers", "2", "3", "--tasks", "20", "--mean", "0.1"]
+
+
+def forbidden(*_):
+    raise AssertionError("it simulates")
+
+
+def test_the_table_is_printed_and_the_picture_drawn_and_drawn_again(capsys, tmp_path, monkeypatch):
+    plot, figures = tmp_path / "plot.png", tmp_path / "plot.csv"
+    assert main([*TINY, "--plot", str(plot)]) == 0
     out = capsys.readouterr().out
     assert [line.split("  ")[0] for line in out.splitlines() if " x " in line] == [
         "1 x 2 flat",
@@ -66,3 +75,75 @@ def test_the_table_is_printed_and_the_chart_drawn(capsys, tmp_path):
         "1 x 3 flat",
         "1 x 3 depth 2",
     ]
+    assert [row.split(",")[:7] for row in figures.read_text().splitlines()[1:]] == [
+        ["1", "2", "1", "1", "20", "0.1", "1"],
+        ["1", "2", "1", "2", "20", "0.1", "1"],
+        ["1", "3", "1", "1", "20", "0.1", "1"],
+        ["1", "3", "1", "2", "20", "0.1", "1"],
+    ]
+    picture, kept = plot.read_bytes(), figures.read_bytes()
+    plot.unlink()
+    monkeypatch.setattr(hierarchy, "Mesh", forbidden)
+    assert main(["--plot", str(plot), "--redraw"]) == 0
+    assert plot.read_bytes() == picture
+    assert figures.read_bytes() == kept
+    assert capsys.readouterr().out == ""
+
+
+def test_figures_of_each_mesh_are_kept_before_the_next_is_played(tmp_path, monkeypatch):
+    made = []
+
+    def second_fails(*arguments):
+        made.append(arguments)
+        return Mesh(*arguments) if len(made) == 1 else forbidden()
+
+    monkeypatch.setattr(hierarchy, "Mesh", second_fails)
+    with pytest.raises(AssertionError, match="it simulates"):
+        main([*TINY, "--plot", str(tmp_path / "plot.png")])
+    assert [path.name for path in tmp_path.iterdir()] == ["plot.csv"]
+    assert len((tmp_path / "plot.csv").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("redraw", [[], ["--redraw"]])
+def test_without_matplotlib_one_sentence_says_what_to_install_before_anything_is_played(
+    redraw, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(hierarchy, "Mesh", forbidden)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit) as end:
+        main([*TINY, "--plot", str(tmp_path / "plot.png"), *redraw])
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (2, "")
+    assert err == (
+        "--plot draws with matplotlib, which this Python does not have: python -m pip install 'matplotlib>=3.10'\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_matplotlib_there_is_still_a_table(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["--clusters", "1", "--workers", "2", "--tasks", "20", "--mean", "0.1", "--depth", "2"]) == 0
+    assert "1 x 2 depth 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--redraw"], "argument --redraw: needs --plot FILE.png"),
+        (
+            ["--plot", "{}/plot.png", "--redraw"],
+            "argument --redraw: [Errno 2] No such file or directory: '{}/plot.csv'",
+        ),
+        (["--plot", "{}/bad.png", "--redraw"], "argument --redraw: {}/bad.csv does not hold the figures of a picture"),
+        (["--plot", "{}/plot.csv"], "argument --plot: '{}/plot.csv' is not the name of a .png in a folder that exists"),
+        (["--plot", "{}/no/plot.png"], "argument --plot: '{}/no/plot.png' is not the name of a .png"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_anything_is_played(arguments, why, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(hierarchy, "Mesh", forbidden)
+    (tmp_path / "bad.csv").write_text("clusters\nmany\n")
+    with pytest.raises(SystemExit) as end:
+        main([argument.format(tmp_path) for argument in arguments])
+    assert end.value.code == 2
+    assert why.format(tmp_path) in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
