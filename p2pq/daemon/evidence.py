@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from p2pq.core.records import GrantKept, Proof
+from p2pq.core.records import GrantKept, HandedOn, Proof
 from p2pq.errors import Reject
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import TaskState
@@ -84,15 +84,25 @@ def keep(db: sqlite3.Connection, number: int | None, proof: Proof | None) -> tup
     (where,) = db.execute("SELECT p FROM proofs WHERE n = ? AND digest = ?", (number, digest)).fetchone()
     last: int | None = None
     for step in proof.handed:
-        digest = sign.digest(step.signed)
-        found = db.execute("SELECT s FROM subs WHERE n = ? AND digest = ?", (number, digest)).fetchone()
-        if found is None:
-            found = db.execute(
-                "INSERT INTO subs (n, digest, above, chain, signed) VALUES (?, ?, ?, ?, ?) RETURNING s",
-                (number, digest, last, _keep_chain(db, number, step.certs), step.signed),
-            ).fetchone()
-        (last,) = found
+        last = _keep_step(db, number, step, last)
     return where, _keep_chain(db, number, proof.certs), last
+
+
+def _keep_step(db: sqlite3.Connection, number: int, step: HandedOn, above: int | None) -> int:
+    """Keep a sub-grant for a job, below another one; return where it is."""
+    digest = sign.digest(step.signed)
+    found = db.execute("SELECT s, chain FROM subs WHERE n = ? AND digest = ?", (number, digest)).fetchone()
+    if found is not None:
+        where, chain = found
+        if chain is None and step.certs:  # its bridge was not known when the first result of it came
+            db.execute("UPDATE subs SET chain = ? WHERE s = ?", (_keep_chain(db, number, step.certs), where))
+        return int(where)
+    chain = _keep_chain(db, number, step.certs)
+    (where,) = db.execute(
+        "INSERT INTO subs (n, digest, above, chain, signed) VALUES (?, ?, ?, ?, ?) RETURNING s",
+        (number, digest, above, chain, step.signed),
+    ).fetchone()
+    return int(where)
 
 
 def _keep_chain(db: sqlite3.Connection, number: int, chain: Certs) -> int | None:

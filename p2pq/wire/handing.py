@@ -79,10 +79,6 @@ class Handed:
         self._begun: dict[tuple[bytes, bytes], bool] = {}
         """By the digests of a grant and of a sub-grant: whether this is of that."""
 
-    def __bool__(self) -> bool:
-        """Tell whether there are any."""
-        return bool(self._steps)
-
     def way(self, lease: LeaseId, by: bytes) -> Way:
         """Return how a lease came to whom, as far as is told; nothing where nothing is.
 

@@ -143,6 +143,14 @@ async def test_a_sub_grant_is_stored_once_for_all_its_leases(opened: Opened) -> 
     assert raw(opened.path, "SELECT n FROM subs ORDER BY s")[-1] == (2,), "each job has its own, and takes them along"
 
 
+async def test_certificates_of_a_bridge_that_become_known_later_prove_what_came_before(opened: Opened) -> None:
+    await opened.write(ADDED, granted(0), granted(1, lease=LeaseId(1, 8)), ended(0, 1, 7, handed=handed((b"near", ()))))
+    await opened.write(ended(1, 1, 8, handed=handed(NEAR)))
+    await opened.write(granted(2, lease=LeaseId(1, 9)), ended(2, 1, 9, handed=handed((b"near", (b"later", b"A")))))
+    steps = [each.kept.handed for each in found(opened.path) if each.kept]
+    assert steps == [(Handing(signed=b"near", certs=NEAR[1]),)] * 3
+
+
 @pytest.mark.parametrize("lost", ["near", "further"])
 async def test_of_a_way_all_is_given_back_or_nothing(opened: Opened, lost: str) -> None:
     await opened.write(ADDED, granted(0), grant(0, b"to a bridge"), ended(0, 1, 7, handed=handed(NEAR, FURTHER)))
