@@ -13,6 +13,9 @@ from p2pq.core.through import cluster_of
 from p2pq.model.ids import JobId, LeaseId, NodeId
 from p2pq.model.job import FAULTS_MAX, Outcome
 from p2pq.wire import messages as msg
+from p2pq.wire import provenance, sign
+from p2pq.wire.objects import Grant
+from p2pq.wire.provenance import Handing, Proven, Refuted
 
 OVER: Final = ("done", "failed", "cancelled")
 STARTS_MAX: Final = 3.0
@@ -54,6 +57,7 @@ class _Job(msgspec.Struct):
     retries: int
     tasks: list[_Task]
     added: bool = False
+    manifest: bytes = b""
     state: str = ""
     settled: int = 0
     retried: int = 0
@@ -81,6 +85,8 @@ class Checkers:
         self._liars: set[NodeId] = set()
         self._clusters: set[NodeId] = set()
         """Workers that stand for all those below a bridge: whoever of them starts an attempt first holds it."""
+        self._to_bridges: dict[Key, bytes] = {}
+        """The grants of leases that bridges hand on."""
         self._settling: list[_Task] = []
         """Tasks that the transaction at hand has settled."""
         self.starts_at: Counter[NodeId] = Counter()
@@ -98,6 +104,8 @@ class Checkers:
         """Rows that losses of power took."""
         self.lost_jobs = 0
         """Jobs that went with the disk of their master."""
+        self.proved = 0
+        """Results of leaves of which the master has kept all that proves them."""
         self.states: Counter[str] = Counter()
         self.starts = 0
 
@@ -125,6 +133,9 @@ class Checkers:
         undos = self._unsynced.setdefault(host, [])
         for row in rows:
             undos.append(self._apply(host, row))
+            if isinstance(row, records.GrantKept):
+                grant = sign.open_signed(row.signed, Grant, host)
+                self._to_bridges |= {(host, item.lease): row.signed for item in grant.items if not grant.key}
         insist(not any(task.leases for task in self._settling), "a task was settled, and one of its leases lives on")
         self._settling.clear()
 
@@ -144,7 +155,7 @@ class Checkers:
             case records.JobAdded():
                 job = self._job(host, row.job)
                 insist(not job.added, "a job was added twice")
-                job.added = True
+                job.added, job.manifest = True, row.manifest
             case records.LeaseGranted():
                 return self._lease_granted(host, row)
             case records.LeaseEnded():
@@ -246,10 +257,31 @@ class Checkers:
             "a result of an attempt that never ended so",
         )
         job = self._job(host, row.job)
+        if granted.worker in self._clusters:
+            self._prove(host, job, granted, row)
         if row.state in OVER:
             self._settle(job, job.tasks[row.task], row.state)
         else:
             job.retried += 1
+
+    def _prove(self, host: NodeId, job: _Job, granted: records.LeaseGranted, row: records.AttemptEnded) -> None:
+        """Judge what is kept of a leaf's result as ``verify`` does: it may be too little, and is never wrong."""
+        assert row.proof is not None, "every result comes from somebody"
+        kept = provenance.Kept(
+            task=row.task,
+            attempt=granted.attempt,
+            lease=row.lease,
+            granted=granted.wall,
+            wall=row.wall,
+            item=row.result,
+            grant=self._to_bridges.get((host, row.lease), b""),
+            signed=row.proof.signed,
+            certs=row.proof.certs,
+            handed=tuple(Handing(signed=step.signed, certs=step.certs) for step in row.proof.handed),
+        )
+        found = provenance.check(kept, provenance.open_job(job.manifest, host, row.job), lambda _: None)
+        insist(not isinstance(found, Refuted), f"what proves a result does not hold: {found}")
+        self.proved += isinstance(found, Proven)
 
     def _settle(self, job: _Job, task: _Task, state: str) -> None:
         insist(task.state not in OVER, "a task was settled twice")

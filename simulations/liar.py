@@ -18,7 +18,18 @@ from p2pq.model.ids import JobId, LeaseId, NodeId
 from p2pq.model.job import Fault, Outcome, Profile
 from p2pq.wire import messages as msg
 from p2pq.wire import sign
-from p2pq.wire.objects import ITEMS_MAX, BlobRef, Grant, GrantItem, Receipt, ReceiptItem, Result, ResultItem, Verdict
+from p2pq.wire.objects import (
+    ITEMS_MAX,
+    BlobRef,
+    Grant,
+    GrantItem,
+    Receipt,
+    ReceiptItem,
+    Result,
+    ResultItem,
+    SubGrant,
+    Verdict,
+)
 from simulations.host import Host
 from simulations.work import JobPlan
 
@@ -218,7 +229,7 @@ class Liar(Host):
         return msg.ProfileIs(profile=Profile(slots=slots, memory_mb=1 << 30, sandbox="strict", accepts=slots > 0))
 
     def _lie_result(self, peer: NodeId) -> msg.ResultReady:
-        """Make up results: for leases of others, or for its own but of other tasks and attempts."""
+        """Make up results: for leases of others, or for its own but of other tasks and attempts, or in another way come by."""
         known = [taken for taken in self._taken if taken.master == peer]
         taken = (
             self._whim.choice(known) if known else Taken(peer, self._whim.randbytes(16), GrantItem(0, 1, LeaseId(1, 0)))
@@ -239,7 +250,21 @@ class Liar(Host):
         )
         to = peer if self._whim.random() < 0.9 else self.node_id
         result = Result(mesh=self._identity.mesh, node=to, by=self.node_id, items=items)
-        return msg.ResultReady(result=sign.sign(self._key, result))
+        return msg.ResultReady(result=sign.sign(self._key, result), subs=self._lie_subs(to, items) if mine else ())
+
+    def _lie_subs(self, master: NodeId, items: tuple[ResultItem, ...]) -> tuple[bytes, ...]:
+        """Claim to be a bridge that has handed these leases on to itself."""
+        sub = SubGrant(
+            mesh=self._identity.mesh,
+            node=self.node_id,
+            master=master,
+            to=self.node_id,
+            parent=bytes(32),
+            nonce=bytes(16),
+            leases=tuple(dict.fromkeys(item.lease for item in items)),
+            expires=self._world.wall(),
+        )
+        return (sign.sign(self._key, sub),)
 
     def _lie_has_work(self, _peer: NodeId) -> msg.HasWork:
         """Announce work that is not there, or that it may not offer."""

@@ -3,15 +3,30 @@
 from itertools import islice
 from typing import Final
 
+import msgspec
+
 from p2pq.model.ids import LeaseId, NodeId
 from p2pq.model.job import Fault
-from p2pq.wire.messages import INLINE_BYTES_MAX, LEASES_MAX, Beat, Report, ReturnItem
+from p2pq.wire.messages import INLINE_BYTES_MAX, LEASES_MAX, SUBS_BYTES_MAX, Beat, Report, ReturnItem
 from p2pq.wire.objects import ITEMS_MAX
 
 REPORT_BYTES_MAX: Final = 2 << 20
 """Results and their blobs in one report, unless a single one is longer; when so much waits, it is said at once."""
 WAITING_BYTES_MAX: Final = 16 << 20
 """Results that wait for a master that is not to be told yet; what comes beyond is ignored, and its leaf says it again."""
+
+
+class _Word(msgspec.Struct, frozen=True):
+    """A signed result, and what goes with it."""
+
+    raw: bytes
+    blobs: tuple[bytes, ...]
+    subs: tuple[bytes, ...]
+
+    @property
+    def size(self) -> int:
+        """Its bytes, without the sub-grants: these are counted once, however many results they go with."""
+        return len(self.raw) + sum(map(len, self.blobs))
 
 
 class Batch:
@@ -22,7 +37,9 @@ class Batch:
         self.placed: dict[LeaseId, NodeId] = {}
         self.beats: dict[LeaseId, Beat] = {}
         self.returns: dict[LeaseId, ReturnItem] = {}
-        self._results: list[tuple[bytes, tuple[bytes, ...]]] = []
+        self._results: list[_Word] = []
+        self._subs: dict[bytes, None] = {}
+        """Of all these results, each once."""
         self._bytes = 0
         self._hurries = False
 
@@ -41,17 +58,18 @@ class Batch:
         """Whether somebody waits for what there is to tell: a task for another attempt, or a job for its last results."""
         return self._hurries or bool(self.returns)
 
-    def result(self, raw: bytes, blobs: tuple[bytes, ...], *, hurries: bool) -> bool:
-        """Take in a signed result and its small blobs; return whether there was room for it.
+    def result(self, raw: bytes, blobs: tuple[bytes, ...], subs: tuple[bytes, ...] = (), *, hurries: bool) -> bool:
+        """Take in a signed result, its small blobs and how its leases were handed on; return whether there was room for it.
 
         More blobs than a leaf may enclose stay behind: with them a report could be too long to be said, and all in it be lost.
         """
-        if sum(map(len, blobs)) > INLINE_BYTES_MAX:
-            blobs = ()
-        size = len(raw) + sum(map(len, blobs))
+        word = _Word(raw, blobs if sum(map(len, blobs)) <= INLINE_BYTES_MAX else (), subs)
+        new = dict.fromkeys(each for each in subs if each not in self._subs)
+        size = word.size + sum(map(len, new))
         if self._bytes and self._bytes + size > WAITING_BYTES_MAX:
             return False
-        self._results.append((raw, blobs))
+        self._results.append(word)
+        self._subs |= new
         self._bytes += size
         self._hurries = self._hurries or hurries
         return True
@@ -72,31 +90,34 @@ class Batch:
         reports = [Report(placed=placed[first : first + ITEMS_MAX]) for first in cuts]
         last = reports.pop().placed if reports else ()
         beats = tuple(islice(self.beats.values(), LEASES_MAX))
-        results, blobs = self._next()
-        reports.append(Report(placed=last, beats=beats, results=results, blobs=blobs, returns=returns[:ITEMS_MAX]))
+        reports.append(msgspec.structs.replace(self._next(), placed=last, beats=beats, returns=returns[:ITEMS_MAX]))
         while self._results:
-            results, blobs = self._next()
-            reports.append(Report(results=results, blobs=blobs))
+            reports.append(self._next())
         cuts = range(ITEMS_MAX, len(returns), ITEMS_MAX)
         reports += [Report(returns=returns[first : first + ITEMS_MAX]) for first in cuts]
         self.placed.clear()
         self.beats.clear()
         self.returns.clear()
+        self._subs.clear()
         self._bytes = 0
         self._hurries = False
         return reports
 
-    def _next(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-        """Remove and return the results that go into one report, and their blobs."""
+    def _next(self) -> Report:
+        """Remove the results that go into one report, and return that."""
         results: list[bytes] = []
         blobs: list[bytes] = []
+        subs: dict[bytes, None] = {}
         size = 0
-        for raw, small in self._results:
-            size += len(raw) + sum(map(len, small))
-            many = len(results) == ITEMS_MAX or len(blobs) + len(small) > ITEMS_MAX
-            if results and (many or size > REPORT_BYTES_MAX):
+        for word in self._results:
+            size += word.size
+            more = subs | dict.fromkeys(word.subs)
+            handed = sum(map(len, more))
+            many = len(results) == ITEMS_MAX or len(blobs) + len(word.blobs) > ITEMS_MAX or handed > SUBS_BYTES_MAX
+            if results and (many or size + handed > REPORT_BYTES_MAX):
                 break
-            results.append(raw)
-            blobs += small
+            results.append(word.raw)
+            blobs += word.blobs
+            subs = more
         del self._results[: len(results)]
-        return tuple(results), tuple(blobs)
+        return Report(results=tuple(results), blobs=tuple(blobs), subs=tuple(subs))

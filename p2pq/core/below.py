@@ -11,7 +11,7 @@ import msgspec
 
 from p2pq.core.identity import Identity
 from p2pq.core.prekeys import open_leaf_card
-from p2pq.core.through import check_way
+from p2pq.core.through import bridges_of, check_way
 from p2pq.errors import Reject
 from p2pq.model.ids import NodeId, Wall
 from p2pq.wire import trust
@@ -26,14 +26,29 @@ class Below:
     """The leaves of a bridge below."""
 
     def __init__(
-        self, identity: Identity, bridge: NodeId, above: tuple[NodeId, ...], is_banned: trust.IsBanned
+        self,
+        identity: Identity,
+        bridge: NodeId,
+        certs: tuple[bytes, ...],
+        above: tuple[NodeId, ...],
+        is_banned: trust.IsBanned,
     ) -> None:
-        """Know of no leaf. ``above``: the master, and the bridges from it to this node, which is not among them."""
+        """Know of no leaf.
+
+        Args:
+            identity: who this node is.
+            bridge: the one below.
+            certs: its certificates, which go up with its leaves.
+            above: the master, and the bridges from it to this node, which is not among them.
+            is_banned: who is out.
+        """
         self.bridge = bridge
+        self._certs_of_bridge = certs
         self._identity, self._above, self._is_banned = identity, above, is_banned
         self.leaves: dict[NodeId, Leaf] = {}
         """As the master is told of them: with the bridge below on their path."""
         self._certs: dict[NodeId, Cert] = {}
+        """Of the leaves."""
         self._keyed: dict[bytes, dict[NodeId, None]] = {}
         """By manifest, the least recently used first: the leaves whose job keys that bridge has been sent."""
 
@@ -41,19 +56,24 @@ class Below:
         """Take a leaf in, or what has changed of it; return who it is, and whether what was sealed to it is of no use any more.
 
         Raises:
-            Reject: it is no worker of this mesh, its keycard is not its own, the way to it is too long or leads in a circle, or
-                there is no ``room`` for one more.
+            Reject: it is no worker of this mesh, its keycard is not its own, the way to it is too long or leads in a circle, one
+                on it is shown that is no bridge, or there is no ``room`` for one more.
         """
         cert = trust.verify_chain(leaf.certs, self._identity.root, wall, self._is_banned)
         if "work" not in cert.caps:
             raise Reject("no work capability")
         node, path = NodeId(cert.sub), (self.bridge, *map(NodeId, leaf.path))
         check_way((*self._above, self._identity.node, *path, node))
+        if leaf.bridges:
+            bridges_of(leaf.path, leaf.bridges, self._identity.root, wall, self._is_banned)
         open_leaf_card(leaf.card, node, self._identity.mesh, wall)
         before = self.leaves.get(node)
         if before is None and room <= 0:
             raise Reject("too many leaves")
-        self.leaves[node] = msgspec.structs.replace(leaf, path=path)
+        # All of the way is shown, or nothing.
+        shown = self._certs_of_bridge and len(leaf.bridges) == len(leaf.path)
+        bridges = (self._certs_of_bridge, *leaf.bridges) if shown else ()
+        self.leaves[node] = msgspec.structs.replace(leaf, path=path, bridges=bridges)
         self._certs[node] = cert
         return node, before is not None and before.card != leaf.card
 

@@ -4,6 +4,7 @@ Every change of a task goes through here and leaves as rows and notices. Who ask
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -16,12 +17,14 @@ from p2pq.core.docket import BACKOFF_MAX_S
 from p2pq.core.events import CancelAsked
 from p2pq.core.jobs import OVER, Job, Task
 from p2pq.core.judging import Judge
-from p2pq.core.leases import Lease, Leases
+from p2pq.core.leases import Given, Lease, Leases
+from p2pq.errors import Reject
 from p2pq.model import notice
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, TaskKey, Wall
 from p2pq.model.job import ATTEMPTS_MAX, FAULTS_MAX, Fault, TaskState
-from p2pq.wire.objects import GrantItem
+from p2pq.wire import sign
+from p2pq.wire.objects import Grant, GrantItem
 
 AVOID_S: Final = 60.0
 """How long a task is kept from the worker it failed on while another could run it; then it may have it again."""
@@ -80,6 +83,11 @@ class Book(Judge):
             job.pending.remove(old_lease.task)
             lease = Lease(old_lease.lease, job.id, old_lease.task, old_lease.attempt, old_lease.worker)
             self._run(job, lease, now)
+        for given in restored.grants:
+            with suppress(Reject):  # one that was altered is no proof, as will be seen when it is asked for
+                grant = sign.open_signed(given.signed, Grant, self._node)
+                if not grant.key:
+                    self.gave(grant.items, given.signed, NodeId(grant.to))
         for job in list(self.jobs.values()):
             self.out += [fx.Deliver(job=job.id, task=index) for index in job.to_deliver()]
             self.finish(job, now)
@@ -134,6 +142,13 @@ class Book(Judge):
         self._tail(job, now)
         self.finish(job, now)
         return tuple(items)
+
+    def gave(self, items: tuple[GrantItem, ...], signed: bytes, bridge: NodeId) -> None:
+        """These attempts were granted to a bridge, which hands them on; those that are over by now are left alone."""
+        given = Given(sign.digest(signed), bridge, tuple(item.lease for item in items))
+        for item in items:
+            if (lease := self.leases.get(item.lease)) is not None:
+                lease.given = given
 
     def take_back(self, items: tuple[GrantItem, ...], detail: str, now: Mono) -> None:
         """What was just granted could not be said: it is as if the worker had handed it back."""

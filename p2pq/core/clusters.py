@@ -10,7 +10,7 @@ from typing import Final
 from p2pq.core.identity import Identity
 from p2pq.core.placement import Ask, barrier
 from p2pq.core.prekeys import open_leaf_card
-from p2pq.core.through import check_way
+from p2pq.core.through import bridges_of, check_way
 from p2pq.errors import Reject
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.wire import prims, trust
@@ -65,13 +65,15 @@ class Cluster:
 
         Raises:
             Reject: it is no worker of this mesh, its keycard is not its own or not usable, the way to it is none that may be
-                gone, or there are too many.
+                gone, one on it is shown that is no bridge, or there are too many.
         """
         cert = trust.verify_chain(leaf.certs, identity.root, wall, is_banned)
         if "work" not in cert.caps:
             raise Reject("no work capability")
         node = NodeId(cert.sub)
         check_way((identity.node, self.bridge, *map(NodeId, leaf.path), node))
+        if leaf.bridges:
+            bridges_of(leaf.path, leaf.bridges, identity.root, wall, is_banned)
         before = self.leaves.get(node)
         if before is None and len(self.leaves) >= LEAVES_TOTAL_MAX:
             raise Reject("too many leaves")

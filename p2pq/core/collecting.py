@@ -13,6 +13,7 @@ from p2pq.core.events import CollectFailed
 from p2pq.core.leases import Lease
 from p2pq.core.records import Proof
 from p2pq.model.ids import BlobId, Mono, NodeId
+from p2pq.wire.handing import Handed
 from p2pq.wire.objects import ResultItem, Verdict
 
 COLLECT_S: Final = 120.0
@@ -31,6 +32,8 @@ class Came(msgspec.Struct, frozen=True):
     proof: Proof
     blobs: dict[BlobId, bytes]
     """Small ones, by name."""
+    handed: Handed
+    """By which sub-grants leases came to who signed the results, as far as that is told."""
     through: NodeId | None = None
     """The bridge that spoke of it, where its worker is a leaf."""
 

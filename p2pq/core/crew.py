@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import Final
 
 import msgspec
 
@@ -17,6 +18,9 @@ from p2pq.model.job import Profile
 from p2pq.wire import messages as msg
 from p2pq.wire import trust
 from p2pq.wire.objects import Cert
+
+BRIDGES_MAX: Final = 1024
+"""Bridges whose certificates are known: they prove what these have handed on."""
 
 
 class Hand:
@@ -73,6 +77,8 @@ class Crew:
         self._hands: dict[NodeId, Hand] = {}
         self._spoken: dict[NodeId, NodeId] = {}
         """Leaves, and the cluster in which each was introduced last."""
+        self._bridges: dict[NodeId, tuple[bytes, ...]] = {}
+        """The certificates of bridges, as they were shown last; the one not shown for longest goes first."""
         self._version = 0
         self.far = 0
         """How many of those that may work are behind bridges."""
@@ -94,6 +100,8 @@ class Crew:
         self.leave(link.peer)
         hand = self._hands[link.peer] = Hand(link, mark)
         self.far += hand.far and hand.works
+        if "bridge" in link.caps and not link.mesh:
+            self._know(link.peer, link.certs)
         return hand
 
     def leave(self, peer: NodeId) -> None:
@@ -115,8 +123,20 @@ class Crew:
             Reject: it does not count as one.
         """
         node = cluster.introduce(leaf, identity, wall, out)
+        for bridge, certs in zip(leaf.path, leaf.bridges, strict=False):
+            self._know(NodeId(bridge), certs)
         self._spoken[node] = cluster_of(cluster.bridge)
         self.changed()
+
+    def _know(self, bridge: NodeId, certs: tuple[bytes, ...]) -> None:
+        self._bridges.pop(bridge, None)
+        self._bridges[bridge] = certs
+        if len(self._bridges) > BRIDGES_MAX:
+            del self._bridges[next(iter(self._bridges))]
+
+    def bridge_certs(self, bridge: NodeId) -> tuple[bytes, ...]:
+        """Return the certificates of a bridge, linked or further away, now or lately; none of one that was never shown."""
+        return self._bridges.get(bridge, ())
 
     def part(self, cluster: Cluster, leaf: NodeId) -> None:
         """A leaf takes part there no more."""
@@ -290,4 +310,5 @@ class Crew:
             cluster = self._hands[peer].cluster
             assert cluster is not None, "a leaf of no cluster"
             assert leaf in cluster.leaves, "a leaf is spoken for where it is not"
+        assert len(self._bridges) <= BRIDGES_MAX, "too many bridges are known"
         assert self.far == sum(hand.far and hand.works for hand in self._hands.values()), "those far are miscounted"

@@ -47,6 +47,8 @@ class Drop(_Effect, frozen=True, kw_only=True):
     peer: NodeId
     reason: str
     close: bool = False
+    suspect: str = ""
+    """What only a bridge can have done, as a reason of ``Misserved``: it is put behind the others (docs/adr/0212)."""
 
 
 class Start(_Effect, frozen=True, kw_only=True):

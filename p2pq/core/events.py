@@ -106,6 +106,8 @@ NO_WAY: Final = "no-way"
 # Reasons of Misserved.
 OTHER_BYTES: Final = "other-bytes"
 NO_BLOBS: Final = "no-blobs"
+FORGED: Final = "forged-sub-grant"
+"""A bridge told of how a lease came to a leaf what no honest one says or passes on."""
 
 
 class LinkDown(_Event, frozen=True, kw_only=True):
@@ -124,7 +126,10 @@ class DialFailed(_Event, frozen=True, kw_only=True):
 
 
 class Misserved(_Event, frozen=True, kw_only=True):
-    """A linked peer gave something else than the blob that was asked for; or, as a bridge, nothing where another one had it."""
+    """A linked peer gave something else than the blob that was asked for; or, as a bridge, nothing where another one had it.
+
+    Or, as a bridge that speaks for leaves, sub-grants that are none.
+    """
 
     peer: NodeId
     reason: str

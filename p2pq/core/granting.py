@@ -14,13 +14,14 @@ from p2pq.core.clusters import KEYS_MAX, Cluster, Rooms
 from p2pq.core.crew import Crew, Hand
 from p2pq.core.identity import Identity
 from p2pq.core.jobs import Job
+from p2pq.core.leases import Lease
 from p2pq.core.overflow import Overflow
 from p2pq.core.placement import barrier, fits, room
 from p2pq.core.showing import ShownBook
 from p2pq.core.signing import Signatory
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
-from p2pq.model.ids import Mono, NodeId, Wall
+from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
 from p2pq.wire import messages as msg
 from p2pq.wire import seal
 from p2pq.wire.objects import ITEMS_MAX, GrantItem, ReceiptItem
@@ -226,6 +227,7 @@ class Granting:
         signed = self._signed(job, cluster.bridge, nonce, items, b"", now)
         if signed is None:
             return False
+        self._book.gave(items, signed, cluster.bridge)
         granted = msg.Granted(
             grant=signed,
             manifest=b"" if known else job.raw,
@@ -255,6 +257,15 @@ class Granting:
         return tuple(keys)
 
     # -- helpers --------------------------------------------------------------------------------------------------------
+
+    def _revoke(self, leases: list[Lease]) -> None:
+        """Tell the workers of leases that are over to stop; one that is not linked hears it when it links up."""
+        by_worker: dict[NodeId, list[LeaseId]] = {}
+        for lease in leases:
+            by_worker.setdefault(lease.worker, []).append(lease.id)
+        for worker, over in by_worker.items():
+            if worker in self._crew:
+                self._send(worker, msg.Cancel(leases=tuple(over)))
 
     def _send(self, peer: NodeId, message: msg.CoreMessage) -> None:
         self._out.append(fx.Send(peer=peer, message=message))

@@ -10,7 +10,7 @@ from p2pq.core.records import ResultKept
 from p2pq.core.slots import Key
 from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
 from p2pq.wire import sign
-from p2pq.wire.messages import ResultReady
+from p2pq.wire.messages import SUBS_BYTES_MAX, ResultReady
 from p2pq.wire.objects import Result, ResultItem
 from p2pq.wire.prims import SigningKey
 
@@ -141,21 +141,28 @@ class Kept:
         """Return these results, signed, in batches; ``mesh`` is the one that the master's jobs are of."""
         messages = []
         batch: list[ResultItem] = []
+        subs: dict[bytes, None] = {}
+        """By which these were handed on, each once."""
         blobs = 0
         for lease in leases:
-            item = self._rows[master][lease].item
-            if batch and (len(batch) == BATCH_MAX or blobs + len(item.blobs) > _BLOBS_MAX):
-                messages.append(self._signed(master, batch, mesh))
-                batch, blobs = [], 0
+            row = self._rows[master][lease]
+            item, more = row.item, subs | dict.fromkeys(row.subs)
+            full = (
+                len(batch) == BATCH_MAX or blobs + len(item.blobs) > _BLOBS_MAX or sum(map(len, more)) > SUBS_BYTES_MAX
+            )
+            if batch and full:
+                messages.append(self._signed(master, batch, subs, mesh))
+                batch, blobs, more = [], 0, dict.fromkeys(row.subs)
             batch.append(item)
             blobs += len(item.blobs)
+            subs = more
         if batch:
-            messages.append(self._signed(master, batch, mesh))
+            messages.append(self._signed(master, batch, subs, mesh))
         return messages
 
-    def _signed(self, master: NodeId, items: list[ResultItem], mesh: bytes) -> ResultReady:
+    def _signed(self, master: NodeId, items: list[ResultItem], subs: Iterable[bytes], mesh: bytes) -> ResultReady:
         result = Result(mesh=mesh, node=master, by=self._identity.node, items=tuple(items))
-        return ResultReady(result=sign.sign(self._key, result))
+        return ResultReady(result=sign.sign(self._key, result), subs=tuple(subs))
 
     def check(self) -> None:
         """Assert that both indexes hold the same."""

@@ -8,6 +8,8 @@ collected it cannot become due.
 from collections.abc import Iterable
 from typing import Final, Literal
 
+import msgspec
+
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.intervals import IntervalSet
 from p2pq.core.records import Proof
@@ -22,6 +24,15 @@ GRACE_S: Final = 300.0
 Standing = Literal["live", "over", "forgotten", "unknown"]
 
 
+class Given(msgspec.Struct, frozen=True):
+    """A grant to a bridge, which hands its leases on: what sub-grants must begin with."""
+
+    digest: bytes
+    """Of the signed grant."""
+    to: NodeId
+    leases: tuple[LeaseId, ...]
+
+
 class Lease:
     """A live lease. Only ``Leases`` changes it."""
 
@@ -29,6 +40,7 @@ class Lease:
         "attempt",
         "collecting",
         "detail",
+        "given",
         "granted",
         "heard",
         "id",
@@ -54,6 +66,8 @@ class Lease:
         """Whom it was granted to, and who answers for it."""
         self.leaf: NodeId | None = None
         """Of one granted to a cluster: the worker below the bridge that has it, where that is known."""
+        self.given: Given | None = None
+        """The grant that it is of, where that was to a bridge and is known."""
         self.granted = Mono(0.0)
         self.heard = Mono(0.0)
         """When its worker last said that it holds it."""

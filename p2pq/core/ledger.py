@@ -4,6 +4,7 @@ The simulator's disk is a Ledger; the tests of the SQLite store compare it with 
 gives back ``Restored``. It does not judge: rows come from the core.
 """
 
+from bisect import bisect_right
 from typing import Final, assert_never
 
 from p2pq.core import records
@@ -65,6 +66,8 @@ class Ledger:
         self._serials: dict[JobId, int] = {}
         """When each job was first added, as a number: one that is opened again takes its old place."""
         self._leases: dict[LeaseId, records.RestoredLease] = {}
+        self._grants: dict[JobId, dict[LeaseId, records.GrantKept]] = {}
+        """Of each job, by the first lease."""
         self._settled: dict[int, IntervalSet] = {}
         self._kept: dict[tuple[NodeId, LeaseId], records.ResultKept] = {}
         self._peers: dict[NodeId, records.PeerSeen] = {}
@@ -93,7 +96,8 @@ class Ledger:
             case records.LeaseGranted():
                 self._granted(row)
             case records.GrantKept():
-                pass  # for people
+                if row.job in self._jobs:
+                    self._grants.setdefault(row.job, {})[row.lease] = row
             case records.LeaseEnded():
                 self._lease_ended(row)
             case records.AttemptEnded():
@@ -192,12 +196,24 @@ class Ledger:
             if row.result.checkpoint and (earlier is None or earlier.attempt < row.result.attempt):
                 task.checkpoint = row.result
 
+    def _granted_live(self) -> tuple[records.GrantKept, ...]:
+        """Return how the live leases were granted, each grant once, by job and lease."""
+        found: dict[tuple[int, LeaseId], records.GrantKept] = {}
+        firsts = {job: sorted(known) for job, known in self._grants.items()}
+        for lease in self._leases.values():
+            place = bisect_right(firsts.get(lease.job, []), lease.lease)
+            if place:
+                first = firsts[lease.job][place - 1]
+                found[self._serials[lease.job], first] = self._grants[lease.job][first]
+        return tuple(grant for _, grant in sorted(found.items(), key=lambda each: each[0]))
+
     def restored(self) -> records.Restored:
         """Return what a node that starts now is given."""
         return records.Restored(
             epoch=self._epoch,
             jobs=tuple(_restored_job(self._jobs[job]) for job in sorted(self._jobs, key=self._serials.__getitem__)),
             leases=tuple(lease for _, lease in sorted(self._leases.items())),
+            grants=self._granted_live(),
             settled=tuple((epoch, done.intervals()) for epoch, done in sorted(self._settled.items())),
             kept=tuple(row for _, row in sorted(self._kept.items())),
             peers=tuple(self._peers.values()),

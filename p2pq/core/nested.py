@@ -23,6 +23,7 @@ from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import BlobId, LeaseId, Mono, NodeId, Wall
 from p2pq.wire import messages as msg
 from p2pq.wire import prims, sign, trust
+from p2pq.wire.handing import Handed
 from p2pq.wire.objects import ITEMS_MAX, Cert, Result
 
 HELD_MAX: Final = msg.LEASES_MAX - ITEMS_MAX
@@ -109,7 +110,7 @@ class Nested:
     def _postpone(self, node: NodeId, said: msg.ResultReady | msg.Report, mine: list[Placed]) -> None:
         """Take a result in once the master has answered; of what is too much whoever has it says it again."""
         results = (said.result,) if isinstance(said, msg.ResultReady) else said.results
-        size = sum(map(len, (*results, *said.blobs)))
+        size = sum(map(len, (*results, *said.blobs, *said.subs)))
         if len(self._postponed) < POSTPONED_MAX and size <= msg.INLINE_BYTES_MAX:
             self._postponed.append((node, said, frozenset(placed.lease for placed in mine)))
 
@@ -135,6 +136,11 @@ class Nested:
         except Reject as reject:
             out.append(fx.Drop(peer=node, reason=f"result: {reject.reason}"))
             return
+        try:
+            subs = _used(Handed(ready.subs, self._mesh, self._master), result)
+        except Reject as reject:
+            out.append(fx.Drop(peer=node, reason=f"sub-grant: {reject.reason}"))
+            return
         found = [self._claim(node, item.lease, now, node) for item in result.items]
         mine = [placed for placed in found if placed is not None]
         if len(mine) < len(found):
@@ -144,7 +150,7 @@ class Nested:
             self._postpone(node, ready, mine)
             return
         # Where there is no room for it the leaf says it again.
-        if self._batch.result(ready.result, ready.blobs, hurries=self._hurries(mine, result)):
+        if self._batch.result(ready.result, ready.blobs, subs, hurries=self._hurries(mine, result)):
             self._ended(mine, result, now)
 
     def _lift(self, lease: LeaseId, now: Mono) -> Placed | None:
@@ -177,7 +183,7 @@ class Nested:
         if not peer.link.path:
             return None
         above = (self._master, *self.link.path[::-1])
-        return Below(self._identity, peer.speaker, above, self._is_banned)
+        return Below(self._identity, peer.speaker, peer.link.certs, above, self._is_banned)
 
     def expel(self, gone: Callable[[Cert], bool]) -> bool:
         """Forget the leaves of bridges below that are out, and what was sealed to them; return whether there were any."""
@@ -230,8 +236,14 @@ class Nested:
                 if placed.hear(beat):
                     self._batch.beats[beat.lease] = placed.beat
         inline = {prims.blob_id(blob): blob for blob in report.blobs}
-        for raw in report.results:
-            self._result_below(node, below, raw, inline, now, out)
+        try:
+            handed = Handed(report.subs, self._mesh, self._master)
+        except Reject as reject:
+            drop = fx.Drop(peer=below.bridge, reason=f"sub-grant: {reject.reason}", suspect=ev.FORGED)
+            out.append(drop)
+        else:
+            for raw in report.results:
+                self._result_below(node, below, raw, (inline, handed), now, out)
         for item in report.returns:
             if item.fault == "no-manifest":
                 leaf.sent.clear()
@@ -241,14 +253,22 @@ class Nested:
                 self._hand_back(held, item)
 
     def _result_below(
-        self, node: NodeId, below: Below, raw: bytes, inline: dict[BlobId, bytes], now: Mono, out: list[fx.Effect]
+        self,
+        node: NodeId,
+        below: Below,
+        raw: bytes,
+        came: tuple[dict[BlobId, bytes], Handed],
+        now: Mono,
+        out: list[fx.Effect],
     ) -> None:
+        inline, handed = came
         try:
             result = sign.open_claimed(raw, Result, attrgetter("by"))
             if (result.mesh, result.node) != (self._mesh, self._master):
                 raise Reject("for somebody else")  # noqa: TRY301  ends like all else that is wrong
             if result.by not in below.leaves:
                 raise Reject("not by a leaf")  # noqa: TRY301  see above
+            subs = _used(handed, result)
         except Reject as reject:
             out.append(fx.Drop(peer=below.bridge, reason=f"result: {reject.reason}"))
             return
@@ -260,9 +280,9 @@ class Nested:
         named = dict.fromkeys(BlobId(ref.blob) for item in result.items for ref in (*item.body, *item.blobs))
         blobs = tuple(inline[blob] for blob in named if blob in inline)
         if any(map(self._doubts, mine)):
-            self._postpone(node, msg.Report(results=(raw,), blobs=blobs), mine)
+            self._postpone(node, msg.Report(results=(raw,), blobs=blobs, subs=subs), mine)
             return
-        if self._batch.result(raw, blobs, hurries=self._hurries(mine, result)):
+        if self._batch.result(raw, blobs, subs, hurries=self._hurries(mine, result)):
             self._ended(mine, result, now)
 
     def _recall(self, tasks: int, out: list[fx.Effect]) -> None:
@@ -273,3 +293,13 @@ class Nested:
                 if waiting:
                     self._serving.say(node, msg.Recall(tasks=min(tasks, waiting)), out)
                     tasks -= waiting
+
+
+def _used(handed: Handed, result: Result) -> tuple[bytes, ...]:
+    """Return the sub-grants by which the leases of a result came to who signed it, as far as that is told.
+
+    Raises:
+        Reject: a bridge handed on what it did not have.
+    """
+    steps = (step for item in result.items for step in handed.way(item.lease, result.by))
+    return tuple(dict.fromkeys(step.raw for step in steps))

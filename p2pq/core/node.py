@@ -142,6 +142,8 @@ class Node:
             delivered += 1
             assert delivered <= SAID_MAX, "this node talks to itself without end"
             self._deliver(turn, self._me, turn.said.popleft(), now)
+        for bridge, reason in turn.suspects.items():
+            turn.take(self._membership.handle(ev.Misserved(peer=bridge, reason=reason), now))
         if self._throughs.changed:
             self._throughs_changed(turn, now)
         self._next = min((at for each in self._machines if (at := each.deadline) is not None), default=None)

@@ -5,21 +5,20 @@ what makes duplicates, late results and forgotten attempts harmless.
 """
 
 from collections.abc import Iterable
-from operator import attrgetter
-from typing import Final, assert_never
+from typing import assert_never
 
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core import records
 from p2pq.core.clusters import Cluster
-from p2pq.core.collecting import Came
 from p2pq.core.crew import Hand
-from p2pq.core.granting import MANIFESTS_MAX, Granting
+from p2pq.core.granting import MANIFESTS_MAX
 from p2pq.core.identity import Identity
 from p2pq.core.jobs import Job
 from p2pq.core.leases import Lease
 from p2pq.core.placement import JobSnapshot, TaskSnapshot, WorkerSnapshot, why
 from p2pq.core.prekeys import open_card
+from p2pq.core.results import Results
 from p2pq.core.through import cluster_of
 from p2pq.errors import Reject
 from p2pq.model import notice
@@ -27,14 +26,11 @@ from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Fault
 from p2pq.wire import messages as msg
-from p2pq.wire import prims, seal, sign, trust
-from p2pq.wire.objects import ITEMS_MAX, Manifest, ReceiptItem, Result, ResultItem, Verdict
-
-RECEIPTS_S: Final = 1.0
-"""Receipts for a cluster wait so long at most, so that many go at once: a leaf keeps its results that much longer, no more."""
+from p2pq.wire import seal, sign, trust
+from p2pq.wire.objects import Manifest, ResultItem
 
 
-class Queue(Granting):
+class Queue(Results):
     """The jobs of this node and the leases on their tasks."""
 
     def __init__(  # noqa: PLR0913, PLR0917  what the world gives is exactly this much
@@ -55,8 +51,6 @@ class Queue(Granting):
         super().__init__(identity, settings, restored, entropy, now, wall)
         self._is_banned = is_banned
         self._began = now
-        self._receipts_at: Mono | None = None
-        """When the receipts that wait are said."""
 
     # -- the machine ----------------------------------------------------------------------------------------------------
 
@@ -162,15 +156,6 @@ class Queue(Granting):
                 self._book.deliver_failed(event, now)
             case _:
                 assert_never(event)
-
-    def _revoke(self, leases: list[Lease]) -> None:
-        """Tell the workers of leases that are over to stop; one that is not linked hears it when it links up."""
-        by_worker: dict[NodeId, list[LeaseId]] = {}
-        for lease in leases:
-            by_worker.setdefault(lease.worker, []).append(lease.id)
-        for worker, over in by_worker.items():
-            if worker in self._crew:
-                self._send(worker, msg.Cancel(leases=tuple(over)))
 
     # -- links ----------------------------------------------------------------------------------------------------------
 
@@ -309,18 +294,7 @@ class Queue(Granting):
             return
         self._placed(worker, cluster, report.placed, now)
         self._heartbeat(peer, report.beats, now)
-        inline = {prims.blob_id(blob): blob for blob in report.blobs}
-        for raw in report.results:
-            try:
-                result = sign.open_claimed(raw, Result, attrgetter("by"))
-            except Reject as reject:
-                self._drop(peer, f"result: {reject.reason}")
-                continue
-            if (leaf := cluster.known(NodeId(result.by))) is None:
-                self._drop(peer, "result: not by a leaf")
-            else:
-                proof = records.Proof(signed=raw, certs=leaf.certs)
-                self._results(worker, result, Came(proof=proof, blobs=inline, through=cluster.bridge), now)
+        self._brought(worker, cluster, report, now)
         self._returned(worker, report.returns, now)
 
     def _placed(self, worker: Hand, cluster: Cluster, placed: Iterable[tuple[LeaseId, bytes]], now: Mono) -> None:
@@ -363,84 +337,6 @@ class Queue(Granting):
                 strangers += not self._taken_along(lease, peer)
         if strangers:
             self._drop(peer, "lease was never granted to it")
-
-    def _result_ready(self, worker: Hand, ready: msg.ResultReady, now: Mono) -> None:
-        peer = worker.link.peer
-        try:
-            result = sign.open_signed(ready.result, Result, peer)
-        except Reject as reject:
-            self._drop(peer, f"result: {reject.reason}")
-            return
-        if result.by != peer:
-            self._drop(peer, "result: for somebody else")
-            return
-        proof = records.Proof(signed=ready.result, certs=worker.link.certs)
-        came = Came(proof=proof, blobs={prims.blob_id(blob): blob for blob in ready.blobs})
-        self._results(worker, result, came, now)
-
-    def _results(self, worker: Hand, result: Result, came: Came, now: Mono) -> None:
-        """Take in results that a worker, or a leaf of a cluster, has signed."""
-        peer, by = worker.link.peer, NodeId(result.by)
-        if (result.mesh, result.node) != (self._identity.mesh, self._identity.node):
-            self._drop(peer, "result: for somebody else")
-            return
-        late: list[LeaseId] = []
-        for item in result.items:
-            lease = self._book.leases.get(item.lease)
-            standing = self._book.leases.standing(item.lease)
-            if standing == "forgotten" and worker.works:
-                lease = self._book.adopt(item, by, now, None if worker.cluster is None else peer)
-            if lease is not None:
-                self._collect(worker, by, lease, item, came, now)
-            elif standing != "unknown":
-                late.append(item.lease)
-                self._out.append(fx.Emit(notice=notice.LateResult(lease=item.lease, worker=by)))
-            else:
-                self._drop(peer, "result: lease was never granted")
-        if late:
-            self._receipt(peer, late, "late", now)
-
-    def _collect(self, worker: Hand, by: NodeId, lease: Lease, item: ResultItem, came: Came, now: Mono) -> None:
-        peer = worker.link.peer
-        if lease.runner == by and lease.worker != peer:
-            # Its own word says where it takes part, whichever bridge claims to speak for it.
-            self._book.leases.move(lease, peer)
-        if (lease.worker, lease.job, lease.task, lease.attempt) != (peer, item.job, item.task, item.attempt):
-            self._drop(peer, "result: not of that lease")
-        elif lease.collecting is None:
-            if lease.runner != by:
-                self._book.place(lease, by)  # whatever its bridge said: this is the leaf's own word
-            if not self._book.collect(lease, item, came, now):
-                self._receipt(peer, [lease.id], "refused", now)
-
-    def _collected(self, event: ev.Collected, now: Mono) -> None:
-        lease = self._book.leases.get(event.lease)
-        if lease is None or lease.collecting is None:
-            return  # it was cancelled meanwhile
-        lease.detail, lease.skipped = event.detail, event.skipped
-        self._revoke(self._book.settle(lease, now))
-        if lease.worker in self._crew:
-            self._receipt(lease.worker, [lease.id], "settled", now)
-
-    def _collect_failed(self, event: ev.CollectFailed, now: Mono) -> None:
-        lease = self._book.leases.get(event.lease)
-        if lease is None or lease.collecting is None:
-            return  # it was cancelled meanwhile
-        verdict = self._book.collect_failed(lease, event, now)
-        if verdict is not None and lease.worker in self._crew:
-            self._receipt(lease.worker, [lease.id], verdict, now)
-
-    def _receipt(self, peer: NodeId, leases: list[LeaseId], verdict: Verdict, now: Mono) -> None:
-        items = [ReceiptItem(lease, verdict) for lease in leases]
-        worker = self._crew.get(peer)
-        if worker is None or worker.cluster is None:
-            self._say_receipt(peer, items)
-            return
-        worker.cluster.receipts += items
-        if len(worker.cluster.receipts) >= ITEMS_MAX:
-            self._hand_out(worker)
-        elif self._receipts_at is None:
-            self._receipts_at = Mono(now + RECEIPTS_S)
 
     # -- for readers ----------------------------------------------------------------------------------------------------
 

@@ -85,6 +85,15 @@ class LeaseEnded(_Row, frozen=True, kw_only=True):
     """The bridges on the way to the leaf, the nearest first."""
 
 
+class HandedOn(msgspec.Struct, frozen=True, kw_only=True):
+    """A bridge's word on who was to run an attempt."""
+
+    signed: bytes
+    """The ``SubGrant``, as it came."""
+    certs: tuple[bytes, ...] = ()
+    """The bridge's certificates, its own first; none where they are not known."""
+
+
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """Whose word a result is."""
 
@@ -92,6 +101,8 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """The ``Result`` that it is part of, as it came."""
     certs: tuple[bytes, ...] = ()
     """The certificates by which its worker was linked, leaf first; none where that is this very node."""
+    handed: tuple[HandedOn, ...] = ()
+    """How a lease that was granted to a bridge came to the worker, the outermost bridge first; none: it was not told."""
 
 
 class AttemptEnded(_Row, frozen=True, kw_only=True):
@@ -195,6 +206,8 @@ class ResultKept(_Row, frozen=True, kw_only=True):
     """Since when."""
     owner: str = ""
     """Whose job it is of; empty where a version kept it that did not remember."""
+    subs: tuple[bytes, ...] = ()
+    """The signed sub-grants by which bridges handed its lease on to this node, the outermost bridge's first."""
 
 
 class ResultReleased(_Row, frozen=True, kw_only=True):
@@ -369,6 +382,8 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     """The store was damaged and rebuilt: what became of leases up to this epoch is not known for sure, unless settled."""
     jobs: tuple[RestoredJob, ...] = ()
     leases: tuple[RestoredLease, ...] = ()
+    grants: tuple[GrantKept, ...] = ()
+    """How these leases were granted, as far as that is kept, by job and lease."""
     settled: tuple[tuple[int, tuple[tuple[int, int], ...]], ...] = ()
     """Per epoch, the half-open intervals of lease counters that were settled."""
     kept: tuple[ResultKept, ...] = ()

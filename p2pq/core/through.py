@@ -4,7 +4,7 @@ Both are peers without a link. What is said to them and by them goes in ``Throug
 their own takes their place.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -14,6 +14,7 @@ from p2pq.errors import Reject
 from p2pq.model.ids import NodeId, Wall, short
 from p2pq.wire import prims, trust
 from p2pq.wire.messages import HOPS_MAX, MasterIs
+from p2pq.wire.objects import Cert
 
 SHOWN_MAX: Final = 1024
 """Masters that one bridge may show; further ones are ignored."""
@@ -43,6 +44,20 @@ def check_way(way: Sequence[NodeId]) -> None:
         raise Reject(f"the way leads in a circle: {named}")
     if len(way) - 2 > HOPS_MAX:
         raise Reject(f"the way leads over more than {HOPS_MAX} bridges: {named}")
+
+
+def bridges_of(
+    path: tuple[bytes, ...], chains: Iterable[tuple[bytes, ...]], root: bytes, wall: Wall, is_banned: trust.IsBanned
+) -> list[Cert]:
+    """Return the certificates of the bridges on a way, which are shown by these chains.
+
+    Raises:
+        Reject: the chains are not theirs, do not lead to this mesh, or one may not be a bridge.
+    """
+    found = [trust.verify_chain(chain, root, wall, is_banned) for chain in chains]
+    if tuple(each.sub for each in found) != path or any("bridge" not in each.caps for each in found):
+        raise Reject("not every node on the way is known to be a bridge")
+    return found
 
 
 def _may_speak(bridge: LinkUp) -> None:
@@ -130,9 +145,7 @@ class Throughs:
             raise Reject("that member may not give work")
         master, path = NodeId(cert.sub), (bridge.peer, *map(NodeId, message.path))
         check_way((master, *reversed(path), self._me))
-        further = [trust.verify_chain(chain, self._root, wall, self._is_banned) for chain in message.bridges]
-        if tuple(each.sub for each in further) != message.path or any("bridge" not in each.caps for each in further):
-            raise Reject("not every node on the way is known to be a bridge")
+        further = bridges_of(message.path, message.bridges, self._root, wall, self._is_banned)
         shown = self._shown.setdefault(bridge.peer, {})
         if master not in shown and len(shown) >= SHOWN_MAX:
             return

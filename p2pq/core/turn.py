@@ -11,7 +11,7 @@ from p2pq.wire import messages as msg
 class Turn:
     """The effects of one turn; what the node says to itself is set aside, what is for a peer behind a bridge goes there."""
 
-    __slots__ = ("_me", "_throughs", "out", "said")
+    __slots__ = ("_me", "_throughs", "out", "said", "suspects")
 
     def __init__(self, me: NodeId, throughs: Throughs) -> None:
         """Begin with nothing to do; ``throughs`` knows who is reached through whom."""
@@ -21,13 +21,18 @@ class Turn:
         """What the outside world is to do."""
         self.said: deque[msg.CoreMessage] = deque()
         """What this node said to itself and has yet to hear."""
+        self.suspects: dict[NodeId, str] = {}
+        """Bridges that did what only they can have done, and what; whoever tells of it empties it."""
 
     def take(self, effects: list[Effect]) -> None:
         """Take in what a machine wants done, in order."""
         for effect in effects:
+            bridge = self._throughs.bridge(effect.peer) if isinstance(effect, Send | Drop) else None
+            if isinstance(effect, Drop) and effect.suspect:
+                self.suspects[bridge or effect.peer] = effect.suspect
             if isinstance(effect, Send) and effect.peer == self._me:
                 self.said.append(effect.message)
-            elif isinstance(effect, Send | Drop) and (bridge := self._throughs.bridge(effect.peer)) is not None:
+            elif isinstance(effect, Send | Drop) and bridge is not None:
                 self.out.append(self._over(bridge, effect))
             else:
                 self.out.append(effect)

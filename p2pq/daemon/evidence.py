@@ -2,8 +2,9 @@
 
 - ``grants``: by the first lease of each. All attempts of a grant have leases that follow each other without a gap, so the
   grant of a lease is the one of its job that begins last before it.
+- ``subs``: the sub-grants of bridges by digest; each names the one above and its bridge's certificates, an attempt its last one.
 - ``proofs``: signed results by digest, as one may hold many attempts; an attempt names its proof.
-- ``chains``: the certificates of workers, shared by all jobs; each with the latest job that needed it.
+- ``chains``: the certificates of workers and bridges, shared by all jobs; each with the latest job that needed it.
 """
 
 import sqlite3
@@ -13,24 +14,28 @@ from typing import Any, Final
 
 import msgspec
 
-from p2pq.core.records import GrantKept, Proof
+from p2pq.core.records import GrantKept, HandedOn, Proof
 from p2pq.errors import Reject
-from p2pq.model.ids import LeaseId, NodeId, Wall
+from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import TaskState
 from p2pq.wire import codec, prims, sign
 from p2pq.wire.objects import Cert, ResultItem
-from p2pq.wire.provenance import Kept
+from p2pq.wire.provenance import Handing, Kept
 
 Certs = tuple[bytes, ...]
 
 OF_JOB: Final = """
 SELECT t.task, t.state, t.delivered, a.attempt, a.epoch, a.counter, a.ended, CAST(a.result AS BLOB),
-    CAST(proofs.signed AS BLOB), CAST(chains.certs AS BLOB),
+    CAST(proofs.signed AS BLOB), CAST(chains.certs AS BLOB), a.granted,
+    a.sub, CAST(s1.signed AS BLOB), CAST(c1.certs AS BLOB), s1.above, CAST(s2.signed AS BLOB), CAST(c2.certs AS BLOB),
+    s2.above, CAST(s3.signed AS BLOB), CAST(c3.certs AS BLOB), s3.above,
     (SELECT CAST(signed AS BLOB) FROM grants AS g WHERE g.n = a.n AND (g.epoch, g.counter) <= (a.epoch, a.counter)
     ORDER BY g.epoch DESC, g.counter DESC LIMIT 1)
 FROM tasks AS t LEFT JOIN attempts AS a ON a.n = t.n AND a.task = t.task AND a.result IS NOT NULL
     AND a.attempt = coalesce(t.decided, t.attempts)
 LEFT JOIN proofs ON proofs.p = a.proof LEFT JOIN chains ON chains.c = a.chain
+LEFT JOIN subs AS s1 ON s1.s = a.sub LEFT JOIN subs AS s2 ON s2.s = s1.above LEFT JOIN subs AS s3 ON s3.s = s2.above
+LEFT JOIN chains AS c1 ON c1.c = s1.chain LEFT JOIN chains AS c2 ON c2.c = s2.chain LEFT JOIN chains AS c3 ON c3.c = s3.chain
 WHERE t.n = (SELECT n FROM jobs WHERE job = ? AND NOT pruned) AND t.state IN ('done', 'failed') AND t.task >= ?
 ORDER BY t.task LIMIT ?
 """
@@ -38,7 +43,15 @@ ORDER BY t.task LIMIT ?
 
 
 NAMES: Final = "SELECT CAST(certs AS BLOB) FROM chains ORDER BY n"
-"""The certificates of all workers whose results are kept, the latest at the end."""
+"""The certificates of all workers whose results are kept, and of bridges, the latest at the end."""
+
+_KEY_OF_LEASE: Final = (
+    "SELECT n, epoch, counter FROM grants WHERE n = ? AND (epoch, counter) <= (?, ?) "
+    "ORDER BY epoch DESC, counter DESC LIMIT 1"
+)
+_BY_KEY: Final = (
+    "SELECT job, epoch, counter, signed FROM grants JOIN jobs USING (n) WHERE n = ? AND epoch = ? AND counter = ?"
+)
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,26 +73,51 @@ def keep_grant(db: sqlite3.Connection, number: int | None, row: GrantKept) -> No
         )
 
 
-def keep(db: sqlite3.Connection, number: int | None, proof: Proof | None) -> tuple[int | None, int | None]:
-    """Keep what proves a result of a live job; return where the signed result is, and the certificates."""
+def keep(db: sqlite3.Connection, number: int | None, proof: Proof | None) -> tuple[int | None, int | None, int | None]:
+    """Keep what proves a result of a live job; return where the signed result is, the certificates, and the last sub-grant."""
     if number is None or proof is None:
-        return None, None
+        return None, None, None
     digest = sign.digest(proof.signed)
     db.execute(
         "INSERT INTO proofs (n, digest, signed) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (number, digest, proof.signed)
     )
     (where,) = db.execute("SELECT p FROM proofs WHERE n = ? AND digest = ?", (number, digest)).fetchone()
-    if not proof.certs:
-        return where, None
-    certs = codec.encode(proof.certs)
+    last: int | None = None
+    for step in proof.handed:
+        last = _keep_step(db, number, step, last)
+    return where, _keep_chain(db, number, proof.certs), last
+
+
+def _keep_step(db: sqlite3.Connection, number: int, step: HandedOn, above: int | None) -> int:
+    """Keep a sub-grant for a job, below another one; return where it is."""
+    digest = sign.digest(step.signed)
+    found = db.execute("SELECT s, chain FROM subs WHERE n = ? AND digest = ?", (number, digest)).fetchone()
+    if found is not None:
+        where, chain = found
+        if chain is None and step.certs:  # its bridge was not known when the first result of it came
+            db.execute("UPDATE subs SET chain = ? WHERE s = ?", (_keep_chain(db, number, step.certs), where))
+        return int(where)
+    chain = _keep_chain(db, number, step.certs)
+    (where,) = db.execute(
+        "INSERT INTO subs (n, digest, above, chain, signed) VALUES (?, ?, ?, ?, ?) RETURNING s",
+        (number, digest, above, chain, step.signed),
+    ).fetchone()
+    return int(where)
+
+
+def _keep_chain(db: sqlite3.Connection, number: int, chain: Certs) -> int | None:
+    """Keep certificates for a job; return where they are."""
+    if not chain:
+        return None
+    certs = codec.encode(chain)
     digest = chain_digest(certs)
     db.execute(
         "INSERT INTO chains (digest, n, certs) VALUES (?, ?, ?) "
         "ON CONFLICT (digest) DO UPDATE SET n = excluded.n WHERE n < excluded.n",
         (digest, number, certs),
     )
-    (chain,) = db.execute("SELECT c FROM chains WHERE digest = ?", (digest,)).fetchone()
-    return where, chain
+    (found,) = db.execute("SELECT c FROM chains WHERE digest = ?", (digest,)).fetchone()
+    return int(found)
 
 
 def chain_digest(certs: bytes) -> bytes:
@@ -95,7 +133,20 @@ def forget(db: sqlite3.Connection, number: int, limit: int) -> int:
         (number, number, limit),
     ).rowcount
     proofs = db.execute("DELETE FROM proofs WHERE p IN (SELECT p FROM proofs WHERE n = ? LIMIT ?)", (number, limit))
-    return grants + proofs.rowcount
+    subs = db.execute("DELETE FROM subs WHERE s IN (SELECT s FROM subs WHERE n = ? LIMIT ?)", (number, limit))
+    return grants + proofs.rowcount + subs.rowcount
+
+
+def of_live_leases(db: sqlite3.Connection) -> tuple[GrantKept, ...]:
+    """Return how the live leases were granted, each grant once, by job and lease."""
+    found: dict[tuple[int, int, int], None] = {}
+    for lease in db.execute("SELECT n, epoch, counter FROM leases ORDER BY n, epoch, counter").fetchall():
+        # One by one: to read the grants themselves as often as there are leases would take a thousand times as long.
+        key = db.execute(_KEY_OF_LEASE, lease).fetchone()
+        if key is not None:
+            found[key] = None
+    grants = (db.execute(_BY_KEY, key).fetchone() for key in found)
+    return tuple(GrantKept(job=JobId(job), lease=LeaseId(e, c), signed=signed) for job, e, c, signed in grants)
 
 
 def forget_chains(db: sqlite3.Connection) -> None:
@@ -124,18 +175,39 @@ def decided(rows: Iterable[tuple[Any, ...]], rebuilt: int) -> tuple[Decided, ...
 
 
 def _decided(row: tuple[Any, ...], rebuilt: int) -> Decided:
-    task, state, delivered, attempt, epoch, counter, ended, result, signed, certs, grant = row
+    task, state, delivered, attempt, epoch, counter, ended, result, signed, certs, granted, *subs, grant = row
     if attempt is None:
         return Decided(task=task, state=state, delivered=bool(delivered), kept=None)
     kept = Kept(
         task=task,
         attempt=attempt,
         lease=LeaseId(epoch, counter),
+        granted=Wall(granted),
         wall=Wall(ended),
         item=msgspec.msgpack.decode(result, type=ResultItem),
         grant=grant or b"",
         signed=signed or b"",
-        certs=() if certs is None else msgspec.msgpack.decode(certs, type=Certs),
+        certs=_certs(certs),
+        handed=_handed(subs),
         forgotten=epoch <= rebuilt,
     )
     return Decided(task=task, state=state, delivered=bool(delivered), kept=kept)
+
+
+def _certs(raw: bytes | None) -> Certs:
+    return () if raw is None else msgspec.msgpack.decode(raw, type=Certs)
+
+
+def _handed(found: list[Any]) -> tuple[Handing, ...]:
+    """Return the sub-grants of a result, the outermost first; none if one of them is lost.
+
+    ``found``: where the last one is, the sub-grant, its certificates; where the one above it is, and so on.
+    """
+    handed: list[Handing] = []
+    where, *rest = found
+    while where is not None and rest:
+        signed, certs, where, *rest = rest
+        if signed is None:
+            return ()
+        handed.insert(0, Handing(signed=signed, certs=_certs(certs)))
+    return tuple(handed)

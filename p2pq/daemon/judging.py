@@ -94,7 +94,7 @@ def _belong(salvage: Salvage) -> None:
     salvage.lost += ["of which not even the id is left"] * nameless
     salvage.counts["jobs"].lost += len(salvage.lost)
     _drop(salvage, "extras", "job NOT IN (SELECT job FROM jobs)")
-    for table in ("tasks", "attempts", "grants", "proofs"):
+    for table in ("tasks", "attempts", "grants", "proofs", "subs"):
         _drop(salvage, table, "n NOT IN (SELECT n FROM jobs)")
 
 

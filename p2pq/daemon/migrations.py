@@ -74,6 +74,17 @@ CREATE TABLE chains (
     n INTEGER NOT NULL,
     certs BLOB NOT NULL
 );
+ALTER TABLE attempts ADD COLUMN sub INTEGER;
+ALTER TABLE kept ADD COLUMN subs BLOB;
+CREATE TABLE subs (
+    s INTEGER PRIMARY KEY,
+    n INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    above INTEGER,
+    chain INTEGER,
+    signed BLOB NOT NULL,
+    UNIQUE (n, digest)
+);
 """,
 }
 """Format -> the statements that make the next one of it."""

@@ -21,6 +21,7 @@ from p2pq.core.records import (
     ResultKept,
     TasksRetried,
 )
+from p2pq.daemon import evidence
 from p2pq.model.halt import Halt
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.wire.objects import ResultItem
@@ -56,6 +57,7 @@ def restored(db: sqlite3.Connection, settled: dict[int, IntervalSet]) -> Restore
                 "SELECT epoch, counter, job, task, attempt, worker FROM leases JOIN jobs USING (n) ORDER BY epoch, counter"
             )
         ),
+        grants=evidence.of_live_leases(db),
         settled=tuple((e, found.intervals()) for e, found in sorted(settled.items())),
         kept=tuple(
             ResultKept(
@@ -64,9 +66,10 @@ def restored(db: sqlite3.Connection, settled: dict[int, IntervalSet]) -> Restore
                 item=msgspec.msgpack.decode(item, type=ResultItem),
                 wall=Wall(since),
                 owner=owner,
+                subs=() if subs is None else msgspec.msgpack.decode(subs, type=tuple[bytes, ...]),
             )
-            for master, e, c, item, since, owner in run(
-                "SELECT master, epoch, counter, item, since, owner FROM kept ORDER BY master, epoch, counter"
+            for master, e, c, item, since, owner, subs in run(
+                "SELECT master, epoch, counter, item, since, owner, subs FROM kept ORDER BY master, epoch, counter"
             )
         ),
         peers=tuple(

@@ -229,6 +229,8 @@ def _lease(salvage: Salvage, row: Row) -> bool:
 
 def _kept(_: Salvage, row: Row) -> bool:
     item = msgspec.msgpack.decode(row["item"], type=ResultItem)
+    if row["subs"] is not None:
+        msgspec.msgpack.decode(row["subs"], type=tuple[bytes, ...])
     return len(row["master"]) == NODE_BYTES and item.lease == LeaseId(row["epoch"], row["counter"])
 
 
@@ -269,5 +271,6 @@ _CHECKS: Final[dict[str, Callable[[Salvage, Row], bool]]] = {
     "peer_bans": lambda _, row: len(row["signed"]) > 0 and row["subject"][:1] in {b"n", b"o"},
     "grants": _grant,
     "proofs": lambda _, row: sign.digest(row["signed"]) == row["digest"],
+    "subs": lambda _, row: sign.digest(row["signed"]) == row["digest"],
     "chains": lambda _, row: evidence.chain_digest(row["certs"]) == row["digest"],
 }

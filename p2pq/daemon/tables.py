@@ -104,6 +104,7 @@ CREATE TABLE attempts (
     via BLOB,
     proof INTEGER,
     chain INTEGER,
+    sub INTEGER,
     UNIQUE (n, task, attempt)
 );
 CREATE TABLE leases (
@@ -129,6 +130,7 @@ CREATE TABLE kept (
     item BLOB NOT NULL,
     since INTEGER NOT NULL,
     owner TEXT NOT NULL DEFAULT '',
+    subs BLOB,
     UNIQUE (master, epoch, counter)
 );
 CREATE TABLE peers (
@@ -184,6 +186,15 @@ CREATE TABLE chains (
     digest BLOB NOT NULL UNIQUE,
     n INTEGER NOT NULL,
     certs BLOB NOT NULL
+);
+CREATE TABLE subs (
+    s INTEGER PRIMARY KEY,
+    n INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    above INTEGER,
+    chain INTEGER,
+    signed BLOB NOT NULL,
+    UNIQUE (n, digest)
 );
 """
 
@@ -258,10 +269,10 @@ class Tables:
             case JobEnded():
                 self._job_ended(row)
             case ResultKept():
-                item = msgspec.msgpack.encode(row.item)
+                item, subs = msgspec.msgpack.encode(row.item), msgspec.msgpack.encode(row.subs) if row.subs else None
                 run(
-                    "INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?, ?)",
-                    (row.master, *_key(row.lease), item, row.wall, row.owner),
+                    "INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (row.master, *_key(row.lease), item, row.wall, row.owner, subs),
                 )
             case ResultReleased():
                 run("DELETE FROM kept WHERE master = ? AND epoch = ? AND counter = ?", (row.master, *_key(row.lease)))
@@ -393,7 +404,7 @@ class Tables:
         self._db.execute("DELETE FROM leases WHERE epoch = ? AND counter = ?", (epoch, counter))
         self._settled.setdefault(epoch, IntervalSet()).add(counter)
         self._touched[epoch] = None
-        proof, chain = evidence.keep(self._db, number, row.proof)
+        proof, chain, sub = evidence.keep(self._db, number, row.proof)
         self._db.execute(
             "UPDATE tasks SET state = ?, failures = failures + ?, died = died OR ?, ended = ?, decided = ?, "
             "checkpoint = max(checkpoint, ?) "
@@ -411,7 +422,7 @@ class Tables:
         )
         self._db.execute(
             "UPDATE attempts SET ended = ?, outcome = ?, result = ?, detail = ?, counted = ?, proof = ?, chain = ?, "
-            "worker = ?, via = coalesce(?, via) WHERE n = ? AND task = ? AND attempt = ?",
+            "sub = ?, worker = ?, via = coalesce(?, via) WHERE n = ? AND task = ? AND attempt = ?",
             (
                 row.wall,
                 msgspec.msgpack.encode(outcome),
@@ -420,6 +431,7 @@ class Tables:
                 row.counted,
                 proof,
                 chain,
+                sub,
                 row.worker,
                 _path(row.via),
                 number,

@@ -5,8 +5,9 @@ result, which names the lease. Its certificates lead to the mesh's root, of whic
 So all of it hangs on one key: the master's own. A worker of another mesh has certificates that lead to another root; what
 binds that to the manifest's mesh is a peering, which both meshes have signed.
 
-What was granted to a bridge (docs/adr/0201) is signed by one of its leaves. The bridge's own word on that leaf is not kept
-yet, so of such a result all is checked but that the leaf had it: it is not proved.
+What was granted to a bridge (docs/adr/0201) is signed by one of its leaves. That it was to have it is what the bridges on the way
+have signed: sub-grants, each of which names the one above, or the grant, and whom it is to. Where these were not told or are not
+kept, all else is checked, and it is not proved.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +18,8 @@ import msgspec
 from p2pq.errors import Reject
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.wire import peering, prims, sign, trust
-from p2pq.wire.objects import Cert, Grant, GrantItem, Manifest, Result, ResultItem
+from p2pq.wire.handing import narrows
+from p2pq.wire.objects import Cert, Grant, GrantItem, Manifest, Result, ResultItem, SubGrant
 from p2pq.wire.peering import Opened
 
 # Reasons, as the end of a sentence that begins with the task.
@@ -34,16 +36,27 @@ NOT_PEERED: Final = (
     "no peering with the mesh of the node that signed its result let it work for this one when that came"
 )
 MAY_NOT_WORK: Final = "the node that signed its result may not work in this mesh"
-CHAIN: Final[dict[str, str]] = {
-    trust.CHAIN_LENGTH: "the chain of certificates of the node that signed its result is too long",
-    trust.BAD_CERT: "a certificate of the node that signed its result is not sound",
-    trust.WRONG_ROOT: "the certificates of the node that signed its result lead to another mesh's root",
-    trust.NOT_ADMIN: "the certificate of the node that signed its result was not issued by an admin of the mesh",
-    trust.TOO_MANY_CAPS: "the certificate of the node that signed its result claims more than its issuer may give",
-    trust.NOT_YET_VALID: "the certificate of the node that signed its result was not valid yet when that came",
-    trust.EXPIRED: "the certificate of the node that signed its result had expired when that came",
-    trust.BANNED: "the node that signed its result had been banned when that came",
-    trust.ISSUER_BANNED: "the admin that let in the node that signed its result had been banned when that came",
+BAD_SUBGRANT: Final = "a bridge's word on who was to run it is not signed by that bridge, or was altered"
+OTHER_SUBGRANT: Final = "a bridge's word on who was to run it is for another grant or another lease"
+OTHER_LEAF: Final = "it was handed on to another node than the one that signed its result"
+OTHER_BRIDGE: Final = "the certificate kept is not that of a bridge that handed it on"
+NO_BRIDGE: Final = "a node that handed it on may not be a bridge in this mesh"
+_CHAIN: Final[dict[str, str]] = {
+    trust.CHAIN_LENGTH: "the chain of certificates of {who} is too long",
+    trust.BAD_CERT: "a certificate of {who} is not sound",
+    trust.WRONG_ROOT: "the certificates of {who} lead to another mesh's root",
+    trust.NOT_ADMIN: "the certificate of {who} was not issued by an admin of the mesh",
+    trust.TOO_MANY_CAPS: "the certificate of {who} claims more than its issuer may give",
+    trust.NOT_YET_VALID: "the certificate of {who} was not valid yet when {what}",
+    trust.EXPIRED: "the certificate of {who} had expired when {what}",
+    trust.BANNED: "{who} had been banned when {what}",
+    trust.ISSUER_BANNED: "the admin that let in {who} had been banned when {what}",
+}
+CHAIN: Final = {
+    reason: text.format(who="the node that signed its result", what="that came") for reason, text in _CHAIN.items()
+}
+CHAIN_OF_BRIDGE: Final = {
+    reason: text.format(who="a bridge that handed it on", what="it did") for reason, text in _CHAIN.items()
 }
 NO_EVIDENCE: Final = (
     "no evidence was kept: it ended under an older version, or the evidence was lost with a damaged store"
@@ -52,10 +65,20 @@ NO_GRANT: Final = "its grant is not kept: it was lost with a damaged store"
 NO_SUBGRANT: Final = (
     "not proved: a bridge handed it on, whose word on who was to run it is not kept; all else is in order"
 )
+NO_BRIDGE_CERTS: Final = "not proved: no certificates of a bridge that handed it on are kept; all else is in order"
 NO_CERTS: Final = "no certificates of the node that signed its result are kept: they were lost with a damaged store"
 
 BannedSince = Callable[[Cert], Wall | None]
 """Tells since when the holder of a certificate is out, as far as this node knows; None: it is not."""
+
+
+class Handing(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of how a bridge handed an attempt on. Nothing of it has been checked."""
+
+    signed: bytes
+    """The sub-grant."""
+    certs: tuple[bytes, ...] = ()
+    """Of the bridge."""
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +87,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     task: int
     attempt: int
     lease: LeaseId
+    granted: Wall
+    """When it was granted."""
     wall: Wall
     """When its result was taken in."""
     item: ResultItem
@@ -71,6 +96,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     grant: bytes = b""
     signed: bytes = b""
     certs: tuple[bytes, ...] = ()
+    handed: tuple[Handing, ...] = ()
+    """By the bridges on the way, the outermost first."""
     forgotten: bool = False
     """Its lease may have been forgotten with a damaged store, and taken up again without a grant."""
 
@@ -136,8 +163,11 @@ def check(kept: Kept, job: Job, banned: BannedSince, peerings: Iterable[Opened] 
             return Unkept(NO_GRANT)
         worker = _granted(grant, kept, job)
         _result(kept, job, worker)
+        proven = grant.key != b"" or _handed_on(kept, job, grant, worker, banned)
         found = Proven(by=worker) if worker == job.master else _holder(kept, job, worker, banned, peerings)
-        return found if grant.key or isinstance(found, Unkept) else Unkept(NO_SUBGRANT)
+        if isinstance(found, Unkept) or proven:
+            return found
+        return Unkept(NO_BRIDGE_CERTS if kept.handed else NO_SUBGRANT)
     except Reject as reject:
         return Refuted(reject.reason)
 
@@ -173,6 +203,64 @@ def _signer(kept: Kept) -> bytes:
         return sign.open_claimed(kept.signed, Result, lambda claimed: claimed.by).by
     except Reject:
         raise Reject(BAD_RESULT) from None
+
+
+def _handed_on(kept: Kept, job: Job, grant: Grant, worker: NodeId, banned: BannedSince) -> bool:
+    """Follow an attempt from the bridge that it was granted to; return whether that shows that the worker was to have it.
+
+    It does not where nothing is kept of it, or no certificates of one of the bridges. What is kept must hold all the same.
+    """
+    holder, above, leases = NodeId(grant.to), kept.grant, tuple(item.lease for item in grant.items)
+    shown = bool(kept.handed)
+    for step in kept.handed:
+        try:
+            sub = sign.open_signed(step.signed, SubGrant, holder)
+        except Reject:
+            raise Reject(BAD_SUBGRANT) from None
+        named = (sub.mesh, sub.node, sub.master, sub.parent)
+        if named != (job.manifest.mesh, holder, job.master, sign.digest(above)):
+            raise Reject(OTHER_SUBGRANT)
+        if kept.lease not in sub.leases or not narrows(leases, sub.leases):
+            raise Reject(OTHER_SUBGRANT)
+        shown = _bridge(step, kept, job, holder, banned) and shown
+        holder, above, leases = NodeId(sub.to), step.signed, sub.leases
+    if kept.handed and holder != worker:
+        raise Reject(OTHER_LEAF)
+    return shown
+
+
+def _bridge(step: Handing, kept: Kept, job: Job, bridge: NodeId, banned: BannedSince) -> bool:
+    """See to it that whoever handed an attempt on was a bridge then; return whether its certificates are kept.
+
+    It did so between the grant and the result, and may have gone since.
+    """
+    if not step.certs:
+        return False
+    try:
+        cert = _bridge_cert(step.certs, kept, job, banned)
+    except Reject as reject:
+        raise Reject(CHAIN_OF_BRIDGE.get(reject.reason, CHAIN_OF_BRIDGE[trust.BAD_CERT])) from None
+    if cert.sub != bridge:
+        raise Reject(OTHER_BRIDGE)
+    if "bridge" not in cert.caps:
+        raise Reject(NO_BRIDGE)
+    return True
+
+
+def _bridge_cert(chain: tuple[bytes, ...], kept: Kept, job: Job, banned: BannedSince) -> Cert:
+    """Return a bridge's certificate, if it was valid at some time between the grant and the result: it may be a renewed one."""
+    root = _root(chain)
+    begins = (sign.open_claimed(raw, Cert, lambda claimed: claimed.iss).nbf for raw in chain)
+    at = Wall(max(kept.granted, *begins))
+    if prims.mesh_id(root) != job.manifest.mesh:
+        raise Reject(trust.WRONG_ROOT)
+    if at > kept.wall + trust.SKEW_MS:
+        raise Reject(trust.NOT_YET_VALID)
+    return trust.verify_chain(chain, root, at, lambda cert: _out_by(banned(cert), kept.granted))
+
+
+def _out_by(since: Wall | None, at: Wall) -> bool:
+    return since is not None and since <= at
 
 
 def _result(kept: Kept, job: Job, worker: NodeId) -> None:
@@ -223,7 +311,7 @@ def _member(kept: Kept, root: bytes, worker: NodeId, banned: BannedSince) -> Pro
         since = banned(cert)
         if since is not None:
             outs.append(since)
-        return since is not None and since <= kept.wall
+        return _out_by(since, kept.wall)
 
     try:
         cert = trust.verify_chain(kept.certs, root, kept.wall, was_out)

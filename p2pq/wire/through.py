@@ -29,6 +29,7 @@ from p2pq.wire.work import (
     ResultReady,
     Return,
     ReturnItem,
+    Subs,
 )
 
 LEAVES_MAX: Final = 64
@@ -67,6 +68,8 @@ class Leaf(msgspec.Struct, frozen=True, array_like=True, gc=False):
     profile: Profile
     path: Annotated[tuple[Bytes32, ...], Meta(max_length=HOPS_MAX - 1)] = ()
     """Further bridges on the way to it, the nearest first."""
+    bridges: Annotated[tuple[Chain, ...], Meta(max_length=HOPS_MAX - 1)] = ()
+    """Their chains, as the path names them; none where they are not known."""
 
 
 class Leaves(LinkMessage, frozen=True, kw_only=True, tag="lf"):
@@ -87,6 +90,8 @@ class Report(LinkMessage, frozen=True, kw_only=True, tag="rp"):
     blobs: Annotated[tuple[bytes, ...], Meta(max_length=ITEMS_MAX)] = ()
     """Small blobs of these results."""
     returns: Annotated[tuple[ReturnItem, ...], Meta(max_length=ITEMS_MAX)] = ()
+    subs: Subs = ()
+    """The sub-grants by which the leases of these results came to who signed them, and those above, each once, in any order."""
 
 
 Passed = (

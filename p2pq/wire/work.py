@@ -15,8 +15,15 @@ PLACES_MAX: Final = 256
 """Leaves with room in one request of a cluster, and leaves whose job keys come with one grant."""
 LEASES_MAX: Final = 65_536
 OWNERS_MAX: Final = 256
+SUB_BYTES_MAX: Final = 32 << 10
+"""No signed ``SubGrant`` is longer: ITEMS_MAX leases with the longest numbers are 20 kB."""
+SUBS_BYTES_MAX: Final = 192 << 10
+"""Sub-grants that come with the results of one message, in all; a single result may come with HOPS_MAX of the longest."""
 
 Leases = Annotated[tuple[LeaseId, ...], Meta(max_length=LEASES_MAX)]
+Sub = Annotated[bytes, Meta(max_length=SUB_BYTES_MAX)]
+"""A signed ``SubGrant``."""
+Subs = Annotated[tuple[Sub, ...], Meta(max_length=HOPS_MAX * ITEMS_MAX)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 
 
@@ -80,7 +87,7 @@ class Granted(LinkMessage, frozen=True, kw_only=True, tag="gr"):
     blobs: Annotated[tuple[bytes, ...], Meta(max_length=64)] = ()
     checkpoints: Annotated[tuple[bytes, ...], Meta(max_length=ITEMS_MAX)] = ()
     """Signed ``Checkpoint`` objects for some of the granted attempts. An older worker starts those from nothing."""
-    subs: Annotated[tuple[bytes, ...], Meta(max_length=HOPS_MAX)] = ()
+    subs: Annotated[tuple[Sub, ...], Meta(max_length=HOPS_MAX)] = ()
     """Signed ``SubGrant`` objects, since minor 4, the outermost bridge's first: it names the grant, each other the one before."""
     keys: Annotated[tuple[tuple[Bytes32, Sealed], ...], Meta(max_length=PLACES_MAX)] = ()
     """Since minor 4: the job key, sealed to the prekey of each of these leaves, where the bridge was not given it before."""
@@ -147,6 +154,8 @@ class ResultReady(LinkMessage, frozen=True, kw_only=True, tag="rs"):
 
     result: bytes
     blobs: Annotated[tuple[bytes, ...], Meta(max_length=256)] = ()
+    subs: Subs = ()
+    """Since minor 4: the sub-grants by which these leases came to the sender, and those above, each once, in any order."""
 
 
 class Receipted(LinkMessage, frozen=True, kw_only=True, tag="rc"):

@@ -6,7 +6,8 @@ To whom it does what is said by ``order``: a file in its home, node by node, whi
 others it is an honest bridge. SIGUSR1 ends all links that it carries, which then come again through its hands.
 
 One class is one kind of tampering. Of what a bridge touches each may meddle with the records of a link (``records``), with
-who is led to whom (``want``, ``offer``) and with blobs (``blob``, ``gives``); a bridge that touches more gets more of these.
+who is led to whom (``want``, ``offer``), with blobs (``blob``, ``gives``) and, where it batches, with what it tells a master of
+how leases came to leaves (``subs``); a bridge that touches more gets more of these.
 """
 
 import json
@@ -23,10 +24,15 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
+from p2pq.core import cluster, stock
+from p2pq.core import effects as fx
+from p2pq.core.identity import Identity
 from p2pq.daemon import blobhttp, generation, link, links, relays, transfer
 from p2pq.daemon.link import Stream
 from p2pq.model.ids import NodeId, to_text
-from p2pq.wire.messages import BlobGone, BlobPush, BlobTickets, BlobWant, RelayOffer, RelayWant
+from p2pq.wire import codec, prims, sign
+from p2pq.wire.messages import BlobGone, BlobPush, BlobTickets, BlobWant, Passed, RelayOffer, RelayWant, Report
+from p2pq.wire.objects import SubGrant
 from p2pq.wire.tree import CHUNK
 
 FILE = "tampering.json"
@@ -62,6 +68,10 @@ class Kind:
     def blob(self, data: bytes) -> bytes:
         """Return what is sent in the place of a blob."""
         return data
+
+    def subs(self, subs: tuple[bytes, ...], identity: Identity) -> tuple[bytes, ...]:
+        """Return the sub-grants that are told of with results in the place of the true ones."""
+        return subs
 
 
 class Alters(Kind):
@@ -163,6 +173,15 @@ class InflatesBlobs(Kind):
 
     def blob(self, data: bytes) -> bytes:
         return data + bytes(2 * CHUNK)
+
+
+class ForgesSubGrants(Kind):
+    """Says by sub-grants of its own that it handed leases on which it was not granted."""
+
+    def subs(self, subs: tuple[bytes, ...], identity: Identity) -> tuple[bytes, ...]:
+        key = prims.SigningKey(identity.secret)
+        true = [codec.decode_strict(sign.body_of(raw), SubGrant, size_max=len(raw)) for raw in subs]
+        return tuple(sign.sign(key, msgspec.structs.replace(sub, parent=os.urandom(32))) for sub in true)
 
 
 class Honest(Kind):
@@ -312,12 +331,23 @@ class Sending(blobhttp.BlobHttp):
         return web.Response(body=self._made(ticket.blob))
 
 
+class Speaking(cluster.Cluster):
+    """What is told to a master of leaves, in its way."""
+
+    def _up(self, message: Passed, out: list[fx.Effect]) -> None:
+        if isinstance(message, Report) and message.subs:
+            kind = Orders.kind(self._master)()
+            message = msgspec.structs.replace(message, subs=kind.subs(message.subs, self._identity))
+        super()._up(message, out)
+
+
 def main() -> None:
     """Be a node as ``p2pq`` makes one, with these parts in it."""
     places: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
         (links, "Relays", Carrying),
         (generation, "Transfers", Giving),
         (transfer, "BlobHttp", Sending),
+        (stock, "Cluster", Speaking),
     )
     for module, name, part in places:
         assert hasattr(module, name)

@@ -118,12 +118,19 @@ def test_a_job_spreads_over_both_clusters_and_the_bridge_reads_nothing(clusters:
     print(Counter((task["node"], *task["via"]) for task in tasks))
     assert by <= {*((name, ()) for name in HERE), *((name, ("gate",)) for name in THERE)}
     assert {node for node, _ in by} & set(THERE)
+    proved(anna, job, 200)
     assert marker in (folder / "results/0/value.txt").read_bytes()
     kept = [path.read_bytes() for path in gate.home.rglob("*") if path.is_file()]
     assert len(kept) > 3
     for held in (*memories, *kept, (tmp_path / "frames.pcap").read_bytes()):
         assert marker not in held
     assert all(b"p2pq" in memory for memory in memories)
+
+
+def proved(host: Host, job: str, tasks: int) -> None:
+    """See to it that all results are proved, those too that bridges handed on."""
+    report = json.loads(host.ok("verify", "--json", job))
+    assert (report["results"], report["verified"], report["unkept"]) == (tasks, tasks, []), report
 
 
 def memory_of(host: Host) -> bytes:
@@ -265,6 +272,7 @@ def test_a_long_job_survives_all_that_can_happen_to_a_bridge(clusters: Clusters,
     for task in range(tasks):
         tries = anna.ask(control.Attempts(job=job, task=task), control.AttemptView)
         assert [each.state for each in tries].count("done") == 1, tries
+    proved(anna, job, tasks)
 
 
 @pytest.mark.parametrize("batches", [False, True], ids=["carry links", "batch"])
@@ -291,6 +299,7 @@ def test_three_levels_deep(batches: bool, lan: Lan, tmp_path: Path) -> None:
     assert values(folder, 4) == wanted(4)
     assert {(folder / f"results/{task}/much.bin").stat().st_size for task in range(4)} == {MUCH}
     assert {(task.node, task.via) for task in anna.tasks(job)} == {("zora", ("gate", "hugo", "ines"))}
+    proved(anna, job, 4)
     endless = anna.detach("--need", FAR, str(folder), "600")
     lab.until(lambda: processes(endless), "it runs")
     anna.ok("cancel", endless)

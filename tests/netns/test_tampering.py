@@ -40,6 +40,7 @@ WAYS = {
     "Promises": "no-way",
     "Floods": "relay-offer-dropped",
 }
+SPEAKING = {"ForgesSubGrants": "forged-sub-grant"}
 """What each kind is found out by."""
 HASHES = """
 import hashlib, os, pathlib
@@ -50,7 +51,7 @@ seed = hashlib.sha256(pathlib.Path("input.bin").read_bytes() + task.encode()).di
 
 
 def test_every_kind_of_tampering_has_its_turn() -> None:
-    assert {*BLOBS, *RECORDS, *SLOW, *WAYS, "Honest"} == set(tampering.KINDS)
+    assert {*BLOBS, *RECORDS, *SLOW, *WAYS, *SPEAKING, "Honest"} == set(tampering.KINDS)
 
 
 class Mesh:
@@ -176,10 +177,49 @@ def test_what_a_bridge_does_is_refused_and_told_and_the_jobs_are_done(lan: Lan, 
     end(submit(victims(WAYS)), WAYS)
 
     [status] = anna.ask(control.Status(), control.StatusView)
-    assert status.counters["task.settled"] == TASKS * len(tampering.KINDS) - TASKS, "each task counts once"
+    assert status.counters["task.settled"] == TASKS * len({*BLOBS, *RECORDS, *SLOW, *WAYS}), "each task counts once"
     assert status.counters["bridge.suspected"] > len(RECORDS)
     peers = {peer["name"]: peer["reason"] for peer in anna.json("peers")}
     assert peers["evil"].startswith("behind other bridges: ")
     assert "behind" not in peers["gate"]
     logs = "".join(host.whole_log() for host in lan.hosts)
     assert set(re.findall(r"bridge\.suspected bridge=(\w+)", logs)) == {mesh.evil_id}, "nobody else is suspected"
+
+
+def test_a_bridge_that_forges_sub_grants_brings_no_result_and_what_its_leaf_brings_elsewhere_is_proved(
+    lan: Lan, tmp_path: Path
+) -> None:
+    """The leaf has the true ones: over the honest bridge its results count at once, though it never had a lease of that one."""
+    [(kind, reason)] = SPEAKING.items()
+    gate, evil = (lan.add(name, (0, 1)) for name in ("gate", "evil"))
+    evil.node_module = "tests.netns.tampering"
+    for bridge in (gate, evil):
+        bridge.configure("[node]\naccept = false\n[bridge]\nenabled = true\nbatch = true\n")
+    anna, dora = lan.add("anna"), lan.add("dora", (1,))
+    anna.configure("[node]\naccept = false\n")
+    dora.configure(f'[node]\nslots = {TASKS}\nlabels = {{ here = "dora" }}\n')
+    into_one_mesh([gate, evil, anna, dora], "--caps", "work,submit,bridge")
+    ids = {peer.name: peer.id for peer in evil.ask(control.PeersList(), control.PeerView)}
+
+    def via() -> list[tuple[str, ...]]:
+        peers = anna.ask(control.PeersList(), control.PeerView)
+        return [peer.via for peer in peers if peer.name == "dora" and peer.state == "up"]
+
+    gate.kill()
+    lab.until(lambda: via() == [("evil",)], "one bridge speaks for all")
+    tampering.order(evil.home, {ids["anna"]: kind})
+    job = Job(anna, dora, tmp_path / kind)
+    [status] = evil.ask(control.Status(), control.StatusView)
+    told = re.compile(rf" WARNING bridge.suspected bridge={status.id[:8]} .*reason={reason}\b")
+    lab.until(lambda: told.search(anna.whole_log()), f"{kind} is told of", 30)
+    assert {task.state for task in anna.tasks(job.id)} == {"running"}, "it has brought no result"
+    peers = {peer["name"]: peer["reason"] for peer in anna.json("peers")}
+    assert peers["evil"] == f"behind other bridges: {reason}"
+    gate.start()
+    lab.until(lambda: "anna" in gate.up() and "dora" in gate.up(), "the honest one is there")
+    evil.kill()
+    begun = time.monotonic()
+    print(f"{kind}: {job.end()}, {time.monotonic() - begun:.1f} s after its leaf could bring the results another way")
+    report = anna.json("verify", job.id)
+    assert (report["verified"], report["unkept"], report["refuted"]) == (TASKS, [], [])
+    assert [task.attempts for task in anna.tasks(job.id)] == [1] * TASKS

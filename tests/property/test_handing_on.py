@@ -1,4 +1,4 @@
-"""However bridges hand a grant on, a worker runs what each of them had to give, and nothing else."""
+"""However bridges hand a grant on, a worker runs what each of them had to give, and its master is shown just that."""
 
 from itertools import combinations, pairwise
 
@@ -10,6 +10,8 @@ from p2pq.core.grants import Master, open_grant
 from p2pq.errors import Reject
 from p2pq.model.ids import LeaseId
 from p2pq.wire import messages as msg
+from p2pq.wire import sign
+from p2pq.wire.handing import Handed
 from p2pq.wire.messages import HOPS_MAX
 from tests.unit.core.workerkit import ANN, IDENTITY, ME, WALL, Member, granted, item, sub_grant
 
@@ -24,9 +26,10 @@ parts = st.lists(st.sampled_from(COUNTERS), min_size=1, max_size=len(COUNTERS))
     given_on=st.lists(parts, min_size=1, max_size=HOPS_MAX),
     narrowing=st.booleans(),
     expiries=st.lists(st.integers(0, 1000), min_size=HOPS_MAX, max_size=HOPS_MAX),
+    order=st.permutations(range(HOPS_MAX)),
 )
 def test_what_is_handed_on_is_a_part_of_a_part(
-    whole: list[int], given_on: list[list[int]], narrowing: bool, expiries: list[int]
+    whole: list[int], given_on: list[list[int]], narrowing: bool, expiries: list[int], order: list[int]
 ) -> None:
     chain = [whole]
     for part in given_on:  # most chains at random are broken at once; these hold if each has something left
@@ -46,6 +49,8 @@ def test_what_is_handed_on_is_a_part_of_a_part(
         ANN.node, "ann", ("submit",), msg.MINOR, IDENTITY.mesh, way=tuple(each.node for each in BRIDGES[:depth])
     )
     holds = all(tuple(part) in combinations(before, len(part)) for before, part in pairwise(chain))
+    told = [subs[number] for number in order if number < depth]
+    assert all(shown(message.grant, whole, told, each, subs) is holds for each in chain[-1])
     try:
         grant = open_grant(message, master, IDENTITY)
     except Reject:
@@ -55,6 +60,18 @@ def test_what_is_handed_on_is_a_part_of_a_part(
     assert grant.items == tuple(item(each) for each in chain[-1])
     assert grant.nonce == (depth - 1).to_bytes(16, "big")
     assert grant.expires == WALL + min(500, *expiries[:depth])
+
+
+def shown(grant: bytes, whole: list[int], told: list[bytes], counter: int, subs: list[bytes]) -> bool:
+    """Tell whether the master is shown that a lease came to this node by just these sub-grants."""
+    leases = tuple(LeaseId(1, each) for each in whole)
+    try:
+        handed = Handed(told, IDENTITY.mesh, ANN.node)
+        way = handed.way(LeaseId(1, counter), ME.node)
+    except Reject:
+        return False
+    by_these = [step.raw for step in way] == subs
+    return by_these and handed.begins(way, sign.digest(grant), BRIDGES[0].node, leases)
 
 
 @given(
@@ -72,11 +89,15 @@ def test_not_a_bit_of_a_chain_can_be_another(at: int, bit: int, where: str) -> N
     chain = {"grant": message.grant, "first": outer, "second": inner}
 
     def opened(pieces: dict[str, bytes]) -> bool:
-        said = msg.Granted(grant=pieces["grant"], subs=(pieces["first"], pieces["second"]))
+        subs = [pieces["first"], pieces["second"]]
+        said = msg.Granted(grant=pieces["grant"], subs=tuple(subs))
+        told = shown(pieces["grant"], [1, 2], subs, 2, subs)
         try:
             open_grant(said, master, IDENTITY)
         except Reject:
+            assert not told
             return False
+        assert told
         return True
 
     assert opened(chain)

@@ -12,9 +12,10 @@ from p2pq.model.ids import LeaseId
 from p2pq.model.job import Outcome
 from p2pq.wire import codec, sign
 from p2pq.wire import messages as msg
-from p2pq.wire.objects import Grant, GrantItem, SubGrant
+from p2pq.wire.handing import Handed
+from p2pq.wire.objects import Grant, GrantItem, Result, SubGrant
 from tests.unit.core.stockkit import ANN, LEA, LEO, Bench, asks, granted, master, receipt, result, smaller, worker
-from tests.unit.core.workerkit import ME, OK, WALL, Member, job_id, manifest, nonce
+from tests.unit.core.workerkit import ME, MESH, OK, WALL, Member, job_id, manifest, nonce
 
 LEAVES = {member.node: member for member in (LEA, LEO)}
 JOBS = (manifest(ANN, 1), manifest(ANN, 2, priority=3), manifest(ANN, 3, only=LEO.node))
@@ -44,6 +45,8 @@ class Bridge(RuleBasedStateMachine):
         self.avoid: dict[LeaseId, bytes] = {}
         self.given: dict[LeaseId, bytes] = {}
         """Which leaf was given what: for good, as a lease is given once."""
+        self.ways: dict[LeaseId, tuple[bytes, bytes]] = {}
+        """By which grant and sub-grant."""
         self.open: dict[tuple[bytes, bytes], tuple[msg.Request, float]] = {}
         self.placed: dict[LeaseId, bytes] = {}
         """Of whom the master was told."""
@@ -93,6 +96,7 @@ class Bridge(RuleBasedStateMachine):
                     self.placed[lease] = leaf
                 for item in message.returns:
                     self.granted.pop(item.lease, None)
+                self.shown(message)
             case msg.Request():
                 assert self.told
                 assert self.asked is None, "asked twice at a time"
@@ -101,6 +105,22 @@ class Bridge(RuleBasedStateMachine):
                 self.asked = message
             case _:
                 raise AssertionError(message)
+
+    def shown(self, report: msg.Report) -> None:
+        """Each result that is heard comes with how its lease was handed on; of nothing else anything is told."""
+        handed = Handed(report.subs, MESH, ANN.node)
+        told = set()
+        for raw in report.results:
+            for entry in (word := sign.open_claimed(raw, Result, lambda claimed: claimed.by)).items:
+                if entry.lease in self.ways:
+                    grant, sub = self.ways[entry.lease]
+                    (step,) = way = handed.way(entry.lease, word.by)
+                    leases = tuple(item.lease for item in sign.open_signed(grant, Grant, ANN.node).items)
+                    assert step.raw == sub
+                    assert handed.begins(way, sign.digest(grant), ME.node, leases)
+                    told.add(sub)
+        assert set(report.subs) == told
+        assert len(report.subs) == len(told)
 
     def answered(self, leaf: Member, message: msg.Passed) -> None:
         """A leaf hears something of the master."""
@@ -120,6 +140,7 @@ class Bridge(RuleBasedStateMachine):
                     assert lease not in self.given, "given twice"
                     assert self.avoid.get(lease) != leaf.node, "given to whom is to be avoided"
                     self.given[lease] = leaf.node
+                    self.ways[lease] = message.grant, raw
             case msg.Nothing(nonce=number):
                 del self.open[leaf.node, number]
             case msg.HasWork() | msg.Cancel() | msg.Receipted() | msg.Confirmed():
@@ -214,7 +235,8 @@ class Bridge(RuleBasedStateMachine):
     @rule(leaf=leaves, pick=picks, outcome=outcomes)
     def leaf_ends_one(self, leaf: Member, pick: int, outcome: Outcome) -> None:
         for lease in self.mine(leaf)[pick : pick + 1]:
-            self.say(leaf, msg.ResultReady(result=result(leaf, GrantItem(0, 1, lease), outcome=outcome)))
+            raw = result(leaf, GrantItem(0, 1, lease), outcome=outcome)
+            self.say(leaf, msg.ResultReady(result=raw, subs=self.ways[lease][1:] if lease in self.ways else ()))
 
     @rule(leaf=leaves, pick=picks)
     def leaf_hands_back(self, leaf: Member, pick: int) -> None:

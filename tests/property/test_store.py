@@ -20,7 +20,8 @@ from p2pq.wire.objects import BlobRef, ResultItem
 
 JOBS = [JobId(bytes([n]) * 16) for n in range(3)]
 NODES = [NodeId(bytes([n]) * 32) for n in range(4)]
-PROOF = records.Proof(signed=b"result", certs=(b"member", b"admin"))
+HANDED = tuple(records.HandedOn(signed=word, certs=(word, b"admin")) for word in (b"above", b"sub"))
+PROOF = records.Proof(signed=b"result", certs=(b"member", b"admin"), handed=HANDED)
 HALT = Halt(now=True, what="fail", count=3)
 OUTCOMES = [
     Outcome(reason="ok"),
@@ -94,10 +95,9 @@ class Life:
         self.live[job][task] = "running"
         self.leases[lease] = (job, task, attempt)
         worker, wall = data.draw(nodes), data.draw(walls)
-        return [
-            records.LeaseGranted(lease=lease, job=job, task=task, attempt=attempt, worker=worker, wall=wall),
-            records.GrantKept(job=job, lease=lease, signed=b"grant"),
-        ]
+        row = records.LeaseGranted(lease=lease, job=job, task=task, attempt=attempt, worker=worker, wall=wall)
+        # Not every lease is the first of a grant; one that a repaired store took up is of none.
+        return [row, *([records.GrantKept(job=job, lease=lease, signed=b"grant")] if data.draw(bits) else [])]
 
     def under_way(self, job: JobId, task: int) -> list[LeaseId]:
         return [lease for lease, (whose, which, _) in self.leases.items() if (whose, which) == (job, task)]
@@ -263,7 +263,12 @@ class Life:
         )
         return [
             records.ResultKept(
-                lease=lease, master=master, item=item, wall=data.draw(walls), owner=data.draw(st.text(max_size=3))
+                lease=lease,
+                master=master,
+                item=item,
+                wall=data.draw(walls),
+                owner=data.draw(st.text(max_size=3)),
+                subs=data.draw(st.sampled_from([(), (b"sub",), (b"above", b"sub")])),
             )
         ]
 

@@ -27,6 +27,7 @@ def test_bridges_below_bridges_spare_it_more_and_lose_nothing():
     runs = [Mesh(shape) for shape in shapes]
     figures = [run.measure() for run in runs]
     assert [run.checkers.states for run in runs] == [{"done": 300}] * 3
+    assert [run.checkers.proved for run in runs] == [300] * 3, "of each is shown how it came to its leaf"
     one, two, three = (sum(each.per_task) for each in figures)
     assert max(two, three) < one
     assert all(each.makespan_s < 3 * each.ideal_s + 5.0 for each in figures)

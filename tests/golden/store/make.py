@@ -112,6 +112,7 @@ def ended(row: records.LeaseGranted, outcome: Outcome, state: TaskState, *, coun
     proof = records.Proof(
         signed=f"result {row.lease.epoch} of {row.worker[0]}".encode(),
         certs=(b"member", bytes(row.worker[:1]), b"admin"),
+        handed=tuple(records.HandedOn(signed=word, certs=(b"bridge", b"admin")) for word in (b"above", b"sub-grant")),
     )
     return records.AttemptEnded(
         lease=row.lease,
@@ -175,6 +176,9 @@ def rows() -> list[Row]:
         ended(other, OK, "done"),
         records.TasksCancelled(job=JOBS["cancelled"], wall=Wall(NOW + 9600)),
         records.ResultKept(lease=LeaseId(7, 70), master=WORKERS[1], item=kept(LeaseId(7, 70)), wall=NOW, owner="eve"),
+        records.ResultKept(
+            lease=LeaseId(7, 72), master=WORKERS[1], item=kept(LeaseId(7, 72)), wall=NOW, subs=(b"sub-grant",)
+        ),
         records.ResultKept(lease=LeaseId(7, 71), master=WORKERS[1], item=kept(LeaseId(7, 71)), wall=NOW, owner="eve"),
         records.ResultReleased(lease=LeaseId(7, 71), master=WORKERS[1]),
         records.PeerSeen(node=WORKERS[0], name="bert", addresses=("10.0.0.1:9476", "[fe80::1]:9476")),

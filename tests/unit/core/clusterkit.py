@@ -11,7 +11,7 @@ from p2pq.model.ids import LeaseId, NodeId, Wall
 from p2pq.model.job import Outcome, Profile
 from p2pq.wire import messages as msg
 from p2pq.wire import sign, trust
-from p2pq.wire.objects import Cert, GrantItem, Keycard, Result, ResultItem
+from p2pq.wire.objects import Cert, GrantItem, Keycard, Result, ResultItem, SubGrant
 from tests.unit.core.mesh import (
     IDENTITY,
     MASTER,
@@ -118,6 +118,21 @@ class Cluster:
     def finish(self, member: Member, item: GrantItem, outcome: Outcome = OK, number: int = 1) -> list[fx.Effect]:
         self.brings(member, result_item(item, outcome, number))
         return self.bench.do(ev.Collected(lease=item.lease))
+
+
+def sub_grant(above: bytes, bridge: Member, to: Member, *items: GrantItem, **fields: object) -> bytes:
+    """Return a bridge's word that some attempts of a grant, or a sub-grant, are somebody's."""
+    plain = {
+        "mesh": MESH,
+        "node": bridge.node,
+        "master": MASTER.node,
+        "to": to.node,
+        "parent": sign.digest(above),
+        "nonce": bytes(16),
+        "leases": tuple(item.lease for item in items),
+        "expires": WALL,
+    }
+    return sign.sign(bridge.signer, SubGrant(**(plain | fields)))
 
 
 def bench_of(

@@ -117,6 +117,7 @@ def parcel(
     sub = SubGrant(
         mesh=MESH,
         node=ME.node,
+        master=ANN.node,
         to=leaf.node,
         parent=sign.digest(grant.grant),
         nonce=nonce(number),

@@ -6,7 +6,7 @@ from p2pq.core import batching
 from p2pq.core.batching import Batch
 from p2pq.model.ids import LeaseId, NodeId
 from p2pq.wire import codec
-from p2pq.wire.messages import INLINE_BYTES_MAX, LEASES_MAX, MESSAGE_BYTES_MAX, Beat, Report, ReturnItem
+from p2pq.wire.messages import INLINE_BYTES_MAX, LEASES_MAX, MESSAGE_BYTES_MAX, SUBS_BYTES_MAX, Beat, Report, ReturnItem
 from p2pq.wire.objects import ITEMS_MAX, OBJECT_BYTES_MAX
 
 LEA = NodeId(b"a" * 32)
@@ -46,8 +46,10 @@ def test_no_result_makes_a_report_too_long_to_be_said() -> None:
         lease(number): ReturnItem(lease(number), "refused", "\U0001f4a5" * 500) for number in range(ITEMS_MAX)
     }
     assert batch.result(bytes(OBJECT_BYTES_MAX), (bytes(MESSAGE_BYTES_MAX - OBJECT_BYTES_MAX),), hurries=False)
-    assert batch.result(b"small", (bytes(INLINE_BYTES_MAX),), hurries=False)
+    longest = tuple(bytes([number]) * (SUBS_BYTES_MAX // 8) for number in range(8))
+    assert batch.result(b"small", (bytes(INLINE_BYTES_MAX),), longest, hurries=False)
     (report,) = batch.take()
+    assert report.subs == longest
     assert report.blobs == (bytes(INLINE_BYTES_MAX),)
     assert len(codec.encode(report)) < MESSAGE_BYTES_MAX
 
@@ -87,6 +89,41 @@ def test_reports_are_neither_too_long_nor_too_many_blobs(monkeypatch: pytest.Mon
     batch.result(b"1", (b"",) * ITEMS_MAX, hurries=False)
     batch.result(b"2", (b"",), hurries=False)
     assert [report.results for report in batch.take()] == [(b"1",), (b"2",)]
+
+
+def test_sub_grants_are_said_once_in_each_report_with_the_results_that_they_are_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batch = Batch()
+    for raw, subs in ((b"1", (b"above", b"lea")), (b"2", (b"above", b"leo")), (b"3", ()), (b"4", (b"above", b"lea"))):
+        assert batch.result(raw, (), subs, hurries=False)
+    assert batch.take() == [Report(results=(b"1", b"2", b"3", b"4"), subs=(b"above", b"lea", b"leo"))]
+    monkeypatch.setattr(batching, "SUBS_BYTES_MAX", 10)
+    for raw, subs in (
+        (b"1", (b"above", b"lea")),
+        (b"2", (b"above", b"lea")),
+        (b"3", (b"above", b"leo")),
+        (b"4", (b"x" * 20,)),
+    ):
+        batch.result(raw, (), subs, hurries=False)
+    assert batch.take() == [
+        Report(results=(b"1", b"2"), subs=(b"above", b"lea")),
+        Report(results=(b"3",), subs=(b"above", b"leo")),
+        Report(results=(b"4",), subs=(b"x" * 20,)),
+    ]
+
+
+def test_sub_grants_that_wait_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "WAITING_BYTES_MAX", 25)
+    monkeypatch.setattr(batching, "REPORT_BYTES_MAX", 25)
+    batch = Batch()
+    for _ in range(5):
+        assert batch.result(b"1", (), (b"s" * 20,), hurries=False)
+    assert batch.full
+    assert not batch.result(b"1", (), (b"s" * 20,), hurries=False)
+    assert batch.take() == [Report(results=(b"1",) * 5, subs=(b"s" * 20,))]
+    assert batch.result(b"1", (), (b"s" * 20,), hurries=False)
+    assert batch.take() == [Report(results=(b"1",), subs=(b"s" * 20,))], "what was said is said anew with the next"
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,13 @@ from p2pq.core import events as ev
 from p2pq.core.below import Below
 from p2pq.core.stock import GATHER_S
 from p2pq.core.through import Fell, Stood, cluster_of
+from p2pq.errors import Reject
 from p2pq.model.ids import NodeId, Wall
 from p2pq.model.notice import TooFar
 from p2pq.wire import messages as msg
 from p2pq.wire import sign, trust
 from p2pq.wire.objects import SubGrant
+from tests.unit.core.clusterkit import chain
 from tests.unit.core.mesh import ROOT
 from tests.unit.core.stockkit import (
     ANN,
@@ -96,7 +98,7 @@ def sub(giver: Member, to: Member, parent: bytes, number: int, *items) -> bytes:
     return sign.sign(
         giver.signer,
         SubGrant(
-            mesh=MESH, node=giver.node, to=to.node, parent=sign.digest(parent), nonce=nonce(number),
+            mesh=MESH, node=giver.node, master=ANN.node, to=to.node, parent=sign.digest(parent), nonce=nonce(number),
             leases=tuple(each.lease for each in items), expires=WALL + 60_000,
         ),
     )  # fmt: skip
@@ -234,15 +236,26 @@ def test_what_bridges_of_no_master_here_say_is_not_heard(bench: Low) -> None:
 
 
 def below(**fields) -> Below:
-    return Below(msgspec.structs.replace(IDENTITY, root=ROOT.public), CAT.node, (ANN.node,), trust.nobody)
+    identity = msgspec.structs.replace(IDENTITY, root=ROOT.public)
+    return Below(identity, CAT.node, chain(CAT, "bridge"), (ANN.node,), trust.nobody)
 
 
 def test_a_leaf_is_known_with_the_way_to_it_and_by_its_keycard() -> None:
-    known = below()
-    assert known.introduce(leaf(LEA, DOG), Wall(WALL), room=1) == (LEA.node, False)
-    assert known.leaves == {LEA.node: leaf(LEA, CAT, DOG)}
+    known, cat, dog = below(), chain(CAT, "bridge"), chain(DOG, "bridge")
+    assert known.introduce(leaf(LEA, DOG, bridges=(dog,)), Wall(WALL), room=1) == (LEA.node, False)
+    assert known.leaves == {LEA.node: leaf(LEA, CAT, DOG, bridges=(cat, dog))}
     assert known.introduce(leaf(LEA), Wall(WALL), room=0) == (LEA.node, False)
-    assert known.leaves == {LEA.node: leaf(LEA, CAT)}
+    assert known.leaves == {LEA.node: leaf(LEA, CAT, bridges=(cat,))}
+    assert known.introduce(leaf(LEA, DOG), Wall(WALL), room=0) == (LEA.node, False)
+    assert known.leaves == {LEA.node: leaf(LEA, CAT, DOG)}, "of a way all is shown, or nothing"
+
+
+@pytest.mark.parametrize("chains", [(chain(DOG, "work"),), (chain(EEL, "bridge"),), (chain(DOG, "bridge"),) * 2])
+def test_whoever_is_shown_on_a_way_is_a_bridge(chains: tuple[tuple[bytes, ...], ...]) -> None:
+    known = below()
+    with pytest.raises(Reject, match="not every node on the way is known to be a bridge"):
+        known.introduce(leaf(LEA, DOG, bridges=chains), Wall(WALL), room=1)
+    assert known.leaves == {}
 
 
 def test_keys_are_new_once_for_each_job_and_anew_when_they_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """A bridge between a master and its leaves: what each hears of the other."""
 
+from collections.abc import Callable
+
 import pytest
 
 from p2pq.core import cluster, nested
@@ -7,10 +9,11 @@ from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.stock import GATHER_S
 from p2pq.model.config import ScheduleSettings
+from p2pq.model.ids import LeaseId
 from p2pq.model.job import Limits, Outcome
-from p2pq.wire import codec
+from p2pq.wire import codec, sign
 from p2pq.wire import messages as msg
-from p2pq.wire.objects import ITEMS_MAX
+from p2pq.wire.objects import ITEMS_MAX, SubGrant
 from tests.unit.core.stockkit import (
     ANN,
     CLUSTER,
@@ -35,7 +38,7 @@ from tests.unit.core.stockkit import (
     up,
     worker,
 )
-from tests.unit.core.workerkit import OK, PROFILE, Member, item, manifest, nonce
+from tests.unit.core.workerkit import ME, MESH, OK, PROFILE, WALL, Member, item, manifest, nonce
 
 LOU = Member("lou")
 PLACE_LEA = msg.Place(LEA.node, 2, 4096, 1)
@@ -392,6 +395,46 @@ def test_results_are_passed_on_in_one_report_and_receipts_back(bench: Bench) -> 
     ]
     assert bench.stock.leaf_of(ANN.node, ONE.lease) is None
     assert bench.stock.leaf_of(ANN.node, TWO.lease) == LEA.node
+
+
+def test_how_leases_came_to_their_leaves_is_told_once_and_only_as_far_as_it_is_of_these_results(bench: Bench) -> None:
+    bench.leaf(LEA, asks(1))
+    bench.leaf(LEO, asks(2))
+    bench.flush()
+    grants = bench.master(granted((ONE, TWO, THREE), number=1))
+    cat, leo = (each.message.message.subs for each in grants if isinstance(each.message.message, msg.Granted))
+    first, second, third = (result(leaf, each) for leaf, each in ((LEA, ONE), (LEA, TWO), (LEO, THREE)))
+    bench.leaf(LEA, msg.ResultReady(result=first, subs=cat))
+    bench.leaf(LEA, msg.ResultReady(result=second, subs=(*leo, *cat)))
+    bench.leaf(LEO, msg.ResultReady(result=third))
+    [report] = of(bench.flush(), msg.Report)
+    assert (report.results, report.subs) == ((first, second, third), cat)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (lambda sub: sub[:-1] + b"x", "bad signature"),
+        (lambda _: sub_grant(b"grant", LEA.node, ONE.lease, TWO.lease, ONE.lease), "wider than the one above"),
+        (lambda _: sub_grant(b"grant", LEA.node, ONE.lease, master=LEO.node), "not of this master"),
+    ],
+)
+def test_a_leaf_that_tells_of_it_what_does_not_hold_brings_no_result(
+    bench: Bench, said: Callable[[bytes], bytes], reason: str
+) -> None:
+    grant = bench.stocked(ONE)
+    bench.flush()
+    ready = msg.ResultReady(result=result(LEA, ONE), subs=(said(parcel(LEA, grant, 1, ONE).subs[0]),))
+    assert bench.leaf(LEA, ready) == [fx.Drop(peer=LEA.node, reason=f"sub-grant: {reason}")]
+    assert bench.flush() == []
+
+
+def sub_grant(above: bytes, to: bytes, *leases: LeaseId, **fields: object) -> bytes:
+    plain = {
+        "mesh": MESH, "node": ME.node, "master": ANN.node, "to": to, "parent": sign.digest(above), "nonce": bytes(16),
+        "leases": leases, "expires": WALL,
+    }  # fmt: skip
+    return sign.sign(ME.signer, SubGrant(**(plain | fields)))
 
 
 def test_a_receipt_for_who_has_gone_waits_for_it_to_say_the_result_again(bench: Bench) -> None:

@@ -7,7 +7,7 @@ from p2pq.core import clusters, granting
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.overflow import HOLD_S
-from p2pq.core.queue import RECEIPTS_S
+from p2pq.core.results import RECEIPTS_S
 from p2pq.errors import Reject
 from p2pq.model.job import Resources
 from p2pq.wire import body, seal, sign

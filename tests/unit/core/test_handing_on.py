@@ -124,6 +124,7 @@ FORGED = [
     ({"sub": {"leases": (LeaseId(1, 1), LeaseId(1, 3))}}, LEASES),
     ({"sub": {"leases": (LeaseId(1, 2), LeaseId(1, 1))}}, LEASES),
     ({"sub": {"leases": (LeaseId(1, 1), LeaseId(1, 1))}}, LEASES),
+    ({"sub": {"master": BOB.node}}, BETWEEN),
 ]
 
 
@@ -316,10 +317,13 @@ def test_a_leaf_runs_what_its_bridge_hands_on_and_its_result_goes_the_same_way()
     assert isinstance(asked.message, msg.Through)
     answer = {"nonce": asked.message.message.nonce}
     whole = (item(1), item(2))
-    assert hears(handed_on(whole, LeaseId(1, 2), sub=answer))[:2] == start(item(2))
+    granted = handed_on(whole, LeaseId(1, 2), sub=answer)
+    assert hears(granted)[:2] == start(item(2))
     do(ev.Started(lease=LeaseId(1, 2), master=ANN.node))
     effects = do(ev.Exited(lease=LeaseId(1, 2), master=ANN.node, outcome=OK, sandbox="strict"))
-    assert effects[-1] == says(ready(result_item(item(2))).message)
+    [kept] = [each.row for each in effects if isinstance(each, fx.Record)]
+    assert kept.subs == granted.subs
+    assert effects[-1] == says(msgspec.structs.replace(ready(result_item(item(2))).message, subs=granted.subs))
     assert node.owes
     assert hears(receipted(LeaseId(1, 1), LeaseId(1, 2), to=CLUSTER)) == released(LeaseId(1, 2))
     assert not node.owes

@@ -1,5 +1,6 @@
 """Results wait here until their master has them."""
 
+import msgspec
 import pytest
 
 from p2pq.core import kept
@@ -53,6 +54,18 @@ def test_one_signature_serves_a_batch():
     sent = results.messages(ANN.node, results.leases(ANN.node), IDENTITY.mesh)
     assert sent == [ready(*items[:BATCH_MAX]).message, ready(items[-1]).message]
     assert results.messages(ANN.node, (), IDENTITY.mesh) == []
+
+
+def test_how_leases_were_handed_on_is_said_with_their_results_each_once(monkeypatch: pytest.MonkeyPatch):
+    results = Kept(IDENTITY, ())
+    for number, subs in enumerate(((b"above", b"one"), (b"above", b"one"), (), (b"above", b"two"))):
+        results.keep(msgspec.structs.replace(row(number), subs=subs), Mono(0.0))
+    [sent] = results.messages(ANN.node, results.leases(ANN.node), IDENTITY.mesh)
+    assert sent.subs == (b"above", b"one", b"two")
+    monkeypatch.setattr(kept, "SUBS_BYTES_MAX", 8)
+    sent, other = results.messages(ANN.node, results.leases(ANN.node), IDENTITY.mesh)
+    assert (sent.subs, other.subs) == ((b"above", b"one"), (b"above", b"two"))
+    assert other.result == ready(result_item(item(3))).message.result
 
 
 def test_a_batch_names_not_too_many_blobs(monkeypatch: pytest.MonkeyPatch):

@@ -54,9 +54,19 @@ def test_a_live_lease() -> None:
     )
 
 
-def test_how_it_was_granted_is_for_people() -> None:
-    kept = r.GrantKept(job=JOB, lease=LeaseId(1, 0), signed=b"grant")
-    assert total(added(), granted(0), kept) == total(added(), granted(0))
+def kept_grant(counter: int) -> r.GrantKept:
+    return r.GrantKept(job=JOB, lease=LeaseId(1, counter), signed=b"grant %d" % counter)
+
+
+def test_how_live_leases_were_granted_is_given_back_and_nothing_else() -> None:
+    rows = (added(), *map(granted, range(4)), *map(kept_grant, (0, 1, 3)))
+    assert total(*rows).grants == (kept_grant(0), kept_grant(1), kept_grant(3))
+    assert total(*rows, lost(0), lost(1)).grants == (kept_grant(1), kept_grant(3)), (
+        "the second one is of the third lease, too"
+    )
+    assert total(*rows, *map(lost, range(4))).grants == ()
+    assert total(added(), granted(0), kept_grant(1)).grants == (), "it begins later"
+    assert total(kept_grant(0)).grants == ()
 
 
 def test_leases_that_end_without_a_result_count_or_not() -> None:

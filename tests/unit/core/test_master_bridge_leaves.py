@@ -8,6 +8,7 @@ import pytest
 
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
+from p2pq.core import records as r
 from p2pq.core.identity import Identity
 from p2pq.core.records import Restored
 from p2pq.core.stock import GATHER_S, Stock
@@ -16,7 +17,8 @@ from p2pq.core.worker import Worker
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
 from p2pq.wire import messages as msg
-from p2pq.wire import seal
+from p2pq.wire import provenance, seal, sign
+from p2pq.wire.objects import Grant
 from tests.unit.core.clusterkit import BRIDGE, CAT, CLUSTER, DOG, FOX, OTHER, Cluster, card, chain
 from tests.unit.core.mesh import IDENTITY, KEY, MASTER, OK, OWNER, PROFILE, WALL, Bench, Member, submitted
 
@@ -48,6 +50,8 @@ class Mesh:
         }
         self.running: list[tuple[float, NodeId, LeaseId]] = []
         self.done: set[int] = set()
+        self.rows: list[r.Row] = []
+        """What the master keeps."""
         self.said: list[str] = []
         """What the master and the cluster said to each other, by kind."""
         for leaf in LEAVES:
@@ -81,6 +85,7 @@ class Mesh:
                 case msg.Through(message=message) if effect.peer == MASTER.node:
                     if not self.joined:
                         self.joined = True
+                        self.to_master(link(BRIDGE, "bridge"))
                         self.to_master(Cluster(self.master).up())
                     self.said.append(type(message).__name__)
                     self.to_master(ev.Received(peer=CLUSTER, message=message))
@@ -95,7 +100,9 @@ class Mesh:
         for effect in self.master.do(event):
             assert not isinstance(effect, fx.Drop), effect
             match effect:
-                case fx.Send(message=message):
+                case fx.Record(row=row):
+                    self.rows.append(row)
+                case fx.Send(peer=peer, message=message) if peer == CLUSTER:
                     self.said.append(type(message).__name__)
                     through = msg.Through(node=CLUSTER, message=message)
                     self.to_bridge(BRIDGE.node, ev.Received(peer=MASTER.node, message=through))
@@ -137,6 +144,32 @@ def link(member: Member, *caps: str, **fields) -> ev.LinkUp:
     return msgspec.structs.replace(plain, owner=OWNER, certs=chain(member, *caps), **fields)
 
 
+def findings(rows: list[r.Row]) -> list[provenance.Finding]:
+    """Return what ``verify`` finds of each result that was kept."""
+    [added] = [row for row in rows if isinstance(row, r.JobAdded)]
+    job = provenance.open_job(added.manifest, MASTER.node, added.job)
+    signed = [row.signed for row in rows if isinstance(row, r.GrantKept)]
+    grants = {item.lease: raw for raw in signed for item in sign.open_signed(raw, Grant, MASTER.node).items}
+    found = []
+    for row in rows:
+        if isinstance(row, r.AttemptEnded):
+            assert row.proof is not None
+            kept = provenance.Kept(
+                task=row.task,
+                attempt=row.result.attempt,
+                lease=row.lease,
+                granted=WALL,
+                wall=row.wall,
+                item=row.result,
+                grant=grants[row.lease],
+                signed=row.proof.signed,
+                certs=row.proof.certs,
+                handed=tuple(provenance.Handing(signed=step.signed, certs=step.certs) for step in row.proof.handed),
+            )
+            found.append(provenance.check(kept, job, lambda _: None))
+    return found
+
+
 @pytest.mark.parametrize("bridges", [1, 2, 3])
 def test_a_cluster_does_a_job_of_short_tasks_without_waiting_for_its_master(bridges: int) -> None:
     """Two hundred tasks on eight slots take five seconds at least; the master is asked, and told of them, far less often."""
@@ -147,5 +180,9 @@ def test_a_cluster_does_a_job_of_short_tasks_without_waiting_for_its_master(brid
         mesh.step()
     assert len(mesh.done) == 200
     assert not any(bridge.leaf_of(MASTER.node, LeaseId(1, 0)) for bridge in mesh.bridges.values())
+    found = findings(mesh.rows)
+    assert len(found) == 200
+    assert {each.by for each in found if isinstance(each, provenance.Proven)} == {leaf.node for leaf in LEAVES}
+    assert all(isinstance(each, provenance.Proven) for each in found), "how each came to its leaf is shown"
     assert mesh.said.count("Request") <= 20
     assert mesh.said.count("Report") <= 60

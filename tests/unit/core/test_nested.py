@@ -60,6 +60,11 @@ def leaf(member: Member, *path: Member, **fields) -> msg.Leaf:
     return msg.Leaf(**(plain | {"path": tuple(each.node for each in path)} | fields))
 
 
+def told(member: Member) -> msg.Leaf:
+    """Return what is told above of a leaf of CAT."""
+    return leaf(member, CAT, bridges=(bridge().certs,))
+
+
 def place(member: Member, cpus: int = 2) -> msg.Place:
     return msg.Place(member.node, cpus, 4096, 1)
 
@@ -127,7 +132,7 @@ def bench() -> Row:
 def handed_on(grant: msg.Granted, number: int, *items, keys: tuple[Member, ...] = (), **fields) -> msg.Granted:
     """Return what the bridge below is given of a grant."""
     sub = SubGrant(
-        mesh=MESH, node=ME.node, to=CAT.node, parent=sign.digest(grant.grant), nonce=nonce(number),
+        mesh=MESH, node=ME.node, master=ANN.node, to=CAT.node, parent=sign.digest(grant.grant), nonce=nonce(number),
         leases=tuple(each.lease for each in items), expires=WALL + 60_000,
     )  # fmt: skip
     plain = {"grant": grant.grant, "manifest": grant.manifest, "subs": (sign.sign(ME.signer, sub),)}
@@ -144,7 +149,7 @@ def test_a_bridge_below_is_shown_the_masters_and_its_leaves_are_waited_for() -> 
     assert bench.do(master()) == [shown]
     assert bench.below(msg.Leaves(leaves=(leaf(LEA),))) == []
     assert bench.tick(after=ROWS_S - 0.1) == []
-    assert bench.tick(after=0.1) == [up(msg.Leaves(leaves=(leaf(LEA, CAT),))), up(msg.Holding())]
+    assert bench.tick(after=0.1) == [up(msg.Leaves(leaves=(told(LEA),))), up(msg.Holding())]
     assert bench.do(ev.LinkDown(peer=ANN.node)) == [fx.Send(peer=CAT.node, message=msg.Parted(node=ANN.node))]
 
 
@@ -244,7 +249,7 @@ def test_there_are_not_too_many_leaves_below(bench: Row, monkeypatch: pytest.Mon
     monkeypatch.setattr(nested, "LEAVES_TOTAL_MAX", 2)
     assert bench.below(msg.Leaves(leaves=(leaf(TOM),))) == [drop("leaf: too many leaves")]
     bench.below(msg.Leaves(leaves=(leaf(LEA),)))
-    assert bench.flush() == [up(msg.Leaves(leaves=(leaf(LEA, CAT),)))], "who is known may change"
+    assert bench.flush() == [up(msg.Leaves(leaves=(told(LEA),)))], "who is known may change"
 
 
 @pytest.mark.parametrize("said", [msg.ProfileIs(profile=PROFILE), msg.ResultReady(result=b"r")])
@@ -392,6 +397,51 @@ def test_who_has_what_and_what_came_of_it_is_passed_on(bench: Row) -> None:
     assert not bench.stock.holds
 
 
+def sub_grant(bridge: Member, to: Member, above: bytes, *items, signer: Member | None = None, **fields) -> bytes:
+    plain = {
+        "mesh": MESH, "node": bridge.node, "master": ANN.node, "to": to.node, "parent": sign.digest(above),
+        "nonce": bytes(16), "leases": tuple(each.lease for each in items), "expires": WALL,
+    }  # fmt: skip
+    return sign.sign((signer or bridge).signer, SubGrant(**(plain | fields)))
+
+
+def test_how_leases_came_to_leaves_below_is_passed_on_as_far_as_it_is_of_these_results(bench: Row) -> None:
+    grant = bench.given(ONE, TWO)
+    outer = sub_grant(ME, CAT, grant.grant, ONE, TWO)
+    leas, leos = sub_grant(CAT, LEA, outer, ONE), sub_grant(CAT, LEO, outer, TWO)
+    bench.report(placed=placed(LEA, ONE) + placed(LEO, TWO), results=(result(LEA, ONE),), subs=(leos, leas, outer))
+    [report] = of(bench.flush(), msg.Report)
+    assert (report.results, report.subs) == ((result(LEA, ONE),), (outer, leas))
+    bench.report(results=(result(LEO, TWO),), subs=())
+    [report] = of(bench.flush(), msg.Report)
+    assert (report.results, report.subs) == ((result(LEO, TWO),), ()), "of that nothing is told, and nothing is made up"
+
+
+def test_a_bridge_below_that_forges_is_suspected_and_its_results_are_not_passed_on(bench: Row) -> None:
+    grant = bench.given(ONE, TWO)
+    bench.report(placed=placed(LEA, ONE, TWO))
+    bench.flush()
+    outer = sub_grant(ME, CAT, grant.grant, ONE)
+    forged = sub_grant(CAT, LEA, outer, ONE, signer=DOG)
+    told = fx.Drop(peer=CAT.node, reason="sub-grant: bad signature", suspect=ev.FORGED)
+    assert bench.report(results=(result(LEA, ONE),), subs=(outer, forged), returns=returns("late", TWO)) == [told]
+    assert bench.flush() == [up(msg.Report(returns=returns("late", TWO)))]
+    wider = sub_grant(CAT, LEA, outer, ONE, TWO)
+    assert bench.report(results=(result(LEA, ONE),), subs=(outer, wider)) == [drop("result: wider than the one above")]
+    assert bench.flush() == []
+
+
+def test_what_is_told_of_a_result_waits_with_it(bench: Row) -> None:
+    bench.below(wants(1, place(LEO)))
+    bench.flush()
+    sub = sub_grant(CAT, LEA, b"grant", TWO)
+    bench.report(results=(result(LEA, TWO),), beats=beats(TWO), subs=(sub,))
+    bench.flush()
+    bench.master(granted((ONE,), number=bench.numbers))
+    [report] = [each for each in of(bench.flush(), msg.Report) if each.results]
+    assert (report.results, report.subs) == ((result(LEA, TWO),), (sub,))
+
+
 def test_heartbeats_of_a_bridge_below_renew_what_it_has(bench: Row) -> None:
     bench.given(ONE)
     bench.report(placed=placed(LEA, ONE))
@@ -494,7 +544,7 @@ def test_a_new_life_of_this_bridge_learns_what_leaves_below_hold() -> None:
     bench.below(msg.Holding(leases=(ONE.lease, TWO.lease)))
     bench.report(placed=placed(LEA, ONE))
     assert bench.tick(after=ROWS_S) == [
-        up(msg.Leaves(leaves=(leaf(LEA, CAT),))),
+        up(msg.Leaves(leaves=(told(LEA),))),
         up(msg.Holding(leases=(ONE.lease, TWO.lease))),
         up(msg.Report(placed=placed(LEA, ONE), beats=beats(ONE, TWO))),
     ]

@@ -12,17 +12,19 @@ from p2pq.core.node import LINKS_MAX, Node
 from p2pq.core.prekeys import PREKEY_S, make_card
 from p2pq.core.reaching import via_address
 from p2pq.core.records import EpochBegun, ResultKept
+from p2pq.core.through import cluster_of
 from p2pq.core.views import PeerView, Policy
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, Wall
 from p2pq.model.job import Outcome, Resources
-from p2pq.model.notice import NodeWoke, PeerDown
+from p2pq.model.notice import BridgeSuspected, NodeWoke, PeerDown
 from p2pq.wire import body, prims, seal, sign, trust
 from p2pq.wire import messages as msg
 from p2pq.wire.objects import Cert, Grant, GrantItem
 from tests.unit.core.workerkit import (
     ANN,
     BOB,
+    CAT,
     IDENTITY,
     KEY,
     ME,
@@ -486,6 +488,20 @@ def test_who_gives_something_else_than_a_blob_is_told_of_and_the_best_bridge_com
     assert bench.node.ways(ME.node[::-1]) == (ANN.node, BOB.node)
     assert kinds(bench.do(ev.Misserved(peer=ANN.node, reason=ev.OTHER_BYTES))) == ["BridgeSuspected"]
     assert bench.node.ways(ME.node[::-1]) == (BOB.node, ANN.node)
+
+
+def test_a_bridge_that_forges_speaks_for_nobody_any_more_and_is_suspected(bench: Bench):
+    cluster = cluster_of(CAT.node)
+    bench.do(CAT.link(caps=("bridge",), minor=msg.MINOR))
+    bench.says(msg.Through(node=cluster, message=msg.Leaves()), CAT)
+    report = msg.Through(node=cluster, message=msg.Report(subs=(b"no sub-grant",)))
+    assert bench.says(report, CAT) == [
+        fx.Drop(peer=CAT.node, reason="through: sub-grant: malformed"),
+        fx.Emit(notice=BridgeSuspected(bridge=CAT.node, reason=ev.FORGED)),
+    ]
+    assert bench.says(report, CAT) == [fx.Drop(peer=CAT.node, reason="through: nobody here is known by that")]
+    bench.says(msg.Through(node=cluster, message=msg.Leaves()), CAT)
+    assert "BridgeSuspected" in kinds(bench.says(report, CAT)), "it speaks again as if it had just come"
 
 
 def test_the_bridges_on_a_way_are_told(bench: Bench):

@@ -5,10 +5,10 @@ import pytest
 
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
-from p2pq.core import queue as queue_module
 from p2pq.core import records as r
+from p2pq.core import results as results_module
 from p2pq.core.collecting import OVERHEAD_BYTES
-from p2pq.core.queue import RECEIPTS_S
+from p2pq.core.results import RECEIPTS_S
 from p2pq.model import notice as n
 from p2pq.model.ids import LeaseId
 from p2pq.model.job import Limits
@@ -331,7 +331,7 @@ def test_late_results_are_answered_and_receipts_go_together(monkeypatch: pytest.
     [told] = sends(bench.tick(RECEIPTS_S / 2))
     items = sign.open_signed(told.message.receipt, Receipt, MASTER.node).items
     assert [(each.lease, each.verdict) for each in items] == [(third.lease, "late"), (first.lease, "settled")]
-    monkeypatch.setattr(queue_module, "ITEMS_MAX", 1)
+    monkeypatch.setattr(results_module, "ITEMS_MAX", 1)
     assert sends(cluster.finish(CAT, second)) == [receipt(PEER, "settled", second.lease)], "full: it goes at once"
 
 

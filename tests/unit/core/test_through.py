@@ -334,7 +334,8 @@ def test_a_bridge_speaks_to_a_master_that_one_above_shows_and_knows_what_is_belo
     host.says(msg.Through(node=ANN.node, message=msg.Leaves(leaves=(below,)), cluster=True), DOG)
     assert host.node.bridge_of(LEA.node) == DOG.node
     told = through_of(host.after(3 * GATHER_S))
-    assert msg.Leaves(leaves=(msgspec.structs.replace(below, path=(DOG.node,)),)) in told
+    way = {"path": (DOG.node,), "bridges": (chain(DOG, "bridge"),)}
+    assert msg.Leaves(leaves=(msgspec.structs.replace(below, **way),)) in told
     assert said(host.says(msg.Parted(node=ANN.node)), DOG) == [msg.Parted(node=ANN.node)]
     assert host.node.bridge_of(LEA.node) is None
 

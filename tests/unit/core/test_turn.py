@@ -53,3 +53,16 @@ def test_what_only_linked_peers_say_does_not_go_through(bench: Bench) -> None:
     turn = Turn(ME.node, bench.throughs)
     with pytest.raises(AssertionError, match="only linked peers"):
         turn.take([fx.Send(peer=ANN.node, message=msg.Reach(number=1))])
+
+
+def test_bridges_that_are_to_be_suspected_are_named_whomever_they_speak_for(bench: Bench) -> None:
+    turn = Turn(ME.node, bench.throughs)
+    turn.take(
+        [
+            fx.Drop(peer=ANN.node, reason="odd", suspect="forged"),
+            fx.Drop(peer=BOB.node, reason="odd", suspect="altered"),
+        ]
+    )
+    turn.take([fx.Drop(peer=BOB.node, reason="odd")])
+    assert turn.suspects == {CAT.node: "forged", BOB.node: "altered"}
+    assert turn.out[0] == fx.Drop(peer=CAT.node, reason="through: odd")

@@ -4,19 +4,21 @@ from contextlib import closing
 from pathlib import Path
 
 import msgspec
+import pytest
 
-from p2pq.core.records import GrantKept, JobAdded, JobEnded, Proof, TaskEnded, TasksRetried
+from p2pq.core.records import GrantKept, HandedOn, JobAdded, JobEnded, Proof, TaskEnded, TasksRetried
 from p2pq.daemon import evidence, sqlite
 from p2pq.daemon.history import History
 from p2pq.model.config import StoreSettings
 from p2pq.model.ids import JobId, LeaseId, Wall
 from p2pq.model.job import Outcome
-from p2pq.wire.provenance import Kept
+from p2pq.wire.provenance import Handing, Kept
 from tests.unit.core.test_through import chain
 from tests.unit.core.workerkit import ANN, BOB
 from tests.unit.daemon.storekit import ADDED, JOB, Opened, attempt_ended, granted, item, raw
 
-CERTS = (b"member", b"admin")
+Certs = tuple[bytes, ...]
+CERTS: Certs = (b"member", b"admin")
 BAD = Outcome(reason="exit", exit=3)
 
 
@@ -26,7 +28,7 @@ def grant(counter: int, signed: bytes, epoch: int = 1) -> GrantKept:
 
 def ended(task: int, attempt: int, counter: int, signed: bytes | None = b"word", certs=CERTS, **how):
     result = item(task, attempt, LeaseId(how.pop("epoch", 1), counter), how.pop("outcome", None))
-    proof = None if signed is None else Proof(signed=signed, certs=certs)
+    proof = None if signed is None else Proof(signed=signed, certs=certs, handed=how.pop("handed", ()))
     return msgspec.structs.replace(attempt_ended(result, how.pop("state", "done")), proof=proof)
 
 
@@ -39,8 +41,15 @@ def kept(task: int, counter: int, signed: bytes, given: bytes, certs=CERTS, **mo
     attempt = more.pop("attempt", 1)
     lease = LeaseId(more.pop("epoch", 1), counter)
     result = item(task, attempt, lease, more.pop("outcome", None))
-    fields = {"grant": given, "signed": signed, "certs": certs} | more
+    fields = {"grant": given, "signed": signed, "certs": certs, "granted": Wall(2000)} | more
     return Kept(task=task, attempt=attempt, lease=lease, wall=Wall(3000), item=result, **fields)
+
+
+def handed(*steps: tuple[bytes, Certs]) -> tuple[HandedOn, ...]:
+    return tuple(HandedOn(signed=signed, certs=certs) for signed, certs in steps)
+
+
+NEAR, FURTHER, LAST = (b"near", (b"N", b"A")), (b"further", (b"F", b"A")), (b"last", (b"L", b"A"))
 
 
 async def test_each_result_has_its_own_word_its_grant_and_its_certificates(opened: Opened) -> None:
@@ -109,20 +118,72 @@ async def test_each_is_stored_once(opened: Opened) -> None:
     assert raw(opened.path, "SELECT n FROM chains") == [(2,)], "shared by all jobs, and named by the latest"
 
 
+@pytest.mark.parametrize("steps", [(NEAR,), (NEAR, FURTHER), (NEAR, FURTHER, LAST), ((b"near", ()), LAST)])
+async def test_how_bridges_handed_it_on_is_kept_in_order(
+    opened: Opened, steps: tuple[tuple[bytes, Certs], ...]
+) -> None:
+    await opened.write(ADDED, granted(0), grant(0, b"to a bridge"), ended(0, 1, 7, handed=handed(*steps)))
+    expected = tuple(Handing(signed=signed, certs=certs) for signed, certs in steps)
+    assert [each.kept for each in found(opened.path)] == [kept(0, 7, b"word", b"to a bridge", handed=expected)]
+
+
+async def test_a_sub_grant_is_stored_once_for_all_its_leases(opened: Opened) -> None:
+    second = JobAdded(job=JobId(b"k" * 16), manifest=b"m", key=b"K", reply_secret=b"S", wall=Wall(1001))
+    await opened.write(
+        ADDED,
+        second,
+        *(granted(task, lease=LeaseId(1, task)) for task in range(9)),
+        *(ended(task, 1, task, handed=handed(NEAR, FURTHER if task < 5 else LAST)) for task in range(9)),
+    )
+    rows = "SELECT s, n, above, signed, (SELECT certs FROM chains WHERE c = chain) IS NOT NULL FROM subs"
+    assert raw(opened.path, rows) == [(1, 1, None, b"near", 1), (2, 1, 1, b"further", 1), (3, 1, 1, b"last", 1)]
+    steps = [tuple(step.signed for step in each.kept.handed) for each in found(opened.path) if each.kept]
+    assert steps == [(b"near", b"further")] * 5 + [(b"near", b"last")] * 4
+    await opened.write(msgspec.structs.replace(ended(0, 1, 70, handed=handed(NEAR)), job=second.job))
+    assert raw(opened.path, "SELECT n FROM subs ORDER BY s")[-1] == (2,), "each job has its own, and takes them along"
+
+
+async def test_certificates_of_a_bridge_that_become_known_later_prove_what_came_before(opened: Opened) -> None:
+    await opened.write(ADDED, granted(0), granted(1, lease=LeaseId(1, 8)), ended(0, 1, 7, handed=handed((b"near", ()))))
+    await opened.write(ended(1, 1, 8, handed=handed(NEAR)))
+    await opened.write(granted(2, lease=LeaseId(1, 9)), ended(2, 1, 9, handed=handed((b"near", (b"later", b"A")))))
+    steps = [each.kept.handed for each in found(opened.path) if each.kept]
+    assert steps == [(Handing(signed=b"near", certs=NEAR[1]),)] * 3
+
+
+@pytest.mark.parametrize("lost", ["near", "further"])
+async def test_of_a_way_all_is_given_back_or_nothing(opened: Opened, lost: str) -> None:
+    await opened.write(ADDED, granted(0), grant(0, b"to a bridge"), ended(0, 1, 7, handed=handed(NEAR, FURTHER)))
+    await opened.store.close()
+    raw(opened.path, f"DELETE FROM subs WHERE signed = CAST('{lost}' AS BLOB)")
+    assert [each.kept for each in found(opened.path)] == [kept(0, 7, b"word", b"to a bridge")]
+
+
+async def test_how_live_leases_were_granted_is_given_back(opened: Opened) -> None:
+    await opened.write(
+        ADDED,
+        *(granted(task, lease=LeaseId(1, task)) for task in range(6)),
+        *(grant(counter, b"grant %d" % counter) for counter in (1, 3, 5)),
+        ended(5, 1, 5),
+    )
+    restored = await opened.reopened()
+    assert restored.grants == (grant(1, b"grant 1"), grant(3, b"grant 3")), "one was granted before any that is kept"
+
+
 async def test_it_goes_with_its_job(opened: Opened) -> None:
     second = JobAdded(job=JobId(b"k" * 16), manifest=b"m", key=b"K", reply_secret=b"S", wall=Wall(1001))
     await opened.write(
         ADDED,
         *(granted(task, lease=LeaseId(1, task)) for task in range(9)),
         *(grant(task, b"a grant") for task in range(9)),
-        *(ended(task, 1, task, b"word %d" % task) for task in range(9)),
+        *(ended(task, 1, task, b"word %d" % task, handed=handed(NEAR, (b"sub %d" % task, CERTS))) for task in range(9)),
         JobEnded(job=JOB, state="done", wall=Wall(5000)),
         second,
         GrantKept(job=second.job, lease=LeaseId(1, 20), signed=b"of the second"),
     )
     await opened.store.prune(StoreSettings(keep_days=1))
     counts = "SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM grants), (SELECT count(*) FROM proofs), "
-    assert raw(opened.path, counts + "(SELECT count(*) FROM chains)") == [(1, 1, 0, 0)]
+    assert raw(opened.path, counts + "(SELECT count(*) FROM chains), (SELECT count(*) FROM subs)") == [(1, 1, 0, 0, 0)]
 
 
 async def test_rows_of_a_job_that_is_gone_leave_nothing(opened: Opened) -> None:

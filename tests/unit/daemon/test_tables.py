@@ -57,6 +57,7 @@ async def test_everything_comes_back_after_a_restart(opened: Opened) -> None:
         TaskEnded(job=JOB, task=9, state="failed", detail="too many faults", wall=Wall(1)),
         TaskDelivered(job=JOB, task=4),
         ResultKept(lease=LEASE, master=MASTER, item=item(), wall=NOW, owner="eve"),
+        ResultKept(lease=LeaseId(1, 9), master=MASTER, item=item(), wall=NOW, subs=(b"above", b"sub")),
         ResultKept(lease=LeaseId(1, 8), master=MASTER, item=item(), wall=NOW, owner="eve"),
         ResultReleased(lease=LeaseId(1, 8), master=MASTER),
         PeerSeen(node=WORKER, name="w", addresses=("10.0.0.1:9476",)),
@@ -89,7 +90,10 @@ async def test_everything_comes_back_after_a_restart(opened: Opened) -> None:
         ),
         leases=(RestoredLease(lease=LeaseId(1, 1), job=JOB, task=3, attempt=1, worker=WORKER),),
         settled=((1, ((2, 3), (4, 5))),),
-        kept=(ResultKept(lease=LEASE, master=MASTER, item=item(), wall=NOW, owner="eve"),),
+        kept=(
+            ResultKept(lease=LEASE, master=MASTER, item=item(), wall=NOW, owner="eve"),
+            ResultKept(lease=LeaseId(1, 9), master=MASTER, item=item(), wall=NOW, subs=(b"above", b"sub")),
+        ),
         peers=(
             PeerSeen(node=MASTER, name="m", addresses=()),
             PeerSeen(node=WORKER, name="w2", addresses=("10.0.0.2:9476",)),

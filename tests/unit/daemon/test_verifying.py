@@ -25,7 +25,7 @@ from p2pq.model.params import count_tasks, parse_array
 from p2pq.wire import body as bodies
 from p2pq.wire import peering, prims, provenance, seal, sign, trust
 from p2pq.wire.body import ResultBody
-from p2pq.wire.objects import BlobRef, Grant, GrantItem, Manifest, PeerSide, Result, ResultItem
+from p2pq.wire.objects import BlobRef, Capability, Grant, GrantItem, Manifest, PeerSide, Result, ResultItem, SubGrant
 from p2pq.wire.tree import Tree, TreeLimits, select
 from tests.unit.daemon.linkkit import keys_at
 from tests.unit.daemon.storekit import raw
@@ -72,9 +72,9 @@ class Life:
             records.JobAdded(job=job, manifest=self.manifest, key=b"k" * 32, reply_secret=REPLY, wall=WALL)
         ]
 
-    def certs(self, who: prims.SigningKey, name: str) -> tuple[bytes, ...]:
+    def certs(self, who: prims.SigningKey, name: str, *caps: Capability) -> tuple[bytes, ...]:
         return self.keys.issue(
-            trust.Subject(node=NodeId(who.public), name=name, owner=f"{name}'s", caps=("work",)), WALL
+            trust.Subject(node=NodeId(who.public), name=name, owner=f"{name}'s", caps=caps or ("work",)), WALL
         )
 
     def finish(
@@ -87,9 +87,13 @@ class Life:
         proof=True,
         delivered=True,
         over=None,
+        shown: tuple[bytes, ...] | None = None,
         **files: str,
     ):
-        """Grant a task, to a bridge if it goes ``over`` one, let a node send what it left, and write that out."""
+        """Grant a task, to a bridge if it goes ``over`` one, let a node send what it left, and write that out.
+
+        That bridge tells whom it handed it on to, if it is ``shown`` by certificates.
+        """
         lease = LeaseId(1, task)
         source = self.path / "scratch" / str(task)
         for name, content in (files or {"out": f"result {task}"}).items():
@@ -112,13 +116,21 @@ class Life:
             manifest=sign.digest(self.manifest), items=(GrantItem(task, 1, lease),), key=b"" if over else b"g" * 80,
             expires=WALL,
         )  # fmt: skip
+        granted = sign.sign(self.keys.key, grant)
+        handed: tuple[records.HandedOn, ...] = ()
+        if over and shown is not None:
+            sub = SubGrant(
+                mesh=self.keys.mesh, node=over.public, master=self.keys.node, to=worker, parent=sign.digest(granted),
+                nonce=bytes(16), leases=(lease,), expires=WALL,
+            )  # fmt: skip
+            handed = (records.HandedOn(signed=sign.sign(over, sub), certs=shown),)
         self.rows += [
             records.LeaseGranted(lease=lease, job=self.job, task=task, attempt=1, worker=worker, wall=WALL),
-            records.GrantKept(job=self.job, lease=lease, signed=sign.sign(self.keys.key, grant)),
+            records.GrantKept(job=self.job, lease=lease, signed=granted),
             records.AttemptEnded(
                 lease=lease, job=self.job, task=task, worker=worker, result=item, wall=Wall(WALL + HOUR_MS),
                 state="done" if outcome.ok else "failed",
-                proof=records.Proof(signed=signed, certs=certs) if proof else None,
+                proof=records.Proof(signed=signed, certs=certs, handed=handed) if proof else None,
             ),
         ]  # fmt: skip
         if delivered:
@@ -199,6 +211,18 @@ async def test_what_a_bridge_handed_on_is_called_not_proved_and_nothing_worse(li
     assert (report.verified, report.unkept) == (1, (Group(reason=provenance.NO_SUBGRANT, tasks=(1,)),))
     assert not report.failed
     assert life.verify().refuted == (Group(reason=provenance.OTHER_HOLDER, tasks=(2,)),)
+
+
+async def test_what_a_bridge_handed_on_is_proved_by_its_word(life: Life) -> None:
+    bert, carl = life.certs(BERT, "bert"), life.certs(CARL, "carl", "bridge")
+    life.finish(0, BERT, bert, over=CARL, shown=carl)
+    life.finish(1, BERT, bert, over=CARL, shown=())
+    life.finish(2, BERT, bert, over=CARL, shown=life.certs(CARL, "carl", "work"))
+    await life.stop()
+    report = life.verify(0)
+    assert (report.verified, report.signers, report.failed) == (1, (signer(BERT, "bert", 1),), False)
+    assert life.verify(1).unkept == (Group(reason=provenance.NO_BRIDGE_CERTS, tasks=(1,)),)
+    assert life.verify(2).refuted == (Group(reason=provenance.NO_BRIDGE, tasks=(2,)),)
 
 
 async def test_tasks_are_called_by_their_numbers(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from p2pq.errors import Reject
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import Outcome
 from p2pq.wire import objects, prims, provenance, sign, trust
-from p2pq.wire.objects import BlobRef, Cert, Grant, GrantItem, Manifest, PeerSide, Result, ResultItem
+from p2pq.wire.objects import BlobRef, Cert, Grant, GrantItem, Manifest, PeerSide, Result, ResultItem, SubGrant
 from p2pq.wire.peering import Opened
-from p2pq.wire.provenance import Job, Kept, Proven, Refuted, Unkept
+from p2pq.wire.provenance import Handing, Job, Kept, Proven, Refuted, Unkept
 from tests.unit.wire.makers import (
     ADMIN,
     ALICE,
@@ -30,6 +30,7 @@ MASTER = prims.SigningKey(secret("master"))
 MESH = prims.mesh_id(ROOT.public)
 JOB = JobId(b"j" * 16)
 LEASE = LeaseId(7, 5)
+GIVEN = Wall(WALL + DAY_MS // 2)
 CAME = Wall(WALL + DAY_MS)
 ITEM = ResultItem(
     job=JOB,
@@ -91,7 +92,15 @@ def changed(**changes) -> ResultItem:
 
 def kept(**changes) -> Kept:
     plain = Kept(
-        task=3, attempt=1, lease=LEASE, wall=CAME, item=ITEM, grant=grant(), signed=result(), certs=member_certs()
+        task=3,
+        attempt=1,
+        lease=LEASE,
+        granted=GIVEN,
+        wall=CAME,
+        item=ITEM,
+        grant=grant(),
+        signed=result(),
+        certs=member_certs(),
     )
     return msgspec.structs.replace(plain, **changes)
 
@@ -305,6 +314,139 @@ def test_a_job_for_one_leaf_only():
     assert provenance.check(evidence, opened(for_alice), nobody) == Unkept(provenance.NO_SUBGRANT)
     evidence = kept(grant=grant(to=BOB, key=b"", manifest=sign.digest(for_bob)))
     assert reason_of(evidence, opened(for_bob)) == provenance.OTHER_WORKER
+
+
+# -- how bridges handed it on -------------------------------------------------------------------------------------------
+
+NEAR, FURTHER = prims.SigningKey(secret("near bridge")), prims.SigningKey(secret("further bridge"))
+GRANTED = grant(to=NEAR, key=b"")
+
+
+def sub_grant(above: bytes, bridge, to, *, signer=None, **changes) -> bytes:
+    plain = SubGrant(
+        mesh=MESH,
+        node=bridge.public,
+        master=MASTER.public,
+        to=to.public,
+        parent=sign.digest(above),
+        nonce=bytes(16),
+        leases=(LEASE,),
+        expires=WALL + 60_000,
+    )
+    return sign.sign(signer or bridge, msgspec.structs.replace(plain, **changes))
+
+
+def bridge_certs(bridge, **more) -> tuple[bytes, ...]:
+    return member_certs(bridge, "bridge", **({"caps": ("bridge",)} | more))
+
+
+OUTER = sub_grant(GRANTED, NEAR, FURTHER, leases=(LeaseId(7, 4), LEASE))
+INNER = sub_grant(OUTER, FURTHER, ALICE)
+ONLY = sub_grant(GRANTED, NEAR, ALICE)
+NEAR_STEP = Handing(signed=OUTER, certs=bridge_certs(NEAR))
+FURTHER_STEP = Handing(signed=INNER, certs=bridge_certs(FURTHER))
+
+
+def handed(*steps: Handing, **more) -> Kept:
+    return kept(grant=GRANTED, handed=steps or (NEAR_STEP, FURTHER_STEP), **more)
+
+
+def only(raw: bytes = ONLY, certs: tuple[bytes, ...] | None = None, **more) -> Kept:
+    return handed(Handing(signed=raw, certs=bridge_certs(NEAR) if certs is None else certs), **more)
+
+
+def test_what_bridges_handed_on_is_proved_by_their_words() -> None:
+    assert provenance.check(only(), opened(), nobody) == PROVEN
+    assert provenance.check(handed(), opened(), nobody) == PROVEN
+
+
+def test_a_bridge_that_nothing_is_known_of_proves_nothing_and_accuses_nobody() -> None:
+    for steps in ((msgspec.structs.replace(NEAR_STEP, certs=()), FURTHER_STEP), (NEAR_STEP, Handing(signed=INNER))):
+        assert provenance.check(handed(*steps), opened(), nobody) == Unkept(provenance.NO_BRIDGE_CERTS)
+    assert provenance.check(handed(certs=()), opened(), nobody) == Unkept(provenance.NO_CERTS)
+
+
+def test_sub_grants_of_what_was_granted_to_the_worker_itself_mean_nothing() -> None:
+    assert provenance.check(kept(handed=(Handing(signed=b"junk"),)), opened(), nobody) == PROVEN
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (ONLY[:-1] + bytes([ONLY[-1] ^ 1]), provenance.BAD_SUBGRANT),
+        (b"junk", provenance.BAD_SUBGRANT),
+        (GRANTED, provenance.BAD_SUBGRANT),
+        (sub_grant(GRANTED, NEAR, ALICE, signer=FURTHER), provenance.BAD_SUBGRANT),
+        (sub_grant(GRANTED, FURTHER, ALICE), provenance.BAD_SUBGRANT),
+        (sub_grant(GRANTED, FURTHER, ALICE, signer=NEAR), provenance.OTHER_SUBGRANT),
+        (sub_grant(GRANTED, NEAR, ALICE, mesh=b"o" * 32), provenance.OTHER_SUBGRANT),
+        (sub_grant(GRANTED, NEAR, ALICE, master=BOB.public), provenance.OTHER_SUBGRANT),
+        (sub_grant(grant(to=NEAR), NEAR, ALICE), provenance.OTHER_SUBGRANT),
+        (sub_grant(GRANTED, NEAR, ALICE, leases=(LeaseId(7, 4),)), provenance.OTHER_SUBGRANT),
+        (sub_grant(GRANTED, NEAR, ALICE, leases=(LEASE, LeaseId(7, 6))), provenance.OTHER_SUBGRANT),
+        (sub_grant(GRANTED, NEAR, ALICE, leases=(LEASE, LeaseId(7, 4))), provenance.OTHER_SUBGRANT),
+        (sub_grant(GRANTED, NEAR, ALICE, leases=(LEASE, LEASE)), provenance.OTHER_SUBGRANT),
+        (sub_grant(GRANTED, NEAR, BOB), provenance.OTHER_LEAF),
+        (OUTER, provenance.OTHER_LEAF),
+    ],
+)
+def test_a_sub_grant_that_does_not_fit_is_told(raw: bytes, reason: str) -> None:
+    assert reason_of(only(raw)) == reason
+    assert reason_of(only(raw, ())) == reason, "whoever that bridge was"
+
+
+@pytest.mark.parametrize(
+    ("steps", "reason"),
+    [
+        ((FURTHER_STEP, NEAR_STEP), provenance.BAD_SUBGRANT),
+        ((NEAR_STEP,), provenance.OTHER_LEAF),
+        ((FURTHER_STEP,), provenance.BAD_SUBGRANT),
+        ((NEAR_STEP, Handing(signed=sub_grant(GRANTED, FURTHER, ALICE))), provenance.OTHER_SUBGRANT),
+        ((NEAR_STEP, Handing(signed=sub_grant(OUTER, FURTHER, ALICE, leases=(LeaseId(7, 5), LeaseId(7, 4))))),
+         provenance.OTHER_SUBGRANT),
+    ],
+)  # fmt: skip
+def test_each_sub_grant_is_part_of_the_one_above(steps: tuple[Handing, ...], reason: str) -> None:
+    assert reason_of(handed(*steps)) == reason
+
+
+def test_every_byte_of_a_sub_grant_counts() -> None:
+    job = opened()
+    for number, whole in enumerate((OUTER, INNER)):
+        for at in range(0, len(whole), 7):
+            altered = Handing(signed=whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :], certs=bridge_certs(NEAR))
+            steps = (altered, FURTHER_STEP) if number == 0 else (NEAR_STEP, altered)
+            assert isinstance(provenance.check(handed(*steps), job, nobody), Refuted), (number, at)
+
+
+@pytest.mark.parametrize(
+    ("certs", "reason"),
+    [
+        (bridge_certs(FURTHER), provenance.OTHER_BRIDGE),
+        (bridge_certs(NEAR, caps=("submit", "work")), provenance.NO_BRIDGE),
+        ((b"junk",), provenance.CHAIN_OF_BRIDGE[trust.BAD_CERT]),
+        ((b"junk", admin_cert()), provenance.CHAIN_OF_BRIDGE[trust.BAD_CERT]),
+        (bridge_certs(NEAR)[:1], provenance.CHAIN_OF_BRIDGE[trust.WRONG_ROOT]),
+        (foreign_certs(), provenance.CHAIN_OF_BRIDGE[trust.WRONG_ROOT]),
+        ((admin_cert(), *bridge_certs(NEAR)), provenance.CHAIN_OF_BRIDGE[trust.CHAIN_LENGTH]),
+        (bridge_certs(NEAR, wall=Wall(CAME + trust.SKEW_MS + 1)), provenance.CHAIN_OF_BRIDGE[trust.NOT_YET_VALID]),
+        (bridge_certs(NEAR, life_ms=DAY_MS // 4), provenance.CHAIN_OF_BRIDGE[trust.EXPIRED]),
+    ],
+)
+def test_whoever_handed_it_on_was_a_bridge(certs: tuple[bytes, ...], reason: str) -> None:
+    assert reason_of(only(certs=certs)) == reason
+
+
+def test_a_bridges_certificate_need_not_last_until_the_result_nor_be_the_one_of_the_grant() -> None:
+    for certs in (bridge_certs(NEAR, life_ms=DAY_MS // 2), bridge_certs(NEAR, wall=Wall(CAME + trust.SKEW_MS))):
+        assert provenance.check(only(certs=certs), opened(), nobody) == PROVEN
+
+
+def test_a_bridge_that_was_banned_since_has_handed_on_what_it_had() -> None:
+    job = opened()
+    assert provenance.check(only(), job, banned(NEAR, GIVEN + 1)) == PROVEN
+    assert reason_of(only(), job, banned(NEAR, GIVEN)) == provenance.CHAIN_OF_BRIDGE[trust.BANNED]
+    assert reason_of(only(), job, banned(ADMIN, GIVEN)) == provenance.CHAIN_OF_BRIDGE[trust.ISSUER_BANNED]
 
 
 def test_a_chain_whose_issuer_the_root_never_made_an_admin():
