@@ -11,6 +11,7 @@ from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.identity import Identity
+from p2pq.core.kept import RESEND_S
 from p2pq.core.nested import Nested
 from p2pq.core.serving import Kind, Leaf, Peer, Timer
 from p2pq.core.shelf import Lot
@@ -56,6 +57,8 @@ class Cluster(Nested):
         """Leaves that the master knows."""
         self._gathering = True
         self._began = Mono(0.0)
+        self.brought: Mono | None = None
+        """When the master last granted something of use, or acknowledged a result."""
 
     @property
     def busy(self) -> bool:
@@ -66,6 +69,15 @@ class Cluster(Nested):
     def holds(self) -> bool:
         """Whether there is any attempt of this master here, in stock or at a leaf, or any news of one."""
         return self.busy or len(self._shelf) > 0 or bool(self._batch)
+
+    @property
+    def peopled(self) -> bool:
+        """Whether anybody here works for this master."""
+        return self._serving.total > 0
+
+    def owed(self, now: Mono) -> bool:
+        """Tell whether the master should have acknowledged a result."""
+        return any(placed.ended and now - placed.since >= RESEND_S for placed in self._tenants)
 
     def leaf_of(self, lease: LeaseId) -> NodeId | None:
         """Return the leaf that holds a lease; None where none does, or it is not known."""
@@ -174,6 +186,7 @@ class Cluster(Nested):
         if isinstance(lot, Lot):
             if self._shelf.usable_by_any(lot, self._serving.offers()) or not lot.keyless:
                 self._restock.useful()
+                self.brought = self.brought if self.owed(now) else now
                 self._serving.stocked(now, out)
                 self._be_patient()
                 return
@@ -251,8 +264,10 @@ class Cluster(Nested):
         except Reject as reject:
             self._drop(self._master, f"receipt: {reject.reason}", out, close=True)
             return
-        placed = [self._lift(item.lease, now) for item in receipt.items]
-        for leaf in dict.fromkeys(each.leaf for each in placed if each is not None):
+        found = [self._lift(item.lease, now) for item in receipt.items]
+        placed = [each for each in found if each is not None]
+        self.brought = now if placed else self.brought
+        for leaf in dict.fromkeys(each.leaf for each in placed):
             self._serving.say(leaf, msg.Receipted(receipt=raw), out)
 
     # -- leaves ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from p2pq.core.prekeys import Prekeys
 from p2pq.core.slots import Attempt, refusal
 from p2pq.core.through import cluster_of
 from p2pq.errors import Reject
-from p2pq.model.ids import LeaseId, NodeId, Wall
+from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Fault, Profile
 from p2pq.wire import body, seal, sign, trust
 from p2pq.wire.messages import Granted
@@ -54,6 +54,8 @@ class Master(msgspec.Struct):
     """The owner as its certificate has it, and as it says it; ``owner`` is what it is called here."""
     way: tuple[NodeId, ...] = ()
     """The bridges that speak for it, the outermost first; none: it is linked, as every master of another mesh is."""
+    brought: Mono | None = None
+    """When it last granted something, or acknowledged a result, since it is linked or stands."""
     manifests: dict[bytes, Manifest] = msgspec.field(default_factory=dict)
     """By digest, the least recently used first."""
     sizes: dict[bytes, int] = msgspec.field(default_factory=dict)

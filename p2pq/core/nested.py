@@ -167,6 +167,7 @@ class Nested:
             if placed.job is not None and not placed.ended:
                 self._restock.placed(placed.job, -1, now)
                 self._restock.ended(placed.job, now - placed.since, now, ok=item.outcome.ok)
+            placed.since = placed.since if placed.ended else now
             placed.ended = True
 
     # -- bridges below --------------------------------------------------------------------------------------------------

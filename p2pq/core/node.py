@@ -106,10 +106,10 @@ class Node:
             batching=batching,
             welcome=welcome,
         )
-        self._throughs = Throughs(self._me, identity.root, self._membership.out)
         self._stock = Stock(identity, settings, entropy, self._clock.at, self._membership.out) if batching else None
         self._queue = Queue(identity, settings, restored, entropy, now, wall, self._membership.out)
         self._worker = Worker(identity, settings, restored, rng, entropy, self._clock.at, self.prekeys)
+        self._throughs = Throughs(self._me, identity.root, self._membership.out, (self._worker.voice, self._stock))
         self._carded: dict[NodeId, None] = {}
         """Bridges that have got this node's keycard over the link that stands; a new one they get as every peer does."""
         self._keep_ms = keep_days * DAY_MS
@@ -144,7 +144,8 @@ class Node:
             self._deliver(turn, self._me, turn.said.popleft(), now)
         if self._throughs.changed:
             self._throughs_changed(turn, now)
-        self._next = min((at for each in self._machines if (at := each.deadline) is not None), default=None)
+        waiting = (*self._machines, self._throughs)
+        self._next = min((at for each in waiting if (at := each.deadline) is not None), default=None)
         return turn.out
 
     @property
@@ -156,6 +157,7 @@ class Node:
         for machine in self._machines:
             if (at := machine.deadline) is not None and at <= now:
                 turn.take(machine.handle(ev.Tick(), now))
+        turn.take(self._throughs.fire(now))
 
     def _route(self, turn: Turn, event: ev.Event, now: Mono) -> None:  # noqa: C901, PLR0912  one arm per event
         match event:
@@ -171,6 +173,7 @@ class Node:
                 turn.take([Emit(notice=NodeWoke(slept_s=event.slept_s, counted=event.counted))])
                 for machine in self._machines:
                     turn.take(machine.handle(event, now))
+                self._throughs.woke(now)
             case ev.AddressSeen() | ev.DialFailed() | ev.Misserved() | ev.MeshKeyAsked():
                 turn.take(self._membership.handle(event, now))
             case ev.BanAsked() | ev.OwnerBanAsked() | ev.PeeringAsked():
@@ -319,7 +322,7 @@ class Node:
 
     def _throughs_changed(self, turn: Turn, now: Mono) -> None:
         """Let the machines know who takes part through a bridge from now on, and who no more."""
-        for change in self._throughs.settle(self._membership.linked, self._membership.banned):
+        for change in self._throughs.settle(self._membership.linked, self._membership.banned, now):
             machine: Queue | Worker = self._queue if change.cluster else self._worker
             if isinstance(change, Fell):
                 turn.take(machine.handle(ev.LinkDown(peer=change.peer), now))

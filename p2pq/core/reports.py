@@ -135,6 +135,30 @@ class Reports:
         fresh = (item.lease for item in grant.items if not self.known(master, item.lease))
         self.hand_back(master, [ReturnItem(lease, declined.fault, declined.detail) for lease in fresh], out)
 
+    # -- what comes of ways (``Voice``) ---------------------------------------------------------------------------------
+
+    def taken(self, master: Master, now: Mono, *, new: bool) -> None:
+        """A grant was taken, with something ``new`` in it: what came is renewed from now on.
+
+        It says nothing good of a way over which results go and no receipts come.
+        """
+        if new and not self._kept.due(master.node, now):
+            master.brought = now
+        self.renew(master.node, now)
+
+    def brought(self, master: NodeId) -> Mono | None:
+        """Return when a master last granted or acknowledged something, since it is linked or stands."""
+        known = self.masters.get(master)
+        return None if known is None else known.brought
+
+    def waits(self, master: NodeId, now: Mono) -> bool:
+        """Tell whether there is room for work of a master, or a result that it should have acknowledged."""
+        return self._slots.free(own=False).cpus > 0 or bool(self._kept.due(master, now))
+
+    def keeps(self, master: NodeId, now: Mono) -> bool:
+        """Tell whether attempts of a master are held here, and none of its results waits for too long."""
+        return bool(self._slots.of(master)) and not self._kept.due(master, now)
+
     # -- results ------------------------------------------------------------------------------------------------------
 
     def result(self, kept: ResultKept, now: Mono, out: list[Effect]) -> None:
@@ -170,7 +194,7 @@ class Reports:
         for master, lease in kept:
             self.release(master, lease, out)
 
-    def receipted(self, master: NodeId, raw: bytes, out: list[Effect]) -> None:
+    def receipted(self, master: NodeId, raw: bytes, now: Mono, out: list[Effect]) -> None:
         """Take in a receipt: whatever the verdict, the results in it are no longer wanted here."""
         try:
             receipt = sign.open_signed(raw, Receipt, master)
@@ -182,6 +206,8 @@ class Reports:
         if not ours or (receipt.mesh, receipt.node) != (mesh, master):
             out.append(Drop(peer=master, reason="receipt: not between these two nodes", close=True))
             return
+        if any(self._kept.has(master, item.lease) for item in receipt.items):
+            self.masters[master].brought = now
         for item in receipt.items:
             self.release(master, item.lease, out)
 

@@ -16,6 +16,7 @@ class Placed(msgspec.Struct):
     job: JobId | None
     """None where only the leaf's word is known of it."""
     since: Mono
+    """Since when it is there; once it has ended, since then."""
     heard: Mono
     """When the leaf last said that it holds it."""
     running: bool = False

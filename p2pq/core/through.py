@@ -4,14 +4,16 @@ Both are peers without a link. What is said to them and by them goes in ``Throug
 their own takes their place.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
 
+from p2pq.core.effects import Effect
 from p2pq.core.events import LinkUp
+from p2pq.core.ways import Voice, Ways
 from p2pq.errors import Reject
-from p2pq.model.ids import NodeId, Wall, short
+from p2pq.model.ids import Mono, NodeId, Wall, short
 from p2pq.wire import prims, trust
 from p2pq.wire.messages import HOPS_MAX, MasterIs
 
@@ -91,9 +93,10 @@ class _Shown(msgspec.Struct, frozen=True):
 class Throughs:
     """What bridges have shown, and who stands through which of them."""
 
-    def __init__(self, me: NodeId, root: bytes, is_banned: trust.IsBanned) -> None:
-        """Know of nobody."""
+    def __init__(self, me: NodeId, root: bytes, is_banned: trust.IsBanned, voices: Iterable[Voice | None]) -> None:
+        """Know of nobody. ``voices``: what of this node hears what comes over ways."""
         self._me, self._root, self._is_banned = me, root, is_banned
+        self._ways = Ways(voices)
         self._shown: dict[NodeId, dict[NodeId, _Shown]] = {}
         """By bridge, then by master."""
         self._clusters: dict[NodeId, LinkUp] = {}
@@ -103,6 +106,21 @@ class Throughs:
         """Bridges, and whom they themselves have parted since ``settle``."""
         self.changed = False
         """Whether ``settle`` may have something to say."""
+
+    @property
+    def deadline(self) -> Mono | None:
+        """When to call ``fire`` at the latest."""
+        return self._ways.deadline
+
+    def fire(self, now: Mono) -> list[Effect]:
+        """Judge the ways on which nothing came for too long; return what is to be told."""
+        told = self._ways.fire(now)
+        self.changed = self.changed or bool(told)
+        return told
+
+    def woke(self, now: Mono) -> None:
+        """This node did nothing for a while: ways have their time anew."""
+        self._ways.woke(now)
 
     def bridge(self, peer: NodeId) -> NodeId | None:
         """Return the bridge through which a peer stands; None where it does not."""
@@ -191,40 +209,47 @@ class Throughs:
         self._shown.pop(bridge, None)
         self._clusters.pop(bridge, None)
 
-    def settle(self, linked: Callable[[NodeId], bool], banned: Callable[[NodeId, str], bool]) -> list[Fell | Stood]:
+    def settle(
+        self, linked: Callable[[NodeId], bool], banned: Callable[[NodeId, str], bool], now: Mono
+    ) -> list[Fell | Stood]:
         """Return what has changed since the last time: who fell, then who stands.
 
-        A master stands through the first bridge that shows it, and stays there until another shows a shorter way; not while it
-        has a link of its own.
+        A master stands through the best of the bridges that show it, and stays there until another one is better (``Ways``); not
+        while it has a link of its own.
         """
         self.changed = False
         changes: list[Fell | Stood] = []
-        found = self._found(banned)
+        shown = self._found(banned)
+        found = {peer: Stood(self._ways.best(links), cluster=False) for peer, links in shown.items()}
+        clusters = (link for link in self._clusters.values() if not banned(link.peer, link.owner))
+        found |= {link.peer: Stood(link, cluster=True) for link in clusters}
         for peer, stood in list(self._standing.items()):
             bridge = stood.link.path[0]
             best = found.get(peer)
-            moves = best is None or len(best.link.path) < len(stood.link.path)
+            moves = best is None or (not stood.cluster and self._ways.better(best.link, stood.link))
             if moves or self._offer(stood, banned) != stood.link or linked(peer):
                 del self._standing[peer]
+                self._ways.fall(peer)
                 changes.append(Fell(peer, bridge, stood.cluster, (bridge, peer) in self._parted))
         self._parted.clear()
         for peer, stood in found.items():
             if peer not in self._standing and not linked(peer):
                 self._standing[peer] = stood
                 changes.append(stood)
+                if not stood.cluster:
+                    self._ways.stand(stood.link, now)
+        for peer, links in shown.items():
+            self._ways.watch(peer, now, several=len(links) > 1)
+        self._ways.forget(shown.__contains__)
         return changes
 
-    def _found(self, banned: Callable[[NodeId, str], bool]) -> dict[NodeId, Stood]:
-        """Return how each peer could stand: of several ways of one that has the fewest bridges, the first."""
-        found: dict[NodeId, Stood] = {}
-        for link in self._clusters.values():
-            if not banned(link.peer, link.owner):
-                found[link.peer] = Stood(link, cluster=True)
+    def _found(self, banned: Callable[[NodeId, str], bool]) -> dict[NodeId, list[LinkUp]]:
+        """Return the ways on which each master could stand."""
+        found: dict[NodeId, list[LinkUp]] = {}
         for shown in self._shown.values():
             for peer, each in shown.items():
-                shorter = peer not in found or len(each.link.path) < len(found[peer].link.path)
-                if shorter and each.allowed(banned):
-                    found[peer] = Stood(each.link, cluster=False)
+                if each.allowed(banned):
+                    found.setdefault(peer, []).append(each.link)
         return found
 
     def _offer(self, stood: Stood, banned: Callable[[NodeId, str], bool]) -> LinkUp | None:
@@ -238,6 +263,7 @@ class Throughs:
 
     def check(self) -> None:
         """Assert that who stands was shown by that bridge."""
+        self._ways.check()
         assert self.changed or not self._parted, "what bridges have parted is remembered for nothing"
         for stood in self._standing.values():
             assert stood.link == self._offer(stood, lambda *_: False), "somebody stands who was not shown"

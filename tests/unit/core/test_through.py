@@ -13,6 +13,7 @@ from p2pq.core.node import Node
 from p2pq.core.stock import GATHER_S
 from p2pq.core.through import Fell, Stood, Throughs, cluster_of
 from p2pq.core.views import Spoken
+from p2pq.core.ways import PATIENCE_S
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import Mono, NodeId, Wall, short
@@ -62,7 +63,7 @@ class Bench:
     def __init__(self) -> None:
         self.out: set[NodeId] = set()
         self.linked: set[NodeId] = set()
-        self.throughs = Throughs(ME.node, ROOT.public, lambda cert: NodeId(cert.sub) in self.out)
+        self.throughs = Throughs(ME.node, ROOT.public, lambda cert: NodeId(cert.sub) in self.out, ())
 
     def show(self, message: msg.MasterIs, by: ev.LinkUp | None = None) -> list[Fell | Stood]:
         self.throughs.show(by or bridge(), message, Wall(WALL))
@@ -70,7 +71,7 @@ class Bench:
 
     def settle(self) -> list[Fell | Stood]:
         assert self.throughs.changed
-        changes = self.throughs.settle(self.linked.__contains__, lambda node, _owner: node in self.out)
+        changes = self.throughs.settle(self.linked.__contains__, lambda node, _owner: node in self.out, Mono(0.0))
         assert not self.throughs.changed
         self.throughs.check()
         return changes
@@ -297,6 +298,10 @@ def through_of(effects: list[fx.Effect], node: NodeId = ANN.node, to: Member = C
     return [each.message for each in said(effects, to) if isinstance(each, msg.Through) and each.node == node]
 
 
+def of_kind(messages: list[msg.CoreMessage], kind: type) -> list[msg.CoreMessage]:
+    return [each for each in messages if isinstance(each, kind)]
+
+
 @pytest.fixture
 def leaf() -> Host:
     host = Host()
@@ -360,6 +365,24 @@ def test_a_bridge_is_told_the_keycard_once_however_many_masters_it_shows(leaf: H
     leaf.do(ev.LinkDown(peer=CAT.node))
     leaf.do(bridge())
     assert isinstance(said(leaf.says(master_is(eve)))[0], msg.KeycardIs)
+
+
+def test_a_bridge_that_shows_a_short_way_which_leads_nowhere_starves_nobody(leaf: Host):
+    leaf.do(bridge(DOG))
+    leaf.says(master_is())
+    leaf.says(far(COW), DOG)
+    leaf.says(msg.Through(node=ANN.node, message=msg.HasWork(counter=1, owners=("ann",))))
+    assert leaf.node.bridge_of(ANN.node) == CAT.node
+    leaf.after(PATIENCE_S / 2)
+    [request] = of_kind(through_of(leaf.after(PATIENCE_S / 4)), msg.Request)
+    # Whatever it says, and however often it shows that way again: nothing of it is the master's word.
+    leaf.says(msg.Through(node=ANN.node, message=msg.Nothing(nonce=request.nonce, owner="ann", counter=1)))
+    effects = leaf.after(PATIENCE_S / 4)
+    assert of_kind(through_of(effects), msg.Leaving)
+    assert [type(each) for each in through_of(effects, to=DOG)] == [msg.Holding, msg.ProfileIs]
+    leaf.says(msg.Parted(node=ANN.node))
+    leaf.says(master_is())
+    assert leaf.node.bridge_of(ANN.node) == DOG.node
 
 
 def test_a_master_that_parts_is_asked_no_more(leaf: Host):
