@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from p2pq.core.identity import Identity
+from p2pq.core.mandates import Homes, open_mandate
 from p2pq.core.prekeys import open_leaf_card
 from p2pq.core.through import check_way
 from p2pq.errors import Reject
@@ -26,10 +27,10 @@ class Below:
     """The leaves of a bridge below."""
 
     def __init__(
-        self, identity: Identity, bridge: NodeId, above: tuple[NodeId, ...], is_banned: trust.IsBanned
+        self, identity: Identity, bridge: NodeId, above: tuple[NodeId, ...], is_banned: trust.IsBanned, homes: Homes
     ) -> None:
         """Know of no leaf. ``above``: the master, and the bridges from it to this node, which is not among them."""
-        self.bridge = bridge
+        self.bridge, self._homes = bridge, homes
         self._identity, self._above, self._is_banned = identity, above, is_banned
         self.leaves: dict[NodeId, Leaf] = {}
         """As the master is told of them: with the bridge below on their path."""
@@ -41,8 +42,8 @@ class Below:
         """Take a leaf in, or what has changed of it; return who it is, and whether what was sealed to it is of no use any more.
 
         Raises:
-            Reject: it is no worker of this mesh, its keycard is not its own, the way to it is too long or leads in a circle, or
-                there is no ``room`` for one more.
+            Reject: it is no worker of this mesh, its keycard is not its own, the way to it is too long or leads in a circle, it
+                did not say that it takes part this way, or takes part another way by now, or there is no ``room`` for one more.
         """
         cert = trust.verify_chain(leaf.certs, self._identity.root, wall, self._is_banned)
         if "work" not in cert.caps:
@@ -53,9 +54,18 @@ class Below:
         before = self.leaves.get(node)
         if before is None and room <= 0:
             raise Reject("too many leaves")
+        way = (*reversed(path), self._identity.node, *reversed(self._above[1:]))
+        self._homes.take(node, open_mandate(leaf.mandate, node, self._identity.mesh, self._above[0], way), way)
         self.leaves[node] = msgspec.structs.replace(leaf, path=path)
         self._certs[node] = cert
         return node, before is not None and before.card != leaf.card
+
+    def home(self, node: NodeId) -> bool:
+        """Tell whether a leaf is there, and has not said since that it takes part another way."""
+        if (leaf := self.leaves.get(node)) is None:
+            return False
+        way = (*map(NodeId, reversed(leaf.path)), self._identity.node, *reversed(self._above[1:]))
+        return self._homes.way(node) == way
 
     def leave(self, node: NodeId) -> bool:
         """A leaf is there no more; return whether it was."""

@@ -296,8 +296,10 @@ class Cluster(Nested):
                 self._serving.wake(node, out)
             case msg.Request():
                 self._serving.request(node, message, now, out)
-            case msg.Holding(leases=leases):
-                self._holding(node, leases, now, out)
+            case msg.Holding():
+                if leaf.below is None:
+                    self._at_home(node, leaf, message.mandate, out)
+                self._holding(node, message.leases, now, out)
             case msg.Return(items=items):
                 self._returned(node, leaf, items, now)
             case msg.Heartbeat(beats=beats):
@@ -322,40 +324,6 @@ class Cluster(Nested):
     def leave(self, node: NodeId) -> None:
         """A worker takes part no more. Its leases are not renewed any longer, unless it comes back in time."""
         self._changed |= dict.fromkeys(self._serving.leave(node))
-
-    def _holding(self, node: NodeId, named: tuple[LeaseId, ...], now: Mono, out: list[fx.Effect]) -> None:
-        holds, leaf = dict.fromkeys(named), self._serving.leaves[node]
-        for placed in self._tenants.held(node):
-            if placed.lease not in holds:
-                self._lift(placed.lease, now)
-                # What only waited at a bridge below is nobody's failure: bridges remember nothing.
-                waited = leaf.below is not None and placed.runner is None
-                self._hand_back(placed, msg.ReturnItem(placed.lease, "recalled" if waited else "lost"))
-        if leaf.below is not None:
-            leaf.sent.clear()
-            leaf.below.forget_keys()
-        for lease in holds:
-            self._beat(node, msg.Beat(lease, running=False), now, out)
-
-    def _beat(self, node: NodeId, beat: msg.Beat, now: Mono, out: list[fx.Effect]) -> None:
-        placed = self._claim(node, beat.lease, now, node)
-        if placed is None:
-            # A bridge below may not know yet that a leaf has taken a lease along.
-            if (leaf := self._serving.leaves[node]).below is None:
-                self._drop(leaf.peer.speaker, "lease was never given to it", out)
-            return
-        placed.heard = now
-        if placed.hear(beat):
-            self._batch.beats[beat.lease] = placed.beat
-
-    def _returned(self, node: NodeId, leaf: Leaf, items: tuple[msg.ReturnItem, ...], now: Mono) -> None:
-        for item in items:
-            if item.fault == "no-manifest":
-                leaf.sent.clear()
-            held = self._tenants.of(node, item.lease)
-            if held is not None:  # else its time was over, which has been told
-                self._lift(item.lease, now)
-                self._hand_back(held, item)
 
     # -- what is due ----------------------------------------------------------------------------------------------------
 
@@ -482,6 +450,7 @@ class Cluster(Nested):
         self._tenants.check()
         self._restock.check()
         self._serving.check()
+        self._homes.check()
         assert not any(lease in self._shelf for lease in self._tenants.leases()), "in stock, and given to a leaf"
         due = {kind: (kind, self._master) in self._deadlines for kind in _KINDS}
         assert due["beat"], "leases that nobody renews"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Final
 
 from p2pq.core.identity import Identity
+from p2pq.core.mandates import Homes, open_mandate
 from p2pq.core.placement import Ask, barrier
 from p2pq.core.prekeys import open_leaf_card
 from p2pq.core.through import check_way
@@ -60,12 +61,12 @@ class Cluster:
         self.receipts: list[ReceiptItem] = []
         """What is to be said of results; whoever says it empties it."""
 
-    def introduce(self, leaf: Leaf, identity: Identity, wall: Wall, is_banned: trust.IsBanned) -> NodeId:
+    def introduce(self, leaf: Leaf, identity: Identity, wall: Wall, is_banned: trust.IsBanned, homes: Homes) -> NodeId:
         """Take a leaf in, or what has changed of it; return who it is.
 
         Raises:
             Reject: it is no worker of this mesh, its keycard is not its own or not usable, the way to it is none that may be
-                gone, or there are too many.
+                gone, it did not say that it takes part this way, or takes part another way by now, or there are too many.
         """
         cert = trust.verify_chain(leaf.certs, identity.root, wall, is_banned)
         if "work" not in cert.caps:
@@ -78,6 +79,8 @@ class Cluster:
         prekey = open_leaf_card(leaf.card, node, identity.mesh, wall)
         # That a job key cannot be sealed to it is noticed now, not once tasks have been granted.
         prims.x25519_shared(bytes(prims.KEY_BYTES), prekey)
+        way = (*map(NodeId, reversed(leaf.path)), self.bridge)
+        homes.take(node, open_mandate(leaf.mandate, node, identity.mesh, identity.node, way), way)
         view = LeafView(leaf, cert, prekey)
         if before is not None and before.prekey == prekey:
             view.keyed = before.keyed

@@ -10,6 +10,7 @@ from p2pq.core.clusters import Cluster
 from p2pq.core.identity import Identity
 from p2pq.core.jobs import Job
 from p2pq.core.leases import Leases
+from p2pq.core.mandates import Homes, open_mandate
 from p2pq.core.placement import WorkerSnapshot, barrier
 from p2pq.core.through import cluster_of
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
@@ -73,6 +74,7 @@ class Crew:
         self._hands: dict[NodeId, Hand] = {}
         self._spoken: dict[NodeId, NodeId] = {}
         """Leaves, and the cluster in which each was introduced last."""
+        self._homes = Homes()
         self._version = 0
         self.far = 0
         """How many of those that may work are behind bridges."""
@@ -114,9 +116,17 @@ class Crew:
         Raises:
             Reject: it does not count as one.
         """
-        node = cluster.introduce(leaf, identity, wall, out)
+        node = cluster.introduce(leaf, identity, wall, out, self._homes)
         self._spoken[node] = cluster_of(cluster.bridge)
         self.changed()
+
+    def at_home(self, link: ev.LinkUp, mandate: bytes, identity: Identity) -> None:
+        """A linked worker says so itself: what bridges were told by it before is over.
+
+        Raises:
+            Reject: it says something else.
+        """
+        self._homes.take(link.peer, open_mandate(mandate, link.peer, identity.mesh, identity.node, ()), ())
 
     def part(self, cluster: Cluster, leaf: NodeId) -> None:
         """A leaf takes part there no more."""
@@ -283,6 +293,7 @@ class Crew:
 
     def check(self) -> None:
         """Assert that whoever is spoken for is a leaf there."""
+        self._homes.check()
         for hand in self._hands.values():
             if hand.cluster is not None:
                 hand.cluster.check()

@@ -254,6 +254,16 @@ class Granting:
                     del view.keyed[next(iter(view.keyed))]
         return tuple(keys)
 
+    # -- those who have said on which way they take part ----------------------------------------------------------------
+
+    def _at_home(self, worker: Hand, mandate: bytes) -> None:
+        """Take in a linked worker's word that it has a link of its own, if it has said it; clusters take part as they can."""
+        if mandate and worker.cluster is None:
+            try:
+                self._crew.at_home(worker.link, mandate, self._identity)
+            except Reject as reject:
+                self._drop(worker.link.peer, f"holding: {reject.reason}")
+
     # -- helpers --------------------------------------------------------------------------------------------------------
 
     def _send(self, peer: NodeId, message: msg.CoreMessage) -> None:

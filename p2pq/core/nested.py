@@ -14,6 +14,7 @@ from p2pq.core.batching import Batch
 from p2pq.core.below import Below
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.identity import Identity
+from p2pq.core.mandates import Homes, open_mandate
 from p2pq.core.restock import Restock
 from p2pq.core.serving import LEAVES_TOTAL_MAX, Leaf, Peer, Serving, Timer
 from p2pq.core.shelf import Shelf
@@ -56,6 +57,7 @@ class Nested:
         self._tenants = Tenants()
         self._batch = Batch()
         self._serving = Serving(identity.node, link, self._shelf, self._restock, self._tenants, self._batch, deadlines)
+        self._homes = Homes()
         self._changed: dict[NodeId, None] = {}
         """Leaves of which the master is to be told."""
         self._latest = LeaseId(0, 0)
@@ -170,6 +172,53 @@ class Nested:
             placed.since = placed.since if placed.ended else now
             placed.ended = True
 
+    # -- what leaves say ------------------------------------------------------------------------------------------------
+
+    def _at_home(self, node: NodeId, leaf: Leaf, mandate: bytes, out: list[fx.Effect]) -> None:
+        """A worker says that it takes part this way; the master hears of nobody who does not."""
+        way = (self._identity.node, *self.link.path)
+        try:
+            self._homes.take(node, open_mandate(mandate, node, self._mesh, self._master, way), way)
+        except Reject as reject:
+            out.append(fx.Drop(peer=node, reason=f"holding: {reject.reason}"))
+            return
+        leaf.mandate = mandate
+        self._changed[node] = None
+
+    def _holding(self, node: NodeId, named: tuple[LeaseId, ...], now: Mono, out: list[fx.Effect]) -> None:
+        holds, leaf = dict.fromkeys(named), self._serving.leaves[node]
+        for placed in self._tenants.held(node):
+            if placed.lease not in holds:
+                self._lift(placed.lease, now)
+                # What only waited at a bridge below is nobody's failure: bridges remember nothing.
+                waited = leaf.below is not None and placed.runner is None
+                self._hand_back(placed, msg.ReturnItem(placed.lease, "recalled" if waited else "lost"))
+        if leaf.below is not None:
+            leaf.sent.clear()
+            leaf.below.forget_keys()
+        for lease in holds:
+            self._beat(node, msg.Beat(lease, running=False), now, out)
+
+    def _beat(self, node: NodeId, beat: msg.Beat, now: Mono, out: list[fx.Effect]) -> None:
+        placed = self._claim(node, beat.lease, now, node)
+        if placed is None:
+            # A bridge below may not know yet that a leaf has taken a lease along.
+            if (leaf := self._serving.leaves[node]).below is None:
+                out.append(fx.Drop(peer=leaf.peer.speaker, reason="lease was never given to it"))
+            return
+        placed.heard = now
+        if placed.hear(beat):
+            self._batch.beats[beat.lease] = placed.beat
+
+    def _returned(self, node: NodeId, leaf: Leaf, items: tuple[msg.ReturnItem, ...], now: Mono) -> None:
+        for item in items:
+            if item.fault == "no-manifest":
+                leaf.sent.clear()
+            held = self._tenants.of(node, item.lease)
+            if held is not None:  # else its time was over, which has been told
+                self._lift(item.lease, now)
+                self._hand_back(held, item)
+
     # -- bridges below --------------------------------------------------------------------------------------------------
 
     def _below(self, peer: Peer) -> Below | None:
@@ -177,7 +226,7 @@ class Nested:
         if not peer.link.path:
             return None
         above = (self._master, *self.link.path[::-1])
-        return Below(self._identity, peer.speaker, above, self._is_banned)
+        return Below(self._identity, peer.speaker, above, self._is_banned, self._homes)
 
     def expel(self, gone: Callable[[Cert], bool]) -> bool:
         """Forget the leaves of bridges below that are out, and what was sealed to them; return whether there were any."""
@@ -219,8 +268,10 @@ class Nested:
     def _reported(self, leaf: Leaf, below: Below, report: msg.Report, now: Mono, out: list[fx.Effect]) -> None:
         node = leaf.peer.link.peer
         for lease, runner in report.placed:
-            # Otherwise its leaf has taken it along. It need not be known: it may have gone on before it was introduced here.
-            if (placed := self._claim(node, lease, now, NodeId(runner))) is not None:
+            # Who has it need not be known, as that one may have gone on before it was introduced here. But to have taken along
+            # what was elsewhere it must be here, by its own word.
+            comes = NodeId(runner) if below.home(NodeId(runner)) else None
+            if (placed := self._claim(node, lease, now, comes)) is not None:
                 placed.heard = now
                 placed.runner = NodeId(runner)
                 self._batch.placed[lease] = placed.runner

@@ -196,7 +196,7 @@ class Queue(Granting):
                 if worker.works:
                     self._tell(self._overflow.wake(worker))
             case msg.Holding():
-                self._holding(worker, message.leases, now)
+                self._holding(worker, message, now)
             case msg.Request():
                 self._request(worker, message, now)
             case msg.Return():
@@ -238,9 +238,10 @@ class Queue(Granting):
             case _:
                 assert_never(message)
 
-    def _holding(self, worker: Hand, named: tuple[LeaseId, ...], now: Mono) -> None:
-        peer = worker.link.peer
+    def _holding(self, worker: Hand, message: msg.Holding, now: Mono) -> None:
+        peer, named = worker.link.peer, message.leases
         holds = frozenset(named)
+        self._at_home(worker, message.mandate)
         for lease in self._book.leases.held(peer):
             # A result that is being collected may already be here whole; that decides, not the worker's memory.
             if lease.id < worker.mark and lease.id not in holds and lease.collecting is None:

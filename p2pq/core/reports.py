@@ -15,14 +15,15 @@ from p2pq.core.events import LinkUp, Offering
 from p2pq.core.grants import Declined, Master
 from p2pq.core.identity import Identity
 from p2pq.core.kept import RESEND_S, Kept, KeptFor
-from p2pq.core.records import ResultKept, ResultReleased
+from p2pq.core.mandates import Mandates
+from p2pq.core.records import Restored, ResultKept, ResultReleased
 from p2pq.core.slots import Attempt, Slots
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
 from p2pq.model.notice import KeptForgotten
 from p2pq.wire import sign
-from p2pq.wire.messages import LEASES_MAX, Beat, Heartbeat, Holding, ProfileIs, Return, ReturnItem
+from p2pq.wire.messages import LEASES_MAX, MANDATES_SINCE, Beat, Heartbeat, Holding, ProfileIs, Return, ReturnItem
 from p2pq.wire.objects import ITEMS_MAX, Grant, Receipt
 
 PROGRESS_S: Final = 1.0
@@ -38,7 +39,7 @@ class Reports:
         self,
         identity: Identity,
         schedule: ScheduleSettings,
-        kept: Iterable[ResultKept],
+        restored: Restored,
         slots: Slots,
         asking: Asking,
         deadlines: Deadlines[Timer],
@@ -49,7 +50,8 @@ class Reports:
         self._slots = slots
         self._asking = asking
         self._deadlines = deadlines
-        self._kept = Kept(identity, kept)
+        self._kept = Kept(identity, restored.kept)
+        self._mandates = Mandates(identity, restored.epoch + 1)
         self._returning: dict[NodeId, dict[LeaseId, ReturnItem]] = {}
         """Handed back while their master was not linked."""
         self.masters: dict[NodeId, Master] = {}
@@ -88,7 +90,10 @@ class Reports:
         leases = (*(attempt.lease for attempt in self._slots.of(peer)), *returning, *kept)
         if "submit" not in event.caps and not leases:
             return
-        out.append(Send(peer=peer, message=Holding(leases=leases[:LEASES_MAX])))
+        # What bridges could say of this very node concerns nobody; abroad nobody speaks for anybody.
+        silent = event.mesh or peer == self._identity.node or event.minor < MANDATES_SINCE
+        mandate = b"" if silent else self._mandates.make(peer, event.way[::-1])
+        out.append(Send(peer=peer, message=Holding(leases=leases[:LEASES_MAX], mandate=mandate)))
         self.profile(peer, offering, out, draining=draining)
         self.hand_back(peer, returning.values(), out)
         self._kept.linked(peer, now)

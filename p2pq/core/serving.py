@@ -61,14 +61,17 @@ class Leaf(msgspec.Struct):
     below: Below | None = None
     """The leaves that it stands for."""
     profile: Profile | None = None
+    mandate: bytes = b""
+    """Its word that it takes part this way."""
     sent: dict[bytes, None] = msgspec.field(default_factory=dict)
     """Manifests that it was sent, by digest, the least recently used first."""
 
     def introduction(self) -> msg.Leaf | None:
         """Return what the master is told of it; None as long as it has not said enough."""
-        if self.profile is None or not self.peer.card or not self.peer.link.certs:
+        if self.profile is None or not (self.peer.card and self.peer.link.certs and self.mandate):
             return None
-        return msg.Leaf(certs=self.peer.link.certs, card=self.peer.card, profile=self.profile)
+        certs, card = self.peer.link.certs, self.peer.card
+        return msg.Leaf(certs=certs, card=card, profile=self.profile, mandate=self.mandate)
 
     def sends(self, digest: bytes) -> bool:
         """Count a manifest as sent to it; return whether it has it already."""
@@ -174,7 +177,8 @@ class Serving:
 
     def _below(self, node: NodeId) -> Below | None:
         belows = (leaf.below for leaf in self._leaves.values() if leaf.below is not None)
-        return next((below for below in belows if node in below.leaves), None)
+        found = [below for below in belows if node in below.leaves]
+        return max(found, key=lambda below: below.home(node), default=None)
 
     def toward(self, node: NodeId) -> NodeId | None:
         """Return the bridge below that leads to a leaf."""

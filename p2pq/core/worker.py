@@ -57,7 +57,7 @@ class Worker:
         self._accounts = accounts(schedule.fair_scale_s, schedule.fairness)
         self._asking = Asking(identity.node, schedule, self._accounts, Means(), self._deadlines, rng, entropy)
         self._slots = Slots()
-        self._reports = Reports(identity, schedule, restored.kept, self._slots, self._asking, self._deadlines)
+        self._reports = Reports(identity, schedule, restored, self._slots, self._asking, self._deadlines)
         self._waking = Waking(
             self._slots, self._accounts, self._asking, self._deadlines, self._reports.masters, entropy
         )

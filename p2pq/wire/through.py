@@ -7,9 +7,8 @@ from msgspec import Meta
 
 from p2pq.model.ids import LeaseId
 from p2pq.model.job import Profile
-from p2pq.wire.objects import ITEMS_MAX, Bytes16, Bytes32
+from p2pq.wire.objects import HOPS_MAX, ITEMS_MAX, Bytes16, Bytes32
 from p2pq.wire.work import (
-    HOPS_MAX,
     LEASES_MAX,
     Beat,
     Cancel,
@@ -67,6 +66,8 @@ class Leaf(msgspec.Struct, frozen=True, array_like=True, gc=False):
     profile: Profile
     path: Annotated[tuple[Bytes32, ...], Meta(max_length=HOPS_MAX - 1)] = ()
     """Further bridges on the way to it, the nearest first."""
+    mandate: Annotated[bytes, Meta(max_length=1024)] = b""
+    """Its signed ``Mandate``: only on the way that it names it is spoken for."""
 
 
 class Leaves(LinkMessage, frozen=True, kw_only=True, tag="lf"):

@@ -7,10 +7,8 @@ from msgspec import Meta
 
 from p2pq.model.ids import LeaseId
 from p2pq.model.job import Fault, Profile
-from p2pq.wire.objects import ITEMS_MAX, Bytes16, Bytes32, Name, Sealed
+from p2pq.wire.objects import HOPS_MAX, ITEMS_MAX, Bytes16, Bytes32, Name, Sealed
 
-HOPS_MAX: Final = 3
-"""Bridges between two nodes at most."""
 PLACES_MAX: Final = 256
 """Leaves with room in one request of a cluster, and leaves whose job keys come with one grant."""
 LEASES_MAX: Final = 65_536
@@ -37,6 +35,8 @@ class Holding(LinkMessage, frozen=True, kw_only=True, tag="ho"):
     """
 
     leases: Leases = ()
+    mandate: Annotated[bytes, Meta(max_length=1024)] = b""
+    """Since minor 4: its signed ``Mandate``, over a link of its own or through a bridge."""
 
 
 class HasWork(LinkMessage, frozen=True, kw_only=True, tag="hw"):

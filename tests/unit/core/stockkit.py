@@ -23,6 +23,7 @@ from tests.unit.core.workerkit import (
     WALL,
     Member,
     job_id,
+    mandate,
     manifest,
     nonce,
     result_item,
@@ -56,8 +57,9 @@ def worker(member: Member, **fields) -> ev.LinkUp:
     return link(member, caps=("work",), **fields)
 
 
-def introduced(member: Member, profile=PROFILE) -> msg.Leaf:
-    return msg.Leaf(certs=link(member).certs, card=CARD + member.name.encode(), profile=profile)
+def introduced(member: Member, profile=PROFILE, above: tuple[Member, ...] = (), serial: int = 1) -> msg.Leaf:
+    word = mandate(member, ME, *above, serial=serial)
+    return msg.Leaf(certs=link(member).certs, card=CARD + member.name.encode(), profile=profile, mandate=word)
 
 
 def granted(
@@ -172,6 +174,9 @@ def returns(fault: str, *entries: GrantItem) -> tuple[msg.ReturnItem, ...]:
 class Bench:
     """A stock and its clock. ``do`` performs one event and returns what came out, whole."""
 
+    above: tuple[Member, ...] = ()
+    """The bridges on the way to the master, the nearest first."""
+
     def __init__(self, **settings) -> None:
         self.now = Mono(0.0)
         self.numbers = 0
@@ -214,6 +219,10 @@ class Bench:
         said = CARD + member.name.encode() if card is None else card
         return self.do(ev.Received(peer=member.node, message=msg.KeycardIs(card=said)))
 
+    def holding(self, member: Member, *leases: LeaseId, **fields) -> msg.Holding:
+        """Return what a leaf begins with."""
+        return msg.Holding(leases=leases, mandate=mandate(member, ME, *self.above, **fields))
+
     def join(self, member: Member, *leases: LeaseId, profile=PROFILE) -> None:
         """Let a worker link up and take part."""
         self.do(worker(member))
@@ -222,7 +231,7 @@ class Bench:
     def enter(self, member: Member, *leases: LeaseId, profile=PROFILE) -> None:
         """Let a linked worker take part."""
         self.card(member)
-        self.leaf(member, msg.Holding(leases=leases))
+        self.leaf(member, self.holding(member, *leases))
         self.leaf(member, msg.ProfileIs(profile=profile))
 
     def ready(self, *members: Member, profile=PROFILE) -> None:

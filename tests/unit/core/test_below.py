@@ -7,8 +7,10 @@ from p2pq.core import below as module
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.below import Below
+from p2pq.core.mandates import Homes
 from p2pq.core.stock import GATHER_S
 from p2pq.core.through import Fell, Stood, cluster_of
+from p2pq.errors import Reject
 from p2pq.model.ids import NodeId, Wall
 from p2pq.model.notice import TooFar
 from p2pq.wire import messages as msg
@@ -34,7 +36,7 @@ from tests.unit.core.stockkit import (
     worker,
 )
 from tests.unit.core.test_nested import leaf
-from tests.unit.core.workerkit import IDENTITY, ME, MESH, WALL, Member, item, nonce
+from tests.unit.core.workerkit import IDENTITY, ME, MESH, WALL, Member, item, mandate, nonce
 
 CAT, DOG, EEL = Member("cat"), Member("dog"), Member("eel")
 """Bridges, the one above this first."""
@@ -64,6 +66,8 @@ def shown(to: Member, *path: Member) -> fx.Send:
 
 class Low(Bench):
     """A bridge below CAT, with leaves of its own."""
+
+    above = (CAT,)
 
     def master(self, message: msg.Passed, **kwargs) -> list[fx.Effect]:
         through = msg.Through(node=ANN.node, message=message, cluster=True)
@@ -170,7 +174,7 @@ def test_leaves_are_introduced_and_asked_for_to_the_bridge_above() -> None:
     bench.do(stood())
     bench.join(LEA)
     assert bench.tick(after=GATHER_S) == [
-        up(msg.Leaves(leaves=(introduced(LEA),))),
+        up(msg.Leaves(leaves=(introduced(LEA, above=(CAT,)),))),
         up(msg.Holding()),
     ]
     assert bench.work() == [down(LEA, msg.HasWork(counter=1, owners=("ann",)))]
@@ -234,15 +238,42 @@ def test_what_bridges_of_no_master_here_say_is_not_heard(bench: Low) -> None:
 
 
 def below(**fields) -> Below:
-    return Below(msgspec.structs.replace(IDENTITY, root=ROOT.public), CAT.node, (ANN.node,), trust.nobody)
+    return Below(msgspec.structs.replace(IDENTITY, root=ROOT.public), CAT.node, (ANN.node,), trust.nobody, Homes())
 
 
 def test_a_leaf_is_known_with_the_way_to_it_and_by_its_keycard() -> None:
     known = below()
     assert known.introduce(leaf(LEA, DOG), Wall(WALL), room=1) == (LEA.node, False)
     assert known.leaves == {LEA.node: leaf(LEA, CAT, DOG)}
-    assert known.introduce(leaf(LEA), Wall(WALL), room=0) == (LEA.node, False)
-    assert known.leaves == {LEA.node: leaf(LEA, CAT)}
+    assert known.home(LEA.node)
+    near = leaf(LEA, serial=2)
+    assert known.introduce(near, Wall(WALL), room=0) == (LEA.node, False)
+    assert known.leaves == {LEA.node: leaf(LEA, CAT, serial=2)}
+    assert known.home(LEA.node)
+    assert not known.home(LEO.node)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (leaf(LEA, serial=1), "it takes part another way by now"),
+        (leaf(LEA, DOG, serial=1), "it takes part another way by now"),
+        (leaf(LEA, mandate=b""), "malformed"),
+        (leaf(LEA, by=DOG, serial=3), "mandate for another way"),
+        (leaf(LEA, mandate=mandate(LEO, CAT, ME, serial=3)), "bad signature"),
+        (leaf(LEA, mandate=mandate(LEA, CAT, ME, of=LEO, serial=3)), "mandate for another way"),
+    ],
+)
+def test_a_leaf_that_did_not_say_that_it_takes_part_this_way_is_none(said: msg.Leaf, reason: str) -> None:
+    homes = Homes()
+    here = Below(msgspec.structs.replace(IDENTITY, root=ROOT.public), CAT.node, (ANN.node,), trust.nobody, homes)
+    there = Below(msgspec.structs.replace(IDENTITY, root=ROOT.public), DOG.node, (ANN.node,), trust.nobody, homes)
+    here.introduce(leaf(LEA), Wall(WALL), room=1)
+    there.introduce(leaf(LEA, by=DOG, serial=2), Wall(WALL), room=1)
+    assert (here.home(LEA.node), there.home(LEA.node)) == (False, True)
+    with pytest.raises(Reject, match=reason):
+        here.introduce(said, Wall(WALL), room=1)
+    assert there.home(LEA.node)
 
 
 def test_keys_are_new_once_for_each_job_and_anew_when_they_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:

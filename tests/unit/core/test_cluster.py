@@ -1,5 +1,6 @@
 """A bridge between a master and its leaves: what each hears of the other."""
 
+import msgspec
 import pytest
 
 from p2pq.core import cluster, nested
@@ -23,7 +24,6 @@ from tests.unit.core.stockkit import (
     down,
     granted,
     introduced,
-    link,
     master,
     of,
     parcel,
@@ -35,7 +35,7 @@ from tests.unit.core.stockkit import (
     up,
     worker,
 )
-from tests.unit.core.workerkit import OK, PROFILE, Member, item, manifest, nonce
+from tests.unit.core.workerkit import OK, PROFILE, Member, item, mandate, manifest, nonce
 
 LOU = Member("lou")
 PLACE_LEA = msg.Place(LEA.node, 2, 4096, 1)
@@ -120,7 +120,7 @@ def test_changes_of_leaves_are_told_together(bench: Bench) -> None:
     small = smaller(slots=1)
     assert bench.leaf(LEA, msg.ProfileIs(profile=small)) == [down(LEA, msg.HasWork(counter=2, owners=("ann",)))]
     assert bench.card(LEO, b"new") == []
-    leo = msg.Leaf(certs=link(LEO).certs, card=b"new", profile=PROFILE)
+    leo = msgspec.structs.replace(introduced(LEO), card=b"new")
     assert bench.flush() == [up(msg.Leaves(leaves=(introduced(LEA, small), leo)))]
 
 
@@ -609,12 +609,25 @@ def test_a_leaf_that_comes_back_loses_what_it_does_not_name(bench: Bench) -> Non
     ]
 
 
+def test_who_does_not_say_that_it_takes_part_this_way_is_not_introduced() -> None:
+    bench = Bench()
+    bench.do(master())
+    bench.do(worker(LEA))
+    bench.card(LEA)
+    word = mandate(LEA, LEO)
+    assert bench.leaf(LEA, msg.Holding(mandate=word)) == [
+        fx.Drop(peer=LEA.node, reason="holding: mandate for another way")
+    ]
+    bench.leaf(LEA, msg.ProfileIs(profile=PROFILE))
+    assert bench.tick(after=GATHER_S) == [up(msg.Leaves()), up(msg.Holding())]
+
+
 def test_nobody_holds_what_another_has_or_what_is_in_stock(bench: Bench) -> None:
     bench.stocked(ONE)
     dropped = [fx.Drop(peer=LEO.node, reason="lease was never given to it")]
-    assert bench.leaf(LEO, msg.Holding(leases=(ONE.lease,))) == dropped
+    assert bench.leaf(LEO, bench.holding(LEO, ONE.lease)) == dropped
     stocked(bench, TWO)
-    assert bench.leaf(LEO, msg.Holding(leases=(TWO.lease,))) == dropped
+    assert bench.leaf(LEO, bench.holding(LEO, TWO.lease)) == dropped
 
 
 def test_only_who_holds_a_lease_hands_it_back(bench: Bench) -> None:

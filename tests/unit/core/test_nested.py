@@ -33,7 +33,7 @@ from tests.unit.core.stockkit import (
     sealed,
     up,
 )
-from tests.unit.core.workerkit import ME, MESH, PROFILE, WALL, Member, item, job_id, nonce, result_item
+from tests.unit.core.workerkit import ME, MESH, PROFILE, WALL, Member, item, job_id, mandate, nonce, result_item
 
 CAT, DOG = Member("cat"), Member("dog")
 """Bridges below."""
@@ -55,8 +55,11 @@ def card(member: Member, **fields) -> bytes:
     return sign.sign(member.signer, Keycard(**(plain | fields)))
 
 
-def leaf(member: Member, *path: Member, **fields) -> msg.Leaf:
-    plain = {"certs": chain(member), "card": card(member), "profile": PROFILE}
+def leaf(member: Member, *path: Member, by: Member = CAT, serial: int = 1, **fields) -> msg.Leaf:
+    """Return what a bridge below says of a leaf; or, where it is on the path itself, what is passed on of that."""
+    further = path[1:] if [each.node for each in path[:1]] == [by.node] else path
+    word = mandate(member, *(*reversed(further), by, ME)[: msg.HOPS_MAX], serial=serial)
+    plain = {"certs": chain(member), "card": card(member), "profile": PROFILE, "mandate": word}
     return msg.Leaf(**(plain | {"path": tuple(each.node for each in path)} | fields))
 
 
@@ -183,11 +186,12 @@ def test_a_bridge_below_that_leaves_takes_its_leaves_with_it(bench: Row) -> None
 def test_a_leaf_that_is_linked_as_well_stays_when_the_bridge_below_has_it_no_more(bench: Row) -> None:
     bench.do(link(LEA, caps=("work",), certs=chain(LEA)))
     bench.card(LEA, card(LEA))
-    bench.leaf(LEA, msg.Holding())
+    bench.leaf(LEA, bench.holding(LEA, serial=2))
     bench.leaf(LEA, msg.ProfileIs(profile=PROFILE))
-    assert bench.flush() == [up(msg.Leaves(leaves=(leaf(LEA),)))]
+    here = leaf(LEA, mandate=mandate(LEA, ME, serial=2))
+    assert bench.flush() == [up(msg.Leaves(leaves=(here,)))]
     bench.below(msg.Leaves(gone=(LEA.node,)))
-    assert bench.flush() == [up(msg.Leaves(leaves=(leaf(LEA),)))]
+    assert bench.flush() == [up(msg.Leaves(leaves=(here,)))]
 
 
 def way(*members: Member) -> str:
@@ -328,7 +332,7 @@ def test_a_stock_goes_to_a_bridge_below_out_of_what_others_do_not_have_room_for(
     grant = granted((ONE, TWO, THREE), number=bench.numbers, keys=(LEA,), avoid=((TWO.lease, LEA.node),))
     assert bench.master(grant)[:-1] == []
     assert bench.below(wants(1, ahead=2)) == [to_below(handed_on(grant, 1, ONE, TWO, avoid=((TWO.lease, LEA.node),)))]
-    bench.leaf(TOM, msg.ProfileIs(profile=PROFILE))
+    bench.enter(TOM)
     bench.leaf(TOM, asks(8))
     assert bench.below(wants(2, ahead=2)) == [], "somebody has room for it now"
     bench.leaf(TOM, msg.Leaving())
@@ -505,7 +509,7 @@ def test_a_leaf_takes_its_leases_along_from_bridge_to_bridge_and_to_this_one(ben
     bench.report(placed=placed(LEA, ONE))
     bench.flush()
     bench.do(bridge(DOG))
-    bench.below(msg.Leaves(leaves=(leaf(LEA),)), DOG)
+    bench.below(msg.Leaves(leaves=(leaf(LEA, by=DOG, serial=2),)), DOG)
     bench.below(msg.Holding(leases=(ONE.lease,)), DOG)
     bench.below(msg.Report(placed=placed(LEA, ONE)), DOG)
     assert bench.flush()
@@ -513,17 +517,41 @@ def test_a_leaf_takes_its_leases_along_from_bridge_to_bridge_and_to_this_one(ben
     assert not of(bench.flush(), msg.Report)
     bench.do(link(LEA, caps=("work",), certs=chain(LEA)))
     bench.card(LEA, card(LEA))
-    assert bench.leaf(LEA, msg.Holding(leases=(ONE.lease,))) == []
+    assert bench.leaf(LEA, bench.holding(LEA, ONE.lease, serial=3)) == []
     raw = result(LEA, ONE)
     assert bench.leaf(LEA, msg.ResultReady(result=raw)) == []
     assert raw in [each for said in of(bench.flush(), msg.Report) for each in said.results]
+
+
+def test_a_bridge_below_takes_nothing_of_a_leaf_that_chose_another(bench: Row) -> None:
+    """It may have seen all that the leaf has said to anybody but to that other bridge."""
+    bench.given(ONE)
+    bench.report(placed=placed(LEA, ONE))
+    bench.flush()
+    bench.do(bridge(DOG))
+    claimed = leaf(LEA, mandate=mandate(LEA, CAT, ME))
+    assert bench.below(msg.Leaves(leaves=(claimed,)), DOG) == [drop("leaf: mandate for another way", DOG)]
+    bench.below(msg.Holding(leases=(ONE.lease,)), DOG)
+    bench.below(msg.Report(placed=placed(LEA, ONE), returns=returns("disk", ONE)), DOG)
+    assert not [each for said in of(bench.flush(), msg.Report) for each in said.returns]
+    assert bench.stock.leaf_of(ANN.node, ONE.lease) == LEA.node
+    assert bench.stock.toward(LEA.node) == CAT.node
+
+
+def test_a_bridge_that_a_leaf_has_left_cannot_take_it_back(bench: Row) -> None:
+    bench.do(bridge(DOG))
+    bench.below(msg.Leaves(leaves=(leaf(LEA, by=DOG, serial=2),)), DOG)
+    assert bench.stock.toward(LEA.node) == DOG.node
+    assert bench.below(msg.Leaves(leaves=(leaf(LEA),))) == [drop("leaf: it takes part another way by now")]
+    bench.below(msg.Leaves(leaves=(leaf(LEA, by=DOG, serial=2),)), DOG)
+    assert bench.stock.toward(LEA.node) == DOG.node
 
 
 def test_a_leaf_takes_its_leases_along_to_a_bridge_below(bench: Row) -> None:
     bench.join(TOM)
     bench.leaf(TOM, msg.Heartbeat(beats=beats(ONE)))
     bench.flush()
-    bench.below(msg.Leaves(leaves=(leaf(TOM),)))
+    bench.below(msg.Leaves(leaves=(leaf(TOM, serial=2),)))
     bench.report(placed=placed(TOM, ONE))
     bench.leaf(TOM, msg.Leaving())
     assert bench.stock.leaf_of(ANN.node, ONE.lease) == TOM.node

@@ -141,7 +141,7 @@ def test_a_master_that_comes_back_is_told_when_leaves_have_said_what_they_hold()
     bench.leaf(LEA, asks(2))
     bench.do(gone(ANN), after=10.0)
     assert bench.do(master()) == [shown(LEA, ANN)]
-    bench.leaf(LEA, msg.Holding(leases=(ONE.lease,)))
+    bench.leaf(LEA, bench.holding(LEA, ONE.lease))
     bench.leaf(LEA, msg.ProfileIs(profile=introduced(LEA).profile))
     assert bench.tick(after=GATHER_S)[:2] == [
         up(msg.Leaves(leaves=(introduced(LEA),))),

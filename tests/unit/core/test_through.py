@@ -21,7 +21,7 @@ from p2pq.wire import messages as msg
 from p2pq.wire import sign, trust
 from p2pq.wire.objects import Keycard
 from tests.unit.core.stockkit import LEA, WINDOW_S, asks, granted, returns
-from tests.unit.core.workerkit import ANN, IDENTITY, ME, MESH, OFFER, WALL, Member, item
+from tests.unit.core.workerkit import ANN, IDENTITY, ME, MESH, OFFER, WALL, Member, item, mandate
 
 ROOT = trust.make_root(lambda size: b"r" * size)
 ADMIN = Member("admin")
@@ -312,7 +312,10 @@ def leaf() -> Host:
 def test_a_leaf_begins_with_a_master_that_is_shown_and_asks_it_through_the_bridge(leaf: Host):
     effects = leaf.says(master_is())
     assert isinstance(said(effects)[0], msg.KeycardIs)
-    assert through_of(effects) == [msg.Holding(), msg.ProfileIs(profile=OFFER.profile)]
+    assert through_of(effects) == [
+        msg.Holding(mandate=mandate(ME, CAT, serial=2)),
+        msg.ProfileIs(profile=OFFER.profile),
+    ]
     effects = leaf.says(msg.Through(node=ANN.node, message=msg.HasWork(counter=1, owners=("ann",))))
     [request] = through_of(effects)
     assert isinstance(request, msg.Request)
@@ -335,7 +338,12 @@ def test_a_bridge_speaks_to_a_master_that_one_above_shows_and_knows_what_is_belo
     )
     assert said(host.says(master_is()), DOG) == [shown]
     keycard = Keycard(mesh=MESH, node=LEA.node, boot=bytes(16), prekey=LEA.prekey, iat=WALL, exp=WALL + 1)
-    below = msg.Leaf(certs=chain(LEA, "work"), card=sign.sign(LEA.signer, keycard), profile=OFFER.profile)
+    below = msg.Leaf(
+        certs=chain(LEA, "work"),
+        card=sign.sign(LEA.signer, keycard),
+        profile=OFFER.profile,
+        mandate=mandate(LEA, DOG, ME, CAT),
+    )
     host.says(msg.Through(node=ANN.node, message=msg.Leaves(leaves=(below,)), cluster=True), DOG)
     assert host.node.bridge_of(LEA.node) == DOG.node
     told = through_of(host.after(3 * GATHER_S))
@@ -348,9 +356,12 @@ def test_a_link_of_its_own_to_the_master_ends_that_and_its_end_brings_it_back(le
     leaf.says(master_is())
     effects = leaf.do(ANN.link())
     assert through_of(effects) == [msg.Leaving()]
-    assert said(effects, ANN)[-2:] == [msg.Holding(), msg.ProfileIs(profile=OFFER.profile)]
+    assert said(effects, ANN)[-2:] == [msg.Holding(), msg.ProfileIs(profile=OFFER.profile)], "it is of an old version"
     effects = leaf.do(ev.LinkDown(peer=ANN.node))
-    assert through_of(effects) == [msg.Holding(), msg.ProfileIs(profile=OFFER.profile)]
+    assert through_of(effects) == [
+        msg.Holding(mandate=mandate(ME, CAT, serial=3)),
+        msg.ProfileIs(profile=OFFER.profile),
+    ]
     assert leaf.do(ev.LinkDown(peer=CAT.node))
     assert leaf.says(msg.Through(node=ANN.node, message=msg.HasWork(counter=1, owners=("ann",)))) == [
         fx.Drop(peer=CAT.node, reason="not linked")
@@ -430,7 +441,7 @@ def test_a_bridge_that_goes_down_hands_its_stock_back_before_it_says_goodbye():
     host.do(LEA.link(caps=("work",), minor=msg.MINOR, certs=chain(LEA, "work")))
     keycard = Keycard(mesh=MESH, node=LEA.node, boot=bytes(16), prekey=LEA.prekey, iat=WALL, exp=WALL + 1)
     host.says(msg.KeycardIs(card=sign.sign(LEA.signer, keycard)), LEA)
-    for message in (msg.Holding(), msg.ProfileIs(profile=OFFER.profile)):
+    for message in (msg.Holding(mandate=mandate(LEA, ME)), msg.ProfileIs(profile=OFFER.profile)):
         host.says(msg.Through(node=ANN.node, message=message), LEA)
     host.after(GATHER_S)
     cluster = cluster_of(ME.node)
@@ -471,7 +482,8 @@ def test_a_leaf_of_a_bridge_below_that_is_out_takes_part_no_more(event: ev.Event
     host.do(bridge(caps=("bridge",)))
     keycard = Keycard(mesh=MESH, node=LEA.node, boot=bytes(16), prekey=LEA.prekey, iat=WALL, exp=WALL + 1)
     card = sign.sign(LEA.signer, keycard)
-    introduced = msg.Leaf(certs=chain(LEA, "work"), card=card, profile=OFFER.profile)
+    word = mandate(LEA, CAT, ME)
+    introduced = msg.Leaf(certs=chain(LEA, "work"), card=card, profile=OFFER.profile, mandate=word)
     host.says(msg.Through(node=ANN.node, message=msg.Leaves(leaves=(introduced,)), cluster=True))
     told = through_of(host.after(3 * GATHER_S), cluster_of(ME.node), ANN)
     assert told[0] == msg.Leaves(leaves=(msgspec.structs.replace(introduced, path=(CAT.node,)),))
@@ -521,7 +533,8 @@ def test_a_master_is_shown_the_leaves_of_a_bridge_and_not_its_cluster():
     host.do(bridge())
     keycard = Keycard(mesh=MESH, node=LEA.node, boot=bytes(16), prekey=LEA.prekey, iat=WALL, exp=WALL + 1)
     card = sign.sign(LEA.signer, keycard)
-    introduced = msg.Leaf(certs=chain(LEA, "work"), card=card, profile=OFFER.profile)
+    word = mandate(LEA, CAT, of=ME)
+    introduced = msg.Leaf(certs=chain(LEA, "work"), card=card, profile=OFFER.profile, mandate=word)
     host.says(msg.Through(node=cluster_of(CAT.node), message=msg.Leaves(leaves=(introduced,))))
     assert shown(host) == {"cat": ("up", (), 0), "lea": ("up", (CAT.node,), OFFER.profile.slots)}
     assert host.node.bridge_of(LEA.node) == CAT.node
