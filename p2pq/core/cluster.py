@@ -13,6 +13,7 @@ from p2pq.core.deadlines import Deadlines
 from p2pq.core.identity import Identity
 from p2pq.core.kept import RESEND_S
 from p2pq.core.nested import Nested
+from p2pq.core.proofs import pack
 from p2pq.core.serving import Kind, Leaf, Peer, Timer
 from p2pq.core.shelf import Lot
 from p2pq.core.through import cluster_of
@@ -23,7 +24,7 @@ from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Fault
 from p2pq.wire import messages as msg
 from p2pq.wire import sign, trust
-from p2pq.wire.objects import ITEMS_MAX, Grant, Receipt
+from p2pq.wire.objects import ITEMS_MAX, Receipt
 
 PATIENCE_S: Final = 5.0
 """What no leaf has taken within this time is handed back."""
@@ -50,12 +51,10 @@ class Cluster(Nested):
         """Know of no leaf. ``deadlines`` are those of the whole stock."""
         super().__init__(identity, link, schedule, entropy, wall, deadlines, is_banned)
         self._schedule = schedule
-        self._me = cluster_of(identity.node)
         self._outermost = cluster_of((*link.path[::-1], identity.node)[0])
         """What the master knows as its worker: of the bridge on the way that is linked to it."""
         self._told: dict[NodeId, None] = {}
         """Leaves that the master knows."""
-        self._gathering = True
         self._began = Mono(0.0)
         self.brought: Mono | None = None
         """When the master last granted something of use, or acknowledged a result."""
@@ -172,7 +171,6 @@ class Cluster(Nested):
             grant = opened[0]
             asked = self._restock.answer(grant.nonce, now)
             if asked is not None:
-                self._refute(grant, now, out)
                 self._answered()
             fresh = {item.lease: item for item in grant.items if not self._knows(item.lease)}
             if asked is not None:
@@ -200,34 +198,10 @@ class Cluster(Nested):
     def _knows(self, lease: LeaseId) -> bool:
         return lease in self._shelf or self._tenants.get(lease) is not None
 
-    def _refute(self, grant: Grant, now: Mono, out: list[fx.Effect]) -> None:
-        """What has only now been granted nobody held before, whatever was said: it is given to whom has room for it."""
-        liars: dict[NodeId, list[LeaseId]] = {}
-        granted = dict.fromkeys(item.lease for item in grant.items)
-        self._postponed = [each for each in self._postponed if each[2].isdisjoint(granted)]
-        for lease in granted:
-            self._latest = max(self._latest, lease)
-            self._doubted.pop(lease, None)
-            placed = self._tenants.get(lease)
-            if placed is not None and placed.job is None:
-                self._lift(lease, now)
-                self._batch.forget(lease)
-                liars.setdefault(placed.leaf, []).append(lease)
-        for node, leases in liars.items():
-            if (leaf := self._serving.leaves.get(node)) is not None:
-                self._drop(leaf.peer.speaker, "lease was never given to it", out)
-                self._serving.say(node, msg.Cancel(leases=tuple(leases)), out)
-
     def _answered(self) -> None:
         """Nothing is outstanding any more."""
         self._deadlines.cancel(("request", self._master))
-        self._believe()
         self._serving.answered()
-
-    def _believe(self) -> None:
-        """No grant is on its way: whoever handed something back may have held it."""
-        self._batch.returns |= {lease: item for lease, item in self._doubted.items() if not self._knows(lease)}
-        self._doubted.clear()
 
     def _strike(self, now: Mono) -> None:
         self._deadlines.set(("quiet", self._master), Mono(now + self._restock.strike()))
@@ -249,7 +223,6 @@ class Cluster(Nested):
         for lease in leases:
             self._shelf.drop(lease)
             placed = self._lift(lease, now)
-            self._doubted.pop(lease, None)
             self._batch.forget(lease)
             if placed is not None:
                 by_leaf.setdefault(placed.leaf, []).append(lease)
@@ -267,7 +240,8 @@ class Cluster(Nested):
         found = [self._lift(item.lease, now) for item in receipt.items]
         placed = [each for each in found if each is not None]
         self.brought = now if placed else self.brought
-        for leaf in dict.fromkeys(each.leaf for each in placed):
+        strays = [self._strays.pop(item.lease) for item in receipt.items if item.lease in self._strays]
+        for leaf in dict.fromkeys((*(each.leaf for each in placed), *(node for node, _ in strays))):
             self._serving.say(leaf, msg.Receipted(receipt=raw), out)
 
     # -- leaves ---------------------------------------------------------------------------------------------------------
@@ -297,9 +271,7 @@ class Cluster(Nested):
             case msg.Request():
                 self._serving.request(node, message, now, out)
             case msg.Holding():
-                if leaf.below is None:
-                    self._at_home(node, leaf, message.mandate, out)
-                self._holding(node, message.leases, now, out)
+                self._holding(node, leaf, message, now, out)
             case msg.Return(items=items):
                 self._returned(node, leaf, items, now)
             case msg.Heartbeat(beats=beats):
@@ -337,7 +309,6 @@ class Cluster(Nested):
             case ("wave", _):
                 pass  # ``settle`` goes on with it
             case ("request", _):
-                self._believe()
                 self._serving.answered()
                 self._strike(now)
             case ("quiet", _):
@@ -358,7 +329,7 @@ class Cluster(Nested):
         for placed in silent:
             self._lift(placed.lease, now)
             if not placed.ended:
-                self._hand_back(placed, msg.ReturnItem(placed.lease, "expired"))
+                self._batch.returns[placed.lease] = msg.ReturnItem(placed.lease, "expired")
         for placed in self._tenants:
             self._batch.beats[placed.lease] = placed.beat
         for lease in self._shelf.leases():
@@ -369,7 +340,6 @@ class Cluster(Nested):
 
     def settle(self, now: Mono, out: list[fx.Effect]) -> None:
         """End a turn: wake leaves if there is something for them, and see to it that the master hears what is new."""
-        self._resume(now, out)
         self._serving.settle(now, out)
         if self._gathering:
             return
@@ -395,7 +365,9 @@ class Cluster(Nested):
         if not self._told:
             self._up(msg.Leaves(), out)
         leases = dict.fromkeys((*self._tenants.leases(), *self._batch.returns))
-        self._up(msg.Holding(leases=tuple(leases)[: msg.LEASES_MAX]), out)
+        proofs = pack(placed.proof for placed in self._tenants) if self.link.path else ()
+        self._up(msg.Holding(leases=tuple(leases)[: msg.LEASES_MAX], proofs=proofs), out)
+        self._shown.clear()
         self._report(out)
 
     def _flush(self, now: Mono, out: list[fx.Effect]) -> None:
@@ -423,6 +395,9 @@ class Cluster(Nested):
 
     def _report(self, out: list[fx.Effect]) -> None:
         """Tell what is new of leases, then who is gone."""
+        if self._shown:
+            self._up(msg.Report(proofs=pack(self._shown)), out)
+            self._shown.clear()
         if self._batch:
             for report in self._batch.take():
                 self._up(report, out)
@@ -432,13 +407,6 @@ class Cluster(Nested):
             del self._told[node]
         for first in range(0, len(gone), GONE_MAX):
             self._up(msg.Leaves(gone=gone[first : first + GONE_MAX]), out)
-
-    def _up(self, message: msg.Passed, out: list[fx.Effect]) -> None:
-        if self.link.path:
-            through = msg.Through(node=self._master, message=message, cluster=True)
-            out.append(fx.Send(peer=self.link.path[0], message=through))
-        else:
-            out.append(fx.Send(peer=self._master, message=msg.Through(node=self._me, message=message)))
 
     @staticmethod
     def _drop(peer: NodeId, reason: str, out: list[fx.Effect], *, close: bool = False) -> None:
@@ -456,8 +424,7 @@ class Cluster(Nested):
         assert due["beat"], "leases that nobody renews"
         assert due["gather"] == self._gathering, "the master is never told, or twice"
         assert due["request"] == (self._restock.asked is not None), "a request that never lapses"
-        assert not self._doubted or self._restock.asked is not None, "what was handed back is never told"
-        assert not self._postponed or self._restock.asked is not None, "a result that nobody takes in"
+        assert self.link.path or not self._shown, "a master needs no proof of what it gave"
         assert due["quiet"] == self._restock.quiet, "a master that is left alone for ever"
         assert due["patience"] or not len(self._shelf), "a stock that may wait for ever"
         news = bool(self._batch) or bool(self._changed) or self._wants

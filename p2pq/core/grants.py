@@ -37,6 +37,10 @@ class Enclosed(msgspec.Struct, frozen=True):
     """Ciphertext of small blobs."""
     checkpoints: dict[LeaseId, Checkpoint]
     """What attempts of the grant start with, by lease."""
+    subs: tuple[bytes, ...] = ()
+    """How the grant was handed on to this node, which its master is told with the results."""
+    grant: bytes = b""
+    """The signed grant itself."""
 
 
 class Master(msgspec.Struct):
@@ -96,7 +100,8 @@ def open_grant(message: Granted, master: Master, identity: Identity) -> Grant:
     parent = message.grant
     for bridge, to, raw in zip(master.way, receivers[1:], message.subs, strict=True):
         sub = sign.open_signed(raw, SubGrant, bridge)
-        if (sub.mesh, sub.node, sub.to, sub.parent) != (identity.mesh, bridge, to, sign.digest(parent)):
+        named = (sub.mesh, sub.node, sub.master, sub.to, sub.parent)
+        if named != (identity.mesh, bridge, master.node, to, sign.digest(parent)):
             raise Reject("sub-grant: not of that grant between these two nodes")
         grant, parent = _part(grant, sub), raw
     return grant
@@ -179,7 +184,7 @@ def open_enclosed(grant: Grant, message: Granted, master: Master, identity: Iden
         if checkpoint.lease in found:
             raise Reject("checkpoint: twice for one attempt")
         found[checkpoint.lease] = checkpoint
-    return Enclosed(key, message.blobs, found)
+    return Enclosed(key, message.blobs, found, message.subs, message.grant)
 
 
 def resume(attempt: Attempt, enclosed: Enclosed, master: Master, prekeys: Prekeys) -> str:

@@ -311,7 +311,7 @@ class Queue(Granting):
         self._placed(worker, cluster, report.placed, now)
         self._heartbeat(peer, report.beats, now)
         inline = {prims.blob_id(blob): blob for blob in report.blobs}
-        for raw in report.results:
+        for place, raw in enumerate((*report.results, *report.strays)):
             try:
                 result = sign.open_claimed(raw, Result, attrgetter("by"))
             except Reject as reject:
@@ -321,7 +321,7 @@ class Queue(Granting):
                 self._drop(peer, "result: not by a leaf")
             else:
                 proof = records.Proof(signed=raw, certs=leaf.certs)
-                self._results(worker, result, Came(proof=proof, blobs=inline, through=cluster.bridge), now)
+                self._results(worker, result, Came(proof, inline, cluster.bridge, place >= len(report.results)), now)
         self._returned(worker, report.returns, now)
 
     def _placed(self, worker: Hand, cluster: Cluster, placed: Iterable[tuple[LeaseId, bytes]], now: Mono) -> None:
@@ -389,9 +389,9 @@ class Queue(Granting):
         for item in result.items:
             lease = self._book.leases.get(item.lease)
             standing = self._book.leases.standing(item.lease)
-            if standing == "forgotten" and worker.works:
+            if standing == "forgotten" and worker.works and not came.stray:
                 lease = self._book.adopt(item, by, now, None if worker.cluster is None else peer)
-            if lease is not None:
+            if lease is not None and (lease.runner == by or not came.stray):
                 self._collect(worker, by, lease, item, came, now)
             elif standing != "unknown":
                 late.append(item.lease)

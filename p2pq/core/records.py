@@ -195,6 +195,8 @@ class ResultKept(_Row, frozen=True, kw_only=True):
     """Since when."""
     owner: str = ""
     """Whose job it is of; empty where a version kept it that did not remember."""
+    subs: tuple[bytes, ...] = ()
+    """The signed sub-grants by which bridges handed its lease on to this node, the outermost bridge's first."""
 
 
 class ResultReleased(_Row, frozen=True, kw_only=True):

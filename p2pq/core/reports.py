@@ -16,6 +16,7 @@ from p2pq.core.grants import Declined, Master
 from p2pq.core.identity import Identity
 from p2pq.core.kept import RESEND_S, Kept, KeptFor
 from p2pq.core.mandates import Mandates
+from p2pq.core.proofs import pack
 from p2pq.core.records import Restored, ResultKept, ResultReleased
 from p2pq.core.slots import Attempt, Slots
 from p2pq.errors import Reject
@@ -90,10 +91,12 @@ class Reports:
         leases = (*(attempt.lease for attempt in self._slots.of(peer)), *returning, *kept)
         if "submit" not in event.caps and not leases:
             return
+        ours = ((attempt.grant, *attempt.subs) for attempt in self._slots.of(peer))
+        proofs = pack((*ours, *self._kept.proofs(peer))) if event.way else ()
         # What bridges could say of this very node concerns nobody; abroad nobody speaks for anybody.
         silent = event.mesh or peer == self._identity.node or event.minor < MANDATES_SINCE
         mandate = b"" if silent else self._mandates.make(peer, event.way[::-1])
-        out.append(Send(peer=peer, message=Holding(leases=leases[:LEASES_MAX], mandate=mandate)))
+        out.append(Send(peer=peer, message=Holding(leases=leases[:LEASES_MAX], mandate=mandate, proofs=proofs)))
         self.profile(peer, offering, out, draining=draining)
         self.hand_back(peer, returning.values(), out)
         self._kept.linked(peer, now)
@@ -166,10 +169,10 @@ class Reports:
 
     # -- results ------------------------------------------------------------------------------------------------------
 
-    def result(self, kept: ResultKept, now: Mono, out: list[Effect]) -> None:
-        """Keep a result and say it, now or after the next link-up."""
+    def result(self, kept: ResultKept, grant: bytes, now: Mono, out: list[Effect]) -> None:
+        """Keep a result and say it, now or after the next link-up. ``grant``: what its lease is of, as it was signed."""
         master = kept.master
-        self._kept.keep(kept, now)
+        self._kept.keep(kept, now, grant)
         self._asking.set_full(master, full=self._kept.full(master))
         out.append(Record(row=kept))
         if master in self.masters:

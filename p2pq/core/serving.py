@@ -12,11 +12,12 @@ from p2pq.core.below import Below
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.effects import Drop, Effect, Send
 from p2pq.core.events import LinkUp
+from p2pq.core.proofs import Proof
 from p2pq.core.restock import Restock, Want
 from p2pq.core.shelf import Lot, Seat, Shelf
 from p2pq.core.slots import Room, offered
 from p2pq.core.tenants import Placed, Tenants
-from p2pq.model.ids import JobId, Mono, NodeId
+from p2pq.model.ids import JobId, LeaseId, Mono, NodeId
 from p2pq.model.job import Profile
 from p2pq.wire import messages as msg
 
@@ -63,6 +64,8 @@ class Leaf(msgspec.Struct):
     profile: Profile | None = None
     mandate: bytes = b""
     """Its word that it takes part this way."""
+    proven: dict[LeaseId, Proof] = msgspec.field(default_factory=dict)
+    """Leases that it, or a leaf that it stands for, has shown to have been given, each with what shows it."""
     sent: dict[bytes, None] = msgspec.field(default_factory=dict)
     """Manifests that it was sent, by digest, the least recently used first."""
 

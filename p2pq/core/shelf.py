@@ -256,6 +256,7 @@ class Shelf:
         sub = SubGrant(
             mesh=self._identity.mesh,
             node=self._identity.node,
+            master=self._master,
             to=to,
             parent=sign.digest(lot.subs[-1] if lot.subs else lot.raw),
             nonce=nonce,

@@ -10,7 +10,8 @@ import msgspec
 
 from p2pq.core.effects import Start
 from p2pq.core.events import Exited
-from p2pq.model.ids import JobId, LeaseId, Mono, NodeId
+from p2pq.core.records import ResultKept
+from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Fault, Profile, Resources, SandboxLevel, missing_needs
 from p2pq.wire.objects import BlobRef, Manifest, ResultItem
 
@@ -99,6 +100,10 @@ class Attempt(msgspec.Struct, kw_only=True):
     expected_s: float = 0.0
     """How long it was thought to take when it was granted."""
     inline: tuple[bytes, ...] = ()
+    subs: tuple[bytes, ...] = ()
+    """The sub-grants by which bridges handed it on to this node, the outermost first."""
+    grant: bytes = b""
+    """The signed grant that it is of."""
     checkpoints: bool = False
     """Its master takes a checkpoint back."""
     checkpoint_key: bytes = b""
@@ -176,6 +181,12 @@ class Attempt(msgspec.Struct, kw_only=True):
             body=event.body,
             blobs=event.blobs,
             checkpoint=event.checkpoint and self.checkpoints and not event.outcome.ok,
+        )
+
+    def kept(self, item: ResultItem, wall: Wall) -> ResultKept:
+        """Return that its result is kept from now on."""
+        return ResultKept(
+            lease=self.lease, master=self.master, item=item, wall=wall, owner=self.manifest.owner, subs=self.subs
         )
 
 

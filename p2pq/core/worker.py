@@ -19,7 +19,7 @@ from p2pq.core.fairness import Means, accounts
 from p2pq.core.identity import Identity
 from p2pq.core.kept import KeptFor
 from p2pq.core.prekeys import Prekeys
-from p2pq.core.records import Restored, ResultKept
+from p2pq.core.records import Restored
 from p2pq.core.reports import Reports
 from p2pq.core.slots import Attempt, Guest, Slots, level, offered, refusal
 from p2pq.core.waking import Waking
@@ -314,6 +314,8 @@ class Worker:
                 sandbox=sandbox,
                 expected_s=mean_s,
                 inline=inline,
+                subs=enclosed.subs,
+                grant=enclosed.grant,
                 checkpoints=master.minor >= msg.CHECKPOINTS_SINCE,
             )
             inline = ()
@@ -403,9 +405,7 @@ class Worker:
         if told and not item.checkpoint:
             self._reports.hand_back(event.master, [msg.ReturnItem(event.lease, attempt.fault)], out)
             return
-        wall = self._wall(now)
-        kept = ResultKept(lease=event.lease, master=event.master, item=item, wall=wall, owner=manifest.owner)
-        self._reports.result(kept, now, out)
+        self._reports.result(attempt.kept(item, self._wall(now)), attempt.grant, now, out)
 
     def _cancel(self, peer: NodeId, lease: LeaseId, now: Mono, out: list[fx.Effect]) -> None:
         """Forget a lease of that master, whatever has become of it here."""

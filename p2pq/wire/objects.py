@@ -262,6 +262,8 @@ class SubGrant(msgspec.Struct, frozen=True, kw_only=True, tag="sub-grant", forbi
     mesh: Bytes32
     node: Bytes32
     """The bridge: whom the grant, or sub-grant, above was given to."""
+    master: Bytes32
+    """Whose grant it is: leases of two masters may have the same names."""
     to: Bytes32
     parent: Bytes32
     """Digest of the signed grant, or sub-grant, above."""

@@ -22,6 +22,7 @@ from p2pq.wire.work import (
     LinkMessage,
     Nothing,
     ProfileIs,
+    Proofs,
     Recall,
     Receipted,
     Request,
@@ -88,6 +89,10 @@ class Report(LinkMessage, frozen=True, kw_only=True, tag="rp"):
     blobs: Annotated[tuple[bytes, ...], Meta(max_length=ITEMS_MAX)] = ()
     """Small blobs of these results."""
     returns: Annotated[tuple[ReturnItem, ...], Meta(max_length=ITEMS_MAX)] = ()
+    proofs: Proofs = ()
+    """To a bridge above: grants and sub-grants by which leases came here that it has not given, each after what it names."""
+    strays: Annotated[tuple[bytes, ...], Meta(max_length=ITEMS_MAX)] = ()
+    """``Result`` objects of leases that it could not be shown to have been given: they count only if the master knows better."""
 
 
 Passed = (

@@ -13,8 +13,13 @@ PLACES_MAX: Final = 256
 """Leaves with room in one request of a cluster, and leaves whose job keys come with one grant."""
 LEASES_MAX: Final = 65_536
 OWNERS_MAX: Final = 256
+PROOF_BYTES_MAX: Final = 64 << 10
+"""No signed grant of ITEMS_MAX attempts, and no sub-grant, is longer."""
+PROOFS_MAX: Final = 4096
+"""Grants and sub-grants that one message shows."""
 
 Leases = Annotated[tuple[LeaseId, ...], Meta(max_length=LEASES_MAX)]
+Proofs = Annotated[tuple[Annotated[bytes, Meta(max_length=PROOF_BYTES_MAX)], ...], Meta(max_length=PROOFS_MAX)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 
 
@@ -37,6 +42,8 @@ class Holding(LinkMessage, frozen=True, kw_only=True, tag="ho"):
     leases: Leases = ()
     mandate: Annotated[bytes, Meta(max_length=1024)] = b""
     """Since minor 4: its signed ``Mandate``, over a link of its own or through a bridge."""
+    proofs: Proofs = ()
+    """Since minor 4, through a bridge: the grants and sub-grants by which these leases came here, each after what it names."""
 
 
 class HasWork(LinkMessage, frozen=True, kw_only=True, tag="hw"):

@@ -11,7 +11,7 @@ from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Outcome
 from p2pq.wire import messages as msg
 from p2pq.wire import sign
-from p2pq.wire.objects import Checkpoint, Grant, GrantItem, Manifest, Receipt, ReceiptItem, Result, SubGrant
+from p2pq.wire.objects import ITEMS_MAX, Checkpoint, Grant, GrantItem, Manifest, Receipt, ReceiptItem, Result, SubGrant
 from tests.unit.core.mesh import ROOT
 from tests.unit.core.workerkit import (
     BODY,
@@ -119,6 +119,7 @@ def parcel(
     sub = SubGrant(
         mesh=MESH,
         node=ME.node,
+        master=ANN.node,
         to=leaf.node,
         parent=sign.digest(grant.grant),
         nonce=nonce(number),
@@ -133,6 +134,21 @@ def parcel(
         subs=(sign.sign(ME.signer, sub),),
         keys=((leaf.node, sealed(leaf)),),
     )
+
+
+def handed(leaf: Member, *leases: LeaseId, by: Member = ME, **fields) -> bytes:
+    """Return a bridge's word that it gave leases of a grant that nobody has any more to a leaf."""
+    plain = {
+        "mesh": MESH,
+        "node": by.node,
+        "master": ANN.node,
+        "to": leaf.node,
+        "parent": bytes(32),
+        "nonce": nonce(1),
+        "leases": leases,
+        "expires": WALL,
+    }
+    return sign.sign(by.signer, SubGrant(**(plain | fields)))
 
 
 def asks(number: int, **fields) -> msg.Request:
@@ -220,8 +236,15 @@ class Bench:
         return self.do(ev.Received(peer=member.node, message=msg.KeycardIs(card=said)))
 
     def holding(self, member: Member, *leases: LeaseId, **fields) -> msg.Holding:
-        """Return what a leaf begins with."""
-        return msg.Holding(leases=leases, mandate=mandate(member, ME, *self.above, **fields))
+        """Return what a leaf begins with: that an earlier life of this bridge gave it these leases."""
+        parts = range(0, len(leases), ITEMS_MAX)
+        proofs = tuple(handed(member, *leases[first : first + ITEMS_MAX]) for first in parts)
+        return msg.Holding(leases=leases, mandate=mandate(member, ME, *self.above, **fields), proofs=proofs)
+
+    def took(self, member: Member, *entries: GrantItem, also: tuple[GrantItem, ...] = ()) -> list[fx.Effect]:
+        """Let a leaf that has some leases name more, which run."""
+        self.leaf(member, self.holding(member, *(each.lease for each in (*also, *entries))))
+        return self.leaf(member, msg.Heartbeat(beats=tuple(msg.Beat(each.lease) for each in entries)))
 
     def join(self, member: Member, *leases: LeaseId, profile=PROFILE) -> None:
         """Let a worker link up and take part."""

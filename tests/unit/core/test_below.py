@@ -26,8 +26,10 @@ from tests.unit.core.stockkit import (
     checkpoint,
     down,
     granted,
+    handed,
     introduced,
     link,
+    of,
     placed,
     receipt,
     result,
@@ -100,7 +102,7 @@ def sub(giver: Member, to: Member, parent: bytes, number: int, *items) -> bytes:
     return sign.sign(
         giver.signer,
         SubGrant(
-            mesh=MESH, node=giver.node, to=to.node, parent=sign.digest(parent), nonce=nonce(number),
+            mesh=MESH, node=giver.node, master=ANN.node, to=to.node, parent=sign.digest(parent), nonce=nonce(number),
             leases=tuple(each.lease for each in items), expires=WALL + 60_000,
         ),
     )  # fmt: skip
@@ -232,6 +234,22 @@ def test_what_bridges_of_no_master_here_say_is_not_heard(bench: Low) -> None:
     assert bench.do(ev.Received(peer=CAT.node, message=through)) == []
     through = msg.Through(node=ANN.node, message=msg.HasWork(counter=9, owners=("bob",)), cluster=True)
     assert bench.do(ev.Received(peer=LEA.node, message=through)) == [], "a worker speaks for nobody"
+
+
+def test_a_bridge_above_is_shown_how_leases_came_here() -> None:
+    bench = Low()
+    bench.do(link(CAT, caps=("bridge",)))
+    bench.do(stood())
+    bench.join(LEA, ONE.lease)
+    proof = handed(LEA, ONE.lease)
+    assert up(msg.Holding(leases=(ONE.lease,), proofs=(proof,))) in bench.tick(after=GATHER_S)
+    bench.join(LEO, TWO.lease)
+    told = of(bench.flush(), msg.Report)
+    assert told == [
+        msg.Report(proofs=(handed(LEO, TWO.lease),)),
+        msg.Report(placed=placed(LEO, TWO), beats=(msg.Beat(TWO.lease, running=False),)),
+    ], "before anything is said of it"
+    assert of(bench.flush(), msg.Report) == []
 
 
 # -- what is known of it above -------------------------------------------------------------------------------------------

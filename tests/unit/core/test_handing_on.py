@@ -323,3 +323,39 @@ def test_a_leaf_runs_what_its_bridge_hands_on_and_its_result_goes_the_same_way()
     assert node.owes
     assert hears(receipted(LeaseId(1, 1), LeaseId(1, 2), to=CLUSTER)) == released(LeaseId(1, 2))
     assert not node.owes
+
+
+# -- what shows that it was given here -----------------------------------------------------------------------------------
+
+
+def shown(effects: list[fx.Effect]) -> tuple[bytes, ...]:
+    [holding] = [
+        each.message for each in effects if isinstance(each, fx.Send) and isinstance(each.message, msg.Holding)
+    ]
+    return holding.proofs
+
+
+def test_a_leaf_shows_how_what_it_holds_came_to_it_wherever_it_goes(bench: Bench) -> None:
+    message = handed_on((item(1), item(2)))
+    bench.says(message)
+    proofs = (message.grant, *message.subs)
+    bench.exited(item(1))
+    bench.do(ev.LinkDown(peer=ANN.node))
+    assert shown(bench.do(behind(ANN, DOG))) == proofs, "of what runs, and of a result that waits"
+    bench.exited(item(2))
+    bench.do(ev.LinkDown(peer=ANN.node))
+    assert shown(bench.do(behind(ANN, DOG))) == proofs
+    bench.do(ev.LinkDown(peer=ANN.node))
+    assert shown(bench.do(ANN.link())) == (), "the master knows"
+    bench.says(receipted(item(1).lease, item(2).lease))
+    bench.do(ev.LinkDown(peer=ANN.node))
+    assert shown(bench.do(behind())) == ()
+
+
+def test_of_results_of_an_earlier_life_the_sub_grants_are_left(bench: Bench) -> None:
+    message = handed_on((item(1),))
+    bench.says(message)
+    [row] = [each.row for each in bench.exited(item(1)) if isinstance(each, fx.Record)]
+    again = Bench(Restored(kept=(row,)))
+    again.do(OFFER)
+    assert shown(again.do(behind())) == message.subs

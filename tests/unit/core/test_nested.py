@@ -23,6 +23,7 @@ from tests.unit.core.stockkit import (
     asks,
     down,
     granted,
+    handed,
     link,
     master,
     of,
@@ -61,6 +62,13 @@ def leaf(member: Member, *path: Member, by: Member = CAT, serial: int = 1, **fie
     word = mandate(member, *(*reversed(further), by, ME)[: msg.HOPS_MAX], serial=serial)
     plain = {"certs": chain(member), "card": card(member), "profile": PROFILE, "mandate": word}
     return msg.Leaf(**(plain | {"path": tuple(each.node for each in path)} | fields))
+
+
+def shown(member: Member, *entries, by: Member = CAT, root: Member = ME) -> tuple[bytes, ...]:
+    """Return what shows that an earlier life of this bridge gave leases to a bridge below, and that one to its leaf."""
+    leases = tuple(each.lease for each in entries)
+    first = handed(by, *leases, by=root)
+    return first, handed(member, *leases, by=by, parent=sign.digest(first))
 
 
 def place(member: Member, cpus: int = 2) -> msg.Place:
@@ -130,7 +138,7 @@ def bench() -> Row:
 def handed_on(grant: msg.Granted, number: int, *items, keys: tuple[Member, ...] = (), **fields) -> msg.Granted:
     """Return what the bridge below is given of a grant."""
     sub = SubGrant(
-        mesh=MESH, node=ME.node, to=CAT.node, parent=sign.digest(grant.grant), nonce=nonce(number),
+        mesh=MESH, node=ME.node, master=ANN.node, to=CAT.node, parent=sign.digest(grant.grant), nonce=nonce(number),
         leases=tuple(each.lease for each in items), expires=WALL + 60_000,
     )  # fmt: skip
     plain = {"grant": grant.grant, "manifest": grant.manifest, "subs": (sign.sign(ME.signer, sub),)}
@@ -436,8 +444,7 @@ def test_a_result_that_is_no_leafs_word_to_the_master_is_not_passed_on(bench: Ro
 
 
 def test_no_result_counts_of_a_lease_that_is_somebody_elses(bench: Row) -> None:
-    bench.join(TOM)
-    bench.leaf(TOM, msg.Heartbeat(beats=beats(ONE)))
+    bench.join(TOM, ONE.lease)
     bench.flush()
     assert bench.report(results=(result(LEA, ONE),)) == [drop("result: lease was never given to it")]
     assert bench.report(beats=beats(ONE), placed=placed(LEA, ONE), returns=returns("lost", ONE)) == []
@@ -445,19 +452,33 @@ def test_no_result_counts_of_a_lease_that_is_somebody_elses(bench: Row) -> None:
     assert bench.leaf(TOM, msg.Heartbeat(beats=beats(ONE))) == []
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_results_of_what_may_be_on_its_way_wait_for_the_answer(bench: Row, there: bool) -> None:
-    bench.below(wants(1, place(LEO)))
-    bench.flush()
-    raw, other = result(LEA, ONE), result(LEA, TWO)
-    bench.report(results=(raw, other), beats=beats(ONE, TWO))
-    assert not any(report.results for report in of(bench.flush(), msg.Report))
-    if not there:
-        bench.do(ev.LinkDown(peer=CAT.node))
-    effects = bench.master(granted((ONE,), number=bench.numbers))
-    assert (drop("result: lease was never given to it") in effects) is False
-    told = [each for report in of(bench.flush(), msg.Report) for each in report.results]
-    assert told == ([other] if there else [])
+def test_of_what_nobody_was_shown_to_have_been_given_a_bridge_below_says_nothing(bench: Row) -> None:
+    bench.do(bridge(DOG))
+    bench.below(msg.Leaves(leaves=(leaf(TOM, by=DOG),)), DOG)
+    told = msg.Report(placed=placed(TOM, ONE), beats=beats(ONE), returns=returns("disk", ONE), proofs=shown(LEA, ONE))
+    for proofs in ((), shown(LEA, ONE), shown(TOM, ONE, by=DOG, root=DOG), shown(TOM, ONE, by=DOG)[1:]):
+        bench.below(msg.Holding(leases=(ONE.lease,), proofs=proofs), DOG)
+        bench.below(told, DOG)
+    assert of(bench.flush(), msg.Report) == []
+    bench.below(msg.Holding(leases=(ONE.lease,), proofs=shown(LEA, ONE)))
+    bench.report(placed=placed(LEA, ONE))
+    assert bench.stock.leaf_of(ANN.node, ONE.lease) == LEA.node
+
+
+def test_what_the_master_has_to_judge_is_passed_on_from_below_as_well(bench: Row) -> None:
+    raw, blob = result(LEA, ONE), b"blob"
+    for fields in ({"results": (raw,)}, {"strays": (raw,)}):
+        assert bench.report(**fields, blobs=(blob,)) == [up(msg.Report(strays=(raw,)))], "the blob is of another"
+        assert bench.report(strays=(result(TOM, ONE),)) == [drop("result: not by a leaf")]
+        over = msg.Receipted(receipt=receipt(ONE))
+        assert bench.master(over) == [to_below(over)]
+
+
+def test_what_is_shown_is_bounded(bench: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nested, "HELD_MAX", 2)
+    bench.report(proofs=shown(LEA, ONE, TWO, THREE))
+    bench.report(placed=placed(LEA, ONE, TWO, THREE))
+    assert of(bench.flush(), msg.Report) == [msg.Report(placed=placed(LEA, TWO, THREE), beats=beats(TWO, THREE))]
 
 
 def test_results_that_find_no_room_are_said_again(bench: Row, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -495,7 +516,7 @@ def test_a_new_life_of_this_bridge_learns_what_leaves_below_hold() -> None:
     bench.do(master())
     bench.do(bridge())
     bench.below(msg.Leaves(leaves=(leaf(LEA),)))
-    bench.below(msg.Holding(leases=(ONE.lease, TWO.lease)))
+    bench.below(msg.Holding(leases=(ONE.lease, TWO.lease), proofs=shown(LEA, ONE, TWO)))
     bench.report(placed=placed(LEA, ONE))
     assert bench.tick(after=ROWS_S) == [
         up(msg.Leaves(leaves=(leaf(LEA, CAT),))),
@@ -547,9 +568,18 @@ def test_a_bridge_that_a_leaf_has_left_cannot_take_it_back(bench: Row) -> None:
     assert bench.stock.toward(LEA.node) == DOG.node
 
 
+def test_a_leaf_takes_along_what_a_bridge_below_had_not_said_that_it_gave_it(bench: Row) -> None:
+    grant = bench.given(ONE)
+    bench.do(link(LEA, caps=("work",), certs=chain(LEA)))
+    proofs = (grant.grant, *shown(LEA, ONE))
+    bench.leaf(LEA, msg.Holding(leases=(ONE.lease,), mandate=mandate(LEA, ME, serial=2), proofs=proofs))
+    assert bench.stock.leaf_of(ANN.node, ONE.lease) == LEA.node
+    bench.report(returns=returns("lost", ONE))
+    assert not [each for said in of(bench.flush(), msg.Report) for each in said.returns]
+
+
 def test_a_leaf_takes_its_leases_along_to_a_bridge_below(bench: Row) -> None:
-    bench.join(TOM)
-    bench.leaf(TOM, msg.Heartbeat(beats=beats(ONE)))
+    bench.join(TOM, ONE.lease)
     bench.flush()
     bench.below(msg.Leaves(leaves=(leaf(TOM, serial=2),)))
     bench.report(placed=placed(TOM, ONE))

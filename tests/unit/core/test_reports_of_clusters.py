@@ -462,6 +462,22 @@ def test_a_bridge_that_claims_a_leaf_of_another_does_not_keep_its_results_away()
     assert settled.worker == CAT.node
 
 
+def test_a_stray_counts_only_where_the_master_knows_that_its_leaf_has_the_lease() -> None:
+    bench, cluster = bench_of(CAT, DOG)
+    bench.do(submitted(tasks=3))
+    one, two, three = cluster.leases(place(CAT, 3))
+    cluster.placed(CAT, one, two)
+    strays = tuple(ready(DOG, result_item(each)).result for each in (one, three))
+    told = cluster.report(strays=strays)
+    assert not any(isinstance(each, fx.Collect) for each in told)
+    late = [each for each in sends(bench.tick(RECEIPTS_S)) if isinstance(each.message, msg.Receipted)]
+    assert late == [receipt(PEER, "late", one.lease, three.lease)]
+    [collect] = [
+        each for each in cluster.report(strays=(ready(CAT, result_item(two)).result,)) if isinstance(each, fx.Collect)
+    ]
+    assert collect.lease == two.lease
+
+
 def test_a_worker_that_is_linked_says_so_itself() -> None:
     bench, cluster = bench_of()
     bench.join(CAT)

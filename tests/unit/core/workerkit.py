@@ -171,6 +171,7 @@ def sub_grant(parent: bytes, /, *leases: LeaseId, number: int = 1, signer: Membe
     plain = {
         "mesh": MESH,
         "node": CAT.node,
+        "master": ANN.node,
         "to": ME.node,
         "parent": sign.digest(parent),
         "nonce": nonce(number),
