@@ -343,7 +343,7 @@ class Queue(Granting):
                 self._book.lose(lease, "recalled", "it was given to a worker that is out", now)
                 back.append(lease)
             else:
-                self._book.place(lease, leaf)
+                self._book.place(lease, leaf, hearsay=cluster.known(leaf) is None)
         self._revoke(back)
 
     # -- what comes back ------------------------------------------------------------------------------------------------

@@ -291,6 +291,8 @@ MUTANTS = (
           f"{UNIT}/test_cluster.py"),
     _core("of-any-master-s", "proofs", "(sub.mesh, sub.master) != (identity.mesh, master)", "sub.mesh != identity.mesh",
           "leases of two masters may have the same names", f"{UNIT}/test_proofs.py"),
+    _core("blame-by-hearsay", "queue", "hearsay=cluster.known(leaf) is None", "hearsay=False",
+          "who has never chosen a bridge is not blamed by it", f"{UNIT}/test_reports_of_clusters.py"),
     _core("strays-count", "queue", "if lease is not None and (lease.runner == by or not came.stray):", "if lease is not None:",
           "a stray counts only where the master knows that its leaf has the lease", f"{UNIT}/test_reports_of_clusters.py"),
     _core("claim-anybody", "clusters", "        homes.take(node, open_mandate(leaf.mandate, node, identity.mesh, identity.node, way), way)\n", "",

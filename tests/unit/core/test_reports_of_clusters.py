@@ -462,6 +462,20 @@ def test_a_bridge_that_claims_a_leaf_of_another_does_not_keep_its_results_away()
     assert settled.worker == CAT.node
 
 
+def test_nobody_is_blamed_by_a_bridge_that_it_has_never_chosen() -> None:
+    bench, cluster = bench_of(CAT)
+    bench.do(submitted(tasks=3))
+    back, silent, known = cluster.leases(place(CAT, 3))
+    cluster.placed(EMU, back, silent)
+    cluster.placed(CAT, known)
+    assert bench.queue.tasks(JOB)[0].worker == EMU.node, "it may have gone on before it was introduced"
+    [ended] = rows(cluster.report(returns=(msg.ReturnItem(back.lease, "disk"),)))
+    assert ended.leaf is None
+    effects = bench.tick(60.0)
+    assert expired(CLUSTER, silent) in effects
+    assert expired(CAT.node, known) in effects
+
+
 def test_a_stray_counts_only_where_the_master_knows_that_its_leaf_has_the_lease() -> None:
     bench, cluster = bench_of(CAT, DOG)
     bench.do(submitted(tasks=3))
