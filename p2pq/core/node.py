@@ -297,7 +297,7 @@ class Node:
             self._throughs.parted(peer, NodeId(message.node))
         else:
             try:
-                self._throughs.show(bridge, message, self._clock.at(now))
+                self._throughs.show(bridge, message, self._clock.at(now), now)
             except Reject as reject:
                 turn.take([Drop(peer=peer, reason=f"master: {reject.reason}")])
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from p2pq.core.deadlines import Deadlines
 from p2pq.core.effects import Effect
 from p2pq.core.events import LinkUp
 from p2pq.core.ways import Voice, Ways
@@ -19,6 +20,10 @@ from p2pq.wire.messages import HOPS_MAX, MasterIs
 
 SHOWN_MAX: Final = 1024
 """Masters that one bridge may show; further ones are ignored."""
+TURNS_MAX: Final = 4
+"""So often a bridge may show one master anew, or as another life, or on another way, ..."""
+TURNS_S: Final = 10.0
+"""... in so much time: each time all that was said must be said again, here and below. Else it stands when that time is over."""
 
 
 def cluster_of(bridge: NodeId) -> NodeId:
@@ -97,6 +102,11 @@ class Throughs:
         """Know of nobody. ``voices``: what of this node hears what comes over ways."""
         self._me, self._root, self._is_banned = me, root, is_banned
         self._ways = Ways(voices)
+        self._turns: dict[tuple[NodeId, NodeId], tuple[Mono, int]] = {}
+        """By bridge and master: since when it has shown it, and how often."""
+        self._later: dict[tuple[NodeId, NodeId], _Shown] = {}
+        """What was shown once too often, and when it counts."""
+        self._deadlines: Deadlines[tuple[NodeId, NodeId]] = Deadlines()
         self._shown: dict[NodeId, dict[NodeId, _Shown]] = {}
         """By bridge, then by master."""
         self._clusters: dict[NodeId, LinkUp] = {}
@@ -110,12 +120,15 @@ class Throughs:
     @property
     def deadline(self) -> Mono | None:
         """When to call ``fire`` at the latest."""
-        return self._ways.deadline
+        instants = (self._ways.deadline, self._deadlines.next)
+        return min((at for at in instants if at is not None), default=None)
 
     def fire(self, now: Mono) -> list[Effect]:
-        """Judge the ways on which nothing came for too long; return what is to be told."""
+        """Judge the ways on which nothing came for too long, and take in what was shown too often; return what is to be told."""
         told = self._ways.fire(now)
         self.changed = self.changed or bool(told)
+        while (key := self._deadlines.pop(now)) is not None:
+            self._take(key, self._later.pop(key), now)
         return told
 
     def woke(self, now: Mono) -> None:
@@ -135,8 +148,8 @@ class Throughs:
         """Return who stands through a bridge."""
         return tuple(self._standing.values())
 
-    def show(self, bridge: LinkUp, message: MasterIs, wall: Wall) -> None:
-        """Take in that a bridge shows a master.
+    def show(self, bridge: LinkUp, message: MasterIs, wall: Wall, now: Mono) -> None:
+        """Take in that a bridge shows a master; what it shows too often stands later, and meanwhile not at all.
 
         Raises:
             Reject: it, or another node on the way, is no bridge of this mesh, a chain does not lead to this mesh, that member may
@@ -151,10 +164,10 @@ class Throughs:
         further = [trust.verify_chain(chain, self._root, wall, self._is_banned) for chain in message.bridges]
         if tuple(each.sub for each in further) != message.path or any("bridge" not in each.caps for each in further):
             raise Reject("not every node on the way is known to be a bridge")
-        shown = self._shown.setdefault(bridge.peer, {})
-        if master not in shown and len(shown) >= SHOWN_MAX:
+        shown, key = self._shown.setdefault(bridge.peer, {}), (bridge.peer, master)
+        known = master in shown or key in self._later
+        if not known and len(shown) + sum(each == bridge.peer for each, _ in self._later) >= SHOWN_MAX:
             return
-        self.changed = True
         link = LinkUp(
             peer=master,
             name=cert.name,
@@ -168,7 +181,28 @@ class Throughs:
             certs=message.certs,
             bridges=message.bridges,
         )
-        shown[master] = _Shown(link, tuple(each.owner for each in further))
+        entry = _Shown(link, tuple(each.owner for each in further))
+        if entry == shown.get(master):
+            return
+        since, turns = self._turns.get(key, (now, 0))
+        if turns < TURNS_MAX or now - since >= TURNS_S:
+            self._drop_later(key)
+            self._take(key, entry, now)
+            return
+        self.part(bridge.peer, master)
+        self._later[key] = entry
+        self._deadlines.set(key, Mono(since + TURNS_S))
+
+    def _take(self, key: tuple[NodeId, NodeId], entry: _Shown, now: Mono) -> None:
+        """A bridge shows a master from now on."""
+        since, turns = self._turns.get(key, (now, 0))
+        self._turns[key] = (since, turns + 1) if now - since < TURNS_S else (now, 1)
+        self._shown.setdefault(key[0], {})[key[1]] = entry
+        self.changed = True
+
+    def _drop_later(self, key: tuple[NodeId, NodeId]) -> None:
+        self._later.pop(key, None)
+        self._deadlines.cancel(key)
 
     def speak(self, bridge: LinkUp) -> None:
         """Take in that a bridge speaks for its cluster.
@@ -200,6 +234,7 @@ class Throughs:
         """Take part with a peer through that bridge no more, as it broke its word, or the bridge did."""
         self.changed = True
         self._shown.get(bridge, {}).pop(peer, None)
+        self._drop_later((bridge, peer))
         if peer == cluster_of(bridge):
             self._clusters.pop(bridge, None)
 
@@ -208,6 +243,9 @@ class Throughs:
         self.changed = True
         self._shown.pop(bridge, None)
         self._clusters.pop(bridge, None)
+        for key in [key for key in self._later if key[0] == bridge]:
+            self._drop_later(key)
+        self._turns = {key: turns for key, turns in self._turns.items() if key[0] != bridge}
 
     def settle(
         self, linked: Callable[[NodeId], bool], banned: Callable[[NodeId, str], bool], now: Mono
@@ -264,6 +302,8 @@ class Throughs:
     def check(self) -> None:
         """Assert that who stands was shown by that bridge."""
         self._ways.check()
+        self._deadlines.check()
+        assert self._later.keys() == dict.fromkeys(self._deadlines).keys(), "what was shown never counts"
         assert self.changed or not self._parted, "what bridges have parted is remembered for nothing"
         for stood in self._standing.values():
             assert stood.link == self._offer(stood, lambda *_: False), "somebody stands who was not shown"

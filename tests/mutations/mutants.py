@@ -306,6 +306,8 @@ MUTANTS = (
           "a leaf's word is for one way to one master", f"{UNIT}/test_mandates.py"),
     _core("take-along-by-hearsay", "nested", "comes = NodeId(runner) if below.home(NodeId(runner)) else None", "comes = NodeId(runner)",
           "a lease moves to where its leaf says that it takes part", f"{UNIT}/test_nested.py"),
+    _core("begin-anew-for-ever", "through", "        if turns < TURNS_MAX or now - since >= TURNS_S:\n", "        if turns >= 0:\n",
+          "leaves begin anew with a master no more than now and then", f"{UNIT}/test_through.py"),
     _core("short-is-good", "ways", "        return (left, len(link.path))\n", "        return (0.0, len(link.path))\n",
           "a way that brings nothing comes behind all others", f"{UNIT}/test_ways.py", f"{UNIT}/test_through.py"),
     _core("promises-are-good", "ways", '                return (float("-inf"), 0)\n', "                pass\n",

@@ -11,7 +11,7 @@ from p2pq.core import through
 from p2pq.core.ledger import Ledger
 from p2pq.core.node import Node
 from p2pq.core.stock import GATHER_S
-from p2pq.core.through import Fell, Stood, Throughs, cluster_of
+from p2pq.core.through import TURNS_MAX, TURNS_S, Fell, Stood, Throughs, cluster_of
 from p2pq.core.views import Spoken
 from p2pq.core.ways import PATIENCE_S
 from p2pq.errors import Reject
@@ -63,15 +63,15 @@ class Bench:
     def __init__(self) -> None:
         self.out: set[NodeId] = set()
         self.linked: set[NodeId] = set()
+        self.now = Mono(0.0)
         self.throughs = Throughs(ME.node, ROOT.public, lambda cert: NodeId(cert.sub) in self.out, ())
 
     def show(self, message: msg.MasterIs, by: ev.LinkUp | None = None) -> list[Fell | Stood]:
-        self.throughs.show(by or bridge(), message, Wall(WALL))
+        self.throughs.show(by or bridge(), message, Wall(WALL), self.now)
         return self.settle()
 
     def settle(self) -> list[Fell | Stood]:
-        assert self.throughs.changed
-        changes = self.throughs.settle(self.linked.__contains__, lambda node, _owner: node in self.out, Mono(0.0))
+        changes = self.throughs.settle(self.linked.__contains__, lambda node, _owner: node in self.out, self.now)
         assert not self.throughs.changed
         self.throughs.check()
         return changes
@@ -172,7 +172,7 @@ def stands_far(*path: Member) -> ev.LinkUp:
 def test_what_a_bridge_may_not_show(message: msg.MasterIs, by: ev.LinkUp, reason: str):
     bench = Bench()
     with pytest.raises(Reject, match=reason):
-        bench.throughs.show(by, message, Wall(WALL))
+        bench.throughs.show(by, message, Wall(WALL), bench.now)
     assert bench.throughs.peers() == ()
 
 
@@ -196,7 +196,7 @@ def test_a_way_over_too_many_bridges_is_refused_and_named():
     message = far(DOG, COW, EEL)
     named = " > ".join(short(each.node) for each in (ANN, EEL, COW, DOG, CAT, ME))
     with pytest.raises(Reject, match=f"the way leads over more than 3 bridges: {named}"):
-        bench.throughs.show(bridge(), message, Wall(WALL))
+        bench.throughs.show(bridge(), message, Wall(WALL), bench.now)
 
 
 def test_no_master_stands_behind_a_bridge_that_is_out():
@@ -217,11 +217,51 @@ def test_no_master_stands_behind_a_bridge_that_is_out():
     assert bench.settle() == [Fell(ANN.node, EEL.node, cluster=False)]
 
 
+def test_a_bridge_that_shows_a_master_anew_again_and_again_is_heard_no_more_than_now_and_then():
+    """Each time its leaves would have to say all that they said, and those of bridges below as well."""
+    bench = Bench()
+    for number in range(TURNS_MAX):
+        bench.throughs.parted(CAT.node, ANN.node)
+        assert bench.show(master_is(boot=bytes([number]) * 16))[-1] == Stood(
+            msgspec.structs.replace(stands(), boot=bytes([number]) * 16), cluster=False
+        )
+    assert bench.show(master_is(boot=b"b" * 16)) == [Fell(ANN.node, CAT.node, cluster=False)]
+    for number in range(99):
+        assert bench.show(master_is(boot=bytes([number]) * 16)) == []
+    assert bench.throughs.deadline == TURNS_S
+    bench.now = Mono(TURNS_S)
+    assert bench.throughs.fire(bench.now) == []
+    again = msgspec.structs.replace(stands(), boot=bytes([98]) * 16)
+    assert bench.settle() == [Stood(again, cluster=False)]
+    bench.now = Mono(TURNS_S + 1)
+    assert len(bench.show(master_is(boot=b"c" * 16))) == 2, "and then it may again"
+
+
+@pytest.mark.parametrize("ends", ["parted", "left", "shown in time"])
+def test_what_was_shown_too_often_and_is_over_never_stands(ends: str):
+    bench = Bench()
+    for number in range(TURNS_MAX + 1):
+        bench.show(master_is(boot=bytes([number]) * 16))
+        bench.show(master_is(DOG, boot=bytes([number]) * 16), bridge(COW))
+    assert bench.throughs.peers() == ()
+    if ends == "parted":
+        bench.throughs.parted(CAT.node, ANN.node)
+    elif ends == "left":
+        bench.throughs.leave(CAT.node)
+    else:
+        bench.now = Mono(TURNS_S)
+        assert len(bench.show(master_is())) == 1
+    bench.settle()
+    bench.now = Mono(TURNS_S)
+    bench.throughs.fire(bench.now)
+    assert [each.link.peer for each in bench.settle() if isinstance(each, Stood)] == [DOG.node]
+
+
 def test_masters_shown_are_bounded_but_a_known_one_may_change(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(through, "SHOWN_MAX", 1)
     bench = Bench()
     bench.show(master_is())
-    bench.throughs.show(bridge(), master_is(Member("eve")), Wall(WALL))
+    bench.throughs.show(bridge(), master_is(Member("eve")), Wall(WALL), bench.now)
     assert [each.link.peer for each in bench.throughs.peers()] == [ANN.node]
     assert len(bench.show(master_is(minor=msg.MINOR + 1, boot=b"c" * 16))) == 2
 
