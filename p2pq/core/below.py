@@ -89,10 +89,13 @@ class Below:
         keyed |= dict.fromkeys(new)
         return new
 
-    def unkey(self, leaf: NodeId) -> None:
-        """What was sealed to a leaf is of no use to it any more."""
+    def unkey(self, leaves: Iterable[NodeId]) -> None:
+        """What was sealed to leaves is of no use to them any more."""
+        gone = dict.fromkeys(leaves)
         for keyed in self._keyed.values():
-            keyed.pop(leaf, None)
+            few = gone if len(gone) < len(keyed) else keyed
+            for leaf in [leaf for leaf in few if leaf in gone and leaf in keyed]:
+                del keyed[leaf]
 
     def forget_keys(self) -> None:
         """That bridge has lost what it was sent."""

@@ -5,6 +5,7 @@ what room it has is taken on trust: that decides where attempts go, never whethe
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 from p2pq.core.identity import Identity
@@ -22,8 +23,10 @@ LEAVES_TOTAL_MAX: Final = 4096
 """Leaves of one cluster; further ones are ignored."""
 LEFT_MAX: Final = 1024
 """Leaves that have left and whose results still count when they come this way, the latest."""
-REFUSED_MAX: Final = 16
-"""Leaves that are out but still have job keys, the latest; attempts are granted so that they avoid these."""
+REFUSED_MAX: Final = 1024
+"""Leaves that are out but still have job keys, the latest; what is placed at one of these is taken back."""
+SHUNNED_MAX: Final = 16
+"""... and of these again the latest; attempts are granted so that they avoid them. Each makes a grant longer."""
 KEYS_MAX: Final = 64
 """Jobs per leaf whose key is known to have been sent; beyond it the first is sent again."""
 
@@ -107,6 +110,11 @@ class Cluster:
             if len(self.refused) > REFUSED_MAX:
                 del self.refused[next(iter(self.refused))]
         return found
+
+    @property
+    def shunned(self) -> tuple[NodeId, ...]:
+        """The leaves that are out which attempts are to avoid."""
+        return tuple(islice(reversed(self.refused), SHUNNED_MAX))
 
     def known(self, node: NodeId) -> LeafView | None:
         """Return a leaf that is here, or was until lately."""

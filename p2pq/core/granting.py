@@ -203,7 +203,7 @@ class Granting:
         doubtful = self._book.doubtful(job, cluster.leaves, now)
         if ahead > 0 and all(leaf in doubtful for leaf in cluster.able(job.ask)):
             ahead = 0
-        return Rooms(worker.link.peer, each, max(0, ahead), (*doubtful, *cluster.refused))
+        return Rooms(worker.link.peer, each, max(0, ahead), (*doubtful, *cluster.shunned))
 
     def _may_run(self, job: Job, cluster: Cluster, place: msg.Place) -> bool:
         leaf = NodeId(place.leaf)

@@ -258,7 +258,7 @@ class Nested:
         found = [node for below in belows for node in below.expel(gone)]
         for node in found:
             self._changed[node] = None
-            self._serving.unkey(node)
+        self._serving.unkey(found)
         return bool(found)
 
     def _from_below(
@@ -274,7 +274,7 @@ class Nested:
             if below.leave(node):
                 self._changed[node] = None
                 if not self._serving.stands(node):
-                    self._serving.unkey(node)
+                    self._serving.unkey((node,))
         came = False
         for each in message.leaves:
             try:
@@ -283,7 +283,7 @@ class Nested:
                 out.append(fx.Drop(peer=below.bridge, reason=f"leaf: {reject.reason}"))
                 continue
             if rekeyed:
-                self._serving.unkey(node)
+                self._serving.unkey((node,))
             self._changed[node] = None
             came = True
         if came:

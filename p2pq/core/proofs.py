@@ -29,7 +29,7 @@ class _Step(msgspec.Struct, frozen=True):
     """To whom which leases went, and what shows it."""
 
     to: NodeId
-    leases: frozenset[LeaseId]
+    leases: dict[LeaseId, None]
     proof: Proof
 
 
@@ -75,16 +75,16 @@ def _open(raw: bytes, master: NodeId, identity: Identity, above: dict[bytes, _St
         return _handed(raw, master, identity, above)
     if (grant.mesh, grant.node) != (identity.mesh, master):
         raise Reject("of another master")
-    return _Step(NodeId(grant.to), frozenset(item.lease for item in grant.items), (raw,))
+    return _Step(NodeId(grant.to), dict.fromkeys(item.lease for item in grant.items), (raw,))
 
 
 def _handed(raw: bytes, master: NodeId, identity: Identity, above: dict[bytes, _Step]) -> _Step:
     sub = sign.open_claimed(raw, SubGrant, attrgetter("node"))
     if (sub.mesh, sub.master) != (identity.mesh, master):
         raise Reject("of another master")
-    step, leases = above.get(sub.parent), frozenset(sub.leases)
+    step, leases = above.get(sub.parent), dict.fromkeys(sub.leases)
     if step is None and sub.node == identity.node:
         return _Step(NodeId(sub.to), leases, (raw,))
-    if step is None or step.to != sub.node or not leases <= step.leases:
+    if step is None or step.to != sub.node or not leases.keys() <= step.leases.keys():
         raise Reject("of nothing that its bridge was given")
     return _Step(NodeId(sub.to), leases, (*step.proof, raw))

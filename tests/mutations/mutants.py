@@ -284,7 +284,7 @@ MUTANTS = (
           "a bridge hands on only what was granted to it", f"{UNIT}/test_shelf.py"),
     _core("a-link-of-the-chain-left-out", "shelf", "sign.digest(lot.subs[-1] if lot.subs else lot.raw)", "sign.digest(lot.raw)",
           "each sub-grant names the one above", f"{UNIT}/test_below.py"),
-    _core("show-what-one-never-had", "proofs", "if step is None or step.to != sub.node or not leases <= step.leases:", "if step is None:",
+    _core("show-what-one-never-had", "proofs", "if step is None or step.to != sub.node or not leases.keys() <= step.leases.keys():", "if step is None:",
           "a lease goes from who was given it", f"{UNIT}/test_proofs.py"),
     _core("anybody-gave-it", "proofs", "    if step is None and sub.node == identity.node:\n", "    if step is None:\n",
           "what shows that a lease was given begins with its master or this very bridge", f"{UNIT}/test_proofs.py",

@@ -301,7 +301,7 @@ def test_keys_are_new_once_for_each_job_and_anew_when_they_are_lost(monkeypatch:
     assert known.new_keys(b"1", both) == []
     assert known.new_keys(b"2", both[:1]) == both[:1]
     assert known.new_keys(b"2", both) == both[1:]
-    known.unkey(NodeId(LEA.node))
+    known.unkey((NodeId(LEA.node), ANN.node))
     assert known.new_keys(b"2", both) == both[:1]
     assert known.new_keys(b"1", both) == both[:1]
     assert known.new_keys(b"3", both) == both

@@ -129,6 +129,14 @@ def test_of_those_that_are_out_the_latest_are_remembered(monkeypatch: pytest.Mon
     assert list(cluster.refused) == [DOG.node]
 
 
+def test_attempts_avoid_the_latest_of_those_that_are_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "SHUNNED_MAX", 2)
+    cluster = cluster_with(CAT, DOG, EMU)
+    cluster.expel(lambda _: True)
+    assert cluster.shunned == (EMU.node, DOG.node)
+    assert list(cluster.refused) == [CAT.node, DOG.node, EMU.node], "but what is placed at any of them is taken back"
+
+
 def test_able_is_each_leaf_for_itself() -> None:
     cluster = cluster_with(CAT)
     cluster.introduce(leaf(DOG, msgspec.structs.replace(PROFILE, slots=9)), IDENTITY, WALL, trust.nobody, Homes())
