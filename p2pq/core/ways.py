@@ -4,7 +4,7 @@ Whoever shows a master need not lead there, and what a bridge says itself in tha
 nothing comes that the master has signed, while something is missed, is left for the next one, and tried again after all others.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from p2pq.core.deadlines import Deadlines
@@ -17,7 +17,7 @@ PATIENCE_S: Final = 60.0
 """A way that has brought nothing yet is left after so long ..."""
 PROVEN_S: Final = 600.0
 """... and one that has brought something, so long after the last of it. A master may just have nothing to do."""
-DOUBLINGS_MAX: Final = 3
+DOUBLINGS_MAX: Final = 4
 """With each way that brought nothing the next one has twice that time, so many times at most: idle meshes stay quiet."""
 LEFT_MAX: Final = 1024
 """Ways remembered that brought nothing, the latest."""
@@ -83,13 +83,13 @@ class Ways:
         for master in [master for master in self._strikes if not known(master)]:
             del self._strikes[master]
 
-    def best(self, ways: Iterable[LinkUp]) -> LinkUp:
+    def best(self, ways: Sequence[LinkUp]) -> LinkUp:
         """Return the way to take of those to one master; of equal ones the first."""
-        return min(ways, key=self._rank)
+        return ways[0] if len(ways) == 1 else min(ways, key=self._rank)
 
     def better(self, other: LinkUp, link: LinkUp) -> bool:
         """Tell whether there is reason to leave a way for another one."""
-        return self._rank(other) < self._rank(link)
+        return other.path[0] != link.path[0] and self._rank(other) < self._rank(link)
 
     def _rank(self, link: LinkUp) -> tuple[float, int]:
         """Return what is the less the better a way is: those left longest ago come first, and of these the shortest.
