@@ -53,6 +53,8 @@ class Reports:
         self._deadlines = deadlines
         self._kept = Kept(identity, restored.kept)
         self._mandates = Mandates(identity, restored.epoch + 1)
+        self._welcomes = False
+        """Guests are taken here."""
         self._returning: dict[NodeId, dict[LeaseId, ReturnItem]] = {}
         """Handed back while their master was not linked."""
         self.masters: dict[NodeId, Master] = {}
@@ -117,6 +119,8 @@ class Reports:
 
     def profiles(self, offering: Offering | None, out: list[Effect], *, draining: bool) -> None:
         """Tell every node that may give work what is offered to it."""
+        accepts = offering is not None and offering.profile.accepts and "work" in self._identity.caps
+        self._welcomes = accepts and not draining
         for peer in self.masters:
             self.profile(peer, offering, out, draining=draining)
 
@@ -161,7 +165,8 @@ class Reports:
 
     def waits(self, master: NodeId, now: Mono) -> bool:
         """Tell whether there is room for work of a master, or a result that it should have acknowledged."""
-        return self._slots.free(own=False).cpus > 0 or bool(self._kept.due(master, now))
+        idle = self._welcomes and self._slots.free(own=False).cpus > 0
+        return idle or bool(self._kept.due(master, now))
 
     def keeps(self, master: NodeId, now: Mono) -> bool:
         """Tell whether attempts of a master are held here, and none of its results waits for too long."""

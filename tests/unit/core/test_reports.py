@@ -14,6 +14,7 @@ from p2pq.wire import messages as msg
 from tests.unit.core.workerkit import (
     ANN,
     BOB,
+    IDENTITY,
     OFFER,
     PROFILE,
     WALL,
@@ -95,6 +96,18 @@ def test_what_comes_of_a_way_are_new_grants_and_receipts_for_what_waits() -> Non
     assert voice.brought(ANN.node) == 2.0
     bench.exited(item(2))
     assert not voice.keeps(ANN.node, bench.now)
+
+
+@pytest.mark.parametrize("why", ["no guests", "no worker", "going down"])
+def test_who_takes_no_guests_misses_nothing(why: str) -> None:
+    caps = ("submit",) if why == "no worker" else IDENTITY.caps
+    bench = Bench(identity=msgspec.structs.replace(IDENTITY, caps=caps))
+    profile = msgspec.structs.replace(PROFILE, accepts=why != "no guests")
+    bench.join(ANN, offer=msgspec.structs.replace(OFFER, profile=profile))
+    if why == "going down":
+        assert bench.worker.voice.waits(ANN.node, bench.now)
+        bench.do(Drain())
+    assert not bench.worker.voice.waits(ANN.node, bench.now)
 
 
 def test_a_way_over_which_results_go_and_no_receipts_come_is_not_good_for_its_grants() -> None:
