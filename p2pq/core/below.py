@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from p2pq.core.identity import Identity
+from p2pq.core.mandates import Homes, open_mandate
 from p2pq.core.prekeys import open_leaf_card
 from p2pq.core.through import bridges_of, check_way
 from p2pq.errors import Reject
@@ -32,6 +33,7 @@ class Below:
         certs: tuple[bytes, ...],
         above: tuple[NodeId, ...],
         is_banned: trust.IsBanned,
+        homes: Homes,
     ) -> None:
         """Know of no leaf.
 
@@ -41,8 +43,9 @@ class Below:
             certs: its certificates, which go up with its leaves.
             above: the master, and the bridges from it to this node, which is not among them.
             is_banned: who is out.
+            homes: on which way each worker takes part.
         """
-        self.bridge = bridge
+        self.bridge, self._homes = bridge, homes
         self._certs_of_bridge = certs
         self._identity, self._above, self._is_banned = identity, above, is_banned
         self.leaves: dict[NodeId, Leaf] = {}
@@ -57,7 +60,8 @@ class Below:
 
         Raises:
             Reject: it is no worker of this mesh, its keycard is not its own, the way to it is too long or leads in a circle, one
-                on it is shown that is no bridge, or there is no ``room`` for one more.
+                on it is shown that is no bridge, it did not say that it takes part this way, or takes part another way by now, or
+                there is no ``room`` for one more.
         """
         cert = trust.verify_chain(leaf.certs, self._identity.root, wall, self._is_banned)
         if "work" not in cert.caps:
@@ -70,12 +74,21 @@ class Below:
         before = self.leaves.get(node)
         if before is None and room <= 0:
             raise Reject("too many leaves")
+        way = (*reversed(path), self._identity.node, *reversed(self._above[1:]))
+        self._homes.take(node, open_mandate(leaf.mandate, node, self._identity.mesh, self._above[0], way), way)
         # All of the way is shown, or nothing.
         shown = self._certs_of_bridge and len(leaf.bridges) == len(leaf.path)
         bridges = (self._certs_of_bridge, *leaf.bridges) if shown else ()
         self.leaves[node] = msgspec.structs.replace(leaf, path=path, bridges=bridges)
         self._certs[node] = cert
         return node, before is not None and before.card != leaf.card
+
+    def home(self, node: NodeId) -> bool:
+        """Tell whether a leaf is there, and has not said since that it takes part another way."""
+        if (leaf := self.leaves.get(node)) is None:
+            return False
+        way = (*map(NodeId, reversed(leaf.path)), self._identity.node, *reversed(self._above[1:]))
+        return self._homes.way(node) == way
 
     def leave(self, node: NodeId) -> bool:
         """A leaf is there no more; return whether it was."""
@@ -99,10 +112,13 @@ class Below:
         keyed |= dict.fromkeys(new)
         return new
 
-    def unkey(self, leaf: NodeId) -> None:
-        """What was sealed to a leaf is of no use to it any more."""
+    def unkey(self, leaves: Iterable[NodeId]) -> None:
+        """What was sealed to leaves is of no use to them any more."""
+        gone = dict.fromkeys(leaves)
         for keyed in self._keyed.values():
-            keyed.pop(leaf, None)
+            few = gone if len(gone) < len(keyed) else keyed
+            for leaf in [leaf for leaf in few if leaf in gone and leaf in keyed]:
+                del keyed[leaf]
 
     def forget_keys(self) -> None:
         """That bridge has lost what it was sent."""

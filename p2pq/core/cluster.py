@@ -11,7 +11,9 @@ from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.identity import Identity
+from p2pq.core.kept import RESEND_S
 from p2pq.core.nested import Nested
+from p2pq.core.proofs import pack
 from p2pq.core.serving import Kind, Leaf, Peer, Timer
 from p2pq.core.shelf import Lot
 from p2pq.core.through import cluster_of
@@ -22,7 +24,7 @@ from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Fault
 from p2pq.wire import messages as msg
 from p2pq.wire import sign, trust
-from p2pq.wire.objects import ITEMS_MAX, Grant, Receipt
+from p2pq.wire.objects import ITEMS_MAX, Receipt
 
 PATIENCE_S: Final = 5.0
 """What no leaf has taken within this time is handed back."""
@@ -49,13 +51,13 @@ class Cluster(Nested):
         """Know of no leaf. ``deadlines`` are those of the whole stock."""
         super().__init__(identity, link, schedule, entropy, wall, deadlines, is_banned)
         self._schedule = schedule
-        self._me = cluster_of(identity.node)
         self._outermost = cluster_of((*link.path[::-1], identity.node)[0])
         """What the master knows as its worker: of the bridge on the way that is linked to it."""
         self._told: dict[NodeId, None] = {}
         """Leaves that the master knows."""
-        self._gathering = True
         self._began = Mono(0.0)
+        self.brought: Mono | None = None
+        """When the master last granted something of use, or acknowledged a result."""
 
     @property
     def busy(self) -> bool:
@@ -66,6 +68,15 @@ class Cluster(Nested):
     def holds(self) -> bool:
         """Whether there is any attempt of this master here, in stock or at a leaf, or any news of one."""
         return self.busy or len(self._shelf) > 0 or bool(self._batch)
+
+    @property
+    def peopled(self) -> bool:
+        """Whether anybody here works for this master."""
+        return self._serving.total > 0
+
+    def owed(self, now: Mono) -> bool:
+        """Tell whether the master should have acknowledged a result."""
+        return any(placed.ended and now - placed.since >= RESEND_S for placed in self._tenants)
 
     def leaf_of(self, lease: LeaseId) -> NodeId | None:
         """Return the leaf that holds a lease; None where none does, or it is not known."""
@@ -160,7 +171,6 @@ class Cluster(Nested):
             grant = opened[0]
             asked = self._restock.answer(grant.nonce, now)
             if asked is not None:
-                self._refute(grant, now, out)
                 self._answered()
             fresh = {item.lease: item for item in grant.items if not self._knows(item.lease)}
             if asked is not None:
@@ -174,6 +184,7 @@ class Cluster(Nested):
         if isinstance(lot, Lot):
             if self._shelf.usable_by_any(lot, self._serving.offers()) or not lot.keyless:
                 self._restock.useful()
+                self.brought = self.brought if self.owed(now) else now
                 self._serving.stocked(now, out)
                 self._be_patient()
                 return
@@ -187,34 +198,10 @@ class Cluster(Nested):
     def _knows(self, lease: LeaseId) -> bool:
         return lease in self._shelf or self._tenants.get(lease) is not None
 
-    def _refute(self, grant: Grant, now: Mono, out: list[fx.Effect]) -> None:
-        """What has only now been granted nobody held before, whatever was said: it is given to whom has room for it."""
-        liars: dict[NodeId, list[LeaseId]] = {}
-        granted = dict.fromkeys(item.lease for item in grant.items)
-        self._postponed = [each for each in self._postponed if each[2].isdisjoint(granted)]
-        for lease in granted:
-            self._latest = max(self._latest, lease)
-            self._doubted.pop(lease, None)
-            placed = self._tenants.get(lease)
-            if placed is not None and placed.job is None:
-                self._lift(lease, now)
-                self._batch.forget(lease)
-                liars.setdefault(placed.leaf, []).append(lease)
-        for node, leases in liars.items():
-            if (leaf := self._serving.leaves.get(node)) is not None:
-                self._drop(leaf.peer.speaker, "lease was never given to it", out)
-                self._serving.say(node, msg.Cancel(leases=tuple(leases)), out)
-
     def _answered(self) -> None:
         """Nothing is outstanding any more."""
         self._deadlines.cancel(("request", self._master))
-        self._believe()
         self._serving.answered()
-
-    def _believe(self) -> None:
-        """No grant is on its way: whoever handed something back may have held it."""
-        self._batch.returns |= {lease: item for lease, item in self._doubted.items() if not self._knows(lease)}
-        self._doubted.clear()
 
     def _strike(self, now: Mono) -> None:
         self._deadlines.set(("quiet", self._master), Mono(now + self._restock.strike()))
@@ -236,7 +223,6 @@ class Cluster(Nested):
         for lease in leases:
             self._shelf.drop(lease)
             placed = self._lift(lease, now)
-            self._doubted.pop(lease, None)
             self._batch.forget(lease)
             if placed is not None:
                 by_leaf.setdefault(placed.leaf, []).append(lease)
@@ -251,8 +237,11 @@ class Cluster(Nested):
         except Reject as reject:
             self._drop(self._master, f"receipt: {reject.reason}", out, close=True)
             return
-        placed = [self._lift(item.lease, now) for item in receipt.items]
-        for leaf in dict.fromkeys(each.leaf for each in placed if each is not None):
+        found = [self._lift(item.lease, now) for item in receipt.items]
+        placed = [each for each in found if each is not None]
+        self.brought = now if placed else self.brought
+        strays = [self._strays.pop(item.lease) for item in receipt.items if item.lease in self._strays]
+        for leaf in dict.fromkeys((*(each.leaf for each in placed), *(node for node, _ in strays))):
             self._serving.say(leaf, msg.Receipted(receipt=raw), out)
 
     # -- leaves ---------------------------------------------------------------------------------------------------------
@@ -281,8 +270,8 @@ class Cluster(Nested):
                 self._serving.wake(node, out)
             case msg.Request():
                 self._serving.request(node, message, now, out)
-            case msg.Holding(leases=leases):
-                self._holding(node, leases, now, out)
+            case msg.Holding():
+                self._holding(node, leaf, message, now, out)
             case msg.Return(items=items):
                 self._returned(node, leaf, items, now)
             case msg.Heartbeat(beats=beats):
@@ -308,40 +297,6 @@ class Cluster(Nested):
         """A worker takes part no more. Its leases are not renewed any longer, unless it comes back in time."""
         self._changed |= dict.fromkeys(self._serving.leave(node))
 
-    def _holding(self, node: NodeId, named: tuple[LeaseId, ...], now: Mono, out: list[fx.Effect]) -> None:
-        holds, leaf = dict.fromkeys(named), self._serving.leaves[node]
-        for placed in self._tenants.held(node):
-            if placed.lease not in holds:
-                self._lift(placed.lease, now)
-                # What only waited at a bridge below is nobody's failure: bridges remember nothing.
-                waited = leaf.below is not None and placed.runner is None
-                self._hand_back(placed, msg.ReturnItem(placed.lease, "recalled" if waited else "lost"))
-        if leaf.below is not None:
-            leaf.sent.clear()
-            leaf.below.forget_keys()
-        for lease in holds:
-            self._beat(node, msg.Beat(lease, running=False), now, out)
-
-    def _beat(self, node: NodeId, beat: msg.Beat, now: Mono, out: list[fx.Effect]) -> None:
-        placed = self._claim(node, beat.lease, now, node)
-        if placed is None:
-            # A bridge below may not know yet that a leaf has taken a lease along.
-            if (leaf := self._serving.leaves[node]).below is None:
-                self._drop(leaf.peer.speaker, "lease was never given to it", out)
-            return
-        placed.heard = now
-        if placed.hear(beat):
-            self._batch.beats[beat.lease] = placed.beat
-
-    def _returned(self, node: NodeId, leaf: Leaf, items: tuple[msg.ReturnItem, ...], now: Mono) -> None:
-        for item in items:
-            if item.fault == "no-manifest":
-                leaf.sent.clear()
-            held = self._tenants.of(node, item.lease)
-            if held is not None:  # else its time was over, which has been told
-                self._lift(item.lease, now)
-                self._hand_back(held, item)
-
     # -- what is due ----------------------------------------------------------------------------------------------------
 
     def due(self, timer: Timer, now: Mono, out: list[fx.Effect]) -> None:
@@ -354,7 +309,6 @@ class Cluster(Nested):
             case ("wave", _):
                 pass  # ``settle`` goes on with it
             case ("request", _):
-                self._believe()
                 self._serving.answered()
                 self._strike(now)
             case ("quiet", _):
@@ -375,7 +329,7 @@ class Cluster(Nested):
         for placed in silent:
             self._lift(placed.lease, now)
             if not placed.ended:
-                self._hand_back(placed, msg.ReturnItem(placed.lease, "expired"))
+                self._batch.returns[placed.lease] = msg.ReturnItem(placed.lease, "expired")
         for placed in self._tenants:
             self._batch.beats[placed.lease] = placed.beat
         for lease in self._shelf.leases():
@@ -386,7 +340,6 @@ class Cluster(Nested):
 
     def settle(self, now: Mono, out: list[fx.Effect]) -> None:
         """End a turn: wake leaves if there is something for them, and see to it that the master hears what is new."""
-        self._resume(now, out)
         self._serving.settle(now, out)
         if self._gathering:
             return
@@ -412,7 +365,9 @@ class Cluster(Nested):
         if not self._told:
             self._up(msg.Leaves(), out)
         leases = dict.fromkeys((*self._tenants.leases(), *self._batch.returns))
-        self._up(msg.Holding(leases=tuple(leases)[: msg.LEASES_MAX]), out)
+        proofs = pack(placed.proof for placed in self._tenants) if self.link.path else ()
+        self._up(msg.Holding(leases=tuple(leases)[: msg.LEASES_MAX], proofs=proofs), out)
+        self._shown.clear()
         self._report(out)
 
     def _flush(self, now: Mono, out: list[fx.Effect]) -> None:
@@ -440,6 +395,9 @@ class Cluster(Nested):
 
     def _report(self, out: list[fx.Effect]) -> None:
         """Tell what is new of leases, then who is gone."""
+        if self._shown:
+            self._up(msg.Report(proofs=pack(self._shown)), out)
+            self._shown.clear()
         if self._batch:
             for report in self._batch.take():
                 self._up(report, out)
@@ -449,13 +407,6 @@ class Cluster(Nested):
             del self._told[node]
         for first in range(0, len(gone), GONE_MAX):
             self._up(msg.Leaves(gone=gone[first : first + GONE_MAX]), out)
-
-    def _up(self, message: msg.Passed, out: list[fx.Effect]) -> None:
-        if self.link.path:
-            through = msg.Through(node=self._master, message=message, cluster=True)
-            out.append(fx.Send(peer=self.link.path[0], message=through))
-        else:
-            out.append(fx.Send(peer=self._master, message=msg.Through(node=self._me, message=message)))
 
     @staticmethod
     def _drop(peer: NodeId, reason: str, out: list[fx.Effect], *, close: bool = False) -> None:
@@ -467,13 +418,13 @@ class Cluster(Nested):
         self._tenants.check()
         self._restock.check()
         self._serving.check()
+        self._homes.check()
         assert not any(lease in self._shelf for lease in self._tenants.leases()), "in stock, and given to a leaf"
         due = {kind: (kind, self._master) in self._deadlines for kind in _KINDS}
         assert due["beat"], "leases that nobody renews"
         assert due["gather"] == self._gathering, "the master is never told, or twice"
         assert due["request"] == (self._restock.asked is not None), "a request that never lapses"
-        assert not self._doubted or self._restock.asked is not None, "what was handed back is never told"
-        assert not self._postponed or self._restock.asked is not None, "a result that nobody takes in"
+        assert self.link.path or not self._shown, "a master needs no proof of what it gave"
         assert due["quiet"] == self._restock.quiet, "a master that is left alone for ever"
         assert due["patience"] or not len(self._shelf), "a stock that may wait for ever"
         news = bool(self._batch) or bool(self._changed) or self._wants

@@ -5,9 +5,11 @@ what room it has is taken on trust: that decides where attempts go, never whethe
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 from p2pq.core.identity import Identity
+from p2pq.core.mandates import Homes, open_mandate
 from p2pq.core.placement import Ask, barrier
 from p2pq.core.prekeys import open_leaf_card
 from p2pq.core.through import bridges_of, check_way
@@ -21,8 +23,10 @@ LEAVES_TOTAL_MAX: Final = 4096
 """Leaves of one cluster; further ones are ignored."""
 LEFT_MAX: Final = 1024
 """Leaves that have left and whose results still count when they come this way, the latest."""
-REFUSED_MAX: Final = 16
-"""Leaves that are out but still have job keys, the latest; attempts are granted so that they avoid these."""
+REFUSED_MAX: Final = 1024
+"""Leaves that are out but still have job keys, the latest; what is placed at one of these is taken back."""
+SHUNNED_MAX: Final = 16
+"""... and of these again the latest; attempts are granted so that they avoid them. Each makes a grant longer."""
 KEYS_MAX: Final = 64
 """Jobs per leaf whose key is known to have been sent; beyond it the first is sent again."""
 
@@ -60,12 +64,13 @@ class Cluster:
         self.receipts: list[ReceiptItem] = []
         """What is to be said of results; whoever says it empties it."""
 
-    def introduce(self, leaf: Leaf, identity: Identity, wall: Wall, is_banned: trust.IsBanned) -> NodeId:
+    def introduce(self, leaf: Leaf, identity: Identity, wall: Wall, is_banned: trust.IsBanned, homes: Homes) -> NodeId:
         """Take a leaf in, or what has changed of it; return who it is.
 
         Raises:
             Reject: it is no worker of this mesh, its keycard is not its own or not usable, the way to it is none that may be
-                gone, one on it is shown that is no bridge, or there are too many.
+                gone, one on it is shown that is no bridge, it did not say that it takes part this way, or takes part another way
+                by now, or there are too many.
         """
         cert = trust.verify_chain(leaf.certs, identity.root, wall, is_banned)
         if "work" not in cert.caps:
@@ -80,6 +85,8 @@ class Cluster:
         prekey = open_leaf_card(leaf.card, node, identity.mesh, wall)
         # That a job key cannot be sealed to it is noticed now, not once tasks have been granted.
         prims.x25519_shared(bytes(prims.KEY_BYTES), prekey)
+        way = (*map(NodeId, reversed(leaf.path)), self.bridge)
+        homes.take(node, open_mandate(leaf.mandate, node, identity.mesh, identity.node, way), way)
         view = LeafView(leaf, cert, prekey)
         if before is not None and before.prekey == prekey:
             view.keyed = before.keyed
@@ -106,6 +113,11 @@ class Cluster:
             if len(self.refused) > REFUSED_MAX:
                 del self.refused[next(iter(self.refused))]
         return found
+
+    @property
+    def shunned(self) -> tuple[NodeId, ...]:
+        """The leaves that are out which attempts are to avoid."""
+        return tuple(islice(reversed(self.refused), SHUNNED_MAX))
 
     def known(self, node: NodeId) -> LeafView | None:
         """Return a leaf that is here, or was until lately."""

@@ -36,6 +36,8 @@ class Came(msgspec.Struct, frozen=True):
     """By which sub-grants leases came to who signed the results, as far as that is told."""
     through: NodeId | None = None
     """The bridge that spoke of it, where its worker is a leaf."""
+    stray: bool = False
+    """The bridge was not shown that its leases were given to who signed it: it counts only where that is known here."""
 
 
 class CollectingBook(RebuiltBook):

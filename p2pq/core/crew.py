@@ -11,6 +11,7 @@ from p2pq.core.clusters import Cluster
 from p2pq.core.identity import Identity
 from p2pq.core.jobs import Job
 from p2pq.core.leases import Leases
+from p2pq.core.mandates import Homes, open_mandate
 from p2pq.core.placement import WorkerSnapshot, barrier
 from p2pq.core.through import cluster_of
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
@@ -79,6 +80,7 @@ class Crew:
         """Leaves, and the cluster in which each was introduced last."""
         self._bridges: dict[NodeId, tuple[bytes, ...]] = {}
         """The certificates of bridges, as they were shown last; the one not shown for longest goes first."""
+        self._homes = Homes()
         self._version = 0
         self.far = 0
         """How many of those that may work are behind bridges."""
@@ -122,11 +124,19 @@ class Crew:
         Raises:
             Reject: it does not count as one.
         """
-        node = cluster.introduce(leaf, identity, wall, out)
+        node = cluster.introduce(leaf, identity, wall, out, self._homes)
         for bridge, certs in zip(leaf.path, leaf.bridges, strict=False):
             self._know(NodeId(bridge), certs)
         self._spoken[node] = cluster_of(cluster.bridge)
         self.changed()
+
+    def at_home(self, link: ev.LinkUp, mandate: bytes, identity: Identity) -> None:
+        """A linked worker says so itself: what bridges were told by it before is over.
+
+        Raises:
+            Reject: it says something else.
+        """
+        self._homes.take(link.peer, open_mandate(mandate, link.peer, identity.mesh, identity.node, ()), ())
 
     def _know(self, bridge: NodeId, certs: tuple[bytes, ...]) -> None:
         self._bridges.pop(bridge, None)
@@ -303,6 +313,7 @@ class Crew:
 
     def check(self) -> None:
         """Assert that whoever is spoken for is a leaf there."""
+        self._homes.check()
         for hand in self._hands.values():
             if hand.cluster is not None:
                 hand.cluster.check()

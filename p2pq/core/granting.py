@@ -204,7 +204,7 @@ class Granting:
         doubtful = self._book.doubtful(job, cluster.leaves, now)
         if ahead > 0 and all(leaf in doubtful for leaf in cluster.able(job.ask)):
             ahead = 0
-        return Rooms(worker.link.peer, each, max(0, ahead), (*doubtful, *cluster.refused))
+        return Rooms(worker.link.peer, each, max(0, ahead), (*doubtful, *cluster.shunned))
 
     def _may_run(self, job: Job, cluster: Cluster, place: msg.Place) -> bool:
         leaf = NodeId(place.leaf)
@@ -255,6 +255,16 @@ class Granting:
                 if len(view.keyed) > KEYS_MAX:
                     del view.keyed[next(iter(view.keyed))]
         return tuple(keys)
+
+    # -- those who have said on which way they take part ----------------------------------------------------------------
+
+    def _at_home(self, worker: Hand, mandate: bytes) -> None:
+        """Take in a linked worker's word that it has a link of its own, if it has said it; clusters take part as they can."""
+        if mandate and worker.cluster is None:
+            try:
+                self._crew.at_home(worker.link, mandate, self._identity)
+            except Reject as reject:
+                self._drop(worker.link.peer, f"holding: {reject.reason}")
 
     # -- helpers --------------------------------------------------------------------------------------------------------
 

@@ -9,9 +9,10 @@ from p2pq.core.prekeys import Prekeys
 from p2pq.core.slots import Attempt, refusal
 from p2pq.core.through import cluster_of
 from p2pq.errors import Reject
-from p2pq.model.ids import LeaseId, NodeId, Wall
+from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Fault, Profile
 from p2pq.wire import body, seal, sign, trust
+from p2pq.wire.handing import narrows, open_step
 from p2pq.wire.messages import Granted
 from p2pq.wire.objects import Checkpoint, Grant, Manifest, SubGrant
 
@@ -39,6 +40,8 @@ class Enclosed(msgspec.Struct, frozen=True):
     """What attempts of the grant start with, by lease."""
     subs: tuple[bytes, ...] = ()
     """How the grant was handed on to this node, which its master is told with the results."""
+    grant: bytes = b""
+    """The signed grant itself."""
 
 
 class Master(msgspec.Struct):
@@ -56,6 +59,8 @@ class Master(msgspec.Struct):
     """The owner as its certificate has it, and as it says it; ``owner`` is what it is called here."""
     way: tuple[NodeId, ...] = ()
     """The bridges that speak for it, the outermost first; none: it is linked, as every master of another mesh is."""
+    brought: Mono | None = None
+    """When it last granted something, or acknowledged a result, since it is linked or stands."""
     manifests: dict[bytes, Manifest] = msgspec.field(default_factory=dict)
     """By digest, the least recently used first."""
     sizes: dict[bytes, int] = msgspec.field(default_factory=dict)
@@ -93,22 +98,21 @@ def open_grant(message: Granted, master: Master, identity: Identity) -> Grant:
         raise Reject("grant: a lease twice")
     if len(message.subs) != len(master.way):
         raise Reject("grant: not handed on by the bridges on its way")
-    parent = message.grant
+    above = sign.digest(message.grant)
     for bridge, to, raw in zip(master.way, receivers[1:], message.subs, strict=True):
-        sub = sign.open_signed(raw, SubGrant, bridge)
-        named = (sub.mesh, sub.node, sub.master, sub.to, sub.parent)
-        if named != (identity.mesh, bridge, master.node, to, sign.digest(parent)):
+        step = open_step(raw, identity.mesh, master.node)
+        if (step.sub.node, step.sub.to, step.sub.parent) != (bridge, to, above):
             raise Reject("sub-grant: not of that grant between these two nodes")
-        grant, parent = _part(grant, sub), raw
+        grant, above = _part(grant, step.sub), step.digest
     return grant
 
 
 def _part(grant: Grant, sub: SubGrant) -> Grant:
     """Return the part of a grant that was handed on."""
-    leases = set(sub.leases)
-    items = tuple(item for item in grant.items if item.lease in leases)
-    if tuple(item.lease for item in items) != sub.leases:
+    if not narrows([item.lease for item in grant.items], sub.leases):
         raise Reject("sub-grant: leases that its bridge did not have, or in another order")
+    leases = frozenset(sub.leases)
+    items = tuple(item for item in grant.items if item.lease in leases)
     return msgspec.structs.replace(grant, items=items, nonce=sub.nonce, expires=min(grant.expires, sub.expires))
 
 
@@ -180,7 +184,7 @@ def open_enclosed(grant: Grant, message: Granted, master: Master, identity: Iden
         if checkpoint.lease in found:
             raise Reject("checkpoint: twice for one attempt")
         found[checkpoint.lease] = checkpoint
-    return Enclosed(key, message.blobs, found, message.subs)
+    return Enclosed(key, message.blobs, found, message.subs, message.grant)
 
 
 def resume(attempt: Attempt, enclosed: Enclosed, master: Master, prekeys: Prekeys) -> str:

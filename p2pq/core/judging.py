@@ -55,9 +55,9 @@ class Judge(Docket):
         self.wake: list[NodeId] = []
         """Workers that may have something now that was kept from them; whoever reads it empties it."""
 
-    def place(self, lease: Lease, leaf: NodeId) -> None:
+    def place(self, lease: Lease, leaf: NodeId, *, hearsay: bool = False) -> None:
         """A cluster has given a lease to one of its leaves: from now on it is that one's doing how it ends."""
-        self.leases.place(lease, leaf)
+        self.leases.place(lease, leaf, hearsay=hearsay)
         task = self.jobs[lease.job].tasks[lease.task]
         if lease.attempt == task.attempts:
             task.worker = leaf

@@ -1,6 +1,6 @@
 """Results that a worker keeps until their master has them: signed in batches, said again until acknowledged."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -52,6 +52,8 @@ class Kept:
         self._rows: dict[NodeId, dict[LeaseId, ResultKept]] = {}
         self._since: dict[Key, Mono | None] = {}
         self._bytes: dict[NodeId, int] = {}
+        self._grants: dict[Key, bytes] = {}
+        """The grants that leases are of, where they are results of this life."""
         for row in restored:
             self.keep(row, None)
 
@@ -69,12 +71,14 @@ class Kept:
             for master, rows in self._rows.items()
         )
 
-    def keep(self, row: ResultKept, now: Mono | None) -> None:
-        """Keep a result. ``now`` is None for one of an earlier life."""
+    def keep(self, row: ResultKept, now: Mono | None, grant: bytes = b"") -> None:
+        """Keep a result. ``now`` is None for one of an earlier life, and ``grant`` empty."""
         assert not self.has(row.master, row.lease), "one lease has one result"
         self._rows.setdefault(row.master, {})[row.lease] = row
         self._bytes[row.master] = self._bytes.get(row.master, 0) + _size(row)
         self._since[row.master, row.lease] = now
+        if grant:
+            self._grants[row.master, row.lease] = grant
 
     def release(self, master: NodeId, lease: LeaseId) -> bool:
         """Forget a result; False if it is not kept."""
@@ -83,6 +87,7 @@ class Kept:
         if row is None:
             return False
         del self._since[master, lease]
+        self._grants.pop((master, lease), None)
         self._bytes[master] -= _size(row)
         if not rows:
             del self._rows[master], self._bytes[master]
@@ -137,6 +142,12 @@ class Kept:
             if self._since[master, lease] is None:
                 self._since[master, lease] = now
 
+    def proofs(self, master: NodeId) -> Iterator[tuple[bytes, ...]]:
+        """Go through what shows that the leases of a master's kept results were given to this node."""
+        for lease, row in self._rows.get(master, {}).items():
+            grant = self._grants.get((master, lease), b"")
+            yield (grant, *row.subs) if grant else row.subs
+
     def messages(self, master: NodeId, leases: Iterable[LeaseId], mesh: bytes) -> list[ResultReady]:
         """Return these results, signed, in batches; ``mesh`` is the one that the master's jobs are of."""
         messages = []
@@ -168,6 +179,7 @@ class Kept:
         """Assert that both indexes hold the same."""
         keys = [(master, lease) for master, rows in self._rows.items() for lease in rows]
         assert dict.fromkeys(keys).keys() == self._since.keys(), "kept results disagree"
+        assert self._grants.keys() <= self._since.keys(), "grants of nothing are kept"
         sizes = {master: sum(map(_size, rows.values())) for master, rows in self._rows.items()}
         assert sizes == self._bytes, "the sizes of kept results disagree"
 

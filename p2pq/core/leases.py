@@ -43,6 +43,7 @@ class Lease:
         "given",
         "granted",
         "heard",
+        "hearsay",
         "id",
         "job",
         "leaf",
@@ -68,6 +69,8 @@ class Lease:
         """Of one granted to a cluster: the worker below the bridge that has it, where that is known."""
         self.given: Given | None = None
         """The grant that it is of, where that was to a bridge and is known."""
+        self.hearsay = False
+        """Only its bridge says so, of one that has never said to take part there: it is not held to account for anything."""
         self.granted = Mono(0.0)
         self.heard = Mono(0.0)
         """When its worker last said that it holds it."""
@@ -177,8 +180,9 @@ class Leases:
         own = [lease for lease in self.held(runner) if lease.leaf is None]
         return own + [self._live[lease] for lease in self._placed.get(runner, ())]
 
-    def place(self, lease: Lease, leaf: NodeId | None) -> None:
+    def place(self, lease: Lease, leaf: NodeId | None, *, hearsay: bool = False) -> None:
         """It is a leaf that has the lease; None: whom it was granted to."""
+        lease.hearsay = hearsay
         if lease.leaf is not None:
             _remove(self._placed, lease.leaf, lease.id)
         lease.leaf = leaf
@@ -253,6 +257,8 @@ class Leases:
         _remove(self._held, lease.worker, lease.id)
         if lease.leaf is not None:
             _remove(self._placed, lease.leaf, lease.id)
+        if lease.hearsay:
+            lease.leaf = None
         self._due.cancel(lease.id)
         return lease
 

@@ -14,10 +14,14 @@ from p2pq.core.batching import Batch
 from p2pq.core.below import Below
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.identity import Identity
+from p2pq.core.kept import RESEND_S
+from p2pq.core.mandates import Homes, open_mandate
+from p2pq.core.proofs import Proof, proven
 from p2pq.core.restock import Restock
 from p2pq.core.serving import LEAVES_TOTAL_MAX, Leaf, Peer, Serving, Timer
 from p2pq.core.shelf import Shelf
 from p2pq.core.tenants import Placed, Tenants
+from p2pq.core.through import cluster_of
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import BlobId, LeaseId, Mono, NodeId, Wall
@@ -30,8 +34,10 @@ HELD_MAX: Final = msg.LEASES_MAX - ITEMS_MAX
 """Leases of one master here at most; of more nobody's word is taken."""
 LEAF_HELD_MAX: Final = 8192
 """... and the leases that one leaf may have and still name more: it must leave others the most of these."""
-POSTPONED_MAX: Final = 64
-"""Results that wait for the master's answer."""
+STRAY_S: Final = RESEND_S / 2
+"""A result of a lease that was not shown to have been given is passed on once in so long."""
+STRAYS_MAX: Final = 4096
+"""Leases of such results of which the answer can be passed on, the latest."""
 
 
 class Nested:
@@ -50,6 +56,7 @@ class Nested:
         """Know of no leaf. ``deadlines`` are those of the whole stock."""
         self.link = link
         self._identity, self._is_banned = identity, is_banned
+        self._me = cluster_of(identity.node)
         self._mesh, self._master = identity.mesh, link.peer
         self._wall, self._deadlines = wall, deadlines
         self._shelf = Shelf(identity, link)
@@ -57,30 +64,33 @@ class Nested:
         self._tenants = Tenants()
         self._batch = Batch()
         self._serving = Serving(identity.node, link, self._shelf, self._restock, self._tenants, self._batch, deadlines)
+        self._homes = Homes()
         self._changed: dict[NodeId, None] = {}
         """Leaves of which the master is to be told."""
-        self._latest = LeaseId(0, 0)
-        """The latest lease that was granted here."""
-        self._doubted: dict[LeaseId, msg.ReturnItem] = {}
-        """Leases handed back of which it will show with the master's answer whether anybody could have held them."""
-        self._postponed: list[tuple[NodeId, msg.ResultReady | msg.Report, frozenset[LeaseId]]] = []
-        """Results of which the same is true: who, next to this bridge, said them, and of which leases."""
+        self._shown: dict[Proof, None] = {}
+        """What a bridge above is to be shown of leases that it may not have given."""
+        self._strays: dict[LeaseId, tuple[NodeId, Mono]] = {}
+        """Of which results were passed on though nothing showed that they were given: to whom, and when, the latest last."""
+        self._gathering = True
 
     # -- leases ---------------------------------------------------------------------------------------------------------
 
     def _adopt(self, node: NodeId, lease: LeaseId, now: Mono) -> Placed | None:
-        """Take a leaf's word that it holds a lease: an earlier life of this bridge, or another, gave it to it."""
+        """Take up a lease that an earlier life of this bridge, or another, gave to a leaf, if that has been shown."""
         leaf = self._serving.leaves[node]
         most = LEAF_HELD_MAX if leaf.below is None else HELD_MAX
         # What was handed back counts until it is told, or a leaf that names and hands back ever more would fill the memory.
-        here = len(self._tenants) + len(self._shelf) + len(self._batch.returns) + len(self._doubted)
-        if lease in self._shelf or here >= HELD_MAX or self._tenants.count(node) >= most:
+        here = len(self._tenants) + len(self._shelf) + len(self._batch.returns)
+        full = here >= HELD_MAX or self._tenants.count(node) >= most
+        if lease not in leaf.proven or lease in self._shelf or full:
             return None
-        placed = Placed(lease, node, None, now, now)
+        placed = Placed(lease, node, None, now, now, proof=leaf.proven.pop(lease))
         self._tenants.add(placed)
         if leaf.below is None:
             self._batch.placed[lease] = node
         self._batch.beats[lease] = placed.beat
+        if self.link.path:
+            self._shown[placed.proof] = None
         return placed
 
     def _claim(self, node: NodeId, lease: LeaseId, now: Mono, runner: NodeId | None = None) -> Placed | None:
@@ -91,42 +101,53 @@ class Nested:
         placed = self._tenants.get(lease) or self._adopt(node, lease, now)
         if placed is None:
             return None
-        if placed.leaf != node and runner is not None and runner == (placed.runner or placed.leaf):
-            self._tenants.move(placed, node)
+        if placed.leaf != node and runner is not None:
+            # A bridge below may be gone, or the leaf, before that one could say whom it gave the lease to.
+            holder = self._serving.leaves.get(placed.leaf)
+            below = placed.runner is None and (holder is None or holder.below is not None)
+            shown = below and lease in self._serving.leaves[node].proven
+            if shown or runner == (placed.runner or placed.leaf):
+                self._tenants.move(placed, node)
         return placed if placed.leaf == node else None
 
-    def _doubts(self, placed: Placed) -> bool:
-        """Tell whether a lease that is here by somebody's word alone may be in a grant that is on its way.
+    def _show(self, leaf: Leaf, proofs: tuple[bytes, ...]) -> None:
+        """Take in what a leaf, or a bridge below, shows of how leases came there."""
+        node, below = leaf.peer.link.peer, leaf.below
+        held = (lambda to: to == node) if below is None else below.home
+        leaf.proven |= proven(proofs, self._master, self._identity, held)
+        while len(leaf.proven) > HELD_MAX:
+            del leaf.proven[next(iter(leaf.proven))]
 
-        Then nobody has it yet. Leases are counted, so anybody can name the next ones. A bridge above gives them out in any order.
+    def _stray(
+        self,
+        node: NodeId,
+        raw: bytes,
+        blobs: tuple[bytes, ...],
+        subs: tuple[bytes, ...],
+        now: Mono,
+        out: list[fx.Effect],
+    ) -> None:
+        """Pass on a result of leases that nothing here shows to have been given to who signed it: the master may know better.
+
+        It is not said again as soon as its leaf says it again: nobody renews such a lease, so that it is over before long.
         """
-        later = bool(self.link.path) or placed.lease > self._latest
-        return later and placed.job is None and self._restock.asked is not None
-
-    def _hand_back(self, placed: Placed, item: msg.ReturnItem) -> None:
-        """Tell that a lease that somebody held here is given back."""
-        (self._doubted if self._doubts(placed) else self._batch.returns)[placed.lease] = item
-
-    def _postpone(self, node: NodeId, said: msg.ResultReady | msg.Report, mine: list[Placed]) -> None:
-        """Take a result in once the master has answered; of what is too much whoever has it says it again."""
-        results = (said.result,) if isinstance(said, msg.ResultReady) else said.results
-        size = sum(map(len, (*results, *said.blobs, *said.subs)))
-        if len(self._postponed) < POSTPONED_MAX and size <= msg.INLINE_BYTES_MAX:
-            self._postponed.append((node, said, frozenset(placed.lease for placed in mine)))
-
-    def _resume(self, now: Mono, out: list[fx.Effect]) -> None:
-        """Take in what was postponed, if no grant is on its way any more."""
-        if self._restock.asked is not None or not self._postponed:
+        leases = [item.lease for item in sign.open_claimed(raw, Result, attrgetter("by")).items]
+        seen = [self._strays[lease][1] for lease in leases if lease in self._strays]
+        if self._gathering or any(now - at < STRAY_S for at in seen):
             return
-        postponed, self._postponed = self._postponed, []
-        for node, said, _ in postponed:
-            if (leaf := self._serving.leaves.get(node)) is None:
-                continue
-            if isinstance(said, msg.ResultReady):
-                self._result(node, said, now, out)
-            else:
-                assert leaf.below is not None, "only who stands for others reports"
-                self._reported(leaf, leaf.below, said, now, out)
+        for lease in leases:
+            self._strays.pop(lease, None)
+            self._strays[lease] = (node, now)
+        while len(self._strays) > STRAYS_MAX:
+            del self._strays[next(iter(self._strays))]
+        small = blobs if sum(map(len, blobs)) <= msg.INLINE_BYTES_MAX else ()
+        self._up(msg.Report(strays=(raw,), blobs=small, subs=subs), out)
+
+    def _strange(self, node: NodeId, result: Result) -> bool:
+        """Tell whether nobody here has a lease of a result that is not this one's: then it may be a stray."""
+        holders = (self._tenants.get(item.lease) for item in result.items)
+        others = any(placed is not None and placed.leaf != node for placed in holders)
+        return not others and not any(item.lease in self._shelf for item in result.items)
 
     def _result(self, node: NodeId, ready: msg.ResultReady, now: Mono, out: list[fx.Effect]) -> None:
         try:
@@ -144,10 +165,10 @@ class Nested:
         found = [self._claim(node, item.lease, now, node) for item in result.items]
         mine = [placed for placed in found if placed is not None]
         if len(mine) < len(found):
-            out.append(fx.Drop(peer=node, reason="result: lease was never given to it"))
-            return
-        if any(map(self._doubts, mine)):
-            self._postpone(node, ready, mine)
+            if self._strange(node, result):
+                self._stray(node, ready.result, ready.blobs, subs, now, out)
+            else:
+                out.append(fx.Drop(peer=node, reason="result: lease was never given to it"))
             return
         # Where there is no room for it the leaf says it again.
         if self._batch.result(ready.result, ready.blobs, subs, hurries=self._hurries(mine, result)):
@@ -174,7 +195,68 @@ class Nested:
             if placed.job is not None and not placed.ended:
                 self._restock.placed(placed.job, -1, now)
                 self._restock.ended(placed.job, now - placed.since, now, ok=item.outcome.ok)
+            placed.since = placed.since if placed.ended else now
             placed.ended = True
+
+    # -- what leaves say ------------------------------------------------------------------------------------------------
+
+    def _at_home(self, node: NodeId, leaf: Leaf, mandate: bytes, out: list[fx.Effect]) -> None:
+        """A worker says that it takes part this way; the master hears of nobody who does not."""
+        way = (self._identity.node, *self.link.path)
+        try:
+            self._homes.take(node, open_mandate(mandate, node, self._mesh, self._master, way), way)
+        except Reject as reject:
+            out.append(fx.Drop(peer=node, reason=f"holding: {reject.reason}"))
+            return
+        if mandate != leaf.mandate:
+            leaf.mandate = mandate
+            self._changed[node] = None
+
+    def _holding(self, node: NodeId, leaf: Leaf, message: msg.Holding, now: Mono, out: list[fx.Effect]) -> None:
+        holds = dict.fromkeys(message.leases)
+        if leaf.below is None:
+            self._at_home(node, leaf, message.mandate, out)
+        leaf.proven.clear()
+        if any(self._tenants.of(node, lease) is None for lease in holds):
+            self._show(leaf, message.proofs)
+        for placed in self._tenants.held(node):
+            if placed.lease not in holds:
+                self._lift(placed.lease, now)
+                # What only waited at a bridge below is nobody's failure: bridges remember nothing.
+                waited = leaf.below is not None and placed.runner is None
+                self._batch.returns[placed.lease] = msg.ReturnItem(placed.lease, "recalled" if waited else "lost")
+        if leaf.below is not None:
+            leaf.sent.clear()
+            leaf.below.forget_keys()
+        for lease in holds:
+            self._beat(node, msg.Beat(lease, running=False), now, out)
+
+    def _beat(self, node: NodeId, beat: msg.Beat, now: Mono, out: list[fx.Effect]) -> None:
+        placed = self._claim(node, beat.lease, now, node)
+        if placed is None:
+            # A bridge below may not know yet that a leaf has taken a lease along.
+            if (leaf := self._serving.leaves[node]).below is None:
+                self._strange_beat(leaf, beat, out)
+            return
+        placed.heard = now
+        if placed.hear(beat):
+            self._batch.beats[beat.lease] = placed.beat
+
+    def _strange_beat(self, leaf: Leaf, beat: msg.Beat, out: list[fx.Effect]) -> None:
+        """A leaf says to hold what it has not been given, or no more: what runs is stopped; a result may be a stray."""
+        if beat.lease in self._shelf or self._tenants.get(beat.lease) is not None:
+            out.append(fx.Drop(peer=leaf.peer.speaker, reason="lease was never given to it"))
+        elif beat.running:
+            self._serving.say(leaf.peer.link.peer, msg.Cancel(leases=(beat.lease,)), out)
+
+    def _returned(self, node: NodeId, leaf: Leaf, items: tuple[msg.ReturnItem, ...], now: Mono) -> None:
+        for item in items:
+            if item.fault == "no-manifest":
+                leaf.sent.clear()
+            held = self._tenants.of(node, item.lease)
+            if held is not None:  # else its time was over, which has been told
+                self._lift(item.lease, now)
+                self._batch.returns[item.lease] = item
 
     # -- bridges below --------------------------------------------------------------------------------------------------
 
@@ -183,7 +265,7 @@ class Nested:
         if not peer.link.path:
             return None
         above = (self._master, *self.link.path[::-1])
-        return Below(self._identity, peer.speaker, peer.link.certs, above, self._is_banned)
+        return Below(self._identity, peer.speaker, peer.link.certs, above, self._is_banned, self._homes)
 
     def expel(self, gone: Callable[[Cert], bool]) -> bool:
         """Forget the leaves of bridges below that are out, and what was sealed to them; return whether there were any."""
@@ -191,7 +273,7 @@ class Nested:
         found = [node for below in belows for node in below.expel(gone)]
         for node in found:
             self._changed[node] = None
-            self._serving.unkey(node)
+        self._serving.unkey(found)
         return bool(found)
 
     def _from_below(
@@ -207,7 +289,7 @@ class Nested:
             if below.leave(node):
                 self._changed[node] = None
                 if not self._serving.stands(node):
-                    self._serving.unkey(node)
+                    self._serving.unkey((node,))
         came = False
         for each in message.leaves:
             try:
@@ -216,7 +298,7 @@ class Nested:
                 out.append(fx.Drop(peer=below.bridge, reason=f"leaf: {reject.reason}"))
                 continue
             if rekeyed:
-                self._serving.unkey(node)
+                self._serving.unkey((node,))
             self._changed[node] = None
             came = True
         if came:
@@ -224,9 +306,12 @@ class Nested:
 
     def _reported(self, leaf: Leaf, below: Below, report: msg.Report, now: Mono, out: list[fx.Effect]) -> None:
         node = leaf.peer.link.peer
+        self._show(leaf, report.proofs)
         for lease, runner in report.placed:
-            # Otherwise its leaf has taken it along. It need not be known: it may have gone on before it was introduced here.
-            if (placed := self._claim(node, lease, now, NodeId(runner))) is not None:
+            # Who has it need not be known, as that one may have gone on before it was introduced here. But to have taken along
+            # what was elsewhere it must be here, by its own word.
+            comes = NodeId(runner) if below.home(NodeId(runner)) else None
+            if (placed := self._claim(node, lease, now, comes)) is not None:
                 placed.heard = now
                 placed.runner = NodeId(runner)
                 self._batch.placed[lease] = placed.runner
@@ -235,24 +320,29 @@ class Nested:
                 placed.heard = now
                 if placed.hear(beat):
                     self._batch.beats[beat.lease] = placed.beat
+        self._results_below(node, below, report, now, out)
+        for item in report.returns:
+            if item.fault == "no-manifest":
+                leaf.sent.clear()
+                below.forget_keys()
+            if self._tenants.of(node, item.lease) is not None:
+                self._lift(item.lease, now)
+                self._batch.returns[item.lease] = item
+
+    def _results_below(self, node: NodeId, below: Below, report: msg.Report, now: Mono, out: list[fx.Effect]) -> None:
         inline = {prims.blob_id(blob): blob for blob in report.blobs}
         try:
             handed = Handed(report.subs, self._mesh, self._master)
         except Reject as reject:
             drop = fx.Drop(peer=below.bridge, reason=f"sub-grant: {reject.reason}", suspect=ev.FORGED)
             out.append(drop)
-        else:
-            for raw in report.results:
-                self._result_below(node, below, raw, (inline, handed), now, out)
-        for item in report.returns:
-            if item.fault == "no-manifest":
-                leaf.sent.clear()
-                below.forget_keys()
-            if (held := self._tenants.of(node, item.lease)) is not None:
-                self._lift(item.lease, now)
-                self._hand_back(held, item)
+            return
+        for raw in report.results:
+            self._result_below(node, below, raw, (inline, handed), now, out)
+        for raw in report.strays:
+            self._result_below(node, below, raw, (inline, handed), now, out, stray=True)
 
-    def _result_below(
+    def _result_below(  # noqa: PLR0913  each is a different fact
         self,
         node: NodeId,
         below: Below,
@@ -260,6 +350,8 @@ class Nested:
         came: tuple[dict[BlobId, bytes], Handed],
         now: Mono,
         out: list[fx.Effect],
+        *,
+        stray: bool = False,
     ) -> None:
         inline, handed = came
         try:
@@ -272,15 +364,15 @@ class Nested:
         except Reject as reject:
             out.append(fx.Drop(peer=below.bridge, reason=f"result: {reject.reason}"))
             return
-        found = [self._claim(node, item.lease, now, NodeId(result.by)) for item in result.items]
-        mine = [placed for placed in found if placed is not None]
-        if len(mine) < len(found):
-            out.append(fx.Drop(peer=below.bridge, reason="result: lease was never given to it"))
-            return
         named = dict.fromkeys(BlobId(ref.blob) for item in result.items for ref in (*item.body, *item.blobs))
         blobs = tuple(inline[blob] for blob in named if blob in inline)
-        if any(map(self._doubts, mine)):
-            self._postpone(node, msg.Report(results=(raw,), blobs=blobs, subs=subs), mine)
+        found = [] if stray else [self._claim(node, item.lease, now, NodeId(result.by)) for item in result.items]
+        mine = [placed for placed in found if placed is not None]
+        if stray or (len(mine) < len(found) and self._strange(node, result)):
+            self._stray(node, raw, blobs, subs, now, out)
+            return
+        if len(mine) < len(found):
+            out.append(fx.Drop(peer=below.bridge, reason="result: lease was never given to it"))
             return
         if self._batch.result(raw, blobs, subs, hurries=self._hurries(mine, result)):
             self._ended(mine, result, now)
@@ -293,6 +385,13 @@ class Nested:
                 if waiting:
                     self._serving.say(node, msg.Recall(tasks=min(tasks, waiting)), out)
                     tasks -= waiting
+
+    def _up(self, message: msg.Passed, out: list[fx.Effect]) -> None:
+        if self.link.path:
+            through = msg.Through(node=self._master, message=message, cluster=True)
+            out.append(fx.Send(peer=self.link.path[0], message=through))
+        else:
+            out.append(fx.Send(peer=self._master, message=msg.Through(node=self._me, message=message)))
 
 
 def _used(handed: Handed, result: Result) -> tuple[bytes, ...]:

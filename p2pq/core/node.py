@@ -91,8 +91,7 @@ class Node:
         self.prekeys = Prekeys(identity, now, settings.lease_s + trust.SKEW_MS / 1000)
         # Nobody else has the secret, so that it can be forgotten.
         identity = msgspec.structs.replace(identity, prekey_secret=b"")
-        self._identity = identity
-        self._me = identity.node
+        self._identity, self._me = identity, identity.node
         self._clock = WallClock(now, wall)
         batching = bridging and batching
         self._membership = Membership(
@@ -106,14 +105,13 @@ class Node:
             batching=batching,
             welcome=welcome,
         )
-        self._throughs = Throughs(self._me, identity.root, self._membership.out)
         self._stock = Stock(identity, settings, entropy, self._clock.at, self._membership.out) if batching else None
         self._queue = Queue(identity, settings, restored, entropy, now, wall, self._membership.out)
         self._worker = Worker(identity, settings, restored, rng, entropy, self._clock.at, self.prekeys)
+        self._throughs = Throughs(self._me, identity.root, self._membership.out, (self._worker.voice, self._stock))
         self._carded: dict[NodeId, None] = {}
         """Bridges that have got this node's keycard over the link that stands; a new one they get as every peer does."""
-        self._keep_ms = keep_days * DAY_MS
-        self._fresh = True
+        self._keep_ms, self._fresh = keep_days * DAY_MS, True
         self._next: Mono | None = now
         self._self_link = self_link(identity)
 
@@ -146,7 +144,8 @@ class Node:
             turn.take(self._membership.handle(ev.Misserved(peer=bridge, reason=reason), now))
         if self._throughs.changed:
             self._throughs_changed(turn, now)
-        self._next = min((at for each in self._machines if (at := each.deadline) is not None), default=None)
+        waiting = (*self._machines, self._throughs)
+        self._next = min((at for each in waiting if (at := each.deadline) is not None), default=None)
         return turn.out
 
     @property
@@ -158,6 +157,7 @@ class Node:
         for machine in self._machines:
             if (at := machine.deadline) is not None and at <= now:
                 turn.take(machine.handle(ev.Tick(), now))
+        turn.take(self._throughs.fire(now))
 
     def _route(self, turn: Turn, event: ev.Event, now: Mono) -> None:  # noqa: C901, PLR0912  one arm per event
         match event:
@@ -173,6 +173,7 @@ class Node:
                 turn.take([Emit(notice=NodeWoke(slept_s=event.slept_s, counted=event.counted))])
                 for machine in self._machines:
                     turn.take(machine.handle(event, now))
+                self._throughs.woke(now)
             case ev.AddressSeen() | ev.DialFailed() | ev.Misserved() | ev.MeshKeyAsked():
                 turn.take(self._membership.handle(event, now))
             case ev.BanAsked() | ev.OwnerBanAsked() | ev.PeeringAsked():
@@ -296,7 +297,7 @@ class Node:
             self._throughs.parted(peer, NodeId(message.node))
         else:
             try:
-                self._throughs.show(bridge, message, self._clock.at(now))
+                self._throughs.show(bridge, message, self._clock.at(now), now)
             except Reject as reject:
                 turn.take([Drop(peer=peer, reason=f"master: {reject.reason}")])
 
@@ -321,7 +322,7 @@ class Node:
 
     def _throughs_changed(self, turn: Turn, now: Mono) -> None:
         """Let the machines know who takes part through a bridge from now on, and who no more."""
-        for change in self._throughs.settle(self._membership.linked, self._membership.banned):
+        for change in self._throughs.settle(self._membership.linked, self._membership.banned, now):
             machine: Queue | Worker = self._queue if change.cluster else self._worker
             if isinstance(change, Fell):
                 turn.take(machine.handle(ev.LinkDown(peer=change.peer), now))

@@ -181,7 +181,7 @@ class Queue(Results):
                 if worker.works:
                     self._tell(self._overflow.wake(worker))
             case msg.Holding():
-                self._holding(worker, message.leases, now)
+                self._holding(worker, message, now)
             case msg.Request():
                 self._request(worker, message, now)
             case msg.Return():
@@ -223,9 +223,10 @@ class Queue(Results):
             case _:
                 assert_never(message)
 
-    def _holding(self, worker: Hand, named: tuple[LeaseId, ...], now: Mono) -> None:
-        peer = worker.link.peer
+    def _holding(self, worker: Hand, message: msg.Holding, now: Mono) -> None:
+        peer, named = worker.link.peer, message.leases
         holds = frozenset(named)
+        self._at_home(worker, message.mandate)
         for lease in self._book.leases.held(peer):
             # A result that is being collected may already be here whole; that decides, not the worker's memory.
             if lease.id < worker.mark and lease.id not in holds and lease.collecting is None:
@@ -316,7 +317,7 @@ class Queue(Results):
                 self._book.lose(lease, "recalled", "it was given to a worker that is out", now)
                 back.append(lease)
             else:
-                self._book.place(lease, leaf)
+                self._book.place(lease, leaf, hearsay=cluster.known(leaf) is None)
         self._revoke(back)
 
     # -- what comes back ------------------------------------------------------------------------------------------------

@@ -15,14 +15,16 @@ from p2pq.core.events import LinkUp, Offering
 from p2pq.core.grants import Declined, Master
 from p2pq.core.identity import Identity
 from p2pq.core.kept import RESEND_S, Kept, KeptFor
-from p2pq.core.records import ResultKept, ResultReleased
+from p2pq.core.mandates import Mandates
+from p2pq.core.proofs import pack
+from p2pq.core.records import Restored, ResultKept, ResultReleased
 from p2pq.core.slots import Attempt, Slots
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
 from p2pq.model.notice import KeptForgotten
 from p2pq.wire import sign
-from p2pq.wire.messages import LEASES_MAX, Beat, Heartbeat, Holding, ProfileIs, Return, ReturnItem
+from p2pq.wire.messages import LEASES_MAX, MANDATES_SINCE, Beat, Heartbeat, Holding, ProfileIs, Return, ReturnItem
 from p2pq.wire.objects import ITEMS_MAX, Grant, Receipt
 
 PROGRESS_S: Final = 1.0
@@ -38,7 +40,7 @@ class Reports:
         self,
         identity: Identity,
         schedule: ScheduleSettings,
-        kept: Iterable[ResultKept],
+        restored: Restored,
         slots: Slots,
         asking: Asking,
         deadlines: Deadlines[Timer],
@@ -49,7 +51,10 @@ class Reports:
         self._slots = slots
         self._asking = asking
         self._deadlines = deadlines
-        self._kept = Kept(identity, kept)
+        self._kept = Kept(identity, restored.kept)
+        self._mandates = Mandates(identity, restored.epoch + 1)
+        self._welcomes = False
+        """Guests are taken here."""
         self._returning: dict[NodeId, dict[LeaseId, ReturnItem]] = {}
         """Handed back while their master was not linked."""
         self.masters: dict[NodeId, Master] = {}
@@ -88,7 +93,12 @@ class Reports:
         leases = (*(attempt.lease for attempt in self._slots.of(peer)), *returning, *kept)
         if "submit" not in event.caps and not leases:
             return
-        out.append(Send(peer=peer, message=Holding(leases=leases[:LEASES_MAX])))
+        ours = ((attempt.grant, *attempt.subs) for attempt in self._slots.of(peer))
+        proofs = pack((*ours, *self._kept.proofs(peer))) if event.way else ()
+        # What bridges could say of this very node concerns nobody; abroad nobody speaks for anybody.
+        silent = event.mesh or peer == self._identity.node or event.minor < MANDATES_SINCE
+        mandate = b"" if silent else self._mandates.make(peer, event.way[::-1])
+        out.append(Send(peer=peer, message=Holding(leases=leases[:LEASES_MAX], mandate=mandate, proofs=proofs)))
         self.profile(peer, offering, out, draining=draining)
         self.hand_back(peer, returning.values(), out)
         self._kept.linked(peer, now)
@@ -109,6 +119,8 @@ class Reports:
 
     def profiles(self, offering: Offering | None, out: list[Effect], *, draining: bool) -> None:
         """Tell every node that may give work what is offered to it."""
+        accepts = offering is not None and offering.profile.accepts and "work" in self._identity.caps
+        self._welcomes = accepts and not draining
         for peer in self.masters:
             self.profile(peer, offering, out, draining=draining)
 
@@ -135,12 +147,37 @@ class Reports:
         fresh = (item.lease for item in grant.items if not self.known(master, item.lease))
         self.hand_back(master, [ReturnItem(lease, declined.fault, declined.detail) for lease in fresh], out)
 
+    # -- what comes of ways (``Voice``) ---------------------------------------------------------------------------------
+
+    def taken(self, master: Master, now: Mono, *, new: bool) -> None:
+        """A grant was taken, with something ``new`` in it: what came is renewed from now on.
+
+        It says nothing good of a way over which results go and no receipts come.
+        """
+        if new and not self._kept.due(master.node, now):
+            master.brought = now
+        self.renew(master.node, now)
+
+    def brought(self, master: NodeId) -> Mono | None:
+        """Return when a master last granted or acknowledged something, since it is linked or stands."""
+        known = self.masters.get(master)
+        return None if known is None else known.brought
+
+    def waits(self, master: NodeId, now: Mono) -> bool:
+        """Tell whether there is room for work of a master, or a result that it should have acknowledged."""
+        idle = self._welcomes and self._slots.free(own=False).cpus > 0
+        return idle or bool(self._kept.due(master, now))
+
+    def keeps(self, master: NodeId, now: Mono) -> bool:
+        """Tell whether attempts of a master are held here, and none of its results waits for too long."""
+        return bool(self._slots.of(master)) and not self._kept.due(master, now)
+
     # -- results ------------------------------------------------------------------------------------------------------
 
-    def result(self, kept: ResultKept, now: Mono, out: list[Effect]) -> None:
-        """Keep a result and say it, now or after the next link-up."""
+    def result(self, kept: ResultKept, grant: bytes, now: Mono, out: list[Effect]) -> None:
+        """Keep a result and say it, now or after the next link-up. ``grant``: what its lease is of, as it was signed."""
         master = kept.master
-        self._kept.keep(kept, now)
+        self._kept.keep(kept, now, grant)
         self._asking.set_full(master, full=self._kept.full(master))
         out.append(Record(row=kept))
         if master in self.masters:
@@ -170,7 +207,7 @@ class Reports:
         for master, lease in kept:
             self.release(master, lease, out)
 
-    def receipted(self, master: NodeId, raw: bytes, out: list[Effect]) -> None:
+    def receipted(self, master: NodeId, raw: bytes, now: Mono, out: list[Effect]) -> None:
         """Take in a receipt: whatever the verdict, the results in it are no longer wanted here."""
         try:
             receipt = sign.open_signed(raw, Receipt, master)
@@ -182,6 +219,8 @@ class Reports:
         if not ours or (receipt.mesh, receipt.node) != (mesh, master):
             out.append(Drop(peer=master, reason="receipt: not between these two nodes", close=True))
             return
+        if any(self._kept.has(master, item.lease) for item in receipt.items):
+            self.masters[master].brought = now
         for item in receipt.items:
             self.release(master, item.lease, out)
 

@@ -77,7 +77,8 @@ class Results(Granting):
             self._forged(peer, reject.reason)
             return
         inline = {prims.blob_id(blob): blob for blob in report.blobs}
-        for raw in report.results:
+        said = [(raw, False) for raw in report.results] + [(raw, True) for raw in report.strays]
+        for raw, stray in said:
             try:
                 result = sign.open_claimed(raw, Result, attrgetter("by"))
             except Reject as reject:
@@ -87,7 +88,7 @@ class Results(Granting):
                 self._drop(peer, "result: not by a leaf")
             else:
                 proof = records.Proof(signed=raw, certs=leaf.certs)
-                came = Came(proof=proof, blobs=inline, handed=handed, through=cluster.bridge)
+                came = Came(proof=proof, blobs=inline, handed=handed, through=cluster.bridge, stray=stray)
                 self._results(worker, result, came, now)
 
     def _results(self, worker: Hand, result: Result, came: Came, now: Mono) -> None:
@@ -100,9 +101,9 @@ class Results(Granting):
         for item in result.items:
             lease = self._book.leases.get(item.lease)
             standing = self._book.leases.standing(item.lease)
-            if standing == "forgotten" and worker.works:
+            if standing == "forgotten" and worker.works and not came.stray:
                 lease = self._book.adopt(item, by, now, None if worker.cluster is None else peer)
-            if lease is not None:
+            if lease is not None and (lease.runner == by or not came.stray):
                 self._collect(worker, by, lease, item, came, now)
             elif standing != "unknown":
                 late.append(item.lease)

@@ -1,6 +1,6 @@
 """The leaves below a bridge that work for one master, and the answers to their requests: out of the stock, or Nothing."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 from typing import Final, Literal
 
@@ -12,11 +12,12 @@ from p2pq.core.below import Below
 from p2pq.core.deadlines import Deadlines
 from p2pq.core.effects import Drop, Effect, Send
 from p2pq.core.events import LinkUp
+from p2pq.core.proofs import Proof
 from p2pq.core.restock import Restock, Want
 from p2pq.core.shelf import Lot, Seat, Shelf
 from p2pq.core.slots import Room, offered
 from p2pq.core.tenants import Placed, Tenants
-from p2pq.model.ids import JobId, Mono, NodeId
+from p2pq.model.ids import JobId, LeaseId, Mono, NodeId
 from p2pq.model.job import Profile
 from p2pq.wire import messages as msg
 
@@ -61,14 +62,19 @@ class Leaf(msgspec.Struct):
     below: Below | None = None
     """The leaves that it stands for."""
     profile: Profile | None = None
+    mandate: bytes = b""
+    """Its word that it takes part this way."""
+    proven: dict[LeaseId, Proof] = msgspec.field(default_factory=dict)
+    """Leases that it, or a leaf that it stands for, has shown to have been given, each with what shows it."""
     sent: dict[bytes, None] = msgspec.field(default_factory=dict)
     """Manifests that it was sent, by digest, the least recently used first."""
 
     def introduction(self) -> msg.Leaf | None:
         """Return what the master is told of it; None as long as it has not said enough."""
-        if self.profile is None or not self.peer.card or not self.peer.link.certs:
+        if self.profile is None or not (self.peer.card and self.peer.link.certs and self.mandate):
             return None
-        return msg.Leaf(certs=self.peer.link.certs, card=self.peer.card, profile=self.profile)
+        certs, card = self.peer.link.certs, self.peer.card
+        return msg.Leaf(certs=certs, card=card, profile=self.profile, mandate=self.mandate)
 
     def sends(self, digest: bytes) -> bool:
         """Count a manifest as sent to it; return whether it has it already."""
@@ -128,6 +134,8 @@ class Serving:
         self._leaves: dict[NodeId, Leaf] = {}
         self._open: dict[Ask, msg.Request] = {}
         """Requests that wait for an answer, in the order in which they came."""
+        self._asks: dict[NodeId, dict[Ask, None]] = {}
+        """The same by leaf."""
         self._needed = 0
         """Attempts that they have room for."""
         self._wide = (0, 0, 0)
@@ -174,7 +182,8 @@ class Serving:
 
     def _below(self, node: NodeId) -> Below | None:
         belows = (leaf.below for leaf in self._leaves.values() if leaf.below is not None)
-        return next((below for below in belows if node in below.leaves), None)
+        found = [below for below in belows if node in below.leaves]
+        return max(found, key=lambda below: below.home(node), default=None)
 
     def toward(self, node: NodeId) -> NodeId | None:
         """Return the bridge below that leads to a leaf."""
@@ -196,20 +205,20 @@ class Serving:
         if leaf is None:
             return ()
         self._announcer.leave(node)
-        for key in [key for key in self._open if key[0] == node]:
+        for key in list(self._asks.get(node, ())):
             self._close(key)
         gone = (node,) if leaf.below is None else tuple(leaf.below.leaves)
-        for each in (node, *gone):
-            self.unkey(each)
+        self.unkey((node, *gone))
         return gone
 
-    def unkey(self, node: NodeId) -> None:
-        """A leaf is gone, or has new keys: it may come back as another life."""
-        self._restock.forget(node)
-        self._shelf.unkey(node)
+    def unkey(self, nodes: Collection[NodeId]) -> None:
+        """Leaves are gone, or have new keys: they may come back as other lives."""
+        for node in nodes:
+            self._restock.forget(node)
+        self._shelf.unkey(nodes)
         for leaf in self._leaves.values():
             if leaf.below is not None:
-                leaf.below.unkey(node)
+                leaf.below.unkey(nodes)
 
     def wake(self, node: NodeId, out: list[Effect]) -> None:
         """A leaf can do other things than before: it is told of work, and what the master had nothing for is asked anew."""
@@ -234,12 +243,13 @@ class Serving:
             reason = "repeated request" if key in self._open else "request for another owner"
             out.append(Drop(peer=leaf.peer.speaker, reason=reason))
             return
-        mine = [each for each in self._open if each[0] == node]
+        mine = self._asks.get(node, {})
         if len(mine) >= OPEN_MAX:
-            self._nothing(mine[0], out)
+            self._nothing(next(iter(mine)), out)
         if self._serve(key, request, len(self._shelf) - self._needed, now, out):
             return
         self._open[key] = request
+        self._asks.setdefault(node, {})[key] = None
         self._needed += _needs(request)
         wants = leaf.wants(request)
         hope = self._restock.offers and leaf.known and not self._covered(wants)
@@ -317,6 +327,10 @@ class Serving:
 
     def _close(self, key: Ask) -> None:
         self._needed -= _needs(self._open.pop(key))
+        asks = self._asks[key[0]]
+        del asks[key]
+        if not asks:
+            del self._asks[key[0]]
         self._deadlines.cancel(("hold", self._master, key))
 
     # -- announcing -----------------------------------------------------------------------------------------------------
@@ -349,6 +363,8 @@ class Serving:
     def check(self) -> None:
         """Assert that every request that waits is one of a leaf, counted, and will be answered."""
         self._announcer.check()
+        assert {key for asks in self._asks.values() for key in asks} == self._open.keys(), "the index by leaf is wrong"
+        assert all(self._asks.values()), "a leaf that asks for nothing is remembered"
         assert self._needed == sum(map(_needs, self._open.values())), "what is needed is not what was asked for"
         for key in self._open:
             assert key[0] in self._leaves, "a request of nobody"

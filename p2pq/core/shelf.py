@@ -26,6 +26,9 @@ JOBS_MAX: Final = 1024
 """Jobs per master whose manifest and keys are kept; the one used longest ago goes first, and is sent again when needed."""
 JOBS_BYTES_MAX: Final = 64 << 20
 """... and the bytes of their manifests and keys in all."""
+ENCLOSED_BYTES_MAX: Final = 64 << 20
+"""Checkpoints and small blobs in stock in all. Beyond that attempts are given out without: blobs are fetched, and what an earlier
+attempt left is lost to them."""
 KEYS_MAX: Final = 4096
 """Leaves per job whose key is kept."""
 _KEY_BYTES: Final = 256
@@ -68,6 +71,8 @@ class Lot(msgspec.Struct, kw_only=True):
     avoid: dict[LeaseId, tuple[NodeId, ...]]
     """Leaves that some of them are not to run on."""
     blobs: tuple[bytes, ...]
+    enclosed: int
+    """Bytes of its checkpoints and blobs."""
     lacked: dict[NodeId, None] = msgspec.field(default_factory=dict)
     """Leaves that could have had some of it and lacked the job key."""
 
@@ -104,6 +109,8 @@ class Shelf:
         self._where: dict[LeaseId, Lot] = {}
         self._counts: dict[JobId, int] = {}
         self._numbers = 0
+        self._enclosed = 0
+        """Bytes of checkpoints and blobs of all lots."""
 
     def __len__(self) -> int:
         """Return how many attempts there are."""
@@ -170,6 +177,12 @@ class Shelf:
         for lease, leaf in message.avoid:
             avoid[lease] = (*avoid.get(lease, ()), NodeId(leaf))
         self._numbers += 1
+        # More than may be enclosed would be too long to be said with the manifest, and so much more to keep.
+        blobs = message.blobs if sum(map(len, message.blobs)) <= INLINE_BYTES_MAX else ()
+        enclosed = sum(map(len, (*blobs, *checkpoints.values())))
+        if self._enclosed + enclosed > ENCLOSED_BYTES_MAX:
+            blobs, checkpoints, enclosed = (), {}, 0
+        self._enclosed += enclosed
         lot = Lot(
             number=self._numbers,
             since=now,
@@ -180,8 +193,8 @@ class Shelf:
             left=dict(fresh),
             checkpoints=checkpoints,
             avoid=avoid,
-            # More than may be enclosed would be too long to be said with the manifest, and so much more to keep.
-            blobs=message.blobs if sum(map(len, message.blobs)) <= INLINE_BYTES_MAX else (),
+            blobs=blobs,
+            enclosed=enclosed,
         )
         self._lots.append(lot)
         self._lots.sort(key=lambda each: (-each.job.manifest.priority, each.number))
@@ -226,8 +239,16 @@ class Shelf:
             spare: how many attempts are in stock that others do not have room for now; only of those it gets some ahead.
         """
         ahead = dict(request.ahead)
+        judged: dict[bytes, tuple[Lot, list[Seat]]] = {}
         for lot in self._lots:
-            able = [seat for seat in seats if seat.profile is not None and self.usable(lot, seat.leaf, seat.profile)]
+            # Of one job there may be hundreds of lots, and who could run one could run all.
+            if (found := judged.get(lot.grant.manifest)) is None:
+                offers = ((seat, seat.profile) for seat in seats)
+                able = [seat for seat, offer in offers if offer is not None and self.usable(lot, seat.leaf, offer)]
+                judged[lot.grant.manifest] = (lot, able)
+            else:
+                able = found[1]
+                lot.lacked |= found[0].lacked
             if seats and not able:
                 continue
             now = min(request.tasks_max, sum(fits(lot.job.manifest.resources, seat.room) for seat in able))
@@ -284,6 +305,7 @@ class Shelf:
             del self._counts[job]
         if not lot.left:
             self._lots.remove(lot)
+            self._enclosed -= lot.enclosed
         return True
 
     def newest(self, count: int) -> tuple[LeaseId, ...]:
@@ -309,10 +331,13 @@ class Shelf:
         # Summed up as a deadline is, or a lot could be due and yet not be found for a rounding error.
         return [lot for lot in self._lots if lot.since + patience_s <= now]
 
-    def unkey(self, leaf: NodeId) -> None:
-        """Forget what was sealed to a leaf: it may come back as another life, with another key."""
+    def unkey(self, leaves: Iterable[NodeId]) -> None:
+        """Forget what was sealed to leaves: they may come back as other lives, with other keys."""
+        gone = dict.fromkeys(leaves)
         for job in self._jobs.values():
-            job.keys.pop(leaf, None)
+            few = gone if len(gone) < len(job.keys) else job.keys
+            for leaf in [leaf for leaf in few if leaf in gone and leaf in job.keys]:
+                del job.keys[leaf]
 
     def check(self) -> None:
         """Assert that the indexes agree."""
@@ -323,6 +348,7 @@ class Shelf:
             assert lot.left, "an empty lot"
             counts[lot.grant.job] = counts.get(lot.grant.job, 0) + len(lot.left)
         assert counts == self._counts, "the count by job is wrong"
+        assert self._enclosed == sum(lot.enclosed for lot in self._lots), "what is enclosed is miscounted"
         assert len(self._jobs) <= JOBS_MAX, "too many manifests"
 
 

@@ -102,6 +102,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     inline: tuple[bytes, ...] = ()
     subs: tuple[bytes, ...] = ()
     """The sub-grants by which bridges handed it on to this node, the outermost first."""
+    grant: bytes = b""
+    """The signed grant that it is of."""
     checkpoints: bool = False
     """Its master takes a checkpoint back."""
     checkpoint_key: bytes = b""

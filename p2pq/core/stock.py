@@ -74,6 +74,23 @@ class Stock:
         cluster = self._clusters.get(master)
         return None if cluster is None else cluster.leaf_of(lease)
 
+    # What comes of ways, as ``Voice`` has it.
+
+    def brought(self, master: NodeId) -> Mono | None:
+        """Return when a master last granted or acknowledged something, since it is linked or stands."""
+        cluster = self._clusters.get(master)
+        return None if cluster is None else cluster.brought
+
+    def waits(self, master: NodeId, now: Mono) -> bool:  # noqa: ARG002  leaves say what they wait for
+        """Tell whether leaves here could work for that master."""
+        cluster = self._clusters.get(master)
+        return cluster is not None and cluster.peopled
+
+    def keeps(self, master: NodeId, now: Mono) -> bool:
+        """Tell whether there are attempts of a master here or at leaves, and no result of theirs waits for too long."""
+        cluster = self._clusters.get(master)
+        return cluster is not None and cluster.holds and not cluster.owed(now)
+
     def spoken(self) -> tuple[Spoken, ...]:
         """Return, for people, the masters with leaves, and those of which there is anything here."""
         found = [cluster.spoken() for cluster in self._clusters.values()]

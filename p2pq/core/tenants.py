@@ -14,8 +14,9 @@ class Placed(msgspec.Struct):
     lease: LeaseId
     leaf: NodeId
     job: JobId | None
-    """None where only the leaf's word is known of it."""
+    """None where it was given by another bridge, or by an earlier life of this one."""
     since: Mono
+    """Since when it is there; once it has ended, since then."""
     heard: Mono
     """When the leaf last said that it holds it."""
     running: bool = False
@@ -24,6 +25,8 @@ class Placed(msgspec.Struct):
     """Its result has been passed on; the receipt is still to come."""
     runner: NodeId | None = None
     """The leaf that runs it, where a bridge below has it and has said who."""
+    proof: tuple[bytes, ...] = ()
+    """What shows that it was given there, where this life of this bridge did not give it."""
 
     def hear(self, beat: Beat) -> bool:
         """Take in what the leaf says of it; return whether that is news."""

@@ -9,15 +9,22 @@ from typing import Final
 
 import msgspec
 
+from p2pq.core.deadlines import Deadlines
+from p2pq.core.effects import Effect
 from p2pq.core.events import LinkUp
+from p2pq.core.ways import Voice, Ways
 from p2pq.errors import Reject
-from p2pq.model.ids import NodeId, Wall, short
+from p2pq.model.ids import Mono, NodeId, Wall, short
 from p2pq.wire import prims, trust
 from p2pq.wire.messages import HOPS_MAX, MasterIs
 from p2pq.wire.objects import Cert
 
 SHOWN_MAX: Final = 1024
 """Masters that one bridge may show; further ones are ignored."""
+TURNS_MAX: Final = 4
+"""So often a bridge may show one master anew, or as another life, or on another way, ..."""
+TURNS_S: Final = 10.0
+"""... in so much time: each time all that was said must be said again, here and below. Else it stands when that time is over."""
 
 
 def cluster_of(bridge: NodeId) -> NodeId:
@@ -106,9 +113,15 @@ class _Shown(msgspec.Struct, frozen=True):
 class Throughs:
     """What bridges have shown, and who stands through which of them."""
 
-    def __init__(self, me: NodeId, root: bytes, is_banned: trust.IsBanned) -> None:
-        """Know of nobody."""
+    def __init__(self, me: NodeId, root: bytes, is_banned: trust.IsBanned, voices: Iterable[Voice | None]) -> None:
+        """Know of nobody. ``voices``: what of this node hears what comes over ways."""
         self._me, self._root, self._is_banned = me, root, is_banned
+        self._ways = Ways(voices)
+        self._turns: dict[tuple[NodeId, NodeId], tuple[Mono, int]] = {}
+        """By bridge and master: since when it has shown it, and how often."""
+        self._later: dict[tuple[NodeId, NodeId], _Shown] = {}
+        """What was shown once too often, and when it counts."""
+        self._deadlines: Deadlines[tuple[NodeId, NodeId]] = Deadlines()
         self._shown: dict[NodeId, dict[NodeId, _Shown]] = {}
         """By bridge, then by master."""
         self._clusters: dict[NodeId, LinkUp] = {}
@@ -118,6 +131,24 @@ class Throughs:
         """Bridges, and whom they themselves have parted since ``settle``."""
         self.changed = False
         """Whether ``settle`` may have something to say."""
+
+    @property
+    def deadline(self) -> Mono | None:
+        """When to call ``fire`` at the latest."""
+        instants = (self._ways.deadline, self._deadlines.next)
+        return min((at for at in instants if at is not None), default=None)
+
+    def fire(self, now: Mono) -> list[Effect]:
+        """Judge the ways on which nothing came for too long, and take in what was shown too often; return what is to be told."""
+        told = self._ways.fire(now)
+        self.changed = self.changed or bool(told)
+        while (key := self._deadlines.pop(now)) is not None:
+            self._take(key, self._later.pop(key), now)
+        return told
+
+    def woke(self, now: Mono) -> None:
+        """This node did nothing for a while: ways have their time anew."""
+        self._ways.woke(now)
 
     def bridge(self, peer: NodeId) -> NodeId | None:
         """Return the bridge through which a peer stands; None where it does not."""
@@ -132,8 +163,8 @@ class Throughs:
         """Return who stands through a bridge."""
         return tuple(self._standing.values())
 
-    def show(self, bridge: LinkUp, message: MasterIs, wall: Wall) -> None:
-        """Take in that a bridge shows a master.
+    def show(self, bridge: LinkUp, message: MasterIs, wall: Wall, now: Mono) -> None:
+        """Take in that a bridge shows a master; what it shows too often stands later, and meanwhile not at all.
 
         Raises:
             Reject: it, or another node on the way, is no bridge of this mesh, a chain does not lead to this mesh, that member may
@@ -146,10 +177,10 @@ class Throughs:
         master, path = NodeId(cert.sub), (bridge.peer, *map(NodeId, message.path))
         check_way((master, *reversed(path), self._me))
         further = bridges_of(message.path, message.bridges, self._root, wall, self._is_banned)
-        shown = self._shown.setdefault(bridge.peer, {})
-        if master not in shown and len(shown) >= SHOWN_MAX:
+        shown, key = self._shown.setdefault(bridge.peer, {}), (bridge.peer, master)
+        known = master in shown or key in self._later
+        if not known and len(shown) + sum(each == bridge.peer for each, _ in self._later) >= SHOWN_MAX:
             return
-        self.changed = True
         link = LinkUp(
             peer=master,
             name=cert.name,
@@ -163,7 +194,28 @@ class Throughs:
             certs=message.certs,
             bridges=message.bridges,
         )
-        shown[master] = _Shown(link, tuple(each.owner for each in further))
+        entry = _Shown(link, tuple(each.owner for each in further))
+        if entry == shown.get(master):
+            return
+        since, turns = self._turns.get(key, (now, 0))
+        if turns < TURNS_MAX or now - since >= TURNS_S:
+            self._drop_later(key)
+            self._take(key, entry, now)
+            return
+        self.part(bridge.peer, master)
+        self._later[key] = entry
+        self._deadlines.set(key, Mono(since + TURNS_S))
+
+    def _take(self, key: tuple[NodeId, NodeId], entry: _Shown, now: Mono) -> None:
+        """A bridge shows a master from now on."""
+        since, turns = self._turns.get(key, (now, 0))
+        self._turns[key] = (since, turns + 1) if now - since < TURNS_S else (now, 1)
+        self._shown.setdefault(key[0], {})[key[1]] = entry
+        self.changed = True
+
+    def _drop_later(self, key: tuple[NodeId, NodeId]) -> None:
+        self._later.pop(key, None)
+        self._deadlines.cancel(key)
 
     def speak(self, bridge: LinkUp) -> None:
         """Take in that a bridge speaks for its cluster.
@@ -195,6 +247,7 @@ class Throughs:
         """Take part with a peer through that bridge no more, as it broke its word, or the bridge did."""
         self.changed = True
         self._shown.get(bridge, {}).pop(peer, None)
+        self._drop_later((bridge, peer))
         if peer == cluster_of(bridge):
             self._clusters.pop(bridge, None)
 
@@ -203,41 +256,51 @@ class Throughs:
         self.changed = True
         self._shown.pop(bridge, None)
         self._clusters.pop(bridge, None)
+        for key in [key for key in self._later if key[0] == bridge]:
+            self._drop_later(key)
+        self._turns = {key: turns for key, turns in self._turns.items() if key[0] != bridge}
 
-    def settle(self, linked: Callable[[NodeId], bool], banned: Callable[[NodeId, str], bool]) -> list[Fell | Stood]:
+    def settle(
+        self, linked: Callable[[NodeId], bool], banned: Callable[[NodeId, str], bool], now: Mono
+    ) -> list[Fell | Stood]:
         """Return what has changed since the last time: who fell, then who stands.
 
-        A master stands through the first bridge that shows it, and stays there until another shows a shorter way; not while it
-        has a link of its own.
+        A master stands through the best of the bridges that show it, and stays there until another one is better (``Ways``); not
+        while it has a link of its own.
         """
         self.changed = False
         changes: list[Fell | Stood] = []
-        found = self._found(banned)
+        shown = self._found(banned)
+        found = {peer: Stood(self._ways.best(links), cluster=False) for peer, links in shown.items()}
+        clusters = (link for link in self._clusters.values() if not banned(link.peer, link.owner))
+        found |= {link.peer: Stood(link, cluster=True) for link in clusters}
         for peer, stood in list(self._standing.items()):
             bridge = stood.link.path[0]
             best = found.get(peer)
-            moves = best is None or len(best.link.path) < len(stood.link.path)
+            moves = best is None or (not stood.cluster and self._ways.better(best.link, stood.link))
             if moves or self._offer(stood, banned) != stood.link or linked(peer):
                 del self._standing[peer]
+                self._ways.fall(peer)
                 changes.append(Fell(peer, bridge, stood.cluster, (bridge, peer) in self._parted))
         self._parted.clear()
         for peer, stood in found.items():
             if peer not in self._standing and not linked(peer):
                 self._standing[peer] = stood
                 changes.append(stood)
+                if not stood.cluster:
+                    self._ways.stand(stood.link, now)
+        for peer, links in shown.items():
+            self._ways.watch(peer, now, several=len(links) > 1)
+        self._ways.forget(shown.__contains__)
         return changes
 
-    def _found(self, banned: Callable[[NodeId, str], bool]) -> dict[NodeId, Stood]:
-        """Return how each peer could stand: of several ways of one that has the fewest bridges, the first."""
-        found: dict[NodeId, Stood] = {}
-        for link in self._clusters.values():
-            if not banned(link.peer, link.owner):
-                found[link.peer] = Stood(link, cluster=True)
+    def _found(self, banned: Callable[[NodeId, str], bool]) -> dict[NodeId, list[LinkUp]]:
+        """Return the ways on which each master could stand."""
+        found: dict[NodeId, list[LinkUp]] = {}
         for shown in self._shown.values():
             for peer, each in shown.items():
-                shorter = peer not in found or len(each.link.path) < len(found[peer].link.path)
-                if shorter and each.allowed(banned):
-                    found[peer] = Stood(each.link, cluster=False)
+                if each.allowed(banned):
+                    found.setdefault(peer, []).append(each.link)
         return found
 
     def _offer(self, stood: Stood, banned: Callable[[NodeId, str], bool]) -> LinkUp | None:
@@ -251,6 +314,9 @@ class Throughs:
 
     def check(self) -> None:
         """Assert that who stands was shown by that bridge."""
+        self._ways.check()
+        self._deadlines.check()
+        assert self._later.keys() == dict.fromkeys(self._deadlines).keys(), "what was shown never counts"
         assert self.changed or not self._parted, "what bridges have parted is remembered for nothing"
         for stood in self._standing.values():
             assert stood.link == self._offer(stood, lambda *_: False), "somebody stands who was not shown"

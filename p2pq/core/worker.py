@@ -23,6 +23,7 @@ from p2pq.core.records import Restored
 from p2pq.core.reports import Reports
 from p2pq.core.slots import Attempt, Guest, Slots, level, offered, refusal
 from p2pq.core.waking import Waking
+from p2pq.core.ways import Voice
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
@@ -56,10 +57,11 @@ class Worker:
         self._accounts = accounts(schedule.fair_scale_s, schedule.fairness)
         self._asking = Asking(identity.node, schedule, self._accounts, Means(), self._deadlines, rng, entropy)
         self._slots = Slots()
-        self._reports = Reports(identity, schedule, restored.kept, self._slots, self._asking, self._deadlines)
+        self._reports = Reports(identity, schedule, restored, self._slots, self._asking, self._deadlines)
         self._waking = Waking(
             self._slots, self._accounts, self._asking, self._deadlines, self._reports.masters, entropy
         )
+        self.voice: Voice = self._reports
         self._offering: ev.Offering | None = None
         self._draining = False
 
@@ -213,7 +215,7 @@ class Worker:
                 for attempt in self._waking.confirmed(peer, message, now, out):
                     self._cancel(peer, attempt.lease, now, out)
             case msg.Receipted(receipt=raw):
-                self._reports.receipted(peer, raw, out)
+                self._reports.receipted(peer, raw, now, out)
             case (
                 msg.ProfileIs()
                 | msg.Holding()
@@ -313,6 +315,7 @@ class Worker:
                 expected_s=mean_s,
                 inline=inline,
                 subs=enclosed.subs,
+                grant=enclosed.grant,
                 checkpoints=master.minor >= msg.CHECKPOINTS_SINCE,
             )
             inline = ()
@@ -323,7 +326,7 @@ class Worker:
             if not asked.own:
                 fairness = self._accounts[asked.far]
                 fairness.charge((master.node, item.lease), manifest.owner, manifest.resources.cpus, mean_s)
-        self._reports.renew(master.node, now)
+        self._reports.taken(master, now, new=bool(fresh))
         self._fill_slots(now, out)
         waits = self._slots.get(master.node, grant.items[-1].lease)
         if not known and waits is not None and waits.state == "waiting":
@@ -402,7 +405,7 @@ class Worker:
         if told and not item.checkpoint:
             self._reports.hand_back(event.master, [msg.ReturnItem(event.lease, attempt.fault)], out)
             return
-        self._reports.result(attempt.kept(item, self._wall(now)), now, out)
+        self._reports.result(attempt.kept(item, self._wall(now)), attempt.grant, now, out)
 
     def _cancel(self, peer: NodeId, lease: LeaseId, now: Mono, out: list[fx.Effect]) -> None:
         """Forget a lease of that master, whatever has become of it here."""

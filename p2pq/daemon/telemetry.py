@@ -238,6 +238,8 @@ def _told(notice: Notice) -> _Told:  # noqa: C901, PLR0911, PLR0912  one arm per
         case n.TooFar():
             via = ",".join(map(short, notice.path))
             return _Told(logging.WARNING, "bridge.far", notice.master, master=notice.master, via=via)
+        case n.WayLeft():
+            return _Told(logging.INFO, "bridge.left", notice.bridge, bridge=notice.bridge, master=notice.master)
         case n.PeerBanned():
             return _Told(logging.INFO, "peer.banned", peer=notice.peer, banned=notice.banned, by=notice.by)
         case n.OwnerBanned():

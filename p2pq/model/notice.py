@@ -220,6 +220,13 @@ class TooFar(_Notice, frozen=True, kw_only=True):
     """The bridges on the way to it, the nearest first."""
 
 
+class WayLeft(_Notice, frozen=True, kw_only=True):
+    """A bridge shows a master, and nothing that it has signed came that way for too long; another way is tried."""
+
+    master: NodeId
+    bridge: NodeId
+
+
 class PeerBanned(_Notice, frozen=True, kw_only=True):
     """A node is out (or in again)."""
 
@@ -290,6 +297,7 @@ Notice = (
     | BridgeSuspected
     | LinksFull
     | TooFar
+    | WayLeft
     | PeerBanned
     | OwnerBanned
     | MeshKeyRotated

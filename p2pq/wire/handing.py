@@ -1,7 +1,8 @@
 """How a lease came to whom: the sub-grants of bridges, from whom it was granted to down to whom it was handed on to at last.
 
-Results bring them up to their master, each once in a message, however many leases it is for. Whoever takes them in checks what
-can be checked without the grant: each is its bridge's word, and none is wider than the one above.
+Grants bring them down, and results up to their master, each once in a message, however many leases it is for. Whoever names a
+lease to another bridge shows them, too. Wherever they come they are opened and compared with what is above them here: each is
+its bridge's word on a grant of that master, and none is wider than the one above.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,11 +15,14 @@ import msgspec
 from p2pq.errors import Reject
 from p2pq.model.ids import LeaseId
 from p2pq.wire import sign
-from p2pq.wire.objects import SubGrant
-from p2pq.wire.work import HOPS_MAX, SUB_BYTES_MAX, SUBS_BYTES_MAX
+from p2pq.wire.objects import HOPS_MAX, SubGrant
+from p2pq.wire.work import SUB_BYTES_MAX, SUBS_BYTES_MAX
 
 OPENED_MAX: Final = 256
 """Sub-grants that need not be verified again: the results of a dozen leases bring the same one, message after message."""
+
+
+FOREIGN: Final = "not of this master"
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -34,15 +38,18 @@ Way = tuple[Step, ...]
 
 
 @lru_cache(maxsize=OPENED_MAX)
-def open_step(raw: bytes) -> Step:
-    """Return a sub-grant, if it is the word of the bridge that it names.
+def open_step(raw: bytes, mesh: bytes, master: bytes) -> Step:
+    """Return a sub-grant, if it is the word of the bridge that it names on a grant of that master.
 
     Raises:
         Reject: it is not, or it is longer than any can be.
     """
     if len(raw) > SUB_BYTES_MAX:
         raise Reject("too long")
-    return Step(raw, sign.digest(raw), sign.open_claimed(raw, SubGrant, attrgetter("node")))
+    sub = sign.open_claimed(raw, SubGrant, attrgetter("node"))
+    if (sub.mesh, sub.master) != (mesh, master):
+        raise Reject(FOREIGN)
+    return Step(raw, sign.digest(raw), sub)
 
 
 def narrows(whole: Sequence[LeaseId], part: Sequence[LeaseId]) -> bool:
@@ -57,6 +64,11 @@ def narrows(whole: Sequence[LeaseId], part: Sequence[LeaseId]) -> bool:
     return True
 
 
+def hands_on(step: Step, above: bytes, to: bytes, leases: Sequence[LeaseId]) -> bool:
+    """Tell whether a sub-grant is of a grant, or a sub-grant, with that digest, which gave its bridge these leases."""
+    return (step.sub.parent, step.sub.node) == (above, to) and narrows(leases, step.sub.leases)
+
+
 class Handed:
     """The sub-grants that came with one message."""
 
@@ -69,9 +81,7 @@ class Handed:
         found = tuple(subs)
         if sum(map(len, found)) > SUBS_BYTES_MAX:
             raise Reject("too many")
-        self._steps = {step.digest: step for step in map(open_step, found)}
-        if any((step.sub.mesh, step.sub.master) != (mesh, master) for step in self._steps.values()):
-            raise Reject("not of this master")
+        self._steps = {step.digest: step for step in (open_step(raw, mesh, master) for raw in found)}
         self._to: dict[bytes, dict[LeaseId, Step]] = {}
         """By whom it was handed on to, as far as anybody has asked."""
         self._narrow: dict[bytes, bool] = {}
@@ -104,15 +114,17 @@ class Handed:
         found = self._narrow.get(step.digest)
         if found is None:
             above = self._steps.get(step.sub.parent)
-            whole = step.sub.leases if above is None else above.sub.leases
-            handed = above is None or above.sub.to == step.sub.node
-            found = self._narrow[step.digest] = handed and narrows(whole, step.sub.leases)
+            if above is None:
+                found = narrows(step.sub.leases, step.sub.leases)
+            else:
+                found = hands_on(step, above.digest, above.sub.to, above.sub.leases)
+            self._narrow[step.digest] = found
         return found
 
     def begins(self, way: Way, grant: bytes, to: bytes, leases: Sequence[LeaseId]) -> bool:
         """Tell whether a way, one step at least, begins with the grant of that digest, of those leases, to that bridge."""
-        key, first = (grant, way[0].digest), way[0].sub
+        key = (grant, way[0].digest)
         found = self._begun.get(key)
         if found is None:
-            found = self._begun[key] = (first.parent, first.node) == (grant, to) and narrows(leases, first.leases)
+            found = self._begun[key] = hands_on(way[0], grant, to, leases)
         return found

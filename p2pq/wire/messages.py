@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pq.model.ids import LeaseId
-from p2pq.wire.objects import BLOB_BYTES_MAX, ITEMS_MAX, Bytes32, Millis
+from p2pq.wire.objects import BLOB_BYTES_MAX, HOPS_MAX, ITEMS_MAX, Bytes32, Millis
 from p2pq.wire.through import (
     LEAVES_MAX,
     Leaf,
@@ -23,10 +23,11 @@ from p2pq.wire.through import (
     Through,
 )
 from p2pq.wire.work import (
-    HOPS_MAX,
     LEASES_MAX,
     OWNERS_MAX,
     PLACES_MAX,
+    PROOF_BYTES_MAX,
+    PROOFS_MAX,
     SUB_BYTES_MAX,
     SUBS_BYTES_MAX,
     Beat,
@@ -57,6 +58,8 @@ __all__ = [
     "LEAVES_MAX",
     "OWNERS_MAX",
     "PLACES_MAX",
+    "PROOFS_MAX",
+    "PROOF_BYTES_MAX",
     "SUBS_BYTES_MAX",
     "SUB_BYTES_MAX",
     "Beat",
@@ -96,6 +99,8 @@ TRUST_SINCE: Final = 3
 """The minor version from which on mesh keys travel over links, and what both sides know of bans and keys is compared."""
 PEERINGS_SINCE: Final = 4
 """The minor version from which on nodes know of other meshes: older ones are told nothing of them."""
+MANDATES_SINCE: Final = 4
+"""The minor version from which on workers say on which way they take part."""
 PEERINGS_MAX: Final = 64
 REACH_MAX: Final = 256
 """Nodes named in one ``Reach``."""

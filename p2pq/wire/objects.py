@@ -29,6 +29,8 @@ BLOB_BYTES_MAX: Final = 4 << 20
 BLOBS_MAX: Final = 100_000
 BODY_PARTS_MAX: Final = 64
 ITEMS_MAX: Final = 1024
+HOPS_MAX: Final = 3
+"""Bridges between two nodes at most."""
 CERT_LIFE_MS: Final = 400 * 24 * 3600 * 1000
 
 
@@ -181,6 +183,21 @@ class Keycard(msgspec.Struct, frozen=True, kw_only=True, tag="keycard", forbid_u
     prekey: Bytes32
     iat: Millis
     exp: Millis
+
+
+class Mandate(msgspec.Struct, frozen=True, kw_only=True, tag="mandate", forbid_unknown_fields=True):
+    """A worker's word that it takes part with a master on this way from now on. The latest of its words on that master counts."""
+
+    v: Literal[1] = 1
+    mesh: Bytes32
+    node: Bytes32
+    master: Bytes32
+    way: Annotated[tuple[Bytes32, ...], Meta(max_length=HOPS_MAX)]
+    """The bridges that speak for it, the nearest first; none: it has a link of its own."""
+    life: Annotated[int, Meta(ge=0, lt=1 << 53)]
+    """The number of the worker's life, as in the names of its own leases; a later one counts more."""
+    serial: Annotated[int, Meta(ge=0, lt=1 << 53)]
+    """Of two words of one life the higher counts."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag="manifest", forbid_unknown_fields=True):

@@ -18,8 +18,8 @@ import msgspec
 from p2pq.errors import Reject
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.wire import peering, prims, sign, trust
-from p2pq.wire.handing import narrows
-from p2pq.wire.objects import Cert, Grant, GrantItem, Manifest, Result, ResultItem, SubGrant
+from p2pq.wire.handing import FOREIGN, Step, hands_on, open_step
+from p2pq.wire.objects import Cert, Grant, GrantItem, Manifest, Result, ResultItem
 from p2pq.wire.peering import Opened
 
 # Reasons, as the end of a sentence that begins with the task.
@@ -210,23 +210,26 @@ def _handed_on(kept: Kept, job: Job, grant: Grant, worker: NodeId, banned: Banne
 
     It does not where nothing is kept of it, or no certificates of one of the bridges. What is kept must hold all the same.
     """
-    holder, above, leases = NodeId(grant.to), kept.grant, tuple(item.lease for item in grant.items)
+    holder, above, leases = NodeId(grant.to), sign.digest(kept.grant), tuple(item.lease for item in grant.items)
     shown = bool(kept.handed)
-    for step in kept.handed:
-        try:
-            sub = sign.open_signed(step.signed, SubGrant, holder)
-        except Reject:
-            raise Reject(BAD_SUBGRANT) from None
-        named = (sub.mesh, sub.node, sub.master, sub.parent)
-        if named != (job.manifest.mesh, holder, job.master, sign.digest(above)):
+    for each in kept.handed:
+        step = _step(each, job)
+        if step.sub.node != holder:
+            raise Reject(BAD_SUBGRANT)
+        if kept.lease not in step.sub.leases or not hands_on(step, above, holder, leases):
             raise Reject(OTHER_SUBGRANT)
-        if kept.lease not in sub.leases or not narrows(leases, sub.leases):
-            raise Reject(OTHER_SUBGRANT)
-        shown = _bridge(step, kept, job, holder, banned) and shown
-        holder, above, leases = NodeId(sub.to), step.signed, sub.leases
+        shown = _bridge(each, kept, job, holder, banned) and shown
+        holder, above, leases = NodeId(step.sub.to), step.digest, step.sub.leases
     if kept.handed and holder != worker:
         raise Reject(OTHER_LEAF)
     return shown
+
+
+def _step(each: Handing, job: Job) -> Step:
+    try:
+        return open_step(each.signed, job.manifest.mesh, job.master)
+    except Reject as reject:
+        raise Reject(OTHER_SUBGRANT if reject.reason == FOREIGN else BAD_SUBGRANT) from None
 
 
 def _bridge(step: Handing, kept: Kept, job: Job, bridge: NodeId, banned: BannedSince) -> bool:

@@ -7,9 +7,8 @@ from msgspec import Meta
 
 from p2pq.model.ids import LeaseId
 from p2pq.model.job import Profile
-from p2pq.wire.objects import ITEMS_MAX, Bytes16, Bytes32
+from p2pq.wire.objects import HOPS_MAX, ITEMS_MAX, Bytes16, Bytes32
 from p2pq.wire.work import (
-    HOPS_MAX,
     LEASES_MAX,
     Beat,
     Cancel,
@@ -23,6 +22,7 @@ from p2pq.wire.work import (
     LinkMessage,
     Nothing,
     ProfileIs,
+    Proofs,
     Recall,
     Receipted,
     Request,
@@ -70,6 +70,8 @@ class Leaf(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Further bridges on the way to it, the nearest first."""
     bridges: Annotated[tuple[Chain, ...], Meta(max_length=HOPS_MAX - 1)] = ()
     """Their chains, as the path names them; none where they are not known."""
+    mandate: Annotated[bytes, Meta(max_length=1024)] = b""
+    """Its signed ``Mandate``: only on the way that it names it is spoken for."""
 
 
 class Leaves(LinkMessage, frozen=True, kw_only=True, tag="lf"):
@@ -92,6 +94,10 @@ class Report(LinkMessage, frozen=True, kw_only=True, tag="rp"):
     returns: Annotated[tuple[ReturnItem, ...], Meta(max_length=ITEMS_MAX)] = ()
     subs: Subs = ()
     """The sub-grants by which the leases of these results came to who signed them, and those above, each once, in any order."""
+    proofs: Proofs = ()
+    """To a bridge above: grants and sub-grants by which leases came here that it has not given, each after what it names."""
+    strays: Annotated[tuple[bytes, ...], Meta(max_length=ITEMS_MAX)] = ()
+    """``Result`` objects of leases that it could not be shown to have been given: they count only if the master knows better."""
 
 
 Passed = (

@@ -7,10 +7,8 @@ from msgspec import Meta
 
 from p2pq.model.ids import LeaseId
 from p2pq.model.job import Fault, Profile
-from p2pq.wire.objects import ITEMS_MAX, Bytes16, Bytes32, Name, Sealed
+from p2pq.wire.objects import HOPS_MAX, ITEMS_MAX, Bytes16, Bytes32, Name, Sealed
 
-HOPS_MAX: Final = 3
-"""Bridges between two nodes at most."""
 PLACES_MAX: Final = 256
 """Leaves with room in one request of a cluster, and leaves whose job keys come with one grant."""
 LEASES_MAX: Final = 65_536
@@ -19,11 +17,16 @@ SUB_BYTES_MAX: Final = 32 << 10
 """No signed ``SubGrant`` is longer: ITEMS_MAX leases with the longest numbers are 20 kB."""
 SUBS_BYTES_MAX: Final = 192 << 10
 """Sub-grants that come with the results of one message, in all; a single result may come with HOPS_MAX of the longest."""
+PROOF_BYTES_MAX: Final = 64 << 10
+"""No signed grant of ITEMS_MAX attempts, and no sub-grant, is longer."""
+PROOFS_MAX: Final = 4096
+"""Grants and sub-grants that one message shows."""
 
 Leases = Annotated[tuple[LeaseId, ...], Meta(max_length=LEASES_MAX)]
 Sub = Annotated[bytes, Meta(max_length=SUB_BYTES_MAX)]
 """A signed ``SubGrant``."""
 Subs = Annotated[tuple[Sub, ...], Meta(max_length=HOPS_MAX * ITEMS_MAX)]
+Proofs = Annotated[tuple[Annotated[bytes, Meta(max_length=PROOF_BYTES_MAX)], ...], Meta(max_length=PROOFS_MAX)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 
 
@@ -44,6 +47,10 @@ class Holding(LinkMessage, frozen=True, kw_only=True, tag="ho"):
     """
 
     leases: Leases = ()
+    mandate: Annotated[bytes, Meta(max_length=1024)] = b""
+    """Since minor 4: its signed ``Mandate``, over a link of its own or through a bridge."""
+    proofs: Proofs = ()
+    """Since minor 4, through a bridge: the grants and sub-grants by which these leases came here, each after what it names."""
 
 
 class HasWork(LinkMessage, frozen=True, kw_only=True, tag="hw"):

@@ -1,5 +1,7 @@
 """A bridge above another against any order of events: no lease is lost silently, given twice, or given to whom it is not for."""
 
+from itertools import chain
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -11,7 +13,7 @@ from p2pq.wire import messages as msg
 from p2pq.wire import sign
 from p2pq.wire.objects import Grant, GrantItem, SubGrant
 from tests.unit.core.stockkit import ANN, LEA, LEO, granted, receipt, result
-from tests.unit.core.test_nested import CAT, ROWS_S, Row, bridge, leaf, master, place, wants
+from tests.unit.core.test_nested import CAT, ROWS_S, Row, bridge, leaf, master, place, shown, wants
 from tests.unit.core.workerkit import ME, Member
 
 LEAVES = {member.node: member for member in (LEA, LEO)}
@@ -117,7 +119,11 @@ class Upper(RuleBasedStateMachine):
             self.do(bridge())
             self.held = {lease: member for lease, member in self.held.items() if member is not None}
             self.below(msg.Leaves(leaves=tuple(map(leaf, LEAVES.values()))))
-            self.below(msg.Holding(leases=tuple(self.held)))
+            had = {member: [lease for lease, who in self.held.items() if who is member] for member in LEAVES.values()}
+            proofs = [
+                shown(member, *(GrantItem(0, 1, lease) for lease in leases)) for member, leases in had.items() if leases
+            ]
+            self.below(msg.Holding(leases=tuple(self.held), proofs=tuple(chain.from_iterable(proofs))))
             self.below(msg.Report(placed=tuple((lease, member.node) for lease, member in self.held.items() if member)))
 
     @rule()

@@ -211,7 +211,7 @@ class Bridge(RuleBasedStateMachine):
         held = self.mine(leaf)
         if leaf.node in self.up and self.linked:
             del held[pick : pick + 1]
-            self.say(leaf, msg.Holding(leases=tuple(held)))
+            self.say(leaf, self.bench.holding(leaf, *held))
             self.say(leaf, msg.ProfileIs(profile=smaller(slots=4)))
 
     @rule(leaf=leaves, cpus=st.integers(0, 4), ahead=st.booleans(), at_once=st.booleans())

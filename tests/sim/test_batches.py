@@ -4,7 +4,9 @@ from random import Random
 
 import pytest
 
+from p2pq.core.ways import PATIENCE_S
 from p2pq.model.job import Profile
+from p2pq.wire import messages as msg
 from simulations.plans import Plan
 from simulations.play import START_S, Play
 from simulations.scenarios import Scenario
@@ -87,6 +89,19 @@ def test_from_one_bridge_to_another(silent):
         play.world.at(EVENT_S + 80.0 * bridge.index, lambda bridge=bridge: bridge.crash(silent=silent))
         play.world.at(EVENT_S + 80.0 * bridge.index + 45.0, bridge.start)
     play.goes_on()
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("mute", [0, 1])
+def test_a_bridge_that_shows_a_master_and_leads_nowhere_costs_a_minute(mute, monkeypatch):
+    play = Few(bridges=2)
+    bridge = play.hosts[mute]
+    say = bridge._say
+    monkeypatch.setattr(bridge, "_say", lambda peer, said: None if isinstance(said, msg.Through) else say(peer, said))
+    report = play.run()
+    assert report.states == {"done": 4}
+    assert report.attempts == 4
+    assert report.makespan_s < TASK_S + play.late_s + PATIENCE_S
 
 
 @pytest.mark.quick

@@ -11,7 +11,7 @@ from p2pq.model.ids import LeaseId, NodeId, Wall
 from p2pq.model.job import Outcome, Profile
 from p2pq.wire import messages as msg
 from p2pq.wire import sign, trust
-from p2pq.wire.objects import Cert, GrantItem, Keycard, Result, ResultItem, SubGrant
+from p2pq.wire.objects import Cert, GrantItem, Keycard, Mandate, Result, ResultItem, SubGrant
 from tests.unit.core.mesh import (
     IDENTITY,
     MASTER,
@@ -33,6 +33,7 @@ BRIDGE, OTHER = Member("bridge"), Member("other")
 CAT, DOG, EMU, FOX = Member("cat"), Member("dog"), Member("emu"), Member("fox")
 """Leaves."""
 CLUSTER = cluster_of(BRIDGE.node)
+_OF = {member.node: member for member in (BRIDGE, OTHER, CAT, DOG, EMU, FOX, MASTER)}
 ADMIN = Member("admin")
 ADMIN_CERT = trust.issue_admin(
     ROOT,
@@ -63,8 +64,27 @@ def card(member: Member, **fields: object) -> bytes:
     return sign.sign(member.signer, Keycard(**(plain | fields)))
 
 
-def leaf(member: Member, profile: Profile = PROFILE, **fields: object) -> msg.Leaf:
-    return msg.Leaf(**({"certs": chain(member), "card": card(member), "profile": profile} | fields))
+def mandate(member: Member, *way: Member, life: int = 1, serial: int = 1, **fields: object) -> bytes:
+    """Return a worker's word that it takes part with the master over these bridges, the nearest first."""
+    plain = {
+        "mesh": MESH,
+        "node": member.node,
+        "master": MASTER.node,
+        "way": tuple(bridge.node for bridge in way),
+        "life": life,
+        "serial": serial,
+    }
+    return sign.sign(member.signer, Mandate(**(plain | fields)))
+
+
+def leaf(
+    member: Member, profile: Profile = PROFILE, *, by: Member = BRIDGE, serial: int = 1, **fields: object
+) -> msg.Leaf:
+    """Return how a bridge introduces a leaf. ``serial``: of its word on that way."""
+    way = (*(_OF[node] for node in reversed(fields.get("path", ()))), by)
+    plain = {"certs": chain(member), "card": card(member), "profile": profile, "mandate": b""}
+    plain["mandate"] = mandate(member, *way[: msg.HOPS_MAX], serial=serial)
+    return msg.Leaf(**(plain | fields))
 
 
 def place(member: Member, cpus: int = 1, memory_mb: int = 4096, gpus: int = 0) -> msg.Place:
@@ -87,9 +107,10 @@ class Cluster:
             path=(self.bridge.node,),
         )
 
-    def join(self, *leaves: Member) -> None:
+    def join(self, *leaves: Member, serial: int = 1) -> None:
+        """Let the bridge link, and introduce these: what they said of it was their word of that number."""
         self.bench.do(self.up())
-        self.says(msg.Leaves(leaves=tuple(map(leaf, leaves))))
+        self.says(msg.Leaves(leaves=tuple(leaf(member, by=self.bridge, serial=serial) for member in leaves)))
 
     def says(self, message: msg.CoreMessage, *, after: float = 0.0) -> list[fx.Effect]:
         return self.bench.do(ev.Received(peer=self.node, message=message), after=after)

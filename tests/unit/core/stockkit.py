@@ -11,7 +11,7 @@ from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Outcome
 from p2pq.wire import messages as msg
 from p2pq.wire import sign
-from p2pq.wire.objects import Checkpoint, Grant, GrantItem, Manifest, Receipt, ReceiptItem, Result, SubGrant
+from p2pq.wire.objects import ITEMS_MAX, Checkpoint, Grant, GrantItem, Manifest, Receipt, ReceiptItem, Result, SubGrant
 from tests.unit.core.mesh import ROOT
 from tests.unit.core.workerkit import (
     BODY,
@@ -23,6 +23,7 @@ from tests.unit.core.workerkit import (
     WALL,
     Member,
     job_id,
+    mandate,
     manifest,
     nonce,
     result_item,
@@ -56,8 +57,9 @@ def worker(member: Member, **fields) -> ev.LinkUp:
     return link(member, caps=("work",), **fields)
 
 
-def introduced(member: Member, profile=PROFILE) -> msg.Leaf:
-    return msg.Leaf(certs=link(member).certs, card=CARD + member.name.encode(), profile=profile)
+def introduced(member: Member, profile=PROFILE, above: tuple[Member, ...] = (), serial: int = 1) -> msg.Leaf:
+    word = mandate(member, ME, *above, serial=serial)
+    return msg.Leaf(certs=link(member).certs, card=CARD + member.name.encode(), profile=profile, mandate=word)
 
 
 def granted(
@@ -134,6 +136,21 @@ def parcel(
     )
 
 
+def handed(leaf: Member, *leases: LeaseId, by: Member = ME, **fields) -> bytes:
+    """Return a bridge's word that it gave leases of a grant that nobody has any more to a leaf."""
+    plain = {
+        "mesh": MESH,
+        "node": by.node,
+        "master": ANN.node,
+        "to": leaf.node,
+        "parent": bytes(32),
+        "nonce": nonce(1),
+        "leases": leases,
+        "expires": WALL,
+    }
+    return sign.sign(by.signer, SubGrant(**(plain | fields)))
+
+
 def asks(number: int, **fields) -> msg.Request:
     """Return a leaf's request."""
     plain = {"nonce": nonce(number), "owner": "ann", "cpus": 2, "memory_mb": 4096, "gpus": 1, "tasks_max": 2}
@@ -172,6 +189,9 @@ def returns(fault: str, *entries: GrantItem) -> tuple[msg.ReturnItem, ...]:
 
 class Bench:
     """A stock and its clock. ``do`` performs one event and returns what came out, whole."""
+
+    above: tuple[Member, ...] = ()
+    """The bridges on the way to the master, the nearest first."""
 
     def __init__(self, **settings) -> None:
         self.now = Mono(0.0)
@@ -215,6 +235,17 @@ class Bench:
         said = CARD + member.name.encode() if card is None else card
         return self.do(ev.Received(peer=member.node, message=msg.KeycardIs(card=said)))
 
+    def holding(self, member: Member, *leases: LeaseId, **fields) -> msg.Holding:
+        """Return what a leaf begins with: that an earlier life of this bridge gave it these leases."""
+        parts = range(0, len(leases), ITEMS_MAX)
+        proofs = tuple(handed(member, *leases[first : first + ITEMS_MAX]) for first in parts)
+        return msg.Holding(leases=leases, mandate=mandate(member, ME, *self.above, **fields), proofs=proofs)
+
+    def took(self, member: Member, *entries: GrantItem, also: tuple[GrantItem, ...] = ()) -> list[fx.Effect]:
+        """Let a leaf that has some leases name more, which run."""
+        self.leaf(member, self.holding(member, *(each.lease for each in (*also, *entries))))
+        return self.leaf(member, msg.Heartbeat(beats=tuple(msg.Beat(each.lease) for each in entries)))
+
     def join(self, member: Member, *leases: LeaseId, profile=PROFILE) -> None:
         """Let a worker link up and take part."""
         self.do(worker(member))
@@ -223,7 +254,7 @@ class Bench:
     def enter(self, member: Member, *leases: LeaseId, profile=PROFILE) -> None:
         """Let a linked worker take part."""
         self.card(member)
-        self.leaf(member, msg.Holding(leases=leases))
+        self.leaf(member, self.holding(member, *leases))
         self.leaf(member, msg.ProfileIs(profile=profile))
 
     def ready(self, *members: Member, profile=PROFILE) -> None:

@@ -7,6 +7,7 @@ from p2pq.core import below as module
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.below import Below
+from p2pq.core.mandates import Homes
 from p2pq.core.stock import GATHER_S
 from p2pq.core.through import Fell, Stood, cluster_of
 from p2pq.errors import Reject
@@ -26,8 +27,10 @@ from tests.unit.core.stockkit import (
     checkpoint,
     down,
     granted,
+    handed,
     introduced,
     link,
+    of,
     placed,
     receipt,
     result,
@@ -36,7 +39,7 @@ from tests.unit.core.stockkit import (
     worker,
 )
 from tests.unit.core.test_nested import leaf
-from tests.unit.core.workerkit import IDENTITY, ME, MESH, WALL, Member, item, nonce
+from tests.unit.core.workerkit import IDENTITY, ME, MESH, WALL, Member, item, mandate, nonce
 
 CAT, DOG, EEL = Member("cat"), Member("dog"), Member("eel")
 """Bridges, the one above this first."""
@@ -66,6 +69,8 @@ def shown(to: Member, *path: Member) -> fx.Send:
 
 class Low(Bench):
     """A bridge below CAT, with leaves of its own."""
+
+    above = (CAT,)
 
     def master(self, message: msg.Passed, **kwargs) -> list[fx.Effect]:
         through = msg.Through(node=ANN.node, message=message, cluster=True)
@@ -172,7 +177,7 @@ def test_leaves_are_introduced_and_asked_for_to_the_bridge_above() -> None:
     bench.do(stood())
     bench.join(LEA)
     assert bench.tick(after=GATHER_S) == [
-        up(msg.Leaves(leaves=(introduced(LEA),))),
+        up(msg.Leaves(leaves=(introduced(LEA, above=(CAT,)),))),
         up(msg.Holding()),
     ]
     assert bench.work() == [down(LEA, msg.HasWork(counter=1, owners=("ann",)))]
@@ -232,22 +237,42 @@ def test_what_bridges_of_no_master_here_say_is_not_heard(bench: Low) -> None:
     assert bench.do(ev.Received(peer=LEA.node, message=through)) == [], "a worker speaks for nobody"
 
 
+def test_a_bridge_above_is_shown_how_leases_came_here() -> None:
+    bench = Low()
+    bench.do(link(CAT, caps=("bridge",)))
+    bench.do(stood())
+    bench.join(LEA, ONE.lease)
+    proof = handed(LEA, ONE.lease)
+    assert up(msg.Holding(leases=(ONE.lease,), proofs=(proof,))) in bench.tick(after=GATHER_S)
+    bench.join(LEO, TWO.lease)
+    told = of(bench.flush(), msg.Report)
+    assert told == [
+        msg.Report(proofs=(handed(LEO, TWO.lease),)),
+        msg.Report(placed=placed(LEO, TWO), beats=(msg.Beat(TWO.lease, running=False),)),
+    ], "before anything is said of it"
+    assert of(bench.flush(), msg.Report) == []
+
+
 # -- what is known of it above -------------------------------------------------------------------------------------------
 
 
-def below(**fields) -> Below:
+def below(bridge: Member = CAT, homes: Homes | None = None) -> Below:
     identity = msgspec.structs.replace(IDENTITY, root=ROOT.public)
-    return Below(identity, CAT.node, chain(CAT, "bridge"), (ANN.node,), trust.nobody)
+    return Below(identity, bridge.node, chain(bridge, "bridge"), (ANN.node,), trust.nobody, homes or Homes())
 
 
 def test_a_leaf_is_known_with_the_way_to_it_and_by_its_keycard() -> None:
     known, cat, dog = below(), chain(CAT, "bridge"), chain(DOG, "bridge")
     assert known.introduce(leaf(LEA, DOG, bridges=(dog,)), Wall(WALL), room=1) == (LEA.node, False)
     assert known.leaves == {LEA.node: leaf(LEA, CAT, DOG, bridges=(cat, dog))}
-    assert known.introduce(leaf(LEA), Wall(WALL), room=0) == (LEA.node, False)
-    assert known.leaves == {LEA.node: leaf(LEA, CAT, bridges=(cat,))}
-    assert known.introduce(leaf(LEA, DOG), Wall(WALL), room=0) == (LEA.node, False)
-    assert known.leaves == {LEA.node: leaf(LEA, CAT, DOG)}, "of a way all is shown, or nothing"
+    assert known.home(LEA.node)
+    near = leaf(LEA, serial=2)
+    assert known.introduce(near, Wall(WALL), room=0) == (LEA.node, False)
+    assert known.leaves == {LEA.node: leaf(LEA, CAT, serial=2, bridges=(cat,))}
+    assert known.home(LEA.node)
+    assert not known.home(LEO.node)
+    assert known.introduce(leaf(LEA, DOG, serial=3), Wall(WALL), room=0) == (LEA.node, False)
+    assert known.leaves == {LEA.node: leaf(LEA, CAT, DOG, serial=3)}, "of a way all is shown, or nothing"
 
 
 @pytest.mark.parametrize("chains", [(chain(DOG, "work"),), (chain(EEL, "bridge"),), (chain(DOG, "bridge"),) * 2])
@@ -258,6 +283,28 @@ def test_whoever_is_shown_on_a_way_is_a_bridge(chains: tuple[tuple[bytes, ...], 
     assert known.leaves == {}
 
 
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (leaf(LEA, serial=1), "it takes part another way by now"),
+        (leaf(LEA, DOG, serial=1), "it takes part another way by now"),
+        (leaf(LEA, mandate=b""), "malformed"),
+        (leaf(LEA, by=DOG, serial=3), "mandate for another way"),
+        (leaf(LEA, mandate=mandate(LEO, CAT, ME, serial=3)), "bad signature"),
+        (leaf(LEA, mandate=mandate(LEA, CAT, ME, of=LEO, serial=3)), "mandate for another way"),
+    ],
+)
+def test_a_leaf_that_did_not_say_that_it_takes_part_this_way_is_none(said: msg.Leaf, reason: str) -> None:
+    homes = Homes()
+    here, there = below(homes=homes), below(DOG, homes)
+    here.introduce(leaf(LEA), Wall(WALL), room=1)
+    there.introduce(leaf(LEA, by=DOG, serial=2), Wall(WALL), room=1)
+    assert (here.home(LEA.node), there.home(LEA.node)) == (False, True)
+    with pytest.raises(Reject, match=reason):
+        here.introduce(said, Wall(WALL), room=1)
+    assert there.home(LEA.node)
+
+
 def test_keys_are_new_once_for_each_job_and_anew_when_they_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SENT_MAX", 2)
     known, both = below(), [LEA.node, LEO.node]
@@ -265,7 +312,7 @@ def test_keys_are_new_once_for_each_job_and_anew_when_they_are_lost(monkeypatch:
     assert known.new_keys(b"1", both) == []
     assert known.new_keys(b"2", both[:1]) == both[:1]
     assert known.new_keys(b"2", both) == both[1:]
-    known.unkey(NodeId(LEA.node))
+    known.unkey((NodeId(LEA.node), ANN.node))
     assert known.new_keys(b"2", both) == both[:1]
     assert known.new_keys(b"1", both) == both[:1]
     assert known.new_keys(b"3", both) == both

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from p2pq.core import cluster, nested
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.stock import GATHER_S
-from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import LeaseId
 from p2pq.model.job import Limits, Outcome
 from p2pq.wire import codec, sign
@@ -25,8 +25,8 @@ from tests.unit.core.stockkit import (
     checkpoint,
     down,
     granted,
+    handed,
     introduced,
-    link,
     master,
     of,
     parcel,
@@ -38,7 +38,7 @@ from tests.unit.core.stockkit import (
     up,
     worker,
 )
-from tests.unit.core.workerkit import ME, MESH, OK, PROFILE, WALL, Member, item, manifest, nonce
+from tests.unit.core.workerkit import ME, MESH, OK, PROFILE, WALL, Member, item, mandate, manifest, nonce
 
 LOU = Member("lou")
 PLACE_LEA = msg.Place(LEA.node, 2, 4096, 1)
@@ -123,7 +123,7 @@ def test_changes_of_leaves_are_told_together(bench: Bench) -> None:
     small = smaller(slots=1)
     assert bench.leaf(LEA, msg.ProfileIs(profile=small)) == [down(LEA, msg.HasWork(counter=2, owners=("ann",)))]
     assert bench.card(LEO, b"new") == []
-    leo = msg.Leaf(certs=link(LEO).certs, card=b"new", profile=PROFILE)
+    leo = msgspec.structs.replace(introduced(LEO), card=b"new")
     assert bench.flush() == [up(msg.Leaves(leaves=(introduced(LEA, small), leo)))]
 
 
@@ -140,7 +140,7 @@ def test_leaves_that_say_much_of_themselves_are_introduced_in_messages_that_can_
 
 
 def test_a_worker_that_takes_part_no_more_is_gone_after_all_that_it_said(bench: Bench) -> None:
-    bench.leaf(LEA, msg.Heartbeat(beats=(msg.Beat(ONE.lease),)))
+    bench.took(LEA, ONE)
     bench.leaf(LEA, msg.Leaving())
     assert bench.flush() == [
         up(msg.Report(placed=placed(LEA, ONE), beats=(msg.Beat(ONE.lease),))),
@@ -366,13 +366,11 @@ def test_the_whole_cluster_is_never_asked_for_more_leases_than_one_worker_may_ho
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "ITEMS_MAX", msg.LEASES_MAX // 2)
-    bench.leaf(LEA, msg.Heartbeat(beats=(msg.Beat(ONE.lease),)))
+    bench.took(LEA, ONE)
     bench.leaf(LEA, asks(1))
     assert bench.flush() == [up(msg.Report(placed=placed(LEA, ONE), beats=(msg.Beat(ONE.lease),)))]
     monkeypatch.setattr(nested, "HELD_MAX", 1)
-    assert bench.leaf(LEA, msg.Heartbeat(beats=(msg.Beat(TWO.lease),))) == [
-        fx.Drop(peer=LEA.node, reason="lease was never given to it")
-    ]
+    assert bench.took(LEA, TWO, also=(ONE,)) == [down(LEA, msg.Cancel(leases=(TWO.lease,)))]
 
 
 # -- what leaves say of their leases ---------------------------------------------------------------------------------------
@@ -470,23 +468,54 @@ def test_a_result_is_passed_on_only_of_who_signed_it_and_holds_its_leases(bench:
     ):
         dropped = fx.Drop(peer=leaf.node, reason=f"result: {reason}")
         assert bench.leaf(leaf, msg.ResultReady(result=raw)) == [dropped]
-    assert of(bench.flush(), msg.Report) == [msg.Report(placed=placed(LEO, TWO), beats=(msg.Beat(TWO.lease, False),))]
+    assert of(bench.flush(), msg.Report) == []
 
 
-def test_the_result_of_a_lease_that_is_not_known_is_passed_on(bench: Bench) -> None:
-    raw = result(LEA, ONE)
-    bench.leaf(LEA, msg.ResultReady(result=raw))
-    beats = (msg.Beat(ONE.lease, running=False),)
-    assert bench.flush() == [up(msg.Report(placed=placed(LEA, ONE), beats=beats, results=(raw,)))]
+def test_of_what_a_leaf_cannot_show_to_have_been_given_it_says_nothing(bench: Bench) -> None:
+    """Leases are counted, and another leaf may hold these, which has not said so yet since this bridge was started."""
+    beats = (msg.Beat(ONE.lease), msg.Beat(TWO.lease, running=False))
+    for proofs in ((), (handed(LEA, ONE.lease),), (handed(LEO, ONE.lease, by=LEO),), (granted((ONE,)).grant, b"x")):
+        bench.leaf(LEO, msg.Holding(leases=(ONE.lease, TWO.lease), mandate=mandate(LEO, ME), proofs=proofs))
+        assert bench.leaf(LEO, msg.Heartbeat(beats=beats)) == [down(LEO, msg.Cancel(leases=(ONE.lease,)))]
+        assert bench.leaf(LEO, msg.Return(items=returns("disk", ONE))) == []
+    assert of(bench.flush(), msg.Report) == []
+    bench.took(LEA, ONE)
+    assert bench.stock.leaf_of(ANN.node, ONE.lease) == LEA.node
+
+
+def test_the_result_of_a_lease_that_nobody_has_is_for_the_master_to_judge(bench: Bench) -> None:
+    raw, blobs = result(LEA, ONE), (b"blob",)
+    stray = up(msg.Report(strays=(raw,), blobs=blobs))
+    assert bench.leaf(LEA, msg.ResultReady(result=raw, blobs=blobs)) == [stray]
+    assert bench.leaf(LEA, msg.ResultReady(result=raw, blobs=blobs), after=nested.STRAY_S - 1) == [], "once is enough"
+    assert of(bench.tick(after=2.0), msg.Report) == []
+    long = (bytes(msg.INLINE_BYTES_MAX + 1),)
+    assert of(bench.leaf(LEA, msg.ResultReady(result=raw, blobs=long)), msg.Report) == [msg.Report(strays=(raw,))]
+    over = msg.Receipted(receipt=receipt(ONE))
+    assert bench.master(over) == [down(LEA, over)]
+    assert bench.master(over) == []
+
+
+def test_strays_are_remembered_within_bounds_and_wait_until_the_master_knows_the_leaf(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nested, "STRAYS_MAX", 1)
+    bench = Bench()
+    bench.do(master())
+    bench.join(LEA)
+    assert bench.leaf(LEA, msg.ResultReady(result=result(LEA, ONE))) == []
+    bench.tick(after=GATHER_S)
+    for entry in (ONE, TWO):
+        assert of(bench.leaf(LEA, msg.ResultReady(result=result(LEA, entry))), msg.Report)
+    assert bench.master(msg.Receipted(receipt=receipt(ONE))) == []
+    assert bench.master(msg.Receipted(receipt=receipt(TWO))) != []
 
 
 def test_a_leaf_that_names_ever_more_leases_leaves_others_room(bench: Bench) -> None:
     beats = tuple(msg.Beat(item(number).lease) for number in range(1, nested.LEAF_HELD_MAX + 2))
-    assert bench.leaf(LEO, msg.Heartbeat(beats=beats))[0] == fx.Drop(
-        peer=LEO.node, reason="lease was never given to it"
-    )
+    bench.leaf(LEO, bench.holding(LEO, *(beat.lease for beat in beats)))
     assert bench.stock.leaf_of(ANN.node, beats[-1].lease) is None
-    bench.leaf(LEA, msg.Heartbeat(beats=beats[-1:]))
+    bench.leaf(LEA, bench.holding(LEA, beats[-1].lease))
     assert bench.stock.leaf_of(ANN.node, beats[-1].lease) == LEA.node
     bench.leaf(LEA, asks(1))
     assert of(bench.flush(), msg.Request), "and there is room for what the master grants"
@@ -498,86 +527,16 @@ def test_what_leaves_name_and_hand_back_before_the_master_is_told_is_bounded(mon
     bench.do(master())
     bench.join(LEO)
     for number in range(1, 6):
-        bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(item(number).lease),)))
+        bench.took(LEO, item(number))
         bench.leaf(LEO, msg.Return(items=returns("evicted", item(number))))
     told = of(bench.tick(after=GATHER_S), msg.Report)
     assert [report.returns for report in told] == [returns("evicted", ONE, TWO, THREE)]
 
 
-def test_nobody_holds_what_has_only_now_been_granted(bench: Bench) -> None:
-    bench.leaf(LEA, asks(1))
-    bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(ONE.lease), msg.Beat(THREE.lease))))
-    assert wants(1, PLACE_LEA) in bench.flush()
-    bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(TWO.lease),)))
-    grant = granted((ONE, TWO), number=1)
-    assert bench.master(grant) == [
-        fx.Drop(peer=LEO.node, reason="lease was never given to it"),
-        down(LEO, msg.Cancel(leases=(ONE.lease, TWO.lease))),
-        down(LEA, parcel(LEA, grant, 1, ONE, TWO)),
-    ]
-    assert [bench.stock.leaf_of(ANN.node, each.lease) for each in (ONE, TWO, THREE)] == [LEA.node, LEA.node, LEO.node]
-    assert of(bench.flush(), msg.Report) == [msg.Report(placed=placed(LEA, ONE, TWO))]
-
-
-@pytest.mark.parametrize(
-    "said", [msg.Return(items=returns("refused", ONE, TWO)), msg.Holding(), msg.ResultReady(result=result(LEO, ONE))]
-)
-def test_what_may_be_on_its_way_here_nobody_ends(bench: Bench, said: msg.Passed) -> None:
-    bench.leaf(LEA, asks(1))
-    bench.flush()
-    bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(ONE.lease), msg.Beat(TWO.lease))))
-    bench.leaf(LEO, said)
-    assert not any(report.results or report.returns for report in of(bench.flush(), msg.Report))
-    bench.master(granted((ONE,), number=1))
-    assert bench.stock.leaf_of(ANN.node, ONE.lease) == LEA.node
-    told = [each.lease for report in of(bench.flush(), msg.Report) for each in report.returns]
-    assert told == ([] if isinstance(said, msg.ResultReady) else [TWO.lease]), "what was not granted may have been held"
-
-
-@pytest.mark.parametrize("answer", [msg.Nothing(nonce=nonce(1), owner="ann", counter=1), None])
-def test_what_a_leaf_brought_along_and_hands_back_is_told_with_the_next_answer(
-    bench: Bench, answer: msg.Nothing | None
-) -> None:
-    bench.leaf(LEA, asks(1))
-    bench.flush()
-    bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(ONE.lease), msg.Beat(TWO.lease))))
-    bench.leaf(LEO, msg.Return(items=returns("evicted", ONE)))
-    raw = result(LEO, TWO)
-    bench.leaf(LEO, msg.ResultReady(result=raw))
-    [report] = of(bench.flush(), msg.Report)
-    assert not report.returns
-    assert not report.results
-    if answer is None:
-        bench.tick(after=ScheduleSettings().request_s)
-    else:
-        bench.master(answer)
-    assert of(bench.flush(), msg.Report) == [msg.Report(results=(raw,), returns=returns("evicted", ONE))]
-
-
-def test_what_is_postponed_until_the_master_answers_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nested, "POSTPONED_MAX", 2)
-    bench.leaf(LEA, asks(1))
-    bench.flush()
-    raws = [result(LEO, each) for each in (ONE, TWO, THREE, FOUR)]
-    for raw, size in zip(raws, (0, msg.INLINE_BYTES_MAX, 0, 0), strict=True):
-        bench.leaf(LEO, msg.ResultReady(result=raw, blobs=(bytes(size),)))
-    bench.leaf(LEA, msg.ResultReady(result=result(LEA, item(9))))
-    bench.master(msg.Nothing(nonce=nonce(1), owner="ann", counter=1))
-    assert [each.results for each in of(bench.flush(), msg.Report)] == [(raws[0], raws[2])]
-
-
-def test_what_was_granted_before_the_latest_is_on_its_way_no_more(bench: Bench) -> None:
-    bench.stocked(TWO)
-    bench.leaf(LEA, asks(2))
-    bench.flush()
-    bench.leaf(LEO, msg.Heartbeat(beats=(msg.Beat(ONE.lease),)))
-    bench.leaf(LEO, msg.Return(items=returns("evicted", ONE)))
-    assert of(bench.flush(), msg.Report)[0].returns == returns("evicted", ONE)
-
-
 def test_results_that_wait_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("p2pq.core.batching.WAITING_BYTES_MAX", 100)
     raw = result(LEA, ONE)
+    bench.took(LEA, ONE, TWO)
     bench.leaf(LEA, msg.ResultReady(result=raw))
     bench.leaf(LEA, msg.ResultReady(result=result(LEA, TWO)))
     assert [report.results for report in of(bench.flush(), msg.Report)] == [(raw,)]
@@ -585,15 +544,16 @@ def test_results_that_wait_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyP
 
 def test_what_is_enough_for_a_report_is_said_at_once(bench: Bench) -> None:
     beats = tuple(msg.Beat(item(number).lease) for number in range(ITEMS_MAX))
-    effects = bench.leaf(LEA, msg.Heartbeat(beats=beats))
+    effects = bench.leaf(LEA, bench.holding(LEA, *(beat.lease for beat in beats)))
+    beats = tuple(msg.Beat(beat.lease, running=False) for beat in beats)
     assert effects == [up(msg.Report(placed=tuple((beat.lease, LEA.node) for beat in beats), beats=beats))]
     assert bench.flush() == []
 
 
 def test_what_waits_is_said_with_what_is_enough(bench: Bench) -> None:
-    bench.leaf(LEA, msg.Heartbeat(beats=(msg.Beat(item(5000).lease),)))
-    beats = tuple(msg.Beat(item(number).lease) for number in range(ITEMS_MAX))
-    assert len(bench.leaf(LEA, msg.Heartbeat(beats=beats))) == 2
+    bench.took(LEA, item(5000))
+    more = (item(number).lease for number in range(ITEMS_MAX))
+    assert len(bench.leaf(LEA, bench.holding(LEA, item(5000).lease, *more))) == 2
     assert bench.flush() == []
 
 
@@ -640,7 +600,7 @@ def test_a_leaf_that_comes_back_loses_what_it_does_not_name(bench: Bench) -> Non
     bench.flush()
     bench.master(granted((ONE, TWO), number=1))
     bench.flush()
-    bench.leaf(LEA, msg.Holding(leases=(TWO.lease, THREE.lease)))
+    bench.leaf(LEA, bench.holding(LEA, TWO.lease, THREE.lease))
     assert bench.flush() == [
         up(
             msg.Report(
@@ -652,12 +612,25 @@ def test_a_leaf_that_comes_back_loses_what_it_does_not_name(bench: Bench) -> Non
     ]
 
 
+def test_who_does_not_say_that_it_takes_part_this_way_is_not_introduced() -> None:
+    bench = Bench()
+    bench.do(master())
+    bench.do(worker(LEA))
+    bench.card(LEA)
+    word = mandate(LEA, LEO)
+    assert bench.leaf(LEA, msg.Holding(mandate=word)) == [
+        fx.Drop(peer=LEA.node, reason="holding: mandate for another way")
+    ]
+    bench.leaf(LEA, msg.ProfileIs(profile=PROFILE))
+    assert bench.tick(after=GATHER_S) == [up(msg.Leaves()), up(msg.Holding())]
+
+
 def test_nobody_holds_what_another_has_or_what_is_in_stock(bench: Bench) -> None:
     bench.stocked(ONE)
     dropped = [fx.Drop(peer=LEO.node, reason="lease was never given to it")]
-    assert bench.leaf(LEO, msg.Holding(leases=(ONE.lease,))) == dropped
+    assert bench.leaf(LEO, bench.holding(LEO, ONE.lease)) == dropped
     stocked(bench, TWO)
-    assert bench.leaf(LEO, msg.Holding(leases=(TWO.lease,))) == dropped
+    assert bench.leaf(LEO, bench.holding(LEO, TWO.lease)) == dropped
 
 
 def test_only_who_holds_a_lease_hands_it_back(bench: Bench) -> None:
@@ -755,7 +728,7 @@ def test_news_wait_for_a_twentieth_of_a_mean_attempt_or_a_whole_one_if_nobody_wa
     bench.tick(after=10.0)
     bench.leaf(LEA, msg.ResultReady(result=result(LEA, ONE)))
     bench.tick(after=0.06)
-    bench.leaf(LEA, msg.Heartbeat(beats=(msg.Beat(TWO.lease),)))
+    bench.took(LEA, TWO, also=(ONE,))
     assert bench.tick(after=0.9) == []
     assert of(bench.tick(after=0.2), msg.Report) == [msg.Report(placed=placed(LEA, TWO), beats=(msg.Beat(TWO.lease),))]
     bench.leaf(LEA, msg.Heartbeat(beats=(msg.Beat(TWO.lease, running=True),)))
@@ -787,7 +760,7 @@ def test_a_good_result_waits_for_others_as_long_as_more_of_its_job_is_in_stock(b
 def test_a_failure_does_not_wait(bench: Bench) -> None:
     bench.leaf(LEA, asks(1))
     bench.flush()
-    bench.master(granted(tuple(item(number, task=number) for number in range(1, 8)), number=1))
+    bench.master(granted((ONE, TWO), number=1))
     bench.flush()
     bench.tick(after=0.5)
     good = msg.ResultReady(result=result(LEA, ONE))

@@ -5,6 +5,7 @@ import pytest
 
 from p2pq.core import clusters
 from p2pq.core.clusters import Cluster, Rooms
+from p2pq.core.mandates import Homes
 from p2pq.core.placement import Ask
 from p2pq.errors import Reject
 from p2pq.model.ids import NodeId, Wall, short
@@ -30,7 +31,7 @@ from tests.unit.core.mesh import IDENTITY, MASTER, PROFILE, WALL, Member, job_id
 
 def introduce(cluster: Cluster, *members: Member, **fields: object) -> None:
     for member in members:
-        cluster.introduce(leaf(member, **fields), IDENTITY, WALL, trust.nobody)
+        cluster.introduce(leaf(member, **fields), IDENTITY, WALL, trust.nobody, Homes())
         cluster.check()
 
 
@@ -42,7 +43,7 @@ def cluster_with(*members: Member) -> Cluster:
 
 def test_a_leaf_is_who_its_certificate_and_its_keycard_say() -> None:
     cluster = Cluster(BRIDGE.node)
-    node = cluster.introduce(leaf(CAT, path=(OTHER.node,)), IDENTITY, WALL, trust.nobody)
+    node = cluster.introduce(leaf(CAT, path=(OTHER.node,)), IDENTITY, WALL, trust.nobody, Homes())
     view = cluster.leaves[node]
     assert (node, view.cert, view.prekey) == (CAT.node, cert_of(CAT), CAT.prekey)
     assert (view.profile, view.path) == (PROFILE, (OTHER.node,))
@@ -79,9 +80,9 @@ def test_who_does_not_prove_to_be_a_worker_is_no_leaf(fields: dict[str, object],
 def test_who_is_out_or_whose_certificate_has_ended_is_no_leaf() -> None:
     cluster = Cluster(BRIDGE.node)
     with pytest.raises(Reject, match=trust.BANNED):
-        cluster.introduce(leaf(CAT), IDENTITY, WALL, lambda cert: cert.sub == CAT.node)
+        cluster.introduce(leaf(CAT), IDENTITY, WALL, lambda cert: cert.sub == CAT.node, Homes())
     with pytest.raises(Reject, match=trust.EXPIRED):
-        cluster.introduce(leaf(CAT), IDENTITY, Wall(WALL + 2 * LIFE_MS), trust.nobody)
+        cluster.introduce(leaf(CAT), IDENTITY, Wall(WALL + 2 * LIFE_MS), trust.nobody, Homes())
     assert cluster.leaves == {}
 
 
@@ -128,9 +129,17 @@ def test_of_those_that_are_out_the_latest_are_remembered(monkeypatch: pytest.Mon
     assert list(cluster.refused) == [DOG.node]
 
 
+def test_attempts_avoid_the_latest_of_those_that_are_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "SHUNNED_MAX", 2)
+    cluster = cluster_with(CAT, DOG, EMU)
+    cluster.expel(lambda _: True)
+    assert cluster.shunned == (EMU.node, DOG.node)
+    assert list(cluster.refused) == [CAT.node, DOG.node, EMU.node], "but what is placed at any of them is taken back"
+
+
 def test_able_is_each_leaf_for_itself() -> None:
     cluster = cluster_with(CAT)
-    cluster.introduce(leaf(DOG, msgspec.structs.replace(PROFILE, slots=9)), IDENTITY, WALL, trust.nobody)
+    cluster.introduce(leaf(DOG, msgspec.structs.replace(PROFILE, slots=9)), IDENTITY, WALL, trust.nobody, Homes())
     plain = Ask(resources=Resources(cpus=4), sandbox="strict", only=b"")
     assert list(cluster.able(plain)) == [CAT.node, DOG.node]
     # Together they have 13 cpus: that is no room for a task of 10.

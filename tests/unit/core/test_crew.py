@@ -1,6 +1,7 @@
 """Who is linked, who could run what, and who holds more than it can run."""
 
 import msgspec
+import pytest
 
 from p2pq.core.clusters import Cluster
 from p2pq.core.crew import Crew
@@ -8,11 +9,12 @@ from p2pq.core.events import LinkUp
 from p2pq.core.jobs import Job
 from p2pq.core.leases import Lease, Leases
 from p2pq.core.through import cluster_of
+from p2pq.errors import Reject
 from p2pq.model.ids import LeaseId, Mono, NodeId
 from p2pq.model.job import Profile, Resources
 from p2pq.wire import messages as msg
 from p2pq.wire import trust
-from tests.unit.core.clusterkit import BRIDGE, CAT, CLUSTER, DOG, OTHER, cert_of, leaf
+from tests.unit.core.clusterkit import BRIDGE, CAT, CLUSTER, DOG, OTHER, cert_of, leaf, mandate
 from tests.unit.core.mesh import (
     ALICE,
     BOB,
@@ -112,12 +114,12 @@ def cluster_up(bridge: Member) -> LinkUp:
     return msgspec.structs.replace(up, peer=cluster_of(bridge.node), path=(bridge.node,))
 
 
-def with_leaves(found: Crew, bridge: Member, *leaves: Member) -> Cluster:
+def with_leaves(found: Crew, bridge: Member, *leaves: Member, serial: int = 1) -> Cluster:
     """Let a bridge speak for these."""
     hand = found.get(cluster_of(bridge.node)) or found.join(cluster_up(bridge), MARK)
     assert hand.cluster is not None
     for each in leaves:
-        found.introduce(hand.cluster, leaf(each), IDENTITY, WALL, trust.nobody)
+        found.introduce(hand.cluster, leaf(each, by=bridge, serial=serial), IDENTITY, WALL, trust.nobody)
     found.check()
     return hand.cluster
 
@@ -128,7 +130,7 @@ def test_a_leaf_is_spoken_for_by_the_bridge_that_introduced_it_last() -> None:
     assert found.speaker(ALICE.node) == ALICE.node
     assert (found.speaker(CAT.node), found.path(CAT.node)) == (CLUSTER, (BRIDGE.node,))
     assert (found.speaker(BOB.node), found.path(BOB.node)) == (None, ())
-    far = with_leaves(found, OTHER, CAT)
+    far = with_leaves(found, OTHER, CAT, serial=2)
     assert (found.speaker(CAT.node), found.path(CAT.node)) == (cluster_of(OTHER.node), (OTHER.node,))
     found.part(near, CAT.node)
     assert found.path(CAT.node) == (OTHER.node,)
@@ -137,6 +139,35 @@ def test_a_leaf_is_spoken_for_by_the_bridge_that_introduced_it_last() -> None:
     found.leave(CLUSTER)
     found.check()
     assert (found.speaker(DOG.node), found.path(CLUSTER)) == (None, ())
+
+
+def test_a_leaf_is_spoken_for_on_the_way_that_it_chose_last_whoever_claims_it() -> None:
+    found = crew()
+    first = with_leaves(found, BRIDGE, CAT)
+    second = with_leaves(found, OTHER, CAT, serial=2)
+    for claimed in (leaf(CAT), leaf(CAT, serial=2), leaf(CAT, mandate=mandate(CAT, OTHER, serial=2))):
+        with pytest.raises(Reject):
+            found.introduce(first, claimed, IDENTITY, WALL, trust.nobody)
+    assert found.speaker(CAT.node) == cluster_of(OTHER.node)
+    found.part(second, CAT.node)
+    with pytest.raises(Reject, match="it takes part another way by now"):
+        found.introduce(first, leaf(CAT), IDENTITY, WALL, trust.nobody)
+    assert found.speaker(CAT.node) is None
+
+
+def test_what_bridges_were_told_before_is_over_once_a_worker_has_a_link_of_its_own() -> None:
+    found = crew(CAT)
+    link = CAT.link_up()
+    found.at_home(link, mandate(CAT, serial=2), IDENTITY)
+    found.leave(CAT.node)
+    with pytest.raises(Reject, match="it takes part another way by now"):
+        with_leaves(found, BRIDGE, CAT)
+    assert found.speaker(CAT.node) is None
+    with_leaves(found, BRIDGE, CAT, serial=3)
+    assert found.speaker(CAT.node) == CLUSTER
+    for word in (mandate(CAT, serial=2), mandate(CAT, BRIDGE, serial=4), mandate(DOG, serial=4)):
+        with pytest.raises(Reject):
+            found.at_home(link, word, IDENTITY)
 
 
 def test_a_bridge_that_comes_again_has_no_leaves_yet() -> None:
@@ -156,7 +187,7 @@ def test_a_link_that_a_bridge_carries_is_no_cluster() -> None:
 def test_who_is_out_is_no_leaf_of_anybody() -> None:
     found = crew(ALICE)
     with_leaves(found, BRIDGE, CAT, DOG)
-    with_leaves(found, OTHER, CAT)
+    with_leaves(found, OTHER, CAT, serial=2)
     assert found.expel(lambda cert: cert.sub == CAT.node) == [CAT.node]
     found.check()
     assert found.expel(lambda cert: cert.sub == CAT.node) == []
@@ -168,7 +199,7 @@ def test_another_one_may_be_a_leaf_but_not_of_the_same_cluster() -> None:
     with_leaves(found, BRIDGE, CAT)
     work = job()
     assert not found.other_is_able(work, CAT.node)
-    with_leaves(found, OTHER, CAT)
+    with_leaves(found, OTHER, CAT, serial=2)
     assert not found.other_is_able(work, CAT.node), "it is the same one, seen twice"
     assert found.other_is_able(work, CLUSTER)
     found.leave(cluster_of(OTHER.node))

@@ -116,15 +116,16 @@ FORGED = [
     ({"to": BOB.node}, "grant: not between these two nodes"),
     ({"to": CLUSTER}, "grant: not between these two nodes"),
     ({"sub": {"signer": BOB}}, "bad signature"),
-    ({"sub": {"node": BOB.node}}, BETWEEN),
+    ({"sub": {"node": BOB.node}}, "bad signature"),
+    ({"sub": {"node": BOB.node, "signer": BOB}}, BETWEEN),
     ({"sub": {"to": BOB.node}}, BETWEEN),
-    ({"sub": {"mesh": bytes(32)}}, BETWEEN),
+    ({"sub": {"mesh": bytes(32)}}, "not of this master"),
     ({"sub": {"parent": bytes(32)}}, BETWEEN),
     ({"sub": {"leases": (LeaseId(1, 3),)}}, LEASES),
     ({"sub": {"leases": (LeaseId(1, 1), LeaseId(1, 3))}}, LEASES),
     ({"sub": {"leases": (LeaseId(1, 2), LeaseId(1, 1))}}, LEASES),
     ({"sub": {"leases": (LeaseId(1, 1), LeaseId(1, 1))}}, LEASES),
-    ({"sub": {"master": BOB.node}}, BETWEEN),
+    ({"sub": {"master": BOB.node}}, "not of this master"),
 ]
 
 
@@ -183,7 +184,7 @@ def test_the_second_bridge_hands_on_what_the_first_gave_it() -> None:
     with pytest.raises(Reject, match="not of that grant"):
         open_grant(skips, FAR, IDENTITY)
     turned = msgspec.structs.replace(message, subs=message.subs[::-1])
-    with pytest.raises(Reject, match="bad signature"):
+    with pytest.raises(Reject, match="not of that grant"):
         open_grant(turned, FAR, IDENTITY)
 
 
@@ -327,3 +328,39 @@ def test_a_leaf_runs_what_its_bridge_hands_on_and_its_result_goes_the_same_way()
     assert node.owes
     assert hears(receipted(LeaseId(1, 1), LeaseId(1, 2), to=CLUSTER)) == released(LeaseId(1, 2))
     assert not node.owes
+
+
+# -- what shows that it was given here -----------------------------------------------------------------------------------
+
+
+def shown(effects: list[fx.Effect]) -> tuple[bytes, ...]:
+    [holding] = [
+        each.message for each in effects if isinstance(each, fx.Send) and isinstance(each.message, msg.Holding)
+    ]
+    return holding.proofs
+
+
+def test_a_leaf_shows_how_what_it_holds_came_to_it_wherever_it_goes(bench: Bench) -> None:
+    message = handed_on((item(1), item(2)))
+    bench.says(message)
+    proofs = (message.grant, *message.subs)
+    bench.exited(item(1))
+    bench.do(ev.LinkDown(peer=ANN.node))
+    assert shown(bench.do(behind(ANN, DOG))) == proofs, "of what runs, and of a result that waits"
+    bench.exited(item(2))
+    bench.do(ev.LinkDown(peer=ANN.node))
+    assert shown(bench.do(behind(ANN, DOG))) == proofs
+    bench.do(ev.LinkDown(peer=ANN.node))
+    assert shown(bench.do(ANN.link())) == (), "the master knows"
+    bench.says(receipted(item(1).lease, item(2).lease))
+    bench.do(ev.LinkDown(peer=ANN.node))
+    assert shown(bench.do(behind())) == ()
+
+
+def test_of_results_of_an_earlier_life_the_sub_grants_are_left(bench: Bench) -> None:
+    message = handed_on((item(1),))
+    bench.says(message)
+    [row] = [each.row for each in bench.exited(item(1)) if isinstance(each, fx.Record)]
+    again = Bench(Restored(kept=(row,)))
+    again.do(OFFER)
+    assert shown(again.do(behind())) == message.subs

@@ -23,6 +23,7 @@ from tests.unit.core.stockkit import (
     asks,
     down,
     granted,
+    handed,
     link,
     master,
     of,
@@ -33,7 +34,7 @@ from tests.unit.core.stockkit import (
     sealed,
     up,
 )
-from tests.unit.core.workerkit import ME, MESH, PROFILE, WALL, Member, item, job_id, nonce, result_item
+from tests.unit.core.workerkit import ME, MESH, PROFILE, WALL, Member, item, job_id, mandate, nonce, result_item
 
 CAT, DOG = Member("cat"), Member("dog")
 """Bridges below."""
@@ -55,14 +56,24 @@ def card(member: Member, **fields) -> bytes:
     return sign.sign(member.signer, Keycard(**(plain | fields)))
 
 
-def leaf(member: Member, *path: Member, **fields) -> msg.Leaf:
-    plain = {"certs": chain(member), "card": card(member), "profile": PROFILE}
+def leaf(member: Member, *path: Member, by: Member = CAT, serial: int = 1, **fields) -> msg.Leaf:
+    """Return what a bridge below says of a leaf; or, where it is on the path itself, what is passed on of that."""
+    further = path[1:] if [each.node for each in path[:1]] == [by.node] else path
+    word = mandate(member, *(*reversed(further), by, ME)[: msg.HOPS_MAX], serial=serial)
+    plain = {"certs": chain(member), "card": card(member), "profile": PROFILE, "mandate": word}
     return msg.Leaf(**(plain | {"path": tuple(each.node for each in path)} | fields))
 
 
 def told(member: Member) -> msg.Leaf:
     """Return what is told above of a leaf of CAT."""
     return leaf(member, CAT, bridges=(bridge().certs,))
+
+
+def shown(member: Member, *entries, by: Member = CAT, root: Member = ME) -> tuple[bytes, ...]:
+    """Return what shows that an earlier life of this bridge gave leases to a bridge below, and that one to its leaf."""
+    leases = tuple(each.lease for each in entries)
+    first = handed(by, *leases, by=root)
+    return first, handed(member, *leases, by=by, parent=sign.digest(first))
 
 
 def place(member: Member, cpus: int = 2) -> msg.Place:
@@ -188,11 +199,12 @@ def test_a_bridge_below_that_leaves_takes_its_leaves_with_it(bench: Row) -> None
 def test_a_leaf_that_is_linked_as_well_stays_when_the_bridge_below_has_it_no_more(bench: Row) -> None:
     bench.do(link(LEA, caps=("work",), certs=chain(LEA)))
     bench.card(LEA, card(LEA))
-    bench.leaf(LEA, msg.Holding())
+    bench.leaf(LEA, bench.holding(LEA, serial=2))
     bench.leaf(LEA, msg.ProfileIs(profile=PROFILE))
-    assert bench.flush() == [up(msg.Leaves(leaves=(leaf(LEA),)))]
+    here = leaf(LEA, mandate=mandate(LEA, ME, serial=2))
+    assert bench.flush() == [up(msg.Leaves(leaves=(here,)))]
     bench.below(msg.Leaves(gone=(LEA.node,)))
-    assert bench.flush() == [up(msg.Leaves(leaves=(leaf(LEA),)))]
+    assert bench.flush() == [up(msg.Leaves(leaves=(here,)))]
 
 
 def way(*members: Member) -> str:
@@ -333,7 +345,7 @@ def test_a_stock_goes_to_a_bridge_below_out_of_what_others_do_not_have_room_for(
     grant = granted((ONE, TWO, THREE), number=bench.numbers, keys=(LEA,), avoid=((TWO.lease, LEA.node),))
     assert bench.master(grant)[:-1] == []
     assert bench.below(wants(1, ahead=2)) == [to_below(handed_on(grant, 1, ONE, TWO, avoid=((TWO.lease, LEA.node),)))]
-    bench.leaf(TOM, msg.ProfileIs(profile=PROFILE))
+    bench.enter(TOM)
     bench.leaf(TOM, asks(8))
     assert bench.below(wants(2, ahead=2)) == [], "somebody has room for it now"
     bench.leaf(TOM, msg.Leaving())
@@ -431,15 +443,13 @@ def test_a_bridge_below_that_forges_is_suspected_and_its_results_are_not_passed_
     assert bench.flush() == []
 
 
-def test_what_is_told_of_a_result_waits_with_it(bench: Row) -> None:
-    bench.below(wants(1, place(LEO)))
-    bench.flush()
-    sub = sub_grant(CAT, LEA, b"grant", TWO)
-    bench.report(results=(result(LEA, TWO),), beats=beats(TWO), subs=(sub,))
-    bench.flush()
-    bench.master(granted((ONE,), number=bench.numbers))
-    [report] = [each for each in of(bench.flush(), msg.Report) if each.results]
-    assert (report.results, report.subs) == ((result(LEA, TWO),), (sub,))
+def test_what_is_told_of_a_stray_goes_on_with_it(bench: Row) -> None:
+    mine, other = sub_grant(CAT, LEA, b"grant", ONE, TWO), sub_grant(CAT, LEO, b"grant", THREE)
+    for each, fields in ((ONE, {"results": (result(LEA, ONE),)}), (TWO, {"strays": (result(LEA, TWO),)})):
+        told = bench.report(**fields, subs=(other, mine))
+        assert told == [up(msg.Report(strays=(result(LEA, each),), subs=(mine,)))]
+    wider = sub_grant(CAT, LEA, mine, ONE, THREE)
+    assert bench.report(strays=(result(LEA, THREE),), subs=(mine, wider)) == [drop("result: wider than the one above")]
 
 
 def test_heartbeats_of_a_bridge_below_renew_what_it_has(bench: Row) -> None:
@@ -482,8 +492,7 @@ def test_a_result_that_is_no_leafs_word_to_the_master_is_not_passed_on(bench: Ro
 
 
 def test_no_result_counts_of_a_lease_that_is_somebody_elses(bench: Row) -> None:
-    bench.join(TOM)
-    bench.leaf(TOM, msg.Heartbeat(beats=beats(ONE)))
+    bench.join(TOM, ONE.lease)
     bench.flush()
     assert bench.report(results=(result(LEA, ONE),)) == [drop("result: lease was never given to it")]
     assert bench.report(beats=beats(ONE), placed=placed(LEA, ONE), returns=returns("lost", ONE)) == []
@@ -491,19 +500,33 @@ def test_no_result_counts_of_a_lease_that_is_somebody_elses(bench: Row) -> None:
     assert bench.leaf(TOM, msg.Heartbeat(beats=beats(ONE))) == []
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_results_of_what_may_be_on_its_way_wait_for_the_answer(bench: Row, there: bool) -> None:
-    bench.below(wants(1, place(LEO)))
-    bench.flush()
-    raw, other = result(LEA, ONE), result(LEA, TWO)
-    bench.report(results=(raw, other), beats=beats(ONE, TWO))
-    assert not any(report.results for report in of(bench.flush(), msg.Report))
-    if not there:
-        bench.do(ev.LinkDown(peer=CAT.node))
-    effects = bench.master(granted((ONE,), number=bench.numbers))
-    assert (drop("result: lease was never given to it") in effects) is False
-    told = [each for report in of(bench.flush(), msg.Report) for each in report.results]
-    assert told == ([other] if there else [])
+def test_of_what_nobody_was_shown_to_have_been_given_a_bridge_below_says_nothing(bench: Row) -> None:
+    bench.do(bridge(DOG))
+    bench.below(msg.Leaves(leaves=(leaf(TOM, by=DOG),)), DOG)
+    told = msg.Report(placed=placed(TOM, ONE), beats=beats(ONE), returns=returns("disk", ONE), proofs=shown(LEA, ONE))
+    for proofs in ((), shown(LEA, ONE), shown(TOM, ONE, by=DOG, root=DOG), shown(TOM, ONE, by=DOG)[1:]):
+        bench.below(msg.Holding(leases=(ONE.lease,), proofs=proofs), DOG)
+        bench.below(told, DOG)
+    assert of(bench.flush(), msg.Report) == []
+    bench.below(msg.Holding(leases=(ONE.lease,), proofs=shown(LEA, ONE)))
+    bench.report(placed=placed(LEA, ONE))
+    assert bench.stock.leaf_of(ANN.node, ONE.lease) == LEA.node
+
+
+def test_what_the_master_has_to_judge_is_passed_on_from_below_as_well(bench: Row) -> None:
+    raw, blob = result(LEA, ONE), b"blob"
+    for fields in ({"results": (raw,)}, {"strays": (raw,)}):
+        assert bench.report(**fields, blobs=(blob,)) == [up(msg.Report(strays=(raw,)))], "the blob is of another"
+        assert bench.report(strays=(result(TOM, ONE),)) == [drop("result: not by a leaf")]
+        over = msg.Receipted(receipt=receipt(ONE))
+        assert bench.master(over) == [to_below(over)]
+
+
+def test_what_is_shown_is_bounded(bench: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nested, "HELD_MAX", 2)
+    bench.report(proofs=shown(LEA, ONE, TWO, THREE))
+    bench.report(placed=placed(LEA, ONE, TWO, THREE))
+    assert of(bench.flush(), msg.Report) == [msg.Report(placed=placed(LEA, TWO, THREE), beats=beats(TWO, THREE))]
 
 
 def test_results_that_find_no_room_are_said_again(bench: Row, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -541,7 +564,7 @@ def test_a_new_life_of_this_bridge_learns_what_leaves_below_hold() -> None:
     bench.do(master())
     bench.do(bridge())
     bench.below(msg.Leaves(leaves=(leaf(LEA),)))
-    bench.below(msg.Holding(leases=(ONE.lease, TWO.lease)))
+    bench.below(msg.Holding(leases=(ONE.lease, TWO.lease), proofs=shown(LEA, ONE, TWO)))
     bench.report(placed=placed(LEA, ONE))
     assert bench.tick(after=ROWS_S) == [
         up(msg.Leaves(leaves=(told(LEA),))),
@@ -555,7 +578,7 @@ def test_a_leaf_takes_its_leases_along_from_bridge_to_bridge_and_to_this_one(ben
     bench.report(placed=placed(LEA, ONE))
     bench.flush()
     bench.do(bridge(DOG))
-    bench.below(msg.Leaves(leaves=(leaf(LEA),)), DOG)
+    bench.below(msg.Leaves(leaves=(leaf(LEA, by=DOG, serial=2),)), DOG)
     bench.below(msg.Holding(leases=(ONE.lease,)), DOG)
     bench.below(msg.Report(placed=placed(LEA, ONE)), DOG)
     assert bench.flush()
@@ -563,17 +586,50 @@ def test_a_leaf_takes_its_leases_along_from_bridge_to_bridge_and_to_this_one(ben
     assert not of(bench.flush(), msg.Report)
     bench.do(link(LEA, caps=("work",), certs=chain(LEA)))
     bench.card(LEA, card(LEA))
-    assert bench.leaf(LEA, msg.Holding(leases=(ONE.lease,))) == []
+    assert bench.leaf(LEA, bench.holding(LEA, ONE.lease, serial=3)) == []
     raw = result(LEA, ONE)
     assert bench.leaf(LEA, msg.ResultReady(result=raw)) == []
     assert raw in [each for said in of(bench.flush(), msg.Report) for each in said.results]
 
 
-def test_a_leaf_takes_its_leases_along_to_a_bridge_below(bench: Row) -> None:
-    bench.join(TOM)
-    bench.leaf(TOM, msg.Heartbeat(beats=beats(ONE)))
+def test_a_bridge_below_takes_nothing_of_a_leaf_that_chose_another(bench: Row) -> None:
+    """It may have seen all that the leaf has said to anybody but to that other bridge."""
+    bench.given(ONE)
+    bench.report(placed=placed(LEA, ONE))
     bench.flush()
-    bench.below(msg.Leaves(leaves=(leaf(TOM),)))
+    bench.do(bridge(DOG))
+    claimed = leaf(LEA, mandate=mandate(LEA, CAT, ME))
+    assert bench.below(msg.Leaves(leaves=(claimed,)), DOG) == [drop("leaf: mandate for another way", DOG)]
+    bench.below(msg.Holding(leases=(ONE.lease,)), DOG)
+    bench.below(msg.Report(placed=placed(LEA, ONE), returns=returns("disk", ONE)), DOG)
+    assert not [each for said in of(bench.flush(), msg.Report) for each in said.returns]
+    assert bench.stock.leaf_of(ANN.node, ONE.lease) == LEA.node
+    assert bench.stock.toward(LEA.node) == CAT.node
+
+
+def test_a_bridge_that_a_leaf_has_left_cannot_take_it_back(bench: Row) -> None:
+    bench.do(bridge(DOG))
+    bench.below(msg.Leaves(leaves=(leaf(LEA, by=DOG, serial=2),)), DOG)
+    assert bench.stock.toward(LEA.node) == DOG.node
+    assert bench.below(msg.Leaves(leaves=(leaf(LEA),))) == [drop("leaf: it takes part another way by now")]
+    bench.below(msg.Leaves(leaves=(leaf(LEA, by=DOG, serial=2),)), DOG)
+    assert bench.stock.toward(LEA.node) == DOG.node
+
+
+def test_a_leaf_takes_along_what_a_bridge_below_had_not_said_that_it_gave_it(bench: Row) -> None:
+    grant = bench.given(ONE)
+    bench.do(link(LEA, caps=("work",), certs=chain(LEA)))
+    proofs = (grant.grant, *shown(LEA, ONE))
+    bench.leaf(LEA, msg.Holding(leases=(ONE.lease,), mandate=mandate(LEA, ME, serial=2), proofs=proofs))
+    assert bench.stock.leaf_of(ANN.node, ONE.lease) == LEA.node
+    bench.report(returns=returns("lost", ONE))
+    assert not [each for said in of(bench.flush(), msg.Report) for each in said.returns]
+
+
+def test_a_leaf_takes_its_leases_along_to_a_bridge_below(bench: Row) -> None:
+    bench.join(TOM, ONE.lease)
+    bench.flush()
+    bench.below(msg.Leaves(leaves=(leaf(TOM, serial=2),)))
     bench.report(placed=placed(TOM, ONE))
     bench.leaf(TOM, msg.Leaving())
     assert bench.stock.leaf_of(ANN.node, ONE.lease) == TOM.node

@@ -14,6 +14,7 @@ from p2pq.wire import messages as msg
 from tests.unit.core.workerkit import (
     ANN,
     BOB,
+    IDENTITY,
     OFFER,
     PROFILE,
     WALL,
@@ -73,3 +74,52 @@ def test_what_nobody_came_for_is_forgotten_and_said() -> None:
         fx.Emit(notice=KeptForgotten(master=ANN.node, results=2)),
     ]
     assert bench.worker.kept() == ()
+
+
+def test_what_comes_of_a_way_are_new_grants_and_receipts_for_what_waits() -> None:
+    bench = Bench()
+    voice = bench.worker.voice
+    assert not voice.waits(ANN.node, bench.now)
+    assert voice.brought(ANN.node) is None
+    bench.join(ANN)
+    bench.work()
+    assert voice.waits(ANN.node, bench.now)
+    assert voice.brought(ANN.node) is None, "to say that there is work proves nothing"
+    bench.says(granted((item(1), item(2))), after=1.0)
+    assert voice.brought(ANN.node) == 1.0
+    assert voice.keeps(ANN.node, bench.now)
+    assert not voice.waits(ANN.node, bench.now), "there is no room"
+    bench.exited(item(1), after=1.0)
+    bench.says(receipted(item(9).lease))
+    assert voice.brought(ANN.node) == 1.0
+    bench.says(receipted(item(1).lease))
+    assert voice.brought(ANN.node) == 2.0
+    bench.exited(item(2))
+    assert not voice.keeps(ANN.node, bench.now)
+
+
+@pytest.mark.parametrize("why", ["no guests", "no worker", "going down"])
+def test_who_takes_no_guests_misses_nothing(why: str) -> None:
+    caps = ("submit",) if why == "no worker" else IDENTITY.caps
+    bench = Bench(identity=msgspec.structs.replace(IDENTITY, caps=caps))
+    profile = msgspec.structs.replace(PROFILE, accepts=why != "no guests")
+    bench.join(ANN, offer=msgspec.structs.replace(OFFER, profile=profile))
+    if why == "going down":
+        assert bench.worker.voice.waits(ANN.node, bench.now)
+        bench.do(Drain())
+    assert not bench.worker.voice.waits(ANN.node, bench.now)
+
+
+def test_a_way_over_which_results_go_and_no_receipts_come_is_not_good_for_its_grants() -> None:
+    bench = Bench()
+    bench.join(ANN)
+    bench.work()
+    bench.says(granted((item(1), item(2))))
+    bench.exited(item(1))
+    bench.tick(after=kept_module.RESEND_S - 1)
+    assert bench.worker.voice.keeps(ANN.node, bench.now)
+    bench.tick(after=1.0)
+    assert not bench.worker.voice.keeps(ANN.node, bench.now)
+    assert bench.worker.voice.waits(ANN.node, bench.now)
+    bench.says(granted((item(3),), number=bench.numbers))
+    assert bench.worker.voice.brought(ANN.node) == 0.0

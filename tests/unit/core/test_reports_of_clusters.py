@@ -29,6 +29,7 @@ from tests.unit.core.clusterkit import (
     drop,
     leaf,
     lease,
+    mandate,
     place,
     said,
     signed_result,
@@ -97,7 +98,7 @@ def test_only_a_cluster_has_leaves_and_reports() -> None:
 
 def test_a_lease_is_that_of_the_cluster_and_run_by_the_leaf() -> None:
     bench, cluster = bench_of(CAT, DOG)
-    cluster.says(msg.Leaves(leaves=(leaf(DOG, path=(OTHER.node,)),)))
+    cluster.says(msg.Leaves(leaves=(leaf(DOG, path=(OTHER.node,), serial=2),)))
     bench.do(submitted(tasks=3))
     items = cluster.leases(place(CAT, 2), place(DOG, 1))
     assert [(task.worker, task.via) for task in bench.queue.tasks(JOB)] == [(CLUSTER, (BRIDGE.node,))] * 3
@@ -451,11 +452,56 @@ def test_a_bridge_that_claims_a_leaf_of_another_does_not_keep_its_results_away()
     cluster.placed(CAT, item)
     other = Cluster(bench, OTHER)
     other.join(CAT)
-    assert other.report(beats=(msg.Beat(item.lease),)) == []
+    assert other.report(beats=(msg.Beat(item.lease),)) == [drop("lease was never granted to it", other.node)]
+    assert other.report(returns=(msg.ReturnItem(item.lease, "disk"),)) == [
+        drop("lease was never granted to it", other.node)
+    ]
     [collect] = [each for each in cluster.brings(CAT, result_item(item)) if isinstance(each, fx.Collect)]
     assert collect.through == BRIDGE.node
     [settled] = [each.notice for each in bench.do(ev.Collected(lease=item.lease)) if isinstance(each, fx.Emit)][:1]
     assert settled.worker == CAT.node
+
+
+def test_nobody_is_blamed_by_a_bridge_that_it_has_never_chosen() -> None:
+    bench, cluster = bench_of(CAT)
+    bench.do(submitted(tasks=3))
+    back, silent, known = cluster.leases(place(CAT, 3))
+    cluster.placed(EMU, back, silent)
+    cluster.placed(CAT, known)
+    assert bench.queue.tasks(JOB)[0].worker == EMU.node, "it may have gone on before it was introduced"
+    [ended] = rows(cluster.report(returns=(msg.ReturnItem(back.lease, "disk"),)))
+    assert ended.leaf is None
+    effects = bench.tick(60.0)
+    assert expired(CLUSTER, silent) in effects
+    assert expired(CAT.node, known) in effects
+
+
+def test_a_stray_counts_only_where_the_master_knows_that_its_leaf_has_the_lease() -> None:
+    bench, cluster = bench_of(CAT, DOG)
+    bench.do(submitted(tasks=3))
+    one, two, three = cluster.leases(place(CAT, 3))
+    cluster.placed(CAT, one, two)
+    strays = tuple(ready(DOG, result_item(each)).result for each in (one, three))
+    told = cluster.report(strays=strays)
+    assert not any(isinstance(each, fx.Collect) for each in told)
+    late = [each for each in sends(bench.tick(RECEIPTS_S)) if isinstance(each.message, msg.Receipted)]
+    assert late == [receipt(PEER, "late", one.lease, three.lease)]
+    [collect] = [
+        each for each in cluster.report(strays=(ready(CAT, result_item(two)).result,)) if isinstance(each, fx.Collect)
+    ]
+    assert collect.lease == two.lease
+
+
+def test_a_worker_that_is_linked_says_so_itself() -> None:
+    bench, cluster = bench_of()
+    bench.join(CAT)
+    assert bench.says(CAT, msg.Holding(mandate=mandate(CAT, BRIDGE))) == [
+        drop("holding: mandate for another way", CAT.node)
+    ]
+    bench.says(CAT, msg.Holding(mandate=mandate(CAT, serial=7)))
+    bench.do(ev.LinkDown(peer=CAT.node))
+    claimed = leaf(CAT, serial=6)
+    assert cluster.says(msg.Leaves(leaves=(claimed,)))[0] == drop("leaf: it takes part another way by now")
 
 
 def test_a_leaf_takes_its_leases_to_another_bridge() -> None:
@@ -464,7 +510,7 @@ def test_a_leaf_takes_its_leases_to_another_bridge() -> None:
     first, second, third = cluster.leases(place(CAT, 3))
     cluster.placed(CAT, first, second)
     other = Cluster(bench, OTHER)
-    other.join(CAT)
+    other.join(CAT, serial=2)
     beats = tuple(msg.Beat(item.lease) for item in (first, third))
     assert other.report(beats=beats) == [drop("lease was never granted to it", other.node)], "nobody placed the third"
     assert other.placed(CAT, second) == []
@@ -482,7 +528,7 @@ def test_a_result_that_a_leaf_brings_another_way_counts() -> None:
     first, second = cluster.leases(place(CAT, 2))
     cluster.placed(CAT, first, second)
     other = Cluster(bench, OTHER)
-    other.join(CAT)
+    other.join(CAT, serial=2)
     assert [collect.through for collect in other.brings(CAT, result_item(first))] == [OTHER.node]
     bench.join(CAT)
     [collect] = bench.says(CAT, ready(CAT, result_item(second)))
@@ -585,7 +631,7 @@ def test_of_a_banned_bridge_only_what_no_leaf_has_is_taken_back() -> None:
     bench.do(ev.LinkDown(peer=CLUSTER))
     assert [row.lease for row in rows(bench.queue.expel(BRIDGE.node, bench.now))] == [stock.lease]
     other = Cluster(bench, OTHER)
-    other.join(CAT)
+    other.join(CAT, serial=2)
     assert other.report(beats=(msg.Beat(placed.lease),)) == []
     assert bench.queue.tasks(JOB)[0].via == (OTHER.node,)
 

@@ -69,7 +69,7 @@ def test_how_a_lease_came_to_its_leaf_is_kept_with_the_result_and_each_sub_grant
     bench, cluster = bench_of(CAT, DOG)
     bench.do(BRIDGE.link_up(caps=("bridge",), minor=msg.MINOR))
     path = {"path": (OTHER.node,), "bridges": (chain(OTHER, "bridge"),)}
-    cluster.says(msg.Leaves(leaves=(leaf(DOG, **path),)))
+    cluster.says(msg.Leaves(leaves=(leaf(DOG, serial=2, **path),)))
     raw, (first, second, third) = given(bench, cluster, place(CAT, 2), place(DOG, 1), tasks=3)
     cats = sub_grant(raw, BRIDGE, CAT, first, second)
     outer = sub_grant(raw, BRIDGE, OTHER, third)
@@ -178,7 +178,7 @@ def test_a_leaf_tells_how_it_came_to_it_wherever_it_takes_part() -> None:
     step = sub_grant(raw, BRIDGE, CAT, *items)
     steps = (r.HandedOn(signed=step, certs=BRIDGE.certs),)
     other = Cluster(bench, OTHER)
-    other.join(CAT)
+    other.join(CAT, serial=2)
     other.report(results=(signed_result(CAT, result_item(items[0])),), subs=(step,))
     assert proof_of(bench, items[0]).handed == steps
     bench.join(CAT)

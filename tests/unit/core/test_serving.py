@@ -138,5 +138,8 @@ def test_a_leaf_is_introduced_when_all_is_known_of_it() -> None:
     leaf.profile = PROFILE
     assert leaf.introduction() is None
     peer.card = CARD
-    assert leaf.introduction() == msg.Leaf(certs=link(LEA).certs, card=CARD, profile=PROFILE)
-    assert serving.Leaf(serving.Peer(link(LEA, certs=()), CARD), PROFILE).introduction() is None
+    assert leaf.introduction() is None
+    leaf.mandate = b"word"
+    assert leaf.introduction() == msg.Leaf(certs=link(LEA).certs, card=CARD, profile=PROFILE, mandate=b"word")
+    leaf.peer = serving.Peer(link(LEA, certs=()), CARD)
+    assert leaf.introduction() is None

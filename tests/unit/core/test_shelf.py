@@ -116,6 +116,29 @@ def test_what_is_given_out_with_a_grant_is_never_too_long_to_be_said(shelf: Shel
 # -- who gets what -------------------------------------------------------------------------------------------------------
 
 
+def test_what_is_enclosed_is_kept_within_bounds_and_then_left_out(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = checkpoint(ONE)
+    monkeypatch.setattr(module, "ENCLOSED_BYTES_MAX", len(saved) + 4)
+    first = put(shelf, granted((ONE,), checkpoints=(saved,), blobs=(b"blob",)))
+    second = put(shelf, granted((TWO,), number=2, checkpoints=(checkpoint(TWO),)))
+    assert isinstance(first, Lot)
+    assert isinstance(second, Lot)
+    assert (first.checkpoints, first.blobs) == ({ONE.lease: saved}, (b"blob",))
+    assert second.checkpoints == {}, "it starts from nothing"
+    shelf.rest(first)
+    third = put(shelf, granted((THREE,), number=3, blobs=(b"blob",)))
+    assert isinstance(third, Lot)
+    assert third.blobs == (b"blob",), "there is room again"
+
+
+def test_who_lacks_the_key_of_a_job_lacks_it_for_all_of_it(shelf: Shelf) -> None:
+    lots = [put(shelf, granted((entry,), number=entry.lease.counter, keys=())) for entry in (ONE, TWO)]
+    assert take(shelf) == ()
+    assert [lot.keyless for lot in lots if isinstance(lot, Lot)] == [True, True]
+
+
 def test_a_leaf_gets_what_it_has_room_for(shelf: Shelf) -> None:
     put(shelf, granted((ONE, TWO, THREE)))
     assert ONE.lease in shelf
@@ -167,7 +190,7 @@ def test_whether_any_leaf_can_have_it(shelf: Shelf) -> None:
     assert isinstance(lot, Lot)
     assert shelf.usable_by_any(lot, [(LEO.node, PROFILE), (LEA.node, PROFILE)])
     assert not shelf.usable_by_any(lot, [(LEO.node, PROFILE)])
-    shelf.unkey(LEA.node)
+    shelf.unkey((LEA.node,))
     assert not shelf.usable_by_any(lot, [(LEA.node, PROFILE)])
 
 

@@ -4,6 +4,7 @@ import msgspec
 
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
+from p2pq.core.kept import RESEND_S
 from p2pq.core.records import ResultReleased
 from p2pq.core.stock import BUSY_MAX, GATHER_S, Stock
 from p2pq.core.views import Spoken
@@ -140,7 +141,7 @@ def test_a_master_that_comes_back_is_told_when_leaves_have_said_what_they_hold()
     bench.leaf(LEA, asks(2))
     bench.do(gone(ANN), after=10.0)
     assert bench.do(master()) == [shown(LEA, ANN)]
-    bench.leaf(LEA, msg.Holding(leases=(ONE.lease,)))
+    bench.leaf(LEA, bench.holding(LEA, ONE.lease))
     bench.leaf(LEA, msg.ProfileIs(profile=introduced(LEA).profile))
     assert bench.tick(after=GATHER_S)[:2] == [
         up(msg.Leaves(leaves=(introduced(LEA),))),
@@ -281,3 +282,35 @@ def test_people_are_shown_who_has_how_much_of_whom() -> None:
     assert bench.stock.spoken() == (Spoken(ANN.node, 0, ((LEA.node, 1),)),), "what has ended does not run"
     bench.leaf(LEA, msg.Leaving())
     assert bench.stock.spoken() == ()
+
+
+def test_what_comes_of_a_way_are_grants_of_use_and_receipts() -> None:
+    bench = Bench()
+    stock = bench.stock
+    assert (stock.brought(ANN.node), stock.waits(ANN.node, bench.now), stock.keeps(ANN.node, bench.now)) == (
+        None,
+        False,
+        False,
+    )
+    bench.ready(LEA)
+    assert (stock.brought(ANN.node), stock.waits(ANN.node, bench.now), stock.keeps(ANN.node, bench.now)) == (
+        None,
+        True,
+        False,
+    )
+    bench.stocked(ONE, TWO)
+    given = bench.now
+    assert (stock.brought(ANN.node), stock.keeps(ANN.node, given)) == (given, True)
+    bench.leaf(LEA, msg.ResultReady(result=result(LEA, ONE)))
+    bench.tick(after=RESEND_S - 1)
+    bench.leaf(LEA, msg.ResultReady(result=result(LEA, ONE)))
+    assert stock.keeps(ANN.node, bench.now)
+    bench.tick(after=1.0)
+    assert not stock.keeps(ANN.node, bench.now), "nobody says that the result is there"
+    bench.stocked(item(3), number=2)
+    assert stock.brought(ANN.node) == given
+    bench.master(msg.Receipted(receipt=receipt(item(9))))
+    assert stock.brought(ANN.node) == given
+    bench.master(msg.Receipted(receipt=receipt(ONE)))
+    assert stock.brought(ANN.node) == bench.now
+    assert stock.keeps(ANN.node, bench.now)

@@ -11,8 +11,9 @@ from p2pq.core import through
 from p2pq.core.ledger import Ledger
 from p2pq.core.node import Node
 from p2pq.core.stock import GATHER_S
-from p2pq.core.through import Fell, Stood, Throughs, cluster_of
+from p2pq.core.through import TURNS_MAX, TURNS_S, Fell, Stood, Throughs, cluster_of
 from p2pq.core.views import Spoken
+from p2pq.core.ways import PATIENCE_S
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import Mono, NodeId, Wall, short
@@ -20,7 +21,7 @@ from p2pq.wire import messages as msg
 from p2pq.wire import sign, trust
 from p2pq.wire.objects import Keycard
 from tests.unit.core.stockkit import LEA, WINDOW_S, asks, granted, returns
-from tests.unit.core.workerkit import ANN, IDENTITY, ME, MESH, OFFER, WALL, Member, item
+from tests.unit.core.workerkit import ANN, IDENTITY, ME, MESH, OFFER, WALL, Member, item, mandate
 
 ROOT = trust.make_root(lambda size: b"r" * size)
 ADMIN = Member("admin")
@@ -62,15 +63,15 @@ class Bench:
     def __init__(self) -> None:
         self.out: set[NodeId] = set()
         self.linked: set[NodeId] = set()
-        self.throughs = Throughs(ME.node, ROOT.public, lambda cert: NodeId(cert.sub) in self.out)
+        self.now = Mono(0.0)
+        self.throughs = Throughs(ME.node, ROOT.public, lambda cert: NodeId(cert.sub) in self.out, ())
 
     def show(self, message: msg.MasterIs, by: ev.LinkUp | None = None) -> list[Fell | Stood]:
-        self.throughs.show(by or bridge(), message, Wall(WALL))
+        self.throughs.show(by or bridge(), message, Wall(WALL), self.now)
         return self.settle()
 
     def settle(self) -> list[Fell | Stood]:
-        assert self.throughs.changed
-        changes = self.throughs.settle(self.linked.__contains__, lambda node, _owner: node in self.out)
+        changes = self.throughs.settle(self.linked.__contains__, lambda node, _owner: node in self.out, self.now)
         assert not self.throughs.changed
         self.throughs.check()
         return changes
@@ -171,7 +172,7 @@ def stands_far(*path: Member) -> ev.LinkUp:
 def test_what_a_bridge_may_not_show(message: msg.MasterIs, by: ev.LinkUp, reason: str):
     bench = Bench()
     with pytest.raises(Reject, match=reason):
-        bench.throughs.show(by, message, Wall(WALL))
+        bench.throughs.show(by, message, Wall(WALL), bench.now)
     assert bench.throughs.peers() == ()
 
 
@@ -195,7 +196,7 @@ def test_a_way_over_too_many_bridges_is_refused_and_named():
     message = far(DOG, COW, EEL)
     named = " > ".join(short(each.node) for each in (ANN, EEL, COW, DOG, CAT, ME))
     with pytest.raises(Reject, match=f"the way leads over more than 3 bridges: {named}"):
-        bench.throughs.show(bridge(), message, Wall(WALL))
+        bench.throughs.show(bridge(), message, Wall(WALL), bench.now)
 
 
 def test_no_master_stands_behind_a_bridge_that_is_out():
@@ -216,11 +217,51 @@ def test_no_master_stands_behind_a_bridge_that_is_out():
     assert bench.settle() == [Fell(ANN.node, EEL.node, cluster=False)]
 
 
+def test_a_bridge_that_shows_a_master_anew_again_and_again_is_heard_no_more_than_now_and_then():
+    """Each time its leaves would have to say all that they said, and those of bridges below as well."""
+    bench = Bench()
+    for number in range(TURNS_MAX):
+        bench.throughs.parted(CAT.node, ANN.node)
+        assert bench.show(master_is(boot=bytes([number]) * 16))[-1] == Stood(
+            msgspec.structs.replace(stands(), boot=bytes([number]) * 16), cluster=False
+        )
+    assert bench.show(master_is(boot=b"b" * 16)) == [Fell(ANN.node, CAT.node, cluster=False)]
+    for number in range(99):
+        assert bench.show(master_is(boot=bytes([number]) * 16)) == []
+    assert bench.throughs.deadline == TURNS_S
+    bench.now = Mono(TURNS_S)
+    assert bench.throughs.fire(bench.now) == []
+    again = msgspec.structs.replace(stands(), boot=bytes([98]) * 16)
+    assert bench.settle() == [Stood(again, cluster=False)]
+    bench.now = Mono(TURNS_S + 1)
+    assert len(bench.show(master_is(boot=b"c" * 16))) == 2, "and then it may again"
+
+
+@pytest.mark.parametrize("ends", ["parted", "left", "shown in time"])
+def test_what_was_shown_too_often_and_is_over_never_stands(ends: str):
+    bench = Bench()
+    for number in range(TURNS_MAX + 1):
+        bench.show(master_is(boot=bytes([number]) * 16))
+        bench.show(master_is(DOG, boot=bytes([number]) * 16), bridge(COW))
+    assert bench.throughs.peers() == ()
+    if ends == "parted":
+        bench.throughs.parted(CAT.node, ANN.node)
+    elif ends == "left":
+        bench.throughs.leave(CAT.node)
+    else:
+        bench.now = Mono(TURNS_S)
+        assert len(bench.show(master_is())) == 1
+    bench.settle()
+    bench.now = Mono(TURNS_S)
+    bench.throughs.fire(bench.now)
+    assert [each.link.peer for each in bench.settle() if isinstance(each, Stood)] == [DOG.node]
+
+
 def test_masters_shown_are_bounded_but_a_known_one_may_change(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(through, "SHOWN_MAX", 1)
     bench = Bench()
     bench.show(master_is())
-    bench.throughs.show(bridge(), master_is(Member("eve")), Wall(WALL))
+    bench.throughs.show(bridge(), master_is(Member("eve")), Wall(WALL), bench.now)
     assert [each.link.peer for each in bench.throughs.peers()] == [ANN.node]
     assert len(bench.show(master_is(minor=msg.MINOR + 1, boot=b"c" * 16))) == 2
 
@@ -297,6 +338,10 @@ def through_of(effects: list[fx.Effect], node: NodeId = ANN.node, to: Member = C
     return [each.message for each in said(effects, to) if isinstance(each, msg.Through) and each.node == node]
 
 
+def of_kind(messages: list[msg.CoreMessage], kind: type) -> list[msg.CoreMessage]:
+    return [each for each in messages if isinstance(each, kind)]
+
+
 @pytest.fixture
 def leaf() -> Host:
     host = Host()
@@ -307,7 +352,10 @@ def leaf() -> Host:
 def test_a_leaf_begins_with_a_master_that_is_shown_and_asks_it_through_the_bridge(leaf: Host):
     effects = leaf.says(master_is())
     assert isinstance(said(effects)[0], msg.KeycardIs)
-    assert through_of(effects) == [msg.Holding(), msg.ProfileIs(profile=OFFER.profile)]
+    assert through_of(effects) == [
+        msg.Holding(mandate=mandate(ME, CAT, serial=2)),
+        msg.ProfileIs(profile=OFFER.profile),
+    ]
     effects = leaf.says(msg.Through(node=ANN.node, message=msg.HasWork(counter=1, owners=("ann",))))
     [request] = through_of(effects)
     assert isinstance(request, msg.Request)
@@ -330,7 +378,12 @@ def test_a_bridge_speaks_to_a_master_that_one_above_shows_and_knows_what_is_belo
     )
     assert said(host.says(master_is()), DOG) == [shown]
     keycard = Keycard(mesh=MESH, node=LEA.node, boot=bytes(16), prekey=LEA.prekey, iat=WALL, exp=WALL + 1)
-    below = msg.Leaf(certs=chain(LEA, "work"), card=sign.sign(LEA.signer, keycard), profile=OFFER.profile)
+    below = msg.Leaf(
+        certs=chain(LEA, "work"),
+        card=sign.sign(LEA.signer, keycard),
+        profile=OFFER.profile,
+        mandate=mandate(LEA, DOG, ME, CAT),
+    )
     host.says(msg.Through(node=ANN.node, message=msg.Leaves(leaves=(below,)), cluster=True), DOG)
     assert host.node.bridge_of(LEA.node) == DOG.node
     told = through_of(host.after(3 * GATHER_S))
@@ -344,9 +397,12 @@ def test_a_link_of_its_own_to_the_master_ends_that_and_its_end_brings_it_back(le
     leaf.says(master_is())
     effects = leaf.do(ANN.link())
     assert through_of(effects) == [msg.Leaving()]
-    assert said(effects, ANN)[-2:] == [msg.Holding(), msg.ProfileIs(profile=OFFER.profile)]
+    assert said(effects, ANN)[-2:] == [msg.Holding(), msg.ProfileIs(profile=OFFER.profile)], "it is of an old version"
     effects = leaf.do(ev.LinkDown(peer=ANN.node))
-    assert through_of(effects) == [msg.Holding(), msg.ProfileIs(profile=OFFER.profile)]
+    assert through_of(effects) == [
+        msg.Holding(mandate=mandate(ME, CAT, serial=3)),
+        msg.ProfileIs(profile=OFFER.profile),
+    ]
     assert leaf.do(ev.LinkDown(peer=CAT.node))
     assert leaf.says(msg.Through(node=ANN.node, message=msg.HasWork(counter=1, owners=("ann",)))) == [
         fx.Drop(peer=CAT.node, reason="not linked")
@@ -361,6 +417,24 @@ def test_a_bridge_is_told_the_keycard_once_however_many_masters_it_shows(leaf: H
     leaf.do(ev.LinkDown(peer=CAT.node))
     leaf.do(bridge())
     assert isinstance(said(leaf.says(master_is(eve)))[0], msg.KeycardIs)
+
+
+def test_a_bridge_that_shows_a_short_way_which_leads_nowhere_starves_nobody(leaf: Host):
+    leaf.do(bridge(DOG))
+    leaf.says(master_is())
+    leaf.says(far(COW), DOG)
+    leaf.says(msg.Through(node=ANN.node, message=msg.HasWork(counter=1, owners=("ann",))))
+    assert leaf.node.bridge_of(ANN.node) == CAT.node
+    leaf.after(PATIENCE_S / 2)
+    [request] = of_kind(through_of(leaf.after(PATIENCE_S / 4)), msg.Request)
+    # Whatever it says, and however often it shows that way again: nothing of it is the master's word.
+    leaf.says(msg.Through(node=ANN.node, message=msg.Nothing(nonce=request.nonce, owner="ann", counter=1)))
+    effects = leaf.after(PATIENCE_S / 4)
+    assert of_kind(through_of(effects), msg.Leaving)
+    assert [type(each) for each in through_of(effects, to=DOG)] == [msg.Holding, msg.ProfileIs]
+    leaf.says(msg.Parted(node=ANN.node))
+    leaf.says(master_is())
+    assert leaf.node.bridge_of(ANN.node) == DOG.node
 
 
 def test_a_master_that_parts_is_asked_no_more(leaf: Host):
@@ -408,7 +482,7 @@ def test_a_bridge_that_goes_down_hands_its_stock_back_before_it_says_goodbye():
     host.do(LEA.link(caps=("work",), minor=msg.MINOR, certs=chain(LEA, "work")))
     keycard = Keycard(mesh=MESH, node=LEA.node, boot=bytes(16), prekey=LEA.prekey, iat=WALL, exp=WALL + 1)
     host.says(msg.KeycardIs(card=sign.sign(LEA.signer, keycard)), LEA)
-    for message in (msg.Holding(), msg.ProfileIs(profile=OFFER.profile)):
+    for message in (msg.Holding(mandate=mandate(LEA, ME)), msg.ProfileIs(profile=OFFER.profile)):
         host.says(msg.Through(node=ANN.node, message=message), LEA)
     host.after(GATHER_S)
     cluster = cluster_of(ME.node)
@@ -449,7 +523,8 @@ def test_a_leaf_of_a_bridge_below_that_is_out_takes_part_no_more(event: ev.Event
     host.do(bridge(caps=("bridge",)))
     keycard = Keycard(mesh=MESH, node=LEA.node, boot=bytes(16), prekey=LEA.prekey, iat=WALL, exp=WALL + 1)
     card = sign.sign(LEA.signer, keycard)
-    introduced = msg.Leaf(certs=chain(LEA, "work"), card=card, profile=OFFER.profile)
+    word = mandate(LEA, CAT, ME)
+    introduced = msg.Leaf(certs=chain(LEA, "work"), card=card, profile=OFFER.profile, mandate=word)
     host.says(msg.Through(node=ANN.node, message=msg.Leaves(leaves=(introduced,)), cluster=True))
     told = through_of(host.after(3 * GATHER_S), cluster_of(ME.node), ANN)
     assert told[0] == msg.Leaves(leaves=(msgspec.structs.replace(introduced, path=(CAT.node,)),))
@@ -499,7 +574,8 @@ def test_a_master_is_shown_the_leaves_of_a_bridge_and_not_its_cluster():
     host.do(bridge())
     keycard = Keycard(mesh=MESH, node=LEA.node, boot=bytes(16), prekey=LEA.prekey, iat=WALL, exp=WALL + 1)
     card = sign.sign(LEA.signer, keycard)
-    introduced = msg.Leaf(certs=chain(LEA, "work"), card=card, profile=OFFER.profile)
+    word = mandate(LEA, CAT, of=ME)
+    introduced = msg.Leaf(certs=chain(LEA, "work"), card=card, profile=OFFER.profile, mandate=word)
     host.says(msg.Through(node=cluster_of(CAT.node), message=msg.Leaves(leaves=(introduced,))))
     assert shown(host) == {"cat": ("up", (), 0), "lea": ("up", (CAT.node,), OFFER.profile.slots)}
     assert host.node.bridge_of(LEA.node) == CAT.node

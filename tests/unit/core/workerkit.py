@@ -21,6 +21,7 @@ from p2pq.wire.objects import (
     Checkpoint,
     Grant,
     GrantItem,
+    Mandate,
     Manifest,
     Receipt,
     ReceiptItem,
@@ -150,6 +151,19 @@ def granted(
 def behind(member: Member = ANN, *bridges: Member) -> ev.LinkUp:
     """Return how a master takes part through bridges, the nearest first; through CAT unless told otherwise."""
     return member.link(prekey=b"", address="", path=tuple(bridge.node for bridge in bridges or (CAT,)))
+
+
+def mandate(member: Member, *way: Member, of: Member = ANN, life: int = 1, serial: int = 1, **fields) -> bytes:
+    """Return a worker's word that it takes part with a master over these bridges, the nearest first."""
+    plain = {
+        "mesh": MESH,
+        "node": member.node,
+        "master": of.node,
+        "way": tuple(bridge.node for bridge in way),
+        "life": life,
+        "serial": serial,
+    }
+    return sign.sign(member.signer, Mandate(**(plain | fields)))
 
 
 def sub_grant(parent: bytes, /, *leases: LeaseId, number: int = 1, signer: Member | None = None, **fields) -> bytes:

@@ -66,6 +66,7 @@ LINES = {
     n.PeerRefused(address="10.0.0.1:1", reason="banned"): "WARNING peer.refused address=10.0.0.1:1 reason=banned",
     n.LinksFull(links_max=64): "WARNING links.full links_max=64",
     n.TooFar(master=PEER, path=(PEER, PEER)): f"WARNING bridge.far master={P} via={P},{P}",
+    n.WayLeft(master=PEER, bridge=PEER): f"INFO bridge.left bridge={P} master={P}",
     n.PeerBanned(peer=PEER, banned=True, by="here"): f"INFO peer.banned peer={P} banned=True by=here",
     n.OwnerBanned(owner="eve", banned=True, by="lab"): "INFO owner.banned owner=eve banned=True by=lab",
     n.PeeringChanged(mesh="there", ended=True, by="lab"): "INFO peering.changed mesh=there ended=True by=lab",
@@ -108,7 +109,7 @@ def test_every_notice_is_one_line_and_one_counter(rig: Rig) -> None:
         assert rig.telemetry.counters == {**before, name: 1}
 
 
-@pytest.mark.parametrize(("level", "count"), [("debug", len(LINES)), ("info", 24), ("warning", 11), ("error", 2)])
+@pytest.mark.parametrize(("level", "count"), [("debug", len(LINES)), ("info", 25), ("warning", 11), ("error", 2)])
 def test_the_level_decides_what_is_written_and_not_what_is_counted(
     level: Literal["debug", "info", "warning", "error"], count: int
 ) -> None:

@@ -145,7 +145,7 @@ def test_what_was_verified_is_not_verified_again() -> None:
 
 
 def test_the_bytes_are_kept_as_they_came() -> None:
-    step = handing.open_step(OUTER)
+    step = handing.open_step(OUTER, MESH, MASTER)
     assert (step.raw, step.digest, step.sub.leases) == (OUTER, sign.digest(OUTER), (ONE, TWO, THREE))
     assert codec.encode(step.sub) in OUTER
 

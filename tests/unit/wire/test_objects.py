@@ -26,6 +26,7 @@ def test_the_kinds_are_these():
         "peering-accept",
         "peering-end",
         "keycard",
+        "mandate",
         "manifest",
         "grant",
         "sub-grant",

@@ -378,7 +378,7 @@ def test_sub_grants_of_what_was_granted_to_the_worker_itself_mean_nothing() -> N
         (GRANTED, provenance.BAD_SUBGRANT),
         (sub_grant(GRANTED, NEAR, ALICE, signer=FURTHER), provenance.BAD_SUBGRANT),
         (sub_grant(GRANTED, FURTHER, ALICE), provenance.BAD_SUBGRANT),
-        (sub_grant(GRANTED, FURTHER, ALICE, signer=NEAR), provenance.OTHER_SUBGRANT),
+        (sub_grant(GRANTED, FURTHER, ALICE, signer=NEAR), provenance.BAD_SUBGRANT),
         (sub_grant(GRANTED, NEAR, ALICE, mesh=b"o" * 32), provenance.OTHER_SUBGRANT),
         (sub_grant(GRANTED, NEAR, ALICE, master=BOB.public), provenance.OTHER_SUBGRANT),
         (sub_grant(grant(to=NEAR), NEAR, ALICE), provenance.OTHER_SUBGRANT),
