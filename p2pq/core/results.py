@@ -121,7 +121,7 @@ class Results(Granting):
         if (lease.worker, lease.job, lease.task, lease.attempt) != (peer, item.job, item.task, item.attempt):
             self._drop(peer, "result: not of that lease")
         elif lease.collecting is None and (proof := self._prove(peer, by, lease, came)) is not None:
-            if lease.runner != by:
+            if lease.runner != by or lease.hearsay:
                 self._book.place(lease, by)  # whatever its bridge said: this is the leaf's own word
             if not self._book.collect(lease, item, msgspec.structs.replace(came, proof=proof), now):
                 self._receipt(peer, [lease.id], "refused", now)

@@ -476,6 +476,16 @@ def test_nobody_is_blamed_by_a_bridge_that_it_has_never_chosen() -> None:
     assert expired(CAT.node, known) in effects
 
 
+def test_its_own_word_says_that_it_has_run_what_only_its_bridge_had_said_before() -> None:
+    bench, cluster = bench_of(CAT)
+    bench.do(submitted(tasks=1))
+    [item] = cluster.leases(place(CAT))
+    cluster.placed(EMU, item)
+    cluster.says(msg.Leaves(leaves=(leaf(EMU),)))
+    [ended] = rows(cluster.finish(EMU, item))[:1]
+    assert ended.worker == EMU.node
+
+
 def test_a_stray_counts_only_where_the_master_knows_that_its_leaf_has_the_lease() -> None:
     bench, cluster = bench_of(CAT, DOG)
     bench.do(submitted(tasks=3))
