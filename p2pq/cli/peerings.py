@@ -7,6 +7,7 @@ import click
 
 from p2pq.cli.common import connect, note, parse_seconds, print_json, say, table
 from p2pq.errors import RefusedError, UsageError
+from p2pq.model.ids import plain
 from p2pq.wire.control import Note
 from p2pq.wire.objects import PEER_CAPABILITIES, PeerCapability
 from p2pq.wire.peercontrol import PeerAccept, PeerEnd, PeeringFile, PeeringsList, PeeringView, PeerOffer
@@ -87,7 +88,7 @@ def offer_command(  # noqa: PLR0913, PLR0917  one per option
 
 
 @peer_command.command("accept")
-@click.argument("file", type=click.File("r"))
+@click.argument("file", type=click.File("r", errors="replace"))
 @click.option("--from", "sender", default="", metavar="MESH-ID", help="Who it must be from; else you are asked.")
 @_JSON
 @click.pass_context
@@ -97,7 +98,7 @@ def accept_command(ctx: click.Context, file: TextIO, sender: str, as_json: bool)
     with connect(ctx, start=True) as node:
         found = node.one(PeerAccept(text=text), PeeringFile)
         offered = found.peering.state == "offered"
-        if sender and _plain(sender) != found.peering.mesh:
+        if sender and plain(sender) != found.peering.mesh:
             raise RefusedError(f"it is from the mesh {found.peering.mesh}, not {sender}; nothing was changed")
         if offered and not sender:
             _ask(found.peering)
@@ -170,7 +171,3 @@ def _caps(option: str, text: str) -> tuple[PeerCapability, ...]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(sorted({each.strip() for each in text.split(",") if each.strip()}))
-
-
-def _plain(text: str) -> str:
-    return text.lower().replace("-", "").replace(" ", "")

@@ -71,6 +71,10 @@ class Peerings:
             except Reject:
                 continue
             self._known[opened.id] = known, opened
+        # The store keeps those that had to make room as well.
+        latest = sorted(self._known.items(), key=lambda each: (each[1][1].exp, each[0]))[-msg.PEERINGS_MAX :]
+        self._known = dict(latest)
+        for opened in self.all():
             self._bans.setdefault(opened.mesh, Bans(opened.root, ()))
         for ban in bans:
             if (of := self._bans.get(MeshId(ban.mesh))) is not None:
@@ -157,7 +161,10 @@ class Peerings:
         over = [opened for opened in self.all() if wall > opened.exp + 2 * trust.SKEW_MS]
         if not over:
             raise Reject(NO_ROOM)
-        del self._known[min(over, key=lambda each: (each.exp, each.id)).id]
+        oldest = min(over, key=lambda each: (each.exp, each.id))
+        del self._known[oldest.id]
+        if all(each.mesh != oldest.mesh for each in self.all()):
+            del self._bans[oldest.mesh]
 
     def told(self, wall: Wall, mesh: bytes = b"") -> tuple[PeeringKnown, ...]:
         """Return what others are told: all that are not past their time; with a mesh, those with that one."""
@@ -219,6 +226,9 @@ class Peerings:
     def check(self) -> None:
         """Assert the bounds."""
         assert len(self._known) <= msg.PEERINGS_MAX, "too many peerings"
+        assert self._bans.keys() == {opened.mesh for opened in self.all()}, (
+            "bans of a mesh that ours has nothing to do with"
+        )
         for bans in self._bans.values():
             bans.check()
 

@@ -72,8 +72,10 @@ class Telling:
     def bans_beyond(self, peer: NodeId, known: msg.BansKnown, now: Mono, out: list[Effect]) -> None:
         """Tell a peer the bans of a mesh that it does not know, if they are any of its business."""
         if known.mesh or self._links[peer].mesh:
-            if self._once_in_a_while(peer, known.mesh.hex(), now):
-                self.bans(peer, self._abroad.bans_beyond(peer, known.mesh, known.digests, self._bans), out)
+            lacking = self._abroad.bans_beyond(peer, known.mesh, known.digests, self._bans)
+            # A peer may name any mesh; remembered are only answers, so these are as few as the meshes known here.
+            if lacking and self._once_in_a_while(peer, known.mesh.hex(), now):
+                self.bans(peer, lacking, out)
         elif self._once_in_a_while(peer, "bans", now):
             self.bans(peer, self._bans.beyond(known.digests), out)
 

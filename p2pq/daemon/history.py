@@ -15,7 +15,7 @@ import msgspec
 from p2pq.core.records import RestoredJob
 from p2pq.daemon import evidence, restoring, sqlite
 from p2pq.daemon.evidence import Decided
-from p2pq.model.ids import JOB_ID_BYTES, NODE_ID_BYTES, JobId, LeaseId, NodeId, Wall, to_text
+from p2pq.model.ids import JOB_ID_BYTES, NODE_ID_BYTES, JobId, LeaseId, NodeId, Wall, plain, to_text
 from p2pq.model.job import JobState, Outcome, TaskState
 from p2pq.wire.messages import PeeringKnown
 from p2pq.wire.objects import ResultItem
@@ -243,7 +243,7 @@ class History:
 
     def find_jobs(self, prefix: str) -> tuple[JobId, ...]:
         """Return the jobs whose id, as text, begins with ``prefix``; a few at most, in order of id."""
-        text = prefix.lower().replace("-", "").replace(" ", "")
+        text = plain(prefix)
         digits = [ALPHABET.find(char) for char in text]
         if not digits or -1 in digits or len(digits) * 5 > JOB_ID_BITS + 4:
             return ()

@@ -9,11 +9,11 @@ from p2pq.core.events import PeeringAsked
 from p2pq.daemon.admin import Parts
 from p2pq.daemon.views import rfc3339
 from p2pq.errors import RefusedError, Reject
-from p2pq.model.ids import MESH_ID_BYTES, Wall, from_text, short, to_text
+from p2pq.model.ids import MESH_ID_BYTES, Wall, from_text, plain, short, to_text
 from p2pq.wire import peering, sign, trust
 from p2pq.wire.control import Finding, Note, Reply
 from p2pq.wire.messages import PeeringKnown
-from p2pq.wire.objects import Peering, PeerSide
+from p2pq.wire.objects import PEER_OWNERS_MAX, Peering, PeerSide
 from p2pq.wire.peercontrol import PeerAccept, PeerEnd, PeeringFile, PeeringsList, PeeringView, PeerOffer
 from p2pq.wire.peering import Opened
 
@@ -82,7 +82,11 @@ class PeeringDesk:
                 exp=Wall(now + request.life_s * 1000),
             )
         except Reject as reject:
-            raise _refused(reject) from reject
+            sentence = SENTENCES.get(reject.reason) or (
+                f"no such offer can be made ({reject.reason}): name at most {PEER_OWNERS_MAX} owners of each mesh, "
+                "as they are called in `p2pq members`, and a time of at most a year"
+            )
+            raise RefusedError(sentence) from reject
         terms = peering.open_offer(raw, now)
         await send(PeeringFile(peering=self._offered(raw, terms, ours=True), text=peering.to_file(raw)))
 
@@ -153,7 +157,7 @@ class PeeringDesk:
         return self._p.node.abroad.peerings.all()
 
     def _find(self, which: str) -> tuple[Opened, ...]:
-        wanted = which.lower().replace("-", "").replace(" ", "")
+        wanted = plain(which)
         found = [each for each in self._all() if each.name == which]
         if not found and len(wanted) >= PREFIX_CHARS_MIN:
             found = [

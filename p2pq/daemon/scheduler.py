@@ -5,7 +5,7 @@ from collections.abc import Callable
 from p2pq.core.node import Node
 from p2pq.core.placement import TaskSnapshot
 from p2pq.errors import RefusedError
-from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, short, to_text
+from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, plain, short, to_text
 from p2pq.wire.objects import ResultItem
 
 ID_PREFIX_CHARS_MIN = 4
@@ -57,7 +57,7 @@ class Scheduler:
             if peer.id is not None and peer.id not in self._names and peer.name:
                 self._names[peer.id] = peer.name
         known = {**self._names, self._me: self._name}
-        wanted = text.lower().replace("-", "")
+        wanted = plain(text)
         found = [node for node, name in known.items() if name == text]
         if not found and len(wanted) >= ID_PREFIX_CHARS_MIN:
             found = [node for node in known if to_text(node).startswith(wanted)]

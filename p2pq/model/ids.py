@@ -66,13 +66,18 @@ def short(raw: bytes) -> str:
     return to_text(raw)[:SHORT_CHARS]
 
 
+def plain(text: str) -> str:
+    """Return an id, or the beginning of one, as ``to_text`` prints it, whatever case, spaces and dashes it was typed with."""
+    return text.lower().replace("-", "").replace(" ", "")
+
+
 def from_text(text: str, size: int) -> bytes:
     """Parse what ``to_text`` printed, ignoring case, spaces and dashes.
 
     Raises:
         Reject: the text is not base32 of exactly ``size`` bytes.
     """
-    clean = "".join(char for char in text.upper() if char not in " -")
+    clean = plain(text).upper()
     try:
         raw = b32decode(clean + "=" * (-len(clean) % 8))
     except ValueError as error:

@@ -29,6 +29,9 @@ def test_two_meshes_agree_and_end_it(two, tmp_path):
     assert "--we" in ann.fails(2, "mesh", "peer", "offer", ids[1], "--we", "admin")
     assert "--they" in ann.fails(2, "mesh", "peer", "offer", ids[1], "--they", "")
     assert "not a duration" in ann.fails(2, "mesh", "peer", "offer", ids[1], "--for", "ever")
+    assert "at most 32 owners" in ann.fails(4, "mesh", "peer", "offer", ids[1], "--our-owners", "a\x01b")
+    (tmp_path / "binary").write_bytes(b"\xd0\x00\xff")
+    assert "that is no offer or peering" in ann.fails(4, "mesh", "peer", "accept", str(tmp_path / "binary"))
     terms = ["--we", "submit", "--they", "work,bridge", "--our-owners", "b,a", "--their-owners", "c", "--for", "1h"]
     offered = ann.json("mesh", "peer", "offer", ids[1], *terms)
     shown = offered["peering"]

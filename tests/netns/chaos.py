@@ -12,6 +12,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -291,6 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="keep the homes and logs")
     given = parser.parse_args(argv)
     os.environ["P2PQ_ALLOW_ROOT"] = "1"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as for Ctrl-C: nodes and networks do not outlive it
     first = int(time.time()) if given.seed is None else given.seed
     failed = False
     for seed in range(first, first + given.runs):

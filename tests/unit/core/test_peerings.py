@@ -122,6 +122,25 @@ def test_there_is_room_for_so_many_and_the_oldest_that_is_over_goes(monkeypatch:
     assert {each.id for each in peerings.all()} == {sign.digest(short_lived[1].offer), ID}
 
 
+def test_bans_of_a_mesh_go_with_the_last_peering_with_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(msg, "PEERINGS_MAX", 1)
+    peerings = begin()
+    hear(peer(A, B, at=WALL, exp=WALL + 1000), peerings)
+    hear(peer(A, C, at=WALL, exp=WALL + LIFE_MS), peerings, WALL + 2000 + 2 * trust.SKEW_MS)
+    assert peerings.bans(B.id) is None
+    assert peerings.bans(C.id) is not None
+
+
+def test_of_more_than_there_is_room_for_the_latest_come_back_after_a_restart(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(msg, "PEERINGS_MAX", 2)
+    over = peer(A, C, at=WALL, exp=WALL + 1000)
+    known = [KNOWN, over, peer(A, B, at=WALL, exp=WALL + LIFE_MS - 1)]
+    peerings = begin(tuple(map(row_of, known)))
+    peerings.check()
+    assert {each.id for each in peerings.all()} == {sign.digest(each.offer) for each in known if each is not over}
+    assert peerings.bans(C.id) is None
+
+
 def test_links_are_made_by_the_latest_peering_with_a_mesh_that_is_wanted():
     peerings = begin()
     newer = peer(A, B, at=WALL + 1)

@@ -96,6 +96,13 @@ def test_a_peer_is_answered_once_in_a_while_and_at_once_after_it_linked_again(be
     assert bench.says(knowing()) == [send(ask)]
 
 
+def test_a_peer_that_asks_for_meshes_that_nobody_knows_is_told_nothing_and_nothing_of_it_is_kept(bench: Bench) -> None:
+    bench.do(ANN.link(minor=NEW))
+    for number in range(3):
+        assert bench.says(msg.BansKnown(mesh=bytes([number]) * 32)) == []
+    assert bench.members._telling._compared == {}
+
+
 def test_who_can_take_no_more_bans_asks_for_none(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bans, "BANS_MAX", 1)
     bench.do(ANN.link(minor=NEW))

@@ -242,7 +242,7 @@ async def test_two_meshes_that_begin_alike_are_told_apart(
     a, b = labs
     await peered(a, b)
     [opened] = a.abroad.peerings.all()
-    twin = SimpleNamespace(name="other", mesh=opened.mesh[:31] + b"?", id=b"i" * 32)
+    twin = SimpleNamespace(name="other", mesh=opened.mesh[:31] + bytes([opened.mesh[31] ^ 1]), id=b"i" * 32)
     monkeypatch.setattr(a.abroad.peerings, "all", lambda: (opened, twin))
     assert "more than one mesh" in await a.refuses(PeerEnd(which=b.id[:10]))
 
