@@ -240,8 +240,9 @@ class Cluster(Nested):
         found = [self._lift(item.lease, now) for item in receipt.items]
         placed = [each for each in found if each is not None]
         self.brought = now if placed else self.brought
-        strays = [self._strays.pop(item.lease) for item in receipt.items if item.lease in self._strays]
-        for leaf in dict.fromkeys((*(each.leaf for each in placed), *(node for node, _ in strays))):
+        over = dict.fromkeys(item.lease for item in receipt.items)
+        strays = [self._strays.pop(key)[0] for key in list(self._strays) if key[0] in over]
+        for leaf in dict.fromkeys((*(each.leaf for each in placed), *strays)):
             self._serving.say(leaf, msg.Receipted(receipt=raw), out)
 
     # -- leaves ---------------------------------------------------------------------------------------------------------

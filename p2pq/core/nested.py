@@ -69,8 +69,8 @@ class Nested:
         """Leaves of which the master is to be told."""
         self._shown: dict[Proof, None] = {}
         """What a bridge above is to be shown of leases that it may not have given."""
-        self._strays: dict[LeaseId, tuple[NodeId, Mono]] = {}
-        """Of which results were passed on though nothing showed that they were given: to whom, and when, the latest last."""
+        self._strays: dict[tuple[LeaseId, NodeId], tuple[NodeId, Mono]] = {}
+        """By lease and signer: results passed on though nothing showed that it was given; by whom, and when, the latest last."""
         self._gathering = True
 
     # -- leases ---------------------------------------------------------------------------------------------------------
@@ -131,13 +131,14 @@ class Nested:
 
         It is not said again as soon as its leaf says it again: nobody renews such a lease, so that it is over before long.
         """
-        leases = [item.lease for item in sign.open_claimed(raw, Result, attrgetter("by")).items]
-        seen = [self._strays[lease][1] for lease in leases if lease in self._strays]
+        result = sign.open_claimed(raw, Result, attrgetter("by"))
+        keys = [(item.lease, NodeId(result.by)) for item in result.items]
+        seen = [self._strays[key][1] for key in keys if key in self._strays]
         if self._gathering or any(now - at < STRAY_S for at in seen):
             return
-        for lease in leases:
-            self._strays.pop(lease, None)
-            self._strays[lease] = (node, now)
+        for key in keys:
+            self._strays.pop(key, None)
+            self._strays[key] = (node, now)
         while len(self._strays) > STRAYS_MAX:
             del self._strays[next(iter(self._strays))]
         small = blobs if sum(map(len, blobs)) <= msg.INLINE_BYTES_MAX else ()

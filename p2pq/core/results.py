@@ -103,8 +103,11 @@ class Results(Granting):
             standing = self._book.leases.standing(item.lease)
             if standing == "forgotten" and worker.works and not came.stray:
                 lease = self._book.adopt(item, by, now, None if worker.cluster is None else peer)
-            if lease is not None and (lease.runner == by or not came.stray):
-                self._collect(worker, by, lease, item, came, now)
+            if lease is not None:
+                # Of one that somebody else has nothing is said: whoever that is would take it for an answer to itself. It is said
+                # again once that lease is over.
+                if lease.runner == by or not came.stray:
+                    self._collect(worker, by, lease, item, came, now)
             elif standing != "unknown":
                 late.append(item.lease)
                 self._out.append(fx.Emit(notice=notice.LateResult(lease=item.lease, worker=by)))

@@ -496,6 +496,15 @@ def test_the_result_of_a_lease_that_nobody_has_is_for_the_master_to_judge(bench:
     assert bench.master(over) == []
 
 
+def test_a_stray_of_one_leaf_keeps_back_no_stray_of_another(bench: Bench) -> None:
+    strays = [(leaf, result(leaf, ONE)) for leaf in (LEO, LEA)]
+    for leaf, raw in strays:
+        assert bench.leaf(leaf, msg.ResultReady(result=raw)) == [up(msg.Report(strays=(raw,)))]
+        assert bench.leaf(leaf, msg.ResultReady(result=raw)) == []
+    over = msg.Receipted(receipt=receipt(ONE))
+    assert bench.master(over) == [down(LEO, over), down(LEA, over)]
+
+
 def test_strays_are_remembered_within_bounds_and_wait_until_the_master_knows_the_leaf(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

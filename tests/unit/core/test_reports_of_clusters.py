@@ -494,6 +494,9 @@ def test_a_stray_counts_only_where_the_master_knows_that_its_leaf_has_the_lease(
     strays = tuple(ready(DOG, result_item(each)).result for each in (one, three))
     told = cluster.report(strays=strays)
     assert not any(isinstance(each, fx.Collect) for each in told)
+    assert bench.tick(RECEIPTS_S) == [], "CAT, and whoever gets the third, would take the answer for one to themselves"
+    cluster.report(returns=tuple(msg.ReturnItem(each.lease, "disk") for each in (one, three)))
+    cluster.report(strays=strays)
     late = [each for each in sends(bench.tick(RECEIPTS_S)) if isinstance(each.message, msg.Receipted)]
     assert late == [receipt(PEER, "late", one.lease, three.lease)]
     [collect] = [
