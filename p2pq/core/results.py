@@ -143,10 +143,11 @@ class Results(Granting):
         if not way or given is None:
             return came.proof
         if not handed.begins(way, given.digest, given.to, given.leases):
-            if way[0].sub.node == came.through:
+            # What was granted to another bridge may have come to this one from there, and a leaf can leave that out.
+            if way[0].sub.node == came.through == given.to:
                 self._forged(peer, NOT_GIVEN)
             else:
-                self._drop(peer, f"sub-grant: {NOT_GIVEN}")  # by another bridge, or by nobody that is one
+                self._drop(peer, f"sub-grant: {NOT_GIVEN}")
             return None
         steps = tuple(
             records.HandedOn(signed=step.raw, certs=self._crew.bridge_certs(NodeId(step.sub.node))) for step in way

@@ -162,6 +162,21 @@ def test_a_leaf_that_tells_of_another_bridge_what_is_not_true_harms_only_itself(
     assert bench.queue.tasks(JOB)[0].state == "running"
 
 
+def test_a_leaf_that_leaves_out_what_is_above_its_bridge_does_not_make_that_look_hostile() -> None:
+    """The bridge was below another one when it handed the lease on, and is linked to the master by now."""
+    bench, cluster = bench_of()
+    cluster.says(msg.Leaves(leaves=(leaf(CAT, path=(OTHER.node,)),)))
+    raw, items = given(bench, cluster, place(CAT, 2))
+    cluster.placed(CAT, *items)
+    outer = sub_grant(raw, BRIDGE, OTHER, *items)
+    inner = sub_grant(outer, OTHER, CAT, *items)
+    linked = Cluster(bench, OTHER)
+    linked.join(CAT, serial=2)
+    word = signed_result(CAT, result_item(items[0]))
+    assert linked.report(results=(word,), subs=(inner,)) == [drop(f"sub-grant: {NOT_GIVEN}", linked.node)]
+    assert [each.lease for each in linked.report(results=(word,), subs=(outer, inner))] == [items[0].lease]
+
+
 def test_a_sub_grant_of_another_lease_says_nothing_of_this_one() -> None:
     bench, cluster = bench_of(CAT)
     raw, [first, second] = given(bench, cluster, place(CAT, 2))
