@@ -215,6 +215,7 @@ class Nested:
 
     def _holding(self, node: NodeId, leaf: Leaf, message: msg.Holding, now: Mono, out: list[fx.Effect]) -> None:
         holds = dict.fromkeys(message.leases)
+        leaf.begun = True
         if leaf.below is None:
             self._at_home(node, leaf, message.mandate, out)
         leaf.proven.clear()
@@ -247,7 +248,7 @@ class Nested:
         """A leaf says to hold what it has not been given, or no more: what runs is stopped; a result may be a stray."""
         if beat.lease in self._shelf or self._tenants.get(beat.lease) is not None:
             out.append(fx.Drop(peer=leaf.peer.speaker, reason="lease was never given to it"))
-        elif beat.running:
+        elif beat.running and leaf.begun:
             self._serving.say(leaf.peer.link.peer, msg.Cancel(leases=(beat.lease,)), out)
 
     def _returned(self, node: NodeId, leaf: Leaf, items: tuple[msg.ReturnItem, ...], now: Mono) -> None:

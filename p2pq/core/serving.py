@@ -64,6 +64,8 @@ class Leaf(msgspec.Struct):
     profile: Profile | None = None
     mandate: bytes = b""
     """Its word that it takes part this way."""
+    begun: bool = False
+    """It has said what it holds. What comes before that it said as its master stood on another way, or was another life."""
     proven: dict[LeaseId, Proof] = msgspec.field(default_factory=dict)
     """Leases that it, or a leaf that it stands for, has shown to have been given, each with what shows it."""
     sent: dict[bytes, None] = msgspec.field(default_factory=dict)

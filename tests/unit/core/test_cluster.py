@@ -483,6 +483,15 @@ def test_of_what_a_leaf_cannot_show_to_have_been_given_it_says_nothing(bench: Be
     assert bench.stock.leaf_of(ANN.node, ONE.lease) == LEA.node
 
 
+def test_a_heartbeat_that_was_under_way_as_the_master_came_anew_stops_nothing(bench: Bench) -> None:
+    """Its leaf has yet to hear of that, and to say what it holds."""
+    bench.took(LEA, ONE)
+    bench.do(master())
+    assert bench.leaf(LEA, msg.Heartbeat(beats=(msg.Beat(ONE.lease),))) == []
+    bench.enter(LEA, ONE.lease)
+    assert bench.stock.leaf_of(ANN.node, ONE.lease) == LEA.node
+
+
 def test_the_result_of_a_lease_that_nobody_has_is_for_the_master_to_judge(bench: Bench) -> None:
     raw, blobs = result(LEA, ONE), (b"blob",)
     stray = up(msg.Report(strays=(raw,), blobs=blobs))
