@@ -62,6 +62,11 @@ class Judge(Docket):
         if lease.attempt == task.attempts:
             task.worker = leaf
 
+    def move(self, lease: Lease, worker: NodeId) -> None:
+        """Somebody else answers for a lease from now on; a later life of this master has to know that as well."""
+        self.leases.move(lease, worker)
+        self.out.append(fx.Record(row=records.LeaseMoved(lease=lease.id, worker=worker)))
+
     def _charge(self, job: Job, task: Task, worker: NodeId, now: Mono) -> bool:
         """A worker lost an attempt by its own doing: remember that; return whether it counts against the task as well.
 

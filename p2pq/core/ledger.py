@@ -7,6 +7,8 @@ gives back ``Restored``. It does not judge: rows come from the core.
 from bisect import bisect_right
 from typing import Final, assert_never
 
+import msgspec
+
 from p2pq.core import records
 from p2pq.core.intervals import IntervalSet
 from p2pq.model.ids import JobId, LeaseId, NodeId
@@ -95,6 +97,10 @@ class Ledger:
                 self._retried(row)
             case records.LeaseGranted():
                 self._granted(row)
+            case records.LeaseMoved(lease=lease, worker=worker) if (live := self._leases.get(lease)) is not None:
+                self._leases[lease] = msgspec.structs.replace(live, worker=worker)
+            case records.LeaseMoved():
+                pass  # of a job that has ended
             case records.GrantKept():
                 if row.job in self._jobs:
                     self._grants.setdefault(row.job, {})[row.lease] = row

@@ -262,7 +262,7 @@ class Queue(Results):
         """Tell whether the worker that has a lease takes part through that peer now, which so answers for it from now on."""
         if self._crew.speaker(lease.runner) != peer:
             return False
-        self._book.leases.move(lease, peer)
+        self._book.move(lease, peer)
         return True
 
     def _taken_along(self, lease: Lease | None, peer: NodeId) -> bool:

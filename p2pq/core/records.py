@@ -56,6 +56,13 @@ class LeaseGranted(_Row, frozen=True, kw_only=True):
     """The bridges that carry the link to the worker, or speak for it, the nearest first."""
 
 
+class LeaseMoved(_Row, frozen=True, kw_only=True):
+    """Somebody else answers for a live lease from now on: who runs it takes part another way than it was granted on."""
+
+    lease: LeaseId
+    worker: NodeId
+
+
 class GrantKept(_Row, frozen=True, kw_only=True):
     """How attempts of a job were granted: ``lease`` is the first of them, the others follow it without a gap."""
 
@@ -282,6 +289,7 @@ Row = (
     EpochBegun
     | JobAdded
     | LeaseGranted
+    | LeaseMoved
     | GrantKept
     | LeaseEnded
     | AttemptEnded

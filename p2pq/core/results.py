@@ -120,7 +120,7 @@ class Results(Granting):
         peer = worker.link.peer
         if lease.runner == by and lease.worker != peer:
             # Its own word says where it takes part, whichever bridge claims to speak for it.
-            self._book.leases.move(lease, peer)
+            self._book.move(lease, peer)
         if (lease.worker, lease.job, lease.task, lease.attempt) != (peer, item.job, item.task, item.attempt):
             self._drop(peer, "result: not of that lease")
         elif lease.collecting is None and (proof := self._prove(peer, by, lease, came)) is not None:

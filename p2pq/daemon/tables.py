@@ -22,6 +22,7 @@ from p2pq.core.records import (
     JobReopened,
     LeaseEnded,
     LeaseGranted,
+    LeaseMoved,
     MeshKeysKept,
     OwnerBanKept,
     PeerBanKept,
@@ -252,6 +253,8 @@ class Tables:
                 run("UPDATE jobs SET halted = ? WHERE n = ?", (row.detail, self._numbers.get(row.job)))
             case LeaseGranted():
                 self._granted(row)
+            case LeaseMoved():
+                run("UPDATE leases SET worker = ? WHERE epoch = ? AND counter = ?", (row.worker, *_key(row.lease)))
             case GrantKept():
                 evidence.keep_grant(self._db, self._numbers.get(row.job), row)
             case LeaseEnded():
@@ -287,8 +290,7 @@ class Tables:
                 run("DELETE FROM mesh_keys")
                 self._db.executemany("INSERT INTO mesh_keys VALUES (?, ?)", enumerate(row.signed))
             case PeeringKept():
-                words = (row.id, row.offer, row.accept, row.end)
-                run("INSERT OR REPLACE INTO peerings VALUES (?, ?, ?, ?)", words)
+                run("INSERT OR REPLACE INTO peerings VALUES (?, ?, ?, ?)", (row.id, row.offer, row.accept, row.end))
             case PeerBanKept():
                 words = (row.mesh, row.issuer, row.subject, row.signed)
                 run("INSERT OR REPLACE INTO peer_bans VALUES (?, ?, ?, ?)", words)
@@ -367,9 +369,8 @@ class Tables:
         if number is None:
             return
         epoch, counter = _key(row.lease)
-        self._db.execute(
-            "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?)", (epoch, counter, number, row.task, row.attempt, row.worker)
-        )
+        live = (epoch, counter, number, row.task, row.attempt, row.worker)
+        self._db.execute("INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?)", live)
         self._db.execute(
             "INSERT INTO tasks (n, task, state, attempts) VALUES (?, ?, 'running', ?) ON CONFLICT "
             "DO UPDATE SET state = 'running', attempts = excluded.attempts",
@@ -463,9 +464,8 @@ class Tables:
     def _forgiven(self, row: FailureForgiven) -> None:
         number = self._numbers.get(row.job)
         self._db.execute("UPDATE tasks SET failures = failures - 1 WHERE n = ? AND task = ?", (number, row.task))
-        self._db.execute(
-            "UPDATE attempts SET counted = 0 WHERE n = ? AND task = ? AND attempt = ?", (number, row.task, row.attempt)
-        )
+        attempt = (number, row.task, row.attempt)
+        self._db.execute("UPDATE attempts SET counted = 0 WHERE n = ? AND task = ? AND attempt = ?", attempt)
 
     def _task_ended(self, row: TaskEnded) -> None:
         number = self._numbers.get(row.job)

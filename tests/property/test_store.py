@@ -55,7 +55,7 @@ class Life:
         choices += [self.grant, self.grant, self.end_task, self.deliver, self.cancel, self.end_job] if self.live else []
         choices += [self.halt, self.retry, self.forgive] if self.live else []
         choices += [self.reopen] if self.ended else []
-        choices += [self.lose, self.settle, self.settle] if self.leases else []
+        choices += [self.lose, self.move, self.settle, self.settle] if self.leases else []
         choices += [self.release] if self.kept else []
         return data.draw(st.sampled_from(choices))(data)
 
@@ -108,6 +108,9 @@ class Life:
         if not attempts:
             return []
         return [records.FailureForgiven(job=job, task=task, attempt=data.draw(st.integers(1, attempts)))]
+
+    def move(self, data: st.DataObject) -> list[Row]:
+        return [records.LeaseMoved(lease=data.draw(st.sampled_from(list(self.leases))), worker=data.draw(nodes))]
 
     def lose(self, data: st.DataObject) -> list[Row]:
         lease = data.draw(st.sampled_from(list(self.leases)))

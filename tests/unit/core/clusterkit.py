@@ -4,6 +4,7 @@ import msgspec
 
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
+from p2pq.core import records as r
 from p2pq.core.queue import Queue
 from p2pq.core.records import Restored
 from p2pq.core.through import cluster_of
@@ -178,6 +179,11 @@ def said(effects: list[fx.Effect]) -> msg.Granted:
 
 def cert_of(member: Member, owner: str = OWNER) -> Cert:
     return trust.verify_chain(chain(member, owner=owner), ROOT.public, Wall(WALL), trust.nobody)
+
+
+def moved(to: NodeId, *items: GrantItem) -> list[fx.Effect]:
+    """Return that the master keeps who answers for these from now on."""
+    return [fx.Record(row=r.LeaseMoved(lease=item.lease, worker=to)) for item in items]
 
 
 def drop(reason: str, node: NodeId = CLUSTER) -> fx.Drop:

@@ -54,6 +54,13 @@ def test_a_live_lease() -> None:
     )
 
 
+def test_a_live_lease_is_somebody_elses_from_when_it_moved() -> None:
+    moved = r.LeaseMoved(lease=LeaseId(1, 0), worker=NodeId(b"o" * 32))
+    [live] = total(added(), granted(0), moved).leases
+    assert live.worker == moved.worker
+    assert total(added(), granted(0), lost(0), moved).leases == ()
+
+
 def kept_grant(counter: int) -> r.GrantKept:
     return r.GrantKept(job=JOB, lease=LeaseId(1, counter), signed=b"grant %d" % counter)
 

@@ -30,6 +30,7 @@ from tests.unit.core.clusterkit import (
     leaf,
     lease,
     mandate,
+    moved,
     place,
     said,
     signed_result,
@@ -158,7 +159,7 @@ def test_a_leaf_that_went_on_before_it_was_introduced_takes_its_work_along() -> 
     assert cluster.placed(DOG, item) == []
     other = Cluster(bench, OTHER)
     other.join(DOG)
-    assert other.says(msg.Holding(leases=(item.lease,))) == []
+    assert other.says(msg.Holding(leases=(item.lease,))) == moved(other.node, item)
     other.brings(DOG, result_item(item))
     assert bench.queue.collecting(item.lease) is not None
     bench.do(ev.Collected(lease=item.lease))
@@ -517,6 +518,30 @@ def test_a_worker_that_is_linked_says_so_itself() -> None:
     assert cluster.says(msg.Leaves(leaves=(claimed,)))[0] == drop("leaf: it takes part another way by now")
 
 
+def test_what_leaves_took_along_is_still_theirs_when_the_master_is_started_again() -> None:
+    bench, cluster = bench_of(CAT, DOG)
+    bench.do(submitted(tasks=2))
+    [first] = cluster.leases(place(CAT))
+    [second] = cluster.leases(place(DOG))
+    cluster.placed(CAT, first)
+    cluster.placed(DOG, second)
+    Cluster(bench, OTHER).join(CAT, serial=2)
+    bench.join(DOG)
+    bench.says(DOG, msg.Heartbeat(beats=(msg.Beat(second.lease),)))
+    other = Cluster(bench, OTHER)
+    assert other.report(beats=(msg.Beat(first.lease),)) == moved(other.node, first)
+    bench, cluster = bench_of(restored=bench.disk.restored())
+    assert rows(cluster.says(msg.Holding())) == []
+    other = Cluster(bench, OTHER)
+    other.join(CAT, serial=3)
+    assert other.says(msg.Holding(leases=(first.lease,))) == []
+    other.placed(CAT, first)
+    assert other.brings(CAT, result_item(first)) != []
+    bench.do(DOG.link_up())
+    assert bench.says(DOG, msg.Holding(leases=(second.lease,))) == []
+    assert [task.worker for task in bench.queue.tasks(JOB)] == [CAT.node, DOG.node]
+
+
 def test_a_leaf_takes_its_leases_to_another_bridge() -> None:
     bench, cluster = bench_of(CAT)
     bench.do(submitted(tasks=3))
@@ -525,8 +550,9 @@ def test_a_leaf_takes_its_leases_to_another_bridge() -> None:
     other = Cluster(bench, OTHER)
     other.join(CAT, serial=2)
     beats = tuple(msg.Beat(item.lease) for item in (first, third))
-    assert other.report(beats=beats) == [drop("lease was never granted to it", other.node)], "nobody placed the third"
-    assert other.placed(CAT, second) == []
+    nobodys = drop("lease was never granted to it", other.node)
+    assert other.report(beats=beats) == [*moved(other.node, first), nobodys], "nobody placed the third"
+    assert other.placed(CAT, second) == moved(other.node, second)
     assert [task.via for task in bench.queue.tasks(JOB)] == [(OTHER.node,), (OTHER.node,), (BRIDGE.node,)]
     for _ in ("it may not know yet", "nor hear of it at once"):
         assert cluster.report(returns=(msg.ReturnItem(first.lease, "lost"),), beats=(msg.Beat(second.lease),)) == []
@@ -542,9 +568,11 @@ def test_a_result_that_a_leaf_brings_another_way_counts() -> None:
     cluster.placed(CAT, first, second)
     other = Cluster(bench, OTHER)
     other.join(CAT, serial=2)
-    assert [collect.through for collect in other.brings(CAT, result_item(first))] == [OTHER.node]
+    [kept, collect] = other.brings(CAT, result_item(first))
+    assert ([kept], collect.through) == (moved(other.node, first), OTHER.node)
     bench.join(CAT)
-    [collect] = bench.says(CAT, ready(CAT, result_item(second)))
+    [kept, collect] = bench.says(CAT, ready(CAT, result_item(second)))
+    assert [kept] == moved(CAT.node, second)
     assert (collect.peer, collect.through) == (CAT.node, None)
     assert sends(bench.do(ev.Collected(lease=second.lease)))[0] == receipt(CAT, "settled", second.lease)
 
@@ -559,7 +587,8 @@ def test_a_worker_whose_link_is_gone_goes_on_through_a_bridge() -> None:
     assert cluster.report(beats=beats) == [], "it has a link and speaks for itself"
     assert bench.queue.tasks(JOB)[0].via == ()
     bench.do(ev.LinkDown(peer=CAT.node))
-    assert cluster.report(placed=((first.lease, CAT.node),), beats=(*beats, msg.Beat(second.lease))) == []
+    told = cluster.report(placed=((first.lease, CAT.node),), beats=(*beats, msg.Beat(second.lease)))
+    assert told == moved(CLUSTER, first, second)
     shown = bench.queue.tasks(JOB)
     assert [(task.worker, task.via) for task in shown[:3]] == [
         (CAT.node, (BRIDGE.node,)),
@@ -569,12 +598,12 @@ def test_a_worker_whose_link_is_gone_goes_on_through_a_bridge() -> None:
     assert [task.started for task in shown] == [True, True, False, False]
     [ended] = rows(cluster.report(returns=(msg.ReturnItem(first.lease, "disk"),)))
     assert (ended.lease, ended.leaf) == (first.lease, CAT.node)
-    [collect] = cluster.brings(CAT, result_item(third))
-    assert (collect.peer, collect.through) == (CAT.node, BRIDGE.node)
+    [kept, collect] = cluster.brings(CAT, result_item(third))
+    assert ([kept], collect.peer, collect.through) == (moved(CLUSTER, third), CAT.node, BRIDGE.node)
     assert cluster.report(returns=(msg.ReturnItem(fourth.lease, "late"),)) == [], "nobody has named it here"
     assert bench.queue.tasks(JOB)[3].state == "running"
     bench.join(CAT)
-    assert bench.says(CAT, msg.Heartbeat(beats=(msg.Beat(second.lease),))) == []
+    assert bench.says(CAT, msg.Heartbeat(beats=(msg.Beat(second.lease),))) == moved(CAT.node, second)
     assert bench.queue.tasks(JOB)[1].via == ()
 
 
@@ -584,7 +613,7 @@ def test_a_leaf_that_links_up_itself_keeps_what_it_has() -> None:
     item, _ = cluster.leases(place(CAT, 2))
     cluster.placed(CAT, item)
     bench.do(CAT.link_up())
-    assert bench.says(CAT, msg.Holding(leases=(item.lease,))) == []
+    assert bench.says(CAT, msg.Holding(leases=(item.lease,))) == moved(CAT.node, item)
     shown = bench.queue.tasks(JOB)[0]
     assert (shown.worker, shown.via) == (CAT.node, ())
     assert bench.queue._book.leases.count(CAT.node) == 1
@@ -645,7 +674,7 @@ def test_of_a_banned_bridge_only_what_no_leaf_has_is_taken_back() -> None:
     assert [row.lease for row in rows(bench.queue.expel(BRIDGE.node, bench.now))] == [stock.lease]
     other = Cluster(bench, OTHER)
     other.join(CAT, serial=2)
-    assert other.report(beats=(msg.Beat(placed.lease),)) == []
+    assert other.report(beats=(msg.Beat(placed.lease),)) == moved(other.node, placed)
     assert bench.queue.tasks(JOB)[0].via == (OTHER.node,)
 
 

@@ -25,6 +25,7 @@ from tests.unit.core.clusterkit import (
     drop,
     leaf,
     lease,
+    moved,
     place,
     said,
     signed_result,
@@ -173,7 +174,8 @@ def test_a_leaf_that_leaves_out_what_is_above_its_bridge_does_not_make_that_look
     linked = Cluster(bench, OTHER)
     linked.join(CAT, serial=2)
     word = signed_result(CAT, result_item(items[0]))
-    assert linked.report(results=(word,), subs=(inner,)) == [drop(f"sub-grant: {NOT_GIVEN}", linked.node)]
+    refused = drop(f"sub-grant: {NOT_GIVEN}", linked.node)
+    assert linked.report(results=(word,), subs=(inner,)) == [*moved(linked.node, items[0]), refused]
     assert [each.lease for each in linked.report(results=(word,), subs=(outer, inner))] == [items[0].lease]
 
 
@@ -202,7 +204,8 @@ def test_a_leaf_tells_how_it_came_to_it_wherever_it_takes_part() -> None:
         return bench.says(CAT, msgspec.structs.replace(ready(CAT, result_item(item)), subs=subs))
 
     assert says(items[1], step[:-1] + b"x") == [drop("sub-grant: bad signature", CAT.node)]
-    assert says(items[1], sub_grant(b"other", BRIDGE, CAT, items[1])) == [drop(f"sub-grant: {NOT_GIVEN}", CAT.node)]
+    refused = drop(f"sub-grant: {NOT_GIVEN}", CAT.node)
+    assert says(items[1], sub_grant(b"other", BRIDGE, CAT, items[1])) == [*moved(CAT.node, items[1]), refused]
     assert [each.lease for each in says(items[1], step)] == [items[1].lease]
     assert proof_of(bench, items[1]).handed == steps
 
