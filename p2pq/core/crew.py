@@ -27,7 +27,7 @@ BRIDGES_MAX: Final = 1024
 class Hand:
     """A linked peer, or a cluster for which one speaks."""
 
-    __slots__ = ("cluster", "leaving", "link", "mark", "profile", "request", "sent")
+    __slots__ = ("away", "cluster", "leaving", "link", "mark", "profile", "request", "sent")
 
     def __init__(self, link: ev.LinkUp, mark: LeaseId) -> None:
         """Know it by what it said when the link came up."""
@@ -39,6 +39,8 @@ class Hand:
         self.sent: dict[JobId, bytes] = {}
         """Jobs whose manifest this link has carried, least recently used first, with the job key sealed to it."""
         self.leaving = False
+        self.away = False
+        """It has said since that it takes part through a bridge."""
         self.cluster = Cluster(link.path[0]) if link.path and link.peer == cluster_of(link.path[0]) else None
         """The leaves, where it is a cluster."""
 
@@ -128,6 +130,8 @@ class Crew:
         for bridge, certs in zip(leaf.path, leaf.bridges, strict=False):
             self._know(NodeId(bridge), certs)
         self._spoken[node] = cluster_of(cluster.bridge)
+        if (hand := self._hands.get(node)) is not None:
+            hand.away = True
         self.changed()
 
     def at_home(self, link: ev.LinkUp, mandate: bytes, identity: Identity) -> None:
@@ -137,6 +141,7 @@ class Crew:
             Reject: it says something else.
         """
         self._homes.take(link.peer, open_mandate(mandate, link.peer, identity.mesh, identity.node, ()), ())
+        self._hands[link.peer].away = False
 
     def _know(self, bridge: NodeId, certs: tuple[bytes, ...]) -> None:
         self._bridges.pop(bridge, None)
@@ -172,6 +177,11 @@ class Crew:
     def speaker(self, node: NodeId) -> NodeId | None:
         """Return who is told what is for a node: itself where it is linked, else the cluster that it is a leaf of."""
         return node if node in self._hands else self._spoken.get(node)
+
+    def home(self, node: NodeId) -> NodeId | None:
+        """Return who answers for what a worker runs: as it said last, for its link may be gone without a sign yet."""
+        hand = self._hands.get(node)
+        return self._spoken.get(node, node) if hand is not None and hand.away else self.speaker(node)
 
     def able(self, job: Job, hand: Hand) -> bool:
         """Tell whether a linked peer, or a leaf of a cluster, could run tasks of a job."""

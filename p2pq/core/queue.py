@@ -260,7 +260,7 @@ class Queue(Results):
 
     def _follows(self, lease: Lease, peer: NodeId) -> bool:
         """Tell whether the worker that has a lease takes part through that peer now, which so answers for it from now on."""
-        if self._crew.speaker(lease.runner) != peer:
+        if self._crew.home(lease.runner) != peer:
             return False
         self._book.move(lease, peer)
         return True

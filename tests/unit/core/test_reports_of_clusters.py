@@ -583,6 +583,8 @@ def test_a_worker_whose_link_is_gone_goes_on_through_a_bridge() -> None:
     bench.do(submitted(tasks=4))
     first, second, third, fourth = bench.leases(CAT)
     cluster.says(msg.Leaves(leaves=(leaf(CAT),)))
+    kept = tuple(each.lease for each in (first, second, third, fourth))
+    bench.says(CAT, msg.Holding(leases=kept, mandate=mandate(CAT, serial=2)))
     beats = (msg.Beat(first.lease),)
     assert cluster.report(beats=beats) == [], "it has a link and speaks for itself"
     assert bench.queue.tasks(JOB)[0].via == ()
@@ -605,6 +607,23 @@ def test_a_worker_whose_link_is_gone_goes_on_through_a_bridge() -> None:
     bench.join(CAT)
     assert bench.says(CAT, msg.Heartbeat(beats=(msg.Beat(second.lease),))) == moved(CAT.node, second)
     assert bench.queue.tasks(JOB)[1].via == ()
+
+
+def test_a_worker_that_comes_through_a_bridge_by_now_is_not_waited_for_at_its_dead_link() -> None:
+    """What its network drops without a word looks like a link for another minute: as long as its lease is."""
+    bench, cluster = bench_of()
+    bench.join(CAT)
+    bench.do(submitted())
+    [item] = bench.leases(CAT)
+    cluster.says(msg.Leaves(leaves=(leaf(CAT),)))
+    assert cluster.report(beats=(msg.Beat(item.lease, running=True),)) == moved(CLUSTER, item)
+    cluster.says(msg.Leaves(gone=(CAT.node,)))
+    assert bench.says(CAT, msg.Heartbeat(beats=(msg.Beat(item.lease),))) == moved(CAT.node, item)
+    cluster.says(msg.Leaves(leaves=(leaf(CAT, serial=2),)))
+    assert bench.says(CAT, msg.Holding(leases=(item.lease,), mandate=mandate(CAT, serial=3))) == []
+    assert cluster.report(beats=(msg.Beat(item.lease),)) == []
+    bench.do(ev.LinkDown(peer=CAT.node))
+    assert cluster.report(beats=(msg.Beat(item.lease),)) == moved(CLUSTER, item)
 
 
 def test_a_leaf_that_links_up_itself_keeps_what_it_has() -> None:
