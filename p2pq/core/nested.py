@@ -16,7 +16,7 @@ from p2pq.core.deadlines import Deadlines
 from p2pq.core.identity import Identity
 from p2pq.core.kept import RESEND_S
 from p2pq.core.mandates import Homes, open_mandate
-from p2pq.core.proofs import Proof, proven
+from p2pq.core.proofs import PROOFS_BYTES_MAX, Proof, proven
 from p2pq.core.restock import Restock
 from p2pq.core.serving import LEAVES_TOTAL_MAX, Leaf, Peer, Serving, Timer
 from p2pq.core.shelf import Shelf
@@ -34,6 +34,8 @@ HELD_MAX: Final = msg.LEASES_MAX - ITEMS_MAX
 """Leases of one master here at most; of more nobody's word is taken."""
 LEAF_HELD_MAX: Final = 8192
 """... and the leases that one leaf may have and still name more: it must leave others the most of these."""
+SHOWN_BYTES_MAX: Final = 4 * PROOFS_BYTES_MAX
+"""What a bridge below may have shown and not have named yet; beyond that all but the last message is forgotten."""
 STRAY_S: Final = RESEND_S / 2
 """A result of a lease that was not shown to have been given is passed on once in so long."""
 STRAYS_MAX: Final = 4096
@@ -113,6 +115,12 @@ class Nested:
     def _show(self, leaf: Leaf, proofs: tuple[bytes, ...]) -> None:
         """Take in what a leaf, or a bridge below, shows of how leases came there."""
         node, below = leaf.peer.link.peer, leaf.below
+        size = sum(map(len, proofs))
+        if leaf.shown + size > SHOWN_BYTES_MAX:
+            # Whatever of it is of use has been named long since.
+            leaf.proven.clear()
+            leaf.shown = 0
+        leaf.shown += size
         held = (lambda to: to == node) if below is None else below.home
         leaf.proven |= proven(proofs, self._master, self._identity, held)
         while len(leaf.proven) > HELD_MAX:
@@ -219,6 +227,7 @@ class Nested:
         if leaf.below is None:
             self._at_home(node, leaf, message.mandate, out)
         leaf.proven.clear()
+        leaf.shown = 0
         if any(self._tenants.of(node, lease) is None for lease in holds):
             self._show(leaf, message.proofs)
         for placed in self._tenants.held(node):

@@ -68,6 +68,8 @@ class Leaf(msgspec.Struct):
     """It has said what it holds. What comes before that it said as its master stood on another way, or was another life."""
     proven: dict[LeaseId, Proof] = msgspec.field(default_factory=dict)
     """Leases that it, or a leaf that it stands for, has shown to have been given, each with what shows it."""
+    shown: int = 0
+    """Bytes of what it has shown of these, at most."""
     sent: dict[bytes, None] = msgspec.field(default_factory=dict)
     """Manifests that it was sent, by digest, the least recently used first."""
 

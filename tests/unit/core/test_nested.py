@@ -522,6 +522,17 @@ def test_what_the_master_has_to_judge_is_passed_on_from_below_as_well(bench: Row
         assert bench.master(over) == [to_below(over)]
 
 
+def test_the_bytes_of_what_is_shown_are_bounded_however_few_leases_it_is_of(
+    bench: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, last = shown(LEA, ONE), shown(LEA, TWO)
+    monkeypatch.setattr(nested, "SHOWN_BYTES_MAX", sum(map(len, (*first, *last))) - 1)
+    for each in (first, last):
+        bench.report(proofs=each)
+    bench.report(placed=placed(LEA, ONE, TWO))
+    assert of(bench.flush(), msg.Report) == [msg.Report(placed=placed(LEA, TWO), beats=beats(TWO))]
+
+
 def test_what_is_shown_is_bounded(bench: Row, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nested, "HELD_MAX", 2)
     bench.report(proofs=shown(LEA, ONE, TWO, THREE))
