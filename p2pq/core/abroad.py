@@ -28,7 +28,7 @@ from p2pq.wire.messages import PeeringKnown
 from p2pq.wire.objects import Cert
 
 NODES_MAX: Final = 4096
-"""Nodes of other meshes whose mesh is remembered; those named longest ago go first."""
+"""Nodes of other meshes whose mesh is remembered; of those that never were linked the one named longest ago goes first."""
 BANS_PER_MESSAGE: Final = 256
 
 
@@ -52,7 +52,8 @@ class Abroad:
         self._is_out = is_out
         self._meshes: dict[NodeId, bytes] = {}
         self._owners: dict[NodeId, str] = {}
-        """As their certificates have it, of those that were linked in this life."""
+        """As their certificates have it, of those that were linked in this life: these alone have proved to be of their mesh. Of
+        others a bridge abroad says so, which may be members of ours that are behind other bridges."""
         self._expelled: dict[NodeId | str, None] = {}
 
     # -- who may be linked ----------------------------------------------------------------------------------------------
@@ -104,7 +105,8 @@ class Abroad:
 
     def banned(self, node: NodeId, link: ev.LinkUp | None = None) -> bool:
         """Tell whether the admins of its own mesh say that a node of another mesh is out."""
-        mesh = self.mesh_of(node) if link is None else link.mesh
+        proved = self.mesh_of(node) if node in self._owners else b""
+        mesh = proved if link is None else link.mesh
         owner = self._owners.get(node, "") if link is None else link.claimed
         return bool(mesh) and self.peerings.is_banned(mesh, node, owner)
 
@@ -128,7 +130,10 @@ class Abroad:
         self._meshes.pop(node, None)
         self._meshes[node] = mesh
         if len(self._meshes) > NODES_MAX:
-            oldest = next(each for each in self._meshes if each not in self._links)
+            claimed = next(
+                (each for each in self._meshes if each not in self._owners and each not in self._links), None
+            )
+            oldest = claimed or next(each for each in self._meshes if each not in self._links)
             del self._meshes[oldest]
             self._owners.pop(oldest, None)
 
@@ -238,7 +243,8 @@ class Abroad:
         ]
         for node in gone:
             if self._meshes[node] not in meshes:
-                self._expelled[node] = None
+                if node in self._owners:
+                    self._expelled[node] = None
                 if node not in self._links:
                     self._forget(node)
         return tuple(gone)
@@ -272,13 +278,14 @@ class Abroad:
         return tuple(gone)
 
     def _expel(self, row: PeerBanKept) -> None:
-        """Whoever is named by that ban is out, if it still says so, whether it has a link now or not."""
+        """Whoever of that mesh is named by that ban is out, if it still says so, whether it has a link now or not."""
         subject: NodeId | str = NodeId(row.subject[1:]) if row.subject[:1] == b"n" else row.subject[1:].decode()
         bans = self.peerings.bans(row.mesh)
         if bans is None or subject not in bans:
             return
         if not isinstance(subject, str):
-            self._expelled[subject] = None
+            if subject in self._owners and self.mesh_of(subject) == row.mesh:
+                self._expelled[subject] = None
             return
         realms = (opened.name for opened in self.peerings.all() if opened.mesh == row.mesh)
         self._expelled.update((wire.name_abroad(subject, realm), None) for realm in realms)

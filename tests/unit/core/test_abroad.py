@@ -380,6 +380,37 @@ def test_bans_of_either_mesh_count_on_both_sides(world: World, by: Mesh, subject
     assert world.link(ann, bob) in {trust.BANNED, "by-peer:banned"}
 
 
+@pytest.mark.parametrize("lies", [False, True], ids=["linked", "claimed"])
+def test_nobody_abroad_says_who_of_ours_is_out(world: World, *, lies: bool) -> None:
+    """Neither the admins of another mesh, nor a bridge there that claims members of ours first, nor the end of it all."""
+    ann, gate = world.add(A, "ann", {B.id: YES}), world.add(B, "gate", {A.id: YES}, caps=YES)
+    own = world.add(A, "own")
+    tell(KNOWN, ann, gate)
+    assert world.link(ann, gate) == ""
+    assert world.link(ann, own) == ""
+    ann.submit(only=own.node)
+    world.wait(1)
+    assert len(own.starts) == 1
+    if lies:
+        ann.do(ev.LinkDown(peer=own.node))
+        del ann.core._membership._remembered[own.node]
+        ann.do(ev.Received(peer=gate.node, message=msg.Reach(number=99, ways=(msg.Way(own.node),))))
+        assert ann.core.abroad.mesh_of(own.node) == B.id
+    gate.do(ev.BanAsked(node=EVE, banned=False, signed=B.ban(own.node)))
+    world.settle()
+    assert ann.core.abroad.peerings.is_banned(B.id, own.node, "")
+    assert not ann.core.banned(own.node)
+    tell(ended(KNOWN, A), ann)
+    world.said.clear()
+    if lies:
+        own.do(ev.LinkDown(peer=ann.node))
+        assert world.link(ann, own) == ""
+    world.wait(1)
+    assert own.kills == []
+    [task] = ann.core.tasks(ann.core.jobs()[0].job)
+    assert (task.state, task.attempts) == ("running", 1)
+
+
 @pytest.mark.parametrize("by", [A, B], ids=["ours", "theirs"])
 def test_bans_that_were_lost_on_the_way_are_compared_within_and_across(world: World, by: Mesh) -> None:
     everybody = ann, gate_a, gate_b, bob = row(world)
