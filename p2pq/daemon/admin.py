@@ -402,7 +402,9 @@ class Admin:
             check="membership",
             ok=not soon and not self._p.duplicate,
             detail=self._p.duplicate or f"of mesh {self._p.keys.state.name!r} until {rfc3339(expires)}",
-            suggestion="let this node meet the admin that invited it; it renews by itself" if soon else "",
+            suggestion="let this node meet an admin of the mesh, directly or over bridges; it renews by itself"
+            if soon
+            else "",
         )
 
     def _listening(self) -> Finding:

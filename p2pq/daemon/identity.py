@@ -191,15 +191,9 @@ class NodeKeys:
         """
         if not self.admin:
             raise RefusedError("this node is not an admin of its mesh; invite from the one that founded it")
-        if "admin" in subject.caps:
-            if not self.founder:
-                raise RefusedError("only the founder of a mesh can make admins; invite from there")
-            root = _load_root(self._home, self.mesh)
-            chain: tuple[bytes, ...] = (
-                trust.issue_admin(root, subject, serial=self._entropy(SERIAL_BYTES), wall=wall),
-            )
-        else:
-            chain = self._member_chain(subject, wall)
+        if "admin" in subject.caps and not self.founder:
+            raise RefusedError("only the founder of a mesh can make admins; invite from there")
+        chain = self._chain(subject, wall)
         self._keep(msgspec.structs.replace(self.state, issued=self.state.issued + 1))
         return chain
 
@@ -252,22 +246,36 @@ class NodeKeys:
     # -- renewal ----------------------------------------------------------------------------------------------------------
 
     def renewal_due(self, wall: Wall) -> bool:
-        """Tell whether this node should ask an admin for a new certificate."""
-        return len(self.state.certs) == trust.CHAIN_MAX and _aged(self.cert, wall)
+        """Tell whether this node should ask for a new certificate; a founder makes its own."""
+        return aged(self.cert, wall) and not self.founder
 
-    def renew(self, peer: NodeId, raw: bytes, wall: Wall) -> tuple[bytes, ...]:
-        """Return a new chain for a linked member: the same node, name, owner and capabilities, a new life.
+    def renew(self, old: Cert, wall: Wall) -> tuple[bytes, ...]:
+        """Return a new chain for the holder of a sound certificate; nothing where this node cannot make one that lasts longer.
+
+        The same node, name, owner and capabilities: an admin's from the founder, a member's from any admin that has all it has.
 
         Raises:
-            Reject: this node is no admin, or that is not the peer's own sound certificate issued by this node.
+            ConfigError: the root key is damaged.
         """
-        if not self.admin or len(self.state.certs) != 1:
-            raise Reject(trust.NOT_ADMIN)
-        old = trust.verify_chain((raw, *self.state.certs), self.state.root, wall, is_banned=trust.nobody)
-        if old.sub != peer:
-            raise Reject(session.NOT_HOLDER)
-        subject = trust.Subject(node=peer, name=old.name, owner=old.owner, caps=old.caps)
-        return self._member_chain(subject, wall)
+        if "admin" in old.caps:
+            able = self.founder
+        else:
+            able = self.admin and set(old.caps) <= set(self.cert.caps) and self.cert.exp > old.exp
+        if not able:
+            return ()
+        return self._chain(trust.Subject(node=NodeId(old.sub), name=old.name, owner=old.owner, caps=old.caps), wall)
+
+    def renew_own(self, wall: Wall) -> bool:
+        """As founder: issue this node's own certificate anew once it has aged, as others end with it; return whether it had.
+
+        Raises:
+            ConfigError: the root key is damaged.
+            StorageError: the home cannot be written.
+        """
+        if not self.founder or not aged(self.cert, wall):
+            return False
+        self.refresh(_load_root(self._home, self.mesh), self.cert.name, wall)
+        return True
 
     def renewed(self, certs: tuple[bytes, ...], wall: Wall) -> bool:
         """Keep a renewed chain; return whether it is better than the one at hand.
@@ -294,9 +302,10 @@ class NodeKeys:
         fresh = _founder_cert(root, self.node, (name, self.cert.owner), self._entropy(SERIAL_BYTES), wall)
         self._keep(msgspec.structs.replace(self.state, certs=(fresh,)))
 
-    def _member_chain(self, subject: trust.Subject, wall: Wall) -> tuple[bytes, ...]:
-        own = self.state.certs[-1]
-        serial = self._entropy(SERIAL_BYTES)
+    def _chain(self, subject: trust.Subject, wall: Wall) -> tuple[bytes, ...]:
+        own, serial = self.state.certs[-1], self._entropy(SERIAL_BYTES)
+        if "admin" in subject.caps:
+            return (trust.issue_admin(_load_root(self._home, self.mesh), subject, serial=serial, wall=wall),)
         cert = trust.issue_member(self.key, own, self.state.root, subject, serial=serial, wall=wall)
         return (cert, own)
 
@@ -353,11 +362,7 @@ def stored_mesh(home: Home) -> MeshState:
 
 
 def trust_open(state: MeshState) -> Cert:
-    """Return this node's own certificate at a time when it was valid; the clock is checked at load.
-
-    Raises:
-        Reject: the chain does not hold even then.
-    """
+    """Return this node's own certificate at a time when it was valid (the clock is checked at load), or raise Reject."""
     return trust.verify_chain(state.certs, state.root, _middle(state.certs[0]), is_banned=trust.nobody)
 
 
@@ -438,7 +443,7 @@ def _refresh_founder(home: Home, keys: NodeKeys, name: str, wall: Wall) -> NodeK
     cert = keys.cert
     if cert.sub != keys.node:
         raise _other_key(home)
-    valid = cert.nbf - trust.SKEW_MS <= wall and not _aged(cert, wall)
+    valid = cert.nbf - trust.SKEW_MS <= wall and not aged(cert, wall)
     if not valid or cert.name != name:
         keys.refresh(root, name, wall)
     return keys
@@ -469,7 +474,8 @@ def _other_key(home: Home) -> ConfigError:
     )
 
 
-def _aged(cert: Cert, wall: Wall) -> bool:
+def aged(cert: Cert, wall: Wall) -> bool:
+    """Tell whether it is time to renew a certificate."""
     return wall >= cert.nbf + (cert.exp - cert.nbf) * RENEW_FROM
 
 

@@ -110,7 +110,8 @@ class Links:
         self._runner = gate.runner(self._app, self._limits.close_s)
         self._links: dict[NodeId, Link] = {}
         self._arbiter = Arbiter(keys.node, links_max)
-        self._renewals = Renewals(keys, wall)
+        linked = self._links.values
+        self._renewals = Renewals(keys, wall, is_banned, self._loop.time, linked, bridging=bridging)
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
         self._closing = False
@@ -443,7 +444,7 @@ class Links:
             case msg.RenewWant():
                 self.refuse(heard.peer, self._renewals.answer(heard, message))
             case msg.Renewed():
-                self.refuse(heard.peer, self._renewals.keep(message))
+                self.refuse(heard.peer, self._renewals.take(heard, message))
             case msg.RelayWant() | msg.RelayOffer() | msg.RelayRefused():
                 self.relays.handle(heard.peer, message)
             case _:
@@ -470,8 +471,7 @@ class Links:
                     each.ping()
             if now - asked > RENEW_CHECK_S:
                 asked = now
-                for each in list(self._links.values()):
-                    self._renewals.ask(each)
+                self._renewals.tick()
 
     def _abort(self, ended: Link, reason: str) -> None:
         ended.abort(reason)

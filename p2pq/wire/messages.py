@@ -101,6 +101,8 @@ PEERINGS_SINCE: Final = 4
 """The minor version from which on nodes know of other meshes: older ones are told nothing of them."""
 MANDATES_SINCE: Final = 4
 """The minor version from which on workers say on which way they take part."""
+RENEWALS_SINCE: Final = 4
+"""The minor version from which on every admin renews certificates, and bridges pass on what is asked and answered."""
 PEERINGS_MAX: Final = 64
 REACH_MAX: Final = 256
 """Nodes named in one ``Reach``."""
@@ -226,13 +228,17 @@ class Pong(LinkMessage, frozen=True, kw_only=True, tag="po"):
 
 
 class RenewWant(LinkMessage, frozen=True, kw_only=True, tag="rw"):
-    """Member to admin: my certificate ages; sign it again."""
+    """Member to admin, or to a bridge that passes it on towards one: my certificate ages; sign it again."""
 
     cert: bytes
+    issuer: bytes = b""
+    """Since minor 4. The certificate of the admin that issued it; empty: the receiver has, or the root."""
+    hops: Annotated[int, Meta(ge=0, le=HOPS_MAX)] = 0
+    """Since minor 4. Bridges that have passed it on."""
 
 
 class Renewed(LinkMessage, frozen=True, kw_only=True, tag="rn"):
-    """Admin to member: the new chain (member certificate, admin certificate)."""
+    """Admin to member, perhaps over bridges: the new chain (member certificate, admin certificate), or (admin certificate,)."""
 
     certs: Annotated[tuple[bytes, ...], Meta(max_length=2)]
 
