@@ -107,10 +107,10 @@ class Bridge(RuleBasedStateMachine):
                 raise AssertionError(message)
 
     def shown(self, report: msg.Report) -> None:
-        """Each result that is heard comes with how its lease was handed on; of nothing else anything is told."""
+        """Each result that is heard, strays too, comes with how its lease was handed on; of nothing else anything is told."""
         handed = Handed(report.subs, MESH, ANN.node)
         told = set()
-        for raw in report.results:
+        for raw in (*report.results, *report.strays):
             for entry in (word := sign.open_claimed(raw, Result, lambda claimed: claimed.by)).items:
                 if entry.lease in self.ways:
                     grant, sub = self.ways[entry.lease]
