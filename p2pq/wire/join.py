@@ -22,7 +22,7 @@ from msgspec import Meta
 from p2pq.errors import LocalProtocolError, Reject, UsageError
 from p2pq.model.ids import Wall
 from p2pq.wire import codec, frames, noise, prims, session, sign, trust
-from p2pq.wire.objects import Bytes32, Capability, Cert, Millis, Name
+from p2pq.wire.objects import CAPABILITIES, Bytes32, Capability, Cert, Millis, Name
 from p2pq.wire.seal import Entropy
 from p2pq.wire.session import HandshakeRefused, HelloAddress, Software
 
@@ -220,7 +220,7 @@ class JoinClient(_Side):
             code: what the inviter's screen shows.
             key: this node's key.
             name: what this node would like to be called.
-            wanted: capabilities; empty takes what is offered, short of admin.
+            wanted: capabilities; empty takes what is offered.
             software: name and version of this program.
             entropy: gives SPAKE2's and Noise's secrets.
         """
@@ -300,7 +300,7 @@ class JoinClient(_Side):
             raise _refused(BAD_ANSWER) from None
         if cert.sub != self._key.public:
             raise _refused(BAD_ANSWER)
-        if not set(cert.caps) <= set(self._wanted or ("bridge", "submit", "work")):
+        if not set(cert.caps) <= set(self._wanted or CAPABILITIES):
             raise _refused(GIVES_TOO_MUCH)
         self.answer = answer
         return cert

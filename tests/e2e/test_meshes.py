@@ -61,6 +61,20 @@ def test_invite_join_members_ban(inviter, joiner):
     assert "p2pq peers" in inviter.fails(4, "ban", "nobody")
 
 
+@covers("invite --caps", "join")
+def test_who_is_invited_as_an_admin_lets_others_in(inviter, joiner, tmp_path):
+    """Behind a bridge the founder cannot be reached: then the bridge is such an admin."""
+    code = inviter.ok("invite", "--caps", "work,submit,bridge,admin").split()[0]
+    joined = joiner.json("join", code, "--at", inviter.address, "--yes")
+    assert (joined["caps"], joined["founder"]) == (["admin", "bridge", "submit", "work"], False)
+    assert "founder" in joiner.fails(4, "invite", "--caps", "admin")
+    with lab.hosts(tmp_path, ["third"]) as [third]:
+        third.start("--name", "third", "--listen", "127.0.0.1:0")
+        code = joiner.ok("invite").split()[0]
+        assert third.json("join", code, "--at", joiner.address, "--yes")["id"] == joined["id"]
+        lab.until(lambda: third.json("status")["peers"] == 2, "it is linked to both")
+
+
 @covers("ban", "members")
 def test_a_node_that_was_away_learns_of_a_ban_from_whomever_it_meets_first(tmp_path):
     with lab.hosts(tmp_path, ["alice", "bob", "carol", "dave"]) as found:

@@ -343,7 +343,7 @@ def hear(payload, wanted=(), wall=WALL):
         (answer(root=OTHER_ROOT.public), (), join.BAD_ANSWER),
         (answer(wall=WALL + trust.SKEW_MS + 1), (), join.CLOCK),
         (answer(caps=("submit", "work")), ("work",), join.GIVES_TOO_MUCH),  # H30
-        (answer(certs=(admin_cert(NEW),)), (), join.GIVES_TOO_MUCH),
+        (answer(certs=(admin_cert(NEW),)), ("bridge", "submit", "work"), join.GIVES_TOO_MUCH),
     ],
 )
 def test_answers_that_make_nobody_a_member(payload, wanted, reason):
@@ -354,11 +354,9 @@ def test_an_answer_to_a_wrong_clock():
     assert hear(answer(), wall=WALL - 86_400_000) == join.CLOCK
 
 
-def test_an_admin_joins_only_when_it_asks_to():
-    joiner, inviter = (
-        client(wanted=("admin", "bridge", "submit", "work")),
-        server(offered=("admin", "bridge", "submit", "work")),
-    )
+@pytest.mark.parametrize("wanted", [(), ("admin", "bridge", "submit", "work")])
+def test_who_is_invited_as_an_admin_joins_as_one(wanted):
+    joiner, inviter = client(wanted=wanted), server(offered=("admin", "bridge", "submit", "work"))
     up_to_request(joiner, inviter)
     deliver(inviter.answer(answer(certs=(admin_cert(NEW),))), joiner)
     assert "admin" in joiner.cert.caps
