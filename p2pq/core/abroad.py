@@ -54,6 +54,8 @@ class Abroad:
         self._owners: dict[NodeId, str] = {}
         """As their certificates have it, of those that were linked in this life: these alone have proved to be of their mesh. Of
         others a bridge abroad says so, which may be members of ours that are behind other bridges."""
+        self._vouched: dict[NodeId, None] = {}
+        """Nodes that a bridge of our mesh has said to be of ours, the latest last."""
         self._expelled: dict[NodeId | str, None] = {}
 
     # -- who may be linked ----------------------------------------------------------------------------------------------
@@ -121,6 +123,7 @@ class Abroad:
         """Remember of which mesh a linked node is."""
         if link.mesh:
             self._owners[link.peer] = link.claimed
+            self._vouched.pop(link.peer, None)
             self._learn(link.peer, link.mesh)
         else:
             self._meshes.pop(link.peer, None)
@@ -137,10 +140,19 @@ class Abroad:
             del self._meshes[oldest]
             self._owners.pop(oldest, None)
 
+    def _vouch(self, node: NodeId) -> None:
+        """That node is of our mesh, by the word of a bridge of ours."""
+        self._meshes.pop(node, None)
+        self._vouched.pop(node, None)
+        self._vouched[node] = None
+        if len(self._vouched) > NODES_MAX:
+            del self._vouched[next(iter(self._vouched))]
+
     def ways(self, bridge: NodeId, message: msg.Reach, now: Mono, own: Container[NodeId]) -> msg.Reach:
         """Return what is believed of what a bridge says: one of another mesh speaks for that mesh only.
 
-        One of ours may speak for meshes that this node wants to have to do with; ``own`` are the nodes known to be of ours.
+        One of ours may speak for meshes that this node wants to have to do with, and its word outlasts what is only claimed
+        abroad; ``own`` are the nodes known to be of ours.
         """
         here = self._links[bridge].mesh
         usable = {each.mesh for each in self.usable(now)}
@@ -151,10 +163,14 @@ class Abroad:
             mesh = here or said
             if said and (here or said not in usable):
                 continue
-            if self._meshes.get(node, b"" if node in own else mesh) != mesh:
-                continue  # it has proved to be of another one
+            ours = node in own or node in self._vouched
+            known = self._meshes.get(node) if here or node in self._owners else None
+            if (known or (b"" if ours else mesh)) != mesh:
+                continue  # it has proved to be of another one, or who would know says so
             if mesh:
                 self._learn(node, mesh)
+            else:
+                self._vouch(node)
             found.append(way)
         return msgspec.structs.replace(message, ways=tuple(found))
 
@@ -300,6 +316,8 @@ class Abroad:
         """Assert the bounds, and that the mesh of whoever is linked is known."""
         self.peerings.check()
         assert len(self._meshes) <= NODES_MAX, "too many nodes of other meshes"
+        assert len(self._vouched) <= NODES_MAX, "too many nodes of ours"
+        assert not self._vouched.keys() & self._meshes.keys(), "of ours, and of another mesh"
         assert self._owners.keys() <= self._meshes.keys(), "an owner of nobody"
         for link in self._links.values():
             assert self.mesh_of(link.peer) == link.mesh, "linked, but of another mesh"

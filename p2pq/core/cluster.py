@@ -330,7 +330,10 @@ class Cluster(Nested):
         for placed in silent:
             self._lift(placed.lease, now)
             if not placed.ended:
-                self._batch.returns[placed.lease] = msg.ReturnItem(placed.lease, "expired")
+                # What only waited at a bridge below that did not come back is nobody's failure.
+                self._batch.returns[placed.lease] = msg.ReturnItem(
+                    placed.lease, "recalled" if placed.waits else "expired"
+                )
         for placed in self._tenants:
             self._batch.beats[placed.lease] = placed.beat
         for lease in self._shelf.leases():

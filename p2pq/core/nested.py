@@ -86,7 +86,7 @@ class Nested:
         full = here >= HELD_MAX or self._tenants.count(node) >= most
         if lease not in leaf.proven or lease in self._shelf or full:
             return None
-        placed = Placed(lease, node, None, now, now, proof=leaf.proven.pop(lease))
+        placed = Placed(lease, node, None, now, now, below=leaf.below is not None, proof=leaf.proven.pop(lease))
         self._tenants.add(placed)
         if leaf.below is None:
             self._batch.placed[lease] = node
@@ -109,7 +109,7 @@ class Nested:
             below = placed.runner is None and (holder is None or holder.below is not None)
             shown = below and lease in self._serving.leaves[node].proven
             if shown or runner == (placed.runner or placed.leaf):
-                self._tenants.move(placed, node)
+                self._tenants.move(placed, node, below=self._serving.leaves[node].below is not None)
         return placed if placed.leaf == node else None
 
     def _show(self, leaf: Leaf, proofs: tuple[bytes, ...]) -> None:
@@ -234,8 +234,7 @@ class Nested:
             if placed.lease not in holds:
                 self._lift(placed.lease, now)
                 # What only waited at a bridge below is nobody's failure: bridges remember nothing.
-                waited = leaf.below is not None and placed.runner is None
-                self._batch.returns[placed.lease] = msg.ReturnItem(placed.lease, "recalled" if waited else "lost")
+                self._batch.returns[placed.lease] = msg.ReturnItem(placed.lease, "recalled" if placed.waits else "lost")
         if leaf.below is not None:
             leaf.sent.clear()
             leaf.below.forget_keys()

@@ -281,7 +281,7 @@ class Serving:
         lot, leases = taken
         job = JobId(lot.grant.job)
         for lease in leases:
-            self._tenants.add(Placed(lease, node, job, now, now))
+            self._tenants.add(Placed(lease, node, job, now, now, below=leaf.below is not None))
         if leaf.below is None:
             self._batch.placed |= dict.fromkeys(leases, node)
         self._restock.placed(job, len(leases), now)

@@ -25,6 +25,8 @@ class Placed(msgspec.Struct):
     """Its result has been passed on; the receipt is still to come."""
     runner: NodeId | None = None
     """The leaf that runs it, where a bridge below has it and has said who."""
+    below: bool = False
+    """A bridge below has it, and may not have given it to anybody."""
     proof: tuple[bytes, ...] = ()
     """What shows that it was given there, where this life of this bridge did not give it."""
 
@@ -34,6 +36,11 @@ class Placed(msgspec.Struct):
         self.running = self.running or beat.running
         self.progress = max(beat.progress, -1) if beat.progress != -1 else self.progress
         return self.beat != before
+
+    @property
+    def waits(self) -> bool:
+        """Whether it only waits at a bridge below, as far as that has said."""
+        return self.below and self.runner is None
 
     @property
     def beat(self) -> Beat:
@@ -84,10 +91,10 @@ class Tenants:
         self._placed[placed.lease] = placed
         self._held.setdefault(placed.leaf, {})[placed.lease] = None
 
-    def move(self, placed: Placed, leaf: NodeId) -> None:
-        """A lease is held that way from now on."""
+    def move(self, placed: Placed, leaf: NodeId, *, below: bool) -> None:
+        """A lease is held that way from now on; ``below``: by a bridge."""
         self.remove(placed.lease)
-        placed.leaf = leaf
+        placed.leaf, placed.below = leaf, below
         self.add(placed)
 
     def remove(self, lease: LeaseId) -> Placed | None:

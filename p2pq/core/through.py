@@ -278,8 +278,11 @@ class Throughs:
             bridge = stood.link.path[0]
             best = found.get(peer)
             moves = best is None or (not stood.cluster and self._ways.better(best.link, stood.link))
-            if moves or self._offer(stood, banned) != stood.link or linked(peer):
+            offer = self._offer(stood, banned)
+            if moves or offer != stood.link or linked(peer):
                 del self._standing[peer]
+                if offer is None and not stood.cluster:
+                    self._ways.gone(stood.link, now)
                 self._ways.fall(peer)
                 changes.append(Fell(peer, bridge, stood.cluster, (bridge, peer) in self._parted))
         self._parted.clear()

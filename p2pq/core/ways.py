@@ -43,7 +43,7 @@ class Ways:
         """Know of no way."""
         self._voices = tuple(voice for voice in voices if voice is not None)
         self._left: dict[tuple[NodeId, NodeId], Mono] = {}
-        """When a way, by bridge and master, was last left as it brought nothing; the latest last."""
+        """When a way, by bridge and master, was last left, or was gone, as it brought nothing; the latest last."""
         self._strikes: dict[NodeId, int] = {}
         """By master: how many were left since the last that brought something."""
         self._standing: dict[NodeId, tuple[LinkUp, Mono]] = {}
@@ -63,6 +63,24 @@ class Ways:
         """A master stands on its way no more."""
         self._standing.pop(master, None)
         self._deadlines.cancel(master)
+
+    def gone(self, link: LinkUp, now: Mono) -> None:
+        """The way that a master stands on leads there no more.
+
+        One over further bridges that has brought nothing comes behind all others then, as if it had been left. Of two bridges
+        side by side each may like the way over the other one best, which ends for both as soon as they take it: they would go
+        back and forth for ever, and everybody below with them.
+        """
+        if len(link.path) > 1 and self._brought(link.peer) is None:
+            self._leave(link, now)
+
+    def _leave(self, link: LinkUp, now: Mono) -> None:
+        """That way comes behind all others from now on."""
+        key = (link.path[0], link.peer)
+        self._left.pop(key, None)
+        self._left[key] = now
+        if len(self._left) > LEFT_MAX:
+            del self._left[next(iter(self._left))]
 
     def woke(self, now: Mono) -> None:
         """This node did nothing for a while: no way is to blame for that."""
@@ -130,10 +148,7 @@ class Ways:
             elif not self._misses(master, now):
                 self._deadlines.set(master, Mono(now + PATIENCE_S))
             else:
-                self._left.pop((bridge, master), None)
-                self._left[bridge, master] = now
-                if len(self._left) > LEFT_MAX:
-                    del self._left[next(iter(self._left))]
+                self._leave(link, now)
                 self._strikes[master] = self._strikes.get(master, 0) + 1
                 told.append(Emit(notice=WayLeft(master=master, bridge=bridge)))
         return told

@@ -37,3 +37,11 @@ def test_a_small_thousand():
     report = play(SCENARIOS["thousand"], 1, nodes=110, tasks=1100)
     assert report.settled == 1100
     assert report.crashes
+
+
+@pytest.mark.slow
+def test_bridges_side_by_side_come_to_rest_while_their_masters_have_nothing():
+    """The scenario itself judges how much is said; in this one two bridges leave the same ways at the same instant."""
+    report = play(SCENARIOS["nested-ring"], 5)
+    assert report.settled == 300 or report.lost_jobs
+    assert report.notices["WayLeft"]

@@ -560,6 +560,29 @@ def test_a_node_that_proved_to_be_of_ours_is_not_talked_abroad(world: World) -> 
     assert ann.core.abroad.mesh_of(bob.node) == B.id
 
 
+def test_a_bridge_of_ours_knows_better_than_one_abroad_who_is_of_ours(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, gate_a, gate_b, _ = row(world)
+    second = world.add(A, "second", {B.id: YES}, caps=YES)
+    assert world.link(gate_a, second) == ""
+    hidden = NodeId(b"\xff" * 32)
+    reach = msg.Reach(number=99, ways=(msg.Way(hidden),))
+    gate_a.do(ev.Received(peer=gate_b.node, message=reach))
+    assert gate_a.core.abroad.mesh_of(hidden) == B.id, "nobody of ours has said anything"
+    gate_a.do(ev.Received(peer=second.node, message=reach))
+    assert gate_a.core.abroad.mesh_of(hidden) == b""
+    assert fx.Dial(address=via_address(second.node, hidden), node=hidden) in after(world, gate_a)
+    again = msgspec.structs.replace(reach, number=100)
+    gate_a.do(ev.Received(peer=gate_b.node, message=again))
+    assert gate_a.core.abroad.mesh_of(hidden) == b"", "and it is not talked abroad again"
+    monkeypatch.setattr(abroad, "NODES_MAX", 4)
+    more = tuple(msg.Way(bytes([number]) * 32) for number in range(10))
+    gate_a.do(ev.Received(peer=second.node, message=msgspec.structs.replace(again, ways=more)))
+    gate_a.do(ev.Received(peer=gate_b.node, message=msgspec.structs.replace(again, number=101)))
+    assert gate_a.core.abroad.mesh_of(hidden) == B.id, "that was too long ago"
+
+
 def test_an_older_node_is_told_nothing_of_other_meshes(world: World) -> None:
     ann, gate_a, _, _ = row(world)
     link = gate_a.core.abroad._links[ann.node]

@@ -570,6 +570,16 @@ def test_what_a_bridge_below_does_not_hold_any_more_is_lost_where_a_leaf_had_it(
     assert bench.stock.leaf_of(ANN.node, THREE.lease) == LEA.node
 
 
+def test_what_only_waited_at_a_bridge_below_that_does_not_come_back_is_nobodys_failure(bench: Row) -> None:
+    bench.given(ONE, TWO)
+    bench.report(placed=placed(LEA, ONE))
+    bench.flush()
+    bench.do(ev.LinkDown(peer=CAT.node))
+    reports = [report for _ in range(80) for report in of(bench.tick(after=1.0), msg.Report)]
+    told = [report.returns for report in reports if report.returns]
+    assert told == [returns("expired", ONE) + returns("recalled", TWO)]
+
+
 def test_a_new_life_of_this_bridge_learns_what_leaves_below_hold() -> None:
     bench = Row()
     bench.do(master())

@@ -59,12 +59,25 @@ def stands(member: Member = ANN, *path: Member) -> ev.LinkUp:
     return member.link(minor=msg.MINOR, prekey=b"", address="", path=ways, certs=chain(member))
 
 
+class Idle:
+    """Would work for any master, and nothing comes."""
+
+    def brought(self, _master: NodeId) -> None:
+        return None
+
+    def waits(self, _master: NodeId, _now: Mono) -> bool:
+        return True
+
+    def keeps(self, _master: NodeId, _now: Mono) -> bool:
+        return False
+
+
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, *voices: Idle) -> None:
         self.out: set[NodeId] = set()
         self.linked: set[NodeId] = set()
         self.now = Mono(0.0)
-        self.throughs = Throughs(ME.node, ROOT.public, lambda cert: NodeId(cert.sub) in self.out, ())
+        self.throughs = Throughs(ME.node, ROOT.public, lambda cert: NodeId(cert.sub) in self.out, voices)
 
     def show(self, message: msg.MasterIs, by: ev.LinkUp | None = None) -> list[Fell | Stood]:
         self.throughs.show(by or bridge(), message, Wall(WALL), self.now)
@@ -189,6 +202,20 @@ def test_a_master_stands_over_several_bridges_until_a_shorter_way_is_shown():
         Fell(ANN.node, EEL.node, cluster=False),
         Stood(stands_far(CAT, DOG, COW), cluster=False),
     ]
+
+
+def test_two_bridges_side_by_side_do_not_go_back_and_forth_between_the_ways_over_each_other():
+    """Each has left the way of its own that it shows the other, and likes best what that one shows: which is over by then."""
+    bench = Bench(Idle())
+    bench.show(master_is())
+    bench.show(far(CAT), bridge(DOG))
+    bench.now = Mono(PATIENCE_S)
+    bench.throughs.fire(bench.now)
+    near, over = Stood(stands(), cluster=False), Stood(stands_far(DOG, CAT), cluster=False)
+    assert bench.settle() == [Fell(ANN.node, CAT.node, cluster=False), over]
+    bench.throughs.parted(DOG.node, ANN.node)
+    assert bench.settle() == [Fell(ANN.node, DOG.node, cluster=False, known=True), near]
+    assert bench.show(far(CAT), bridge(DOG)) == []
 
 
 def test_a_way_over_too_many_bridges_is_refused_and_named():

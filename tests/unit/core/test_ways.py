@@ -8,7 +8,7 @@ from p2pq.model.ids import Mono, NodeId
 from p2pq.model.notice import WayLeft
 from tests.unit.core.workerkit import ANN, Member, behind
 
-CAT, DOG, COW = Member("cat"), Member("dog"), Member("cow")
+CAT, DOG, COW, EEL = Member("cat"), Member("dog"), Member("cow"), Member("eel")
 SHORT, LONG = behind(ANN, CAT), behind(ANN, DOG, COW)
 
 
@@ -126,6 +126,22 @@ def test_a_way_to_which_there_is_another_again_is_given_time():
     bench.ways.watch(ANN.node, bench.now, several=True)
     assert bench.go(PATIENCE_S - 1) == SHORT
     assert bench.go(1) == LONG
+
+
+def test_a_way_over_further_bridges_that_is_gone_before_it_brought_anything_comes_behind_all_others():
+    bench = Bench()
+    other = behind(ANN, EEL, COW)
+    bench.ways.gone(LONG, Mono(1.0))
+    assert bench.ways.best((LONG, other)) == other
+    bench.ways.gone(other, Mono(2.0))
+    assert bench.ways.best((other, LONG)) == LONG, "it is gone for longer"
+    bench.ear.at = Mono(3.0)
+    bench.ways.gone(LONG, Mono(4.0))
+    assert bench.ways.best((other, LONG)) == LONG, "it had brought something"
+    bench.ear.at = None
+    bench.ways.gone(SHORT, Mono(5.0))
+    assert bench.ways.best((LONG, SHORT)) == SHORT, "its bridge lost the master, which says nothing of the way"
+    bench.ways.check()
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
