@@ -17,7 +17,8 @@ from p2pq.wire.prims import SigningKey
 KEPT_MAX: Final = 4096
 """Unacknowledged results per master; beyond it nothing more is asked of that master."""
 KEPT_BYTES_MAX: Final = 4 << 30
-"""Bytes of results kept per master, beyond which likewise: they stay on this machine's disk for a month."""
+"""Bytes of results, and of the sub-grants that led to them, kept per master, beyond which likewise: they stay on this machine's
+disk for a month."""
 BATCH_MAX: Final = 64
 """Results under one signature when many are said again."""
 RESEND_S: Final = 30.0
@@ -185,4 +186,4 @@ class Kept:
 
 
 def _size(row: ResultKept) -> int:
-    return sum(ref.size for ref in (*row.item.body, *row.item.blobs))
+    return sum(ref.size for ref in (*row.item.body, *row.item.blobs)) + sum(map(len, row.subs))

@@ -94,6 +94,15 @@ def test_a_master_that_acknowledges_nothing_gets_no_more_of_this_disk(monkeypatc
     assert not results.full(ANN.node)
 
 
+def test_the_sub_grants_of_results_count_as_well(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kept, "KEPT_BYTES_MAX", 3000)
+    results = Kept(IDENTITY, ())
+    for number in range(3):
+        assert not results.full(ANN.node)
+        results.keep(msgspec.structs.replace(row(number), subs=(b"s" * 500, b"t" * 500)), Mono(0.0))
+    assert results.full(ANN.node)
+
+
 def test_people_see_what_is_kept_for_whom_and_since_when(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(kept, "KEPT_MAX", 2)
     body, blobs = (BlobRef(b"b" * 32, 10),), (BlobRef(b"c" * 32, 100),)
