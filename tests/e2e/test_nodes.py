@@ -149,7 +149,7 @@ def test_submit_starts_a_node_and_says_so(home, tmp_path):
     assert "started" not in home.run("submit", str(folder)).stderr
     home.ok("stop")
     home.settings["P2PQ_NODE_LISTEN"] = "not an address"
-    assert "not an address" in home.fails(3, "submit", str(folder))
+    assert "not an address" in home.fails(2, "submit", str(folder))
 
 
 @covers("doctor", "doctor --json")
@@ -198,7 +198,9 @@ def test_config_says_where_each_value_comes_from(home):
     assert home.ok("config") == home.ok("config", "show")
     assert any(line.split()[:2] == ["node.name", "filed"] for line in home.ok("config").splitlines())
     (home.home / "config.toml").write_text('[node]\nnam = "filed"\n')
-    assert "did you mean `name`" in home.fails(2, "config")
+    said = [home.fails(2, *command) for command in (("config",), ("node",), ("start",), ("mesh", "init", "x"))]
+    assert "did you mean `name`" in said[0]
+    assert said == said[:1] * 4
 
 
 @covers("completion")
