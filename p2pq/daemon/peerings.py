@@ -44,18 +44,20 @@ class PeeringDesk:
         parts.more_findings = self.findings
 
     def findings(self) -> list[Finding]:
-        """Return, for doctor, what [[peer]] says of meshes with which no peering holds: it does nothing."""
+        """Return, for doctor, which [[peer]] do nothing: no peering holds with that mesh, or it is the own one."""
         now, abroad = _wall(), self._p.node.abroad
         held = {each.mesh for each in self._all() if abroad.peerings.holds(each.id, now, self._p.node.out)}
+        own = ("which is this node's own", "remove that [[peer]] from config.toml; members need none")
+        none = ("but no peering with it holds", "see `p2pq mesh peers`; an admin makes one with `p2pq mesh peer offer`")
+        found = [(mesh, own if mesh == self._p.keys.mesh else none) for mesh in self._welcome if mesh not in held]
         return [
             Finding(
                 check="other mesh",
                 ok=False,
-                detail=f"[[peer]] names the mesh {short(mesh)}, but no peering with it holds",
-                suggestion="see `p2pq mesh peers`; an admin makes one with `p2pq mesh peer offer`",
+                detail=f"[[peer]] names the mesh {short(mesh)}, {what}",
+                suggestion=todo,
             )
-            for mesh in self._welcome
-            if mesh not in held
+            for mesh, (what, todo) in found
         ]
 
     async def list(self, _request: PeeringsList, send: Send) -> None:

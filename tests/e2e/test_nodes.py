@@ -199,7 +199,7 @@ def test_config_says_where_each_value_comes_from(home):
     assert any(line.split()[:2] == ["node.name", "filed"] for line in home.ok("config").splitlines())
     (home.home / "config.toml").write_text('[node]\nnam = "filed"\n')
     said = [home.fails(2, *command) for command in (("config",), ("node",), ("start",), ("mesh", "init", "x"))]
-    assert "did you mean `name`" in said[0]
+    assert "did you mean `node.name`" in said[0]
     assert said == said[:1] * 4
 
 

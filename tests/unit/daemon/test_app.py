@@ -230,7 +230,7 @@ def test_a_damaged_store_and_a_wrong_setting_are_one_sentence(home: Home) -> Non
     assert "damaged" in said.stdout
     assert "Traceback" not in said.stdout + said.stderr
     said = in_a_process(home.path, {"P2PQ_NODE_SLOTS": "many"})
-    assert said.stdout.startswith("ConfigError expected `int | null`, got `str` at P2PQ_NODE_SLOTS")
+    assert said.stdout.startswith('ConfigError P2PQ_NODE_SLOTS is the text "many"; write a whole number')
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,18 @@ async def test_doctor_says_where_a_word_of_the_configuration_does_nothing(labs: 
     assert len(b.desk._p.more_findings()) == 1
 
 
+async def test_doctor_says_that_a_peer_is_the_own_mesh(labs: tuple[Lab, Lab]) -> None:
+    a, b = labs
+    b.desk._welcome = {b.keys.mesh: ("submit",)}
+    [finding] = b.desk.findings()
+    assert not finding.ok
+    assert finding.detail == f"[[peer]] names the mesh {b.id[:8]}, which is this node's own"
+    assert "remove that [[peer]] from config.toml" in finding.suggestion
+    b.desk._welcome = {a.keys.mesh: ("submit",)}
+    [finding] = b.desk.findings()
+    assert "no peering with it holds" in finding.detail
+
+
 async def test_no_two_meshes_have_one_name(labs: tuple[Lab, Lab], tmp_path: Path) -> None:
     a, b = labs
     await peered(a, b)
