@@ -269,7 +269,10 @@ def config_command(ctx: click.Context, as_json: bool) -> None:
 @_JSON
 @click.pass_context
 def show(ctx: click.Context, as_json: bool = False) -> None:
-    """Print each setting's value and where it comes from: of the node that runs here, else of one that would start now."""
+    """Print each setting's value and where it comes from.
+
+    These are those of the node that runs here; where none does, those of one that would start now, without options.
+    """
     from p2pq.daemon.settings import FILE, load  # noqa: PLC0415
 
     try:
