@@ -125,14 +125,19 @@ def accept_command(ctx: click.Context, file: TextIO, sender: str, as_json: bool)
         if sender and plain(sender) != found.peering.mesh:
             raise RefusedError(f"it is from the mesh {found.peering.mesh}, not {sender}; nothing was changed")
         if offered and not sender:
-            _ask(found.peering)
-        found = node.one(PeerAccept(text=text, sure=True), PeeringFile)
+            _ask(found)
+        if not found.already:
+            found = node.one(PeerAccept(text=text, sure=True), PeeringFile)
     if as_json:
         print_json(found)
         return
     click.echo(found.text, nl=False)
     _tell(found.peering)
-    if offered:
+    _tell_beside(found)
+    if found.already:
+        again = "; this is the file again that is to be handed back" if found.text else ""
+        note(f"this was accepted already, and nothing was changed{again}")
+    elif offered:
         note("accepted; hand this file back, there it is taken in by: p2pq mesh peer accept FILE")
     else:
         note("this mesh and that one peer now, and the nodes of this mesh learn of it by themselves")
@@ -151,9 +156,10 @@ def end_command(ctx: click.Context, which: str) -> None:
         say(node.one(PeerEnd(which=which), Note).text)
 
 
-def _ask(view: PeeringView) -> None:
+def _ask(found: PeeringFile) -> None:
     """Let the user compare who made an offer with what its admin says."""
-    _tell(view)
+    _tell(found.peering)
+    _tell_beside(found)
     if not sys.stdin.isatty():
         raise UsageError(
             "nobody can be asked here; compare the id with that admin's `p2pq mesh`, then add --from MESH-ID"
@@ -166,6 +172,17 @@ def _tell(view: PeeringView) -> None:
     note(f"mesh {view.name or '(its name comes with its acceptance)'}, id {view.mesh}")
     note(f"they may here: {_may(view.theirs, view.their_owners)}; we may there: {_may(view.ours, view.our_owners)}")
     note(f"from {view.since} until {view.until}")
+
+
+def _tell_beside(found: PeeringFile) -> None:
+    for other in found.beside:
+        note(
+            f"another peering with that mesh holds beside it, {other.id[:8]} until {other.until}: they may here: "
+            f"{_may(other.theirs, other.their_owners)}; we may there: {_may(other.ours, other.our_owners)}"
+        )
+    if found.beside:
+        ends = " and ".join(f"`p2pq mesh peer end {other.id[:8]}`" for other in found.beside)
+        note(f"each link goes by one of them, the latest first; all count until {ends}")
 
 
 def _tell_policy(view: PeeringView) -> None:
