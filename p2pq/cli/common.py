@@ -40,7 +40,8 @@ def connect(ctx: click.Context, *, start: bool = False) -> Connection:
     """Connect to the node of this home, starting one first where that is wanted and none runs.
 
     Raises:
-        NodeUnreachableError: there is none, or it could not be started.
+        ConfigError: it could not be started because of a setting.
+        NodeUnreachableError: there is none, or it could not be started for another reason.
     """
     refuse_root()
     home = home_of(ctx)

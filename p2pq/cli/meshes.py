@@ -29,7 +29,7 @@ def mesh_command(ctx: click.Context, as_json: bool) -> None:
 @_JSON
 @click.pass_context
 def init(ctx: click.Context, name: str, as_json: bool) -> None:
-    """Found a new mesh NAME, of which this node is the first member and admin."""
+    """Found a new mesh NAME. This node is its first member and admin."""
     with connect(ctx, start=True) as node:
         _show(node.one(control.MeshInit(name=name), MeshView), as_json=as_json)
 
@@ -37,7 +37,7 @@ def init(ctx: click.Context, name: str, as_json: bool) -> None:
 @mesh_command.command("rotate-key")
 @click.pass_context
 def rotate_key(ctx: click.Context) -> None:
-    """Give the mesh a new key; it spreads by itself, and no member has to do anything."""
+    """Give the mesh a new key. It spreads by itself, and no member has to do anything."""
     with connect(ctx) as node:
         say(node.one(control.RotateKey(), Note).text)
 

@@ -12,6 +12,7 @@ from p2pq.cli.common import connect, duration, home_of, note, pairs, print_json,
 from p2pq.errors import NodeSilentError, NodeUnreachableError, RefusedError, UsageError
 from p2pq.wire import control
 from p2pq.wire.control import Finding, PeerView, StatusView
+from p2pq.wire.settingcontrol import SettingsList, SettingView
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -268,16 +269,36 @@ def config_command(ctx: click.Context, as_json: bool) -> None:
 @_JSON
 @click.pass_context
 def show(ctx: click.Context, as_json: bool = False) -> None:
-    """Print each setting's value and where it comes from."""
+    """Print each setting's value and where it comes from.
+
+    These are those of the node that runs here; where none does, those of one that would start now, without options.
+    """
     from p2pq.daemon.settings import FILE, load  # noqa: PLC0415
 
-    rows = [(entry.key, entry.value, entry.origin) for entry in load(home_of(ctx).path, os.environ).entries]
+    try:
+        with connect(ctx) as node:
+            runs = node.all(SettingsList(), SettingView)
+    except NodeUnreachableError:
+        runs = []
+    next_start = load(home_of(ctx).path, os.environ).entries
+    rows = [(entry.key, entry.value, entry.origin) for entry in runs or next_start]
     if as_json:
         print_json([{"key": key, "value": value, "origin": origin} for key, value, origin in rows])
     else:
         table(("SETTING", "VALUE", "FROM"), [(key, _shown(value), origin) for key, value, origin in rows])
+        note(
+            "these hold in the node that runs here" if runs else "no node answers here; the next one starts with these"
+        )
+        fixed = {view.key: view.value for view in runs if view.origin == "option"}
+        changed = _differing({view.key: view.value for view in runs}, {e.key: e.value for e in next_start} | fixed)
+        if runs and changed:
+            note(f"changed since it started: {', '.join(changed)}; `p2pq stop`, then `p2pq start` makes that hold")
         file = home_of(ctx).path / FILE
         note(f"the file is {file}{'' if file.exists() else ', which does not exist: all of it is optional'}")
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    return [key for key in {**one, **other} if one.get(key) != other.get(key)]
 
 
 def _shown(value: object) -> str:

@@ -21,7 +21,10 @@ _DOES = {"submit": "submit jobs", "work": "run tasks", "bridge": "carry links"}
 @_JSON
 @click.pass_context
 def peers_command(ctx: click.Context, as_json: bool) -> None:
-    """List the meshes that this one peers with, and what this node itself has to do with them."""
+    """List the meshes that this one peers with.
+
+    The last column says what this node itself has to do with each, by its config.toml.
+    """
     with connect(ctx) as node:
         views = node.all(PeeringsList(), PeeringView)
     if as_json:
@@ -46,13 +49,27 @@ def peers_command(ctx: click.Context, as_json: bool) -> None:
 
 @click.group("peer")
 def peer_command() -> None:
-    """Agree with another mesh on what the members of each may do to the other; or end that."""
+    """Agree with another mesh on working together, or end that.
+
+    An admin here makes an offer, an admin there accepts it and hands the file back, and it is accepted here, too.
+    It says what the members of each mesh may do in the other one.
+    """
 
 
 @peer_command.command("offer")
 @click.argument("mesh_id")
-@click.option("--they", default="submit,work,bridge", metavar="LIST", help="What they may do here (default all).")
-@click.option("--we", default="submit,work,bridge", metavar="LIST", help="What we may do there (default all).")
+@click.option(
+    "--they",
+    default="submit,work,bridge",
+    metavar="LIST",
+    help="What they may do here, of bridge,submit,work (default all).",
+)
+@click.option(
+    "--we",
+    default="submit,work,bridge",
+    metavar="LIST",
+    help="What we may do there, of bridge,submit,work (default all).",
+)
 @click.option("--their-owners", default="", metavar="NAMES", help="Only these of their owners (default all).")
 @click.option("--our-owners", default="", metavar="NAMES", help="Only these of our owners (default all).")
 @click.option("--for", "life", default="90d", metavar="TIME", help="How long it holds (default 90d).")
@@ -68,7 +85,11 @@ def offer_command(  # noqa: PLR0913, PLR0917  one per option
     life: str,
     as_json: bool,
 ) -> None:
-    """Print an offer to the mesh MESH_ID, for an admin there. Ask that admin for the id, by a way that you trust."""
+    """Print an offer to the mesh MESH_ID, for an admin there.
+
+    Ask that admin for the id, by a way that you trust. LIST is one or more of bridge, submit, work, divided by commas: bridge
+    is to carry links for the other mesh, submit to run jobs on its machines, work to run its jobs.
+    """
     request = PeerOffer(
         mesh=mesh_id,
         ours=_caps("--we", we),
@@ -93,7 +114,10 @@ def offer_command(  # noqa: PLR0913, PLR0917  one per option
 @_JSON
 @click.pass_context
 def accept_command(ctx: click.Context, file: TextIO, sender: str, as_json: bool) -> None:
-    """Accept the offer in FILE (- for standard input), or take in one of ours that was accepted."""
+    """Accept the offer in FILE; or take in ours, accepted there.
+
+    FILE is what `p2pq mesh peer offer` or `accept` printed; - is standard input.
+    """
     text = file.read(_TEXT_CHARS_MAX)
     with connect(ctx, start=True) as node:
         found = node.one(PeerAccept(text=text), PeeringFile)
@@ -101,14 +125,19 @@ def accept_command(ctx: click.Context, file: TextIO, sender: str, as_json: bool)
         if sender and plain(sender) != found.peering.mesh:
             raise RefusedError(f"it is from the mesh {found.peering.mesh}, not {sender}; nothing was changed")
         if offered and not sender:
-            _ask(found.peering)
-        found = node.one(PeerAccept(text=text, sure=True), PeeringFile)
+            _ask(found)
+        if not found.already:
+            found = node.one(PeerAccept(text=text, sure=True), PeeringFile)
     if as_json:
         print_json(found)
         return
     click.echo(found.text, nl=False)
     _tell(found.peering)
-    if offered:
+    _tell_beside(found)
+    if found.already:
+        again = "; this is the file again that is to be handed back" if found.text else ""
+        note(f"this was accepted already, and nothing was changed{again}")
+    elif offered:
         note("accepted; hand this file back, there it is taken in by: p2pq mesh peer accept FILE")
     else:
         note("this mesh and that one peer now, and the nodes of this mesh learn of it by themselves")
@@ -119,14 +148,18 @@ def accept_command(ctx: click.Context, file: TextIO, sender: str, as_json: bool)
 @click.argument("which", metavar="NAME-OR-ID")
 @click.pass_context
 def end_command(ctx: click.Context, which: str) -> None:
-    """End the peering with a mesh at once and for good; its nodes lose their links, and tasks of its owners are stopped."""
+    """End the peering with a mesh, at once and for good.
+
+    Its nodes lose their links, and tasks of its owners are stopped.
+    """
     with connect(ctx) as node:
         say(node.one(PeerEnd(which=which), Note).text)
 
 
-def _ask(view: PeeringView) -> None:
+def _ask(found: PeeringFile) -> None:
     """Let the user compare who made an offer with what its admin says."""
-    _tell(view)
+    _tell(found.peering)
+    _tell_beside(found)
     if not sys.stdin.isatty():
         raise UsageError(
             "nobody can be asked here; compare the id with that admin's `p2pq mesh`, then add --from MESH-ID"
@@ -139,6 +172,17 @@ def _tell(view: PeeringView) -> None:
     note(f"mesh {view.name or '(its name comes with its acceptance)'}, id {view.mesh}")
     note(f"they may here: {_may(view.theirs, view.their_owners)}; we may there: {_may(view.ours, view.our_owners)}")
     note(f"from {view.since} until {view.until}")
+
+
+def _tell_beside(found: PeeringFile) -> None:
+    for other in found.beside:
+        note(
+            f"another peering with that mesh holds beside it, {other.id[:8]} until {other.until}: they may here: "
+            f"{_may(other.theirs, other.their_owners)}; we may there: {_may(other.ours, other.our_owners)}"
+        )
+    if found.beside:
+        ends = " and ".join(f"`p2pq mesh peer end {other.id[:8]}`" for other in found.beside)
+        note(f"each link goes by one of them, the latest first; all count until {ends}")
 
 
 def _tell_policy(view: PeeringView) -> None:

@@ -53,7 +53,8 @@ def start(home: Path, given: Options | None = None) -> str:
     """Start a node with these options and those that still hold; say so if there are such. Return its ``ready`` line.
 
     Raises:
-        NodeUnreachableError: it did not start.
+        ConfigError: it did not start because of a setting.
+        NodeUnreachableError: it did not start for another reason.
         RefusedError: what is kept of the options cannot be read or written.
     """
     given, kept = given or Options(), _kept(home)

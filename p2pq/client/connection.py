@@ -1,5 +1,6 @@
 """A connection to the local node: one request at a time, its answers as an iterator. No event loop, quick to import."""
 
+import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,13 @@ from p2pq.wire.control import (
 
 CONNECT_S: Final = 5.0
 _LENGTH_BYTES: Final = 4
+
+_CALLED: Final = {
+    "job": ("the job's id", "; `p2pq jobs` lists the jobs"),
+    "code": ("the code", "; `p2pq invite` prints it whole"),
+    "who": ("the name or id", "; `p2pq members` lists who is there"),
+}
+"""What people call a field of a request, and where they find what belongs there."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(Reply)
@@ -147,8 +155,7 @@ class Connection:
         except UnicodeEncodeError as error:
             raise UsageError("a name or an argument is not UTF-8 text; rename it, or write it in UTF-8") from error
         except msgspec.ValidationError as error:
-            what, _, where = str(error).partition(" - at ")
-            raise UsageError(f"{where.strip('`$.') or 'the request'}: {what[:1].lower()}{what[1:]}") from error
+            raise UsageError(_in_plain_words(str(error))) from error
         self._socket.sendall(len(body).to_bytes(_LENGTH_BYTES, "big") + body)
 
     def _receive(self) -> Reply:
@@ -170,3 +177,19 @@ class Connection:
         taken = bytes(self._buffer[:size])
         del self._buffer[:size]
         return taken
+
+
+def _in_plain_words(text: str) -> str:
+    """Say what msgspec says of a field of a request: ``Expected `str` of length >= 1 - at `$.job```."""
+    what, _, where = text.partition(" - at ")
+    field = where.strip("`$.") or "request"
+    limit = re.fullmatch(r"Expected `str` of length ([<>])= (\d+)", what)
+    if limit is None:
+        return f"{field}: {what[:1].lower()}{what[1:]}"
+    called, hint = _CALLED.get(field, (f"the {field}", ""))
+    size = int(limit[2])
+    if limit[1] == "<":
+        return f"{called} is too long, it has at most {size} characters{hint}"
+    return (
+        f"{called} is empty{hint}" if size == 1 else f"{called} is too short, it has at least {size} characters{hint}"
+    )

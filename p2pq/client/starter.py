@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from p2pq.errors import NodeUnreachableError
+from p2pq.errors import ConfigError, NodeUnreachableError
 
 READY_S: Final = 30.0
 _SAID_BYTES_MAX: Final = 16_384
@@ -23,7 +23,8 @@ def start_node(home: Path, options: Sequence[str] = ()) -> str:
         options: of ``p2pq node``.
 
     Raises:
-        NodeUnreachableError: it ended, or was not ready in time; the message is what it said.
+        ConfigError: it ended because of a setting or its folder; the message is what it said.
+        NodeUnreachableError: it ended for another reason, or was not ready in time; the message is what it said.
     """
     reader, writer = os.pipe()
     try:
@@ -57,10 +58,10 @@ def _ready_line(reader: int, process: "subprocess.Popen[bytes]") -> str:
                     process.returncode = 0  # it lives on after this program; nobody waits for it
                     return line.strip()
             if not part:
-                process.wait()
+                kind = ConfigError if process.wait() == ConfigError.exit_code else NodeUnreachableError
                 lines = said.decode(errors="replace").strip().splitlines() or ["the node ended without a word"]
                 sentences = [line.removeprefix("p2pq: ") for line in lines if line.startswith("p2pq: ")]
-                raise NodeUnreachableError((sentences or lines)[-1])
+                raise kind((sentences or lines)[-1])
     process.terminate()
     process.wait()
     raise NodeUnreachableError(f"the node was not ready after {READY_S:g} s; run `p2pq node` to see why")

@@ -13,7 +13,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
@@ -24,12 +24,12 @@ from p2pq.daemon.generation import Generation
 from p2pq.daemon.home import Home
 from p2pq.daemon.identity import load_or_create
 from p2pq.daemon.lasting import Lasting
-from p2pq.daemon.settings import load
+from p2pq.daemon.settings import Entry, load
 from p2pq.daemon.telemetry import Telemetry, logging_to
 from p2pq.errors import InvariantError, P2PQError, RefusedError, StorageError
 from p2pq.model.config import Settings
 from p2pq.model.ids import Mono, Wall, to_text
-from p2pq.wire import control, peercontrol
+from p2pq.wire import control, peercontrol, settingcontrol
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +59,11 @@ def run(path: Path, overrides: Mapping[str, Mapping[str, Any]] | None = None, *,
     harden()
     home = Home.open(path)
     dotted = {f"{section}.{key}": value for section, keys in (overrides or {}).items() for key, value in keys.items()}
-    settings = load(home.path, os.environ, dotted).settings
+    effective = load(home.path, os.environ, dotted)
+    settings = effective.settings
     with home.lock(), logging_to(home.log, settings.log):
         try:
-            asyncio.run(run_node(home, settings, ready))
+            asyncio.run(run_node(home, settings, ready, effective.entries))
         except BaseExceptionGroup as group:
             raise _sentence(group, home, settings) from group
     return 0
@@ -77,13 +78,13 @@ def harden() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-async def run_node(home: Home, settings: Settings, ready: Callable[[str], None]) -> None:
+async def run_node(home: Home, settings: Settings, ready: Callable[[str], None], entries: Sequence[Entry] = ()) -> None:
     """Run a node in this loop until SIGTERM, SIGINT or a Stop request. The home is locked by the caller.
 
     Raises:
         BaseExceptionGroup: of P2PQError where it could not start or had to stop, of AssertionError for a bug.
     """
-    app = App(home, settings, ready)
+    app = App(home, settings, ready, entries)
     with app.signals():
         await app.run()
 
@@ -91,8 +92,10 @@ async def run_node(home: Home, settings: Settings, ready: Callable[[str], None])
 class App:
     """One running node."""
 
-    def __init__(self, home: Home, settings: Settings, ready: Callable[[str], None]) -> None:
-        """Load the keys; nothing runs yet.
+    def __init__(
+        self, home: Home, settings: Settings, ready: Callable[[str], None], entries: Sequence[Entry] = ()
+    ) -> None:
+        """Load the keys; nothing runs yet. ``entries`` are the same settings, with where each came from.
 
         Raises:
             P2PQError: the home is not usable.
@@ -116,6 +119,7 @@ class App:
             stop=self.stop,
         )
         self._ready: Callable[[str], None] | None = ready
+        self._entries = tuple(entries)
         self._generation: Generation | None = None
         self._serving = asyncio.Event()
         self._stopping = False
@@ -273,6 +277,11 @@ class App:
         self._route(peercontrol.PeerEnd, lambda now: now.peering.end)
         self._route(control.Doctor, lambda now: now.admin.doctor)
         self._route(control.Stop, lambda now: now.admin.stop)
+        self.api.register(settingcontrol.SettingsList, self._settings)
+
+    async def _settings(self, _request: settingcontrol.SettingsList, send: Send) -> None:
+        for entry in self._entries:
+            await send(settingcontrol.SettingView(key=entry.key, value=entry.value, origin=entry.origin))
 
     def _route(self, kind: type[R], choose: "Callable[[Generation], Handler[R]]") -> None:
         async def handle(request: R, send: Send) -> None:

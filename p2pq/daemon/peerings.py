@@ -44,18 +44,20 @@ class PeeringDesk:
         parts.more_findings = self.findings
 
     def findings(self) -> list[Finding]:
-        """Return, for doctor, what [[peer]] says of meshes with which no peering holds: it does nothing."""
+        """Return, for doctor, which [[peer]] do nothing: no peering holds with that mesh, or it is the own one."""
         now, abroad = _wall(), self._p.node.abroad
         held = {each.mesh for each in self._all() if abroad.peerings.holds(each.id, now, self._p.node.out)}
+        own = ("which is this node's own", "remove that [[peer]] from config.toml; members need none")
+        none = ("but no peering with it holds", "see `p2pq mesh peers`; an admin makes one with `p2pq mesh peer offer`")
+        found = [(mesh, own if mesh == self._p.keys.mesh else none) for mesh in self._welcome if mesh not in held]
         return [
             Finding(
                 check="other mesh",
                 ok=False,
-                detail=f"[[peer]] names the mesh {short(mesh)}, but no peering with it holds",
-                suggestion="see `p2pq mesh peers`; an admin makes one with `p2pq mesh peer offer`",
+                detail=f"[[peer]] names the mesh {short(mesh)}, {what}",
+                suggestion=todo,
             )
-            for mesh in self._welcome
-            if mesh not in held
+            for mesh, (what, todo) in found
         ]
 
     async def list(self, _request: PeeringsList, send: Send) -> None:
@@ -96,6 +98,9 @@ class PeeringDesk:
         try:
             file = peering.from_file(request.text)
             terms = peering.open_offer(file.offer, now)
+            if (before := self._accepted(file, terms)) is not None:
+                await send(before)
+                return
             if file.accept:
                 opened = peering.open_known(PeeringKnown(file.offer, file.accept), keys.state.root, now)
                 await self._take_in(request, opened, PeeringKnown(file.offer, file.accept), send)
@@ -104,7 +109,8 @@ class PeeringDesk:
                 raise RefusedError(self._not_to_us(terms))
             self._check_admin()
             if not request.sure:
-                await send(PeeringFile(peering=self._offered(file.offer, terms, ours=False)))
+                looked = self._offered(file.offer, terms, ours=False)
+                await send(PeeringFile(peering=looked, beside=self._beside(looked)))
                 return
             word = peering.accept(keys.key, keys.state.certs, keys.state.root, file.offer, name=keys.state.name, at=now)
             known = PeeringKnown(file.offer, word)
@@ -128,7 +134,26 @@ class PeeringDesk:
             await self._p.post_durable(PeeringAsked(known=known))
             if self._p.node.abroad.peerings.get(opened.id) is None:
                 raise RefusedError("this mesh has too many peerings already; see `p2pq mesh peers`")
-        await send(PeeringFile(peering=self._view(self._p.node.abroad.peerings.get(opened.id) or opened), text=text))
+        view = self._view(self._p.node.abroad.peerings.get(opened.id) or opened)
+        await send(PeeringFile(peering=view, text=text, beside=self._beside(view)))
+
+    def _accepted(self, file: peering.File, terms: Peering) -> PeeringFile | None:
+        """Return the answer to a file that says nothing new: a peering that holds here, accepted by that word or before."""
+        peerings, ident = self._p.node.abroad.peerings, sign.digest(file.offer)
+        known, opened = peerings.known(ident), peerings.get(ident)
+        if known is None or opened is None or self._state(opened) != "holds":
+            return None
+        here = terms.to == self._p.keys.mesh
+        if (file.accept or (known.accept if here else b"")) != known.accept:
+            return None
+        view = self._view(opened)
+        text = peering.to_file(known.offer, known.accept) if here else ""
+        return PeeringFile(peering=view, text=text, already=True, beside=self._beside(view))
+
+    def _beside(self, view: PeeringView) -> tuple[PeeringView, ...]:
+        """Return the other peerings with the same mesh that hold."""
+        views = [self._view(each) for each in sorted(self._all(), key=lambda each: each.at)]
+        return tuple(each for each in views if each.mesh == view.mesh and each.id != view.id and each.state == "holds")
 
     async def end(self, request: PeerEnd, send: Send) -> None:
         """Answer ``PeerEnd``."""

@@ -3,7 +3,6 @@
 In the environment lists are separated by commas and maps are ``k=v,k=v``. ``Effective`` says where each value came from.
 """
 
-import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
+from p2pq.daemon import wording
 from p2pq.errors import ConfigError
 from p2pq.model import config
 from p2pq.model.config import Settings
@@ -72,11 +72,15 @@ def load(home: Path, env: Mapping[str, str] = os.environ, overrides: Mapping[str
         if value is None:
             continue
         if key not in _keys():
-            raise ConfigError(f"unknown setting {key}{_hint(key, list(_keys()))} (option)")
+            raise ConfigError(f"{wording.unknown(key, _keys())} (option)")
         origins[key] = OPTION
-        _put(values, key, _checked(value, _field(key), f"{key} (option)", strict=True))
+        _put(values, key, _checked(value, _field(key), key, OPTION, strict=True))
     settings = _convert({**values, **{key: file[key] for key in ("config_version", *_LISTS) if key in file}}, str(path))
-    config.check(settings)
+    try:
+        config.check(settings)
+    except ConfigError as error:
+        places = [place for key, place in origins.items() if key in str(error)] or [str(path)]
+        raise ConfigError(f"{error} ({', '.join(dict.fromkeys(places))})") from None
     entries = [Entry(key=key, value=_get(settings, key), origin=origins.get(key, DEFAULT)) for key in _keys()]
     for name in _LISTS:
         # Lists of tables stand in the file alone, and are shown where there are any.
@@ -148,33 +152,7 @@ def _convert(table: Mapping[str, Any], where: str) -> Settings:
     try:
         return msgspec.convert(table, Settings)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{_in_our_words(str(error))} ({where})") from error
-
-
-def _in_our_words(text: str) -> str:
-    """Turn msgspec's ``Object contains unknown field `nam` - at `$.node``` into ``unknown field `nam` at $.node``."""
-    what, _, at = text.partition(" - at ")
-    place = at.strip("`") or "$"
-    listed = place.partition("[")[0].removeprefix("$.") in _LISTS
-    what = what.replace("Object contains unknown field", "unknown field")
-    place = place.removeprefix("key` in `")  # a key of a map; the pattern says enough
-    if what.startswith("unknown field "):
-        name = what.removeprefix("unknown field ").strip("`")
-        section = place.removeprefix("$").strip(".")
-        known = (
-            [*_sections(), *_LISTS]
-            if not section
-            else [field.name for field in msgspec.structs.fields(config.PeerSettings)]
-            if listed
-            else [key.split(".")[1] for key in _keys() if key.startswith(section + ".")]
-        )
-        return f"{what} at {place}{_hint(name, known)}"
-    return f"{what[:1].lower()}{what[1:]} at {place}"
-
-
-def _hint(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f", did you mean `{close[0]}`?" if close else ""
+        raise ConfigError(f"{wording.complaint(table, Settings)} ({where})") from error
 
 
 def _flatten(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -194,24 +172,23 @@ def _key_of(name: str) -> str | None:
             key = f"{section}.{name.removeprefix(prefix).lower()}"
             if key not in _keys():
                 names = [variable(known) for known in _keys()]
-                raise ConfigError(f"unknown setting {name}{_hint(name, names)} (environment)")
+                raise ConfigError(f"{wording.unknown(name, names)} (environment)")
             return key
     return None
 
 
 def _parse(name: str, text: str, kind: Any) -> object:  # noqa: ANN401
-    where = f"{name} (environment)"
     value: object = text
     if _is_container(kind, tuple):
         value = [part.strip() for part in text.split(",") if part.strip()]
     elif _is_container(kind, dict):
         pairs = [part.partition("=") for part in text.split(",") if part.strip()]
         if any(not equals for _, equals, _ in pairs):
-            raise ConfigError(f"expected k=v,k=v at {where}")
+            raise ConfigError(f'{name} is "{text}"; write k=v,k=v (environment)')
         value = {left.strip(): right.strip() for left, _, right in pairs}
     elif kind is bool:
         value = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text.lower(), text.lower())
-    return _checked(value, kind, where, strict=False)
+    return _checked(value, kind, name, "environment", strict=False)
 
 
 def _is_container(kind: Any, wanted: type) -> bool:  # noqa: ANN401
@@ -220,10 +197,9 @@ def _is_container(kind: Any, wanted: type) -> bool:  # noqa: ANN401
     return get_origin(bare) is wanted
 
 
-def _checked(value: object, kind: Any, where: str, *, strict: bool) -> object:  # noqa: ANN401
+def _checked(value: object, kind: Any, key: str, where: str, *, strict: bool) -> object:  # noqa: ANN401
     try:
         converted: object = msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
-        what = str(error).partition(" - at ")[0]
-        raise ConfigError(f"{what[:1].lower()}{what[1:]} at {where}") from error
+        raise ConfigError(f"{wording.wrong(key, value, kind, quoted=False)} ({where})") from error
     return converted

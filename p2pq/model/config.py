@@ -3,7 +3,7 @@
 Names carry their unit. A relation between settings is asserted in ``check``. Unknown keys are refused by name.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -11,7 +11,14 @@ from msgspec import Meta
 from p2pq.errors import ConfigError, Reject
 from p2pq.model.ids import MESH_ID_BYTES, MeshId, from_text
 
-Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.+-]{1,64}$")]
+Label = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_.+-]{1,64}$",
+        description="text in quotes: 1 to 64 letters, digits, dots, dashes, plus signs and underscores",
+    ),
+]
+WHOLE_ID: Final = "the other mesh's whole id, 52 characters in quotes, as `p2pq mesh peers` shows it"
 Seconds = Annotated[float, Meta(gt=0, le=1e9)]
 Megabytes = Annotated[int, Meta(ge=0, le=1 << 30)]
 
@@ -116,7 +123,7 @@ class PeerSettings(_Section, frozen=True, kw_only=True):
     A mesh that is not named gets no link, whatever admins have signed.
     """
 
-    mesh: Annotated[str, Meta(min_length=52, max_length=64)]
+    mesh: Annotated[str, Meta(min_length=52, max_length=64, description=WHOLE_ID)]
     """The other mesh's id, as `p2pq mesh peers` shows it."""
     accept: bool = False
     """Run tasks of its owners here: always in the strict sandbox, and after those of the own mesh."""
@@ -145,7 +152,10 @@ class Settings(_Section, frozen=True, kw_only=True):
     schedule: ScheduleSettings = ScheduleSettings()
     bridge: BridgeSettings = BridgeSettings()
     log: LogSettings = LogSettings()
-    peer: Annotated[tuple[PeerSettings, ...], Meta(max_length=64)] = ()
+    peer: Annotated[
+        tuple[PeerSettings, ...],
+        Meta(max_length=64, description="[[peer]] in double brackets, once for each other mesh, at most 64 times"),
+    ] = ()
     """What this node has to do with other meshes."""
 
     @property
@@ -161,13 +171,16 @@ def check(settings: Settings) -> None:
         ConfigError: naming both settings.
     """
     meshes: list[bytes] = []
-    for peer in settings.peer:
+    for number, peer in enumerate(settings.peer):
         try:
             meshes.append(peer.id)
         except Reject:
-            raise ConfigError(f"peer.mesh ({peer.mesh}) is no mesh's id; `p2pq mesh peers` shows it in full") from None
-    if len(set(meshes)) < len(meshes):
-        raise ConfigError("peer.mesh: one mesh is named twice; write all that holds for it under one [[peer]]")
+            raise ConfigError(f'peer[{number}].mesh is "{peer.mesh}", which is no id; write {WHOLE_ID}') from None
+        if meshes.index(meshes[-1]) < number:
+            raise ConfigError(
+                f"peer[{number}].mesh names the same mesh as peer[{meshes.index(meshes[-1])}].mesh; "
+                "write all that holds for it under one [[peer]]"
+            )
     schedule = settings.schedule
     if schedule.lease_s < 3 * schedule.heartbeat_s:
         raise ConfigError(

@@ -14,6 +14,7 @@ from msgspec import Meta
 from p2pq.model.job import JobState, Resources, SandboxLevel, TaskState
 from p2pq.wire.parts import KeptLimits, KeptView, PolicyView, RunningView, SpokenView
 from p2pq.wire.peercontrol import PeerAccept, PeerEnd, PeeringFile, PeeringsList, PeeringView, PeerOffer
+from p2pq.wire.settingcontrol import SettingsList, SettingView
 
 API_VERSION: Final = 1
 FRAME_BYTES_MAX: Final = 64 << 20
@@ -239,6 +240,7 @@ ControlRequest = (
     | PeerAccept
     | PeerEnd
     | Doctor
+    | SettingsList
     | Stop
 )
 
@@ -486,4 +488,5 @@ Reply = (
     | InviteView
     | StatusView
     | Finding
+    | SettingView
 )

@@ -72,3 +72,7 @@ class PeeringFile(Said, frozen=True, kw_only=True, omit_defaults=False):
 
     peering: PeeringView
     text: str = ""
+    already: bool = False
+    """This was accepted before, and nothing was changed; ``text`` is what was handed back then, at the side that accepted it."""
+    beside: tuple[PeeringView, ...] = ()
+    """Other peerings with the same mesh that hold, too."""

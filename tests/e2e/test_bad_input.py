@@ -169,7 +169,7 @@ def test_a_port_in_use(shared, home):
     said = home.fails(2, "node", "--no-mdns", "--listen", shared.address)
     assert "in use" in said
     assert "--listen" in said
-    assert "in use" in home.fails(3, "start", "--no-mdns", "--listen", shared.address)
+    assert "in use" in home.fails(2, "start", "--no-mdns", "--listen", shared.address)
 
 
 def test_two_nodes_in_one_home(shared):
@@ -185,7 +185,7 @@ def test_a_home_with_loose_modes(home, what):
     said = home.fails(2, "node", "--no-mdns")
     assert "chmod" in said
     assert str(path.resolve()) in said
-    assert "chmod" in home.fails(3, "start", "--no-mdns")
+    assert "chmod" in home.fails(2, "start", "--no-mdns")
 
 
 def test_a_damaged_store_is_left_as_it_is(home, tmp_path):

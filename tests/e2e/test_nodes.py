@@ -149,7 +149,7 @@ def test_submit_starts_a_node_and_says_so(home, tmp_path):
     assert "started" not in home.run("submit", str(folder)).stderr
     home.ok("stop")
     home.settings["P2PQ_NODE_LISTEN"] = "not an address"
-    assert "not an address" in home.fails(3, "submit", str(folder))
+    assert "not an address" in home.fails(2, "submit", str(folder))
 
 
 @covers("doctor", "doctor --json")
@@ -197,8 +197,17 @@ def test_config_says_where_each_value_comes_from(home):
     assert home.json("config") == list(found.values())
     assert home.ok("config") == home.ok("config", "show")
     assert any(line.split()[:2] == ["node.name", "filed"] for line in home.ok("config").splitlines())
+    home.start("--bridge", "--name", "told")
+    (home.home / "config.toml").write_text("[node]\nname = 'filed'\nmdns = true\n[store]\nkeep_days = 7\n")
+    runs = {row["key"]: row for row in home.json("config", "show")}
+    assert runs["bridge.enabled"] == {"key": "bridge.enabled", "value": True, "origin": "option"}
+    assert (runs["node.name"]["value"], runs["node.slots"]["origin"]) == ("told", "P2PQ_NODE_SLOTS")
+    assert "changed since it started: store.keep_days;" in home.run("config").stderr
+    home.stop()
     (home.home / "config.toml").write_text('[node]\nnam = "filed"\n')
-    assert "did you mean `name`" in home.fails(2, "config")
+    said = [home.fails(2, *command) for command in (("config",), ("node",), ("start",), ("mesh", "init", "x"))]
+    assert "did you mean `node.name`" in said[0]
+    assert said == said[:1] * 4
 
 
 @covers("completion")

@@ -80,6 +80,26 @@ def test_two_meshes_agree_and_end_it(two, tmp_path):
     assert "offer" in ann.run("mesh", "peer").stdout + ann.run("mesh", "peer", "--help").stdout
 
 
+@covers("mesh peer accept", "mesh peer end")
+def test_what_is_accepted_twice_or_beside_another_is_said(two, tmp_path):
+    ann, bob = two
+    ids = [host.json("mesh")["id"] for host in two]
+    offer, both, second = (tmp_path / name for name in ("offer", "both", "second"))
+    offer.write_text(ann.ok("mesh", "peer", "offer", ids[1]))
+    both.write_text(bob.ok("mesh", "peer", "accept", str(offer), "--from", ids[0]))
+    ann.ok("mesh", "peer", "accept", str(both))
+    for host, path, text in ((bob, offer, both.read_text()), (bob, both, both.read_text()), (ann, both, "")):
+        again = host.run("mesh", "peer", "accept", str(path))
+        assert (again.returncode, again.stdout) == (0, text)
+        assert "accepted already, and nothing was changed" in again.stderr
+    [view] = bob.json("mesh", "peers")
+    second.write_text(ann.ok("mesh", "peer", "offer", ids[1], "--they", "work"))
+    said = bob.run("mesh", "peer", "accept", str(second), "--from", ids[0])
+    assert f"all count until `p2pq mesh peer end {view['id'][:8]}`" in said.stderr
+    assert "The peering with ann ended" in bob.ok("mesh", "peer", "end", view["id"][:8])
+    assert [each["state"] for each in bob.json("mesh", "peers")] == ["holds", "ended"]
+
+
 @covers("mesh peer offer", "mesh peer accept", "mesh peer end")
 def test_a_job_runs_in_another_mesh_while_both_want_it(two, tmp_path):
     """Without a bridge: one node dials the other."""

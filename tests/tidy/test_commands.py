@@ -142,3 +142,39 @@ def test_a_command_or_option_has_a_test_of_its_effect(what):
 
 def test_no_test_covers_what_is_not_there():
     assert {what: tests for what, tests in covered().items() if what not in EVERYTHING} == {}
+
+
+# -- the help of a group says of each command below it what it does ---------------------------------------------------
+
+
+def groups(command: click.Command, context: click.Context, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Return the words that lead to each group of commands; none for ``p2pq`` itself."""
+    if not isinstance(command, click.Group):
+        return []
+    found = [path]
+    for name in command.list_commands(context):
+        child = command.get_command(context, name)
+        assert child is not None
+        found += groups(child, click.Context(child, context), (*path, name))
+    return found
+
+
+GROUPS_OF_COMMANDS = groups(cli, click.Context(cli))
+
+
+@pytest.mark.parametrize("path", GROUPS_OF_COMMANDS, ids=" ".join)
+def test_no_line_about_a_command_is_cut_off_in_mid_sentence(path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    command, context = cli, click.Context(cli, info_name="p2pq", terminal_width=80)
+    for word in path:
+        command = command.get_command(context, word)
+        context = click.Context(command, context, info_name=word, terminal_width=80)
+    listed = command.get_help(context).partition("Commands:\n" if path else "Jobs:\n")[2].splitlines()
+    assert listed
+    assert [line for line in listed if line.rstrip().endswith("...") or len(line) > 80] == []
+    starts = [line for line in listed if re.match(r"  \S", line)]
+    assert len(starts) == len(command.list_commands(context))
+
+
+def test_there_are_groups_of_commands():
+    assert {(), ("mesh",), ("mesh", "peer"), ("config",)} <= set(GROUPS_OF_COMMANDS)

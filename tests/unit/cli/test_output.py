@@ -66,7 +66,7 @@ def test_doctor_names_what_is_wrong_with_the_settings(
         main(["--home", str(home), "doctor"])
     assert ended.value.code == 1
     shown = capsys.readouterr().out
-    assert f"FAIL  settings: unknown field `slotz` at $.node, did you mean `slots`? ({home}/config.toml)" in shown
+    assert f"FAIL  settings: unknown setting node.slotz, did you mean `node.slots`? ({home}/config.toml)" in shown
     assert "FAIL  node: no node" in shown
     assert "-> start one with `p2pq start`" in shown
 

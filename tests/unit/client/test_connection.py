@@ -131,9 +131,16 @@ def test_a_node_that_goes_away_in_the_middle(path):
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        (control.Join(code="x"), "code: expected"),
-        (control.Show(job=""), "job: expected"),
-        (control.Submit(folder="/" + "x" * 5000), "folder: expected"),
+        (control.Join(code="x"), "the code is too short, it has at least 8 characters; `p2pq invite` prints it whole"),
+        (control.BanMember(who=""), "the name or id is empty; `p2pq members` lists"),
+        (control.Show(job=""), "the job's id is empty; `p2pq jobs` lists the jobs"),
+        (
+            control.Show(job="j" * 65),
+            "the job's id is too long, it has at most 64 characters; `p2pq jobs` lists the jobs",
+        ),
+        (control.MeshInit(name=""), "the name is empty$"),
+        (control.Submit(folder="/", priority="much"), "priority: expected `int`, got `str`"),
+        (control.Submit(folder="/" + "x" * 5000), "the folder is too long, it has at most 4096 characters"),
         (control.Submit(folder="/caf\udce9"), "not UTF-8"),
         (control.Submit(folder="/", args=("\udce9",)), "not UTF-8"),
     ],

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from p2pq.client import starter
-from p2pq.errors import NodeUnreachableError
+from p2pq.errors import ConfigError, NodeUnreachableError
 
 
 @pytest.fixture
@@ -28,18 +28,24 @@ def test_its_ready_line_is_returned_and_it_lives_on(node, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("script", "words"),
+    ("script", "kind", "words"),
     [
-        ("echo 'INFO something' >&2; echo 'p2pq: port 1 is in use' >&2; echo 'INFO later'; exit 2", "port 1 is in use"),
-        ("echo broken; exit 1", "broken"),
-        ("exit 1", "the node ended without a word"),
-        ("echo 'ready without an end of line is not re' | tr -d '\\n'; exit 0", "ready without"),
+        (
+            "echo 'INFO x' >&2; echo 'p2pq: port 1 is in use' >&2; echo 'INFO later'; exit 2",
+            ConfigError,
+            "port 1 is in use",
+        ),
+        ("echo 'p2pq: the store is damaged' >&2; exit 4", NodeUnreachableError, "the store is damaged"),
+        ("echo broken; exit 1", NodeUnreachableError, "broken"),
+        ("exit 1", NodeUnreachableError, "the node ended without a word"),
+        ("echo 'ready without an end of line is not re' | tr -d '\\n'; exit 0", NodeUnreachableError, "ready without"),
     ],
 )
-def test_a_node_that_does_not_start_says_why(node, tmp_path, script, words):
+def test_a_node_that_does_not_start_says_why(node, tmp_path, script, kind, words):
     node(script)
-    with pytest.raises(NodeUnreachableError, match=words) as caught:
+    with pytest.raises(kind, match=words) as caught:
         starter.start_node(tmp_path)
+    assert type(caught.value) is kind
     assert not str(caught.value).startswith("p2pq:")
 
 

@@ -22,11 +22,12 @@ from p2pq.daemon.app import run_node, wall
 from p2pq.daemon.generation import Generation
 from p2pq.daemon.home import Home
 from p2pq.daemon.identity import load_or_create
+from p2pq.daemon.settings import Entry, load
 from p2pq.daemon.store import Store
 from p2pq.errors import ConfigError, InvariantError, StoreDamagedError
 from p2pq.model.config import LogSettings, NodeSettings, RunnerSettings, Settings
 from p2pq.model.ids import NodeId, Wall
-from p2pq.wire import control, trust
+from p2pq.wire import control, settingcontrol, trust
 from p2pq.wire.control import Done, Failed, MeshView, Reply, StatusView, Welcome
 from p2pq.wire.prims import SigningKey
 from tests.unit.daemon.linkkit import free_address
@@ -66,12 +67,14 @@ class Client:
 
 
 @asynccontextmanager
-async def running(home: Home, with_settings: Settings) -> AsyncIterator[tuple[Client, str, "asyncio.Task[None]"]]:
+async def running(
+    home: Home, with_settings: Settings, entries: tuple[Entry, ...] = ()
+) -> AsyncIterator[tuple[Client, str, "asyncio.Task[None]"]]:
     """Run a node; whoever uses this makes it stop."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[str] = loop.create_future()
     with home.lock():
-        task = loop.create_task(run_node(home, with_settings, ready.set_result))
+        task = loop.create_task(run_node(home, with_settings, ready.set_result, entries))
         await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED, timeout=20)
         if task.done():
             task.result()
@@ -103,6 +106,18 @@ async def test_the_store_is_there_before_the_key(home: Home, tmp_path: Path, mon
     home.store.unlink()
     with home.lock(), pytest.raises(StoreDamagedError, match="the store is missing"):
         await run_node(home, settings(tmp_path), print)
+
+
+async def test_a_node_says_what_settings_it_goes_by_and_where_they_came_from(home: Home, tmp_path: Path) -> None:
+    env = {"P2PQ_NODE_LABELS": "room=12", "P2PQ_SCHEDULE_LEASE_S": "90"}
+    effective = load(home.path, env, {"bridge.enabled": True, "node.peers": ["127.0.0.1:9"]})
+    async with running(home, settings(tmp_path), effective.entries) as (client, _, _):
+        *views, done = await client.ask(settingcontrol.SettingsList())
+        assert done == Done()
+        assert [(view.key, view.value, view.origin) for view in views] == effective.rows()
+        assert settingcontrol.SettingView(key="bridge.enabled", value=True, origin="option") in views
+        assert settingcontrol.SettingView(key="node.labels", value={"room": "12"}, origin="P2PQ_NODE_LABELS") in views
+        assert await client.ask(control.Stop()) == [Done()]
 
 
 async def test_a_node_serves_and_stops_when_asked(home: Home, tmp_path: Path) -> None:
@@ -230,7 +245,7 @@ def test_a_damaged_store_and_a_wrong_setting_are_one_sentence(home: Home) -> Non
     assert "damaged" in said.stdout
     assert "Traceback" not in said.stdout + said.stderr
     said = in_a_process(home.path, {"P2PQ_NODE_SLOTS": "many"})
-    assert said.stdout.startswith("ConfigError expected `int | null`, got `str` at P2PQ_NODE_SLOTS")
+    assert said.stdout.startswith('ConfigError P2PQ_NODE_SLOTS is the text "many"; write a whole number')
 
 
 @pytest.mark.parametrize(

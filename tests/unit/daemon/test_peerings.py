@@ -110,7 +110,53 @@ async def test_a_file_goes_there_and_back(labs: tuple[Lab, Lab]) -> None:
     assert (taken.text, taken.peering.accept) == ("", False)
     assert [view.state for lab in labs for view in await lab.views()] == ["holds", "holds"]
     assert {view.id for lab in labs for view in await lab.views()} == {offered.peering.id}
-    assert (await a.accept(accepted.text)).peering.state == "holds", "twice is once"
+
+
+async def test_what_was_accepted_already_is_not_accepted_anew(
+    labs: tuple[Lab, Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = labs
+    offered = await a.offer(b.id)
+    first = await b.accept(offered.text)
+    assert (first.already, first.beside) == (False, ())
+    monkeypatch.setattr(module, "_wall", lambda: Wall(now() + 5000))
+    for text in (offered.text, first.text):
+        for sure in (False, True):
+            again = await b.accept(text, sure=sure)
+            assert (again.already, again.text, again.peering) == (True, first.text, first.peering)
+    assert len(b.asked) == 1
+    assert [(await a.accept(first.text)).already for _ in range(2)] == [False, True]
+    assert (len(a.asked), (await a.accept(first.text, sure=False)).already) == (1, True)
+    assert "own offer" in await a.refuses(PeerAccept(text=offered.text, sure=True))
+
+
+async def test_another_acceptance_of_the_same_offer_is_heard(labs: tuple[Lab, Lab], tmp_path: Path) -> None:
+    """Two admins may accept one offer before they hear of each other; the earlier one counts everywhere."""
+    a, b = labs
+    offered = await a.offer(b.id)
+    one = await b.accept(offered.text)
+    b.abroad = Abroad(b.keys.core_identity(), Restored(), {}, lambda _: now(), {}, b.out)
+    b.desk._p.node.abroad = b.abroad
+    other = await b.accept(offered.text)
+    assert other.text != one.text
+    assert [(await a.accept(each.text)).already for each in (one, other)] == [False, False]
+    assert len(a.asked) == 2
+
+
+async def test_another_peering_with_the_same_mesh_is_named_beside_it(labs: tuple[Lab, Lab]) -> None:
+    a, b = labs
+    await peered(a, b)
+    [first] = await b.views()
+    offered = await a.offer(b.id, ours=("submit",))
+    looked = await b.accept(offered.text, sure=False)
+    accepted = await b.accept(offered.text)
+    assert [each.beside for each in (looked, accepted)] == [(first,)] * 2
+    assert [view.state for view in await b.views()] == ["holds", "holds"]
+    taken = await a.accept(accepted.text)
+    assert [each.id for each in taken.beside] == [first.id]
+    await b.ask(PeerEnd(which=first.id))
+    assert [view.state for view in await b.views()] == ["holds", "ended"]
+    assert (await b.accept(offered.text)).beside == (), "what has ended counts no longer"
 
 
 async def peered(a: Lab, b: Lab, **changes: Any) -> str:
@@ -215,6 +261,18 @@ async def test_doctor_says_where_a_word_of_the_configuration_does_nothing(labs: 
     await a.ask(PeerEnd(which="mesh-b"))
     b.abroad.heard(b.keys.node, (a.asked[-1].known,), Mono(0.0), [])
     assert len(b.desk._p.more_findings()) == 1
+
+
+async def test_doctor_says_that_a_peer_is_the_own_mesh(labs: tuple[Lab, Lab]) -> None:
+    a, b = labs
+    b.desk._welcome = {b.keys.mesh: ("submit",)}
+    [finding] = b.desk.findings()
+    assert not finding.ok
+    assert finding.detail == f"[[peer]] names the mesh {b.id[:8]}, which is this node's own"
+    assert "remove that [[peer]] from config.toml" in finding.suggestion
+    b.desk._welcome = {a.keys.mesh: ("submit",)}
+    [finding] = b.desk.findings()
+    assert "no peering with it holds" in finding.detail
 
 
 async def test_no_two_meshes_have_one_name(labs: tuple[Lab, Lab], tmp_path: Path) -> None:

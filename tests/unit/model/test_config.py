@@ -66,7 +66,7 @@ def test_a_mesh_that_is_named_may_do_what_is_said_and_no_more():
 
 @pytest.mark.parametrize(
     ("meshes", "said"),
-    [(["x" * 52], "is no mesh's id"), ([MESH, MESH[:4] + "-" + MESH[4:]], "one mesh is named twice")],
+    [(["x" * 52], "which is no id"), ([MESH, MESH[:4] + "-" + MESH[4:]], "names the same mesh as")],
 )
 def test_meshes_are_named_by_their_ids_and_once(meshes, said):
     with pytest.raises(ConfigError, match=said):
