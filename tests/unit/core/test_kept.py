@@ -94,6 +94,11 @@ def test_a_master_that_acknowledges_nothing_gets_no_more_of_this_disk(monkeypatc
     assert not results.full(ANN.node)
 
 
+def test_what_a_master_keeps_for_itself_is_kept_for_nobody():
+    results = Kept(IDENTITY, (row(1), msgspec.structs.replace(row(2), master=IDENTITY.node)))
+    assert [each.master for each in results.by_master()] == [ANN.node]
+
+
 def test_people_see_what_is_kept_for_whom_and_since_when(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(kept, "KEPT_MAX", 2)
     body, blobs = (BlobRef(b"b" * 32, 10),), (BlobRef(b"c" * 32, 100),)
