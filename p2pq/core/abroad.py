@@ -57,6 +57,9 @@ class Abroad:
         self._vouched: dict[NodeId, None] = {}
         """Nodes that a bridge of our mesh has said to be of ours, the latest last."""
         self._expelled: dict[NodeId | str, None] = {}
+        self._parted: dict[NodeId, bytes] = {}
+        """Of which mesh those are with whose mesh no peering holds any more, for when a new one does."""
+        self._held: frozenset[bytes] = frozenset()
 
     # -- who may be linked ----------------------------------------------------------------------------------------------
 
@@ -128,9 +131,11 @@ class Abroad:
         else:
             self._meshes.pop(link.peer, None)
             self._owners.pop(link.peer, None)
+            self._parted.pop(link.peer, None)
 
     def _learn(self, node: NodeId, mesh: bytes) -> None:
         self._meshes.pop(node, None)
+        self._parted.pop(node, None)
         self._meshes[node] = mesh
         if len(self._meshes) > NODES_MAX:
             claimed = next(
@@ -143,29 +148,30 @@ class Abroad:
     def _vouch(self, node: NodeId) -> None:
         """That node is of our mesh, by the word of a bridge of ours."""
         self._meshes.pop(node, None)
+        self._parted.pop(node, None)
         self._vouched.pop(node, None)
         self._vouched[node] = None
         if len(self._vouched) > NODES_MAX:
             del self._vouched[next(iter(self._vouched))]
 
-    def ways(self, bridge: NodeId, message: msg.Reach, now: Mono, own: Container[NodeId]) -> msg.Reach:
+    def ways(self, bridge: NodeId, message: msg.Reach, own: Container[NodeId]) -> msg.Reach:
         """Return what is believed of what a bridge says: one of another mesh speaks for that mesh only.
 
-        One of ours may speak for meshes that this node wants to have to do with, and its word outlasts what is only claimed
-        abroad; ``own`` are the nodes known to be of ours.
+        One of ours may speak for meshes that this node wants to have to do with, even if it has not heard of the peering yet,
+        and its word outlasts what is only claimed abroad; ``own`` are the nodes known to be of ours.
         """
         here = self._links[bridge].mesh
-        usable = {each.mesh for each in self.usable(now)}
         meshes = dict(enumerate(message.meshes))
         found = []
         for number, way in enumerate(message.ways):
             node, said = NodeId(way.node), meshes.get(number, b"")
             mesh = here or said
-            if said and (here or said not in usable):
+            if said and (here or not self.peerings.welcome(said)):
                 continue
             ours = node in own or node in self._vouched
-            known = self._meshes.get(node) if here or node in self._owners else None
-            if (known or (b"" if ours else mesh)) != mesh:
+            claimed = self._meshes.get(node)
+            known = claimed if here or node in self._owners else None
+            if mesh not in {known or (b"" if ours else mesh), claimed, self._parted.get(node)}:
                 continue  # it has proved to be of another one, or who would know says so
             if mesh:
                 self._learn(node, mesh)
@@ -266,8 +272,19 @@ class Abroad:
         return tuple(gone)
 
     def _forget(self, node: NodeId) -> None:
-        del self._meshes[node]
+        self._parted[node] = self._meshes.pop(node)
         self._owners.pop(node, None)
+        if len(self._parted) > NODES_MAX:
+            del self._parted[next(iter(self._parted))]
+
+    def begun(self, now: Mono) -> frozenset[bytes]:
+        """Return, once, the meshes with which a peering holds that did not before: who was of them counts as such again."""
+        held = frozenset(each.mesh for each in self.usable(now))
+        fresh, self._held = held - self._held, held
+        for node, mesh in list(self._parted.items()):
+            if mesh in fresh:
+                self._learn(node, mesh)
+        return fresh
 
     def bans_heard(self, peer: NodeId, bans: tuple[bytes, ...], now: Mono, out: list[Effect]) -> tuple[NodeId, ...]:
         """Take in bans by admins of other meshes; return who is out by them."""
@@ -318,6 +335,8 @@ class Abroad:
         assert len(self._meshes) <= NODES_MAX, "too many nodes of other meshes"
         assert len(self._vouched) <= NODES_MAX, "too many nodes of ours"
         assert not self._vouched.keys() & self._meshes.keys(), "of ours, and of another mesh"
+        assert len(self._parted) <= NODES_MAX, "too many nodes that have parted"
+        assert self._parted.keys().isdisjoint(self._meshes), "parted, and not"
         assert self._owners.keys() <= self._meshes.keys(), "an owner of nobody"
         for link in self._links.values():
             assert self.mesh_of(link.peer) == link.mesh, "linked, but of another mesh"

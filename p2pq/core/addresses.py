@@ -181,6 +181,21 @@ class Addresses:
             if which(address) and not self.flying(address):
                 self._due.set(address, Mono(now + self._pause_s(0 if soon else 16) + later_s(address)))
 
+    def anew(
+        self, now: Mono, *, which: Callable[[NodeId | None], bool], later_s: Callable[[str], float] = lambda _: 0.0
+    ) -> None:
+        """Dial whoever it concerns as after a start: what failed before says nothing.
+
+        ``which`` tells of who is at a place (None: nobody knows) whether it does, ``later_s`` is as for ``retry``.
+        """
+        at = now
+        for place in self._known.values():
+            if which(place.node):
+                place.failures = 0
+                if not self.flying(place.address):
+                    self._due.set(place.address, Mono(at + later_s(place.address)))
+                    at = Mono(at + STAGGER_S)
+
     def failed(self, address: str, reason: str, now: Mono, *, dial: bool) -> Address | None:
         """Note that a dial failed and when to try again; return the place, None if it is unknown.
 

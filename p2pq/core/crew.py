@@ -19,9 +19,12 @@ from p2pq.model.job import Profile
 from p2pq.wire import messages as msg
 from p2pq.wire import trust
 from p2pq.wire.objects import Cert
+from p2pq.wire.peering import name_abroad
 
 BRIDGES_MAX: Final = 1024
 """Bridges whose certificates are known: they prove what these have handed on."""
+LEFT_MAX: Final = 1024
+"""Nodes that are gone of which the way to them is still known."""
 
 
 class Hand:
@@ -81,6 +84,7 @@ class Crew:
         self._spoken: dict[NodeId, NodeId] = {}
         """Leaves, and the cluster in which each was introduced last."""
         self._bridges: dict[NodeId, tuple[bytes, ...]] = {}
+        self._left: dict[NodeId, tuple[NodeId, ...]] = {}
         """The certificates of bridges, as they were shown last; the one not shown for longest goes first."""
         self._homes = Homes()
         self._version = 0
@@ -110,6 +114,9 @@ class Crew:
 
     def leave(self, peer: NodeId) -> None:
         """A link is gone."""
+        cluster = self._hands[peer].cluster if peer in self._hands else None
+        for node in (peer, *(() if cluster is None else cluster.leaves)):
+            self._note_way(node)
         hand = self._hands.pop(peer, None)
         self.far -= hand is not None and hand.far and hand.works
         for leaf in () if hand is None or hand.cluster is None else hand.cluster.leaves:
@@ -155,6 +162,7 @@ class Crew:
 
     def part(self, cluster: Cluster, leaf: NodeId) -> None:
         """A leaf takes part there no more."""
+        self._note_way(leaf)
         cluster.leave(leaf)
         self._unspoken(leaf, cluster_of(cluster.bridge))
         self.changed()
@@ -245,6 +253,17 @@ class Crew:
         cluster = self._hands[self._spoken[worker]].cluster if worker in self._spoken else None
         return () if cluster is None else (cluster.bridge, *cluster.leaves[worker].path)
 
+    def way_left(self, worker: NodeId) -> tuple[NodeId, ...]:
+        """Return the bridges on the way to a worker, or a leaf, that is gone, as it was last; nothing where nobody remembers."""
+        return self._left.get(worker, ())
+
+    def _note_way(self, worker: NodeId) -> None:
+        self._left.pop(worker, None)
+        if path := self.path(worker):
+            self._left[worker] = path
+            if len(self._left) > LEFT_MAX:
+                del self._left[next(iter(self._left))]
+
     def leaf(self, node: NodeId) -> ev.LinkUp | None:
         """Return a leaf of a cluster that has no link of its own, as if this link were up; None for any other node."""
         peer = self._spoken.get(node)
@@ -299,7 +318,8 @@ class Crew:
             if not hand.works:
                 continue
             cluster = hand.cluster
-            offers = {peer: (hand.link.name, hand.profile)}
+            name = name_abroad(hand.link.name, hand.link.realm) if hand.link.mesh else hand.link.name
+            offers = {peer: (name, hand.profile)}
             if cluster is not None:
                 offers = {node: (leaf.cert.name, leaf.profile) for node, leaf in cluster.leaves.items()}
             for node, (name, profile) in offers.items():
@@ -332,4 +352,5 @@ class Crew:
             assert cluster is not None, "a leaf of no cluster"
             assert leaf in cluster.leaves, "a leaf is spoken for where it is not"
         assert len(self._bridges) <= BRIDGES_MAX, "too many bridges are known"
+        assert len(self._left) <= LEFT_MAX, "too many that are gone are known"
         assert self.far == sum(hand.far and hand.works for hand in self._hands.values()), "those far are miscounted"

@@ -59,7 +59,7 @@ class Kept:
             self.keep(row, None)
 
     def by_master(self) -> tuple[KeptFor, ...]:
-        """Return what is kept, in the order of the masters' first results."""
+        """Return what is kept for others, in the order of the masters' first results."""
         return tuple(
             KeptFor(
                 master=master,
@@ -70,6 +70,7 @@ class Kept:
                 full=self.full(master),
             )
             for master, rows in self._rows.items()
+            if master != self._identity.node
         )
 
     def keep(self, row: ResultKept, now: Mono | None, grant: bytes = b"") -> None:

@@ -147,12 +147,12 @@ class Membership:
             case ev.MeshKeyAsked(signed=signed):
                 self._keys_heard(self._identity.node, (signed,), now, out)
             case ev.PeeringAsked(known=known):
-                self._end_links(self.abroad.heard(self._identity.node, (known,), now, out), now, out)
+                self._follow_peerings(self.abroad.heard(self._identity.node, (known,), now, out), now, out)
             case ev.Drain(now=True):
                 out.extend(Send(peer=peer, message=msg.Leaving()) for peer in self._links)
             case ev.Tick(wall=wall):
                 if wall is not None:  # once a minute
-                    self._end_links(self.abroad.lapsed(now, out), now, out)
+                    self._follow_peerings(self.abroad.lapsed(now, out), now, out)
                     for peer in self._links:
                         self._telling.heads(peer, now, out)
             case (
@@ -192,7 +192,7 @@ class Membership:
             case msg.Heads():
                 self._telling.compare(peer, message, now, out)
             case msg.Peerings(peerings=known):
-                self._end_links(self.abroad.heard(peer, known, now, out), now, out)
+                self._follow_peerings(self.abroad.heard(peer, known, now, out), now, out)
             case msg.BansKnown():
                 self._telling.bans_beyond(peer, message, now, out)
             case msg.MeshKeys(keys=keys):
@@ -280,11 +280,11 @@ class Membership:
         if "bridge" not in self._links[peer].caps:
             out.append(Drop(peer=peer, reason="ways, though it may not be a bridge"))
             return
-        new, gone = self._reaching.heard(peer, self.abroad.ways(peer, message, now, self._remembered))
+        new, gone = self._reaching.heard(peer, self.abroad.ways(peer, message, self._remembered))
         self._no_way(peer, gone)
         for node in new:
             if self._identity.node < node:
-                wanted = not (node in self._links or self.banned(node))
+                wanted = not (node in self._links or self.banned(node)) and self.abroad.wanted(node, now)
                 way = via_address(peer, node)
                 at = Mono(now + max(VIA_AFTER_S if self._addresses.of(node) else 0.0, self._later_s(way)))
                 self._addresses.add((way,), node, at, kept=True, dial=wanted)
@@ -435,6 +435,19 @@ class Membership:
                 # What else comes over this link does not count, however long it takes until that is closed.
                 out.append(Hangup(peer=node, reason=trust.BANNED))
                 self._link_down(node, trust.BANNED, now, out)
+
+    def _follow_peerings(self, gone: tuple[NodeId, ...], now: Mono, out: list[Effect]) -> None:
+        """End the links that no peering lets in any more, and look anew for whom one lets in that did not hold before."""
+        self._end_links(gone, now, out)
+        if not (fresh := self.abroad.begun(now)):
+            return
+
+        def may_come(node: NodeId | None) -> bool:
+            if node is None:
+                return True
+            return self.abroad.mesh_of(node) in fresh and not (node in self._links or self.banned(node))
+
+        self._addresses.anew(now, which=may_come, later_s=self._later_s)
 
     def _end_links(
         self, nodes: tuple[NodeId, ...], now: Mono, out: list[Effect], reason: str = session.NO_PEERING

@@ -18,7 +18,7 @@ from p2pq.core.effects import Drop, Effect, Emit, Hangup, Record, Send
 from p2pq.core.identity import Identity, self_link
 from p2pq.core.membership import Membership
 from p2pq.core.meshkeys import MeshKeys
-from p2pq.core.placement import JobSnapshot, TaskSnapshot
+from p2pq.core.placement import JobSnapshot, NameOf, TaskSnapshot
 from p2pq.core.prekeys import Prekeys, make_card
 from p2pq.core.queue import Queue
 from p2pq.core.records import BanKept, OwnerBanKept, Restored
@@ -30,7 +30,7 @@ from p2pq.core.views import PeerView, Policy, Spoken, peer_views, policy_of
 from p2pq.core.worker import Worker
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
-from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
+from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall, short
 from p2pq.model.notice import NodeWoke, PrekeyChanged
 from p2pq.wire import messages as msg
 from p2pq.wire import session, trust
@@ -489,9 +489,9 @@ class Node:
         """Return the result that is being collected under a lease; None if there is none."""
         return self._queue.collecting(lease)
 
-    def why(self, job: JobId, task: int | None, now: Mono) -> str | None:
+    def why(self, job: JobId, task: int | None, now: Mono, name_of: NameOf = short) -> str | None:
         """Return one sentence on why a job, or one task of it, waits; None if there is no such job or task here."""
-        return self._queue.why(job, task, now)
+        return self._queue.why(job, task, now, name_of)
 
     def check(self) -> None:
         """Assert the invariants of all machines."""

@@ -11,6 +11,8 @@ from p2pq.model.job import JobState, Outcome, Profile, Resources, SandboxLevel, 
 from p2pq.wire.messages import Request
 
 _RANK: Final[dict[SandboxLevel, int]] = {"none": 0, "basic": 1, "strict": 2}
+NameOf = Callable[[NodeId], str]
+"""What people call a node."""
 _NAMED_MAX: Final = 3
 """Workers that a sentence names; the others are counted."""
 
@@ -58,6 +60,8 @@ class TaskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Who runs it, or ran it last (not known of lives before a restart)."""
     via: tuple[NodeId, ...] = ()
     """Of a running one: the bridges on the way to the worker, the nearest first."""
+    linked: bool = True
+    """Of a running one: whom it was granted to can be reached now; else ``via`` is the way as it was last."""
     again: NodeId | None = None
     """Who runs a second attempt of it at the same time."""
     lease: LeaseId | None = None
@@ -168,13 +172,14 @@ def room(resources: Resources, request: Request) -> int:
     return min(fits(resources, request), request.tasks_max)
 
 
-def why(
+def why(  # noqa: PLR0913, PLR0917  each is a different fact
     job: JobSnapshot,
     task: TaskSnapshot | None,
     now: Mono,
     workers: Sequence[WorkerSnapshot],
     trouble: str = "",
     until: Mono | None = None,
+    name_of: NameOf = short,
 ) -> str:
     """Say in one sentence where a job or one of its tasks stands, and what to do about it where one can.
 
@@ -185,9 +190,11 @@ def why(
         workers: the linked workers, the own machine among them if it works.
         trouble: what a worker said when it sent a task of the job back that waits now.
         until: when the first of the tasks that pause waits no longer, if all that wait pause.
+        name_of: names nodes that are not linked.
     """
     if task is not None and task.state != "pending":
-        return _why_not_pending(task, now, workers)
+        names = {worker.node: worker.name for worker in workers}
+        return _why_not_pending(task, now, lambda node: names.get(node) or name_of(node))
     if task is None and not job.pending:
         if job.running:
             what = f"all {job.running} unfinished tasks are" if job.running > 1 else "the one unfinished task is"
@@ -211,10 +218,10 @@ def _why_paused(tasks: int, seconds: float) -> str:
     return f"{tasks} tasks pause as their last attempts came to nothing; the next is tried again in {seconds:.0f} s."
 
 
-def _why_not_pending(task: TaskSnapshot, now: Mono, workers: Sequence[WorkerSnapshot]) -> str:
-    where = f" on {_name(whereabouts(task.worker, task.via)[0], workers)}" if task.worker else ""
+def _why_not_pending(task: TaskSnapshot, now: Mono, name_of: NameOf) -> str:
+    where = f" on {name_of(whereabouts(task.worker, task.via)[0])}" if task.worker else ""
     if task.state == "running":
-        return _why_running(task, where, now, workers)
+        return _why_running(task, where, now, name_of)
     if task.state == "cancelled":
         return "cancelled; submit the job again to run it."
     tail = "" if task.delivered else ", its results still to be written to the results folder"
@@ -223,14 +230,22 @@ def _why_not_pending(task: TaskSnapshot, now: Mono, workers: Sequence[WorkerSnap
     return f"failed{where} after {task.attempts} attempts{tail}: {_last(task)}; its results hold what it printed."
 
 
-def _why_running(task: TaskSnapshot, where: str, now: Mono, workers: Sequence[WorkerSnapshot]) -> str:
+def _why_running(task: TaskSnapshot, where: str, now: Mono, name_of: NameOf) -> str:
     since = f" for {now - task.since:.0f} s" if task.since is not None else ""
     if task.again is not None:
-        other = _name(task.again, workers)
+        other = name_of(task.again)
         return f"running{where}{since}, longer than others, so also on {other}; the first result counts."
     if task.heard is not None and task.due is None:
         return f"ended{where}, attempt {task.attempts}; its result is on its way."
     verb = "running" if task.started else "being prepared (fetching files or waiting for a slot)"
+    if task.worker and task.heard is not None and task.due is not None and not task.linked:
+        node, via = whereabouts(task.worker, task.via)
+        through = f", reached through {', '.join(map(name_of, via))} before," if via else ""
+        return (
+            f"{verb}{where}{since} as far as is known, but {name_of(node)}{through} is not reachable, and nothing was heard "
+            f"from there for {now - task.heard:.0f} s; unless it comes back its lease ends in {max(0.0, task.due - now):.0f} s, "
+            "and the task runs again elsewhere."
+        )
     if task.heard is not None and task.due is not None and now - task.heard > task.silent_s:
         return (
             f"{verb}{where}{since} as far as is known, but nothing was heard from there for {now - task.heard:.0f} s; "
@@ -313,10 +328,6 @@ def _last(task: TaskSnapshot) -> str:
             return f"killed by signal {outcome.signal}"
         case _:
             return outcome.reason
-
-
-def _name(node: NodeId, workers: Sequence[WorkerSnapshot]) -> str:
-    return next((worker.name for worker in workers if worker.node == node), short(node))
 
 
 def _names(workers: Sequence[WorkerSnapshot]) -> str:

@@ -7,6 +7,8 @@ what makes duplicates, late results and forgotten attempts harmless.
 from collections.abc import Iterable
 from typing import assert_never
 
+import msgspec
+
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core import records
@@ -16,14 +18,14 @@ from p2pq.core.granting import MANIFESTS_MAX
 from p2pq.core.identity import Identity
 from p2pq.core.jobs import Job
 from p2pq.core.leases import Lease
-from p2pq.core.placement import JobSnapshot, TaskSnapshot, WorkerSnapshot, why
+from p2pq.core.placement import JobSnapshot, NameOf, TaskSnapshot, WorkerSnapshot, why
 from p2pq.core.prekeys import open_card
 from p2pq.core.results import Results
 from p2pq.core.through import cluster_of
 from p2pq.errors import Reject
 from p2pq.model import notice
 from p2pq.model.config import ScheduleSettings
-from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
+from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall, short
 from p2pq.model.job import Fault
 from p2pq.wire import messages as msg
 from p2pq.wire import seal, sign, trust
@@ -376,14 +378,22 @@ class Queue(Results):
             later=later,
         )
 
-    def why(self, job_id: JobId, index: int | None, now: Mono) -> str | None:
-        """Say in one sentence where an open job (or one task of it) stands; None if there is no such job or task."""
+    def why(self, job_id: JobId, index: int | None, now: Mono, name_of: NameOf = short) -> str | None:
+        """Say in one sentence where an open job (or one task of it) stands; None if there is no such job or task.
+
+        ``name_of`` tells what people call a node that is not linked.
+        """
         job = self._book.jobs.get(job_id)
         if job is None or (index is not None and not 0 <= index < job.manifest.tasks):
             return None
         task = None if index is None else self._book.task_snapshot(job, index)
         workers = self.workers(job, later=self._overflow.holds(job, now))
-        return why(job.snapshot(), task, now, workers, job.trouble(), self._book.paused(job))
+        live = None if task is None or task.lease is None else self._book.leases.get(task.lease)
+        if task is not None and live is not None and self._crew.speaker(live.runner) is None:
+            task = msgspec.structs.replace(task, linked=False, via=self._crew.way_left(live.runner))
+        return why(
+            job.snapshot(), task, now, workers, trouble=job.trouble(), until=self._book.paused(job), name_of=name_of
+        )
 
     def check(self) -> None:
         """Assert the invariants; they hold between any two calls of ``handle``."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from p2pq.core.node import Node
 from p2pq.core.placement import TaskSnapshot
+from p2pq.core.through import cluster_of
 from p2pq.errors import RefusedError
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, plain, short, to_text
 from p2pq.wire.objects import ResultItem
@@ -21,6 +22,8 @@ class Scheduler:
         self._name = name
         self._mono = mono
         self._names: dict[NodeId, str] = {}
+        self._clusters: dict[NodeId, NodeId] = {}
+        """Of each node that may be a bridge: the id under which it speaks for others, which is no node's and nobody's to see."""
 
     def task(self, job: JobId, task: int) -> TaskSnapshot | None:
         """Return a task of a live job."""
@@ -33,14 +36,16 @@ class Scheduler:
 
     def why(self, job: JobId, task: int | None) -> str | None:
         """Return one sentence about a live job or one of its tasks, or None."""
-        return self._node.why(job, task, self._mono())
+        return self._node.why(job, task, self._mono(), self.name_of)
 
     def remember(self, node: NodeId, name: str) -> None:
         """Learn what a node is called."""
         self._names[node] = name
+        self._clusters[cluster_of(node)] = node
 
     def name_of(self, node: NodeId) -> str:
-        """Return what people call a node; the beginning of its id where nobody said."""
+        """Return what people call a node, or the bridge of a cluster; the beginning of its id where nobody said."""
+        node = self._clusters.get(node, node)
         if node == self._me:
             return self._name
         if node not in self._names and (name := self._node.name_of(node)):

@@ -237,12 +237,17 @@ class _Verifier:
         since = self._banned.get(proven.by)
         return Signer(
             node=to_text(proven.by),
-            name=self._own_name.name if own else proven.name,
-            owner=self._own_name.owner if own else proven.owner,
+            name=self._own_name.name if own else _here(proven.name, proven.mesh),
+            owner=self._own_name.owner if own else _here(proven.owner, proven.mesh),
             results=count,
             mesh=proven.mesh,
             banned=None if since is None else rfc3339(since),
         )
+
+
+def _here(name: str, realm: str) -> str:
+    """Return what a node, or an owner, is called here, which may be of another mesh."""
+    return peering.name_abroad(name, realm) if realm else name
 
 
 class _Files:

@@ -350,6 +350,98 @@ def test_a_new_peering_takes_the_place_of_an_ended_one(world: World) -> None:
     assert world.link(ann, bob) == "", "the other one holds"
 
 
+@pytest.mark.parametrize("wait_s", [0.0, 130.0], ids=["at once", "later"])
+def test_a_new_peering_links_at_once_whom_the_ended_one_let_in(world: World, wait_s: float) -> None:
+    ann, bob = pair(world)
+    tell(KNOWN, ann, bob)
+    assert world.link(ann, bob) == ""
+    tell(ended(KNOWN, A), ann, bob)
+    failed = ev.DialFailed(address="192.0.2.2:1", reason="unreachable", node=bob.node)
+    for _ in range(6):  # what was tried in vain meanwhile does not make it wait
+        ann.do(failed)
+    world.wait(wait_s)
+    assert ann.dials == []
+    tell(peer(A, B, at=world.wall + 1), ann, bob)
+    assert ann.dials == [fx.Dial(address="192.0.2.2:1", node=bob.node)]
+    assert ann.core.abroad.mesh_of(bob.node) == B.id, "or it would be dialled by the key of our own mesh"
+    assert world.link(ann, bob) == ""
+
+
+def test_a_new_peering_dials_at_once_where_nobody_knows_who_is_there(world: World) -> None:
+    ann, _ = pair(world)
+    ann.do(ev.AddressSeen(addresses=("192.0.2.9:1",), source="config"))
+    assert len(ann.dials) == 1
+    for _ in range(8):
+        ann.do(ev.DialFailed(address="192.0.2.9:1", reason="refused-early"))
+    tell(KNOWN, ann)
+    assert len(ann.dials) == 2
+    tell(peer(A, B, at=WALL + 1), ann)
+    ann.do(ev.DialFailed(address="192.0.2.9:1", reason="refused-early"))
+    tell(peer(A, B, at=WALL + 2), ann)
+    assert len(ann.dials) == 2, "one that held before, too, is no news"
+
+
+def test_bridges_lead_to_the_other_mesh_again_under_a_new_peering(world: World) -> None:
+    ann, gate_a, gate_b, bob = row(world)
+    low, high = by_id(ann, bob)
+    near, far = (gate_a, gate_b) if low is ann else (gate_b, gate_a)
+    assert world.link(*by_id(far, low), path=(near,)) == world.link(*by_id(near, high), path=(far,)) == ""
+    assert world.link(low, high, (near, far)) == ""
+    tell(ended(KNOWN, A), ann)
+    world.wait(130)
+    low.dials.clear()
+    tell(peer(A, B, at=WALL + 130_000), gate_a, gate_b)
+    assert world.link(gate_a, gate_b) == ""
+    assert world.link(*by_id(far, low), path=(near,)) == world.link(*by_id(near, high), path=(far,)) == ""
+    assert fx.Dial(address=via_address(near.node, high.node), node=high.node) in after(world, low)
+    assert low.core.abroad.mesh_of(high.node) == high.mesh.id
+
+
+def test_a_way_that_is_told_before_the_peering_is_kept_until_that_comes(world: World) -> None:
+    ann = world.add(A, "ann", {B.id: YES})
+    gate = world.add(A, "gate", caps=YES)
+    assert world.link(ann, gate) == ""
+    target = NodeId(b"\xff" * 32)
+    ann.do(ev.Received(peer=gate.node, message=msg.Reach(number=99, ways=(msg.Way(target),), meshes=(B.id,))))
+    world.wait(70)
+    assert not [dial for dial in ann.dials if dial.node == target]
+    tell(peer(A, B, at=WALL + 70_000), ann)
+    assert fx.Dial(address=via_address(gate.node, target), node=target) in ann.dials
+
+
+def test_whoever_parted_is_forgotten_in_time_and_when_it_is_of_ours(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(abroad, "NODES_MAX", 2)
+    ann = world.add(A, "ann", {B.id: YES})
+    bobs = [world.add(B, f"bob-{number}", {A.id: YES}) for number in range(3)]
+    for number, bob in enumerate(bobs):
+        known = peer(A, B, at=world.wall)
+        tell(known, ann, bob)
+        assert world.link(ann, bob) == ""
+        tell(ended(known, A, at=world.wall), ann, bob)
+        world.at(60 * (number + 1))
+    ann.dials.clear()
+    moved = Peer(world, A, bobs[2].name, {})
+    world.peers[world.peers.index(bobs[2])] = world.by_node[moved.node] = moved
+    assert world.link(ann, moved) == ""
+    tell(peer(A, B, at=world.wall + 1), ann)
+    assert {dial.node for dial in ann.dials} == {bobs[1].node}
+
+
+def test_of_two_peerings_both_ends_use_the_one_that_the_dialling_one_chose(world: World) -> None:
+    ann, bob = pair(world)
+    later = peer(A, B, at=WALL + 1)
+    tell(KNOWN, ann, bob)
+    tell(later, ann, bob)
+    for one, other in ((ann, bob), (bob, ann)):
+        assert world.link(one, other) == ""
+        used = {here.core.abroad._links[there.node].peering for here, there in ((one, other), (other, one))}
+        assert used == {sign.digest(later.offer)}
+        for here, there in ((one, other), (other, one)):
+            here.do(ev.LinkDown(peer=there.node))
+
+
 # -- who is out -------------------------------------------------------------------------------------------------------
 
 

@@ -489,6 +489,20 @@ def test_people_are_told_since_when_a_worker_is_silent_and_when_its_lease_ends()
     assert bench.queue.why(JOB, 0, bench.now) == "ended on alice, attempt 1; its result is on its way."
 
 
+def test_why_says_that_the_worker_is_not_reachable_and_when_it_is_tried_elsewhere() -> None:
+    bench = with_alice()
+    bench.leases(ALICE)
+    bench.tick(5.0)
+    bench.do(ev.LinkDown(peer=ALICE.node))
+    assert bench.queue.why(JOB, 0, bench.now, lambda node: {ALICE.node: "alice"}[node]) == (
+        "being prepared (fetching files or waiting for a slot) on alice for 5 s as far as is known, but alice is not reachable, "
+        "and nothing was heard from there for 5 s; unless it comes back its lease ends in 55 s, and the task runs again "
+        "elsewhere."
+    )
+    bench.join(ALICE)
+    assert "not reachable" not in bench.queue.why(JOB, 0, bench.now)
+
+
 def test_unknown_jobs_and_tasks_do_nothing() -> None:
     bench = with_alice()
     for event in (

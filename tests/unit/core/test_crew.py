@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from p2pq.core import crew as crews
 from p2pq.core.clusters import Cluster
 from p2pq.core.crew import Crew
 from p2pq.core.events import LinkUp
@@ -139,6 +140,32 @@ def test_a_leaf_is_spoken_for_by_the_bridge_that_introduced_it_last() -> None:
     found.leave(CLUSTER)
     found.check()
     assert (found.speaker(DOG.node), found.path(CLUSTER)) == (None, ())
+
+
+def test_the_way_to_who_is_gone_is_known_as_it_was_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crews, "LEFT_MAX", 3)
+    found = crew(ALICE)
+    near = with_leaves(found, BRIDGE, CAT, DOG)
+    assert found.way_left(CAT.node) == ()
+    found.part(near, CAT.node)
+    assert (found.way_left(CAT.node), found.way_left(DOG.node)) == ((BRIDGE.node,), ())
+    found.leave(CLUSTER)
+    assert found.way_left(DOG.node) == found.way_left(CLUSTER) == (BRIDGE.node,)
+    found.join(BOB.link_up(path=(OTHER.node,)), MARK)
+    for gone in (ALICE, BOB):
+        found.leave(gone.node)
+    found.check()
+    assert (found.way_left(ALICE.node), found.way_left(BOB.node)) == ((), (OTHER.node,))
+    assert found.way_left(CAT.node) == (), "who went first is forgotten first"
+    found.join(BOB.link_up(), MARK)
+    found.leave(BOB.node)
+    assert found.way_left(BOB.node) == ()
+
+
+def test_a_worker_of_another_mesh_is_named_so() -> None:
+    found = crew()
+    found.join(msgspec.structs.replace(ALICE.link_up(), mesh=b"m" * 32, realm="bee"), MARK)
+    assert [each.name for each in found.snapshots(holding(), lambda _: 1)] == ["alice@bee"]
 
 
 def test_a_leaf_is_spoken_for_on_the_way_that_it_chose_last_whoever_claims_it() -> None:

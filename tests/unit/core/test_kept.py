@@ -103,6 +103,11 @@ def test_the_sub_grants_of_results_count_as_well(monkeypatch: pytest.MonkeyPatch
     assert results.full(ANN.node)
 
 
+def test_what_a_master_keeps_for_itself_is_kept_for_nobody():
+    results = Kept(IDENTITY, (row(1), msgspec.structs.replace(row(2), master=IDENTITY.node)))
+    assert [each.master for each in results.by_master()] == [ANN.node]
+
+
 def test_people_see_what_is_kept_for_whom_and_since_when(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(kept, "KEPT_MAX", 2)
     body, blobs = (BlobRef(b"b" * 32, 10),), (BlobRef(b"c" * 32, 100),)

@@ -215,6 +215,10 @@ SILENT = (
     " on alice for 60 s as far as is known, but nothing was heard from there for 25 s; "
     "if that lasts its lease ends in 35 s, and it is tried elsewhere."
 )
+GONE = (
+    " on alice for 60 s as far as is known, but alice{} is not reachable, and nothing was heard from there for 5 s; "
+    "unless it comes back its lease ends in 55 s, and the task runs again elsewhere."
+)
 RETRY = "waiting 5 s before the next attempt: {}; it is tried again by itself."
 
 
@@ -227,11 +231,11 @@ RETRY = "waiting 5 s before the next attempt: {}; it is tried again by itself."
         ),
         (
             task("running", worker=BOB.node, attempts=1),
-            PREPARED.format(short(BOB.node)),
+            PREPARED.format("bob"),
         ),
         (
             task("running", worker=cluster_of(BOB.node), via=(BOB.node,), attempts=1),
-            PREPARED.format(short(BOB.node)),
+            PREPARED.format("bob"),
         ),
         (
             task("running", started=True, since=Mono(40.0), heard=Mono(76.0), due=Mono(136.0), silent_s=24.0, **RUNS),
@@ -248,6 +252,26 @@ RETRY = "waiting 5 s before the next attempt: {}; it is tried again by itself."
         (
             task("running", since=Mono(40.0), heard=Mono(75.0), **RUNS),
             "ended on alice, attempt 2; its result is on its way.",
+        ),
+        (
+            task("running", started=True, linked=False, since=Mono(40.0), heard=Mono(95.0), due=Mono(155.0), **RUNS),
+            f"running{GONE.format('')}",
+        ),
+        (
+            task("running", linked=False, via=(BOB.node,), since=Mono(40.0), heard=Mono(95.0), due=Mono(155.0), **RUNS),
+            f"being prepared (fetching files or waiting for a slot){GONE.format(', reached through bob before,')}",
+        ),
+        (
+            task(
+                "running",
+                worker=cluster_of(BOB.node),
+                via=(BOB.node,),
+                linked=False,
+                since=Mono(40.0),
+                heard=Mono(95.0),
+                due=Mono(155.0),
+            ),
+            f"being prepared (fetching files or waiting for a slot){GONE.format('').replace('alice', 'bob')}",
         ),
         (task("cancelled"), "cancelled; submit the job again to run it."),
         (task("done", delivered=True, **RUNS), "done on alice; nothing to do."),
@@ -271,7 +295,7 @@ RETRY = "waiting 5 s before the next attempt: {}; it is tried again by itself."
 )
 def test_why_of_a_task(of: TaskSnapshot, sentence: str) -> None:
     workers = [worker()] if of.worker else []
-    assert why(job(), of, NOW, workers) == sentence
+    assert why(job(), of, NOW, workers, name_of=lambda node: "bob" if node == BOB.node else short(node)) == sentence
 
 
 def test_what_a_worker_said_when_it_sent_a_task_back_is_told_of_the_job() -> None:

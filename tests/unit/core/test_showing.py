@@ -42,6 +42,33 @@ def test_a_running_task_says_who_has_it_since_when_and_until_when() -> None:
     assert (shown.progress, shown.silent_s, shown.again) == (500, SILENT * bench.settings.lease_s, None)
 
 
+def test_why_says_through_which_bridge_a_worker_was_reached_that_is_not_reachable_now() -> None:
+    bench, cluster = bench_of(CAT)
+    bench.do(submitted())
+    [item] = cluster.leases(place(CAT))
+    names = {BRIDGE.node: "gate", CAT.node: "cat"}
+    cluster.placed(CAT, item)
+    said = bench.queue.why(JOB, 0, bench.now, lambda node: names[node])
+    assert said is not None
+    assert " on cat for 0 s, attempt 1;" in said
+    cluster.says(msg.Leaves(gone=(CAT.node,)))
+    said = bench.queue.why(JOB, 0, bench.now, lambda node: names[node])
+    assert said is not None
+    assert " but cat, reached through gate before, is not reachable," in said
+    bench.do(ev.LinkDown(peer=CLUSTER))
+    assert bench.queue.why(JOB, 0, bench.now, lambda node: names[node]) == said
+
+
+def test_why_names_the_bridge_where_nobody_knows_which_leaf_has_a_task() -> None:
+    bench, cluster = bench_of(CAT)
+    bench.do(submitted())
+    cluster.leases(place(CAT))
+    bench.do(ev.LinkDown(peer=CLUSTER))
+    said = bench.queue.why(JOB, 0, bench.now, lambda node: {BRIDGE.node: "gate"}[node])
+    assert said is not None
+    assert " on gate for 0 s as far as is known, but gate is not reachable," in said
+
+
 def test_a_task_that_pauses_says_until_when_and_its_job_does_if_nothing_else_waits() -> None:
     bench = Bench()
     running(bench)

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from p2pq.core.through import cluster_of
 from p2pq.daemon.scheduler import Scheduler
 from p2pq.errors import RefusedError
 from p2pq.model.ids import JobId, Mono, NodeId, short, to_text
@@ -21,7 +22,7 @@ def scheduler():
     node = SimpleNamespace(
         job=lambda job: object() if job == JOB else None,
         tasks=lambda job, start, limit: [(job, start, limit)] if start < 2 else [],
-        why=lambda job, task, now: f"{task} at {now}" if job == JOB else None,
+        why=lambda job, task, now, name_of: f"{task} at {now}, see {name_of(A)}" if job == JOB else None,
         name_of=lambda node: FAR.get(node, ""),
         peers=lambda _: [SimpleNamespace(id=node, name=name) for node, name in FAR.items()],
     )
@@ -35,12 +36,19 @@ def test_it_reads_tasks_and_reasons_of_live_jobs_only(scheduler):
     assert scheduler.task(JOB, 1) == (JOB, 1, 1)
     assert scheduler.task(JOB, 2) is None
     assert scheduler.task(JobId(b"x" * 16), 0) is None
-    assert scheduler.why(JOB, None) == "None at 5.0"
+    assert scheduler.why(JOB, None) == "None at 5.0, see alpha"
     assert scheduler.why(JobId(b"x" * 16), None) is None
 
 
 def test_nodes_are_called_as_people_call_them(scheduler):
     assert [scheduler.name_of(node) for node in (ME, A, NodeId(b"z" * 32))] == ["desk", "alpha", short(b"z" * 32)]
+
+
+def test_nobody_sees_the_id_of_a_cluster(scheduler):
+    assert scheduler.name_of(cluster_of(A)) == "alpha"
+    assert scheduler.resolve_node("alpha") == A
+    with pytest.raises(RefusedError, match="no node called"):
+        scheduler.resolve_node(to_text(cluster_of(A)))
 
 
 def test_who_takes_part_through_a_bridge_has_a_name_too_and_keeps_it(scheduler, monkeypatch):

@@ -496,7 +496,9 @@ async def test_results_from_another_mesh_hang_on_the_peering(life: Life) -> None
         records.OwnerBanKept(owner="bert's", banned=True, issuer=keys.node, signed=namesake),
     )
     report = life.verify()
-    assert report.signers == (msgspec.structs.replace(signer(BERT, "bert", 1), mesh="there"),)
+    assert report.signers == (
+        msgspec.structs.replace(signer(BERT, "bert", 1), name="bert@there", owner="bert's@there", mesh="there"),
+    )
     assert report.refuted == (Group(reason=provenance.CHAIN[trust.BANNED], tasks=(1,)),)
 
 
