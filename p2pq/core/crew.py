@@ -304,6 +304,7 @@ class Crew:
         held_back: Callable[[NodeId], bool] = lambda _: False,
         *,
         later: bool = False,
+        job: JobId | None = None,
     ) -> list[WorkerSnapshot]:
         """Return those that may work, as values; of a cluster its leaves.
 
@@ -311,7 +312,8 @@ class Crew:
             leases: what they hold.
             cpus_of: how many cpus a task of that job takes.
             held_back: whether a worker must prove itself.
-            later: whether those behind bridges must wait for what their own network leaves.
+            later: whether those behind bridges must wait for what the own network leaves.
+            job: the job in question, if there is one. Then what nobody has said yet which leaf has it fills up any of them.
         """
         found = []
         for peer, hand in self._hands.items():
@@ -322,8 +324,11 @@ class Crew:
             offers = {peer: (name, hand.profile)}
             if cluster is not None:
                 offers = {node: (leaf.cert.name, leaf.profile) for node, leaf in cluster.leaves.items()}
+            adrift = [] if cluster is None or job is None else leases.run_by(peer)
             for node, (name, profile) in offers.items():
                 held = leases.held(peer) if cluster is None else leases.run_by(node)
+                while adrift and sum(cpus_of(lease.job) for lease in (*held, adrift[0])) <= profile.slots:
+                    held = [*held, adrift.pop(0)]
                 found.append(
                     WorkerSnapshot(
                         node=node,
@@ -334,6 +339,7 @@ class Crew:
                         request=hand.request,
                         leases=len(held),
                         cpus=sum(cpus_of(lease.job) for lease in held),
+                        of_job=sum(lease.job == job for lease in held),
                         held_back=held_back(node),
                         far=hand.far,
                         later=later and hand.far,

@@ -41,6 +41,8 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Attempts of this master that it holds."""
     cpus: int
     """Cpus that those attempts use."""
+    of_job: int = 0
+    """Those of these attempts that are of the job in question."""
     held_back: bool = False
     """It gets one attempt at a time of the job in question: those before failed there."""
     far: bool = False
@@ -282,15 +284,35 @@ def _why_not_yet(ask: Ask, able: Sequence[WorkerSnapshot]) -> str:
         return f"{_names(able)} {_verb(able, 'is', 'are')} left out for a moment: attempts of this job failed there in a row."
     free = [worker for worker in heard if worker.profile.slots - worker.cpus >= ask.resources.cpus]
     if not free:
-        return f"{_names(heard)} {_verb(heard, 'is', 'are')} busy with tasks of this node; it starts when one ends."
-    if all(worker.far for worker in free):
-        return (
-            f"{_names(free)}, behind bridges, {_verb(free, 'serves its', 'serve their')} own network first; it starts when there "
-            "is room left."
-        )
+        return _why_full(heard)
+    return _why_idle(free)
+
+
+def _why_idle(free: Sequence[WorkerSnapshot]) -> str:
+    """Say why these have slots that none of this node's tasks takes."""
+    if all(worker.later for worker in free):
+        return f"{_names(free)}, behind bridges, {_verb(free, 'gets', 'get')} what this node's own network leaves in a moment."
     if all(worker.request is None for worker in free):
         return f"{_names(free)} {_verb(free, 'has', 'have')} not asked for work yet; if this lasts, see `p2pq status`."
+    if all(worker.far for worker in free):
+        others = _verb(
+            free, "it serves others, its own network first, or is", "they serve others, their own network first, or are"
+        )
+        return (
+            f"{_names(free)}, behind bridges, {_verb(free, 'asks', 'ask')} for nothing more now: {others} not reachable; "
+            f"it starts when {_verb(free, _names(free), 'one of them')} has room left."
+        )
     return f"{_names(free)} {_verb(free, 'serves', 'serve')} others now; it starts when its owner's turn comes."
+
+
+def _why_full(full: Sequence[WorkerSnapshot]) -> str:
+    """Say whose tasks take all the slots of these."""
+    if all(worker.of_job == worker.leases for worker in full):
+        return (
+            f"{_names(full)} {_verb(full, 'is', 'are')} busy with this very job, all {_verb(full, 'its', 'their')} slots are "
+            "taken; it starts when one of its tasks ends."
+        )
+    return f"{_names(full)} {_verb(full, 'is', 'are')} busy with tasks of this node; it starts when one ends."
 
 
 def _why_nobody(ask: Ask, barriers: Sequence[tuple[WorkerSnapshot, str | None]]) -> str:

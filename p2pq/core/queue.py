@@ -376,6 +376,7 @@ class Queue(Results):
             lambda each: book.jobs[each].ask.resources.cpus,
             lambda worker: job is not None and book.held_back(job, worker),
             later=later,
+            job=None if job is None else job.id,
         )
 
     def why(self, job_id: JobId, index: int | None, now: Mono, name_of: NameOf = short) -> str | None:

@@ -17,6 +17,7 @@ from p2pq.daemon import link, netinfo
 from p2pq.daemon.dialing import NO_ANSWER, SENTENCES, WS_MESSAGE_MAX, dial_reason, open_stream
 from p2pq.daemon.gate import DEFAULT_PORT
 from p2pq.daemon.identity import NodeKeys, usable_name
+from p2pq.daemon.views import rfc3339
 from p2pq.errors import ConfigError, NodeUnreachableError, RefusedError, Reject
 from p2pq.model.ids import NodeId, Wall
 from p2pq.wire import join, trust
@@ -128,7 +129,12 @@ class Invitations:
         if owner != "" and usable_name(owner) != owner:
             raise ConfigError("--owner: a name of 1 to 64 printable characters")
         if len(self._open) >= OPEN_MAX:
-            raise RefusedError(f"{OPEN_MAX} invitations are open; use one of them, or wait until one expires")
+            ends = min(each.expires for each in self._open)
+            minutes = max(1, round((ends - self._wall()) / 60_000))
+            raise RefusedError(
+                f"{OPEN_MAX} invitations are open, the most there can be; the next expires at {rfc3339(ends)}, in {minutes} min. "
+                "Use one of them, or close them all by `p2pq stop`, then `p2pq start`"
+            )
         code = join.new_code(self._entropy)
         while any(code.slot == each.code.slot for each in self._open):
             code = join.new_code(self._entropy)

@@ -265,19 +265,22 @@ WAITS: list[tuple[int, float, Callable[[Bench], object], str]] = [
         8,
         0.1,
         lambda bench: bench.ask(ALICE),
-        "alice is busy with tasks of this node; it starts when one ends; bob, behind bridges, gets what is left in a moment.",
+        (
+            "alice is busy with this very job, all its slots are taken; it starts when one of its tasks ends; "
+            "bob, behind bridges, gets what is left in a moment."
+        ),
     ),
     (
         99,
         0.1,
         lambda bench: bench.ask(ALICE),
-        "bob, behind bridges, serves its own network first; it starts when there is room left.",
+        "bob has not asked for work yet; if this lasts, see `p2pq status`.",
     ),
     (
         8,
         HOLD_S,
         lambda bench: bench.ask(ALICE),
-        "bob, behind bridges, serves its own network first; it starts when there is room left.",
+        "bob has not asked for work yet; if this lasts, see `p2pq status`.",
     ),
 ]
 

@@ -114,10 +114,10 @@ NAMES = [Member(name) for name in ("n1", "n2", "n3", "n4", "n5")]
             [worker(), worker(BOB)],
             "alice serves others now; it starts when its owner's turn comes.",
         ),
-        (ASK, [worker(cpus=4)], "alice is busy with tasks of this node; it starts when one ends."),
+        (ASK, [worker(cpus=4, leases=1)], "alice is busy with tasks of this node; it starts when one ends."),
         (
             ASK,
-            [worker(cpus=4), worker(BOB, cpus=4)],
+            [worker(cpus=4, leases=1), worker(BOB, cpus=4, leases=1)],
             "alice, bob are busy with tasks of this node; it starts when one ends.",
         ),
         (
@@ -127,10 +127,10 @@ NAMES = [Member(name) for name in ("n1", "n2", "n3", "n4", "n5")]
         ),
         (
             ASK,
-            [worker(held_back=True), worker(BOB, cpus=4)],
+            [worker(held_back=True), worker(BOB, cpus=4, leases=1)],
             "bob is busy with tasks of this node; it starts when one ends.",
         ),
-        (ASK, [worker(cpus=4), worker(BOB)], "bob serves others now; it starts when its owner's turn comes."),
+        (ASK, [worker(cpus=4, leases=1), worker(BOB)], "bob serves others now; it starts when its owner's turn comes."),
         (
             ASK,
             [worker(request=None), worker(BOB, request=None)],
@@ -143,12 +143,12 @@ NAMES = [Member(name) for name in ("n1", "n2", "n3", "n4", "n5")]
         ),
         (
             ASK,
-            [worker(cpus=4), worker(BOB, far=True, later=True)],
+            [worker(cpus=4, leases=1), worker(BOB, far=True, later=True)],
             "alice is busy with tasks of this node; it starts when one ends; bob, behind bridges, gets what is left in a moment.",
         ),
         (
             ASK,
-            [worker(cpus=4), *(worker(member, far=True, later=True) for member in NAMES[:2])],
+            [worker(cpus=4, leases=1), *(worker(member, far=True, later=True) for member in NAMES[:2])],
             (
                 "alice is busy with tasks of this node; it starts when one ends; "
                 "n1, n2, behind bridges, get what is left in a moment."
@@ -156,13 +156,39 @@ NAMES = [Member(name) for name in ("n1", "n2", "n3", "n4", "n5")]
         ),
         (
             ASK,
-            [worker(cpus=4), worker(BOB, far=True)],
-            "bob, behind bridges, serves its own network first; it starts when there is room left.",
+            [worker(cpus=4, leases=1), worker(BOB, far=True)],
+            (
+                "bob, behind bridges, asks for nothing more now: it serves others, its own network first, or is not reachable; "
+                "it starts when bob has room left."
+            ),
+        ),
+        (
+            ASK,
+            [worker(far=True), worker(BOB, far=True)],
+            (
+                "alice, bob, behind bridges, ask for nothing more now: they serve others, their own network first, or are not "
+                "reachable; it starts when one of them has room left."
+            ),
+        ),
+        (
+            ASK,
+            [worker(far=True, request=None)],
+            "alice has not asked for work yet; if this lasts, see `p2pq status`.",
+        ),
+        (
+            ASK,
+            [worker(cpus=4, leases=4, of_job=4), worker(BOB, cpus=4, leases=2, of_job=2)],
+            "alice, bob are busy with this very job, all their slots are taken; it starts when one of its tasks ends.",
+        ),
+        (
+            ASK,
+            [worker(cpus=4, leases=4, of_job=4), worker(BOB, cpus=4, leases=2, of_job=1)],
+            "alice, bob are busy with tasks of this node; it starts when one ends.",
         ),
         (
             ASK,
             [worker(far=True, later=True), worker(BOB, far=True, later=True)],
-            "alice, bob, behind bridges, serve their own network first; it starts when there is room left.",
+            "alice, bob, behind bridges, get what this node's own network leaves in a moment.",
         ),
         (
             ASK,

@@ -449,7 +449,9 @@ def test_what_readers_see() -> None:
     assert (job.state, job.pending, job.running, job.priority, job.owner) == ("running", 999_998, 2, 3, OWNER)
     assert [task.task for task in busy.queue.tasks(JOB, 1, 2)] == [1, 2]
     assert len(busy.queue.tasks(JOB, 999_999)) == 1
-    assert busy.queue.why(JOB, None, busy.now) == "alice is busy with tasks of this node; it starts when one ends."
+    assert busy.queue.why(JOB, None, busy.now) == (
+        "alice is busy with this very job, all its slots are taken; it starts when one of its tasks ends."
+    )
     for missing in (-1, 1_000_000):
         assert busy.queue.why(JOB, missing, busy.now) is None
     other = job_id(2)

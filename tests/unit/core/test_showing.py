@@ -5,8 +5,8 @@ from p2pq.core.showing import SILENT
 from p2pq.core.through import cluster_of
 from p2pq.model.ids import Mono
 from p2pq.wire import messages as msg
-from tests.unit.core.clusterkit import BRIDGE, CAT, CLUSTER, bench_of, place
-from tests.unit.core.mesh import ALICE, BAD, BOB, WALL, Bench, job_id, submitted
+from tests.unit.core.clusterkit import BRIDGE, CAT, CLUSTER, DOG, bench_of, place
+from tests.unit.core.mesh import ALICE, BAD, BOB, PROFILE, WALL, Bench, job_id, submitted
 
 JOB = job_id()
 
@@ -57,6 +57,16 @@ def test_why_says_through_which_bridge_a_worker_was_reached_that_is_not_reachabl
     assert " but cat, reached through gate before, is not reachable," in said
     bench.do(ev.LinkDown(peer=CLUSTER))
     assert bench.queue.why(JOB, 0, bench.now, lambda node: names[node]) == said
+
+
+def test_why_of_a_job_counts_what_a_bridge_has_not_said_yet_who_has_it() -> None:
+    bench, cluster = bench_of(CAT, DOG)
+    bench.do(submitted(tasks=99))
+    items = cluster.leases(place(CAT, PROFILE.slots), place(DOG, PROFILE.slots))
+    cluster.placed(CAT, items[0])
+    assert bench.queue.why(JOB, None, bench.now) == (
+        "cat, dog are busy with this very job, all their slots are taken; it starts when one of its tasks ends."
+    )
 
 
 def test_why_names_the_bridge_where_nobody_knows_which_leaf_has_a_task() -> None:

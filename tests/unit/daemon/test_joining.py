@@ -12,6 +12,7 @@ from aiohttp import web
 from p2pq.core.events import LinkUp
 from p2pq.daemon.identity import NodeKeys
 from p2pq.daemon.joining import OPEN_MAX, Invitation, Invitations, Joined, join_mesh, with_port
+from p2pq.daemon.views import rfc3339
 from p2pq.errors import ConfigError, NodeUnreachableError, RefusedError, UsageError
 from p2pq.model.ids import Wall
 from p2pq.wire import join
@@ -238,10 +239,11 @@ async def test_who_may_invite_and_for_what(tmp_path: Path) -> None:
         ):
             with pytest.raises(ConfigError):
                 call()
-        for _ in range(OPEN_MAX):
-            founder.invitations.invite(("work",))
+        for number in range(OPEN_MAX):
+            founder.invitations.invite(("work",), ttl_s=900 - 100 * number)
         assert len({each.code.slot for each in founder.invitations.open_invitations()}) == OPEN_MAX
-        with pytest.raises(RefusedError, match="invitations are open"):
+        first = rfc3339(founder.invitations.open_invitations()[-1].expires)
+        with pytest.raises(RefusedError, match=f"4 invitations are open, .* the next expires at {first}, in 10 min"):
             founder.invitations.invite(("work",))
         assert "secret" not in repr(founder.invitations.open_invitations())
         code = founder.invitations.open_invitations()[0].code
