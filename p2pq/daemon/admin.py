@@ -21,6 +21,7 @@ from p2pq.daemon.home import Home
 from p2pq.daemon.identity import NodeKeys
 from p2pq.daemon.joining import Invitations, join_mesh
 from p2pq.daemon.links import Links
+from p2pq.daemon.peerfindings import of_peers
 from p2pq.daemon.scheduler import Scheduler
 from p2pq.daemon.selftest import IsolationReport
 from p2pq.daemon.store import Store
@@ -335,7 +336,7 @@ class Admin:
             self._listening(),
             self._mdns(),
             *self._bridge(),
-            *self._peer_findings(),
+            *of_peers(self._p.node.peers(self._p.mono()), lambda node: bool(self._p.node.abroad.mesh_of(node))),
             *self._p.more_findings(),
         ):
             await send(finding)
@@ -455,41 +456,11 @@ class Admin:
             )
         ]
 
-    def _peer_findings(self) -> list[Finding]:
-        p = self._p
-        peers = p.node.peers(p.mono())
-        found = []
-        for peer in peers:
-            called = peer.name or peer.address
-            if peer.state == "refused":
-                found.append(
-                    Finding(check="peer", ok=False, detail=f"{called} ({peer.reason}): {_sentence(peer.reason)}")
-                )
-            elif peer.state in {"down", "connecting"} and peer.reason:
-                found.append(
-                    Finding(
-                        check="peer",
-                        ok=True,
-                        detail=f"{called} is not linked: {peer.reason}",
-                        suggestion="if it runs, its firewall may refuse the port" if "time" in peer.reason else "",
-                    )
-                )
-        up = sum(peer.state == "up" for peer in peers)
-        found.insert(0, Finding(check="peers", ok=True, detail=f"{up} linked"))
-        return found
-
 
 def _banned(who: str, signed: bytes, *, banned: bool) -> Note:
     """Say what was done, and how far it reaches."""
     reach = "here and, as you are an admin, on every node that hears of it" if signed else "on this node"
     return Note(text=f"{who} {'banned' if banned else 'no longer banned'} {reach}.")
-
-
-def _sentence(reason: str) -> str:
-    """Say what the reason of a refused link means."""
-    if reason.startswith("by-peer:"):
-        return str(session.refused_by_peer(reason.removeprefix("by-peer:")))
-    return session.SENTENCES.get(reason, "see docs/protocol.md for what this reason means")
 
 
 async def _nobody(_slot: str, _timeout_s: float) -> tuple[str, ...]:

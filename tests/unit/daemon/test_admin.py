@@ -74,6 +74,7 @@ class World:
             keys=self.keys,
             node=SimpleNamespace(
                 policy=lambda: self.policy,
+                abroad=SimpleNamespace(mesh_of=lambda node: b""),
                 guests=lambda now: self.guests,
                 peers=lambda now: tuple(self.peers),
                 jobs=lambda: [SimpleNamespace(pending=3), SimpleNamespace(pending=4)],
