@@ -215,6 +215,7 @@ class Generation:
             tasks=group,
             say=self._say,
             pending=self.links.pending,
+            linked=self.node.linked,
             bridge_of=self.node.bridge_of,
             leaf_of=self.node.leaf_of,
         )

@@ -70,6 +70,7 @@ class Logs:
         tasks: asyncio.TaskGroup,
         say: Callable[[NodeId, Message], None],
         pending: Callable[[NodeId], int] = lambda _: 0,
+        linked: Callable[[NodeId], bool] = lambda _: True,
         bridge_of: Callable[[NodeId], NodeId | None] = lambda _: None,
         leaf_of: Callable[[NodeId, LeaseId], NodeId | None] = lambda _master, _lease: None,
     ) -> None:
@@ -85,6 +86,7 @@ class Logs:
             tasks: owns the streams.
             say: sends to a linked peer; what is for others is lost.
             pending: tells how many bytes wait to be sent to it.
+            linked: tells whether a link to a node stands.
             bridge_of: returns the bridge that leads to a master, or a leaf, that is not linked.
             leaf_of: as a bridge, returns the leaf that holds a lease of a master.
         """
@@ -97,6 +99,7 @@ class Logs:
         self._tasks = tasks
         self._say = say
         self._pending = pending
+        self._linked = linked
         self._bridge_of = bridge_of
         self._numbers = itertools.count(1)
         self._passing = Passing(
@@ -196,13 +199,14 @@ class Logs:
             raise RefusedError(f"the job has {total} tasks; follow one of them: p2pq logs {request.job}.TASK --follow")
         else:
             indexes = list(range(total))
+        away: dict[NodeId, None] = {}
         if not request.follow:
             for index in indexes:
-                await self._now(row, index, request, send, alone=len(indexes) == 1)
+                await self._now(row, index, request, send, away, alone=len(indexes) == 1)
             return
         async with asyncio.TaskGroup() as group:
             for index in indexes:
-                group.create_task(self._follow(row, index, request.stream, send), name="follow")
+                group.create_task(self._follow(row, index, request.stream, send, away), name="follow")
 
     async def _attempt(self, row: JobRow, request: control.Logs, send: Send) -> None:
         """Send what one attempt of one task printed."""
@@ -216,22 +220,54 @@ class Logs:
         live = self._live(row, index)
         if live is not None and found[0].fault is None and found[0].outcome is None:
             its = msgspec.structs.replace(live, lease=found[0].lease, worker=found[0].worker)
-            await self._stream(row, index, its, request.stream, 0, send, follow=False)
+            if await self._reached(its, send, {}, follow=False):
+                await self._stream(row, index, its, request.stream, 0, send, follow=False)
         elif not await self._send(row, index, request.stream, 0, send, attempt=request.attempt):
             what = f"{found[0].fault or 'its lease is over'}{': ' * bool(found[0].detail)}{found[0].detail}"
             raise NotFoundError(f"attempt {request.attempt} left no output ({what}); see `p2pq show {name}`")
 
-    async def _now(self, row: JobRow, index: int, request: control.Logs, send: Send, *, alone: bool) -> None:
+    async def _reached(self, live: TaskSnapshot, send: Send, away: dict[NodeId, None], *, follow: bool) -> bool:
+        """Tell whether who runs an attempt can be asked; say who cannot, once until it is back. ``away``: of whom that was said."""
+        node = live.worker
+        if node is None:
+            return True
+        ask = self._bridge_of(node) or node
+        if node == self._node or self._linked(ask):
+            away.pop(node, None)
+            return True
+        if node not in away:
+            away[node] = None
+            then = "this goes on when it is back, or when the task runs again elsewhere"
+            name = self._scheduler.name_of(node)
+            await send(
+                Note(
+                    text=f"{name}, where the task runs as far as is known, is not reachable now; "
+                    + (then if follow else "what it has printed there is not known here")
+                )
+            )
+        return False
+
+    async def _now(
+        self,
+        row: JobRow,
+        index: int,
+        request: control.Logs,
+        send: Send,
+        away: dict[NodeId, None],
+        *,
+        alone: bool,
+    ) -> None:
         """Send what there is now."""
         if await self._stored(row, index, request.stream, 0, send):
             return
         live = self._live(row, index)
         if live is not None:
-            await self._stream(row, index, live, request.stream, 0, send, follow=False)
+            if await self._reached(live, send, away, follow=False):
+                await self._stream(row, index, live, request.stream, 0, send, follow=False)
         elif alone:
             raise NotFoundError(f"the task has printed nothing yet: it has not run; see `p2pq why {request.job}`")
 
-    async def _follow(self, row: JobRow, index: int, stream: Stream, send: Send) -> None:
+    async def _follow(self, row: JobRow, index: int, stream: Stream, send: Send, away: dict[NodeId, None]) -> None:
         """Send output until the task is over, through all its attempts."""
         watcher = self._jobs.watcher(row.job)
         try:
@@ -244,7 +280,8 @@ class Logs:
                         await send(Note(text=f"attempt {live.attempts} begins"))
                         offset = 0
                     lease = live.lease
-                    offset = await self._stream(row, index, live, stream, offset, send, follow=True)
+                    if await self._reached(live, send, away, follow=True):
+                        offset = await self._stream(row, index, live, stream, offset, send, follow=True)
                 if self._over(row, index):
                     await self._stored(row, index, stream, offset, send)
                     return

@@ -206,7 +206,7 @@ async def test_output_that_nobody_asked_for_or_that_another_node_sends_is_not_ta
 BAD = Outcome(reason="exit", exit=3)
 
 
-def stored(rig):
+def stored(rig, **parts):
     return Logs(
         node=AUTHOR.node,
         guests=Guests(),
@@ -216,6 +216,7 @@ def stored(rig):
         scheduler=rig.scheduler,
         tasks=None,
         say=None,
+        **parts,
     )
 
 
@@ -265,3 +266,61 @@ async def test_a_kept_task_shows_what_it_printed_in_its_own_job(rig, folder):
     rig.store.keep_extra(id_of(rig, view), msgspec.structs.replace(extra, kept=(Kept(1, 2, job, 1),)))
     await rig.write()
     assert await read(rig, view, task=1) == await read(rig, view, task=1, follow=True) == "long ago"
+
+
+# -- as master: nodes that are not reachable ----------------------------------------------------------------------------
+
+GATE = NodeId(b"g" * 32)
+
+
+def running_at(rig, worker):
+    rig.scheduler.task = lambda job, task: TaskSnapshot(
+        task=task, state="running", attempts=1, lease=LeaseId(1, task), worker=worker
+    )
+
+
+@pytest.mark.parametrize("attempt", [0, 1])
+async def test_a_node_that_is_not_reachable_is_named_instead_of_asked(rig, folder, attempt):
+    view = await rig.submit(folder)
+    grant = LeaseGranted(lease=LEASE, job=id_of(rig, view), task=0, attempt=1, worker=OTHER, wall=Wall(1))
+    await rig.write(grant)
+    running_at(rig, OTHER)
+    logs = stored(rig, linked=lambda _: False, bridge_of=lambda _: GATE)
+    [note] = await rig.ask(logs.logs, control.Logs(job=view.job, task=0, attempt=attempt))
+    assert note == control.Note(
+        text="worker, where the task runs as far as is known, is not reachable now; what it has printed there is not known here"
+    )
+
+
+async def test_of_several_tasks_a_node_that_is_not_reachable_is_named_once(rig, folder):
+    view = await rig.submit(folder, array="0-3")
+    running_at(rig, OTHER)
+    logs = stored(rig, linked=lambda _: False)
+    assert len(await rig.ask(logs.logs, control.Logs(job=view.job))) == 1
+
+
+@pytest.mark.parametrize("via", [None, GATE])
+async def test_who_follows_is_told_each_time_that_the_node_is_not_reachable_and_goes_on(rig, folder, via):
+    view = await rig.submit(folder)
+    running_at(rig, OTHER)
+    linked, asked = set(), []
+    said = asyncio.Queue()
+    logs = stored(rig, linked=linked.__contains__, bridge_of=lambda _: via)
+
+    async def stream(*_, **__):
+        asked.append(None)
+        linked.clear()
+        yield b"output"
+
+    logs._remote = stream
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        following = group.create_task(logs.logs(control.Logs(job=view.job, follow=True), said.put))
+        first = await said.get()
+        assert not asked
+        linked.add(via or OTHER)
+        output, second = await said.get(), await said.get()
+        following.cancel()
+    assert (output.data, len(asked)) == (b"output", 1)
+    then = "this goes on when it is back, or when the task runs again elsewhere"
+    away = control.Note(text=f"worker, where the task runs as far as is known, is not reachable now; {then}")
+    assert first == second == away
