@@ -227,7 +227,7 @@ class Logs:
             raise NotFoundError(f"attempt {request.attempt} left no output ({what}); see `p2pq show {name}`")
 
     async def _reached(self, live: TaskSnapshot, send: Send, away: dict[NodeId, None], *, follow: bool) -> bool:
-        """Tell whether who runs an attempt can be asked; say who cannot, once until it is back. ``away``: of whom that was said."""
+        """Tell whether who runs an attempt can be asked; say who cannot, once until it is back (``away``: who was named)."""
         node = live.worker
         if node is None:
             return True
