@@ -82,6 +82,7 @@ BANNING_ABROAD = ["commit.PeerBanKept.before", "commit.PeerBanKept.after"]
 MESH = ["mesh.kept", "secret.written", "secret.renamed"]
 JOINING = ["mesh.kept", "secret.written", "secret.renamed", "commit.PeerSeen.before", "commit.PeerSeen.after"]
 WORKER = [f"commit.{row}.{when}:2" for row in ("ResultKept", "ResultReleased") for when in ("before", "after")]
+MOVING = ["commit.LeaseMoved.before", "commit.LeaseMoved.after"]  # in tests/netns/test_bridge.py: that takes cables
 MASTER = [f"commit.AttemptEnded.{when}:2" for when in ("before", "after")] + ["blobs.synced:3", "delivery.in-place:2"]
 
 
@@ -106,6 +107,7 @@ def test_every_point_has_a_case():
             *JOINING,
             *WORKER,
             *MASTER,
+            *MOVING,
         )
     }
     assert cases == set(crashpoints.POINTS)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from p2pq.daemon import crashpoints
 from p2pq.wire import control
 from tests.e2e import lab
 from tests.netns.lan import Host, Lan, capture, into_one_mesh, linked, opened, start_all
@@ -35,6 +36,7 @@ open(os.environ["P2PQ_RESULTS"] + "/much.bin", "wb").write(os.urandom({MUCH}))
 FAR = "far=yes"
 CUT_S = 8.0
 """Shorter than it takes to give up a silent link, and than twice the length of a task, when it would be tried elsewhere."""
+MOVING = ["commit.LeaseMoved.before", "commit.LeaseMoved.after"]
 JOINING = 9
 """A network that all are on while they join; then its cables are pulled."""
 
@@ -273,6 +275,34 @@ def test_a_long_job_survives_all_that_can_happen_to_a_bridge(clusters: Clusters,
         tries = anna.ask(control.Attempts(job=job, task=task), control.AttemptView)
         assert [each.state for each in tries].count("done") == 1, tries
     proved(anna, job, tasks)
+
+
+@pytest.mark.parametrize("point", MOVING)
+def test_while_a_lease_moves_from_a_bridge_to_a_link(point: str, lan: Lan, tmp_path: Path) -> None:
+    """The owner dies as it writes down that its worker is no leaf any more: what runs there goes on, and counts."""
+    gate, anna, dora = lan.add("gate", (0, 1)), lan.add("anna", (0, JOINING)), lan.add("dora", (1, JOINING))
+    gate.configure("[node]\naccept = false\n[bridge]\nenabled = true\nbatch = true\n")
+    dora.configure('[node]\nlabels = { far = "yes" }\n')
+    hosts = [gate, anna, dora]
+    into_one_mesh(hosts)
+    for host in hosts:
+        host.kill()
+    for host in (anna, dora):
+        lan.pull(host, JOINING)
+    anna.settings[crashpoints.VARIABLE] = point
+    start_all(hosts)
+    linked(hosts, 60)
+    folder = lab.make_folder(tmp_path / "job", SLEEPS)
+    job = anna.detach("--need", FAR, str(folder), "30")
+    lab.until(lambda: anna.tasks(job)[0].via == ("gate",), "it runs behind the bridge", 30)
+    for host in (anna, dora):
+        lan.put_back(host, JOINING)
+    lab.until(lambda: anna.process.poll() is not None, "the owner has died of its point", 60)
+    del anna.settings[crashpoints.VARIABLE]
+    anna.start()
+    anna.ok("wait", job, timeout=WAIT_S)
+    assert values(folder, 1) == wanted(1)
+    assert [each.state for each in anna.ask(control.Attempts(job=job, task=0), control.AttemptView)] == ["done"]
 
 
 @pytest.mark.parametrize("batches", [False, True], ids=["carry links", "batch"])

@@ -412,15 +412,15 @@ def test_a_way_that_is_told_before_the_peering_is_kept_until_that_comes(world: W
 def test_whoever_parted_is_forgotten_in_time_and_when_it_is_of_ours(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(abroad, "NODES_MAX", 2)
     ann = world.add(A, "ann", {B.id: YES})
     bobs = [world.add(B, f"bob-{number}", {A.id: YES}) for number in range(3)]
-    for number, bob in enumerate(bobs):
-        known = peer(A, B, at=world.wall)
-        tell(known, ann, bob)
+    known = peer(A, B, at=world.wall)
+    tell(known, ann, *bobs)
+    for bob in bobs:
         assert world.link(ann, bob) == ""
-        tell(ended(known, A, at=world.wall), ann, bob)
-        world.at(60 * (number + 1))
+    tell(ended(known, A, at=world.wall), ann, *bobs)
+    monkeypatch.setattr(abroad, "NODES_MAX", 2)
+    world.at(60)
     ann.dials.clear()
     moved = Peer(world, A, bobs[2].name, {})
     world.peers[world.peers.index(bobs[2])] = world.by_node[moved.node] = moved
