@@ -279,7 +279,7 @@ def test_a_long_job_survives_all_that_can_happen_to_a_bridge(clusters: Clusters,
 
 @pytest.mark.parametrize("point", MOVING)
 def test_while_a_lease_moves_from_a_bridge_to_a_link(point: str, lan: Lan, tmp_path: Path) -> None:
-    """The owner dies as it writes down that its worker is no leaf any more: what runs there goes on, and counts."""
+    """The owner dies as it writes down that its worker is no leaf any more: what runs there goes on and counts, or runs again."""
     gate, anna, dora = lan.add("gate", (0, 1)), lan.add("anna", (0, JOINING)), lan.add("dora", (1, JOINING))
     gate.configure("[node]\naccept = false\n[bridge]\nenabled = true\nbatch = true\n")
     dora.configure('[node]\nlabels = { far = "yes" }\n')
@@ -297,12 +297,15 @@ def test_while_a_lease_moves_from_a_bridge_to_a_link(point: str, lan: Lan, tmp_p
     lab.until(lambda: anna.tasks(job)[0].via == ("gate",), "it runs behind the bridge", 30)
     for host in (anna, dora):
         lan.put_back(host, JOINING)
-    lab.until(lambda: anna.process.poll() is not None, "the owner has died of its point", 60)
+    anna.process.communicate(timeout=60)  # it has died of its point
+    anna.process = None
     del anna.settings[crashpoints.VARIABLE]
     anna.start()
     anna.ok("wait", job, timeout=WAIT_S)
-    assert values(folder, 1) == wanted(1)
-    assert [each.state for each in anna.ask(control.Attempts(job=job, task=0), control.AttemptView)] == ["done"]
+    assert (folder / "results/value.txt").read_text() == wanted(1)[0]
+    states = [each.state for each in anna.ask(control.Attempts(job=job, task=0), control.AttemptView)]
+    # What was not written down is not known: then the bridge, which has the lease no more, may be heard first, and it runs again.
+    assert states == ["done"] or (point.endswith("before") and states == ["lost", "done"])
 
 
 @pytest.mark.parametrize("batches", [False, True], ids=["carry links", "batch"])

@@ -30,8 +30,8 @@ class Meshes:
         offer.write_text(self.gate_a.ok("mesh", "peer", "offer", self.id_b))
         assert "--from" in self.gate_b.fails(2, "mesh", "peer", "accept", str(offer))
         assert "nothing was changed" in self.gate_b.fails(4, "mesh", "peer", "accept", str(offer), "--from", self.id_b)
-        both.write_text(self.gate_b.ok("mesh", "peer", "accept", str(offer), "--from", self.id_a))
         assert "admin" in self.dora.fails(4, "mesh", "peer", "accept", str(offer), "--from", self.id_a)
+        both.write_text(self.gate_b.ok("mesh", "peer", "accept", str(offer), "--from", self.id_a))
         self.gate_a.ok("mesh", "peer", "accept", str(both))
         for host in (self.anna, self.dora):
             lab.until(lambda host=host: states(host) == ["holds"], "it has spread")
