@@ -103,6 +103,9 @@ def test_who_stood_still_before_stays_so(spawned: Callable[[str], int]) -> None:
 
 def test_who_was_woken_from_outside_is_stopped_again(spawned: Callable[[str], int]) -> None:
     runner = spawned("echo up; sleep 100")
+    until(
+        lambda: len(below(runner)) == 2
+    )  # whoever is started between waking and holding is found by the next hold only
     still = Standstill(runner)
     still.hold()
     until(lambda: stand(runner))
