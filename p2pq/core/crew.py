@@ -84,8 +84,9 @@ class Crew:
         self._spoken: dict[NodeId, NodeId] = {}
         """Leaves, and the cluster in which each was introduced last."""
         self._bridges: dict[NodeId, tuple[bytes, ...]] = {}
-        self._left: dict[NodeId, tuple[NodeId, ...]] = {}
         """The certificates of bridges, as they were shown last; the one not shown for longest goes first."""
+        self._left: dict[NodeId, tuple[NodeId, ...]] = {}
+        """The bridges on the way to nodes that are gone, as it was last; who left longest ago goes first."""
         self._homes = Homes()
         self._version = 0
         self.far = 0

@@ -110,8 +110,8 @@ class Links:
         self._runner = gate.runner(self._app, self._limits.close_s)
         self._links: dict[NodeId, Link] = {}
         self._arbiter = Arbiter(keys.node, links_max)
-        linked = self._links.values
-        self._renewals = Renewals(keys, wall, is_banned, self._loop.time, linked, bridging=bridging)
+        talk = (self._links.values, self.send)
+        self._renewals = Renewals(keys, wall, is_banned, self._loop.time, *talk, bridging=bridging)
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
         self._closing = False

@@ -48,13 +48,14 @@ class Asked(msgspec.Struct):
 class Renewals:
     """All sides of a renewal: the member's, the admin's, and the bridge's in between."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  each is a different fact
         self,
         keys: NodeKeys,
         wall: Callable[[], Wall],
         is_banned: trust.IsBanned,
         clock: Callable[[], float],
         linked: Callable[[], Iterable[Link]],
+        send: Callable[[NodeId, RenewWant | Renewed], None],
         *,
         bridging: bool,
     ) -> None:
@@ -66,10 +67,11 @@ class Renewals:
             is_banned: who is out: gets none, and signs none.
             clock: seconds, for what is repeated too soon.
             linked: all links.
+            send: says something to a linked peer, as ``Links.send``.
             bridging: pass on what others ask and answer.
         """
         self._keys, self._wall, self._is_banned, self._clock = keys, wall, is_banned, clock
-        self._linked, self._bridging = linked, bridging
+        self._linked, self._send, self._bridging = linked, send, bridging
         self._signed: dict[NodeId, tuple[float, Cert, tuple[bytes, ...]]] = {}
         """When, of which certificate, and the new chain; the latest last."""
         self._asked: dict[NodeId, Asked] = {}
@@ -165,7 +167,7 @@ class Renewals:
         further = [each for each in others if _passes(each)] if "admin" in old.caps or not admins else []
         on = RenewWant(cert=message.cert, issuer=message.issuer, hops=message.hops + 1)
         for each in dict.fromkeys(each.peer for each in (*admins, *further[:BRIDGES_MAX])):
-            self._to(each, on)
+            self._send(each, on)
 
     def _pass_back(self, node: NodeId, message: Renewed) -> None:
         """An answer that nobody waits for, or not any more, is nobody's fault."""
@@ -174,12 +176,7 @@ class Renewals:
             return
         asked.answers += 1
         for asker in asked.askers:
-            self._to(asker, message)
-
-    def _to(self, peer: NodeId, message: RenewWant | Renewed) -> None:
-        for each in self._linked():
-            if each.peer == peer:
-                each.send(message)
+            self._send(asker, message)
 
     def _verified(self, certs: tuple[bytes, ...]) -> Cert:
         """Return what a chain says of a member of this mesh, unless that is out.

@@ -55,8 +55,13 @@ class Party:
     def __init__(self, keys: NodeKeys, *peers: Peer, bridging: bool = False) -> None:
         self.keys, self.peers, self.banned, self.now = keys, list(peers), set[bytes](), 1000.0
         self.late = LATE
-        made = (keys, self.wall, self.out, lambda: self.now, lambda: self.peers)
+        made = (keys, self.wall, self.out, lambda: self.now, lambda: self.peers, self.send)
         self.renewals = Renewals(*made, bridging=bridging)  # type: ignore[arg-type]  # links, as far as it uses them
+
+    def send(self, peer: NodeId, message: RenewWant | Renewed) -> None:
+        for each in self.peers:
+            if each.peer == peer:
+                each.send(message)
 
     def wall(self) -> Wall:
         return Wall(linkkit.wall() + self.late)
