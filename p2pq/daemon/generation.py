@@ -59,6 +59,7 @@ class Generation:
         self._telemetry = app.telemetry
         self._cleanup = contextlib.AsyncExitStack()
         self._new_rows: inheriting.Rows = ()
+        self._driving: asyncio.Task[None] | None = None
         self._full = ""
         """Why no task of a guest could be started for lack of disk."""
 
@@ -77,6 +78,7 @@ class Generation:
         settings, keys = app.settings, app.keys
         self.store, restored = Store.open(app.home.store, app.wall)
         self._cleanup.push_async_callback(self.store.close)
+        self._cleanup.push_async_callback(self._end_driver)
         restored, self._new_rows = inheriting.of_mesh(restored, keys.state.root, app.wall(), app.bans)
         self.blobs = BlobStore(
             app.home.blobs,
@@ -234,7 +236,7 @@ class Generation:
         self.links.add_routes([*self.transfers.routes(), *self.invitations.routes()])
         await self.links.start()
         app.listen = netinfo.join(gate.parse_listen(app.listen)[0], self.links.port)
-        self._group.create_task(self.driver.run(), name="driver")
+        self._driving = self._group.create_task(self.driver.run(), name="driver")
         if settings.bridge.enabled and not app.bridging:
             reason = "its certificate does not let it be a bridge; see `p2pq doctor`"
             self._telemetry.event(logging.WARNING, "bridge.not-allowed", reason=reason)
@@ -335,6 +337,12 @@ class Generation:
     async def close(self) -> None:
         """Close every part, the last opened first."""
         await self._cleanup.aclose()
+
+    async def _end_driver(self) -> None:
+        """End the core's turns, as all that could say something to it has ended: none may record what is not kept any more."""
+        if self._driving is not None:
+            self._driving.cancel()
+            await asyncio.wait([self._driving])
 
     async def _prune(self) -> None:
         while True:

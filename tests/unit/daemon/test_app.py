@@ -142,6 +142,22 @@ async def test_a_node_serves_and_stops_when_asked(home: Home, tmp_path: Path) ->
     assert len(set(ids)) == 1, "the node is the same after a restart"
 
 
+async def test_the_core_has_come_to_its_end_before_the_store_is_closed(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what it records meanwhile is refused, and a node that was stopped says that it has failed."""
+    close, runs = Store.close, []
+
+    async def closing(self: Store) -> None:
+        runs.append([task for task in asyncio.all_tasks() if task.get_name() == "driver"])
+        await close(self)
+
+    monkeypatch.setattr(Store, "close", closing)
+    async with running(home, settings(tmp_path)) as (client, _, _):
+        assert await client.ask(control.Stop()) == [Done()]
+    assert runs == [[]]
+
+
 async def test_a_self_test_that_ends_just_before_the_node_serves_is_heard_of(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
