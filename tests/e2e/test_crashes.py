@@ -17,6 +17,7 @@ from p2pq.daemon import crashpoints, store
 from p2pq.daemon.home import Home
 from tests.e2e.test_repair import REPAIR
 from tests.golden.store import make as golden
+from tests.netns.test_bridge import MOVING
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +83,6 @@ BANNING_ABROAD = ["commit.PeerBanKept.before", "commit.PeerBanKept.after"]
 MESH = ["mesh.kept", "secret.written", "secret.renamed"]
 JOINING = ["mesh.kept", "secret.written", "secret.renamed", "commit.PeerSeen.before", "commit.PeerSeen.after"]
 WORKER = [f"commit.{row}.{when}:2" for row in ("ResultKept", "ResultReleased") for when in ("before", "after")]
-MOVING = ["commit.LeaseMoved.before", "commit.LeaseMoved.after"]  # in tests/netns/test_bridge.py: that takes cables
 MASTER = [f"commit.AttemptEnded.{when}:2" for when in ("before", "after")] + ["blobs.synced:3", "delivery.in-place:2"]
 
 
