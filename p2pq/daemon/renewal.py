@@ -16,7 +16,7 @@ from p2pq.errors import ConfigError, Reject, StorageError
 from p2pq.model.ids import NodeId, Wall
 from p2pq.wire import sign, trust
 from p2pq.wire.messages import HOPS_MAX, RENEWALS_SINCE, Renewed, RenewWant
-from p2pq.wire.objects import Cert
+from p2pq.wire.objects import Capability, Cert
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Renewals:
         if not self._keys.renewal_due(self._wall()):
             return
         cert, *issuer = self._keys.state.certs
-        if peer.peer == self._keys.cert.iss or _renews(peer) or _passes(peer):
+        if peer.peer == self._keys.cert.iss or _may(peer, "admin") or _may(peer, "bridge"):
             peer.send(RenewWant(cert=cert, issuer=b"".join(issuer)))
 
     def answer(self, peer: Link, message: RenewWant) -> str | None:
@@ -162,9 +162,9 @@ class Renewals:
         if message.hops >= HOPS_MAX:
             return
         others = [each for each in self._linked() if each.peer not in {asker, node}]
-        admins = [each for each in others if _renews(each)][:ANSWERS_MAX]
+        admins = [each for each in others if _may(each, "admin")][:ANSWERS_MAX]
         # Which of the admins could renew one of their own is not known here.
-        further = [each for each in others if _passes(each)] if "admin" in old.caps or not admins else []
+        further = [each for each in others if _may(each, "bridge")] if "admin" in old.caps or not admins else []
         on = RenewWant(cert=message.cert, issuer=message.issuer, hops=message.hops + 1)
         for each in dict.fromkeys(each.peer for each in (*admins, *further[:BRIDGES_MAX])):
             self._send(each, on)
@@ -187,12 +187,9 @@ class Renewals:
         return trust.verify_chain(certs, self._keys.state.root, self._wall(), self._is_banned)
 
 
-def _renews(peer: Link) -> bool:
-    return "admin" in peer.info.caps and not peer.info.mesh and peer.info.minor >= RENEWALS_SINCE
-
-
-def _passes(peer: Link) -> bool:
-    return "bridge" in peer.info.caps and not peer.info.mesh and peer.info.minor >= RENEWALS_SINCE
+def _may(peer: Link, capability: Capability) -> bool:
+    """Tell whether a peer may be such a one, and understands that it is asked as one."""
+    return capability in peer.info.caps and not peer.info.mesh and peer.info.minor >= RENEWALS_SINCE
 
 
 def _words(cert: Cert) -> tuple[object, ...]:
