@@ -89,6 +89,7 @@ class Worker:
         self._names = tuple(self._owners)
         self._comings = any(not owner.present(second) for owner in case.daemons for second in range(0, 1000, 50))
         self._key = 0
+        self._turn: str | None = None
         self.given: dict[str, float] = dict.fromkeys(self._owners, 0.0)
 
     def play(self, seconds: float) -> None:
@@ -109,15 +110,20 @@ class Worker:
         names = self._names
         if self._comings:
             names = tuple(name for name in names if self._owners[name].present(now))
-        name = self._fairness.draw(names, Mono(now), self._rng)
+        name = self._turn if self._turn in names else self._draw(names, now)
         mean_s = self._means.get(name)
         ahead = 0 if not mean_s else min(AHEAD_MAX, int(self._ahead_s / mean_s))
         count = free + ahead
+        self._turn = None if count else name
         if not count:
             return None
         self._key += 1
         self._fairness.charge(self._key, name, 1, count * (self._prior_s if mean_s is None else mean_s))
         return self._key, name, count
+
+    def _draw(self, names: tuple[str, ...], now: float) -> str:
+        known = {name: mean_s for name in names if (mean_s := self._means.get(name)) is not None}
+        return self._fairness.draw(names, Mono(now), self._rng, known)
 
     def _run(self, key: int, name: str, count: int, start: float, seconds: float) -> float:
         """Play the attempts of one grant; what lengths that grew make unwelcome is handed back."""

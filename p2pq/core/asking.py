@@ -110,6 +110,9 @@ class Asking:
         self._asked: dict[bytes, Asked] = {}
         self._out = {False: Room(), True: Room()}
         """The room that outstanding requests speak for."""
+        self._turn: tuple[str, NodeId] | None = None
+        """Who was drawn when there was only room ahead, and has no short job: the next that is free is for that owner, or
+        whoever is known to be short would be asked ahead again and again, and nobody else's length be ever learned."""
         self._reserved = Reserved(accounts)
         self.lately = Lately()
         """What guests of this network take and took."""
@@ -265,9 +268,13 @@ class Asking:
         free, offers = self._eligible(free, now, own=own)
         if not offers:
             return []
+        turn = None if own else self._take_turn(offers)
+        if turn is not None and not free.cpus:
+            self._turn = turn
+            return []
         requests = []
         room = free
-        for (owner, master), cpus in self._draws(offers, free.cpus, now, own=own).items():
+        for (owner, master), cpus in self._draws(offers, free.cpus, turn, now, own=own).items():
             # The last cpus get what is left, so that nothing is lost by rounding.
             share = room.memory_mb * cpus // room.cpus if room.cpus else 0
             part = Room(cpus, share, room.gpus if cpus else 0)
@@ -276,7 +283,14 @@ class Asking:
             may_wait = may_wait and not ahead
             if cpus or ahead:
                 requests.append((master, self._request(master, owner, part, ahead, now, own=own)))
+            elif not own and owner not in self._offers[master].short.values():
+                self._turn = (owner, master)
         return requests
+
+    def _take_turn(self, offers: Mapping[str, list[tuple[NodeId, bool]]]) -> tuple[str, NodeId] | None:
+        """Return whose turn it is, if that is settled and there still is an offer, and forget it."""
+        turn, self._turn = self._turn, None
+        return turn if turn is not None and any(master == turn[1] for master, _ in offers.get(turn[0], ())) else None
 
     def _keeps(self, free: Room, now: Mono) -> bool:
         """Tell whether what is free is kept for a wide task that it is not enough for yet."""
@@ -334,19 +348,31 @@ class Asking:
         return offers
 
     def _draws(
-        self, offers: Mapping[str, list[tuple[NodeId, bool]]], cpus: int, now: Mono, *, own: bool
+        self,
+        offers: Mapping[str, list[tuple[NodeId, bool]]],
+        cpus: int,
+        turn: tuple[str, NodeId] | None,
+        now: Mono,
+        *,
+        own: bool,
     ) -> dict[tuple[str, NodeId], int]:
-        """Draw an owner, then a master of it, for each free cpu; for none, once: whom to ask for leases ahead."""
+        """Draw an owner, then a master of it, for each free cpu; for none, once: whom to ask for leases ahead.
+
+        ``turn``: who comes first, drawn before.
+        """
         owners = tuple(offers)
         # Whoever is offered to is on one side of all bridges.
         fairness = self._accounts[self._offers[offers[owners[0]][0][0]].far]
         drawn: dict[tuple[str, NodeId], int] = {}
+        found = {owner: self._means.get(owner) for owner in owners}
+        lengths = {owner: mean_s for owner, mean_s in found.items() if mean_s is not None}
         chunk = cpus if own or len(owners) == 1 else -(-cpus // DRAWS_MAX)
         tentative: list[tuple[str, int]] = []
         while True:
-            owner = owners[0] if own else fairness.draw(owners, now, self._rng)
-            masters = offers[owner]
+            owner = owners[0] if own else turn[0] if turn else fairness.draw(owners, now, self._rng, lengths)
+            masters = [each for each in offers[owner] if turn is None or each[0] == turn[1]]
             master, again = masters[self._rng.randrange(len(masters))] if len(masters) > 1 else masters[0]
+            turn = None
             # Asked again with all there is, or it would be asked again for every share of it.
             take = cpus if again else min(chunk, cpus)
             drawn[owner, master] = drawn.get((owner, master), 0) + take

@@ -56,7 +56,7 @@ class Batch:
     @property
     def hurries(self) -> bool:
         """Whether somebody waits for what there is to tell: a task for another attempt, or a job for its last results."""
-        return self._hurries or bool(self.returns)
+        return self._hurries
 
     def result(self, raw: bytes, blobs: tuple[bytes, ...], subs: tuple[bytes, ...] = (), *, hurries: bool) -> bool:
         """Take in a signed result, its small blobs and how its leases were handed on; return whether there was room for it.
@@ -76,7 +76,13 @@ class Batch:
 
     def hand_back(self, leases: tuple[LeaseId, ...], fault: Fault) -> None:
         """Tell that these are given back."""
-        self.returns |= {lease: ReturnItem(lease, fault) for lease in leases}
+        for lease in leases:
+            self.returned(ReturnItem(lease, fault))
+
+    def returned(self, item: ReturnItem, *, hurries: bool = True) -> None:
+        """Tell that one is given back; that ``hurries`` unless there are others to have first."""
+        self.returns[item.lease] = item
+        self._hurries = self._hurries or hurries
 
     def forget(self, lease: LeaseId) -> None:
         """The master itself says that this one is over: it is told nothing more of it."""

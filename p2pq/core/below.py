@@ -5,6 +5,7 @@ certificate and keycard, and what comes of leases is signed by the leaf.
 """
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -16,7 +17,7 @@ from p2pq.core.through import bridges_of, check_way
 from p2pq.errors import Reject
 from p2pq.model.ids import NodeId, Wall
 from p2pq.wire import trust
-from p2pq.wire.messages import Leaf
+from p2pq.wire.messages import PLACES_MAX, Leaf
 from p2pq.wire.objects import Cert
 
 SENT_MAX: Final = 256
@@ -103,12 +104,15 @@ class Below:
         return found
 
     def new_keys(self, digest: bytes, leaves: Iterable[NodeId]) -> list[NodeId]:
-        """Return those of some leaves whose key of a job that bridge has not been sent, and count it as sent now."""
+        """Return those of some leaves whose key of a job that bridge has not been sent, and count it as sent now.
+
+        They are as many as one message may bring, at most.
+        """
         keyed = self._keyed.pop(digest, {})
         self._keyed[digest] = keyed
         if len(self._keyed) > SENT_MAX:
             del self._keyed[next(iter(self._keyed))]
-        new = [leaf for leaf in leaves if leaf not in keyed]
+        new = list(islice((leaf for leaf in leaves if leaf not in keyed), PLACES_MAX))
         keyed |= dict.fromkeys(new)
         return new
 

@@ -331,9 +331,7 @@ class Cluster(Nested):
             self._lift(placed.lease, now)
             if not placed.ended:
                 # What only waited at a bridge below that did not come back is nobody's failure.
-                self._batch.returns[placed.lease] = msg.ReturnItem(
-                    placed.lease, "recalled" if placed.waits else "expired"
-                )
+                self._batch.returned(msg.ReturnItem(placed.lease, "recalled" if placed.waits else "expired"))
         for placed in self._tenants:
             self._batch.beats[placed.lease] = placed.beat
         for lease in self._shelf.leases():
@@ -349,9 +347,13 @@ class Cluster(Nested):
             return
         if self._batch.full:
             self._flush(now, out)
-        hurries = self._batch.hurries or bool(self._changed) or self._wants
-        if self._batch or hurries:
-            at = Mono(now + (self._restock.window_s if hurries else self._restock.calm_s))
+        wants = self._wants
+        if self._batch.hurries or self._changed or (wants and not self._restock.asleep):
+            wait_s = self._restock.window_s
+        else:
+            wait_s = self._restock.doze_s if wants else self._restock.calm_s
+        if self._batch or self._changed or wants:
+            at = Mono(now + wait_s)
             due = self._deadlines.get(("flush", self._master))
             if due is None or at < due:
                 self._deadlines.set(("flush", self._master), at)

@@ -155,7 +155,7 @@ class Rooms:
     An attempt that is to avoid a leaf needs room at another one, so that it need not wait at the bridge.
     """
 
-    __slots__ = ("_avoided", "_doubtful", "_free", "_node", "_shunned", "each", "most")
+    __slots__ = ("_avoided", "_doubtful", "_free", "_node", "_shunned", "ahead", "each", "most")
 
     def __init__(self, node: NodeId, each: dict[NodeId, int], ahead: int, doubtful: Iterable[NodeId]) -> None:
         """Nothing is given yet.
@@ -167,7 +167,7 @@ class Rooms:
             doubtful: the leaves that may have no more than that, whatever becomes free there.
         """
         self._node = node
-        self.each = each
+        self.each, self.ahead = each, ahead
         self._doubtful = tuple(doubtful)
         self._free = sum(each.values())
         pairs = 1 + len(self._doubtful)

@@ -1,14 +1,17 @@
 """Whose turn it is: owners share this worker's time equally, with no accountant anywhere else.
 
-A worker draws an owner with weight ``exp(-lead / scale)``. The lead is how many slot-seconds (times cpus) it has given
-the owner beyond the least-served owner that has work now, counted from grant to free. What was granted and is not yet
-free counts as its expected length, or as what it has run where that is more: otherwise an owner of long tasks would
-look unserved while it fills slot after slot.
+A worker draws an owner with weight ``exp(-lead / scale) / length``. The length is how long an attempt of that owner
+takes: who is drawn half as often for twice as long gets as much, from the first draw on. The lead is how many
+slot-seconds (times cpus) it has given the owner beyond the least-served owner that has work now, counted from grant to
+free. What was granted and is not yet free counts as its expected length, or as what it has run where that is more:
+otherwise an owner of long tasks would look unserved while it fills slot after slot. Where attempts are short the scale
+is so, too: leads that they leave are made up for while they still matter.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
 from math import exp
 from random import Random
+from types import MappingProxyType
 from typing import Final, Literal
 
 import msgspec
@@ -19,6 +22,11 @@ MEANS_MAX: Final = 4096
 """Jobs and owners whose mean length is remembered; beyond it the least recently measured is forgotten."""
 ACCOUNTS_MAX: Final = 4096
 """Owners with an account; beyond it the longest-known one without work or grants is forgotten."""
+SCALE_LENGTHS: Final = 2
+"""The scale is so many mean attempts, but at most what is configured."""
+SHORTEST: Final = 1 / 20
+"""Attempts shorter than such a part of the scale are drawn as if they were that long: many of them are asked for at once. What
+takes longer than the scale counts as that: leads decide then."""
 _WEIGHT: Final = 1 / 8
 """What a new length counts for in a mean of many."""
 
@@ -117,13 +125,16 @@ class Fairness:
                 given[charge.owner] += over_s * charge.cpus
         return given
 
-    def draw(self, owners: Sequence[str], now: Mono, rng: Random) -> str:
+    def draw(
+        self, owners: Sequence[str], now: Mono, rng: Random, lengths: Mapping[str, float] = MappingProxyType({})
+    ) -> str:
         """Return the owner to serve next.
 
         Args:
             owners: everyone that has work for this worker now, without repeats; at least one.
             now: the instant that running charges are counted to.
             rng: where the draw's one random number comes from.
+            lengths: the mean seconds of an attempt of each owner, where they are known. Others count as the mean of these.
         """
         given = self.given(now)
         self._level(owners, given)
@@ -132,13 +143,19 @@ class Fairness:
         if self._mode == "uniform":
             return owners[rng.randrange(len(owners))]
         least = min(given[owner] for owner in owners)
-        weights = [exp((least - given[owner]) / self._scale_s) for owner in owners]
+        usual = sum(lengths.values()) / len(lengths) if lengths else self._scale_s
+        scale_s = min(self._scale_s, max(SCALE_LENGTHS * usual, self._scale_s * SHORTEST))
+        weights = [exp((least - given[owner]) / scale_s) / self._quantum(lengths.get(owner, usual)) for owner in owners]
         point = rng.random() * sum(weights)
         for owner, weight in zip(owners, weights, strict=True):
             point -= weight
             if point < 0:
                 return owner
         return owners[-1]
+
+    def _quantum(self, length_s: float) -> float:
+        """Return about how much an owner is given at a draw, in seconds."""
+        return min(self._scale_s, max(self._scale_s * SHORTEST, length_s))
 
     def _level(self, owners: Sequence[str], given: dict[str, float]) -> None:
         """Raise newcomers and returners to the least served of those that had work before and still have.

@@ -5,6 +5,7 @@ stock; which leaf gets what is its bridge's choice, but for those that an attemp
 """
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import Final
 
 from p2pq.core import checkpoints, records
@@ -32,6 +33,8 @@ RECALL_S: Final = 0.25
 """Leases are asked back at most this often."""
 KEYS_SPARE: Final = 4
 """Leaves beyond the number of attempts that get the job key with a grant: its bridge has a choice."""
+KEYS_AHEAD: Final = 64
+"""Where the bridge has a stock of a job, so many leaves get the key at a time, as far as tasks wait for them to run."""
 
 
 class Granting:
@@ -234,20 +237,26 @@ class Granting:
             checkpoints=checkpoints.hand_on(
                 job, items, worker.link, self._identity, self._signatory.key, self._entropy, cluster=True
             ),
-            keys=self._keys(job, cluster, rooms.each, len(items)),
+            keys=self._keys(job, cluster, rooms, len(items)),
             avoid=rooms.avoid(items, cluster.leaves),
         )
         self._send(peer, granted)
         return True
 
-    def _keys(
-        self, job: Job, cluster: Cluster, leaves: Iterable[NodeId], attempts: int
-    ) -> tuple[tuple[NodeId, bytes], ...]:
-        """Return the job key, sealed to each of the leaves with room that have not got it; to no more than can be of use."""
+    def _keys(self, job: Job, cluster: Cluster, rooms: Rooms, attempts: int) -> tuple[tuple[NodeId, bytes], ...]:
+        """Return the job key, sealed to each leaf that may need it and has not got it; to no more than can be of use.
+
+        These are the leaves with room. Where there is a stock any other may have of it, and would else wait for its key.
+        """
         keys: list[tuple[NodeId, bytes]] = []
+        leaves: Iterable[NodeId] = rooms.each
+        most = attempts + KEYS_SPARE
+        if rooms.ahead:
+            leaves = chain(leaves, cluster.able(job.ask))
+            most = max(most, min(KEYS_AHEAD, attempts + job.grantable))
         for leaf in leaves:
             view = cluster.leaves[leaf]
-            if len(keys) == min(attempts + KEYS_SPARE, msg.PLACES_MAX):
+            if len(keys) == min(most, msg.PLACES_MAX):
                 break
             if job.id not in view.keyed:
                 keys.append((leaf, seal.seal(view.prekey, job.key, job.digest, self._entropy)))

@@ -4,6 +4,7 @@ A bridge below is one more leaf here, and holds leases like one; which of its ow
 and known here so that a lease that moves is followed.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Final
@@ -193,9 +194,13 @@ class Nested:
         return placed
 
     def _hurries(self, mine: list[Placed], result: Result) -> bool:
-        """Tell whether anything waits for a result: not for a good one, as long as there is more of its job in stock."""
-        calm = all(placed.job is not None and self._shelf.count(placed.job) for placed in mine)
-        return not (calm and all(item.outcome.ok for item in result.items))
+        """Tell whether anything waits for a result: not for a good one, as long as there is more of its job here or below."""
+        ending = Counter(placed.job for placed in mine)
+        more = all(
+            job is not None and (self._shelf.count(job) or self._restock.under_way(job) > count)
+            for job, count in ending.items()
+        )
+        return not (more and all(item.outcome.ok for item in result.items))
 
     def _ended(self, mine: list[Placed], result: Result, now: Mono) -> None:
         """The result of these leases is on its way up."""
@@ -234,7 +239,7 @@ class Nested:
             if placed.lease not in holds:
                 self._lift(placed.lease, now)
                 # What only waited at a bridge below is nobody's failure: bridges remember nothing.
-                self._batch.returns[placed.lease] = msg.ReturnItem(placed.lease, "recalled" if placed.waits else "lost")
+                self._batch.returned(msg.ReturnItem(placed.lease, "recalled" if placed.waits else "lost"))
         if leaf.below is not None:
             leaf.sent.clear()
             leaf.below.forget_keys()
@@ -266,7 +271,11 @@ class Nested:
             held = self._tenants.of(node, item.lease)
             if held is not None:  # else its time was over, which has been told
                 self._lift(item.lease, now)
-                self._batch.returns[item.lease] = item
+                self._batch.returned(item, hurries=self._missed(held, item))
+
+    def _missed(self, held: Placed, item: msg.ReturnItem) -> bool:
+        """Tell whether anybody waits for what a leaf gives back: not if it came too late and there is more of its job here."""
+        return item.fault != "late" or held.job is None or not self._shelf.count(held.job)
 
     # -- bridges below --------------------------------------------------------------------------------------------------
 
@@ -335,9 +344,9 @@ class Nested:
             if item.fault == "no-manifest":
                 leaf.sent.clear()
                 below.forget_keys()
-            if self._tenants.of(node, item.lease) is not None:
+            if (held := self._tenants.of(node, item.lease)) is not None:
                 self._lift(item.lease, now)
-                self._batch.returns[item.lease] = item
+                self._batch.returned(item, hurries=self._missed(held, item))
 
     def _results_below(self, node: NodeId, below: Below, report: msg.Report, now: Mono, out: list[fx.Effect]) -> None:
         inline = {prims.blob_id(blob): blob for blob in report.blobs}

@@ -18,18 +18,24 @@ from p2pq.model.ids import JobId, Mono, NodeId
 from p2pq.wire.messages import PLACES_MAX, HasWork, Nothing, Place, Request
 from p2pq.wire.objects import ITEMS_MAX
 
-STOCK_S: Final = 2.0
+STOCK_S: Final = 3.0
 """The stock is what the cluster takes in so many seconds, or in two round trips where that is longer."""
 LOW_S: Final = 0.5
 """It is filled up when it is not enough for so many seconds, or for a round trip where that is longer."""
 STOCK_MAX: Final = 4096
 """Attempts in stock at most, of one master."""
 WINDOW_SHARE: Final = 0.05
-"""What is said to a master waits for others for so much of a mean attempt, or for a whole one where nobody waits for it, ..."""
+"""What is said to a master waits for others for so much of a mean attempt ..."""
+DOZE_SHARE: Final = 1.0
+"""... or so much where all there is to say is a request, and the master had nothing a moment ago ..."""
+CALM_SHARE: Final = 2.0
+"""... or so much where nobody waits for it, ..."""
 WINDOW_MIN_S: Final = 0.05
 """... but at least and ..."""
 WINDOW_MAX_S: Final = 1.0
-"""... at most so long."""
+"""... at most so long, or ..."""
+CALM_MAX_S: Final = 2.0
+"""... so long where nobody waits for it."""
 FADE_S: Final = 10.0
 """After so much time what was learned of a job counts half."""
 DOUBT_S: Final = 0.25
@@ -99,21 +105,31 @@ class Restock:
     @property
     def window_s(self) -> float:
         """How long news waits for more of it."""
-        return self._within(WINDOW_SHARE)
+        return self._within(WINDOW_SHARE, WINDOW_MAX_S)
+
+    @property
+    def doze_s(self) -> float:
+        """How long a request waits for others while there is little hope for it."""
+        return self._within(DOZE_SHARE, WINDOW_MAX_S)
 
     @property
     def calm_s(self) -> float:
-        """How long it waits where nobody waits for it."""
-        return self._within(1.0)
+        """How long news waits where nobody waits for it."""
+        return self._within(CALM_SHARE, CALM_MAX_S)
 
-    def _within(self, share: float) -> float:
+    def _within(self, share: float, most_s: float) -> float:
         mean_s = self._means.get(_ALL) or 0.0
-        return min(WINDOW_MAX_S, max(WINDOW_MIN_S, share * mean_s))
+        return min(most_s, max(WINDOW_MIN_S, share * mean_s))
 
     def placed(self, job: JobId, attempts: int, now: Mono) -> None:
         """So many attempts of a job have gone below, or (less than 0) are there no more."""
         self._flow(job, now).count += attempts
         self._tidy(job)
+
+    def under_way(self, job: JobId) -> int:
+        """Return how many attempts of a job are below."""
+        flow = self._flows.get(job)
+        return 0 if flow is None else flow.count
 
     def ended(self, job: JobId, took_s: float, now: Mono, *, ok: bool) -> None:
         """An attempt of that job has ended below, so long after it had gone there."""

@@ -21,7 +21,7 @@ from p2pq.model.ids import JobId, LeaseId, Mono, NodeId
 from p2pq.model.job import Profile
 from p2pq.wire import messages as msg
 
-HOLD_S: Final = 1.0
+HOLD_S: Final = 1.5
 """A leaf's request that cannot be served is kept open for so long, less than it takes to lapse."""
 LEAVES_TOTAL_MAX: Final = 4096
 """Leaves of one master; further workers are ignored."""
@@ -286,7 +286,7 @@ class Serving:
             self._batch.placed |= dict.fromkeys(leases, node)
         self._restock.placed(job, len(leases), now)
         sent = leaf.sends(lot.grant.manifest)
-        keys = self._keys(leaf, lot, seats)
+        keys = self._keys(leaf, lot, seats, stock=bool(request.ahead))
         granted = self._shelf.parcel(lot, leases, leaf.peer.speaker, nonce, keys, sent=sent)
         if leaf.below is not None and lot.avoid:
             pairs = ((lease, each) for lease in leases for each in lot.avoid.get(lease, ()))
@@ -296,11 +296,15 @@ class Serving:
         return True
 
     @staticmethod
-    def _keys(leaf: Leaf, lot: Lot, seats: list[Seat]) -> list[NodeId]:
-        """Return whose keys of a job go along: a leaf's own, or those of leaves with room that the bridge below was not sent."""
+    def _keys(leaf: Leaf, lot: Lot, seats: list[Seat], *, stock: bool) -> list[NodeId]:
+        """Return whose keys of a job go along: a leaf's own, or those that the bridge below was not sent.
+
+        These are the keys of leaves with room; where it has a ``stock``, of any that may have of that.
+        """
         if leaf.below is None:
             return [leaf.peer.link.peer]
-        return leaf.below.new_keys(lot.grant.manifest, (seat.leaf for seat in seats if seat.leaf in lot.job.keys))
+        leaves = dict.fromkeys((*(seat.leaf for seat in seats), *(leaf.below.leaves if stock else ())))
+        return leaf.below.new_keys(lot.grant.manifest, (each for each in leaves if each in lot.job.keys))
 
     def _covered(self, wants: list[tuple[NodeId, Room]]) -> bool:
         """Tell whether the master had nothing for all of that already."""

@@ -216,20 +216,21 @@ def capture(lan: Lan, path: Path) -> Iterator[None]:
     """Keep every frame that crosses the bridge."""
     options = ["-i", "any", "--immediate-mode", "-U", "-s", "0", "-B", "32768", "-Z", "root"]
     argv = ["ip", "netns", "exec", lan.switch, "tcpdump", *options]
-    with subprocess.Popen([*argv, "-w", str(path)], stderr=subprocess.PIPE, text=True) as tcpdump:
+    # Unbuffered: what a reader had taken along already, nobody would be told to be readable.
+    with subprocess.Popen([*argv, "-w", str(path)], stderr=subprocess.PIPE, bufsize=0) as tcpdump:
         assert tcpdump.stderr is not None
-        said = ""
-        while "listening on" not in said:
-            readable, _, _ = select.select([tcpdump.stderr], [], [], 10)
-            line = tcpdump.stderr.readline() if readable else ""
-            assert line, f"tcpdump does not listen: {said}"
-            said += line
+        said = b""
         try:
+            while b"listening on" not in said:
+                readable, _, _ = select.select([tcpdump.stderr], [], [], 10)
+                line = tcpdump.stderr.readline() if readable else b""
+                assert line, f"tcpdump does not listen: {said!r}"
+                said += line
             yield
         finally:
             tcpdump.send_signal(signal.SIGINT)
             _, said = tcpdump.communicate(timeout=20)
-    assert "\n0 packets dropped by kernel" in said, said
+    assert b"\n0 packets dropped by kernel" in said, said
 
 
 def contents(folder: Path) -> dict[str, bytes]:

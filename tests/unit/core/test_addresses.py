@@ -158,6 +158,17 @@ def test_a_link_ends_dialling_and_its_end_begins_it_again():
     assert bench.dialled(0.75) == ["b"]
 
 
+def test_all_are_dialled_anew_but_whom_it_does_not_concern_and_who_is_being_dialled():
+    bench = Bench()
+    bench.add("a", "b")
+    bench.add("c", node=BOB.node, dial=False)
+    assert bench.dialled() == ["a"]
+    bench.places.anew(bench.now, which=lambda node: node == ANN.node)
+    assert bench.dialled(1.0) == ["b"]
+    bench.places.anew(bench.now, which=lambda node: node == BOB.node)
+    assert bench.dialled() == ["c"]
+
+
 def test_a_node_has_only_so_many_addresses():
     bench = Bench()
     for number in range(PER_NODE_MAX + 1):

@@ -344,7 +344,9 @@ def test_a_stock_goes_to_a_bridge_below_out_of_what_others_do_not_have_room_for(
     bench.leaf(TOM, msg.Leaving())
     grant = granted((ONE, TWO, THREE), number=bench.numbers, keys=(LEA,), avoid=((TWO.lease, LEA.node),))
     assert bench.master(grant)[:-1] == []
-    assert bench.below(wants(1, ahead=2)) == [to_below(handed_on(grant, 1, ONE, TWO, avoid=((TWO.lease, LEA.node),)))]
+    assert bench.below(wants(1, ahead=2)) == [
+        to_below(handed_on(grant, 1, ONE, TWO, keys=(LEA,), avoid=((TWO.lease, LEA.node),)))
+    ]
     bench.enter(TOM)
     bench.leaf(TOM, asks(8))
     assert bench.below(wants(2, ahead=2)) == [], "somebody has room for it now"
