@@ -1,6 +1,6 @@
 #!/bin/sh
-# The whole suite: suite.sh VENV (run by `make test`). First all but the hosts in network namespaces, then these, in two processes each;
-# then the one test that needs every processor. The table of tiers and pytest's closing line end each part.
+# The whole suite: suite.sh VENV (run by `make test`). First all but the hosts in network namespaces, in two processes; then these, which
+# mostly wait, in four; then the one test that needs every processor. The table of tiers and pytest's closing line end each part.
 set -eu
 
 venv=$1
@@ -30,6 +30,6 @@ run() {
     [ "$code" -eq 0 ] || [ "$code" -eq 5 ] || failed="${failed:+$failed, }$1"
 }
 run most -n 2 --dist loadgroup --ignore tests/netns tests
-run netns -n 2 --ignore "$whole" tests/netns
+run netns -n 4 --ignore "$whole" tests/netns
 run whole "$whole"
 [ -z "$failed" ] || { echo "failed: $failed" >&2; exit 1; }

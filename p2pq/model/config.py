@@ -101,7 +101,7 @@ class ScheduleSettings(_Section, frozen=True, kw_only=True):
     fairness: Literal["time", "uniform"] = "time"
     """``time``: owners share time equally; ``uniform``: a random owner per request (for comparison)."""
     fair_scale_s: Seconds = 10.0
-    """An owner that is this much ahead is drawn e times less often."""
+    """An owner that is this much ahead is drawn e times less often; where attempts are short, two mean attempts count instead."""
     backoff_s: Seconds = 1.0
     """First pause before a failed task is tried again on the same worker; doubles up to 60 s."""
 

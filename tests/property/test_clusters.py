@@ -176,7 +176,11 @@ class Clusters(RuleBasedStateMachine):
         for member in LEAVES:
             avoiding = sum(member.node in who for who in shunned.values())
             assert avoiding <= sum(room.values()) - room.get(member.node, 0) + ahead, "it would wait at the bridge"
-        assert {leaf for leaf, _ in message.keys} <= room.keys(), "a key for nobody who asked"
+        hand = self.bench.queue.crew.get(self.clusters[side].node)
+        stock = hand.cluster.leaves.keys() if ahead else room.keys()
+        assert {leaf for leaf, _ in message.keys} <= room.keys() | stock, (
+            "a key for nobody who asked, or may have of the stock"
+        )
 
     @precondition(lambda self: self.attempts)
     @rule(side=sides, pick=picks, member=leaves)

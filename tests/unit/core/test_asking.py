@@ -155,6 +155,27 @@ def test_the_owner_drawn_for_leases_ahead_may_have_no_short_job():
     assert ["bob"] not in owners
 
 
+def test_whoever_was_drawn_and_has_no_short_job_has_the_next_that_is_free():
+    bench = Bench()
+    bench.announce(1, "ann", "bob")
+    bench.asking.ended(ANN.node, job_id(1), "ann", 0.5, ok=True)
+    while bench.plan(Room(0, 0, 0), slots=1):
+        bench.asking.stop()
+    for _ in range(20):
+        assert bench.plan(Room(0, 0, 0), slots=1) == [], "nobody gets ahead of whose turn it is"
+    assert [request.owner for request in bench.plan(Room(1, 1024, 0), slots=1)] == ["bob"]
+
+
+def test_a_turn_is_over_with_the_offer():
+    bench = Bench()
+    bench.announce(1, "ann", "bob")
+    bench.asking.ended(ANN.node, job_id(1), "ann", 0.5, ok=True)
+    while bench.plan(Room(0, 0, 0), slots=1):
+        bench.asking.stop()
+    bench.announce(2, "ann")
+    assert [request.owner for request in bench.plan(Room(0, 0, 0), slots=1)] == ["ann"]
+
+
 def test_what_no_longer_fits_into_the_wait_is_not_asked_for():
     bench = Bench()
     bench.announce(1, "ann")

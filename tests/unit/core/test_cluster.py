@@ -776,6 +776,39 @@ def test_a_good_result_waits_for_others_as_long_as_more_of_its_job_is_in_stock(b
     assert [each.results for each in of(bench.tick(after=1.0), msg.Report)] == [(second.result,)]
 
 
+def test_what_comes_back_late_waits_as_long_as_more_of_its_job_is_in_stock(bench: Bench) -> None:
+    bench.leaf(LEA, asks(1))
+    bench.flush()
+    bench.master(granted((ONE, TWO), number=1))
+    bench.tick(after=0.5)
+    bench.leaf(LEA, msg.ResultReady(result=result(LEA, ONE)))
+    bench.leaf(LEO, asks(2, cpus=1, tasks_max=1))
+    bench.flush()
+    bench.master(granted((THREE, FOUR), number=2))
+    bench.flush()
+    bench.leaf(LEA, msg.Return(items=returns("late", TWO)))
+    assert of(bench.flush(), msg.Report) == []
+    [report] = of(bench.tick(after=1.0), msg.Report)
+    assert report.returns == returns("late", TWO)
+    bench.leaf(LEO, msg.Return(items=returns("recalled", THREE)))
+    assert [each.returns for each in of(bench.flush(), msg.Report)] == [returns("recalled", THREE)]
+
+
+def test_a_master_that_had_nothing_is_asked_for_more_leaves_at_once(bench: Bench) -> None:
+    bench.leaf(LEA, asks(1))
+    bench.flush()
+    bench.master(granted((ONE, TWO), number=1))
+    bench.tick(after=0.5)
+    for each in (ONE, TWO):
+        bench.leaf(LEA, msg.ResultReady(result=result(LEA, each)))
+    bench.leaf(LEA, asks(2))
+    bench.flush()
+    bench.master(msg.Nothing(nonce=nonce(2), owner="ann", counter=1))
+    bench.leaf(LEO, asks(3))
+    assert of(bench.flush(), msg.Request) == [], "there is little hope"
+    assert len(of(bench.tick(after=0.5), msg.Request)) == 1
+
+
 def test_a_failure_does_not_wait(bench: Bench) -> None:
     bench.leaf(LEA, asks(1))
     bench.flush()

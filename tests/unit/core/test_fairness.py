@@ -8,10 +8,10 @@ from p2pq.core.fairness import ACCOUNTS_MAX, MEANS_MAX, Fairness, Means, account
 from p2pq.model.ids import Mono
 
 
-def drawn(fair: Fairness, owners: tuple[str, ...], now: float = 0.0, times: int = 10_000) -> dict[str, float]:
+def drawn(fair: Fairness, owners: tuple[str, ...], now: float = 0.0, times: int = 10_000, **given) -> dict[str, float]:
     """Return how often each owner is drawn, as a part of 1."""
     rng = Random(7)
-    names = [fair.draw(owners, Mono(now), rng) for _ in range(times)]
+    names = [fair.draw(owners, Mono(now), rng, **given) for _ in range(times)]
     fair.check()
     return {owner: names.count(owner) / times for owner in owners}
 
@@ -39,6 +39,29 @@ def test_a_lead_of_one_scale_makes_a_draw_e_times_rarer(cpus):
     fair.draw(("ann", "bob"), Mono(0.0), Random(1))
     give(fair, "ann", 10.0 / cpus, cpus)
     assert drawn(fair, ("ann", "bob"))["ann"] == pytest.approx(1 / (1 + 2.71828), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "ann"),
+    [
+        ({"ann": 1.0, "bob": 3.0}, 0.75),
+        ({"ann": 0.001, "bob": 1.0}, 2 / 3),  # as if it were half a second: a twentieth of the scale
+        ({"ann": 5.0, "bob": 500.0}, 2 / 3),  # as if it were ten seconds: the scale
+        ({"ann": 4.0}, 0.5),  # who is not known counts as what is
+    ],
+)
+def test_who_has_long_attempts_is_drawn_less_often(lengths, ann):
+    fair = Fairness(10.0)
+    assert drawn(fair, ("ann", "bob"), lengths=lengths)["ann"] == pytest.approx(ann, abs=0.02)
+
+
+@pytest.mark.parametrize(("length_s", "scale_s"), [(1.0, 2.0), (0.01, 0.5), (60.0, 10.0)])
+def test_the_scale_is_two_mean_attempts_within_bounds(length_s, scale_s):
+    fair = Fairness(10.0)
+    fair.draw(("ann", "bob"), Mono(0.0), Random(1))
+    give(fair, "ann", scale_s)
+    found = drawn(fair, ("ann", "bob"), lengths={"ann": length_s, "bob": length_s})
+    assert found["ann"] == pytest.approx(1 / (1 + 2.71828), abs=0.02)
 
 
 def test_uniform_ignores_leads():

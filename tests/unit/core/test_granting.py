@@ -261,6 +261,26 @@ def test_keys_go_to_no_more_leaves_than_there_is_use_for(monkeypatch: pytest.Mon
     assert keys(1) == [CAT.node, DOG.node], "beyond KEYS_MAX the first are sent again"
 
 
+def test_with_a_stock_go_the_keys_of_all_who_may_have_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(granting, "KEYS_SPARE", 0)
+    monkeypatch.setattr(granting, "KEYS_AHEAD", 3)
+    bench, cluster = bench_of(CAT, DOG, EMU, FOX)
+    bench.do(submitted(tasks=4))
+
+    def keys() -> list[bytes]:
+        return keyed(said(cluster.ask(place(DOG), tasks_max=2, ahead=((JOB, 1),))))
+
+    assert keys() == [DOG.node, CAT.node, EMU.node], "first those with room"
+    assert keys() == [FOX.node]
+
+
+def test_no_more_keys_go_ahead_than_there_are_tasks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(granting, "KEYS_SPARE", 0)
+    bench, cluster = bench_of(CAT, DOG, EMU, FOX)
+    bench.do(submitted(tasks=3))
+    assert keyed(said(cluster.ask(tasks_max=2, ahead=((JOB, 2),)))) == [CAT.node, DOG.node, EMU.node]
+
+
 def test_a_bridge_that_has_no_manifest_gets_everything_again() -> None:
     bench, cluster = bench_of(CAT)
     job = submitted(tasks=9)
