@@ -1,6 +1,5 @@
 """The example that p2pq was made for: a Brian2 network, swept over three hosts."""
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -11,42 +10,16 @@ from pathlib import Path
 import pytest
 
 from p2pq.wire.control import TaskView
-from tests.e2e import lab
+from tests.netns import brian
 from tests.netns.lan import Lan, contents, into_one_mesh
 
-EXAMPLE = lab.ROOT / "examples/brian2-sweep"
-PIP_S = 240
 NAMES = ("anna", "bert", "carl")
 
 
 @pytest.fixture(scope="module")
 def brian_python() -> str:
-    """Return an interpreter with what the example needs: that of ``BRIAN2_PYTHON``, else of a venv that pip fills once.
-
-    It is kept beside the other caches of this environment, by what it holds.
-    """
-    if named := os.environ.get("BRIAN2_PYTHON"):
-        return named
-    wanted = (EXAMPLE / "requirements.txt").read_text()
-    mark = hashlib.sha256(f"{sys.version} {sys.base_prefix} {wanted}".encode()).hexdigest()[:12]
-    cache = Path(sys.prefix, "cache", f"brian2-{mark}")
-    python = cache / "bin/python"
-    if not (cache / "complete").exists():
-        shutil.rmtree(cache, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(cache)], check=True, timeout=PIP_S)
-        pip = [
-            str(python),
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--disable-pip-version-check",
-            "-r",
-            EXAMPLE / "requirements.txt",
-        ]
-        subprocess.run(pip, check=True, timeout=PIP_S)
-        (cache / "complete").touch()
-    return str(python)
+    """Return an interpreter with what the example needs."""
+    return brian.python()
 
 
 @pytest.mark.slow
@@ -60,7 +33,7 @@ def test_the_sweep_over_three_hosts_equals_a_local_run(lan: Lan, tmp_path: Path,
     into_one_mesh(hosts)
     anna = hosts[0]
     folder = tmp_path / "brian2-sweep"
-    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("results*", "__pycache__"))
+    shutil.copytree(brian.EXAMPLE, folder, ignore=shutil.ignore_patterns("results*", "__pycache__"))
     anna.ok("submit", "--sweep", "rate=8:30:2", str(folder), timeout=240)
     [job] = anna.json("jobs")
     tasks = anna.tasks(job["job"])
@@ -73,13 +46,13 @@ def test_the_sweep_over_three_hosts_equals_a_local_run(lan: Lan, tmp_path: Path,
 
     def run_here(task: TaskView) -> None:
         environment = {**os.environ, "P2PQ_RESULTS": str(near / f"{task.task}"), "HOME": str(tmp_path)}
-        argv = [brian_python, str(EXAMPLE / "main.py"), "--rate", task.params["rate"]]
+        argv = [brian_python, str(brian.EXAMPLE / "main.py"), "--rate", task.params["rate"]]
         subprocess.run(argv, env=environment, check=True, timeout=120, capture_output=True)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(run_here, tasks))
     for results in (folder / "results", near):
-        subprocess.run([sys.executable, str(EXAMPLE / "plot.py"), str(results)], check=True, timeout=30)
+        subprocess.run([sys.executable, str(brian.EXAMPLE / "plot.py"), str(results)], check=True, timeout=30)
     far = contents(folder / "results")
     assert far == contents(near)
     assert sorted(far) == sorted(

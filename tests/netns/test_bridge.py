@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import select
 import signal
 import time
@@ -21,7 +22,8 @@ from tests.netns.lan import Host, Lan, capture, into_one_mesh, linked, opened, s
 
 HERE, THERE = ("anna", "bert"), ("dora", "emil")
 WAIT_S = 120.0
-SECRET = "calico-marmot-9417"
+SECRET = f"calico-marmot-{secrets.token_hex(6)}"
+"""Another one in each process: a node that starts looks through the command lines of its machine, which all hosts here share."""
 SLEEPS = """
 import os, sys, time
 print("begun", flush=True)

@@ -1,4 +1,4 @@
-"""The pure layers are covered in full, every branch, by their own unit and property tests."""
+"""The pure layers are covered in full, every branch, by their unit tests. What property tests reach differs from run to run."""
 
 import ast
 import json
@@ -20,7 +20,7 @@ def test_every_branch_of_core_wire_and_model_is_covered(tmp_path):
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environ["COVERAGE_FILE"] = str(tmp_path / "coverage")
     source = ",".join(f"p2pq.{package}" for package in PURE)
-    suites = [f"tests/unit/{package}" for package in PURE] + ["tests/property"]
+    suites = [f"tests/unit/{package}" for package in PURE]
     measure = ["run", "--branch", f"--source={source}", "-m", "pytest", "-q", "-p", "no:cacheprovider", *suites]
     report = ["json", "--quiet", "-o", str(tmp_path / "coverage.json")]
     for step in (measure, report):

@@ -166,6 +166,19 @@ def test_whoever_was_drawn_and_has_no_short_job_has_the_next_that_is_free():
     assert [request.owner for request in bench.plan(Room(1, 1024, 0), slots=1)] == ["bob"]
 
 
+def test_who_has_a_short_job_that_does_not_fit_into_the_wait_has_no_turn_for_it():
+    bench = Bench()
+    bench.announce(1, "ann", "bob")
+    bench.asking.ended(ANN.node, job_id(1), "ann", 0.9, ok=True)
+    bench.asking.ended(ANN.node, job_id(2), "bob", 0.1, ok=True)
+    owners = []
+    for _ in range(60):
+        owners.append([request.owner for request in bench.plan(Room(0, 0, 0), slots=1, waiting_s=0.4)])
+        bench.asking.stop()
+    assert owners.count([]) > 0
+    assert owners[-20:].count(["bob"]) > 0, "nothing is kept for who was drawn meanwhile"
+
+
 def test_a_turn_is_over_with_the_offer():
     bench = Bench()
     bench.announce(1, "ann", "bob")
