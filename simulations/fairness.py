@@ -122,8 +122,7 @@ class Worker:
         return self._key, name, count
 
     def _draw(self, names: tuple[str, ...], now: float) -> str:
-        known = {name: mean_s for name in names if (mean_s := self._means.get(name)) is not None}
-        return self._fairness.draw(names, Mono(now), self._rng, known)
+        return self._fairness.draw(names, Mono(now), self._rng, self._means.lengths(names, self._prior_s))
 
     def _run(self, key: int, name: str, count: int, start: float, seconds: float) -> float:
         """Play the attempts of one grant; what lengths that grew make unwelcome is handed back."""

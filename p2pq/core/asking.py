@@ -4,7 +4,7 @@ No polling: a master that had nothing is asked again when it says that something
 here than it was asked with.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from random import Random
 from typing import Final, Literal
 
@@ -272,9 +272,10 @@ class Asking:
         if turn is not None and not free.cpus:
             self._turn = turn
             return []
+        lengths = self._means.lengths(offers, self._schedule.fair_scale_s)
         requests = []
         room = free
-        for (owner, master), cpus in self._draws(offers, free.cpus, turn, now, own=own).items():
+        for (owner, master), cpus in self._draws(offers, free.cpus, turn, lengths, now, own=own).items():
             # The last cpus get what is left, so that nothing is lost by rounding.
             share = room.memory_mb * cpus // room.cpus if room.cpus else 0
             part = Room(cpus, share, room.gpus if cpus else 0)
@@ -282,15 +283,22 @@ class Asking:
             ahead = self._ahead(master, owner, slots, waiting_s) if may_wait else ()
             may_wait = may_wait and not ahead
             if cpus or ahead:
-                requests.append((master, self._request(master, owner, part, ahead, now, own=own)))
-            elif not own and owner not in self._offers[master].short.values():
+                requests.append((master, self._request(master, owner, part, ahead, lengths[owner], now, own=own)))
+            elif not own and owner not in self._offers_short(master):
                 self._turn = (owner, master)
         return requests
 
     def _take_turn(self, offers: Mapping[str, list[tuple[NodeId, bool]]]) -> tuple[str, NodeId] | None:
-        """Return whose turn it is, if that is settled and there still is an offer, and forget it."""
+        """Return whose turn it is, and forget it; none where the offer is gone, or leases ahead can be asked of it."""
         turn, self._turn = self._turn, None
-        return turn if turn is not None and any(master == turn[1] for master, _ in offers.get(turn[0], ())) else None
+        if turn is None or turn[0] in self._offers_short(turn[1]):
+            return None
+        return turn if any(master == turn[1] for master, _ in offers.get(turn[0], ())) else None
+
+    def _offers_short(self, master: NodeId) -> Collection[str]:
+        """Return the owners of a master that have short jobs."""
+        offer = self._offers.get(master)
+        return () if offer is None else offer.short.values()
 
     def _keeps(self, free: Room, now: Mono) -> bool:
         """Tell whether what is free is kept for a wide task that it is not enough for yet."""
@@ -352,20 +360,19 @@ class Asking:
         offers: Mapping[str, list[tuple[NodeId, bool]]],
         cpus: int,
         turn: tuple[str, NodeId] | None,
+        lengths: Mapping[str, float],
         now: Mono,
         *,
         own: bool,
     ) -> dict[tuple[str, NodeId], int]:
         """Draw an owner, then a master of it, for each free cpu; for none, once: whom to ask for leases ahead.
 
-        ``turn``: who comes first, drawn before.
+        ``turn``: who comes first, drawn before. ``lengths``: what an attempt of each owner is expected to take.
         """
         owners = tuple(offers)
         # Whoever is offered to is on one side of all bridges.
         fairness = self._accounts[self._offers[offers[owners[0]][0][0]].far]
         drawn: dict[tuple[str, NodeId], int] = {}
-        found = {owner: self._means.get(owner) for owner in owners}
-        lengths = {owner: mean_s for owner, mean_s in found.items() if mean_s is not None}
         chunk = cpus if own or len(owners) == 1 else -(-cpus // DRAWS_MAX)
         tentative: list[tuple[str, int]] = []
         while True:
@@ -380,15 +387,11 @@ class Asking:
             if cpus <= 0:
                 break
             key = ("draw", len(tentative))
-            fairness.charge(key, owner, take, self._expected_s(owner))
+            fairness.charge(key, owner, take, lengths[owner])
             tentative.append(key)
         for key in tentative:
             fairness.free(key, now)
         return drawn
-
-    def _expected_s(self, owner: str) -> float:
-        mean_s = self._means.get(owner)
-        return self._schedule.fair_scale_s if mean_s is None else mean_s
 
     def _room_ahead(self, slots: int, waiting_s: float) -> bool:
         """Tell whether there is a short job of which more may wait: less than half of what may does."""
@@ -415,8 +418,16 @@ class Asking:
                 ahead.append((job, min(most, int(room_s / mean_s))))
         return tuple(ahead)
 
-    def _request(
-        self, master: NodeId, owner: str, room: Room, ahead: tuple[tuple[bytes, int], ...], now: Mono, *, own: bool
+    def _request(  # noqa: PLR0913  each is a different fact
+        self,
+        master: NodeId,
+        owner: str,
+        room: Room,
+        ahead: tuple[tuple[bytes, int], ...],
+        expected_s: float,
+        now: Mono,
+        *,
+        own: bool,
     ) -> Request:
         nonce = self._entropy(_NONCE_BYTES)
         most = max((count for _, count in ahead), default=0)
@@ -437,7 +448,7 @@ class Asking:
         self._out[own] = self._out[own].plus(room)
         self._deadlines.set(("request", nonce), Mono(now + self._schedule.request_s))
         if not own:
-            self._accounts[asked.far].charge(nonce, owner, room.cpus, self._expected_s(owner))
+            self._accounts[asked.far].charge(nonce, owner, room.cpus, expected_s)
         return Request(
             nonce=nonce,
             owner=owner,

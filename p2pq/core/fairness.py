@@ -8,7 +8,7 @@ otherwise an owner of long tasks would look unserved while it fills slot after s
 is so, too: leads that they leave are made up for while they still matter.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from math import exp
 from random import Random
 from types import MappingProxyType
@@ -50,6 +50,13 @@ class Means:
         """Return the mean in seconds; None where nothing of that key ended here yet."""
         found = self._means.get(key)
         return None if found is None else found[1]
+
+    def lengths(self, keys: Iterable[str], prior_s: float) -> dict[str, float]:
+        """Return how long each is expected to take: what is not known as long as one of the others, or ``prior_s``."""
+        found = {key: self.get(key) for key in keys}
+        known = [mean_s for mean_s in found.values() if mean_s is not None]
+        usual_s = sum(known) / len(known) if known else prior_s
+        return {key: usual_s if mean_s is None else mean_s for key, mean_s in found.items()}
 
     def seen(self, key: Hashable) -> int:
         """Return how many lengths the mean is of."""
@@ -134,7 +141,7 @@ class Fairness:
             owners: everyone that has work for this worker now, without repeats; at least one.
             now: the instant that running charges are counted to.
             rng: where the draw's one random number comes from.
-            lengths: the mean seconds of an attempt of each owner, where they are known. Others count as the mean of these.
+            lengths: the seconds that an attempt of each owner is expected to take; none: all are as long as the scale.
         """
         given = self.given(now)
         self._level(owners, given)
@@ -143,9 +150,10 @@ class Fairness:
         if self._mode == "uniform":
             return owners[rng.randrange(len(owners))]
         least = min(given[owner] for owner in owners)
-        usual = sum(lengths.values()) / len(lengths) if lengths else self._scale_s
-        scale_s = min(self._scale_s, max(SCALE_LENGTHS * usual, self._scale_s * SHORTEST))
-        weights = [exp((least - given[owner]) / scale_s) / self._quantum(lengths.get(owner, usual)) for owner in owners]
+        lengths = lengths or dict.fromkeys(owners, self._scale_s)
+        usual_s = sum(lengths.values()) / len(lengths)
+        scale_s = min(self._scale_s, max(SCALE_LENGTHS * usual_s, self._scale_s * SHORTEST))
+        weights = [exp((least - given[owner]) / scale_s) / self._quantum(lengths[owner]) for owner in owners]
         point = rng.random() * sum(weights)
         for owner, weight in zip(owners, weights, strict=True):
             point -= weight

@@ -249,16 +249,15 @@ class Granting:
         These are the leaves with room. Where there is a stock any other may have of it, and would else wait for its key.
         """
         keys: list[tuple[NodeId, bytes]] = []
-        leaves: Iterable[NodeId] = rooms.each
         most = attempts + KEYS_SPARE
         if rooms.ahead:
-            leaves = chain(leaves, cluster.able(job.ask))
             most = max(most, min(KEYS_AHEAD, attempts + job.grantable))
-        for leaf in leaves:
+        for leaf in chain(rooms.each, cluster.leaves if rooms.ahead else ()):
             view = cluster.leaves[leaf]
             if len(keys) == min(most, msg.PLACES_MAX):
                 break
-            if job.id not in view.keyed:
+            # Mostly all have it.
+            if job.id not in view.keyed and barrier(job.ask, view.profile, leaf, own=False) is None:
                 keys.append((leaf, seal.seal(view.prekey, job.key, job.digest, self._entropy)))
                 view.keyed[job.id] = None
                 if len(view.keyed) > KEYS_MAX:

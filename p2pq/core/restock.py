@@ -115,7 +115,8 @@ class Restock:
     @property
     def calm_s(self) -> float:
         """How long news waits where nobody waits for it."""
-        return self._within(CALM_SHARE, CALM_MAX_S)
+        # Heartbeats are among it, and leases must not end meanwhile.
+        return self._within(CALM_SHARE, min(CALM_MAX_S, self._schedule.heartbeat_s / 4))
 
     def _within(self, share: float, most_s: float) -> float:
         mean_s = self._means.get(_ALL) or 0.0

@@ -155,15 +155,45 @@ def test_the_owner_drawn_for_leases_ahead_may_have_no_short_job():
     assert ["bob"] not in owners
 
 
-def test_whoever_was_drawn_and_has_no_short_job_has_the_next_that_is_free():
+def turn_of_bob() -> Bench:
+    """Both have work, of ann a short job is known, and bob was drawn while there was only room ahead."""
     bench = Bench()
     bench.announce(1, "ann", "bob")
     bench.asking.ended(ANN.node, job_id(1), "ann", 0.5, ok=True)
     while bench.plan(Room(0, 0, 0), slots=1):
         bench.asking.stop()
+    return bench
+
+
+def test_whoever_was_drawn_and_has_no_short_job_has_the_next_that_is_free():
+    bench = turn_of_bob()
     for _ in range(20):
         assert bench.plan(Room(0, 0, 0), slots=1) == [], "nobody gets ahead of whose turn it is"
     assert [request.owner for request in bench.plan(Room(1, 1024, 0), slots=1)] == ["bob"]
+
+
+def test_a_turn_is_over_with_the_offer():
+    bench = turn_of_bob()
+    bench.announce(2, "ann")
+    assert [request.owner for request in bench.plan(Room(0, 0, 0), slots=1)] == ["ann"]
+
+
+def test_a_turn_is_over_once_leases_ahead_can_be_asked_of_its_owner():
+    bench = turn_of_bob()
+    bench.asking.ended(ANN.node, job_id(2), "bob", 0.5, ok=True)
+    assert len(bench.plan(Room(0, 0, 0), slots=1)) == 1
+
+
+def test_an_owner_of_whom_nothing_is_known_gets_its_share_of_many_slots_at_once():
+    shares = []
+    for _ in range(20):
+        bench = Bench()
+        bench.asking._rng.seed(len(shares))
+        bench.announce(1, "ann", "bob")
+        bench.asking.ended(ANN.node, job_id(1), "ann", 0.5, ok=True)
+        requests = bench.plan(Room(16, 16384, 0), slots=16)
+        shares.append(sum(request.cpus for request in requests if request.owner == "bob"))
+    assert 6 <= sum(shares) / len(shares) <= 10
 
 
 def test_who_has_a_short_job_that_does_not_fit_into_the_wait_has_no_turn_for_it():
@@ -177,16 +207,6 @@ def test_who_has_a_short_job_that_does_not_fit_into_the_wait_has_no_turn_for_it(
         bench.asking.stop()
     assert owners.count([]) > 0
     assert owners[-20:].count(["bob"]) > 0, "nothing is kept for who was drawn meanwhile"
-
-
-def test_a_turn_is_over_with_the_offer():
-    bench = Bench()
-    bench.announce(1, "ann", "bob")
-    bench.asking.ended(ANN.node, job_id(1), "ann", 0.5, ok=True)
-    while bench.plan(Room(0, 0, 0), slots=1):
-        bench.asking.stop()
-    bench.announce(2, "ann")
-    assert [request.owner for request in bench.plan(Room(0, 0, 0), slots=1)] == ["ann"]
 
 
 def test_what_no_longer_fits_into_the_wait_is_not_asked_for():

@@ -47,7 +47,6 @@ def test_a_lead_of_one_scale_makes_a_draw_e_times_rarer(cpus):
         ({"ann": 1.0, "bob": 3.0}, 0.75),
         ({"ann": 0.001, "bob": 1.0}, 2 / 3),  # as if it were half a second: a twentieth of the scale
         ({"ann": 5.0, "bob": 500.0}, 2 / 3),  # as if it were ten seconds: the scale
-        ({"ann": 4.0}, 0.5),  # who is not known counts as what is
     ],
 )
 def test_who_has_long_attempts_is_drawn_less_often(lengths, ann):
@@ -187,3 +186,11 @@ def test_accounts_of_the_two_sides_know_nothing_of_each_other():
     assert both[True].given(Mono(0.0)) == {"ann": 10.0, "bob": 0.0}
     assert drawn(both[True], ("ann", "bob"))["ann"] == pytest.approx(1 / (1 + 2.71828), abs=0.02)
     assert drawn(accounts(10.0, "uniform")[True], ("ann", "bob"))["ann"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_who_is_not_known_counts_as_the_mean_of_the_others():
+    means = Means()
+    assert means.lengths(("ann", "bob"), 10.0) == {"ann": 10.0, "bob": 10.0}
+    means.learn("ann", 1.0)
+    means.learn("bob", 3.0)
+    assert means.lengths(("ann", "bob", "cat"), 10.0) == {"ann": 1.0, "bob": 3.0, "cat": 2.0}

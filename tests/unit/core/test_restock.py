@@ -267,3 +267,9 @@ def test_windows_follow_the_mean_attempt(restock: Restock) -> None:
     assert restock.calm_s == CALM_MAX_S
     busy(restock, job_id(2), 1, 1000.0)
     assert restock.window_s == WINDOW_MAX_S
+
+
+def test_news_waits_for_no_more_than_a_quarter_of_a_heartbeat() -> None:
+    restock = Restock("ann", ScheduleSettings(heartbeat_s=2.0), bytes)
+    busy(restock, job_id(), 1, 30.0)
+    assert restock.calm_s == 0.5
