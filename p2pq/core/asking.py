@@ -284,18 +284,18 @@ class Asking:
             may_wait = may_wait and not ahead
             if cpus or ahead:
                 requests.append((master, self._request(master, owner, part, ahead, lengths[owner], now, own=own)))
-            elif not own and owner not in self._offers_short(master):
+            elif not own and owner not in self._short_owners(master):
                 self._turn = (owner, master)
         return requests
 
     def _take_turn(self, offers: Mapping[str, list[tuple[NodeId, bool]]]) -> tuple[str, NodeId] | None:
         """Return whose turn it is, and forget it; none where the offer is gone, or leases ahead can be asked of it."""
         turn, self._turn = self._turn, None
-        if turn is None or turn[0] in self._offers_short(turn[1]):
+        if turn is None or turn[0] in self._short_owners(turn[1]):
             return None
         return turn if any(master == turn[1] for master, _ in offers.get(turn[0], ())) else None
 
-    def _offers_short(self, master: NodeId) -> Collection[str]:
+    def _short_owners(self, master: NodeId) -> Collection[str]:
         """Return the owners of a master that have short jobs."""
         offer = self._offers.get(master)
         return () if offer is None else offer.short.values()
