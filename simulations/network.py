@@ -136,7 +136,7 @@ class Network:
         self.loss = 0.0
         self.duplicates = 0.0
         self.delay_s = (0.0002, 0.002)
-        self.ups: Counter[int] = Counter()
+        self.ups: Counter[tuple[int, int]] = Counter()
         """Per host, how often a link of it came up."""
         self.messages = 0
         self.bytes = 0
@@ -283,7 +283,7 @@ class Network:
             self.close(old, host.index, "replaced")
         link.open[host.index] = True
         self._ends[host.index][peer] = link
-        self.ups[host.index] += 1
+        self.ups[host.index, peer] += 1
         host.post(hello)
 
     # -- going down -----------------------------------------------------------------------------------------------------

@@ -37,6 +37,8 @@ PEER_BYTES_MAX = 3_000
 LEASE_BYTES_MAX = 100
 """What a node may hold in memory when all is over, for each other node, and for each lease that was ever granted: those that
 brought no result stay holes between the settled ones."""
+WAY_BYTES_MAX = 700
+"""... and for each bridge and other node: the address through that bridge, and how the bridge reaches it."""
 SPOKEN_BYTES_MAX = 5_000
 """Where bridges batch, for each bridge and other node: as a master that is shown, and as a leaf with its certificates."""
 MASTER_BYTES_MAX = 5_000
@@ -47,9 +49,9 @@ GRANT_MESSAGES_MAX = 6
 LINK_MESSAGES_MAX = 8
 """Messages per attempt granted, besides one to each node that it may be offered to, and per end of a link that came up,
 besides one a minute."""
-SHOWN_MESSAGES_MAX = 6
-"""... and where bridges batch, for each link that came up at one, and each other node: each master behind it is shown to each
-worker and parted again, who says what it holds and offers, and becomes a leaf of that master's."""
+SHOWN_MESSAGES_MAX = 8
+"""... and where bridges batch, for each link that came up at one, and any two nodes that it joins: each is shown to the other as a
+master and parted again, and says to it what it holds and offers."""
 LEFT_MESSAGES_MAX = 4
 """... and once a way that brought nothing is left for another one (docs/adr/0205): the end of the one, and on the other what a
 worker holds and offers, and that it takes part there."""
@@ -179,6 +181,18 @@ class Play:
             return frozenset((index % (clusters - 1), index % (clusters - 1) + 1))
         return frozenset(((index - bridges) % clusters,)) if bridges else frozenset((0,))
 
+    def _joins(self, one: int, other: int) -> float:
+        """Return how many pairs of nodes the end at ``one`` of a link joins that would not be linked without a bridge."""
+        if one >= self.scenario.bridges:
+            return 0
+        here, there = self._stands_in(one), self._stands_in(other)
+        if other >= self.scenario.bridges or here == there:
+            return self.nodes
+        low, high = min(here | there), max(here | there)
+        stand = [self._stands_in(index) for index in range(self.nodes)]
+        # The other end of a link between bridges counts the other half.
+        return sum(min(each) <= low for each in stand) * sum(max(each) >= high for each in stand) / 2
+
     def _should_link(self, one: int, other: int) -> bool:
         """Tell whether two hosts must be linked once all is well, be it over bridges."""
         return self._may_link(one, other) or (bool(self.scenario.bridges) and not self.scenario.batching)
@@ -276,8 +290,8 @@ class Play:
                 + 100
             )
             if self.scenario.batching:
-                ups = sum(self.network.ups[bridge] for bridge in range(self.scenario.bridges))
-                said += SHOWN_MESSAGES_MAX * self.nodes * ups + LEFT_MESSAGES_MAX * notices["WayLeft"]
+                joined = sum(self._joins(*ends) * count for ends, count in self.network.ups.items())
+                said += SHOWN_MESSAGES_MAX * joined + LEFT_MESSAGES_MAX * notices["WayLeft"]
             insist(self.network.messages <= said, "more was said than the work and the links called for")
         for one in self.hosts:
             for other in self.hosts[: one.index]:
@@ -288,6 +302,7 @@ class Play:
     def _bytes_max(self, host: Host) -> int:
         """Return how much a node has a use for when all is over."""
         most = NODE_BYTES_MAX + PEER_BYTES_MAX * self.nodes + LEASE_BYTES_MAX * self.world.notices["TaskGranted"]
+        most += WAY_BYTES_MAX * self.nodes * self.scenario.bridges
         if self.scenario.batching:
             most += SPOKEN_BYTES_MAX * self.nodes * self.scenario.bridges
             if host.index < self.scenario.bridges:
