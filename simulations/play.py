@@ -50,8 +50,8 @@ LINK_MESSAGES_MAX = 8
 """Messages per attempt granted, besides one to each node that it may be offered to, and per end of a link that came up,
 besides one a minute."""
 SHOWN_MESSAGES_MAX = 8
-"""... and where bridges batch, for each link that came up at one, and any two nodes that it joins: each is shown to the other as a
-master and parted again, and says to it what it holds and offers."""
+"""... and where bridges batch, for each link that came up at one, and any two nodes that it joins: each is shown to the other as
+a master and parted again, and says to it what it holds and offers."""
 LEFT_MESSAGES_MAX = 4
 """... and once a way that brought nothing is left for another one (docs/adr/0205): the end of the one, and on the other what a
 worker holds and offers, and that it takes part there."""

@@ -145,6 +145,11 @@ class Asking:
         offer.owners = tuple(dict.fromkeys(message.owners))
         offer.asleep = {owner: sleep for owner, sleep in offer.asleep.items() if owner in offer.owners}
 
+    @property
+    def has_turn(self) -> bool:
+        """Whether somebody was drawn, and is to have the next that is free: ask with that before anything else takes it."""
+        return self._turn is not None
+
     def has_any(self, master: NodeId) -> bool:
         """Tell whether a master announced work."""
         offer = self._offers.get(master)
@@ -230,6 +235,8 @@ class Asking:
         worth_s = max(ahead_s, min(LONGEST_AHEAD * ahead_s, ANSWERS_WORTH * offer.answer_s))
         if ok and self.mean_s(job, owner) <= worth_s:
             offer.short[job] = owner
+            if self._turn == (owner, master):
+                self._turn = None  # leases ahead can be asked of it from now on
             if len(offer.short) > SHORT_JOBS_MAX:
                 del offer.short[next(iter(offer.short))]
 
@@ -289,11 +296,9 @@ class Asking:
         return requests
 
     def _take_turn(self, offers: Mapping[str, list[tuple[NodeId, bool]]]) -> tuple[str, NodeId] | None:
-        """Return whose turn it is, and forget it; none where the offer is gone, or leases ahead can be asked of it."""
+        """Return whose turn it is, and forget it; none where the offer is gone."""
         turn, self._turn = self._turn, None
-        if turn is None or turn[0] in self._short_owners(turn[1]):
-            return None
-        return turn if any(master == turn[1] for master, _ in offers.get(turn[0], ())) else None
+        return turn if turn and any(master == turn[1] for master, _ in offers.get(turn[0], ())) else None
 
     def _short_owners(self, master: NodeId) -> Collection[str]:
         """Return the owners of a master that have short jobs."""

@@ -58,6 +58,10 @@ class Batch:
         """Whether somebody waits for what there is to tell: a task for another attempt, or a job for its last results."""
         return self._hurries
 
+    def hurry(self) -> None:
+        """Somebody waits for what there is to tell."""
+        self._hurries = bool(self)
+
     def result(self, raw: bytes, blobs: tuple[bytes, ...], subs: tuple[bytes, ...] = (), *, hurries: bool) -> bool:
         """Take in a signed result, its small blobs and how its leases were handed on; return whether there was room for it.
 
@@ -88,6 +92,7 @@ class Batch:
         """The master itself says that this one is over: it is told nothing more of it."""
         for news in (self.placed, self.beats, self.returns):
             news.pop(lease, None)
+        self._hurries = self._hurries and bool(self)
 
     def take(self) -> list[Report]:
         """Return all there is to tell, and begin anew. Who has a lease comes before anything else of it."""

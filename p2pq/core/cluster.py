@@ -351,7 +351,7 @@ class Cluster(Nested):
         if self._batch.hurries or self._changed or (wants and not self._restock.asleep):
             wait_s = self._restock.window_s
         else:
-            wait_s = self._restock.doze_s if wants else self._restock.calm_s
+            wait_s = self._restock.doze_s if wants else self._restock.calm_s(stock=len(self._shelf) > 0)
         if self._batch or self._changed or wants:
             at = Mono(now + wait_s)
             due = self._deadlines.get(("flush", self._master))

@@ -27,6 +27,10 @@ REFUSED_MAX: Final = 1024
 """Leaves that are out but still have job keys, the latest; what is placed at one of these is taken back."""
 SHUNNED_MAX: Final = 16
 """... and of these again the latest; attempts are granted so that they avoid them. Each makes a grant longer."""
+AHEAD_SHARE: Final = 2
+"""Keys of a job that go ahead to a cluster in all, for each leaf; whoever loses them again and again gets what it needs only."""
+AHEAD_JOBS_MAX: Final = 4096
+"""Jobs of which that is known."""
 KEYS_MAX: Final = 64
 """Jobs per leaf whose key is known to have been sent; beyond it the first is sent again."""
 
@@ -52,13 +56,15 @@ class LeafView:
 class Cluster:
     """The leaves of one bridge."""
 
-    __slots__ = ("_left", "bridge", "leaves", "receipts", "refused")
+    __slots__ = ("_ahead", "_left", "bridge", "leaves", "receipts", "refused")
 
     def __init__(self, bridge: NodeId) -> None:
         """Begin without leaves."""
         self.bridge = bridge
         self.leaves: dict[NodeId, LeafView] = {}
         self._left: dict[NodeId, LeafView] = {}
+        self._ahead: dict[JobId, int] = {}
+        """Keys that went ahead, the job of the latest last."""
         self.refused: dict[NodeId, None] = {}
         """Leaves that are out here, though perhaps not for the bridge."""
         self.receipts: list[ReceiptItem] = []
@@ -134,6 +140,17 @@ class Cluster:
             if barrier(ask, leaf.profile, node, own=False) is None:
                 yield node
 
+    def may_go_ahead(self, job: JobId) -> int:
+        """Return how many keys of a job may still go to leaves that have no room for it yet."""
+        return max(0, AHEAD_SHARE * len(self.leaves) - self._ahead.get(job, 0))
+
+    def went_ahead(self, job: JobId, keys: int) -> None:
+        """So many did."""
+        if keys > 0:
+            self._ahead[job] = self._ahead.pop(job, 0) + keys
+            if len(self._ahead) > AHEAD_JOBS_MAX:
+                del self._ahead[next(iter(self._ahead))]
+
     def forget_keys(self, job: JobId) -> None:
         """The bridge has lost what came with the grants of a job: it is sent again."""
         for leaf in self.leaves.values():
@@ -142,6 +159,7 @@ class Cluster:
     def check(self) -> None:
         """Assert that there are no more than may be, and that nobody is here and gone."""
         assert len(self.leaves) <= LEAVES_TOTAL_MAX, "too many leaves"
+        assert len(self._ahead) <= AHEAD_JOBS_MAX, "what went ahead is remembered of too many jobs"
         assert len(self._left) <= LEFT_MAX, "too many are remembered"
         assert len(self.refused) <= REFUSED_MAX, "too many are refused"
         assert not self.leaves.keys() & self._left.keys(), "a leaf is here and gone"

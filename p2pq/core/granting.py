@@ -252,6 +252,7 @@ class Granting:
         most = attempts + KEYS_SPARE
         if rooms.ahead:
             most = max(most, min(KEYS_AHEAD, attempts + job.grantable))
+            most = min(most, attempts + KEYS_SPARE + cluster.may_go_ahead(job.id))
         for leaf in chain(rooms.each, cluster.leaves if rooms.ahead else ()):
             view = cluster.leaves[leaf]
             if len(keys) == min(most, msg.PLACES_MAX):
@@ -262,6 +263,7 @@ class Granting:
                 view.keyed[job.id] = None
                 if len(view.keyed) > KEYS_MAX:
                     del view.keyed[next(iter(view.keyed))]
+        cluster.went_ahead(job.id, len(keys) - attempts - KEYS_SPARE)
         return tuple(keys)
 
     # -- those who have said on which way they take part ----------------------------------------------------------------

@@ -19,7 +19,7 @@ from p2pq.core.kept import RESEND_S
 from p2pq.core.mandates import Homes, open_mandate
 from p2pq.core.proofs import PROOFS_BYTES_MAX, Proof, proven
 from p2pq.core.restock import Restock
-from p2pq.core.serving import LEAVES_TOTAL_MAX, Leaf, Peer, Serving, Timer
+from p2pq.core.serving import HOLD_SHARE, LEAVES_TOTAL_MAX, Leaf, Peer, Serving, Timer
 from p2pq.core.shelf import Shelf
 from p2pq.core.tenants import Placed, Tenants
 from p2pq.core.through import cluster_of
@@ -66,7 +66,10 @@ class Nested:
         self._restock = Restock(link.owner, schedule, entropy)
         self._tenants = Tenants()
         self._batch = Batch()
-        self._serving = Serving(identity.node, link, self._shelf, self._restock, self._tenants, self._batch, deadlines)
+        hold_s = HOLD_SHARE * schedule.request_s
+        self._serving = Serving(
+            identity.node, link, self._shelf, self._restock, self._tenants, self._batch, deadlines, hold_s
+        )
         self._homes = Homes()
         self._changed: dict[NodeId, None] = {}
         """Leaves of which the master is to be told."""

@@ -26,7 +26,7 @@ STOCK_MAX: Final = 4096
 """Attempts in stock at most, of one master."""
 WINDOW_SHARE: Final = 0.05
 """What is said to a master waits for others for so much of a mean attempt ..."""
-DOZE_SHARE: Final = 1.0
+DOZE_SHARE: Final = 0.5
 """... or so much where all there is to say is a request, and the master had nothing a moment ago ..."""
 CALM_SHARE: Final = 2.0
 """... or so much where nobody waits for it, ..."""
@@ -110,11 +110,12 @@ class Restock:
     @property
     def doze_s(self) -> float:
         """How long a request waits for others while there is little hope for it."""
-        return self._within(DOZE_SHARE, WINDOW_MAX_S)
+        return self._within(DOZE_SHARE, self._schedule.request_s / 4)
 
-    @property
-    def calm_s(self) -> float:
-        """How long news waits where nobody waits for it."""
+    def calm_s(self, *, stock: bool) -> float:
+        """Return how long news waits where nobody waits for it; less without a ``stock``, as some may have one at a time."""
+        if not stock:
+            return self._within(1.0, WINDOW_MAX_S)
         # Heartbeats are among it, and leases must not end meanwhile.
         return self._within(CALM_SHARE, min(CALM_MAX_S, self._schedule.heartbeat_s / 4))
 

@@ -21,8 +21,8 @@ from p2pq.model.ids import JobId, LeaseId, Mono, NodeId
 from p2pq.model.job import Profile
 from p2pq.wire import messages as msg
 
-HOLD_S: Final = 1.5
-"""A leaf's request that cannot be served is kept open for so long, less than it takes to lapse."""
+HOLD_SHARE: Final = 0.6
+"""A leaf's request that cannot be served is kept open for so much of the time that it takes to lapse."""
 LEAVES_TOTAL_MAX: Final = 4096
 """Leaves of one master; further workers are ignored."""
 OPEN_MAX: Final = 16
@@ -129,11 +129,12 @@ class Serving:
         tenants: Tenants,
         batch: Batch,
         deadlines: Deadlines[Timer],
+        hold_s: float,
     ) -> None:
-        """Know of no leaf. ``me`` is this bridge."""
+        """Know of no leaf. ``me`` is this bridge; ``hold_s``: how long a request that cannot be served is kept open."""
         self._master, self._owner = master.peer, master.owner
         self._shelf, self._restock, self._tenants, self._batch = shelf, restock, tenants, batch
-        self._deadlines = deadlines
+        self._deadlines, self._hold_s = deadlines, hold_s
         self._announcer = Announcer(me)
         self._leaves: dict[NodeId, Leaf] = {}
         self._open: dict[Ask, msg.Request] = {}
@@ -258,9 +259,12 @@ class Serving:
         wants = leaf.wants(request)
         hope = self._restock.offers and leaf.known and not self._covered(wants)
         if hope and (request.ahead or any(room.cpus for _, room in wants)):
-            self._deadlines.set(("hold", self._master, key), Mono(now + HOLD_S))
+            self._deadlines.set(("hold", self._master, key), Mono(now + self._hold_s))
         else:
             self._nothing(key, out)
+            if leaf.below is None and len(self._shelf) and any(each.ended for each in self._tenants.held(node)):
+                # There is work, but not for this one, which may have one at a time perhaps: its result is waited for.
+                self._batch.hurry()
 
     def stocked(self, now: Mono, out: list[Effect]) -> None:
         """Something came into stock: serve those who wait, first those who have waited longest."""

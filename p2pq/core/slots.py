@@ -41,6 +41,10 @@ class Room(msgspec.Struct, frozen=True):
         """Tell whether ``other`` fits in."""
         return self.cpus >= other.cpus and self.memory_mb >= other.memory_mb and self.gpus >= other.gpus
 
+    def one(self) -> "Room":
+        """Return one cpu of it, with its share of the memory; nothing where there is none."""
+        return Room(1, self.memory_mb // self.cpus, self.gpus) if self.cpus > 0 else Room()
+
     def floored(self) -> "Room":
         """Return the same with nothing below zero."""
         return Room(max(0, self.cpus), max(0, self.memory_mb), max(0, self.gpus))

@@ -21,7 +21,7 @@ from p2pq.core.kept import KeptFor
 from p2pq.core.prekeys import Prekeys
 from p2pq.core.records import Restored
 from p2pq.core.reports import Reports
-from p2pq.core.slots import Attempt, Guest, Slots, level, offered, refusal
+from p2pq.core.slots import Attempt, Guest, Room, Slots, level, offered, refusal
 from p2pq.core.waking import Waking
 from p2pq.core.ways import Voice
 from p2pq.errors import Reject
@@ -340,19 +340,23 @@ class Worker:
 
     def _fill(self, now: Mono, out: list[fx.Effect]) -> None:
         """Start what fits, then ask for more."""
+        if self._asking.has_turn:
+            # What waits takes the slot; whoever's turn it is has the next one then, and none stands empty meanwhile.
+            self._ask(self._slots.free(own=False).one(), now, out, own=False)
         self._fill_slots(now, out)
+        for own in (True, False):
+            self._ask(self._slots.free(own=own), now, out, own=own)
+
+    def _ask(self, free: Room, now: Mono, out: list[fx.Effect], *, own: bool) -> None:
         if self._offering is None or self._draining:
             return
         self._asking.lately.take_in(self._slots.near, now)
-        for own in (True, False):
-            if not own and not (self._offering.profile.accepts and "work" in self._identity.caps):
-                continue
-            waiting_s = self._slots.waiting_s(own=own)
-            free = self._slots.free(own=own)
-            slots = self._slots.room[own].cpus
-            for master, request in self._asking.plan(free, slots, waiting_s, now, own=own):
-                claimed = self._reports.masters[master].claimed
-                out.append(fx.Send(peer=master, message=replace(request, owner=claimed)))
+        if not own and not (self._offering.profile.accepts and "work" in self._identity.caps):
+            return
+        waiting_s, slots = self._slots.waiting_s(own=own), self._slots.room[own].cpus
+        for master, request in self._asking.plan(free, slots, waiting_s, now, own=own):
+            claimed = self._reports.masters[master].claimed
+            out.append(fx.Send(peer=master, message=replace(request, owner=claimed)))
 
     def _fill_slots(self, now: Mono, out: list[fx.Effect]) -> None:
         for own in (True, False):
@@ -380,13 +384,8 @@ class Worker:
             self._accounts[attempt.far].free((attempt.master, attempt.lease), now)
         if attempt.since is None:
             return 0.0
-        ended = GuestEnded(
-            lease=attempt.lease,
-            master=attempt.master,
-            job=JobId(attempt.manifest.job),
-            task=attempt.task,
-            reason=reason,
-        )
+        lease, master, job = attempt.lease, attempt.master, JobId(attempt.manifest.job)
+        ended = GuestEnded(lease=lease, master=master, job=job, task=attempt.task, reason=reason)
         out.append(fx.Emit(notice=ended))
         return attempt.ran_s(now)
 

@@ -373,7 +373,7 @@ MUTANTS = (
           "return self.offers and not self.quiet", "a master is asked once at a time", f"{UNIT}/test_restock.py",
           f"{PROPERTY}/test_stock.py"),
     _core("a-request-without-an-answer", "serving",
-          '            self._deadlines.set(("hold", self._master, key), Mono(now + HOLD_S))', "            pass",
+          '            self._deadlines.set(("hold", self._master, key), Mono(now + self._hold_s))', "            pass",
           "every request of a leaf is answered", f"{UNIT}/test_serving.py"),
     _core("tell-a-master-too-soon", "stock", "return wait_s if young or master.peer in self._busy else 0.0",
           "return 0.0", "leaves may say what they hold before a master takes it for lost"),

@@ -180,7 +180,9 @@ def test_a_turn_is_over_with_the_offer():
 
 def test_a_turn_is_over_once_leases_ahead_can_be_asked_of_its_owner():
     bench = turn_of_bob()
+    assert bench.asking.has_turn
     bench.asking.ended(ANN.node, job_id(2), "bob", 0.5, ok=True)
+    assert not bench.asking.has_turn
     assert len(bench.plan(Room(0, 0, 0), slots=1)) == 1
 
 

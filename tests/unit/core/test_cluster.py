@@ -8,8 +8,9 @@ import pytest
 from p2pq.core import cluster, nested
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
-from p2pq.core.serving import HOLD_S
+from p2pq.core.serving import HOLD_SHARE
 from p2pq.core.stock import GATHER_S
+from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import LeaseId
 from p2pq.model.job import Limits, Outcome
 from p2pq.wire import codec, sign
@@ -44,6 +45,7 @@ from tests.unit.core.workerkit import ME, MESH, OK, PROFILE, WALL, Member, item,
 LOU = Member("lou")
 PLACE_LEA = msg.Place(LEA.node, 2, 4096, 1)
 PLACE_LEO = msg.Place(LEO.node, 2, 4096, 1)
+HOLD_S = HOLD_SHARE * ScheduleSettings().request_s
 ONE, TWO, THREE, FOUR = item(1), item(2, task=1), item(3, task=2), item(4, task=3)
 
 
@@ -748,8 +750,9 @@ def test_news_wait_for_a_twentieth_of_a_mean_attempt_or_two_whole_ones_if_nobody
     bench.leaf(LEA, msg.ResultReady(result=result(LEA, ONE)))
     bench.tick(after=0.06)
     bench.took(LEA, TWO, also=(ONE,))
-    assert bench.tick(after=1.9) == []
-    assert of(bench.tick(after=0.2), msg.Report) == [msg.Report(placed=placed(LEA, TWO), beats=(msg.Beat(TWO.lease),))]
+    assert bench.tick(after=0.9) == []
+    news = msg.Report(placed=placed(LEA, TWO), beats=(msg.Beat(TWO.lease),))
+    assert of(bench.tick(after=0.2), msg.Report) == [news], "less, where nothing is in stock"
     bench.leaf(LEA, msg.Heartbeat(beats=(msg.Beat(TWO.lease, running=True),)))
     assert bench.tick(after=0.4) == []
     bench.leaf(LEA, msg.Return(items=returns("late", TWO)))
@@ -774,6 +777,29 @@ def test_a_good_result_waits_for_others_as_long_as_more_of_its_job_is_in_stock(b
     bench.leaf(LEA, second)
     assert of(bench.flush(), msg.Report) == []
     assert [each.results for each in of(bench.tick(after=1.0), msg.Report)] == [(second.result,)]
+
+
+def test_a_good_result_hurries_if_its_leaf_may_have_nothing_of_what_is_in_stock(bench: Bench) -> None:
+    bench.leaf(LEA, asks(1))
+    bench.flush()
+    bench.master(granted((ONE, TWO), number=1))
+    bench.tick(after=0.5)
+    bench.leaf(LEA, msg.ResultReady(result=result(LEA, ONE)))
+    bench.flush()
+    bench.master(msg.Nothing(nonce=nonce(2), owner="ann", counter=0))
+    bench.leaf(LEA, asks(2))
+    assert bench.tick(after=0.3) == [wants(3, PLACE_LEA)]
+    assert bench.master(msg.Nothing(nonce=nonce(3), owner="ann", counter=1)) == [nothing(LEA, 2, counter=2)]
+    bench.leaf(LEO, asks(3))
+    assert bench.tick(after=0.3) == [wants(4, PLACE_LEO)]
+    bench.leaf(LEO, msg.Leaving())
+    bench.master(granted((THREE, FOUR), number=4, avoid=((THREE.lease, LEA.node), (FOUR.lease, LEA.node))))
+    bench.flush()
+    second = msg.ResultReady(result=result(LEA, TWO))
+    bench.leaf(LEA, second)
+    assert of(bench.flush(), msg.Report) == [], "there is more in stock"
+    assert bench.leaf(LEA, asks(4)) == [nothing(LEA, 4, counter=3)]
+    assert [each.results for each in of(bench.flush(), msg.Report)] == [(second.result,)]
 
 
 def test_what_comes_back_late_waits_as_long_as_more_of_its_job_is_in_stock(bench: Bench) -> None:

@@ -292,6 +292,21 @@ def test_a_bridge_that_has_no_manifest_gets_everything_again() -> None:
     assert (message.manifest, keyed(message)) == (job.manifest, [CAT.node])
 
 
+def test_a_bridge_that_has_no_manifest_again_and_again_gets_the_keys_that_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(granting, "KEYS_SPARE", 0)
+    bench, cluster = bench_of(CAT, DOG, EMU, FOX)
+    bench.do(submitted(tasks=9))
+    counts = []
+    for _ in range(5):
+        message = said(cluster.ask(tasks_max=1, ahead=((JOB, 1),)))
+        counts.append(len(keyed(message)))
+        [item] = granted([fx.Send(peer=CLUSTER, message=message)])
+        cluster.report(returns=(msg.ReturnItem(item.lease, "no-manifest"),))
+    assert counts == [4, 4, 3, 1, 1], "two ahead for each leaf in all"
+
+
 def test_a_leaf_with_a_new_prekey_gets_the_key_again() -> None:
     bench, cluster = bench_of(CAT)
     bench.do(submitted(tasks=9))

@@ -259,12 +259,14 @@ def test_strikes_double_the_pause_until_something_is_of_use(restock: Restock) ->
 
 
 def test_windows_follow_the_mean_attempt(restock: Restock) -> None:
-    assert restock.window_s == restock.doze_s == restock.calm_s == WINDOW_MIN_S
+    assert restock.window_s == restock.doze_s == restock.calm_s(stock=True) == WINDOW_MIN_S
     busy(restock, job_id(), 1, 0.5)
-    assert (restock.window_s, restock.doze_s, restock.calm_s) == (WINDOW_MIN_S, 0.5, 1.0)
+    assert (restock.window_s, restock.doze_s) == (WINDOW_MIN_S, 0.25)
+    assert (restock.calm_s(stock=False), restock.calm_s(stock=True)) == (0.5, 1.0)
     busy(restock, job_id(), 1, 30.0)
-    assert WINDOW_MIN_S < restock.window_s < restock.doze_s == WINDOW_MAX_S
-    assert restock.calm_s == CALM_MAX_S
+    assert restock.window_s > WINDOW_MIN_S
+    assert restock.doze_s == ScheduleSettings().request_s / 4
+    assert (restock.calm_s(stock=False), restock.calm_s(stock=True)) == (WINDOW_MAX_S, CALM_MAX_S)
     busy(restock, job_id(2), 1, 1000.0)
     assert restock.window_s == WINDOW_MAX_S
 
@@ -272,4 +274,4 @@ def test_windows_follow_the_mean_attempt(restock: Restock) -> None:
 def test_news_waits_for_no_more_than_a_quarter_of_a_heartbeat() -> None:
     restock = Restock("ann", ScheduleSettings(heartbeat_s=2.0), bytes)
     busy(restock, job_id(), 1, 30.0)
-    assert restock.calm_s == 0.5
+    assert restock.calm_s(stock=True) == 0.5

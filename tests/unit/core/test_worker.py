@@ -626,6 +626,23 @@ def test_short_attempts_are_asked_for_ahead_and_wait_their_turn(bench: Bench) ->
     ]
 
 
+def test_whose_turn_it_is_has_what_is_free_next_while_what_waits_runs(bench: Bench) -> None:
+    short(bench)
+    bench.do(BOB.link())
+    bench.says(granted((item(2), item(3), item(4)), number=2))
+    bench.work(BOB)
+    bench.worker._asking._turn = ("bob", BOB.node)
+    assert bench.exited(item(2), after=0.125)[:3] == [
+        ended(item(2)),
+        bench.asks(4, cpus=1, memory_mb=4096, member=BOB),
+        *start(item(3))[:1],
+    ]
+    assert bench.exited(item(3), after=0.125)[1] == start(item(4))[0], "it is asked once"
+    waits = granted((item(9),), number=4, member=BOB)
+    assert [each for each in bench.says(waits, BOB) if isinstance(each, fx.Start)] == [], "and waits for the next slot"
+    assert start(item(9), member=BOB)[0] in bench.exited(item(4), after=0.125)
+
+
 def test_a_waiting_attempt_cannot_have_exited(bench: Bench) -> None:
     short(bench)
     bench.says(granted((item(2), item(3)), number=2))
