@@ -18,7 +18,7 @@ from p2pq.model.ids import JobId, Mono, NodeId
 from p2pq.wire.messages import PLACES_MAX, HasWork, Nothing, Place, Request
 from p2pq.wire.objects import ITEMS_MAX
 
-STOCK_S: Final = 3.0
+STOCK_S: Final = 3.5
 """The stock is what the cluster takes in so many seconds, or in two round trips where that is longer."""
 LOW_S: Final = 0.5
 """It is filled up when it is not enough for so many seconds, or for a round trip where that is longer."""
@@ -26,7 +26,7 @@ STOCK_MAX: Final = 4096
 """Attempts in stock at most, of one master."""
 WINDOW_SHARE: Final = 0.05
 """What is said to a master waits for others for so much of a mean attempt ..."""
-DOZE_SHARE: Final = 0.5
+DOZE_SHARE: Final = 1.0
 """... or so much where all there is to say is a request, and the master had nothing a moment ago ..."""
 CALM_SHARE: Final = 2.0
 """... or so much where nobody waits for it, ..."""
@@ -110,7 +110,7 @@ class Restock:
     @property
     def doze_s(self) -> float:
         """How long a request waits for others while there is little hope for it."""
-        return self._within(DOZE_SHARE, self._schedule.request_s / 4)
+        return self._within(DOZE_SHARE, self._schedule.request_s / 2)
 
     def calm_s(self, *, stock: bool) -> float:
         """Return how long news waits where nobody waits for it; less without a ``stock``, as some may have one at a time."""
