@@ -196,3 +196,15 @@ def test_rooms_are_no_more_than_can_be_said_of(monkeypatch: pytest.MonkeyPatch) 
     many = Rooms(CLUSTER, {CAT.node: 9}, 0, [NodeId(bytes([n]) * 32) for n in range(7)])
     assert many.most == 1
     assert len(many.avoid([item(0)], ())) == 5
+
+
+def test_keys_that_went_ahead_are_counted_for_the_latest_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "AHEAD_JOBS_MAX", 2)
+    cluster = cluster_with(CAT, DOG)
+    cluster.went_ahead(job_id(1), 3)
+    cluster.went_ahead(job_id(2), 9)
+    cluster.went_ahead(job_id(1), 0)
+    assert [cluster.may_go_ahead(job_id(number)) for number in (1, 2, 3)] == [1, 0, 4]
+    cluster.went_ahead(job_id(3), 1)
+    assert [cluster.may_go_ahead(job_id(number)) for number in (1, 2, 3)] == [4, 0, 3]
+    cluster.check()
