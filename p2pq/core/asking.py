@@ -147,8 +147,9 @@ class Asking:
 
     @property
     def has_turn(self) -> bool:
-        """Whether somebody was drawn, and is to have the next that is free: ask with that before anything else takes it."""
-        return self._turn is not None
+        """Whether somebody was drawn who is to have the next that is free, and may wait for it here: nobody from afar may."""
+        offer = None if self._turn is None else self._offers.get(self._turn[1])
+        return offer is not None and not offer.far
 
     def has_any(self, master: NodeId) -> bool:
         """Tell whether a master announced work."""

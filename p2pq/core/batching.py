@@ -40,6 +40,8 @@ class Batch:
         self._results: list[_Word] = []
         self._subs: dict[bytes, None] = {}
         """Of all these results, each once."""
+        self._by: dict[NodeId, None] = {}
+        """Whose these are."""
         self._bytes = 0
         self._hurries = False
 
@@ -58,11 +60,13 @@ class Batch:
         """Whether somebody waits for what there is to tell: a task for another attempt, or a job for its last results."""
         return self._hurries
 
-    def hurry(self) -> None:
-        """Somebody waits for what there is to tell."""
-        self._hurries = bool(self)
+    def hurry(self, leaf: NodeId) -> None:
+        """That leaf waits until its results are told, if there are any here."""
+        self._hurries = self._hurries or leaf in self._by
 
-    def result(self, raw: bytes, blobs: tuple[bytes, ...], subs: tuple[bytes, ...] = (), *, hurries: bool) -> bool:
+    def result(
+        self, raw: bytes, blobs: tuple[bytes, ...], subs: tuple[bytes, ...] = (), *, by: NodeId, hurries: bool
+    ) -> bool:
         """Take in a signed result, its small blobs and how its leases were handed on; return whether there was room for it.
 
         More blobs than a leaf may enclose stay behind: with them a report could be too long to be said, and all in it be lost.
@@ -73,6 +77,7 @@ class Batch:
         if self._bytes and self._bytes + size > WAITING_BYTES_MAX:
             return False
         self._results.append(word)
+        self._by[by] = None
         self._subs |= new
         self._bytes += size
         self._hurries = self._hurries or hurries
@@ -110,6 +115,7 @@ class Batch:
         self.beats.clear()
         self.returns.clear()
         self._subs.clear()
+        self._by.clear()
         self._bytes = 0
         self._hurries = False
         return reports

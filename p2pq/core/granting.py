@@ -252,18 +252,20 @@ class Granting:
         most = attempts + KEYS_SPARE
         if rooms.ahead:
             most = max(most, min(KEYS_AHEAD, attempts + job.grantable))
-            most = min(most, attempts + KEYS_SPARE + cluster.may_go_ahead(job.id))
+        ahead, may_go_ahead = 0, cluster.may_go_ahead(job.id)
         for leaf in chain(rooms.each, cluster.leaves if rooms.ahead else ()):
             view = cluster.leaves[leaf]
-            if len(keys) == min(most, msg.PLACES_MAX):
+            apart = leaf not in rooms.each
+            if len(keys) == min(most, msg.PLACES_MAX) or (apart and ahead == may_go_ahead):
                 break
             # Mostly all have it.
             if job.id not in view.keyed and barrier(job.ask, view.profile, leaf, own=False) is None:
+                ahead += apart
                 keys.append((leaf, seal.seal(view.prekey, job.key, job.digest, self._entropy)))
                 view.keyed[job.id] = None
                 if len(view.keyed) > KEYS_MAX:
                     del view.keyed[next(iter(view.keyed))]
-        cluster.went_ahead(job.id, len(keys) - attempts - KEYS_SPARE)
+        cluster.went_ahead(job.id, ahead)
         return tuple(keys)
 
     # -- those who have said on which way they take part ----------------------------------------------------------------

@@ -19,7 +19,7 @@ from p2pq.core.kept import RESEND_S
 from p2pq.core.mandates import Homes, open_mandate
 from p2pq.core.proofs import PROOFS_BYTES_MAX, Proof, proven
 from p2pq.core.restock import Restock
-from p2pq.core.serving import HOLD_SHARE, LEAVES_TOTAL_MAX, Leaf, Peer, Serving, Timer
+from p2pq.core.serving import HOLD_S, HOLD_SHARE, LEAVES_TOTAL_MAX, Leaf, Peer, Serving, Timer
 from p2pq.core.shelf import Shelf
 from p2pq.core.tenants import Placed, Tenants
 from p2pq.core.through import cluster_of
@@ -66,7 +66,7 @@ class Nested:
         self._restock = Restock(link.owner, schedule, entropy)
         self._tenants = Tenants()
         self._batch = Batch()
-        hold_s = HOLD_SHARE * schedule.request_s
+        hold_s = min(HOLD_S, HOLD_SHARE * schedule.request_s)
         self._serving = Serving(
             identity.node, link, self._shelf, self._restock, self._tenants, self._batch, deadlines, hold_s
         )
@@ -184,7 +184,7 @@ class Nested:
                 out.append(fx.Drop(peer=node, reason="result: lease was never given to it"))
             return
         # Where there is no room for it the leaf says it again.
-        if self._batch.result(ready.result, ready.blobs, subs, hurries=self._hurries(mine, result)):
+        if self._batch.result(ready.result, ready.blobs, subs, by=node, hurries=self._hurries(mine, result)):
             self._ended(mine, result, now)
 
     def _lift(self, lease: LeaseId, now: Mono) -> Placed | None:
@@ -396,7 +396,7 @@ class Nested:
         if len(mine) < len(found):
             out.append(fx.Drop(peer=below.bridge, reason="result: lease was never given to it"))
             return
-        if self._batch.result(raw, blobs, subs, hurries=self._hurries(mine, result)):
+        if self._batch.result(raw, blobs, subs, by=NodeId(result.by), hurries=self._hurries(mine, result)):
             self._ended(mine, result, now)
 
     def _recall(self, tasks: int, out: list[fx.Effect]) -> None:

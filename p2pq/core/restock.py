@@ -110,14 +110,15 @@ class Restock:
     @property
     def doze_s(self) -> float:
         """How long a request waits for others while there is little hope for it."""
-        return self._within(DOZE_SHARE, self._schedule.request_s / 2)
+        # The master is to answer before leaves are told that there is nothing.
+        return self._within(DOZE_SHARE, min(WINDOW_MAX_S, self._schedule.request_s / 2))
 
     def calm_s(self, *, stock: bool) -> float:
         """Return how long news waits where nobody waits for it; less without a ``stock``, as some may have one at a time."""
+        heartbeats_s = self._schedule.heartbeat_s / 4  # they are among it, and leases must not end meanwhile
         if not stock:
-            return self._within(1.0, WINDOW_MAX_S)
-        # Heartbeats are among it, and leases must not end meanwhile.
-        return self._within(CALM_SHARE, min(CALM_MAX_S, self._schedule.heartbeat_s / 4))
+            return self._within(1.0, min(WINDOW_MAX_S, heartbeats_s))
+        return self._within(CALM_SHARE, min(CALM_MAX_S, heartbeats_s))
 
     def _within(self, share: float, most_s: float) -> float:
         mean_s = self._means.get(_ALL) or 0.0

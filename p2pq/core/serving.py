@@ -21,8 +21,10 @@ from p2pq.model.ids import JobId, LeaseId, Mono, NodeId
 from p2pq.model.job import Profile
 from p2pq.wire import messages as msg
 
-HOLD_SHARE: Final = 0.6
-"""A leaf's request that cannot be served is kept open for so much of the time that it takes to lapse."""
+HOLD_S: Final = 1.5
+"""A leaf's request that cannot be served is kept open for so long ..."""
+HOLD_SHARE: Final = 0.75
+"""... or, if that is less, for so much of the time in which a request of this node lapses."""
 LEAVES_TOTAL_MAX: Final = 4096
 """Leaves of one master; further workers are ignored."""
 OPEN_MAX: Final = 16
@@ -262,9 +264,9 @@ class Serving:
             self._deadlines.set(("hold", self._master, key), Mono(now + self._hold_s))
         else:
             self._nothing(key, out)
-            if leaf.below is None and len(self._shelf) and any(each.ended for each in self._tenants.held(node)):
+            if len(self._shelf):
                 # There is work, but not for this one, which may have one at a time perhaps: its result is waited for.
-                self._batch.hurry()
+                self._batch.hurry(node)
 
     def stocked(self, now: Mono, out: list[Effect]) -> None:
         """Something came into stock: serve those who wait, first those who have waited longest."""

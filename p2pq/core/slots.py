@@ -41,10 +41,6 @@ class Room(msgspec.Struct, frozen=True):
         """Tell whether ``other`` fits in."""
         return self.cpus >= other.cpus and self.memory_mb >= other.memory_mb and self.gpus >= other.gpus
 
-    def one(self) -> "Room":
-        """Return one cpu of it, with its share of the memory; nothing where there is none."""
-        return Room(1, self.memory_mb // self.cpus, self.gpus) if self.cpus > 0 else Room()
-
     def floored(self) -> "Room":
         """Return the same with nothing below zero."""
         return Room(max(0, self.cpus), max(0, self.memory_mb), max(0, self.gpus))
@@ -272,9 +268,16 @@ class Slots:
         # Begun afresh whenever nothing waits, so that rounding never adds up.
         self._waiting_s[attempt.own] = left_s if waiting else 0.0
 
+    def spare(self, *, own: bool) -> Room:
+        """Return the room to ask for more with: what is free, where it is not kept for the first that waits."""
+        return self.free(own=own) if self._first(own=own) is None else Room()
+
+    def _first(self, *, own: bool) -> Attempt | None:
+        return next((attempt for attempt in self._waiting[own].values() if attempt.doubted is None), None)
+
     def next(self, *, own: bool) -> Attempt | None:
         """Return the first that may start, if its room is free. In order: a wide one is not overtaken for ever."""
-        first = next((attempt for attempt in self._waiting[own].values() if attempt.doubted is None), None)
+        first = self._first(own=own)
         if first is None or not self.free(own=own).holds(asked(first.manifest.resources)):
             return None
         return first

@@ -340,12 +340,13 @@ class Worker:
 
     def _fill(self, now: Mono, out: list[fx.Effect]) -> None:
         """Start what fits, then ask for more."""
-        if self._asking.has_turn:
-            # What waits takes the slot; whoever's turn it is has the next one then, and none stands empty meanwhile.
-            self._ask(self._slots.free(own=False).one(), now, out, own=False)
+        freed = self._asking.has_turn and self._slots.free(own=False).cpus > 0
         self._fill_slots(now, out)
+        if freed and (left := self._slots.free(own=False)).cpus <= 0:
+            # What waited has the slot; whoever's turn it is has the next one, and none stands empty meanwhile.
+            self._ask(Room(1, left.memory_mb, left.gpus), now, out, own=False)
         for own in (True, False):
-            self._ask(self._slots.free(own=own), now, out, own=own)
+            self._ask(self._slots.spare(own=own), now, out, own=own)
 
     def _ask(self, free: Room, now: Mono, out: list[fx.Effect], *, own: bool) -> None:
         if self._offering is None or self._draining:

@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
-from p2pq.core.serving import HOLD_SHARE
+from p2pq.core.serving import HOLD_S
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import LeaseId
 from p2pq.model.job import Outcome
@@ -79,7 +79,7 @@ class Bridge(RuleBasedStateMachine):
         if self.linked:
             self.account()
         for _, since in self.open.values():
-            assert self.bench.now < since + HOLD_SHARE * SETTINGS.request_s, "a request was not answered"
+            assert self.bench.now < since + HOLD_S, "a request was not answered"
         return effects
 
     def heard(self, message: msg.Passed) -> None:

@@ -172,6 +172,15 @@ def test_whoever_was_drawn_and_has_no_short_job_has_the_next_that_is_free():
     assert [request.owner for request in bench.plan(Room(1, 1024, 0), slots=1)] == ["bob"]
 
 
+def test_nobody_from_afar_has_a_turn_to_wait_here():
+    bench = turn_of_bob()
+    assert bench.asking.has_turn
+    bench.asking.linked(ANN.node, far=True)
+    assert not bench.asking.has_turn
+    bench.asking.gone(ANN.node)
+    assert not bench.asking.has_turn
+
+
 def test_a_turn_is_over_with_the_offer():
     bench = turn_of_bob()
     bench.announce(2, "ann")

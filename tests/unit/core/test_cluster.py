@@ -8,9 +8,8 @@ import pytest
 from p2pq.core import cluster, nested
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
-from p2pq.core.serving import HOLD_SHARE
+from p2pq.core.serving import HOLD_S
 from p2pq.core.stock import GATHER_S
-from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import LeaseId
 from p2pq.model.job import Limits, Outcome
 from p2pq.wire import codec, sign
@@ -45,7 +44,6 @@ from tests.unit.core.workerkit import ME, MESH, OK, PROFILE, WALL, Member, item,
 LOU = Member("lou")
 PLACE_LEA = msg.Place(LEA.node, 2, 4096, 1)
 PLACE_LEO = msg.Place(LEO.node, 2, 4096, 1)
-HOLD_S = HOLD_SHARE * ScheduleSettings().request_s
 ONE, TWO, THREE, FOUR = item(1), item(2, task=1), item(3, task=2), item(4, task=3)
 
 

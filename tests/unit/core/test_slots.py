@@ -35,11 +35,6 @@ def test_room_adds_up():
     assert asked(WIDE) == Room(2, 100, 1)
 
 
-def test_one_cpu_has_its_share_of_the_memory():
-    assert Room(4, 4096, 2).one() == Room(1, 1024, 2)
-    assert Room(0, 4096, 2).one() == Room(-1, 4096, 2).one() == Room()
-
-
 @pytest.mark.parametrize("other", [Room(3, 0, 0), Room(0, 3, 0), Room(0, 0, 3)])
 def test_room_holds_what_fits_in_every_respect(other):
     assert Room(2, 2, 2).holds(Room(2, 2, 2))
