@@ -697,9 +697,7 @@ def test_a_wide_task_is_not_overtaken(bench: Bench) -> None:
     wide = manifest(number=2, resources=Resources(cpus=2))
     running(bench, item(1))
     shown(bench, item(1))
-    assert bench.says(granted((item(2),), number=2, of=wide)) == [
-        fx.Fetch(master=ANN.node, job=job_id(2), blobs=BODY)
-    ]
+    assert bench.says(granted((item(2),), number=2, of=wide)) == [fx.Fetch(master=ANN.node, job=job_id(2), blobs=BODY)]
     # Asked with what is kept for it, every answer would be another lease that waits behind it, and the next request.
     assert bench.work(counter=2) == []
     assert bench.exited(item(1), after=1.0)[1:3] == start(item(2), of=wide)
