@@ -29,7 +29,7 @@ from p2pq.daemon.telemetry import Telemetry, logging_to
 from p2pq.errors import InvariantError, P2PQError, RefusedError, StorageError
 from p2pq.model.config import Settings
 from p2pq.model.ids import Mono, Wall, to_text
-from p2pq.wire import control, peercontrol, settingcontrol
+from p2pq.wire import commandcontrol, control, peercontrol, settingcontrol
 
 log = logging.getLogger(__name__)
 
@@ -251,6 +251,8 @@ class App:
     def _register(self) -> None:
         """Route each request to the present generation."""
         self._route(control.Submit, lambda now: now.jobs.submit)
+        self._route(commandcontrol.SubmitCommands, lambda now: now.commands.submit)
+        self._route(commandcontrol.Ends, lambda now: now.ends.ends)
         self._route(control.Jobs, lambda now: now.jobs.jobs)
         self._route(control.Show, lambda now: now.jobs.show)
         self._route(control.Tasks, lambda now: now.jobs.tasks)

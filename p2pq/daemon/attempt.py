@@ -290,12 +290,17 @@ class Attempt:
             return "sandbox", self._lost
         if isinstance(self._ended, Failed):
             return "exit", f"the command could not be executed: {os.strerror(self._ended.errno)}"
-        return _by_signal(number) or ("exit" if code else "ok", f"it exited with status {code}")
+        return _by_signal(number) or ("exit" if code else "ok", exited(code))
 
     def _out_of_memory(self) -> bool:
         """Whether the kernel killed something of the task for passing its group's limit."""
         group = self._runner.group
         return group is not None and group.oom_kills() > self._oom_kills
+
+
+def exited(code: int | None) -> str:
+    """Return what there is to say of an attempt that ended by itself."""
+    return f"it exited with status {code}"
 
 
 def _by_signal(number: int | None) -> tuple[Reason, str] | None:

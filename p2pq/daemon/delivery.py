@@ -62,10 +62,14 @@ def limits_of(manifest: bytes) -> Limits:
 def open_result(item: ResultItem, reply_secret: bytes, blobs: BlobShelf, limits: Limits) -> ResultBody:
     """Decrypt what an attempt left; it is not larger than the job's limits allow. Blocks where others are opened.
 
+    Where it brought no body it left and printed nothing.
+
     Raises:
         Reject: it is not what its worker signed, or holds more than it may.
         StorageError: a blob is not here any more.
     """
+    if not item.body:
+        return ResultBody(tree=Tree(), output=Tree())
     context = bodies.result_context(item.job, item.task, item.attempt, item.lease)
     key = seal.open_seal(reply_secret, item.key, context)
     results = TreeLimits(bytes_max=limits.results_bytes)

@@ -3,8 +3,9 @@
 A turn takes what is in the inbox (256 events at most), handles each and collects the effects. A turn that recorded
 rows is released when they are durable; the next turns go on meanwhile but are released after it, so effects leave in the
 order in which they were decided. A turn without rows that follows none is released at once. Some effects overtake because they
-promise nothing that a crash could break: heartbeats, so that a slow disk costs no leases, starts of other people's tasks, so
-that a slot does not wait for the disk to take in the result of the task before, and what lets these stand still and go on.
+promise nothing that a crash could break: heartbeats, so that a slow disk costs no leases, starts of tasks whose leases are
+durable (those of others are, at their masters), so that a slot does not wait for the disk to take in the result of the task
+before, and what lets these stand still and go on.
 
 A sleep of the machine or of this process is told to the core (``Woke``) before everything that waited meanwhile.
 
@@ -19,10 +20,10 @@ from typing import Final, Protocol
 
 from p2pq.core.effects import Continue, Effect, Record, Send, Start, Suspend
 from p2pq.core.events import Event, Received, Tick, Woke
-from p2pq.core.records import Row, needs_full
+from p2pq.core.records import LeaseGranted, Row, needs_full
 from p2pq.daemon.sleeping import LOOK_EVERY_S, Sleeps
 from p2pq.errors import InvariantError, StorageError
-from p2pq.model.ids import Mono, Wall
+from p2pq.model.ids import LeaseId, Mono, Wall
 from p2pq.wire.messages import Heartbeat, Through
 
 TURN_EVENTS_MAX: Final = 256
@@ -105,6 +106,8 @@ class Driver:
         self._inbox: deque[tuple[Event, Answer | None]] = deque()
         self._turns: deque[_Turn] = deque()
         self._rows_waiting = 0
+        self._granting: dict[LeaseId, None] = {}
+        """Leases of this node's tasks that are not durable yet."""
         self._wake = asyncio.Event()
         self._sleeps = Sleeps(mono, boot)
         self._woke: list[Woke] = []
@@ -216,6 +219,7 @@ class Driver:
         turn.rows = [effect.row for effect in turn.effects if isinstance(effect, Record)]
         if turn.rows:
             self._rows_waiting += len(turn.rows)
+            self._granting |= dict.fromkeys(row.lease for row in turn.rows if isinstance(row, LeaseGranted))
             turn.durable = self._store.commit(turn.rows, full=needs_full(turn.rows))
             turn.durable.add_done_callback(lambda _: self._wake.set())
         if turn.rows or self._turns:
@@ -233,6 +237,9 @@ class Driver:
             case Send(message=Heartbeat() | Through(message=Heartbeat())) | Start(own=False) | Suspend() | Continue():
                 self._perform(effect)
                 return True
+            case Start(lease=lease) if lease not in self._granting:
+                self._perform(effect)
+                return True
             case _:
                 return False
 
@@ -244,6 +251,9 @@ class Driver:
                 turn.durable.result()  # a store that is damaged ends us here
             self._turns.popleft()
             self._rows_waiting -= len(turn.rows)
+            for row in turn.rows:
+                if isinstance(row, LeaseGranted):
+                    self._granting.pop(row.lease, None)
             for effect in turn.effects:
                 if not isinstance(effect, Record):
                     self._perform(effect)

@@ -18,10 +18,12 @@ from p2pq.core.records import Restored
 from p2pq.daemon import draining, gate, inheriting, netinfo, offering, recorder, room, sqlite
 from p2pq.daemon.admin import Admin, Parts
 from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.commands import Commands
 from p2pq.daemon.dialing import Elsewhere
 from p2pq.daemon.discovery import Discovery
 from p2pq.daemon.driver import Driver, Machine
 from p2pq.daemon.enclosing import enclose
+from p2pq.daemon.ends import Ends
 from p2pq.daemon.guests import Guests
 from p2pq.daemon.jobs import Jobs
 from p2pq.daemon.joining import Invitations, with_port
@@ -38,7 +40,7 @@ from p2pq.daemon.transfer import Transfers
 from p2pq.daemon.ways import Bridges
 from p2pq.errors import LinkError, LocalProtocolError, Reject, StorageError
 from p2pq.model.ids import NodeId, short, to_text
-from p2pq.model.notice import MeshKeyRotated, NodeWoke, PrekeyChanged
+from p2pq.model.notice import MeshKeyRotated, NodeWoke, Notice, PrekeyChanged
 from p2pq.wire import messages as msg
 from p2pq.wire.peering import name_abroad
 
@@ -207,6 +209,10 @@ class Generation:
         self.jobs.home.pin_live(restored)
         for job in restored.jobs:
             self.jobs.files.look(job.job)
+        self._build_answers()
+
+    def _build_answers(self) -> None:
+        group, keys = self._group, self._app.keys
         self.logs = Logs(
             node=keys.node,
             guests=self.guests,
@@ -220,6 +226,18 @@ class Generation:
             linked=self.node.linked,
             bridge_of=self.node.bridge_of,
             leaf_of=self.node.leaf_of,
+        )
+        self.commands = Commands(
+            author=self.jobs.author,
+            store=self.store,
+            blobs=self.blobs,
+            catalogue=self.jobs.catalogue,
+            claimed=self.jobs.claimed,
+            post_durable=self._post_durable,
+        )
+        catalogue = self.jobs.catalogue
+        self.ends = Ends(
+            store=self.store, blobs=self.blobs, catalogue=catalogue, scheduler=self.scheduler, logs=self.logs
         )
 
     async def start(self) -> None:
@@ -399,17 +417,21 @@ class Generation:
                 self.jobs.home.forget(effect)
             case fx.Deliver():
                 self.jobs.home.deliver(effect)
-            case fx.Emit():
-                if isinstance(effect.notice, NodeWoke):
-                    self.links.woke()
-                elif isinstance(effect.notice, PrekeyChanged):
-                    self._app.keys.prekey = effect.notice.prekey
-                elif isinstance(effect.notice, MeshKeyRotated) and self.discovery is not None:
-                    self._group.create_task(self.discovery.announce(), name="mdns tag")
-                self._telemetry.notice(effect.notice)
-                self.jobs.notice(effect.notice)
+            case fx.Emit(notice=notice):
+                self._told(notice)
             case _:
                 assert_never(effect)
+
+    def _told(self, notice: Notice) -> None:
+        if isinstance(notice, NodeWoke):
+            self.links.woke()
+        elif isinstance(notice, PrekeyChanged):
+            self._app.keys.prekey = notice.prekey
+        elif isinstance(notice, MeshKeyRotated) and self.discovery is not None:
+            self._group.create_task(self.discovery.announce(), name="mdns tag")
+        self._telemetry.notice(notice)
+        self.jobs.notice(notice)
+        self.ends.notice(notice)
 
     def _say_enclosing(self, peer: NodeId, message: msg.Message) -> None:
         self._say(peer, enclose(message, self.blobs, direct=not self.links.link_path(peer)))

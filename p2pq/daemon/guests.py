@@ -5,11 +5,12 @@ The core decides what starts and stops; this performs ``Start``, ``Kill``, ``Fet
 """
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -19,21 +20,22 @@ from p2pq.core.records import ResultKept
 from p2pq.daemon import room, taskfolder
 from p2pq.daemon.blobstore import BlobMissingError, BlobStore
 from p2pq.daemon.checkpoints import open_checkpoint, put_in_place
+from p2pq.daemon.executing import command, command_line, for_libraries, own_environment
 from p2pq.daemon.inputs import entries, open_job
 from p2pq.daemon.limits import Limits
 from p2pq.daemon.runners import RunnerPool, TaskLaunch
-from p2pq.daemon.sandbox import JOB_FOLDER, JobPython
-from p2pq.daemon.sealing import Sealer
+from p2pq.daemon.sandbox import JOB_FOLDER
+from p2pq.daemon.sealing import Sealed, Sealer
 from p2pq.daemon.transfer import Transfers
 from p2pq.daemon.unpack import unpack
-from p2pq.errors import DiskFullError, LinkError, RefusedError, Reject, SandboxError, StorageError, UsageError
+from p2pq.errors import DiskFullError, LinkError, RefusedError, Reject, SandboxError, StorageError
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import LeaseId, NodeId, short, to_text
 from p2pq.model.job import Fault, Outcome, Reason
-from p2pq.model.params import expand, task_number, task_params
+from p2pq.model.params import task_number, task_params
 from p2pq.wire import body as bodies
 from p2pq.wire import prims
-from p2pq.wire.body import CHECKPOINT, JobBody
+from p2pq.wire.body import CHECKPOINT, AnyJobBody, CommandsBody, JobBody
 from p2pq.wire.objects import BlobRef
 from p2pq.wire.tree import Tree, disk_bytes
 
@@ -51,8 +53,6 @@ PREFETCHES_MAX: Final = 8
 OPENING_MAX: Final = 2
 """Bodies that are opened at the same time: each may take a quarter of a gigabyte for a moment."""
 PROGRESS_POLL_S: Final = 1.0
-THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-"""Told how many cpus the task asked for, so that libraries do not start a thread per cpu of the machine."""
 
 Key = tuple[NodeId, LeaseId]
 JobKey = tuple[NodeId, bytes]
@@ -76,6 +76,8 @@ class Guest:
     """What it takes of the store to start with a checkpoint."""
     cancelled: bool = False
     progress: int = -1
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """It has ended here."""
 
     @property
     def name(self) -> str:
@@ -110,7 +112,7 @@ class Guests:
         self._tasks = tasks
         self._post = post
         self._guests: dict[Key, Guest] = {}
-        self._bodies: OrderedDict[JobKey, JobBody] = OrderedDict()
+        self._bodies: OrderedDict[JobKey, AnyJobBody] = OrderedDict()
         self._opening = asyncio.Semaphore(OPENING_MAX)
         self._entries = 0
         """What the opened bodies name, in all."""
@@ -210,9 +212,10 @@ class Guests:
             if progress is not None:
                 progress.cancel()
             del self._guests[key]
+            guest.over.set()
         self._post(event)
 
-    async def _open(self, start: Start) -> JobBody:
+    async def _open(self, start: Start) -> AnyJobBody:
         """Bring every blob of the job here and open its body.
 
         Raises:
@@ -274,48 +277,17 @@ class Guests:
         if wanted > self._blobs.quota_bytes // GUESTS_PART:
             raise DiskFullError("the files of others' jobs would take more than half of [store] blobs_mb here")
 
-    def _keep_body(self, key: "JobKey", job: JobBody) -> None:
+    def _keep_body(self, key: "JobKey", job: AnyJobBody) -> None:
         if key not in self._bodies:
             self._bodies[key] = job
             self._entries += entries(job)
         while len(self._bodies) > BODIES_MAX or self._entries > ENTRIES_KEPT_MAX:
             self._entries -= entries(self._bodies.popitem(last=False)[1])
 
-    async def _execute(self, guest: Guest, job: JobBody, checkpoint: Tree | None) -> Event:
+    async def _execute(self, guest: Guest, job: AnyJobBody, checkpoint: Tree | None) -> Event:
         start = guest.start
-        env: dict[str, str] = {}
         wall = int(time.time() * 1000)
-
-        def populate(folder: Path) -> None:
-            with room.claim(folder, wanted, self._blobs.reserve_bytes, "the job's files"):
-                unpack(job.tree, lambda chunk: self._blobs.get(chunk.blob), folder)
-            taskfolder.prepare(folder, params)
-            # Only now is it known where a task without a sandbox will run.
-            root = JOB_FOLDER if strict else str(folder)
-            env.update(self._environment(start, number, root))
-            if checkpoint is not None and put_in_place(start, checkpoint, self._blobs, folder):
-                env["P2PQ_CHECKPOINT"] = f"{root}/results/{CHECKPOINT}"
-            guest.root = folder
-
-        wanted = disk_bytes(job.tree) + (0 if checkpoint is None else disk_bytes(checkpoint))
-        strict = start.sandbox == "strict"
-        params = task_params(job.array, job.axes, start.task)
-        number = task_number(job.array, job.axes, start.task)
-        if job.config:
-            params["config"] = job.config
-        launch = TaskLaunch(
-            lease=guest.name,
-            job=start.master + start.job,  # no runner ever serves two masters
-            level="strict" if strict else "none",
-            argv=command(job, params, self._pool.python, job_id=to_text(start.job), number=number),
-            env=env,
-            limits=self._limits(start),
-            populate=populate,
-            collect=self._sealer(guest).seal,
-            idle_priority=not start.own,
-            suspended=guest.suspended,
-            on_started=lambda stdout, stderr: _remember(guest, stdout, stderr),
-        )
+        launch = self._commands(guest, job) if isinstance(job, CommandsBody) else self._launch(guest, job, checkpoint)
         outcome, sealed = await self._pool.run(launch)
         return Exited(
             lease=start.lease,
@@ -336,6 +308,65 @@ class Guests:
             checkpoint=sealed.checkpoint,
         )
 
+    def _commands(self, guest: Guest, job: CommandsBody) -> TaskLaunch[Sealed]:
+        """Return how to run a command in its user's folder and environment."""
+        start = guest.start
+        env = own_environment(job)
+
+        env.update(self._environment(start, start.task))
+        argv, otherwise = command_line(job, start.task)
+        limits = self._limits(start)
+        return TaskLaunch(
+            lease=guest.name,
+            job=start.master + start.job,
+            level="none",
+            argv=argv,
+            otherwise=otherwise,
+            env=env,
+            whole_env=True,
+            cwd=job.cwd,
+            limits=limits if start.resources.memory_mb else dataclasses.replace(limits, memory_bytes=None),
+            populate=None,
+            collect=self._sealer(guest).seal,
+            suspended=guest.suspended,
+            on_started=lambda stdout, stderr: _remember(guest, stdout, stderr),
+        )
+
+    def _launch(self, guest: Guest, job: JobBody, checkpoint: Tree | None) -> TaskLaunch[Sealed]:
+        start = guest.start
+        env: dict[str, str] = {}
+
+        def populate(folder: Path) -> None:
+            with room.claim(folder, wanted, self._blobs.reserve_bytes, "the job's files"):
+                unpack(job.tree, lambda chunk: self._blobs.get(chunk.blob), folder)
+            taskfolder.prepare(folder, params)
+            # Only now is it known where a task without a sandbox will run.
+            root = JOB_FOLDER if strict else str(folder)
+            env.update(self._environment(start, number, root) | for_libraries(start.resources.cpus))
+            if checkpoint is not None and put_in_place(start, checkpoint, self._blobs, folder):
+                env["P2PQ_CHECKPOINT"] = f"{root}/results/{CHECKPOINT}"
+            guest.root = folder
+
+        wanted = disk_bytes(job.tree) + (0 if checkpoint is None else disk_bytes(checkpoint))
+        strict = start.sandbox == "strict"
+        params = task_params(job.array, job.axes, start.task)
+        number = task_number(job.array, job.axes, start.task)
+        if job.config:
+            params["config"] = job.config
+        return TaskLaunch(
+            lease=guest.name,
+            job=start.master + start.job,  # no runner ever serves two masters
+            level="strict" if strict else "none",
+            argv=command(job, params, self._pool.python, job_id=to_text(start.job), number=number),
+            env=env,
+            limits=self._limits(start),
+            populate=populate,
+            collect=self._sealer(guest).seal,
+            idle_priority=not start.own,
+            suspended=guest.suspended,
+            on_started=lambda stdout, stderr: _remember(guest, stdout, stderr),
+        )
+
     def _sealer(self, guest: Guest) -> Sealer:
         start = guest.start
         return Sealer(
@@ -346,20 +377,18 @@ class Guests:
             unwanted=lambda: guest.cancelled,
         )
 
-    def _environment(self, start: Start, number: int, root: str) -> dict[str, str]:
-        cpus = str(start.resources.cpus)
-        return {
+    def _environment(self, start: Start, number: int, root: str = "") -> dict[str, str]:
+        env = {
             "P2PQ_JOB": to_text(start.job),
             "P2PQ_TASK": str(number),
             "P2PQ_TASKS": str(start.tasks),
             "P2PQ_ATTEMPT": str(start.attempt),
-            "P2PQ_RESULTS": f"{root}/results",
-            "P2PQ_CPUS": cpus,
-            "P2PQ_PARAMS": f"{root}/{taskfolder.PARAMS_FILE}",
+            "P2PQ_CPUS": str(start.resources.cpus),
             "P2PQ_NODE": self._name,
-            "PYTHONUNBUFFERED": "1",  # or live logs would come in blocks of 8 KiB
-            **dict.fromkeys(THREAD_VARIABLES, cpus),
         }
+        if root:
+            env |= {"P2PQ_RESULTS": f"{root}/results", "P2PQ_PARAMS": f"{root}/{taskfolder.PARAMS_FILE}"}
+        return env
 
     def _limits(self, start: Start) -> Limits:
         memory_mb = start.resources.memory_mb or self._memory_mb
@@ -417,27 +446,6 @@ _REASONS: Final[dict[str, Reason]] = {
     "evicted": "saved",
     "sandbox": "runner-died",
 }
-
-
-def command(job: JobBody, params: dict[str, str], python: JobPython, *, job_id: str, number: int) -> tuple[str, ...]:
-    """Return the argument vector of one task.
-
-    Raises:
-        Reject: it is too long for any machine.
-    """
-    try:
-        arguments = expand(job.args, params, job=job_id, task=number, swept=job.axes)
-    except UsageError as error:
-        raise Reject(str(error)) from error
-    if job.config and not any("{config}" in arg for arg in job.args):
-        arguments += ["--config", job.config]
-    match job.kind:
-        case "python":
-            return (str(python.executable), job.main, *arguments)
-        case "shell":
-            return ("/bin/sh", job.main, *arguments)
-        case "command":
-            return (f"./{job.main}", *arguments)
 
 
 def _remember(guest: Guest, stdout: Path, stderr: Path) -> None:

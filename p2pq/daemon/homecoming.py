@@ -70,6 +70,8 @@ class Homecoming:
         """Jobs of an earlier life, which may have died while it wrote their results out."""
         self._brought: dict[NodeId, int] = {}
         """Bytes of results that each worker has brought in this life."""
+        self._stays: dict[JobId, bool] = {}
+        """Live jobs of which it is known whether their results stay here."""
         self._outputs: dict[JobId, int] = {}
         """Bytes held of what failed attempts printed, by live job."""
 
@@ -144,6 +146,7 @@ class Homecoming:
     def let_go(self, job: JobId) -> None:
         """A job has ended: nothing of it is held any longer."""
         self._outputs.pop(job, None)
+        self._stays.pop(job, None)
         self._blobs.unpin(("outputs", job))
         self._blobs.unpin(job)
 
@@ -156,11 +159,12 @@ class Homecoming:
         wanted = {ref.blob for ref in effect.blobs}
         self._blobs.pin(tag, wanted)
         try:
-            await asyncio.to_thread(self._keep_inline, effect, wanted)
+            if effect.inline:
+                await asyncio.to_thread(self._keep_inline, effect, wanted)
             missing = [(ref.blob, ref.size) for ref in effect.blobs if not self._blobs.has(ref.blob)]
             if missing:
                 await self._bring(effect.peer, missing, effect.through)
-            body = await asyncio.to_thread(self._secure, self._scheduler.collecting(effect.lease), wanted)
+            body = await self._in_hand(effect.lease, wanted)
         except Reject as error:
             self._blobs.unpin(tag)
             self._post(CollectFailed(lease=effect.lease, reason=f"the result: {error}"[:500], refused=True))
@@ -221,6 +225,12 @@ class Homecoming:
                 looking.cancel()
                 look()
 
+    async def _in_hand(self, lease: LeaseId, wanted: set[bytes]) -> ResultBody | None:
+        """Return what a result says, once it is durable; raises as ``_secure``."""
+        if not wanted:  # nothing was left: there is nothing to make durable
+            return self._secure(self._scheduler.collecting(lease), wanted)
+        return await asyncio.to_thread(self._secure, self._scheduler.collecting(lease), wanted)
+
     def _secure(self, item: ResultItem | None, wanted: set[bytes]) -> ResultBody | None:
         """Look into a result before it counts, and make it durable.
 
@@ -251,6 +261,10 @@ class Homecoming:
         self._tasks.create_task(self._deliver(effect), name=f"deliver {short(effect.job)}")
 
     async def _deliver(self, effect: Deliver) -> None:
+        if not self._goes_out(effect.job):
+            self._unpin_result(effect)
+            self._post(Delivered(job=effect.job, task=effect.task, wall=_now()))
+            return
         async with self._deliveries:
             try:
                 await asyncio.to_thread(self.write_out, effect.job, effect.task, None)
@@ -277,6 +291,13 @@ class Homecoming:
                 return
         self._unpin_result(effect)
         self._post(Delivered(job=effect.job, task=effect.task, wall=_now()))
+
+    def _goes_out(self, job: JobId) -> bool:
+        """Tell whether a job's results go to a folder: what commands leave is what they print, which stays here."""
+        if job not in self._stays:
+            row = self._store.job(job)
+            self._stays[job] = row is not None and row.extra is not None and not row.extra.results
+        return not self._stays[job]
 
     def _post_void(self, effect: Deliver, error: Reject | StorageError) -> None:
         """What counted is here no longer: whoever wrote it has let go of it."""

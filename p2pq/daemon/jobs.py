@@ -87,7 +87,7 @@ class Jobs:
         unprotected: Callable[[], str] = lambda: "",
     ) -> None:
         """Take the parts; ``unprotected`` says why tasks run without a sandbox here, or nothing."""
-        self._author = author
+        self.author = author
         self._store = store
         self._blobs = blobs
         self._scheduler = scheduler
@@ -117,7 +117,7 @@ class Jobs:
             catalogue=self.catalogue,
             store=store,
             blobs=blobs,
-            claimed=self._claimed,
+            claimed=self.claimed,
             post_durable=post_durable,
         )
 
@@ -194,13 +194,13 @@ class Jobs:
     async def submit(self, request: control.Submit, send: Send) -> None:
         """Answer ``Submit``."""
         only = self._only(request)
-        if request.sandbox == "none" and only != self._author.node:
+        if request.sandbox == "none" and only != self.author.node:
             raise UsageError("--sandbox none is for this machine only; add --where local")
         halt = parse_halt(request.halt) if request.halt else None
         results = _results_folder(request)
         delivery.check_apart(Path(results), Path(request.folder))
         place = os.path.realpath(results)  # noqa: ASYNC240  a few look-ups; one folder may have several names
-        with self._claimed(place):
+        with self.claimed(place):
             prepared = await self._prepare(request, only)
             for warning in (*prepared.warnings, *self._warnings(only)):
                 await send(Note(text=warning))
@@ -237,7 +237,7 @@ class Jobs:
         return found.intervals, msgspec.structs.replace(extra, kept=found.kept)
 
     @contextmanager
-    def _claimed(self, place: str) -> Iterator[None]:
+    def claimed(self, place: str) -> Iterator[None]:
         """Hold a results folder, by its one real name, for a job that is on its way in.
 
         Raises:
@@ -261,7 +261,7 @@ class Jobs:
             return await asyncio.to_thread(
                 submission.prepare,
                 request,
-                self._author,
+                self.author,
                 self._blobs,
                 only=only,
                 now_ms=_now(),
@@ -273,21 +273,21 @@ class Jobs:
             raise
 
     def _warnings(self, only: bytes) -> tuple[str, ...]:
-        why = self._unprotected() if only in (b"", self._author.node) else ""
+        why = self._unprotected() if only in (b"", self.author.node) else ""
         return (f"tasks that run on this machine run without a sandbox: {why}",) if why else ()
 
     def _only(self, request: control.Submit) -> bytes:
         if request.where == "any":
             return b""
         if request.where == "local":
-            return self._author.node
+            return self.author.node
         return self._scheduler.resolve_node(request.where)
 
     def _check_free(self, results: str) -> None:
         if results in self._submitting:
             raise RefusedError(f"another job is being submitted with results in {results}; wait, or use --results DIR")
         for row in self._store.live_jobs():
-            if row.extra is not None and os.path.realpath(row.extra.results) == results:
+            if row.extra is not None and row.extra.results and os.path.realpath(row.extra.results) == results:
                 raise RefusedError(
                     f"job {to_text(row.job)[:8]} still returns results to {results}; "
                     "wait for it, cancel it, or use --results DIR"

@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -179,7 +180,9 @@ class Logs:
                         await asyncio.sleep(0)  # a gigabyte of output must not hold everything else up
                 if ended:
                     return
-                await asyncio.sleep(TAIL_POLL_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(TAIL_POLL_S):
+                        await guest.over.wait()
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
@@ -206,7 +209,7 @@ class Logs:
             return
         async with asyncio.TaskGroup() as group:
             for index in indexes:
-                group.create_task(self._follow(row, index, request.stream, send, away), name="follow")
+                group.create_task(self.follow(row, index, request.stream, send, away), name="follow")
 
     async def _attempt(self, row: JobRow, request: control.Logs, send: Send) -> None:
         """Send what one attempt of one task printed."""
@@ -267,8 +270,11 @@ class Logs:
         elif alone:
             raise NotFoundError(f"the task has printed nothing yet: it has not run; see `p2pq why {request.job}`")
 
-    async def _follow(self, row: JobRow, index: int, stream: Stream, send: Send, away: dict[NodeId, None]) -> None:
-        """Send output until the task is over, through all its attempts."""
+    async def follow(
+        self, row: JobRow, index: int, stream: Stream, send: Send, away: dict[NodeId, None] | None = None
+    ) -> None:
+        """Send output until the task is over, through all its attempts; ``away``: who was named as not reachable."""
+        away = {} if away is None else away
         watcher = self._jobs.watcher(row.job)
         try:
             lease: LeaseId | None = None

@@ -63,7 +63,7 @@ def inside(history: History, folder: Path, results: Path) -> tuple[str, ...]:
     here, own = os.path.realpath(folder), os.path.realpath(results)
     found: dict[str, None] = {}
     for _, extra in history.extras():
-        if os.path.realpath(extra.folder) != here:
+        if os.path.realpath(extra.folder) != here or not extra.results:
             continue
         place = _ROTATED.sub("", extra.place or os.path.normpath(extra.results))
         path = os.path.relpath(place, here)

@@ -105,8 +105,9 @@ class Retrying:
         if ended is None or row.extra is None:
             raise RefusedError(f"job {_name(row)} is being let go of; submit its folder again")
         results = Path(row.extra.results)
-        with self._claimed(os.path.realpath(results)):  # noqa: ASYNC240  a few look-ups
-            newer = await asyncio.to_thread(places.newer, self._store, row.job, results)
+        place = os.path.realpath(results) if row.extra.results else to_text(row.job)  # noqa: ASYNC240  a few look-ups
+        with self._claimed(place):
+            newer = await asyncio.to_thread(places.newer, self._store, row.job, results) if row.extra.results else None
             if newer is not None:
                 raise RefusedError(
                     f"newer results, of job {to_text(newer)[:8]}, lie in {results}; "
@@ -148,7 +149,7 @@ class Retrying:
 
 def _results_gone(row: JobRow) -> str:
     """Say so if the results that the job has brought so far are not where it brought them."""
-    if row.extra is None or not row.done + row.failed or os.path.lexists(row.extra.results):
+    if row.extra is None or not row.done + row.failed or not row.extra.results or os.path.lexists(row.extra.results):
         return ""
     return f"{row.extra.results} is not there any more; it is made anew for what runs again"
 

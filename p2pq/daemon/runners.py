@@ -29,6 +29,7 @@ from p2pq.daemon.runner_process import (
     Wake,
     purge,
 )
+from p2pq.daemon.threads import in_thread, settled
 from p2pq.errors import DiskFullError, SandboxError, StorageError
 
 __all__ = ["KillReason", "Level", "Limits", "Outcome", "Reason", "RunnerPool", "TaskLaunch"]
@@ -62,10 +63,18 @@ class TaskLaunch(Generic[T]):
     """Added to the level's own PATH, HOME, LANG and TMPDIR."""
 
     limits: Limits
-    populate: Callable[[Path], None]
+    populate: Callable[[Path], None] | None
+    """None: nothing has to be there."""
+
     collect: Callable[[Path, Outcome], T]
     cwd: str | None = None
     """Level ``none`` only: where to run; default the scratch folder."""
+
+    whole_env: bool = False
+    """Level ``none`` only: ``env`` is the whole environment, the user's own."""
+
+    otherwise: tuple[str, ...] = ()
+    """What to run where ``argv`` cannot be executed."""
 
     idle_priority: bool = False
     suspended: bool = False
@@ -136,7 +145,7 @@ class RunnerPool:
         Raises:
             StorageError: the folder cannot be made or emptied.
         """
-        await _in_thread(self._prepare_scratch)
+        await in_thread(self._prepare_scratch)
         self._cgroups = Cgroups.open()
 
     def keep_spare(self, level: Level) -> None:
@@ -174,7 +183,9 @@ class RunnerPool:
             outcome = await self._attempt(launch, run)
             if runner.broken:
                 await runner.wait_dead()
-            return outcome, await _in_thread(lambda: self._collect(launch, runner, outcome))
+            if launch.populate is None and _printed_nothing(outcome):  # which is quicker than any thread
+                return outcome, self._collect(launch, runner, outcome)
+            return outcome, await in_thread(lambda: self._collect(launch, runner, outcome))
         except BaseException:
             runner.kill()
             raise
@@ -343,7 +354,10 @@ class RunnerPool:
         files: list[int] = []
         pins: list[int] = []
         try:
-            await _in_thread(lambda: self._fill(launch, runner.scratch, files))
+            if launch.populate is None:
+                self._fill(launch, runner.scratch, files)
+            else:
+                await in_thread(lambda: self._fill(launch, runner.scratch, files))
             if not runner.pid:
                 await runner.ready()
                 self._confine(launch.limits, runner)
@@ -388,7 +402,8 @@ class RunnerPool:
             if limits.free_bytes(scratch.root) < limits.FREE_BYTES_MIN:
                 least = limits.size_text(limits.FREE_BYTES_MIN)
                 raise DiskFullError(f"less than {least} is free in {self._scratch}")
-            launch.populate(scratch.job)
+            if launch.populate is not None:
+                launch.populate(scratch.job)
             for name in ("stdout", "stderr"):
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
                 files.append(os.open(scratch.output / name, flags, 0o600))
@@ -415,14 +430,14 @@ class RunnerPool:
                 "LANG": "C.UTF-8",
                 "TMPDIR": str(runner.scratch.temporary),
             }
-            env |= dict(launch.env) | {MARK: runner.token}
+            env = ({} if launch.whole_env else env) | dict(launch.env) | {MARK: runner.token}
             cwd = launch.cwd or str(runner.scratch.job)
-        argv = list(launch.argv)
         return {
             "op": "run",
             "kind": "command",
             "id": self._count,
-            "argv": argv,
+            "argv": list(launch.argv),
+            "otherwise": list(launch.otherwise),
             "env": env,
             "cwd": cwd,
         }
@@ -451,7 +466,7 @@ class RunnerPool:
                     walk = loop.run_in_executor(None, attempt.watch.walk)
         finally:
             if walk is not None:
-                await _settled(walk)
+                await settled(walk)
 
     def _collect(self, launch: TaskLaunch[T], runner: RunnerProcess, outcome: Outcome) -> T:
         """Collect the results, then empty the folder for the next task (in a worker thread)."""
@@ -465,28 +480,11 @@ class RunnerPool:
         return result
 
 
+def _printed_nothing(outcome: Outcome) -> bool:
+    return not any(path.exists() and path.stat().st_size for path in (outcome.stdout, outcome.stderr))
+
+
 def _storage_error(error: OSError, folder: Path) -> StorageError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFullError(f"the disk that holds {folder} is full")
     return StorageError(f"the scratch folder {folder} failed: {error.strerror or error}")
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Run ``work`` in a worker thread; when cancelled, wait for it first, since it cannot be stopped."""
-    future = asyncio.get_running_loop().run_in_executor(None, work)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await _settled(future)
-        raise
-
-
-async def _settled(future: "asyncio.Future[T]") -> None:
-    """Wait until a thread's work is over, whatever came of it and however often this is cancelled."""
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError:
-            continue  # the caller raises its own
-    if not future.cancelled():
-        future.exception()

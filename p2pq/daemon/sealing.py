@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from p2pq.core.effects import Start
-from p2pq.daemon.attempt import Outcome
+from p2pq.daemon.attempt import Outcome, exited
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.taskfolder import remove_progress
 from p2pq.daemon.unpack import ReplacedError, collect
@@ -87,17 +87,27 @@ class Sealer:
             self.blobs.unpin(self.tag)
             return Sealed()
         output, _ = collect(outcome.stdout.parent, TreeLimits(), sink, random_key, {"stdout", "stderr"}.__contains__)
+        if self.start.own and not failure and detail == exited(outcome.exit) and _nothing(tree, output, skipped):
+            return Sealed()  # which needs no blob
         key = os.urandom(32)
         body = ResultBody(tree=tree, output=output, detail=detail, skipped=skipped)
         refs, parts = bodies.encrypt(key, body)
         for ref, part in zip(refs, parts, strict=True):
             sink(ref.blob, part)
         blobs = tuple(dict.fromkeys((*bodies.tree_refs(tree), *bodies.tree_refs(output))))
-        self.blobs.sync(made)
         start = self.start
+        if (
+            not start.own
+        ):  # else the master, this very node, does it before the result counts; until then it can run again
+            self.blobs.sync(made)
         context = bodies.result_context(start.job, start.task, start.attempt, start.lease)
         sealed_key = seal.seal(start.reply, key, context, os.urandom)
         return Sealed(sealed_key, refs, blobs, failure=failure, checkpoint=checkpoint)
+
+
+def _nothing(tree: Tree, output: Tree, skipped: tuple[str, ...]) -> bool:
+    """Tell whether an attempt left nothing and printed nothing."""
+    return not (tree.files or tree.dirs or tree.links or skipped or any(file.size for file in output.files))
 
 
 def _wanted(outcome: Outcome) -> Callable[[str], bool]:

@@ -1,4 +1,4 @@
-"""From a folder and options to a signed manifest and blobs: what ``p2pq submit`` asks for. Blocking; runs in a thread."""
+"""From a folder, or from commands, to a signed manifest and blobs: what people submit. Blocking; runs in a thread."""
 
 import os
 import re
@@ -11,23 +11,27 @@ from typing import Final, Literal
 
 import msgspec
 
-from p2pq.daemon import folders
+from p2pq.daemon import executing, folders
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.history import JobExtra
 from p2pq.daemon.ignore import RESULTS
 from p2pq.errors import RefusedError, Reject, UsageError
+from p2pq.model import sources
 from p2pq.model.ids import JobId, MeshId, NodeId
 from p2pq.model.job import TIME_DEFAULT_S, Limits
 from p2pq.model.params import Axis, Range, count_tasks, expand, parse_array, parse_sweep, task_params
 from p2pq.wire import body as bodies
 from p2pq.wire import codec, names, prims, seal, sign
-from p2pq.wire.body import JobBody
+from p2pq.wire.body import AnyJobBody, CommandsBody, JobBody
+from p2pq.wire.commandcontrol import SubmitCommands
 from p2pq.wire.control import Submit
 from p2pq.wire.objects import BLOBS_MAX, Manifest
 from p2pq.wire.tree import File, Part, Tree, convergent
 
 JOB_LIFE_MS: Final = 366 * 24 * 3600 * 1000
 """A job that nobody ran for a year is given up."""
+NAME_CHARS: Final = 60
+"""Of a command, so much names its job."""
 _CHUNK_KEYS: Final = "p2pq-chunks"
 
 
@@ -98,36 +102,11 @@ def prepare(  # noqa: PLR0913  a request, who asks, and where it goes
     sink = _sink(blobs, job, given_up)
     try:
         body = _pack(request, sweep, main, found, sink, prims.derive(author.secret, b"", _CHUNK_KEYS))
-        key = os.urandom(32)
-        refs, parts = bodies.encrypt(key, body)
-        for ref, part in zip(refs, parts, strict=True):
-            sink(ref.blob, part)
-        tree_refs = bodies.tree_refs(body.tree)
-        if len(tree_refs) > BLOBS_MAX:
+        if len(bodies.tree_refs(body.tree)) > BLOBS_MAX:
             raise UsageError(  # noqa: TRY301
                 f"{names.display(str(folder))} is too large for one job; --exclude what it does not need"
             )
-        reply_secret = os.urandom(32)
-        manifest = Manifest(
-            mesh=author.mesh,
-            node=author.node,
-            owner=author.owner,
-            job=job,
-            tasks=tasks,
-            resources=request.resources,
-            limits=Limits(time_s=request.time_s or TIME_DEFAULT_S),
-            retries=request.retries,
-            priority=request.priority,
-            sandbox=request.sandbox,
-            only=only,
-            reply=prims.x25519_public(reply_secret),
-            commit=seal.commitment(key),
-            body=refs,
-            blobs=tree_refs,
-            submitted=now_ms,
-            expires=now_ms + JOB_LIFE_MS,
-        )
-        raw = sign.sign(prims.SigningKey(author.secret), manifest)
+        raw, key, reply_secret = _signed(request, author, job, tasks, body, sink, only=only, now_ms=now_ms)
         blobs.sync()
     except Reject as error:
         blobs.unpin(job)
@@ -137,6 +116,89 @@ def prepare(  # noqa: PLR0913  a request, who asks, and where it goes
         raise
     extra = _extra(request, sweep, tasks, body)
     return Prepared(job, raw, key, reply_secret, extra, (*said, *found.warnings))
+
+
+def prepare_commands(request: SubmitCommands, author: Author, blobs: BlobStore, *, now_ms: int) -> Prepared:
+    """Sign the manifest of a job of commands, which run on this node only.
+
+    Raises:
+        UsageError: there is too much of it, or no command; nothing was queued.
+        StorageError: the blobs cannot be kept.
+    """
+    tasks = sources.count(request.sources)
+    if not request.words and not request.sources:
+        raise UsageError("there is no command to run; name one")
+    if not request.shell and request.sources:
+        raise UsageError("a command without a shell is a single task; use `p2pq map` for many")
+    name = request.name or " ".join(request.words)[:NAME_CHARS] or "commands"
+    body = CommandsBody(
+        name=name[:200],
+        words=request.words,
+        sources=request.sources,
+        shell=request.shell,
+        cwd=request.cwd,
+        environment=request.environment,
+    )
+    job = JobId(os.urandom(16))
+    sink = _sink(blobs, job, lambda: False)
+    try:
+        # Too long for the first task is said here, not by eleven attempts.
+        executing.command_line(body, 0)
+        raw, key, reply_secret = _signed(request, author, job, tasks, body, sink, only=author.node, now_ms=now_ms)
+        blobs.sync()
+    except Reject as error:
+        blobs.unpin(job)
+        raise UsageError(f"the commands cannot be submitted: {error.reason}") from error
+    except BaseException:
+        blobs.unpin(job)
+        raise
+    extra = JobExtra(
+        name=name,
+        folder=request.cwd,
+        argv=request.words,
+        axes=msgspec.msgpack.encode(Sweep((), sources.axes(request.sources))),
+        tasks=tasks,
+        umask=request.umask,
+    )
+    return Prepared(job, raw, key, reply_secret, extra, ())
+
+
+def _signed(  # noqa: PLR0913  all that a manifest says
+    request: Submit | SubmitCommands,
+    author: Author,
+    job: JobId,
+    tasks: int,
+    body: AnyJobBody,
+    sink: Callable[[bytes, bytes], None],
+    *,
+    only: bytes,
+    now_ms: int,
+) -> tuple[bytes, bytes, bytes]:
+    """Encrypt a job's body and return its signed manifest, its key, and the secret to which results are sealed."""
+    key, reply_secret = os.urandom(32), os.urandom(32)
+    refs, parts = bodies.encrypt(key, body)
+    for ref, part in zip(refs, parts, strict=True):
+        sink(ref.blob, part)
+    manifest = Manifest(
+        mesh=author.mesh,
+        node=author.node,
+        owner=author.owner,
+        job=job,
+        tasks=tasks,
+        resources=request.resources,
+        limits=Limits(time_s=request.time_s or TIME_DEFAULT_S),
+        retries=request.retries,
+        priority=request.priority,
+        sandbox=request.sandbox if isinstance(request, Submit) else "none",
+        only=only,
+        reply=prims.x25519_public(reply_secret),
+        commit=seal.commitment(key),
+        body=refs,
+        blobs=bodies.tree_refs(body.tree) if isinstance(body, JobBody) else (),
+        submitted=now_ms,
+        expires=now_ms + JOB_LIFE_MS,
+    )
+    return sign.sign(prims.SigningKey(author.secret), manifest), key, reply_secret
 
 
 def _extra(request: Submit, sweep: Sweep, tasks: int, body: JobBody) -> JobExtra:

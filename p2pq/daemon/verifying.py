@@ -223,6 +223,8 @@ class _Verifier:
         if kept.item.outcome.ok:
             tree = select(tree, lambda path: not bodies.in_checkpoint(path))
         results = Path(self._extra.results)
+        if not self._extra.results:
+            return
         folder = delivery.target(results, tasks=self._extra.tasks, number=number)
         self._files.add(comparing.compare(tree, folder, self._blob), folder)
 

@@ -113,7 +113,9 @@ def task_view(  # noqa: PLR0913  each is a source of its own
     if reason is None and last is not None and last.fault and state != "running":
         reason = f"{last.fault}: {last.detail}" if last.detail else last.fault
     results: Path | None = None
-    if row.delivered and outcome is not None and not row.detail:  # else it ended before they were written out
+    if (
+        row.delivered and outcome is not None and not row.detail and extra.results
+    ):  # else it ended before they were written out
         results = target(Path(extra.results), tasks=extra.tasks, number=number)
     return TaskView(
         task=number,

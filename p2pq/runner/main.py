@@ -137,26 +137,21 @@ class Runner:
     def run(self, message: "dict[str, Any]", out: int, err: int) -> None:
         """Start one task in a session of its own and say so."""
         self.task_id = message["id"]
-        argv, env = message["argv"], message["env"]
+        env, what = message["env"], message["cwd"]
         try:
-            os.chdir(message["cwd"])
+            os.chdir(what)
             os.environ["PATH"] = env.get("PATH", os.defpath)  # posix_spawnp looks there
             self.started = time.monotonic()
-            pid = os.posix_spawnp(
-                argv[0],
-                argv,
-                env,
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, out, 1),
-                    (os.POSIX_SPAWN_DUP2, err, 2),
-                ],
-                setsid=True,
-                setsigmask=(),
-                setsigdef=SIGNALS_RESET,
-            )
+            what = message["argv"][0]
+            try:
+                pid = self.spawn(message["argv"], env, out, err)
+            except OSError:
+                if not message.get("otherwise"):
+                    raise
+                pid = self.spawn(message["otherwise"], env, out, err)
         except (OSError, ValueError) as error:
             os.chdir("/")
+            os.write(err, f"p2pq: {what}: {getattr(error, 'strerror', None) or error}\n".encode(errors="replace"))
             self.send(op="failed", id=self.task_id, errno=getattr(error, "errno", 0) or 0)
             self.finish()
             return
@@ -165,6 +160,22 @@ class Runner:
         if self.autogroup:
             self.lower_session(pid)
         self.send(op="started", id=self.task_id, pid=pid)
+
+    def spawn(self, argv: "list[str]", env: "dict[str, str]", out: int, err: int) -> int:
+        """Start a program and return its process id."""
+        return os.posix_spawnp(
+            argv[0],
+            argv,
+            env,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, out, 1),
+                (os.POSIX_SPAWN_DUP2, err, 2),
+            ],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=SIGNALS_RESET,
+        )
 
     def lower_session(self, pid: int) -> None:
         """Lower the whole session against others: under autogroup, nice alone only counts inside one."""

@@ -14,6 +14,7 @@ from msgspec import Meta
 from p2pq.errors import Reject
 from p2pq.model.ids import LeaseId
 from p2pq.model.params import Axis, Range
+from p2pq.model.sources import SOURCES_MAX, Source
 from p2pq.wire import codec, prims, seal
 from p2pq.wire.objects import BODY_PARTS_MAX, BlobRef
 from p2pq.wire.shape import check_shape
@@ -51,6 +52,21 @@ class JobBody(msgspec.Struct, frozen=True, kw_only=True, tag="job", forbid_unkno
     tree: Tree
 
 
+class CommandsBody(msgspec.Struct, frozen=True, kw_only=True, tag="commands", forbid_unknown_fields=True):
+    """Commands to run on the machine that submitted them, in a folder and an environment of its user."""
+
+    v: Literal[1] = 1
+    name: Annotated[str, Meta(max_length=200)] = ""
+    words: Annotated[tuple[Text, ...], Meta(max_length=4096)] = ()
+    """As the user typed them, with replacement strings; none: the values are command lines themselves."""
+    sources: Annotated[tuple[Source, ...], Meta(max_length=SOURCES_MAX)] = ()
+    shell: bool = True
+    """Whether ``words`` make a command line; else they are the arguments as they are."""
+    cwd: Annotated[str, Meta(min_length=1, max_length=4096)]
+    environment: Annotated[bytes, Meta(max_length=4 << 20)] = b""
+    """K=V, each ended by a zero byte."""
+
+
 class ResultBody(msgspec.Struct, frozen=True, kw_only=True, tag="result-body", forbid_unknown_fields=True):
     """What an attempt left: its results folder and all it printed."""
 
@@ -66,11 +82,12 @@ class ResultBody(msgspec.Struct, frozen=True, kw_only=True, tag="result-body", f
 
 
 Body = TypeVar("Body", JobBody, ResultBody)
+AnyJobBody = JobBody | CommandsBody
 _ANY: Final = TreeLimits()
 _OUTPUT: Final = TreeLimits(entries_max=2)
 
 
-def encrypt(key: bytes, body: JobBody | ResultBody) -> tuple[tuple[BlobRef, ...], list[bytes]]:
+def encrypt(key: bytes, body: AnyJobBody | ResultBody) -> tuple[tuple[BlobRef, ...], list[bytes]]:
     """Return the references and the ciphertexts of a body's parts.
 
     Args:
@@ -117,6 +134,22 @@ def decrypt(
     check_tree(body.tree, limits)
     if isinstance(body, ResultBody):
         check_tree(body.output, output)
+    return body
+
+
+def decrypt_job(
+    key: bytes, refs: tuple[BlobRef, ...], blobs: Mapping[bytes, bytes], limits: TreeLimits = _ANY
+) -> AnyJobBody:
+    """Put the body of a job together again, as ``decrypt`` does, whatever kind of job it is.
+
+    Raises:
+        Reject: as ``decrypt``.
+    """
+    raw = _plain(key, refs, blobs)
+    check_shape(raw, limits, _OUTPUT)
+    body: AnyJobBody = codec.decode_strict(raw, AnyJobBody, size_max=BODY_BYTES_MAX)  # type: ignore[arg-type]  # a union
+    if isinstance(body, JobBody):
+        check_tree(body.tree, limits)
     return body
 
 

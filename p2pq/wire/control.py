@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pq.model.job import JobState, Resources, SandboxLevel, TaskState
+from p2pq.wire.commandcontrol import Ends, SubmitCommands, TaskEnded
 from p2pq.wire.parts import KeptLimits, KeptView, PolicyView, RunningView, SpokenView
 from p2pq.wire.peercontrol import PeerAccept, PeerEnd, PeeringFile, PeeringsList, PeeringView, PeerOffer
 from p2pq.wire.settingcontrol import SettingsList, SettingView
@@ -215,6 +216,8 @@ class Stop(_Said, frozen=True, kw_only=True):
 
 ControlRequest = (
     Submit
+    | SubmitCommands
+    | Ends
     | Jobs
     | Show
     | Tasks
@@ -479,6 +482,7 @@ Reply = (
     | AttemptView
     | Change
     | LogChunk
+    | TaskEnded
     | Wrote
     | PeerView
     | MemberView

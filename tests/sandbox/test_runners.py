@@ -455,3 +455,30 @@ async def test_a_spare_that_died_or_does_not_fit_costs_nothing_but_time(pool: Ru
     pool._start_spare()
     outcome, _ = await pool.run(launch(job=b"b", level="none"))
     assert outcome.reason == "ok"
+
+
+async def test_what_cannot_be_executed_says_so_to_whoever_reads_its_errors(pool: RunnerPool) -> None:
+    read = lambda _, outcome: outcome.stderr.read_text()  # noqa: E731
+    _, said = await pool.run(launch(argv=("no-such-program",), collect=read))
+    assert said == "p2pq: no-such-program: No such file or directory\n"
+    _, said = await pool.run(launch(argv=("true",), cwd="/no/such/folder", collect=read))
+    assert said == "p2pq: /no/such/folder: No such file or directory\n"
+
+
+async def test_something_else_is_run_where_the_first_cannot_be(pool: RunnerPool, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("echo a shell runs this\n")
+    script.chmod(0o755)
+    outcome, said = await pool.run(launch(argv=(str(script),), otherwise=("/bin/sh", "-c", str(script))))
+    assert (outcome.exit, said) == (0, "a shell runs this\n")
+
+
+async def test_a_command_has_its_users_environment_and_no_other(pool: RunnerPool, tmp_path: Path) -> None:
+    env = {"PATH": os.environ["PATH"], "MINE": "yes"}
+    outcome, said = await pool.run(
+        launch(argv=("/bin/sh", "-c", "pwd; env"), env=env, whole_env=True, cwd=str(tmp_path))
+    )
+    assert outcome.exit == 0
+    where, *lines = said.splitlines()
+    assert where == str(tmp_path)
+    assert {line.partition("=")[0] for line in lines} == {"PATH", "MINE", "PWD", runner_process.MARK}

@@ -11,7 +11,7 @@ from p2pq.core.effects import Dial, Effect, Emit, Hangup, Record, Send, Start
 from p2pq.core.events import AddressSeen, CancelAsked, Event, LinkDown, LinkUp, Received, Tick, Woke
 from p2pq.core.identity import Identity
 from p2pq.core.node import Node
-from p2pq.core.records import EpochBegun, JobAdded, PeerSeen, Row
+from p2pq.core.records import EpochBegun, JobAdded, LeaseGranted, PeerSeen, Row
 from p2pq.daemon import driver as driver_module
 from p2pq.daemon.driver import Driver
 from p2pq.daemon.store import Store
@@ -209,7 +209,7 @@ async def test_heartbeats_do_not_wait_for_the_disk() -> None:
         assert rig.performed == [BEAT, FAR_BEAT, said(1), said(2)]
 
 
-async def test_only_others_tasks_start_before_the_disk_is_done() -> None:
+async def test_tasks_start_before_the_disk_is_done_if_their_leases_are_durable() -> None:
     start = Start(
         lease=LeaseId(1, 1),
         master=PEER,
@@ -228,13 +228,23 @@ async def test_only_others_tasks_start_before_the_disk_is_done() -> None:
         own=False,
     )
     own = msgspec.structs.replace(start, own=True)
+    later = msgspec.structs.replace(own, lease=LeaseId(1, 2))
+    granted = [
+        LeaseGranted(lease=each.lease, job=each.job, task=0, attempt=1, worker=PEER, wall=Wall(0))
+        for each in (own, later)
+    ]
     async with running(Rig()) as rig:
-        rig.driver.post(rig.when(cancel(1), Record(row=ROW), own, start))
+        rig.driver.post(rig.when(cancel(1), *(Record(row=row) for row in granted), own, start))
         _, _, durable = await rig.store.next_batch()
+        rig.driver.post(rig.when(cancel(2), later))
+        await rig.settle()
         assert rig.performed == [start]
         durable.set_result(None)
         await rig.settle()
-        assert rig.performed == [start, own]
+        assert rig.performed == [start, own, later]
+        rig.driver.post(rig.when(cancel(3), Record(row=ROW), said(1), later))
+        await rig.store.next_batch()
+        assert rig.performed[3:] == [later]
 
 
 async def test_a_turn_takes_a_bounded_number_of_events() -> None:

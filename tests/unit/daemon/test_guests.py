@@ -11,7 +11,7 @@ from p2pq.core.effects import Continue, Fetch, Kill, Suspend
 from p2pq.core.events import Exited, Faulted, Started
 from p2pq.daemon import guests as module
 from p2pq.daemon import sealing
-from p2pq.daemon.attempt import Outcome
+from p2pq.daemon.attempt import Outcome, exited
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.delivery import open_result
 from p2pq.daemon.guests import Guests
@@ -20,8 +20,9 @@ from p2pq.daemon.unpack import collect
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import JobId, LeaseId, NodeId
 from p2pq.model.params import Axis
+from p2pq.model.sources import Source
 from p2pq.wire import body as bodies
-from p2pq.wire.body import JobBody, ResultBody
+from p2pq.wire.body import CommandsBody, JobBody, ResultBody
 from p2pq.wire.objects import BlobRef, ResultItem
 from p2pq.wire.tree import PLAIN_MAX, File, Part, Tree, TreeLimits, seal_chunk
 from tests.unit.daemon.guestkit import REPLY, start_of
@@ -59,8 +60,10 @@ class Pool:
         job, out = (self.folder / f"{name}{len(self.launches)}" for name in ("job", "out"))
         job.mkdir()
         out.mkdir()
-        launch.populate(job)
-        self.seen.append((job / "main.py").read_text())
+        if launch.populate is not None:
+            launch.populate(job)
+        main = job / "main.py"
+        self.seen.append(main.read_text() if main.exists() else "")
         await self.go_on.wait()
         self.left(job)
         for name in ("stdout", "stderr"):
@@ -71,7 +74,7 @@ class Pool:
             seconds=0.1,
             max_rss=1,
             reason=self.reason,
-            detail="",
+            detail=exited(0),
             stdout=out / "stdout",
             stderr=out / "e",
         )
@@ -172,8 +175,8 @@ async def test_inputs_of_guests_leave_room_for_the_owner_of_the_machine(bench):
 
 async def test_a_job_is_opened_once(bench, monkeypatch):
     opened = []
-    decrypt = bodies.decrypt
-    monkeypatch.setattr(module.bodies, "decrypt", lambda *args: opened.append(1) or decrypt(*args))
+    decrypt = bodies.decrypt_job
+    monkeypatch.setattr(module.bodies, "decrypt_job", lambda *args: opened.append(1) or decrypt(*args))
     first = bench.start(ALICE, "pass", 1)
     await bench.run(first)
     await bench.run(first)
@@ -437,3 +440,23 @@ async def test_a_job_for_whose_files_there_is_no_room_is_declined_before_any_is_
         "the job's files would take 8 MiB, and there is room for 8 MiB",
     )
     assert not list(bench.folder.rglob("zeros"))
+
+
+async def test_a_command_runs_in_its_users_folder_and_environment_and_brings_no_files(bench):
+    key = os.urandom(32)
+    sources = (Source(("a", "b c")),)
+    body = CommandsBody(words=("/bin/echo", "{}"), sources=sources, cwd="/work", environment=b"A=1\0P2PQ_TASK=x\0")
+    refs, parts = bodies.encrypt(key, body)
+    for ref, part in zip(refs, parts, strict=True):
+        bench.blobs.put(ref.blob, part)
+    start = start_of(
+        master=ALICE, lease=LeaseId(1, 1), job=JOB, key=key, body=refs, task=1, tasks=2, own=True, sandbox="none"
+    )
+    event = await bench.run(start)
+    assert isinstance(event, Exited)
+    [launch] = bench.pool.launches
+    assert (launch.argv, launch.cwd, launch.level) == (("/bin/echo", "b c"), "/work", "none")
+    assert (launch.whole_env, launch.idle_priority, launch.limits.memory_bytes) == (True, False, None)
+    assert (launch.env["A"], launch.env["P2PQ_TASK"]) == ("1", "1")
+    assert "OMP_NUM_THREADS" not in launch.env
+    assert (event.body, event.blobs) == ((), ()), "nothing was printed"

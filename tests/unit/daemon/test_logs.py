@@ -9,6 +9,7 @@ import pytest
 
 from p2pq.core.placement import TaskSnapshot
 from p2pq.core.records import JobEnded, LeaseEnded, LeaseGranted
+from p2pq.daemon import logs
 from p2pq.daemon.history import Kept
 from p2pq.daemon.logs import CHUNK_BYTES, PENDING_BYTES_MAX, Logs, aad
 from p2pq.errors import NotFoundError, RefusedError
@@ -45,7 +46,9 @@ class Worker:
         self.stdout = folder / "stdout"
         self.stdout.write_bytes(b"")
         start = SimpleNamespace(lease=LEASE, master=MASTER, key=KEY)
-        self.guests.running[MASTER, LEASE] = SimpleNamespace(start=start, stdout=self.stdout, stderr=None)
+        self.guests.running[MASTER, LEASE] = SimpleNamespace(
+            start=start, stdout=self.stdout, stderr=None, over=asyncio.Event()
+        )
         self.logs = Logs(
             node=NodeId(b"w" * 32),
             guests=self.guests,
@@ -189,6 +192,18 @@ async def test_what_the_next_task_prints_is_not_shown_as_that_of_one_that_has_en
     worker.stdout.write_bytes(b"the next task of this runner")
     await worker.until(lambda: any(message.end for message in data_of(worker.said)))
     assert b"".join(message.data for message in data_of(worker.said)) == b""
+
+
+async def test_the_end_of_a_task_is_told_at_once_and_not_when_its_file_is_looked_at_next(worker, monkeypatch):
+    monkeypatch.setattr(logs, "TAIL_POLL_S", 1000.0)
+    guest = worker.guests.running[MASTER, LEASE]
+    worker.logs.on_message(MASTER, LogWant(req=1, lease=LEASE, stream="stdout"))
+    await asyncio.sleep(0)
+    worker.stdout.write_bytes(b"last words")
+    del worker.guests.running[MASTER, LEASE]
+    guest.over.set()
+    await worker.until(lambda: any(message.end for message in data_of(worker.said)))
+    assert len(data_of(worker.said)) == 2
 
 
 async def test_output_that_nobody_asked_for_or_that_another_node_sends_is_not_taken(worker):

@@ -5,6 +5,7 @@ import pytest
 from p2pq.errors import Reject
 from p2pq.model.ids import LeaseId
 from p2pq.model.params import Axis, Range
+from p2pq.model.sources import Source
 from p2pq.wire import body, prims, seal
 from p2pq.wire.objects import BlobRef
 from p2pq.wire.tree import Chunk, Directory, File, Link, Part, Tree
@@ -132,3 +133,23 @@ def test_what_a_checkpoint_is(results, has):
 def test_what_belongs_to_a_checkpoint():
     paths = (".checkpoint", ".checkpoint/a", ".checkpoints/a", "a/.checkpoint/a")
     assert [path for path in paths if body.in_checkpoint(path)] == [".checkpoint", ".checkpoint/a"]
+
+
+COMMANDS = body.CommandsBody(
+    name="echo", words=("echo", "{}"), sources=(Source(("a", "b")),), cwd="/work", environment=b"A=1\0"
+)
+
+
+@pytest.mark.parametrize("job", [JOB, COMMANDS])
+def test_the_body_of_a_job_comes_back_whatever_kind_of_job_it_is(job):
+    refs, blobs = body.encrypt(KEY, job)
+    assert body.decrypt_job(KEY, refs, _store(blobs)) == job
+
+
+def test_a_result_is_no_job_and_a_tree_that_is_none_no_tree():
+    result = body.ResultBody(tree=Tree(), output=Tree())
+    bad = body.JobBody(main="m", kind="command", tree=Tree(files=(File("../m", False, 0, ()),)))
+    for each in (result, bad):
+        refs, blobs = body.encrypt(KEY, each)
+        with pytest.raises(Reject):
+            body.decrypt_job(KEY, refs, _store(blobs))

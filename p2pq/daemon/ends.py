@@ -1,0 +1,244 @@
+"""Jobs as their tasks end: what each printed and how it ended, for whoever follows. As master, beside the core."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from p2pq.daemon import delivery
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.catalogue import Catalogue
+from p2pq.daemon.history import JobRow, JobSecret, TaskRow
+from p2pq.daemon.logs import CHUNK_BYTES, Logs
+from p2pq.daemon.scheduler import Scheduler
+from p2pq.daemon.store import Store
+from p2pq.daemon.submission import Sweep, open_sweep
+from p2pq.errors import RefusedError, Reject, StorageError
+from p2pq.model import notice as facts
+from p2pq.model.ids import JobId, to_text
+from p2pq.model.params import task_number
+from p2pq.wire.body import ResultBody
+from p2pq.wire.commandcontrol import Ends as Asked
+from p2pq.wire.commandcontrol import TaskEnded
+from p2pq.wire.control import LogChunk, Note, Reply
+from p2pq.wire.tree import File, Tree, open_chunk
+
+Send = Callable[[Reply], Awaitable[None]]
+Stream = Literal["stdout", "stderr"]
+
+FOLLOWERS_MAX: Final = 256
+AT_ONCE: Final = 64
+"""Tasks that are looked up together."""
+SMALL_BYTES: Final = 64 << 10
+"""Output of so many bytes is read with the rest; what is longer is sent piece by piece."""
+WAIT_WHY_S: Final = 10.0
+"""A job of which nothing began within this time says why."""
+_OVER: Final = frozenset({"done", "failed", "cancelled"})
+_STREAMS: Final[tuple[Stream, ...]] = ("stdout", "stderr")
+
+
+class _Follower:
+    """Tasks that have ended and are not told yet."""
+
+    def __init__(self) -> None:
+        self.ended: deque[int] = deque()
+        self.over = False
+        self.news = asyncio.Event()
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """The job that is followed."""
+
+    row: JobRow
+    sweep: Sweep
+    secret: JobSecret | None
+
+
+@dataclass(slots=True)
+class _Printed:
+    """What a task left; ``large`` where it is to be sent piece by piece."""
+
+    row: TaskRow
+    pieces: list[tuple[Stream, bytes]]
+    printed: tuple[int, int] = (0, 0)
+    large: Tree | None = None
+    gone: str = ""
+
+
+class Ends:
+    """Tells of tasks as they end. Use it from the event loop's thread only."""
+
+    def __init__(
+        self, *, store: Store, blobs: BlobStore, catalogue: Catalogue, scheduler: Scheduler, logs: Logs
+    ) -> None:
+        """Take the parts."""
+        self._store = store
+        self._blobs = blobs
+        self._catalogue = catalogue
+        self._scheduler = scheduler
+        self._logs = logs
+        self._followers: dict[JobId, list[_Follower]] = {}
+
+    def notice(self, notice: facts.Notice) -> None:
+        """Take in what the core said of a job."""
+        match notice:
+            case facts.TaskSettled(job=job, task=task):
+                for follower in self._followers.get(job, ()):
+                    follower.ended.append(task)
+                    follower.news.set()
+            case facts.JobFinished(job=job):
+                for follower in self._followers.get(job, ()):
+                    follower.over = True
+                    follower.news.set()
+            case _:
+                pass
+
+    async def ends(self, request: Asked, send: Send) -> None:
+        """Answer ``Ends``."""
+        job = JobId(self._catalogue.find(request.job).job)
+        if sum(map(len, self._followers.values())) >= FOLLOWERS_MAX:
+            raise RefusedError(f"{FOLLOWERS_MAX} clients follow jobs already; end some of them")
+        follower = _Follower()
+        self._followers.setdefault(job, []).append(follower)
+        try:
+            row = self._catalogue.row(job)
+            followed = _Job(row, open_sweep(row.extra), self._store.secret(job))
+            if request.live:
+                await self._live(followed, send)
+            else:
+                await self._each(followed, follower, send)
+        finally:
+            self._followers[job].remove(follower)
+            if not self._followers[job]:
+                del self._followers[job]
+
+    async def _live(self, job: _Job, send: Send) -> None:
+        row = job.row
+        if row.extra is None or row.extra.tasks != 1:
+            raise RefusedError(f"job {to_text(row.job)[:8]} has several tasks; only one can be followed as it prints")
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(self._say_why_waiting(row, send), name="why")
+            streams = [
+                group.create_task(self._logs.follow(row, 0, stream, send), name=f"live {stream}") for stream in _STREAMS
+            ]
+            await asyncio.wait(streams)
+            waiting.cancel()
+        await self._tell(job, [0], send, output=False)
+
+    async def _each(self, job: _Job, follower: _Follower, send: Send) -> None:
+        row = job.row
+        told: set[int] = set()
+        start = 0
+        # What ended before is in the store; what ends meanwhile may be in both.
+        while page := self._store.tasks(row.job, start=start):
+            ended = [task.task for task in page if task.state in _OVER]
+            told.update(ended)
+            await self._tell(job, ended, send)
+            start = page[-1].task + 1
+        if row.state is not None:
+            return
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(self._say_why_waiting(row, send), name="why")
+            while not (follower.over and not follower.ended):
+                await follower.news.wait()
+                follower.news.clear()
+                while follower.ended:
+                    some = [follower.ended.popleft() for _ in range(min(AT_ONCE, len(follower.ended)))]
+                    await self._tell(job, [index for index in some if index not in told], send)
+                    told.difference_update(some)
+            waiting.cancel()
+
+    async def _say_why_waiting(self, row: JobRow, send: Send) -> None:
+        await asyncio.sleep(WAIT_WHY_S)
+        now = self._store.job(row.job)
+        if now is not None and now.state is None and not now.attempts:
+            why = self._scheduler.why(row.job, None)
+            if why is not None:
+                await send(Note(text=f"still waiting: {why}"))
+
+    async def _tell(self, job: _Job, indices: Sequence[int], send: Send, *, output: bool = True) -> None:
+        """Send what some tasks printed, and how they ended."""
+        for first in range(0, len(indices), AT_ONCE):
+            some = indices[first : first + AT_ONCE]
+            for printed in await asyncio.to_thread(self._look, job, some, output=output):
+                number = task_number(job.sweep.array, job.sweep.axes, printed.row.task)
+                if printed.gone:
+                    await send(Note(text=f"the output of task {number} is not here any more ({printed.gone})"))
+                for stream, data in printed.pieces:
+                    await send(LogChunk(task=number, data=data, stream=stream))
+                if printed.large is not None:
+                    await self._send_large(printed.large, number, send)
+                await send(self._ended(number, printed))
+
+    def _look(self, job: _Job, indices: Sequence[int], *, output: bool) -> list[_Printed]:
+        found = []
+        for index in indices:
+            for task in self._store.tasks(job.row.job, start=index, limit=1):
+                if task.task == index:
+                    printed = _Printed(task, [])
+                    if job.secret is not None:
+                        self._open(job.row.job, job.secret, printed, output=output)
+                    found.append(printed)
+        return found
+
+    def _open(self, job: JobId, secret: JobSecret, printed: _Printed, *, output: bool) -> None:
+        """Find out what a task printed last; a cancelled one may have left nothing."""
+        item = self._store.result(job, printed.row.task)
+        if item is None:
+            return
+        try:
+            limits = delivery.limits_of(secret.manifest)
+            body = delivery.open_result(item, secret.reply_secret, self._blobs, limits)
+            sizes = {file.path: file.size for file in body.output.files}
+            printed.printed = (sizes.get("stdout", 0), sizes.get("stderr", 0))
+            if not output:
+                return
+            if sum(printed.printed) > SMALL_BYTES:
+                printed.large = body.output
+            else:
+                printed.pieces = self._small(body)
+        except (StorageError, Reject) as error:
+            printed.gone = str(error)
+
+    def _small(self, body: ResultBody) -> list[tuple[Stream, bytes]]:
+        return [
+            (stream, b"".join(self._part(body.output, file, at) for at in range(len(file.parts))))
+            for stream in _STREAMS
+            for file in body.output.files
+            if file.path == stream and file.size
+        ]
+
+    def _part(self, tree: Tree, file: File, at: int) -> bytes:
+        part = file.parts[at]
+        chunk = tree.chunks[part.chunk]
+        return open_chunk(chunk, self._blobs.get(chunk.blob))[part.offset : part.offset + part.length]
+
+    async def _send_large(self, output: Tree, number: int, send: Send) -> None:
+        try:
+            for stream in _STREAMS:
+                for file in output.files:
+                    for at in range(len(file.parts) if file.path == stream else 0):
+                        data = await asyncio.to_thread(self._part, output, file, at)
+                        for begin in range(0, len(data), CHUNK_BYTES):
+                            await send(LogChunk(task=number, data=data[begin : begin + CHUNK_BYTES], stream=stream))
+        except (StorageError, Reject) as error:
+            await send(Note(text=f"the rest of the output of task {number} is not here any more ({error})"))
+
+    def _ended(self, number: int, printed: _Printed) -> TaskEnded:
+        row = printed.row
+        last = row.last
+        outcome = None if last is None else last.outcome
+        return TaskEnded(
+            task=number,
+            state=row.state,
+            attempts=row.attempts,
+            exit=None if outcome is None else outcome.exit,
+            signal=None if outcome is None else outcome.signal,
+            reason=row.detail or ("" if outcome is None else outcome.reason),
+            started=0 if outcome is None else outcome.started,
+            seconds=0.0 if outcome is None else outcome.run_ms / 1000,
+            node="" if last is None else self._scheduler.name_of(last.worker),
+            printed=printed.printed,
+        )

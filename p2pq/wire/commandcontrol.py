@@ -1,0 +1,60 @@
+"""What the local API is asked, and answers, about commands (``run``, ``map``, ``batch``): part of ``control``."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from p2pq.model.job import Resources, TaskState
+from p2pq.model.sources import SOURCES_MAX, Source
+from p2pq.wire.peercontrol import Said
+
+
+class SubmitCommands(Said, frozen=True, kw_only=True):
+    """Submit commands, to run on this machine in the caller's folder and environment. Items: Note, then one JobView."""
+
+    words: tuple[str, ...] = ()
+    """The command; none: the values are command lines themselves."""
+    sources: Annotated[tuple[Source, ...], Meta(max_length=SOURCES_MAX)] = ()
+    shell: bool = True
+    """``words`` make a command line with replacement strings; else they are the arguments as they are, of a single task."""
+    cwd: Annotated[str, Meta(min_length=1, max_length=4096)]
+    environment: bytes
+    """As ``/proc/PID/environ`` has it: K=V, each ended by a zero byte."""
+    name: str = ""
+    resources: Resources = Resources()
+    time_s: int = 0
+    """0: the default of 24 h."""
+    retries: int = 0
+    priority: int = 0
+    halt: str = ""
+    """``now,fail=3``, ``soon,fail=10%`` and the like, as typed; empty: never."""
+    umask: Annotated[int, Meta(ge=0, le=0o777)] = 0o022
+
+
+class Ends(Said, frozen=True, kw_only=True):
+    """Follow a job: what each task printed and how it ended, as they end, those that have ended first.
+
+    Items: of each task LogChunks, first of standard output, then of standard error, then TaskEnded; Notes. It is over when the
+    job is.
+    """
+
+    job: Annotated[str, Meta(min_length=1, max_length=64)]
+    live: bool = False
+    """What is printed comes as it is printed, both streams mixed; for a job of one task. What a lost attempt printed stays."""
+
+
+class TaskEnded(Said, frozen=True, kw_only=True, omit_defaults=True):
+    """A task has ended, or never will run."""
+
+    task: int
+    state: TaskState
+    attempts: int = 0
+    exit: int | None = None
+    signal: int | None = None
+    reason: str = ""
+    started: int = 0
+    """Milliseconds since 1970."""
+    seconds: float = 0.0
+    node: str = ""
+    printed: tuple[int, int] = (0, 0)
+    """Bytes of standard output and of standard error, in all."""

@@ -1,0 +1,222 @@
+"""Tasks as they end, for whoever follows: what they printed, all of it and once, and how they ended."""
+
+import asyncio
+
+import pytest
+
+from p2pq.core.records import JobEnded
+from p2pq.daemon import ends as module
+from p2pq.daemon.commands import Commands
+from p2pq.daemon.ends import Ends
+from p2pq.daemon.logs import CHUNK_BYTES, Logs
+from p2pq.errors import NotFoundError, RefusedError
+from p2pq.model import notice as facts
+from p2pq.model.ids import Wall
+from p2pq.model.job import Outcome
+from p2pq.model.sources import Source
+from p2pq.wire.commandcontrol import Ends as Asked
+from p2pq.wire.commandcontrol import SubmitCommands, TaskEnded
+from p2pq.wire.control import LogChunk, Note
+from tests.unit.daemon.jobskit import AUTHOR, id_of
+
+FAILED = Outcome(reason="exit", exit=3, run_ms=1500, started=7)
+
+
+class Nobody:
+    def find(self, lease, master):
+        return None
+
+
+class Bench:
+    """Ends beside real jobs; the core is played by the test."""
+
+    def __init__(self, rig, group):
+        self.rig = rig
+        self.group = group
+        self.logs = Logs(
+            node=AUTHOR.node,
+            guests=Nobody(),
+            jobs=rig.jobs,
+            store=rig.store,
+            blobs=rig.blobs,
+            scheduler=rig.scheduler,
+            tasks=group,
+            say=lambda *_: None,
+        )
+        self.ends = Ends(
+            store=rig.store, blobs=rig.blobs, catalogue=rig.jobs.catalogue, scheduler=rig.scheduler, logs=self.logs
+        )
+        self.said = []
+        self.news = asyncio.Event()
+
+    async def job(self, count=1):
+        commands = Commands(
+            author=AUTHOR,
+            store=self.rig.store,
+            blobs=self.rig.blobs,
+            catalogue=self.rig.jobs.catalogue,
+            claimed=self.rig.jobs.claimed,
+            post_durable=self.rig.post_durable,
+        )
+        sources = (Source(tuple(map(str, range(count)))),)
+        asked = SubmitCommands(words=("echo",), sources=sources, cwd="/", environment=b"")
+        return (await self.rig.ask(commands.submit, asked))[-1]
+
+    async def settle(self, view, task, *, state="done", **fields):
+        job = id_of(self.rig, view)
+        await self.rig.settle(job, task, state, **fields)
+        self.tell(facts.TaskSettled(job=job, task=task, attempt=1, state=state))
+
+    async def finish(self, view):
+        job = id_of(self.rig, view)
+        await self.rig.write(JobEnded(job=job, state="done", wall=Wall(9)))
+        self.tell(facts.JobFinished(job=job, state="done"))
+
+    def tell(self, notice):
+        self.ends.notice(notice)
+        self.rig.jobs.notice(notice)
+
+    async def send(self, reply):
+        self.said.append(reply)
+        self.news.set()
+
+    def follow(self, view, **fields):
+        return self.group.create_task(self.ends.ends(Asked(job=view.job, **fields), self.send))
+
+    async def until(self, count):
+        async with asyncio.timeout(10):
+            while sum(isinstance(each, TaskEnded) for each in self.said) < count:
+                self.news.clear()
+                await self.news.wait()
+
+
+@pytest.fixture
+async def bench(rig):
+    async with asyncio.TaskGroup() as group:
+        yield Bench(rig, group)
+
+
+def ended(task, **fields):
+    plain = {"state": "done", "attempts": 1, "reason": "ok", "node": "worker"}
+    return TaskEnded(task=task, **(plain | fields))
+
+
+async def test_those_that_have_ended_come_first_and_each_once(bench):
+    view = await bench.job(3)
+    await bench.settle(view, 2, printed="two\n")
+    following = bench.follow(view)
+    await bench.until(1)
+    await bench.settle(view, 0, state="failed", outcome=FAILED)
+    bench.tell(facts.TaskSettled(job=id_of(bench.rig, view), task=2, attempt=1, state="done"))  # told late
+    await bench.settle(view, 1, printed="one\n")
+    await bench.finish(view)
+    await following
+    assert bench.said == [
+        LogChunk(task=2, data=b"two\n"),
+        ended(2, printed=(4, 0)),
+        ended(0, state="failed", exit=3, reason="exit", started=7, seconds=1.5),
+        LogChunk(task=1, data=b"one\n"),
+        ended(1, printed=(4, 0)),
+    ]
+
+
+async def test_a_job_that_is_over_is_told_of_as_well(bench):
+    view = await bench.job(2)
+    await bench.settle(view, 0, printed="a")
+    await bench.settle(view, 1)
+    await bench.finish(view)
+    await bench.ends.ends(Asked(job=view.job), bench.send)
+    assert [each.task for each in bench.said if isinstance(each, TaskEnded)] == [0, 1]
+
+
+async def test_many_at_once_are_all_told(bench, monkeypatch):
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    view = await bench.job(5)
+    following = bench.follow(view)
+    await asyncio.sleep(0)
+    for task in range(5):
+        await bench.settle(view, task)
+    await bench.finish(view)
+    await following
+    assert [each.task for each in bench.said] == [0, 1, 2, 3, 4]
+
+
+async def test_long_output_comes_in_pieces(bench):
+    text = "x" * (3 * CHUNK_BYTES + 5)
+    view = await bench.job()
+    await bench.settle(view, 0, printed=text)
+    await bench.finish(view)
+    await bench.ends.ends(Asked(job=view.job), bench.send)
+    *pieces, last = bench.said
+    assert [len(piece.data) for piece in pieces] == [CHUNK_BYTES] * 3 + [5]
+    assert b"".join(piece.data for piece in pieces) == text.encode()
+    assert last.printed == (len(text), 0)
+
+
+@pytest.mark.parametrize("text", ["short", "x" * (2 * CHUNK_BYTES)])
+async def test_output_that_made_room_for_newer_is_said_to_be_gone(bench, text, monkeypatch):
+    view = await bench.job()
+    await bench.settle(view, 0, printed=text)
+    await bench.finish(view)
+    item = bench.rig.store.result(id_of(bench.rig, view), 0)
+    bench.rig.blobs.discard([ref.blob for ref in item.blobs])
+    await bench.ends.ends(Asked(job=view.job), bench.send)
+    note, told = bench.said
+    assert isinstance(note, Note)
+    assert "task 0 is not here any more" in note.text
+    assert told.state == "done"
+
+
+async def test_a_task_that_nobody_ran_has_nothing_to_tell(bench):
+    view = await bench.job(2)
+    following = bench.follow(view)
+    await asyncio.sleep(0)
+    bench.tell(facts.TaskSettled(job=id_of(bench.rig, view), task=1, attempt=0, state="cancelled"))
+    await bench.finish(view)
+    await following
+    assert bench.said == []
+
+
+async def test_one_task_is_followed_as_it_prints_and_its_output_is_not_said_twice(bench):
+    view = await bench.job()
+    following = bench.follow(view, live=True)
+    await asyncio.sleep(0)
+    await bench.settle(view, 0, printed="hello\n")
+    await bench.finish(view)
+    await following
+    assert bench.said == [LogChunk(task=0, data=b"hello\n"), ended(0, printed=(6, 0))]
+
+
+async def test_several_tasks_are_not_followed_as_they_print(bench):
+    view = await bench.job(2)
+    with pytest.raises(RefusedError, match="several tasks"):
+        await bench.ends.ends(Asked(job=view.job, live=True), bench.send)
+
+
+@pytest.mark.parametrize("live", [False, True])
+async def test_a_job_that_nobody_takes_says_why(bench, live, monkeypatch):
+    monkeypatch.setattr(module, "WAIT_WHY_S", 0.0)
+    view = await bench.job()
+    following = bench.follow(view, live=live)
+    async with asyncio.timeout(10):
+        while not bench.said:
+            bench.news.clear()
+            await bench.news.wait()
+    assert bench.said == [Note(text=f"still waiting: {bench.rig.scheduler.reason}")]
+    await bench.settle(view, 0)
+    await bench.finish(view)
+    await following
+
+
+async def test_who_goes_away_is_forgotten_and_there_are_not_too_many(bench, monkeypatch):
+    monkeypatch.setattr(module, "FOLLOWERS_MAX", 1)
+    view = await bench.job()
+    following = bench.follow(view)
+    await asyncio.sleep(0)
+    with pytest.raises(RefusedError, match="follow jobs already"):
+        await bench.ends.ends(Asked(job=view.job), bench.send)
+    following.cancel()
+    await asyncio.wait([following])
+    assert bench.ends._followers == {}
+    with pytest.raises(NotFoundError):
+        await bench.ends.ends(Asked(job="nosuchjob"), bench.send)
