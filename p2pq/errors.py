@@ -100,5 +100,11 @@ class SandboxError(P2PQError):
     """The sandbox could not be set up; the message says what is missing."""
 
 
+class NotRunError(P2PQError):
+    """The command of `p2pq run` was not run, or how it ended is not known; the message says why."""
+
+    exit_code: ClassVar[int] = 125  # as env, timeout and nohup have it: every smaller one may be the command's own
+
+
 class InvariantError(AssertionError):
     """A broken invariant: a bug. The node stops; what it acknowledged is in the store."""

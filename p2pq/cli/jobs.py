@@ -1,9 +1,8 @@
 """Commands about jobs: submit, jobs, show, tasks, wait, results, cancel, why."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 
@@ -12,7 +11,6 @@ from p2pq.cli.common import (
     duration,
     note,
     pairs,
-    parse_megabytes,
     parse_seconds,
     plain,
     print_json,
@@ -20,15 +18,13 @@ from p2pq.cli.common import (
     size,
     table,
 )
+from p2pq.cli.options import DETACH, HALT, QUIET, for_tasks, resources_of, time_of, umask
 from p2pq.client.connection import Connection
 from p2pq.errors import NodeUnreachableError, RemoteProtocolError, UsageError
-from p2pq.model.halt import parse_halt
-from p2pq.model.job import Resources
 from p2pq.model.params import NUMBER_MAX
 from p2pq.wire import control
+from p2pq.wire.commandcontrol import SubmitCommands
 from p2pq.wire.control import Change, JobView, Note, TaskView, Wrote
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -48,19 +44,6 @@ def split(text: str) -> tuple[str, int | None]:
     if len(task) > len(str(NUMBER_MAX)) or int(task) > NUMBER_MAX:
         raise UsageError(f"{text!r}: no task has so large a number; see `p2pq tasks {job}`")
     return job, int(task)
-
-
-def _need(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip() or not value.strip():
-        raise UsageError(f"--need {text!r} is not K=V; write it like --need os=linux or --need has=numpy")
-    return key.strip(), value.strip()
-
-
-def _umask() -> int:
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask
 
 
 class SubmitCommand(click.Command):
@@ -95,38 +78,24 @@ class SubmitCommand(click.Command):
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.option("--name", default="", help="What to call the job (default: the folder's name).")
 @click.option("--main", default="", metavar="FILE", help="What to run, where main.py and its kin do not say.")
-@click.option("--detach", is_flag=True, help="Print the job id alone and return.")
+@DETACH
 @click.option("--results", metavar="DIR", default="", help="Where results go (default: FOLDER/results).")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out, besides .p2pqignore and .gitignore.")
 @click.option("--array", default="", metavar="RANGE", help="One task per number: 0-99, 0-99:5 or 3,7,10-12.")
 @click.option("--sweep", multiple=True, metavar="K=VALUES", help="One task per value: k=1,2,3 or x=0:1:0.1.")
 @click.option("--config", default="", metavar="FILE", help="A file that travels along and is passed as --config.")
-@click.option("--cpus", default=1, type=click.IntRange(1, 4096), help="Cpus per task (default 1).")
-@click.option("--memory", default="", metavar="SIZE", help="Memory per task, such as 512M or 4G.")
-@click.option("--gpus", default=0, type=click.IntRange(0, 64), help="Gpus per task.")
 @click.option("--need", multiple=True, metavar="K=V", help="Only on machines with that label, such as has=numpy.")
-@click.option(
-    "--time", "time_limit", default="", metavar="TIME", help="Longest run of a task, such as 30m (default 24h)."
-)
-@click.option(
-    "--retries", default=1, type=click.IntRange(0, 1000), help="Further attempts after a failure (default 1)."
-)
-@click.option("--priority", default=0, type=click.IntRange(-100, 100), help="Among your own jobs; higher first.")
+@for_tasks(retries=1)
 @click.option("--where", default="any", metavar="any|local|NAME", help="Any machine, this one, or that one.")
 @click.option(
     "--sandbox", type=click.Choice(["strict", "none"]), default="strict", help="none: only with --where local."
 )
-@click.option(
-    "--halt",
-    default="never",
-    metavar="WHEN",
-    help="Stop by itself: now,fail=3, soon,fail=10% (soon: what runs ends first), or with success= or done=.",
-)
+@HALT
 @click.option("--resume", is_flag=True, help="Run only tasks that failed, are new, or whose inputs changed.")
 @click.option(
     "--keep-done", is_flag=True, help="--resume that keeps what succeeded even if files or arguments changed."
 )
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@QUIET
 @click.pass_context
 def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **options: Any) -> int:  # noqa: ANN401
     """Send FOLDER to idle machines, run its main there, and bring results/ back.
@@ -137,7 +106,6 @@ def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **o
     """
     if options["sandbox"] == "none" and options["where"] != "local":
         raise UsageError("--sandbox none is for this machine only; add --where local")
-    parse_halt(options["halt"])  # the node takes an empty one for none
     request = control.Submit(
         folder=str(folder.absolute()),
         args=tuple(args),
@@ -148,24 +116,19 @@ def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **o
         array=options["array"],
         sweep=tuple(options["sweep"]),
         config=str(Path(options["config"]).absolute()) if options["config"] else "",
-        resources=Resources(
-            cpus=options["cpus"],
-            memory_mb=parse_megabytes(options["memory"]) if options["memory"] else 0,
-            gpus=options["gpus"],
-            needs=tuple(_need(text) for text in options["need"]),
-        ),
-        time_s=parse_seconds(options["time_limit"]) if options["time_limit"] else 0,
+        resources=resources_of(options),
+        time_s=time_of(options),
         retries=options["retries"],
         priority=options["priority"],
         where=options["where"],
         sandbox=options["sandbox"],
-        umask=_umask(),
+        umask=umask(),
         halt=options["halt"],
         resume=options["resume"] or options["keep_done"],
         keep_done=options["keep_done"],
     )
     with connect(ctx, start=True) as node:
-        job = _send(node, request)
+        job = send(node, request)
         if job is None:
             note("interrupted before the node had said the job's id; `p2pq jobs` tells whether it has one")
             return EXIT_INTERRUPTED
@@ -175,7 +138,7 @@ def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **o
         return follow(node, [job.job], quiet=options["quiet"])
 
 
-def _send(node: Connection, request: control.Submit) -> JobView | None:
+def send(node: Connection, request: control.Submit | SubmitCommands) -> JobView | None:
     """Submit; return the new job, or None if the user lost patience."""
     job: JobView | None = None
     try:
@@ -194,7 +157,7 @@ def _send(node: Connection, request: control.Submit) -> JobView | None:
             "the node went away before it had said the job's id; `p2pq start`, then `p2pq jobs` tells whether it has one"
         ) from error
     if job is None:
-        raise RemoteProtocolError("the node took the folder but named no job; are both of one version?")
+        raise RemoteProtocolError("the node took the job but did not name it; are both of one version?")
     return job
 
 
@@ -225,7 +188,7 @@ def follow(node: Connection, jobs: Sequence[str], *, quiet: bool, timeout_s: flo
         note(f"not finished after {duration(timeout_s)}; the job goes on, see `p2pq show {jobs[0]}`")
         return EXIT_TIMED_OUT
     for view in last.values():
-        _say_end(view, quiet=quiet)
+        say_end(view, quiet=quiet)
     return EXIT_OK if all(view.state == "done" for view in last.values()) else EXIT_FAILED
 
 
@@ -235,13 +198,15 @@ def went_away(jobs: Sequence[str]) -> NodeUnreachableError:
     return NodeUnreachableError(f"the node went away; {what} safe: `p2pq start`, then `p2pq wait {' '.join(jobs)}`")
 
 
-def _say_end(view: JobView, *, quiet: bool) -> None:
+def say_end(view: JobView, *, quiet: bool) -> None:
+    """Say how a job ended; ``quiet``: only if not well."""
     counts = view.tasks
     if view.state == "done":
         if not quiet:
             failed = f", {counts.failed} failed" if counts.failed else ""
             halted = f", {view.halted}" if view.halted else ""
-            note(f"{view.name}: {counts.done} of {counts.total} done{failed}{halted}; results in {view.results}")
+            results = f"; results in {view.results}" if view.results else ""
+            note(f"{view.name}: {counts.done} of {counts.total} done{failed}{halted}{results}")
         return
     parts = [f"{counts.failed} failed"] * bool(counts.failed) + [f"{counts.cancelled} cancelled"] * bool(
         counts.cancelled

@@ -5,7 +5,6 @@ else and answers at once.
 """
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,9 @@ from p2pq.errors import P2PQError
 COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Jobs": {
         "submit": ("jobs", "Send a folder to idle machines and bring results/ back."),
+        "run": ("commands", "Run one command; its output and exit code become this one's."),
+        "map": ("commands", "Run a command on many values, as GNU parallel does."),
+        "batch": ("commands", "Run every line of a file as a shell command."),
         "jobs": ("jobs", "List your jobs, newest first."),
         "show": ("jobs", "Show one job, or one task with every attempt of it."),
         "tasks": ("jobs", "List the tasks of a job: state, node, exit code, time, memory."),
@@ -52,6 +54,10 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
 }
 
 
+class _ReaderGoneError(Exception):
+    """Whoever read our output has had enough."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are used."""
 
@@ -76,6 +82,13 @@ class LazyGroup(click.Group):
         for title, section in COMMANDS.items():
             with formatter.section(title):
                 formatter.write_dl([(name, line) for name, (_, line) in section.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  whatever the command returns
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGoneError from error  # click would end with 1, which says that tasks failed
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -135,20 +148,21 @@ def main(args: Sequence[str] | None = None) -> None:
         _say(str(error))
         failed = getattr(error, "failed", None)
         code = failed.exit_code if failed is not None else error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has had enough; nothing more can be said there.
-        _close_stdout()
+    except (BrokenPipeError, _ReaderGoneError):
+        # Nothing more can be said there.
+        _let_go()
         code = 141
     except OSError as error:
-        _close_stdout()
+        _let_go()
         _say(f"{error.filename or 'standard output'}: {error.strerror}; mend that and try again")
         code = 4
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _close_stdout() -> None:
-    """Let go of what could not be written, or the interpreter would try again at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _let_go() -> None:
+    from p2pq.cli.outputs import let_go  # noqa: PLC0415  only after an error
+
+    let_go()
 
 
 def _say(message: str) -> None:

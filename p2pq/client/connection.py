@@ -156,6 +156,10 @@ class Connection:
             raise UsageError("a name or an argument is not UTF-8 text; rename it, or write it in UTF-8") from error
         except msgspec.ValidationError as error:
             raise UsageError(_in_plain_words(str(error))) from error
+        if len(body) > FRAME_BYTES_MAX:
+            raise UsageError(
+                f"there is more than {FRAME_BYTES_MAX >> 20} MiB to tell the node; split it into several jobs"
+            )
         self._socket.sendall(len(body).to_bytes(_LENGTH_BYTES, "big") + body)
 
     def _receive(self) -> Reply:

@@ -153,11 +153,27 @@ def test_how_a_command_ends(monkeypatch, capsys, raised, code, said):
     assert capsys.readouterr().err.strip() == said
 
 
+def test_a_reader_that_has_had_enough(monkeypatch):
+    """In the middle of a command, which click would turn into exit code 1, or when the last of it is flushed."""
+    let_go = []
+    monkeypatch.setattr("p2pq.cli.main._let_go", lambda: let_go.append(True))
+
+    def broken(*_options):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("p2pq.cli.jobs.connect", broken)
+    assert ended("jobs") == 141
+    monkeypatch.setattr("p2pq.cli.main.cli.main", lambda **_options: 0)
+    monkeypatch.setattr("sys.stdout.flush", broken)
+    assert ended("jobs") == 141
+    assert let_go == [True, True]
+
+
 def test_the_command_line_loads_neither_the_daemon_nor_an_event_loop():
     import subprocess  # noqa: PLC0415
 
     code = (
-        "import sys, p2pq.cli.main, p2pq.cli.jobs, p2pq.cli.progress, p2pq.client.starter\n"
+        "import sys, p2pq.cli.main, p2pq.cli.jobs, p2pq.cli.progress, p2pq.cli.commands, p2pq.client.starter\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

@@ -9,7 +9,7 @@ import pytest
 from p2pq.cli import jobs
 from p2pq.cli.common import table
 from p2pq.cli.main import main
-from p2pq.wire.control import TaskView
+from p2pq.wire.control import Counts, JobView, TaskView
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -87,3 +87,13 @@ def test_a_task_is_listed_with_the_attempt_that_counted(
     with pytest.raises(SystemExit):
         main(["tasks", "job", "--json"])
     assert [(task["attempt"], task["attempts"]) for task in json.loads(capsys.readouterr().out)] == [(1, 2), (0, 0)]
+
+
+@pytest.mark.parametrize(("results", "said"), [("/r", "; results in /r"), ("", "")])
+def test_where_results_are_is_said_if_there_are_any(
+    results: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = Counts(total=2, done=1, failed=1)
+    fields = {"owner": "a", "attempts": 2, "submitted": "", "halted": "halted after 1 success"}
+    jobs.say_end(JobView(job="j", name="n", state="done", tasks=counts, results=results, **fields), quiet=False)
+    assert capsys.readouterr().err == f"p2pq: n: 1 of 2 done, 1 failed, halted after 1 success{said}\n"

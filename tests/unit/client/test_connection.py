@@ -153,3 +153,13 @@ def test_what_the_node_would_not_understand_is_said_here(path, request_, words):
         assert node.all(control.Doctor(), Note) == []  # nothing was sent; the connection is as good as before
     server.join()
     assert server.heard[1:] == [control.Doctor()]
+
+
+def test_a_request_larger_than_a_frame_is_not_sent(path, monkeypatch):
+    server = Server(path, frame(WELCOME))
+    with Connection(path, b"") as node:
+        monkeypatch.setattr(connection, "FRAME_BYTES_MAX", 1 << 20)
+        with pytest.raises(UsageError, match="more than 1 MiB to tell the node; split it into several jobs"):
+            node.all(control.Submit(folder="/f", args=("x" * 1024,) * 1025), Note)
+    server.join()
+    assert len(server.heard) == 1

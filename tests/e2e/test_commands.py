@@ -1,0 +1,212 @@
+"""Commands through the command line: run, map and batch on a real node, as people who know GNU parallel use them."""
+
+import json
+import shlex
+import signal
+
+import lab
+import pytest
+
+from tests.covers import covers
+
+pytestmark = pytest.mark.slow
+
+KINDS = ("run", "map", "batch")
+
+
+@pytest.fixture
+def spell(tmp_path):
+    """Say a shell command as the arguments of ``run``, ``map`` or ``batch``."""
+
+    def words(kind, line, *options):
+        if kind == "run":
+            return ["run", *options, "--", "sh", "-c", line]
+        if kind == "map":
+            return ["map", *options, f"sh -c {shlex.quote(line)}", ":::", "x"]
+        lines = tmp_path / "lines"
+        lines.write_text(line.replace("\n", ";") + "\n")
+        return ["batch", *options, str(lines)]
+
+    return words
+
+
+def latest(host):
+    return host.json("jobs")[0]
+
+
+def test_one_command_is_as_if_it_had_been_typed(shared, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINE", "yes")
+    done = shared.run("run", "--", "sh", "-c", "pwd; echo $MINE; echo oops >&2; touch made; exit 7")
+    assert (done.returncode, done.stdout, done.stderr) == (7, f"{tmp_path}\nyes\n", "oops\n")
+    assert (tmp_path / "made").exists()
+    assert shared.run("run", "--", "sh", "-c", "kill -9 $$").returncode == 128 + signal.SIGKILL
+    missing = shared.run("run", "--", "no-such-command")
+    assert (missing.returncode, missing.stderr) == (127, "p2pq: no-such-command: No such file or directory\n")
+
+
+def test_output_comes_as_it_is_printed(shared):
+    with shared.popen("run", "--", "sh", "-c", "echo now; read x < /dev/null; sleep 600") as process:
+        assert lab.read_line(process.stdout, 30) == "now\n"
+        assert "p2pq: " in lab.interrupt(process)
+        assert process.returncode == 130
+    assert latest(shared)["state"] == "cancelled", "whoever is interrupted in the foreground does not go on"
+    lab.until(lambda: not lab.processes("sleep 600"), "what it ran is ended")
+
+
+def test_many_commands_print_whole_and_in_order_if_wanted(shared, tmp_path):
+    script = "echo begin {}; sleep 0.$((5 - {})); echo end {}"
+    done = shared.run("map", "-k", script, ":::", "1", "2", "3", "4")
+    assert done.stdout.splitlines() == [f"{what} {number}" for number in (1, 2, 3, 4) for what in ("begin", "end")]
+    plain = shared.run("map", script, ":::", "1", "2", "3", "4").stdout.splitlines()
+    assert sorted(plain) == sorted(done.stdout.splitlines())
+    assert all(plain[at].split()[1] == plain[at + 1].split()[1] for at in range(0, 8, 2)), "never mixed"
+    several = shared.run("map", "-k", "echo {1}{2}", ":::", "a", "b", ":::", "1", "2")
+    assert several.stdout.split() == ["a1", "a2", "b1", "b2"]
+
+
+def test_some_may_fail_and_a_log_says_which(shared, tmp_path):
+    lines = tmp_path / "lines"
+    lines.write_text("true\nexit 3\nkill -9 $$\n/bin/echo 'a  b'\n")
+    log = tmp_path / "log"
+    done = shared.run("batch", "--joblog", str(log), "--retries", "0", str(lines))
+    assert (done.returncode, done.stdout) == (1, "a  b\n")
+    rows = {row[0]: row for row in (line.split("\t") for line in log.read_text().splitlines()[1:])}
+    assert [(rows[str(number)][6], rows[str(number)][7]) for number in (1, 2, 3, 4)] == [
+        ("0", "0"),
+        ("3", "0"),
+        ("0", "9"),
+        ("0", "0"),
+    ]
+    assert rows["4"][5] == "5"
+    assert rows["2"][8] == "exit 3"
+
+
+def test_much_output_comes_whole(shared):
+    done = shared.run("map", "-k", "seq {}", ":::", "200000", "3")
+    assert done.stdout == "".join(f"{number}\n" for count in (200_000, 3) for number in range(1, count + 1))
+
+
+def test_a_reader_that_has_had_enough_ends_the_job(shared):
+    with shared.popen("map", "echo {}; sleep 0.1", ":::", *map(str, range(1000))) as process:
+        assert lab.read_line(process.stdout, 30)
+        process.stdout.close()
+        assert process.wait(timeout=60) == 141
+    assert latest(shared)["state"] == "cancelled"
+
+
+def test_a_node_that_dies_loses_nothing_of_them(home, tmp_path):
+    home.start("--slots", "2")
+    log = tmp_path / "ran"
+    job = home.ok("map", "--detach", f"sleep 0.2; echo {{}} >> {log}", ":::", *map(str, range(20))).strip()
+    lab.until(lambda: log.exists() and len(log.read_text().split()) >= 4, "some have run")
+    home.kill()
+    home.start("--slots", "2")
+    assert home.run("wait", job).returncode == 0
+    ran = log.read_text().split()
+    assert set(ran) == {str(number) for number in range(20)}
+    assert len(ran) <= 22, "only what ran when it died ran again"
+    tasks = home.json("tasks", job)
+    assert {task["state"] for task in tasks} == {"done"}
+    assert [task["params"] for task in tasks[:2]] == [{"1": "0"}, {"1": "1"}]
+
+
+def test_what_they_printed_can_be_read_later_and_failed_ones_run_again(shared, tmp_path):
+    flag = tmp_path / "flag"
+    job = shared.ok("map", "--detach", "--retries", "0", f"echo {{}}; test -e {flag}", ":::", "a").strip()
+    assert shared.run("wait", job).returncode == 1
+    assert shared.ok("logs", job) == "a\n"
+    flag.touch()
+    shared.ok("retry", job)
+    assert shared.run("wait", job).returncode == 0
+    assert shared.json("show", job)["results"] == ""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@covers("run --cpus", "map --cpus", "batch --cpus")
+def test_a_command_has_as_many_cpus_as_it_asked_for(shared, spell, kind):
+    assert shared.ok(*spell(kind, "echo $P2PQ_CPUS", "--cpus", "2")) == "2\n"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@covers("run --name", "map --name", "batch --name")
+def test_a_job_of_commands_has_the_name_that_it_was_given(shared, spell, kind):
+    shared.ok(*spell(kind, "true", "--name", f"my {kind}"))
+    assert latest(shared)["name"] == f"my {kind}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@covers("run --retries", "map --retries", "batch --retries")
+def test_what_fails_is_tried_again_as_often_as_wanted(shared, spell, kind, tmp_path):
+    line = f"echo $P2PQ_ATTEMPT >> {tmp_path}/tries; exit 1"
+    assert shared.run(*spell(kind, line, "--retries", "1")).returncode == 1
+    assert (tmp_path / "tries").read_text().split() == ["1", "2"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@covers("run --time", "map --time", "batch --time")
+def test_a_command_that_runs_too_long_is_ended(shared, spell, kind):
+    assert shared.run(*spell(kind, "sleep 600", "--time", "1s", "--retries", "0")).returncode != 0
+    [task] = shared.json("tasks", latest(shared)["job"])
+    assert (task["state"], task["reason"]) == ("failed", "time-limit")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@covers("run --memory", "map --memory", "batch --memory")
+def test_a_command_that_takes_too_much_memory_is_ended(shared, spell, kind):
+    line = "python3 -c 'import time; x = bytearray(256 << 20); time.sleep(60)'"
+    assert shared.run(*spell(kind, line, "--memory", "64M", "--retries", "0")).returncode != 0
+    [task] = shared.json("tasks", latest(shared)["job"])
+    assert (task["state"], task["reason"]) == ("failed", "memory-limit")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@covers("run --gpus", "map --gpus", "batch --gpus")
+def test_a_command_that_asks_for_what_is_not_here_waits_and_says_why(shared, spell, kind):
+    before = len(shared.json("jobs"))
+    with shared.popen(*spell(kind, "true", "--gpus", "1")) as process:
+        lab.until(lambda: len(shared.json("jobs")) > before, "the job is there")
+        job = latest(shared)["job"]
+        assert "gpu" in shared.ok("why", job)
+        lab.interrupt(process)
+        assert process.returncode == 130
+    assert shared.json("show", job)["state"] == "cancelled"
+
+
+@pytest.mark.parametrize("kind", ["map", "batch"])
+@covers("map --halt", "batch --halt")
+def test_the_rest_does_not_run_once_enough_have_failed(shared, tmp_path, kind):
+    lines = tmp_path / "lines"
+    lines.write_text("".join(f"sleep 0.05; echo {number}; exit 1\n" for number in range(200)))
+    words = ["map", "--halt", "now,fail=1", "--retries", "0", "-a", str(lines)]
+    words = words if kind == "map" else ["batch", "--halt", "now,fail=1", "--retries", "0", str(lines)]
+    done = shared.run(*words)
+    assert done.returncode == 1
+    counts = latest(shared)["tasks"]
+    assert 1 <= counts["failed"] <= 4
+    assert counts["cancelled"] >= 190
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@covers("run --priority", "map --priority", "batch --priority")
+def test_what_has_priority_runs_first(home, spell, kind, tmp_path):
+    home.start("--slots", "2")
+    gate = tmp_path / "gate"
+    held = f"while [ ! -e {gate} ]; do sleep 0.02; done # {{}}"
+    home.ok("map", "--detach", "--cpus", "2", held, ":::", "x")
+    lab.until(lambda: latest(home)["tasks"]["running"], "all slots are taken")
+    home.ok("map", "--detach", "--cpus", "2", f"echo low >> {tmp_path}/order # {{}}", ":::", "x")
+    before = len(home.json("jobs"))
+    with home.popen(*spell(kind, f"echo high >> {tmp_path}/order", "--priority", "5", "--cpus", "2")) as process:
+        lab.until(lambda: len(home.json("jobs")) > before, "both wait")
+        gate.touch()
+        assert process.wait(timeout=60) == 0
+    lab.until(lambda: len((tmp_path / "order").read_text().split()) == 2, "both have run")
+    assert (tmp_path / "order").read_text().split() == ["high", "low"]
+
+
+def test_json_of_a_job_of_commands_is_as_of_any_other(shared):
+    job = shared.ok("map", "--detach", "echo", ":::", "a").strip()
+    shared.ok("wait", job)
+    [view] = [each for each in json.loads(shared.ok("jobs", "--json")) if each["job"] == job]
+    assert (view["name"], view["state"], view["results"]) == ("echo", "done", "")

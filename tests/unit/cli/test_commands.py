@@ -1,0 +1,527 @@
+"""run, map and batch against a node that says what the test wants."""
+
+import io
+import os
+import re
+import signal
+import sys
+from contextlib import nullcontext
+
+import pytest
+
+from p2pq.cli import commands
+from p2pq.cli.main import main
+from p2pq.client.connection import Connection
+from p2pq.errors import NodeUnreachableError, RefusedError
+from p2pq.model.job import Resources
+from p2pq.model.sources import Source, count
+from p2pq.wire import control
+from p2pq.wire.commandcontrol import Ends, SubmitCommands, TaskEnded
+from p2pq.wire.control import Change, Counts, JobView, LogChunk, Note
+from tests.covers import covers
+
+JOB = "jobabcdefghij"
+
+
+def view(*, total, done=0, failed=0, cancelled=0, state="running"):
+    counts = Counts(
+        total=total, done=done, failed=failed, cancelled=cancelled, pending=total - done - failed - cancelled
+    )
+    return JobView(job=JOB, name="echo", owner="a", state=state, tasks=counts, attempts=0, submitted="", results="")
+
+
+def done(task, **fields):
+    return TaskEnded(task=task, **{"state": "done", "exit": 0, "started": 1_700_000_000_123, "seconds": 0.25, **fields})
+
+
+def failed(task, **fields):
+    return TaskEnded(task=task, **{"state": "failed", "started": 1_700_000_000_000, "seconds": 1.0, **fields})
+
+
+def chunk(task, data, stream="stdout"):
+    return LogChunk(task=task, data=data, stream=stream)
+
+
+class Node:
+    """Answers Ends with what it was given: replies, exceptions to raise, and functions to call in the middle."""
+
+    one = Connection.one
+
+    def __init__(self, *ends, state="done", before=()):
+        self.heard = []
+        self._ends = ends
+        self._before = before
+        self._state = state
+        self._total = 1
+
+    def ask(self, request):
+        self.heard.append(request)
+        match request:
+            case SubmitCommands():
+                self._total = count(request.sources)
+                yield from said(self._before)
+                yield view(total=self._total)
+            case Ends():
+                yield from said(self._ends)
+            case control.CancelJob():
+                yield view(total=self._total)
+            case control.Watch():
+                yield Change(job=view(total=self._total, done=1, cancelled=self._total - 1, state="cancelled"))
+            case control.Show():
+                yield self._ended()
+
+    def _ended(self):
+        ends = [each for each in self._ends if isinstance(each, TaskEnded)]
+        counts = {state: sum(each.state == state for each in ends) for state in ("done", "failed", "cancelled")}
+        return view(total=self._total, **counts, state=self._state)
+
+    def kinds(self):
+        return [type(request).__name__ for request in self.heard]
+
+
+def said(items):
+    for item in items:
+        if isinstance(item, BaseException):
+            raise item
+        if callable(item):
+            item()
+        else:
+            yield item
+
+
+@pytest.fixture
+def ran(monkeypatch, capfdbinary):
+    """Give a function that runs a command line against a node and returns exit code, stdout, stderr."""
+
+    monkeypatch.setattr(commands, "STOP_S", 600.0)  # a machine that is slow is no job that does not end
+
+    def run(node, *typed):
+        monkeypatch.setattr(commands, "connect", lambda _ctx, **_options: nullcontext(node))
+        with pytest.raises(SystemExit) as ended:
+            main(typed)
+        sys.stdout.flush()
+        out, err = capfdbinary.readouterr()
+        return ended.value.code, out, err.decode()
+
+    return run
+
+
+@pytest.fixture
+def typed_in(monkeypatch):
+    """Give a function that puts bytes into standard input."""
+
+    def put(data, *, terminal=False):
+        stream = io.TextIOWrapper(io.BytesIO(data))
+        stream.isatty = lambda: terminal
+        monkeypatch.setattr(sys, "stdin", stream)
+
+    return put
+
+
+def interrupt(number=signal.SIGINT):
+    return lambda: os.kill(os.getpid(), number)
+
+
+# -- run --------------------------------------------------------------------------------------------------------------
+
+
+@covers("run")
+def test_what_a_command_prints_is_ours_byte_by_byte_and_so_is_its_exit_code(ran, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIVEN", "a=b\nc")
+    node = Node(chunk(0, b"\xff\0a"), chunk(0, b"oops\n", "stderr"), chunk(0, b"b\r\n"), failed(0, exit=7))
+    assert ran(node, "run", "tool", "--name", "{}", "--", "a b") == (7, b"\xff\0ab\r\n", "oops\n")
+    [request, follow] = node.heard
+    assert request.words == ("tool", "--name", "{}", "--", "a b")
+    assert (request.sources, request.shell, request.retries, request.halt) == ((), False, 0, "")
+    assert request.cwd == str(tmp_path)
+    assert b"\0GIVEN=a=b\nc\0" in b"\0" + request.environment
+    assert request.environment.endswith(b"\0")
+    assert follow == Ends(job=JOB, live=True)
+
+
+def test_each_piece_is_passed_on_before_the_next_comes(ran, capfdbinary):
+    seen = []
+    node = Node(chunk(0, b"now"), lambda: seen.append(capfdbinary.readouterr().out), done(0))
+    assert ran(node, "run", "--", "x")[0] == 0
+    assert seen == [b"now"]
+
+
+@pytest.mark.parametrize(
+    ("ended", "code", "sentence"),
+    [
+        (done(0), 0, ""),
+        (TaskEnded(task=0, state="done"), 0, ""),
+        (failed(0, exit=1), 1, ""),
+        (failed(0, exit=0, reason="exit"), 125, "was not run to its end: exit; see"),
+        (failed(0, signal=9, reason="signal"), 137, ""),
+        (
+            failed(0, reason="time-limit", signal=15),
+            125,
+            "was not run to its end: time-limit; see `p2pq why jobabcde.0`",
+        ),
+        (TaskEnded(task=0, state="cancelled"), 125, "was not run to its end: cancelled; see"),
+        (TaskEnded(task=0, state="failed"), 125, "was not run to its end: it was lost; see"),
+        (Note(text="waits"), 125, f"did not say how the command ended; see `p2pq show {JOB}`"),
+        (NodeUnreachableError("gone"), 125, f"`p2pq start`, then `p2pq wait {JOB}`"),
+    ],
+)
+def test_how_run_ends(ran, ended, code, sentence):
+    found, out, err = ran(Node(ended), "run", "--quiet", "x")
+    assert (found, out) == (code, b"")
+    assert sentence in err
+    assert err.count("\n") == bool(sentence)
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        (["run"], "Missing argument"),
+        (["run", "--nmae", "x", "y"], "No such option"),
+        (["run", "--where", "any", "x"], "work on this machine only so far; `p2pq submit` sends a folder anywhere"),
+        (["run", "--cpus", "0", "x"], "is not in the range"),
+        (["run", "--memory", "much", "x"], "is not a size"),
+    ],
+)
+def test_what_is_typed_wrong_is_a_failure_of_p2pq_not_of_the_command(ran, typed, sentence):
+    code, out, err = ran(None, *typed)
+    assert (code, out) == (125, b"")
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+def test_a_job_that_is_refused(ran):
+    node = Node(before=[RefusedError("no room\x1b")])
+    assert ran(node, "run", "x") == (125, b"", "p2pq: no room\ufffd\n")
+    assert ran(node, "map", "x", ":::", "a") == (4, b"", "p2pq: no room\ufffd\n")
+
+
+def test_a_run_in_a_folder_that_is_gone(ran, monkeypatch):
+    monkeypatch.setattr(commands.Path, "cwd", lambda: (_ for _ in ()).throw(FileNotFoundError()))
+    assert ran(Node(), "run", "x")[::2] == (
+        125,
+        "p2pq: the current folder is gone; go to one that is there and try again\n",
+    )
+
+
+@covers("run --quiet", "run --detach", "run --where")
+def test_remarks_and_the_job_id(ran):
+    assert ran(Node(Note(text="it waits"), done(0)), "run", "x")[2] == "p2pq: it waits\n"
+    assert ran(Node(Note(text="it waits"), done(0)), "run", "--quiet", "x")[2] == ""
+    node = Node()
+    assert ran(node, "run", "--detach", "--name", "n", "--where", "local", "x") == (0, JOB.encode() + b"\n", "")
+    assert [request.name for request in node.heard] == ["n"]
+
+
+# -- what is asked for ------------------------------------------------------------------------------------------------
+
+LIMITS = ["--cpus", "2", "--memory", "1G", "--gpus", "1", "--time", "5m", "--priority", "-3"]
+REQUEST = {"resources": Resources(cpus=2, memory_mb=1024, gpus=1), "time_s": 300, "priority": -3}
+
+
+@pytest.mark.parametrize(
+    ("typed", "asked"),
+    [
+        (["run", *LIMITS, "--retries", "4", "x"], {**REQUEST, "retries": 4}),
+        (["map", *LIMITS, "--halt", "now,fail=1", "x", ":::", "a"], {**REQUEST, "retries": 1, "halt": "now,fail=1"}),
+        (["map", "--retries", "0", "--name", "n", "x", ":::", "a"], {"retries": 0, "name": "n", "halt": "never"}),
+    ],
+)
+def test_options_reach_the_node(ran, typed, asked):
+    node = Node(done(0))
+    assert ran(node, *typed)[0] == 0
+    assert {name: getattr(node.heard[0], name) for name in asked} == asked
+
+
+# -- map and batch ----------------------------------------------------------------------------------------------------
+
+
+@covers("map")
+def test_output_comes_as_tasks_end_stdout_to_stdout_stderr_to_stderr(ran):
+    node = Node(chunk(1, b"b\xff"), chunk(1, b"\n"), chunk(1, b"E\n", "stderr"), done(1), chunk(0, b"a\n"), done(0))
+    assert ran(node, "map", "echo", "{.}", ":::", "a", "b") == (0, b"b\xff\na\n", "E\n")
+    request, follow, show = node.heard
+    assert (request.words, request.sources, request.shell) == (("echo", "{.}"), (Source(("a", "b")),), True)
+    assert follow == Ends(job=JOB)
+    assert show == control.Show(job=JOB)
+
+
+@covers("map --keep-order", "batch --keep-order")
+@pytest.mark.parametrize("command", [["map", "x", ":::", "a", "b", "c"], ["batch", "-"]])
+def test_keep_order_prints_in_the_order_of_tasks(ran, typed_in, command):
+    typed_in(b"a\nb\nc\n")
+    node = Node(chunk(2, b"c\n"), done(2), done(1), chunk(0, b"a\n"), done(0))
+    assert ran(node, command[0], "--keep-order", *command[1:])[:2] == (0, b"a\nc\n")
+
+
+@covers("map --tag", "batch --tag")
+def test_tag_puts_values_before_lines(ran, tmp_path):
+    node = Node(chunk(1, b"x\ny"), chunk(1, b"z\n"), done(1), chunk(0, b"e", "stderr"), done(0))
+    assert ran(node, "map", "--tag", "x", ":::", "a", ":::", "1", "2") == (0, b"a\t2\tx\na\t2\tyz\n", "a\t1\te")
+    (tmp_path / "list").write_text("echo x\n")
+    node = Node(chunk(0, b"x\n"), done(0))
+    assert ran(node, "batch", "--tag", str(tmp_path / "list"))[1] == b"echo x\tx\n"
+
+
+@covers("map --joblog", "batch --joblog")
+def test_joblog_has_a_line_per_ended_task(ran, tmp_path):
+    log = tmp_path / "log"
+    never = TaskEnded(task=3, state="cancelled")
+    cut = TaskEnded(task=4, state="cancelled", started=1_700_000_000_000, seconds=3.0)
+    ends = [done(1, printed=(5, 2)), failed(0, signal=9), failed(2, reason="time-limit", signal=15), never, cut]
+    node = Node(*ends, TaskEnded(task=5, state="failed", reason="refused"), state="failed")
+    assert ran(node, "map", "--quiet", "--joblog", str(log), "echo", ":::", "a b", "b", "c\nd", "e", "f", "g")[0] == 1
+    assert log.read_text().splitlines() == [
+        "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand",
+        "2\t:\t1700000000.123\t     0.250\t0\t5\t0\t0\techo b",
+        "1\t:\t1700000000.000\t     1.000\t0\t0\t0\t9\techo 'a b'",
+        "3\t:\t1700000000.000\t     1.000\t0\t0\t-1\t15\techo 'c\0d'",
+        "5\t:\t1700000000.000\t     3.000\t0\t0\t-1\t0\techo f",
+        "6\t:\t0.000\t     0.000\t0\t0\t-1\t0\techo g",
+    ]
+    (tmp_path / "list").write_text("true\n")
+    assert ran(Node(done(0)), "batch", "--joblog", str(log), str(tmp_path / "list"))[0] == 0
+    assert log.read_text().splitlines()[1].endswith("\t0\t0\ttrue")
+    node = Node()
+    for unusable, why in (
+        (tmp_path / "no" / "log", "No such file or directory"),
+        ("/dev/full", "No space left on device"),
+    ):
+        code, _, err = ran(node, "map", "--joblog", str(unusable), "x", ":::", "a")
+        assert (code, node.heard, err) == (4, [], f"p2pq: {unusable}: {why}; mend that and try again\n")
+
+
+@covers("map --dry-run", "batch --dry-run")
+def test_dry_run_prints_command_lines_and_asks_nobody(ran, typed_in):
+    assert ran(None, "map", "--dry-run", "echo", "{}", "{#}", ":::", "a b", "\udcff") == (
+        0,
+        b"echo 'a b' 1\necho '\xff' 2\n",
+        "",
+    )
+    typed_in(b"echo a\n\nfalse")
+    assert ran(None, "batch", "--dry-run", "-") == (0, b"echo a\n\nfalse\n", "")
+    typed_in(b"")
+    assert ran(None, "batch", "--dry-run", "-") == (0, b"", "")
+
+
+@covers("batch", "batch --null", "map --null", "map --arg-file", "map --colsep")
+def test_where_values_come_from(ran, typed_in):
+    lines, whole = (("a b", "", "# c"), 1), (("a b\n\n# c\n",), 1)
+    for typed, words, sources in (
+        (["batch", "-"], (), [lines]),
+        (["batch", "--null", "-"], (), [whole]),
+        (["map", "x"], ("x",), [lines]),
+        (["map"], (), [lines]),
+        (["map", "--null", "x"], ("x",), [whole]),
+        (["map", "--arg-file", "-", "x", ":::", "v"], ("x",), [lines, (("v",), 1)]),
+        (["map", "x", ":::", "v", "::::", "-"], ("x",), [(("v",), 1), lines]),
+        (["map", "--colsep", " ", "x", "{2}"], ("x", "{2}"), [(("a", "b", "", "", "#", "c"), 2)]),
+    ):
+        typed_in(b"a b\n\n# c\n")
+        node = Node(*map(done, range(3)))
+        assert ran(node, *typed)[0] == 0, typed
+        assert node.heard[0].words == words, typed
+        assert [(source.values, source.columns) for source in node.heard[0].sources] == sources, typed
+
+
+@covers("map --detach", "batch --detach", "map --where", "batch --where")
+def test_the_job_id_alone(ran, typed_in):
+    typed_in(b"true\n")
+    node = Node()
+    assert ran(node, "batch", "--detach", "--name", "n", "--where", "local", "-") == (0, f"{JOB}\n".encode(), "")
+    assert [request.name for request in node.heard] == ["n"]
+    node = Node()
+    assert ran(node, "map", "--detach", "--name", "n", "x", ":::", "a") == (0, f"{JOB}\n".encode(), "")
+    assert [request.name for request in node.heard] == ["n"]
+    code, _, err = ran(None, "map", "--where", "any", "x", ":::", "a")
+    assert (code, "`p2pq submit` sends a folder anywhere" in err) == (2, True)
+
+
+@covers("map --quiet", "batch --quiet")
+def test_some_tasks_failed(ran, typed_in):
+    ends = [failed(0, exit=3), failed(1, reason="memory-limit", signal=9), Note(text="it waits")]
+    code, out, err = ran(Node(*ends, state="failed"), "map", "x", ":::", "a", "b")
+    assert (code, out) == (1, b"")
+    assert err.splitlines() == [
+        "p2pq: task 1 failed: memory-limit; see `p2pq why jobabcde.1`",
+        "p2pq: it waits",
+        f"p2pq: echo: 2 failed of 2; see `p2pq tasks {JOB}`",
+        "p2pq: `p2pq retry jobabcde` runs what failed again",
+    ]
+    typed_in(b"a\nb\n")
+    code, out, err = ran(Node(*ends, state="failed"), "batch", "--quiet", "-")
+    assert (code, out, err) == (1, b"", "p2pq: task 1 failed: memory-limit; see `p2pq why jobabcde.1`\n")
+
+
+def test_enough_succeeded(ran):
+    """A job that was halted by its successes is done, whatever was cut off."""
+    node = Node(done(0), TaskEnded(task=1, state="cancelled"))
+    assert ran(node, "map", "--halt", "now,success=1", "x", ":::", "a", "b") == (0, b"", "")
+
+
+def test_no_values_make_no_tasks(ran, typed_in, tmp_path):
+    typed_in(b"")
+    log = tmp_path / "log"
+    assert ran(None, "map", "--joblog", str(log), "x") == (
+        0,
+        b"",
+        "p2pq: there are no values, so there is nothing to run\n",
+    )
+    assert log.read_text().startswith("Seq\t")
+
+
+@covers("map --bar", "map --eta", "batch --bar", "batch --eta")
+@pytest.mark.parametrize("command", [["map", "x", ":::", "a", "b"], ["batch", "-"]])
+def test_a_line_that_counts_is_for_terminals_only(ran, typed_in, monkeypatch, command):
+    def shown(*options, terminal=True):
+        typed_in(b"a\nb\n")
+        monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+        return ran(Node(done(0), chunk(1, b"x"), done(1)), command[0], *options, *command[1:])[2]
+
+    assert "\r\x1b[K[" + "=" * 15 + " " * 15 + "] 1/2\r\x1b[K\r\x1b[K[" in shown("--bar")
+    assert re.search(r"\r\x1b\[K1/2, [^\r]+ left\r\x1b\[K", shown("--eta"))
+    assert shown("--bar", "--eta").endswith("] 2/2\r\x1b[K")
+    assert shown("--bar", "--eta", terminal=False) == ""
+    assert shown() == ""
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        (
+            ["map", "x"],
+            "there are no values; put ::: A B C after the command, -a FILE before it, or pipe lines into it",
+        ),
+        (["map", "--colsep", "(", "x", ":::", "a"], "is not a regular expression"),
+        (["map", "-a", "-", "-a", "-", "x"], "standard input can be read only once"),
+        (["map", "{%}", ":::", "a"], "is not supported"),
+        (["map", "--joblog", "kept", "{%}", ":::", "a"], "is not supported"),
+        (["map", "--joblog", "kept", "--memory", "much", "x", ":::", "a"], "is not a size"),
+        (["map", "--detach", "--joblog", "l", "x", ":::", "a"], "leave --joblog out"),
+        (["map", "--detach", "-k", "x", ":::", "a"], "leave --keep-order out"),
+        (["map", "--halt", "", "x", ":::", "a"], "write it like never, now,fail=1"),
+        (["map", "--nmae", "x", "y"], "No such option"),
+        (["batch"], "Missing argument"),
+    ],
+)
+def test_a_mistake_is_answered_with_one_sentence(ran, typed_in, tmp_path, monkeypatch, typed, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kept").write_text("the log of another job\n")
+    typed_in(b"", terminal=True)
+    node = Node()
+    code, out, err = ran(node, *typed)
+    assert (code, out, node.heard) == (2, b"", [])
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert (tmp_path / "kept").read_text() == "the log of another job\n"
+
+
+def test_a_file_that_is_not_there(ran):
+    code, _, err = ran(None, "batch", "/no/such")
+    assert (code, err) == (4, "p2pq: /no/such: No such file or directory; mend that and try again\n")
+
+
+# -- nobody listens any more ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        (["run", "x"], "interrupted: cancelled job jobabcde; `p2pq retry jobabcde --cancelled` runs the rest"),
+        (
+            ["map", "x", ":::", "a", "b"],
+            "interrupted: cancelled job jobabcde after 1 of 2 tasks; `p2pq retry jobabcde --cancelled` runs the rest",
+        ),
+    ],
+)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_an_interruption_cancels_the_job(ran, typed, sentence, number, code):
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    node = Node(chunk(0, b"a\n"), interrupt(number), AssertionError("goes on"))
+    assert ran(node, *typed) == (code, b"a\n", f"p2pq: {sentence}\n")
+    assert node.kinds() == ["SubmitCommands", "Ends", "CancelJob", "Watch"]
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_an_interruption_before_the_job_has_a_name_cancels_it_then(ran):
+    node = Node(before=[interrupt()])
+    code, _, err = ran(node, "map", "x", ":::", "a")
+    assert (code, node.kinds()) == (130, ["SubmitCommands", "CancelJob", "Watch"])
+    assert "stops as soon as the node has said which job it is; once more to leave at once\n" in err
+
+
+def test_a_second_interruption_leaves_at_once(ran):
+    node = Node(before=[interrupt(), interrupt(), AssertionError("goes on")])
+    code, _, err = ran(node, "map", "x", ":::", "a")
+    assert (code, node.kinds()) == (130, ["SubmitCommands"])
+    assert "`p2pq jobs` tells whether it has one" in err
+
+
+class Stubborn(Node):
+    """A node of which the job does not end once it is cancelled."""
+
+    def __init__(self, then):
+        super().__init__(interrupt())
+        self._then = then
+
+    def ask(self, request):
+        if request == control.Watch(jobs=(JOB,)):
+            self._then()
+            raise AssertionError("goes on")
+        yield from super().ask(request)
+
+
+def refuse():
+    raise RefusedError("busy\x1b")
+
+
+@pytest.mark.parametrize(
+    ("then", "sentence"),
+    [
+        (interrupt(), "left before job jobabcde had ended; see `p2pq show jobabcde`"),
+        (interrupt(signal.SIGALRM), "it has not ended after 600 s; see `p2pq show jobabcde`"),
+        (refuse, "job jobabcde may still run (busy\ufffd); `p2pq cancel jobabcde` stops it"),
+    ],
+)
+def test_a_job_that_does_not_end(ran, then, sentence):
+    code, _, err = ran(Stubborn(then), "map", "x", ":::", "a")
+    assert code == 130
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+class Deaf(io.BytesIO):
+    """An output that takes nothing."""
+
+    def __init__(self, error):
+        super().__init__()
+        self._error = error
+
+    def write(self, _data):
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "typed", "code", "said"),
+    [
+        (BrokenPipeError(32, "Broken pipe"), ["run", "x"], 141, ""),
+        (BrokenPipeError(32, "Broken pipe"), ["map", "x", ":::", "a"], 141, ""),
+        (OSError(28, "No space left"), ["run", "x"], 125, "p2pq: the output: No space left; mend that and try again\n"),
+        (
+            OSError(28, "No space left"),
+            ["map", "x", ":::", "a"],
+            4,
+            "p2pq: standard output: No space left; mend that and try again\n",
+        ),
+        (RefusedError("no more"), ["map", "x", ":::", "a"], 4, "p2pq: no more\n"),
+    ],
+)
+def test_output_that_nobody_takes_cancels_the_job(ran, monkeypatch, error, typed, code, said):
+    let_go = []
+    monkeypatch.setattr("p2pq.cli.outputs._ours", lambda _stream: Deaf(error))
+    monkeypatch.setattr("p2pq.cli.outputs.let_go", lambda: let_go.append(True))
+    node = Node(chunk(0, b"a\n"), AssertionError("goes on"))
+    cancelled = "p2pq: cancelled job jobabcde; `p2pq retry jobabcde --cancelled` runs the rest\n" if said else ""
+    assert ran(node, *typed) == (code, b"", cancelled + said)
+    assert node.kinds() == ["SubmitCommands", "Ends", "CancelJob", "Watch"]
+    assert let_go == [True] * isinstance(error, OSError)
