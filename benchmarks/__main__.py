@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks import bulk, command, figures, idle, jobs, links, nodes
+from benchmarks import bulk, command, figures, idle, jobs, links, nodes, rates
 from benchmarks.figures import Figure
 
 RUNS: Final = 5
@@ -16,6 +16,7 @@ BENCHMARKS: Final[dict[str, tuple[Callable[[Path, int], list[Figure]], str]]] = 
     "links": (links.run, "handshake and round trip between two processes"),
     "help": (command.run, "p2pq --help"),
     "submit": (jobs.run, "a small folder until its result is there: API, command, cold start"),
+    "rates": (rates.run, "many short commands beside GNU parallel, xargs and bare processes, where they are installed"),
     "idle": (idle.run, "memory and processor time of a node that has nothing to do"),
     "bulk": (bulk.run, "200 MB to another node and back, as one file and as 10,000"),
 }

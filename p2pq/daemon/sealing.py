@@ -60,6 +60,8 @@ class Sealer:
             raise StorageError(f"what it left cannot be read: {error.strerror}") from error
 
     def _seal(self, folder: Path, outcome: Outcome) -> Sealed:
+        if self.start.own and outcome.detail == exited(outcome.exit) and _nothing(folder / "results", outcome):
+            return Sealed()  # which needs no blob
         remove_progress(folder)
         made: list[bytes] = []
 
@@ -87,8 +89,6 @@ class Sealer:
             self.blobs.unpin(self.tag)
             return Sealed()
         output, _ = collect(outcome.stdout.parent, TreeLimits(), sink, random_key, {"stdout", "stderr"}.__contains__)
-        if self.start.own and not failure and detail == exited(outcome.exit) and _nothing(tree, output, skipped):
-            return Sealed()  # which needs no blob
         key = os.urandom(32)
         body = ResultBody(tree=tree, output=output, detail=detail, skipped=skipped)
         refs, parts = bodies.encrypt(key, body)
@@ -105,9 +105,9 @@ class Sealer:
         return Sealed(sealed_key, refs, blobs, failure=failure, checkpoint=checkpoint)
 
 
-def _nothing(tree: Tree, output: Tree, skipped: tuple[str, ...]) -> bool:
-    """Tell whether an attempt left nothing and printed nothing."""
-    return not (tree.files or tree.dirs or tree.links or skipped or any(file.size for file in output.files))
+def _nothing(results: Path, outcome: Outcome) -> bool:
+    """Tell whether an attempt has no results folder, as commands have none, and printed nothing."""
+    return not os.path.lexists(results) and not any(path.stat().st_size for path in (outcome.stdout, outcome.stderr))
 
 
 def _wanted(outcome: Outcome) -> Callable[[str], bool]:

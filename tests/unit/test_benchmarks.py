@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import bulk, command, figures, links
+from benchmarks import bulk, command, figures, links, rates
 from benchmarks.figures import Figure
 
 pytestmark = pytest.mark.slow
@@ -71,3 +71,11 @@ def test_the_reference_copies_packs_and_unpacks(tmp_path):
     bulk._fill(folder / "data", 2, 50_000)
     assert all(seconds > 0 for seconds in bulk._reference(folder, tmp_path / "scratch"))
     assert not (tmp_path / "scratch").exists()
+
+
+def test_rates_are_ratios_of_what_ran_in_the_same_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(rates, "COMMANDS", 4)
+    found = {figure.name: figure for figure in rates.run(tmp_path, 1)}
+    own, bare = found["4 times /bin/true: p2pq"], found["4 times /bin/true: Popen"]
+    assert found["p2pq batch over Popen"].median == pytest.approx(own.median / bare.median)
+    assert found["p2pq run -- true"].median > 0

@@ -76,7 +76,7 @@ class Pool:
             reason=self.reason,
             detail=exited(0),
             stdout=out / "stdout",
-            stderr=out / "e",
+            stderr=out / "stderr",
         )
         return outcome, launch.collect(job, outcome)
 
