@@ -13,9 +13,10 @@ from p2pq.cli import inputs, outputs
 from p2pq.cli.common import connect, harmless, note
 from p2pq.cli.interrupts import Interrupts, StoppedError
 from p2pq.cli.jobs import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, say_end, send, went_away
-from p2pq.cli.options import DETACH, HALT, for_tasks, resources_of, time_of, umask
+from p2pq.cli.options import DETACH, HALT, for_tasks, resources_of, time_of
 from p2pq.cli.outputs import CountsLine, JobLog, Printer, is_its_own_doing
 from p2pq.cli.progress import Progress, WaitOver
+from p2pq.client.asking import umask
 from p2pq.client.connection import Connection
 from p2pq.errors import NodeUnreachableError, NotRunError, P2PQError, UsageError
 from p2pq.model import template

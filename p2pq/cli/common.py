@@ -1,23 +1,19 @@
 """What commands share: finding the node, starting it, saying things, printing JSON."""
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 import msgspec
 
+from p2pq.client import finding
 from p2pq.client.connection import Connection
-from p2pq.daemon.home import Home, default_path, socket_path
-from p2pq.errors import NodeSilentError, NodeUnreachableError, RefusedError, UsageError
-
-SECONDS_MAX: Final = 366 * 24 * 3600
-"""No duration is longer: no task may run for longer, and nothing else is meant to last so long."""
-MEGABYTES_MAX: Final = 1 << 24
+from p2pq.daemon.home import Home
+from p2pq.homes import default_path
 
 
 def home_of(ctx: click.Context) -> Home:
@@ -26,47 +22,15 @@ def home_of(ctx: click.Context) -> Home:
     return Home(chosen if chosen is not None else default_path())
 
 
-def refuse_root() -> None:
-    """Refuse to go on as root unless the user said so.
-
-    Raises:
-        RefusedError: root without P2PQ_ALLOW_ROOT=1.
-    """
-    if os.geteuid() == 0 and os.environ.get("P2PQ_ALLOW_ROOT") != "1":
-        raise RefusedError("p2pq does not run as root; use an ordinary user, or set P2PQ_ALLOW_ROOT=1 if you mean it")
-
-
 def connect(ctx: click.Context, *, start: bool = False) -> Connection:
     """Connect to the node of this home, starting one first where that is wanted and none runs.
 
     Raises:
         ConfigError: it could not be started because of a setting.
         NodeUnreachableError: there is none, or it could not be started for another reason.
+        RefusedError: as root, without P2PQ_ALLOW_ROOT=1.
     """
-    refuse_root()
-    home = home_of(ctx)
-    try:
-        return _open(home)
-    except NodeSilentError:
-        raise  # no other one could be started beside it
-    except NodeUnreachableError:
-        if not start:
-            raise
-    from p2pq.cli import starting  # noqa: PLC0415  seldom needed
-
-    starting.start(home.path)
-    note("started a node in the background; `p2pq stop` ends it")
-    return _open(home)
-
-
-def _open(home: Home) -> Connection:
-    try:
-        token = home.api_token.read_bytes()
-    except FileNotFoundError as error:
-        raise NodeUnreachableError(f"no node has run in {home.path}; start one with `p2pq start`") from error
-    except OSError as error:
-        raise NodeUnreachableError(f"{home.api_token}: {error.strerror}; check P2PQ_HOME and whose it is") from error
-    return Connection(socket_path(home.path), token)
+    return finding.connect(home_of(ctx).path, start=start, say=note)
 
 
 def harmless(text: str) -> str:
@@ -152,47 +116,3 @@ def size(count: int | None) -> str:
             return f"{value:.0f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
-
-
-def parse_seconds(text: str) -> int:
-    """Parse ``90``, ``90s``, ``15m``, ``2h``, ``1d``, ``1h30m`` or ``HH:MM:SS``.
-
-    Raises:
-        UsageError: it is none of these, or not above zero.
-    """
-    import re  # noqa: PLC0415  cheap, but not needed for --help
-
-    clock = re.fullmatch(r"(?:(\d{1,9}):)?(\d{1,9}):(\d\d)", text)
-    units = re.fullmatch(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,12})s?)?", text)
-    seconds = 0
-    if clock:
-        hours, minutes, rest = (int(part or 0) for part in clock.groups())
-        seconds = hours * 3600 + minutes * 60 + rest
-    elif units:
-        days, hours, minutes, rest = (int(part or 0) for part in units.groups())
-        seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
-    if seconds <= 0:
-        raise UsageError(f"{text!r} is not a duration; write it like 90, 15m, 2h, 1d or 01:30:00")
-    if seconds > SECONDS_MAX:
-        raise UsageError(f"{text!r} is longer than a year; write it like 90, 15m, 2h, 1d or 01:30:00")
-    return seconds
-
-
-def parse_megabytes(text: str) -> int:
-    """Parse ``512``, ``512M``, ``4G``, ``4GiB`` into mebibytes.
-
-    Raises:
-        UsageError: it is none of these.
-    """
-    import re  # noqa: PLC0415
-
-    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)\s*([kmgt]?)(?:i?b)?", text.strip(), re.IGNORECASE)
-    if match is None:
-        raise UsageError(f"{text!r} is not a size; write it like 512M or 4G")
-    factor = {"": 1.0, "k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}[match.group(2).lower()]
-    megabytes = round(float(match.group(1)) * factor)
-    if megabytes > MEGABYTES_MAX:
-        raise UsageError(f"{text!r} is more than any machine has; write it like 512M or 4G")
-    if megabytes < 1:
-        raise UsageError(f"{text!r} is less than a mebibyte; write it like 512M or 4G")
-    return megabytes

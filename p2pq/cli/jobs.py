@@ -11,16 +11,17 @@ from p2pq.cli.common import (
     duration,
     note,
     pairs,
-    parse_seconds,
     plain,
     print_json,
     say,
     size,
     table,
 )
-from p2pq.cli.options import DETACH, HALT, QUIET, for_tasks, resources_of, time_of, umask
+from p2pq.cli.options import DETACH, HALT, QUIET, for_tasks, resources_of, time_of
+from p2pq.client.asking import umask
 from p2pq.client.connection import Connection
 from p2pq.errors import NodeUnreachableError, RemoteProtocolError, UsageError
+from p2pq.model.amounts import parse_seconds
 from p2pq.model.params import NUMBER_MAX
 from p2pq.wire import control
 from p2pq.wire.commandcontrol import SubmitCommands

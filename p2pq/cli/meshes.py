@@ -5,8 +5,9 @@ import sys
 import click
 
 from p2pq.cli import peerings
-from p2pq.cli.common import connect, note, pairs, parse_seconds, print_json, say, table
+from p2pq.cli.common import connect, note, pairs, print_json, say, table
 from p2pq.errors import RefusedError, UsageError
+from p2pq.model.amounts import parse_seconds
 from p2pq.wire import control
 from p2pq.wire.control import InviteView, MemberView, MeshView, Note
 from p2pq.wire.objects import CAPABILITIES

@@ -8,8 +8,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from p2pq.cli.common import connect, duration, home_of, note, pairs, print_json, refuse_root, say, size, table
+from p2pq.cli.common import connect, duration, home_of, note, pairs, print_json, say, size, table
 from p2pq.errors import NodeSilentError, NodeUnreachableError, RefusedError, UsageError
+from p2pq.homes import refuse_root
 from p2pq.wire import control
 from p2pq.wire.control import Finding, PeerView, StatusView
 from p2pq.wire.settingcontrol import SettingsList, SettingView
@@ -102,7 +103,8 @@ def start_command(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN40
         raise
     except NodeUnreachableError:
         pass
-    from p2pq.cli.starting import Options, start  # noqa: PLC0415
+    from p2pq.cli.starting import start  # noqa: PLC0415
+    from p2pq.client.starter import Options  # noqa: PLC0415
 
     click.echo(start(home_of(ctx).path, Options(**options)))
 

@@ -1,13 +1,12 @@
 """Options that several commands take, and what becomes of them: what a task needs, how long it may run, how it is told."""
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
-from p2pq.cli.common import parse_megabytes, parse_seconds
 from p2pq.errors import UsageError
+from p2pq.model.amounts import parse_megabytes, parse_seconds
 from p2pq.model.halt import parse_halt
 from p2pq.model.job import Resources
 
@@ -83,10 +82,3 @@ def _need(text: str) -> tuple[str, str]:
     if not equals or not key.strip() or not value.strip():
         raise UsageError(f"--need {text!r} is not K=V; write it like --need os=linux or --need has=numpy")
     return key.strip(), value.strip()
-
-
-def umask() -> int:
-    """Return the modes that the user does not want on files; it can only be read by setting it."""
-    found = os.umask(0o077)
-    os.umask(found)
-    return found

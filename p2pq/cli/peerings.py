@@ -5,8 +5,9 @@ from typing import TextIO
 
 import click
 
-from p2pq.cli.common import connect, note, parse_seconds, print_json, say, table
+from p2pq.cli.common import connect, note, print_json, say, table
 from p2pq.errors import RefusedError, UsageError
+from p2pq.model.amounts import parse_seconds
 from p2pq.model.ids import plain
 from p2pq.wire.control import Note
 from p2pq.wire.objects import PEER_CAPABILITIES, PeerCapability

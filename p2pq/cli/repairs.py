@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from p2pq.cli.common import home_of, note, print_json, refuse_root, say
+from p2pq.cli.common import home_of, note, print_json, say
 from p2pq.errors import RefusedError, UsageError
+from p2pq.homes import refuse_root
 
 if TYPE_CHECKING:
     from p2pq.daemon.repair import Report

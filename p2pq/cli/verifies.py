@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from p2pq.cli.common import home_of, note, print_json, refuse_root, say
+from p2pq.cli.common import home_of, note, print_json, say
 from p2pq.cli.jobs import EXIT_FAILED, EXIT_OK, JSON, split
 from p2pq.errors import UsageError
+from p2pq.homes import refuse_root
 
 if TYPE_CHECKING:
     from p2pq.daemon.verifying import Report

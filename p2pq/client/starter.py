@@ -1,18 +1,92 @@
-"""Start a node in the background and wait until it serves."""
+"""Start a node in the background and wait until it serves; with what ``p2pq start`` was told, until ``p2pq stop``."""
 
 import os
 import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from p2pq.errors import ConfigError, NodeUnreachableError
+import msgspec
+
+from p2pq.errors import ConfigError, NodeUnreachableError, RefusedError
 
 READY_S: Final = 30.0
+OPTIONS_FILE: Final = "start.json"
+"""In the home."""
+_OPTIONS_BYTES_MAX: Final = 1 << 20
 _SAID_BYTES_MAX: Final = 16_384
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What ``start`` was told; what it was not told is None, empty or false."""
+
+    name: str | None = None
+    slots: int | None = None
+    listen: str | None = None
+    peer: tuple[str, ...] = ()
+    label: tuple[str, ...] = ()
+    no_mdns: bool = False
+    no_accept: bool = False
+    bridge: bool = False
+    flight: bool = False
+
+    def over(self, kept: "Options") -> "Options":
+        """Return these, and those of ``kept`` of which these say nothing."""
+        given = {name: value for name in self.__struct_fields__ if _says(value := getattr(self, name))}
+        return msgspec.structs.replace(kept, **given)
+
+    def argv(self) -> list[str]:
+        """Return them as a command line."""
+        words: list[str] = []
+        for name in self.__struct_fields__:
+            value, option = getattr(self, name), f"--{name.replace('_', '-')}"
+            if value is True:
+                words.append(option)
+            elif _says(value):
+                for each in value if isinstance(value, tuple) else (value,):
+                    words += [option, str(each)]
+        return words
+
+
+def _says(value: object) -> bool:
+    return value is not None and value is not False and value != ()
+
+
+_NONE: Final = Options()
+
+
+def kept(home: Path) -> Options:
+    """Return the options of the last start, as long as nobody has stopped the node.
+
+    Raises:
+        RefusedError: they cannot be read.
+    """
+    path = home / OPTIONS_FILE
+    try:
+        with path.open("rb") as file:
+            return msgspec.json.decode(file.read(_OPTIONS_BYTES_MAX), type=Options)
+    except FileNotFoundError:
+        return Options()
+    except (OSError, msgspec.DecodeError) as error:
+        raise RefusedError(f"{path} cannot be read; `p2pq stop` forgets the options of the last start") from error
+
+
+def start_again(home: Path, given: Options = _NONE, *, say: Callable[[str], None]) -> str:
+    """Start a node with these options and those that still hold; ``say`` is told if there are such. Return its ``ready`` line.
+
+    Raises:
+        ConfigError: it did not start because of a setting.
+        NodeUnreachableError: it did not start for another reason.
+        RefusedError: the options that hold cannot be read.
+    """
+    holding = kept(home)
+    argv = given.over(holding).argv()
+    if holding != _NONE:
+        say(f"no `p2pq stop` since the last start, so its options hold: {' '.join(argv)}")
+    return start_node(home, argv)
 
 
 def start_node(home: Path, options: Sequence[str] = ()) -> str:

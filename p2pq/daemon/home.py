@@ -4,7 +4,6 @@ Nothing here is repaired silently: a mode, owner or kind that is not as it must 
 """
 
 import fcntl
-import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -12,42 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
-import platformdirs
-
 from p2pq.daemon import crashpoints, files
 from p2pq.errors import ConfigError, RefusedError, StorageError
+from p2pq.homes import TOKEN_FILE, default_path, plain_path, refuse_root, socket_path
 from p2pq.model.ids import MeshId, short
 from p2pq.wire.control import TOKEN_BYTES
 
-SOCKET_PATH_BYTES_MAX: Final = 100
-"""A socket's address holds 108 bytes on Linux and 104 on macOS, with its closing zero."""
 LOOSE: Final = 0o077
 SECRET_BYTES_MAX: Final = 1 << 20
-
-
-def default_path(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the home to use where none is named: ``P2PQ_HOME``, else the user's data folder."""
-    named = environ.get("P2PQ_HOME")
-    return Path(named).expanduser() if named else Path(platformdirs.user_data_dir("p2pq"))
-
-
-def socket_path(home: Path, environ: Mapping[str, str] = os.environ) -> Path:
-    """Return where the local API listens: ``HOME/node.sock``, or a short path in XDG_RUNTIME_DIR where that is too long.
-
-    Raises:
-        ConfigError: it is too long and there is no XDG_RUNTIME_DIR.
-    """
-    direct = home / "node.sock"
-    if len(os.fsencode(direct)) <= SOCKET_PATH_BYTES_MAX:
-        return direct
-    runtime = environ.get("XDG_RUNTIME_DIR")
-    if not runtime:
-        raise ConfigError(
-            f"{home}: too long a path for a socket, and XDG_RUNTIME_DIR is not set; "
-            "use a shorter P2PQ_HOME or set XDG_RUNTIME_DIR"
-        )
-    name = hashlib.blake2b(os.fsencode(home), digest_size=8).hexdigest()
-    return Path(runtime) / "p2pq" / name
 
 
 class Home:
@@ -55,7 +26,7 @@ class Home:
 
     def __init__(self, path: Path, environ: Mapping[str, str] = os.environ) -> None:
         """Name a home without touching it; ``path`` is made absolute and free of symbolic links."""
-        self.path = path.expanduser().resolve()
+        self.path = plain_path(path)
         self._environ = environ
 
     @classmethod
@@ -67,10 +38,7 @@ class Home:
             ConfigError: a mode, an owner or a kind of file is wrong; the message says how to mend it.
             StorageError: it cannot be made.
         """
-        if os.geteuid() == 0 and environ.get("P2PQ_ALLOW_ROOT") != "1":
-            raise RefusedError(
-                "p2pq does not run as root; use an ordinary user, or set P2PQ_ALLOW_ROOT=1 if you mean it"
-            )
+        refuse_root(environ)
         home = cls(default_path(environ) if path is None else path, environ)
         if not home.path.exists() and not create:
             raise RefusedError(f"{home.path}: no node has run here; start one with `p2pq node`")
@@ -103,7 +71,7 @@ class Home:
     @property
     def api_token(self) -> Path:
         """What a local client must show, 32 bytes."""
-        return self.path / "api.token"
+        return self.path / TOKEN_FILE
 
     @property
     def mesh(self) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import lab
 import pytest
 
-from p2pq.daemon.home import socket_path
+from p2pq.homes import socket_path
 
 OK = "import os, pathlib; pathlib.Path(os.environ['P2PQ_RESULTS'], 'out').write_text('fine')"
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts and devices")

@@ -7,54 +7,10 @@ import click
 import msgspec
 import pytest
 
-from p2pq.cli import common, starting
+from p2pq.cli import common
 from p2pq.cli.main import main
-from p2pq.errors import NodeUnreachableError, RefusedError, UsageError
+from p2pq.errors import RefusedError
 from p2pq.wire.control import Counts, Note
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("1d", 86400), ("1h30m", 5400),
-        ("01:30:00", 5400), ("2:03", 123), ("1d1h1m1s", 90061),
-    ],
-)  # fmt: skip
-def test_durations(text, seconds):
-    assert common.parse_seconds(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "0", "0s", "soon", "-5", "1.5", "1:2", "5x", "m", "1h 30m"])
-def test_what_is_no_duration(text):
-    with pytest.raises(UsageError, match="15m"):
-        common.parse_seconds(text)
-
-
-@pytest.mark.parametrize("text", ["9" * 30, "999999999d", "999999999:00", f"{366 * 24 + 1}h"])
-def test_no_duration_is_longer_than_a_year(text):
-    with pytest.raises(UsageError, match="15m"):
-        common.parse_seconds(text)
-    assert common.parse_seconds("366d") == common.SECONDS_MAX
-
-
-@pytest.mark.parametrize("text", ["9" * 400, "9" * 30 + "G", "999999999999T", "17T"])
-def test_no_size_is_larger_than_any_machine(text):
-    with pytest.raises(UsageError, match="512M"):
-        common.parse_megabytes(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "megabytes"),
-    [("512", 512), ("512M", 512), ("4G", 4096), ("4GiB", 4096), ("1.5g", 1536), ("2048k", 2), ("1T", 1 << 20)],
-)
-def test_sizes(text, megabytes):
-    assert common.parse_megabytes(text) == megabytes
-
-
-@pytest.mark.parametrize("text", ["", "much", "-1", "0", "1k", "4X", "4GG"])
-def test_what_is_no_size(text):
-    with pytest.raises(UsageError, match="512M"):
-        common.parse_megabytes(text)
 
 
 @pytest.mark.parametrize(
@@ -89,39 +45,6 @@ def test_names_that_others_wrote_cannot_steer_a_terminal(capsys):
     out, err = capsys.readouterr()
     assert out.splitlines() == ["name  a\ufffd[2Jb", "x\ufffdy"]
     assert err == "p2pq: x\ufffdy\n"
-
-
-@pytest.fixture
-def context(tmp_path, monkeypatch):
-    monkeypatch.setenv("P2PQ_ALLOW_ROOT", "1")
-    return click.Context(click.Command("x"), obj=tmp_path / "home")
-
-
-def test_no_node_and_none_wanted(context):
-    with pytest.raises(NodeUnreachableError, match=r"home; start one with `p2pq start`"):
-        common.connect(context)
-
-
-def test_a_token_that_cannot_be_read(context, tmp_path):
-    (tmp_path / "home" / "api.token").mkdir(parents=True)
-    with pytest.raises(NodeUnreachableError, match="check P2PQ_HOME"):
-        common.connect(context)
-
-
-def test_a_node_is_started_once_and_said(context, tmp_path, monkeypatch, capsys):
-    started = []
-    monkeypatch.setattr(starting, "start", started.append)
-    with pytest.raises(NodeUnreachableError):
-        common.connect(context, start=True)
-    assert started == [(tmp_path / "home").resolve()]
-    assert "started a node in the background; `p2pq stop` ends it" in capsys.readouterr().err
-
-
-def test_root_must_be_meant(context, monkeypatch):
-    monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.delenv("P2PQ_ALLOW_ROOT")
-    with pytest.raises(RefusedError, match="P2PQ_ALLOW_ROOT=1"):
-        common.connect(context)
 
 
 def ended(*typed):

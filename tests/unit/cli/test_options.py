@@ -1,7 +1,5 @@
 """Options that several commands share, and what becomes of them."""
 
-import os
-
 import click
 import pytest
 
@@ -47,11 +45,3 @@ def test_what_is_no_label(text):
 def test_a_condition_to_stop_is_checked_as_it_is_typed():
     with pytest.raises(UsageError, match="--halt '' is not known"):
         parsed("--halt", "")
-
-
-def test_the_umask_is_read_and_stays():
-    before = os.umask(0o027)
-    try:
-        assert (options.umask(), options.umask()) == (0o027, 0o027)
-    finally:
-        os.umask(before)

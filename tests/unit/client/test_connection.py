@@ -7,8 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from p2pq.client import connection
-from p2pq.client.connection import AnswerError, Connection
+from p2pq.client import framing
+from p2pq.client.connection import Connection
+from p2pq.client.framing import AnswerError
 from p2pq.errors import NodeUnreachableError, RefusedError, RemoteProtocolError, UsageError
 from p2pq.wire import control
 from p2pq.wire.control import Done, Failed, Hello, Note, Welcome
@@ -110,7 +111,7 @@ def test_nobody_there(path):
 
 
 def test_a_node_that_hangs_is_not_waited_for_forever(path, monkeypatch):
-    monkeypatch.setattr(connection, "CONNECT_S", 0.1)
+    monkeypatch.setattr(framing, "CONNECT_S", 0.1)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -141,6 +142,8 @@ def test_a_node_that_goes_away_in_the_middle(path):
         (control.MeshInit(name=""), "the name is empty$"),
         (control.Submit(folder="/", priority="much"), "priority: expected `int`, got `str`"),
         (control.Submit(folder="/" + "x" * 5000), "the folder is too long, it has at most 4096 characters"),
+        (control.Submit(folder="/", priority=1 << 70), "the node cannot be told that: "),
+        (control.Submit(folder="/", args=(object(),)), "the node cannot be told that: "),
         (control.Submit(folder="/caf\udce9"), "not UTF-8"),
         (control.Submit(folder="/", args=("\udce9",)), "not UTF-8"),
     ],
@@ -158,7 +161,7 @@ def test_what_the_node_would_not_understand_is_said_here(path, request_, words):
 def test_a_request_larger_than_a_frame_is_not_sent(path, monkeypatch):
     server = Server(path, frame(WELCOME))
     with Connection(path, b"") as node:
-        monkeypatch.setattr(connection, "FRAME_BYTES_MAX", 1 << 20)
+        monkeypatch.setattr(framing, "FRAME_BYTES_MAX", 1 << 20)
         with pytest.raises(UsageError, match="more than 1 MiB to tell the node; split it into several jobs"):
             node.all(control.Submit(folder="/f", args=("x" * 1024,) * 1025), Note)
     server.join()

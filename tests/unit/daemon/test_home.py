@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pq.daemon.home import Home, default_path, read_private, socket_path, write_private
+from p2pq.daemon.home import Home, read_private, write_private
 from p2pq.errors import ConfigError, RefusedError
 
 ROOT_OK = {"P2PQ_ALLOW_ROOT": "1"}
@@ -95,11 +95,6 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
         make(tmp_path / "home")
 
 
-def test_the_default_home(tmp_path: Path) -> None:
-    assert default_path({"P2PQ_HOME": str(tmp_path)}) == tmp_path
-    assert default_path({}).name == "p2pq"
-
-
 def test_one_node_per_home(tmp_path: Path) -> None:
     home = make(tmp_path / "home")
     assert not home.running()
@@ -127,16 +122,6 @@ def test_secrets_that_were_being_written_when_a_node_died_are_swept(tmp_path: Pa
         assert [path for path in left_over if path.exists()] == []
         assert home.mesh_state.exists()
         assert home.api_token.exists()
-
-
-def test_a_short_home_has_its_socket_inside(tmp_path: Path) -> None:
-    assert socket_path(Path("/h"), {}) == Path("/h/node.sock")
-    long = Path("/" + "x" * 100)
-    with pytest.raises(ConfigError, match="XDG_RUNTIME_DIR"):
-        socket_path(long, {})
-    short = socket_path(long, {"XDG_RUNTIME_DIR": str(tmp_path)})
-    assert short.parent == tmp_path / "p2pq"
-    assert short != socket_path(Path("/" + "y" * 100), {"XDG_RUNTIME_DIR": str(tmp_path)})
 
 
 def test_the_sockets_folder_is_checked_too(tmp_path: Path) -> None:

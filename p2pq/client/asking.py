@@ -1,0 +1,140 @@
+"""What callers say, as requests of the local API: folders, sweeps and needs as Python has them."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from p2pq.errors import UsageError
+from p2pq.model.amounts import parse_megabytes
+from p2pq.model.job import Resources
+from p2pq.model.params import parse_sweep
+from p2pq.wire.control import Submit
+
+AnyPath = str | os.PathLike[str]
+
+
+class JobOptions(TypedDict, total=False):
+    """What ``submit`` takes besides a folder and arguments; all of it may be left out. See ``p2pq submit --help``."""
+
+    name: str
+    """What to call the job; the folder's name."""
+    main: str
+    """The file to run, where main.py and its kin do not say."""
+    results: AnyPath
+    """Where results go; ``FOLDER/results``."""
+    exclude: Sequence[str]
+    """Patterns of what stays at home, besides .p2pqignore and .gitignore."""
+    array: range | Iterable[int] | str
+    """One task per number."""
+    sweep: Mapping[str, Iterable[object] | str]
+    """One task per combination of values, each as ``str`` has it; a text is a range as typed: ``{"x": "0:1:0.1"}``."""
+    config: AnyPath
+    """A file that travels along and is passed as ``--config``."""
+    cpus: int
+    memory: str | int
+    """Per task: ``"4G"``, or MiB."""
+    gpus: int
+    needs: Mapping[str, str]
+    """Labels that a machine must have: ``{"has": "numpy"}``."""
+    time_s: int
+    """Longest run of a task; 24 h."""
+    retries: int
+    """Further attempts after a failure; 1."""
+    priority: int
+    """Among your own jobs; higher first."""
+    where: str
+    """``any``, ``local``, or the name or id of a node."""
+    sandbox: Literal["strict", "none"]
+    """``none`` only with ``where="local"``."""
+    halt: str
+    """When to stop by itself: ``now,fail=3``, ``soon,fail=10%``."""
+    resume: bool
+    """Run only what the latest job of this folder has not done."""
+    keep_done: bool
+    """``resume`` that keeps what was done even if files or arguments have changed."""
+
+
+def submit_of(folder: AnyPath, args: Iterable[object], options: JobOptions) -> Submit:
+    """Return the request that submits a folder.
+
+    Raises:
+        TypeError: there is no such option.
+        UsageError: a value cannot be told to the node as it is.
+    """
+    said: dict[str, Any] = dict(options)
+    if unknown := sorted(said.keys() - JobOptions.__annotations__.keys()):
+        raise TypeError(f"submit() has no option {unknown[0]!r}; see p2pq.client.asking.JobOptions")
+    needs: Mapping[str, str] = said.pop("needs", {})
+    resources = Resources(
+        cpus=said.pop("cpus", 1),
+        memory_mb=_mebibytes(said.pop("memory", 0)),
+        gpus=said.pop("gpus", 0),
+        needs=tuple(needs.items()),
+    )
+    for option in ("results", "config"):
+        if option in said:
+            said[option] = str(Path(said[option]).absolute())
+    if "array" in said:
+        said["array"] = _array(said["array"])
+    if "exclude" in said:
+        said["exclude"] = _words(said["exclude"], "exclude")
+    sweep: Mapping[str, Iterable[object] | str] = said.pop("sweep", {})
+    said["resume"] = said.get("resume", False) or said.get("keep_done", False)
+    return Submit(
+        folder=str(Path(folder).absolute()),
+        args=_words(args, "args"),
+        sweep=tuple(_axis(name, values) for name, values in sweep.items()),
+        resources=resources,
+        umask=umask(),
+        **said,
+    )
+
+
+def umask() -> int:
+    """Return the modes that the user does not want on files; it can only be read by setting it."""
+    found = os.umask(0o077)
+    os.umask(found)
+    return found
+
+
+def _mebibytes(memory: str | int) -> int:
+    return parse_megabytes(memory) if isinstance(memory, str) else memory
+
+
+def _words(words: Iterable[object], option: str) -> tuple[str, ...]:
+    if isinstance(words, str):
+        raise UsageError(f"{option} is a list of words and not a text; write [{words!r}]")
+    return tuple(map(str, words))
+
+
+def _array(array: range | Iterable[int] | str) -> str:
+    """Return an array as the node reads it; an empty one would be none."""
+    if isinstance(array, range):
+        numbers = array if array.step > 0 else array[::-1]
+        text = f"{numbers[0]}-{numbers[-1]}:{numbers.step}" if numbers else ""
+    else:
+        text = array if isinstance(array, str) else ",".join(map(str, array))
+    if not text:
+        raise UsageError("an array without numbers makes no task; leave it out, or give it some")
+    return text
+
+
+def _axis(name: str, values: Iterable[object] | str) -> str:
+    """Return a swept parameter as the node reads it.
+
+    Raises:
+        UsageError: it would read something else.
+    """
+    if isinstance(values, str):
+        return f"{name}={values}"
+    wanted = tuple(map(str, values))
+    if not wanted:
+        raise UsageError(f"the sweep of {name!r} has no values; leave it out, or give it some")
+    text = f"{name}={','.join(wanted)}"
+    if wanted == ("",) or parse_sweep(text).values != wanted:
+        raise UsageError(
+            f"a value of the sweep of {name!r} is empty, has a comma, a blank at an end, or looks like a range; "
+            "put such values into a file and sweep their numbers"
+        )
+    return text
