@@ -41,10 +41,16 @@ _STREAMS: Final[tuple[Stream, ...]] = ("stdout", "stderr")
 class _Follower:
     """Tasks that have ended and are not told yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, views: bool) -> None:
+        self.views = views
         self.ended: deque[int] = deque()
         self.over = False
         self.news = asyncio.Event()
+
+    def take(self, task: int) -> None:
+        """A task has ended."""
+        self.ended.append(task)
+        self.news.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +90,14 @@ class Ends:
     def notice(self, notice: facts.Notice) -> None:
         """Take in what the core said of a job."""
         match notice:
-            case facts.TaskSettled(job=job, task=task):
+            case facts.TaskSettled(job=job, task=task, outcome=outcome):
                 for follower in self._followers.get(job, ()):
-                    follower.ended.append(task)
-                    follower.news.set()
+                    if outcome is None or not follower.views:  # with an outcome, results are still to be written out
+                        follower.take(task)
+            case facts.TaskResultsWritten(job=job, task=task):
+                for follower in self._followers.get(job, ()):
+                    if follower.views:
+                        follower.take(task)
             case facts.JobFinished(job=job):
                 for follower in self._followers.get(job, ()):
                     follower.over = True
@@ -100,12 +110,14 @@ class Ends:
         job = JobId(self._catalogue.find(request.job).job)
         if sum(map(len, self._followers.values())) >= FOLLOWERS_MAX:
             raise RefusedError(f"{FOLLOWERS_MAX} clients follow jobs already; end some of them")
-        follower = _Follower()
+        follower = _Follower(views=request.views)
         self._followers.setdefault(job, []).append(follower)
         try:
             row = self._catalogue.row(job)
             followed = _Job(row, open_sweep(row.extra), self._store.secret(job))
-            if request.live:
+            if request.views:
+                await self._views(followed, follower, send)
+            elif request.live:
                 await self._live(followed, send)
             else:
                 await self._each(followed, follower, send)
@@ -137,6 +149,44 @@ class Ends:
             told.update(ended)
             await self._tell(job, ended, send)
             start = page[-1].task + 1
+
+        async def tell(some: list[int]) -> None:
+            await self._tell(job, [index for index in some if index not in told], send)
+            told.difference_update(some)
+
+        await self._until_over(row, follower, send, tell)
+
+    async def _views(self, job: _Job, follower: _Follower, send: Send) -> None:
+        row = job.row
+        shown: set[int] = set()
+        for kept in () if row.extra is None else row.extra.kept:
+            await self._show(row.job, range(kept.start, kept.stop), shown, send)
+        await self._show_stored(row.job, shown, send)
+        await self._until_over(row, follower, send, lambda some: self._show(row.job, some, shown, send))
+        await self._show_stored(row.job, shown, send)  # of a job that was cancelled nobody names each task
+
+    async def _show_stored(self, job: JobId, shown: set[int], send: Send) -> None:
+        start = 0
+        while page := self._store.tasks(job, start=start):
+            await self._show(job, [task.task for task in page if task.delivered], shown, send)
+            start = page[-1].task + 1
+
+    async def _show(self, job: JobId, indices: Sequence[int], shown: set[int], send: Send) -> None:
+        """Send how tasks are of which nothing more is to come, each once."""
+        for first in range(0, len(indices), AT_ONCE):
+            some = [index for index in indices[first : first + AT_ONCE] if index not in shown]
+            rows = await asyncio.to_thread(self._rows, job, some)
+            row = self._catalogue.row(job)  # its results may have been moved aside meanwhile
+            for index in some:
+                view = self._catalogue.task(row, index, rows.get(index))
+                if view.state in _OVER and (index not in rows or rows[index].delivered):
+                    shown.add(index)
+                    await send(view)
+
+    async def _until_over(
+        self, row: JobRow, follower: _Follower, send: Send, tell: Callable[[list[int]], Awaitable[None]]
+    ) -> None:
+        """Name tasks to ``tell`` as they end, some at a time, until the job is over."""
         if row.state is not None:
             return
         async with asyncio.TaskGroup() as group:
@@ -145,9 +195,7 @@ class Ends:
                 await follower.news.wait()
                 follower.news.clear()
                 while follower.ended:
-                    some = [follower.ended.popleft() for _ in range(min(AT_ONCE, len(follower.ended)))]
-                    await self._tell(job, [index for index in some if index not in told], send)
-                    told.difference_update(some)
+                    await tell([follower.ended.popleft() for _ in range(min(AT_ONCE, len(follower.ended)))])
             waiting.cancel()
 
     async def _say_why_waiting(self, row: JobRow, send: Send) -> None:
@@ -172,15 +220,17 @@ class Ends:
                     await self._send_large(printed.large, number, send)
                 await send(self._ended(number, printed))
 
+    def _rows(self, job: JobId, indices: Sequence[int]) -> dict[int, TaskRow]:
+        pages = (self._store.tasks(job, start=index, limit=1) for index in indices)
+        return {row.task: row for index, page in zip(indices, pages, strict=True) for row in page if row.task == index}
+
     def _look(self, job: _Job, indices: Sequence[int], *, output: bool) -> list[_Printed]:
         found = []
-        for index in indices:
-            for task in self._store.tasks(job.row.job, start=index, limit=1):
-                if task.task == index:
-                    printed = _Printed(task, [])
-                    if job.secret is not None:
-                        self._open(job.row.job, job.secret, printed, output=output)
-                    found.append(printed)
+        for task in self._rows(job.row.job, indices).values():
+            printed = _Printed(task, [])
+            if job.secret is not None:
+                self._open(job.row.job, job.secret, printed, output=output)
+            found.append(printed)
         return found
 
     def _open(self, job: JobId, secret: JobSecret, printed: _Printed, *, output: bool) -> None:

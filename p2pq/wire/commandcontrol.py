@@ -34,13 +34,15 @@ class SubmitCommands(Said, frozen=True, kw_only=True):
 class Ends(Said, frozen=True, kw_only=True):
     """Follow a job: what each task printed and how it ended, as they end, those that have ended first.
 
-    Items: of each task LogChunks, first of standard output, then of standard error, then TaskEnded; Notes. It is over when the
-    job is.
+    Items: of each task LogChunks, first of standard output, then of standard error, then TaskEnded (or, with ``views``, its
+    TaskView alone); Notes. It is over when the job is.
     """
 
     job: Annotated[str, Meta(min_length=1, max_length=64)]
     live: bool = False
     """What is printed comes as it is printed, both streams mixed; for a job of one task. What a lost attempt printed stays."""
+    views: bool = False
+    """Tell of a task once its results are written out, or never will be; also of those that an earlier job had done."""
 
 
 class TaskEnded(Said, frozen=True, kw_only=True, omit_defaults=True):

@@ -2,12 +2,15 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
-from p2pq.core.records import JobEnded
+from p2pq.core import records
+from p2pq.core.records import JobEnded, TaskDelivered, TasksCancelled
 from p2pq.daemon import ends as module
 from p2pq.daemon.commands import Commands
 from p2pq.daemon.ends import Ends
+from p2pq.daemon.history import Kept
 from p2pq.daemon.logs import CHUNK_BYTES, Logs
 from p2pq.errors import NotFoundError, RefusedError
 from p2pq.model import notice as facts
@@ -16,9 +19,10 @@ from p2pq.model.job import Outcome
 from p2pq.model.sources import Source
 from p2pq.wire.commandcontrol import Ends as Asked
 from p2pq.wire.commandcontrol import SubmitCommands, TaskEnded
-from p2pq.wire.control import LogChunk, Note
+from p2pq.wire.control import LogChunk, Note, TaskView
 from tests.unit.daemon.jobskit import AUTHOR, id_of
 
+OK = Outcome(reason="ok", exit=0)
 FAILED = Outcome(reason="exit", exit=3, run_ms=1500, started=7)
 
 
@@ -65,7 +69,12 @@ class Bench:
     async def settle(self, view, task, *, state="done", **fields):
         job = id_of(self.rig, view)
         await self.rig.settle(job, task, state, **fields)
-        self.tell(facts.TaskSettled(job=job, task=task, attempt=1, state=state))
+        self.tell(facts.TaskSettled(job=job, task=task, attempt=1, state=state, outcome=fields.get("outcome")))
+
+    async def deliver(self, view, task):
+        job = id_of(self.rig, view)
+        await self.rig.write(TaskDelivered(job=job, task=task))
+        self.tell(facts.TaskResultsWritten(job=job, task=task))
 
     async def finish(self, view):
         job = id_of(self.rig, view)
@@ -220,3 +229,50 @@ async def test_who_goes_away_is_forgotten_and_there_are_not_too_many(bench, monk
     assert bench.ends._followers == {}
     with pytest.raises(NotFoundError):
         await bench.ends.ends(Asked(job="nosuchjob"), bench.send)
+
+
+def shown(bench):
+    return [(each.task, each.state, each.exit) for each in bench.said if isinstance(each, TaskView)]
+
+
+async def test_views_come_once_results_are_written_out_each_once(bench):
+    view = await bench.job(4)
+    await bench.settle(view, 3, outcome=OK)
+    await bench.settle(view, 2, outcome=OK)
+    await bench.deliver(view, 2)
+    following = bench.follow(view, views=True)
+    await asyncio.sleep(0)
+    await bench.settle(view, 0, state="failed", outcome=FAILED)
+    job = id_of(bench.rig, view)
+    await bench.rig.write(records.TaskEnded(job=job, task=1, state="cancelled", detail="cancelled", wall=Wall(7)))
+    bench.tell(facts.TaskSettled(job=job, task=1, attempt=0, state="cancelled"))  # there is nothing to write out
+    bench.tell(facts.TaskResultsWritten(job=job, task=2))  # told late
+    await bench.deliver(view, 0)
+    await bench.deliver(view, 3)
+    await bench.finish(view)
+    await following
+    assert shown(bench) == [(2, "done", 0), (1, "cancelled", None), (0, "failed", 3), (3, "done", 0)]
+    assert len(bench.said) == 4, "neither output nor TaskEnded"
+
+
+async def test_views_of_tasks_that_were_cancelled_with_their_job(bench):
+    view = await bench.job(2)
+    await bench.settle(view, 1, state="pending", outcome=FAILED)
+    following = bench.follow(view, views=True)
+    await asyncio.sleep(0)
+    await bench.rig.write(TasksCancelled(job=id_of(bench.rig, view), wall=Wall(8)))
+    await bench.finish(view)
+    await following
+    assert shown(bench) == [(1, "cancelled", 3)]
+
+
+async def test_views_of_what_an_earlier_job_had_done(bench):
+    view = await bench.job(3)
+    job = id_of(bench.rig, view)
+    extra = bench.rig.store.job(job).extra
+    bench.rig.store.keep_extra(job, msgspec.structs.replace(extra, kept=(Kept(0, 2, job, 0),)))
+    await bench.settle(view, 2, outcome=OK)
+    await bench.deliver(view, 2)
+    await bench.finish(view)
+    await bench.ends.ends(Asked(job=view.job, views=True), bench.send)
+    assert shown(bench) == [(0, "done", None), (1, "done", None), (2, "done", 0)]

@@ -12,7 +12,7 @@ ASKED = SubmitCommands(
 )
 
 
-@pytest.mark.parametrize("message", [ASKED, Ends(job="abcd", live=True)])
+@pytest.mark.parametrize("message", [ASKED, Ends(job="abcd", live=True), Ends(job="abcd", views=True)])
 def test_requests_come_back(message):
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=ControlRequest) == message
 
