@@ -18,8 +18,8 @@ from typing import Any
 
 from p2pq.client.connection import Connection
 from p2pq.daemon.home import Home
-from p2pq.homes import socket_path
 from p2pq.errors import P2PQError
+from p2pq.homes import socket_path
 from p2pq.wire import control
 from tests.e2e import lab
 
