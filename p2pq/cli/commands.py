@@ -16,7 +16,7 @@ from p2pq.cli.jobs import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, say_end, send,
 from p2pq.cli.options import DETACH, HALT, for_tasks, resources_of, time_of
 from p2pq.cli.outputs import CountsLine, JobLog, Printer, is_its_own_doing
 from p2pq.cli.progress import Progress, WaitOver
-from p2pq.client.asking import umask
+from p2pq.client.asking import environment, umask
 from p2pq.client.connection import Connection
 from p2pq.errors import NodeUnreachableError, NotRunError, P2PQError, UsageError
 from p2pq.model import template
@@ -281,7 +281,7 @@ def _request(
         sources=sources,
         shell=shell,
         cwd=folder,
-        environment=b"".join(key + b"=" + value + b"\0" for key, value in os.environb.items()),
+        environment=environment(),
         name=options["name"],
         resources=resources_of(options),
         time_s=time_of(options),

@@ -9,16 +9,36 @@ from p2pq.errors import UsageError
 from p2pq.model.amounts import parse_megabytes
 from p2pq.model.job import Resources
 from p2pq.model.params import parse_sweep
+from p2pq.model.sources import Source
+from p2pq.wire.commandcontrol import SubmitCommands
 from p2pq.wire.control import Submit
 
 AnyPath = str | os.PathLike[str]
 
 
-class JobOptions(TypedDict, total=False):
-    """What ``submit`` takes besides a folder and arguments; all of it may be left out. See ``p2pq submit --help``."""
+class CommandOptions(TypedDict, total=False):
+    """What ``commands`` takes besides the command; all of it may be left out. See ``p2pq map --help``."""
 
     name: str
-    """What to call the job; the folder's name."""
+    """What to call the job; the folder's name, or the command's."""
+    cpus: int
+    """Per task, as ``memory`` and ``gpus``."""
+    memory: str | int
+    """``"4G"``, or MiB."""
+    gpus: int
+    time_s: int
+    """Longest run of a task; 24 h."""
+    retries: int
+    """Further attempts after a failure; 1."""
+    priority: int
+    """Among your own jobs; higher first."""
+    halt: str
+    """When to stop by itself: ``now,fail=3``, ``soon,fail=10%``."""
+
+
+class JobOptions(CommandOptions, total=False):
+    """What ``submit`` takes besides a folder and arguments; all of it may be left out. See ``p2pq submit --help``."""
+
     main: str
     """The file to run, where main.py and its kin do not say."""
     results: AnyPath
@@ -31,24 +51,12 @@ class JobOptions(TypedDict, total=False):
     """One task per combination of values, each as ``str`` has it; a text is a range as typed: ``{"x": "0:1:0.1"}``."""
     config: AnyPath
     """A file that travels along and is passed as ``--config``."""
-    cpus: int
-    memory: str | int
-    """Per task: ``"4G"``, or MiB."""
-    gpus: int
     needs: Mapping[str, str]
     """Labels that a machine must have: ``{"has": "numpy"}``."""
-    time_s: int
-    """Longest run of a task; 24 h."""
-    retries: int
-    """Further attempts after a failure; 1."""
-    priority: int
-    """Among your own jobs; higher first."""
     where: str
     """``any``, ``local``, or the name or id of a node."""
     sandbox: Literal["strict", "none"]
     """``none`` only with ``where="local"``."""
-    halt: str
-    """When to stop by itself: ``now,fail=3``, ``soon,fail=10%``."""
     resume: bool
     """Run only what the latest job of this folder has not done."""
     keep_done: bool
@@ -62,16 +70,8 @@ def submit_of(folder: AnyPath, args: Iterable[object], options: JobOptions) -> S
         TypeError: there is no such option.
         UsageError: a value cannot be told to the node as it is.
     """
-    said: dict[str, Any] = dict(options)
-    if unknown := sorted(said.keys() - JobOptions.__annotations__.keys()):
-        raise TypeError(f"submit() has no option {unknown[0]!r}; see p2pq.client.asking.JobOptions")
-    needs: Mapping[str, str] = said.pop("needs", {})
-    resources = Resources(
-        cpus=said.pop("cpus", 1),
-        memory_mb=_mebibytes(said.pop("memory", 0)),
-        gpus=said.pop("gpus", 0),
-        needs=tuple(needs.items()),
-    )
+    said = _known("submit", options, JobOptions)
+    resources = _resources(said)
     for option in ("results", "config"):
         if option in said:
             said[option] = str(Path(said[option]).absolute())
@@ -91,6 +91,36 @@ def submit_of(folder: AnyPath, args: Iterable[object], options: JobOptions) -> S
     )
 
 
+def commands_of(
+    words: Iterable[object], sources: Iterable[Iterable[object]], options: CommandOptions
+) -> SubmitCommands:
+    """Return the request that runs commands in this folder, with this environment.
+
+    Raises:
+        TypeError: there is no such option.
+        UsageError: a value cannot be told to the node as it is.
+    """
+    said = {"retries": 1} | _known("commands", options, CommandOptions)
+    values = tuple(Source(_words(each, "a source")) for each in sources)
+    if not all(source.values for source in values):
+        raise UsageError("a source without values makes no task; leave it out, or give it some")
+    return SubmitCommands(
+        words=_words(words, "words"),
+        sources=values,
+        shell=bool(values),
+        cwd=str(Path.cwd()),
+        environment=environment(),
+        resources=_resources(said),
+        umask=umask(),
+        **said,
+    )
+
+
+def environment() -> bytes:
+    """Return this process's environment as ``SubmitCommands`` has it."""
+    return b"".join(key + b"=" + value + b"\0" for key, value in os.environb.items())
+
+
 def umask() -> int:
     """Return the modes that the user does not want on files; it can only be read by setting it."""
     found = os.umask(0o077)
@@ -98,8 +128,21 @@ def umask() -> int:
     return found
 
 
-def _mebibytes(memory: str | int) -> int:
-    return parse_megabytes(memory) if isinstance(memory, str) else memory
+def _known(call: str, options: CommandOptions, kind: type[CommandOptions]) -> dict[str, Any]:
+    if unknown := sorted(options.keys() - kind.__annotations__.keys()):
+        raise TypeError(f"{call}() has no option {unknown[0]!r}; see p2pq.client.asking.{kind.__name__}")
+    return dict(options)
+
+
+def _resources(said: dict[str, Any]) -> Resources:
+    """Take what a task needs out of the options."""
+    memory = said.pop("memory", 0)
+    return Resources(
+        cpus=said.pop("cpus", 1),
+        memory_mb=parse_megabytes(memory) if isinstance(memory, str) else memory,
+        gpus=said.pop("gpus", 0),
+        needs=tuple(said.pop("needs", {}).items()),
+    )
 
 
 def _words(words: Iterable[object], option: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Final, Generic, Literal, Self, TypeVar, Unpack
 
 from p2pq.client import finding, framing
-from p2pq.client.asking import AnyPath, JobOptions, submit_of
+from p2pq.client.asking import AnyPath, CommandOptions, JobOptions, commands_of, submit_of
 from p2pq.client.streams import AsyncConnection
 from p2pq.client.told import TaskFacts
 from p2pq.errors import UsageError
@@ -96,6 +96,21 @@ class AsyncClient:
             TypeError: there is no such option.
         """
         return AsyncJob(self, await self.one(submit_of(folder, args, options), JobView))
+
+    async def commands(
+        self, words: Iterable[object], sources: Iterable[Iterable[object]] = (), **options: Unpack[CommandOptions]
+    ) -> "AsyncJob":
+        """Run a command once for each value of ``sources``, on this machine, in this folder and with this environment.
+
+        Args:
+            words: the command, in which ``{}`` is the value, as in ``p2pq map``; they are a shell's, if there are sources.
+            sources: lists of values; several multiply. None: one task, and the words are its arguments as they are.
+            options: see ``CommandOptions``.
+
+        Raises:
+            TypeError: there is no such option.
+        """
+        return AsyncJob(self, await self.one(commands_of(words, sources, options), JobView))
 
     async def job(self, job: str) -> "AsyncJob":
         """Return a job by its id or the beginning of it, 4 characters at least."""

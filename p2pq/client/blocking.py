@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack
 
-from p2pq.client.asking import AnyPath, JobOptions
+from p2pq.client.asking import AnyPath, CommandOptions, JobOptions
 from p2pq.client.asynchronous import AsyncClient, AsyncJob, AsyncTask
 from p2pq.client.told import TaskFacts
 from p2pq.errors import UsageError
@@ -114,6 +114,21 @@ class Client:
             TypeError: there is no such option.
         """
         return Job(self._background, self._background.run(self._client.submit(folder, args, **options)))
+
+    def commands(
+        self, words: Iterable[object], sources: Iterable[Iterable[object]] = (), **options: Unpack[CommandOptions]
+    ) -> "Job":
+        """Run a command once for each value of ``sources``, on this machine, in this folder and with this environment.
+
+        Args:
+            words: the command, in which ``{}`` is the value, as in ``p2pq map``; they are a shell's, if there are sources.
+            sources: lists of values; several multiply. None: one task, and the words are its arguments as they are.
+            options: see ``CommandOptions``.
+
+        Raises:
+            TypeError: there is no such option.
+        """
+        return Job(self._background, self._background.run(self._client.commands(words, sources, **options)))
 
     def job(self, job: str) -> "Job":
         """Return a job by its id or the beginning of it, 4 characters at least."""

@@ -100,6 +100,16 @@ def test_two_jobs_side_by_side(mine):
     assert asyncio.run(both()) == ([[10, 11, 12], [20, 21, 22]], ["done", "done"])
 
 
+def test_commands_of_this_machine(mine):
+    with Client() as client:
+        job = client.commands(["echo {1}-{2}; pwd"], [["a", "b"], [1]])
+        said = {task.number: task.stdout().decode().split() for task in job.as_completed(IN_TIME_S)}
+        assert said == {0: ["a-1", str(Path.cwd())], 1: ["b-1", str(Path.cwd())]}
+        assert [task.results for task in job.tasks()] == [None, None]
+        [task] = client.commands(["sh", "-c", "echo $0 >&2; exit 3", "{}"], retries=0).as_completed(IN_TIME_S)
+        assert (task.exit_code, task.stderr()) == (3, b"{}\n")
+
+
 def test_a_node_is_started_where_none_runs(home, tmp_path, monkeypatch):
     monkeypatch.setenv("P2PQ_ALLOW_ROOT", "1")
     for name, value in {"P2PQ_NODE_LISTEN": "127.0.0.1:0", "P2PQ_NODE_MDNS": "false"}.items():

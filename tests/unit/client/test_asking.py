@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from p2pq.client import asking
-from p2pq.client.asking import submit_of
+from p2pq.client.asking import commands_of, submit_of
 from p2pq.errors import UsageError
 from p2pq.model.job import Resources
 from p2pq.model.params import parse_array, parse_sweep
+from p2pq.model.sources import Source
+from p2pq.wire.commandcontrol import SubmitCommands
 from p2pq.wire.control import Submit
 
 
@@ -100,3 +102,23 @@ def test_the_umask_is_read_and_stays():
         assert (asking.umask(), asking.umask()) == (0o027, 0o027)
     finally:
         os.umask(before)
+
+
+def test_commands(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("A", "b")
+    one = SubmitCommands(
+        words=("echo", "1"), shell=False, cwd=str(tmp_path), environment=b"A=b\0", retries=1, umask=asking.umask()
+    )
+    assert commands_of(["echo", 1], (), {}) == one
+    many = commands_of(["echo {1}{2}"], [range(2), ["x"]], {"retries": 0, "memory": "1G", "halt": "now,fail=1"})
+    assert (many.sources, many.shell, many.retries) == ((Source(("0", "1")), Source(("x",))), True, 0)
+    assert (many.resources, many.halt) == (Resources(memory_mb=1024), "now,fail=1")
+    with pytest.raises(UsageError, match="a source without values"):
+        commands_of(["echo"], [[]], {})
+    with pytest.raises(UsageError, match="words is a list of words"):
+        commands_of("echo 1", (), {})
+    with pytest.raises(TypeError, match="no option 'where'"):
+        commands_of(["echo"], (), {"where": "any"})

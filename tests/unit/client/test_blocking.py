@@ -13,8 +13,9 @@ import p2pq
 from p2pq import Client
 from p2pq.client.framing import AnswerError
 from p2pq.errors import NodeUnreachableError, UsageError
+from p2pq.model.sources import Source
 from p2pq.wire import control
-from p2pq.wire.commandcontrol import Ends
+from p2pq.wire.commandcontrol import Ends, SubmitCommands
 from p2pq.wire.control import Change, Failed, LogChunk, Note
 from tests.unit.client.nodekit import HANG, JOB, job_view, task_view
 
@@ -73,6 +74,14 @@ def test_what_is_asked_of_a_job(node, client, job):
         control.Logs(job=JOB, task=1, stream="stderr", attempt=2),
         control.Jobs(limit=100),
     ]
+
+
+def test_commands(node, client):
+    node.answers[SubmitCommands] = [job_view(results="")]
+    job = client.commands(["echo"], [[1, 2]], name="n")
+    assert (job.id, job.results) == (JOB, None)
+    [asked] = node.heard
+    assert (asked.words, asked.sources, asked.name) == (("echo",), (Source(("1", "2")),), "n")
 
 
 def test_whoever_leaves_the_loop_is_not_followed_any_more(node, job):
