@@ -134,6 +134,8 @@ def _follow_one(node: Connection, job: JobView, *, quiet: bool) -> int:
                 pass
     if ended is None:
         raise NotRunError(f"the node did not say how the command ended; see `p2pq show {job.job}`")
+    if ended.gone:
+        raise NotRunError(f"the output is not here any more, or not all of it: {ended.gone}")
     if ended.state == "done":
         return ended.exit or EXIT_OK
     if ended.state == "failed" and is_its_own_doing(ended):
@@ -214,6 +216,8 @@ class _Many:
         self._words = words
         self._sources = sources
         self._options = options
+        self._incomplete = False
+        """Not all of what tasks printed could be had."""
 
     def command(self, task: int) -> str:
         """Return the command line of a task."""
@@ -252,11 +256,14 @@ class _Many:
         view = node.one(control.Show(job=job.job), JobView)
         if not options["quiet"]:
             say_end(view, quiet=True)
-        return EXIT_OK if view.state == "done" else EXIT_FAILED
+        return EXIT_OK if view.state == "done" and not self._incomplete else EXIT_FAILED
 
     def _ended(self, job: JobView, ended: TaskEnded, log: JobLog | None) -> None:
         if log is not None:
             log.add(ended, self.command(ended.task))
+        if ended.gone:
+            self._incomplete = True
+            note(f"the output of task {ended.task} is not here any more, or not all of it: {ended.gone}")
         if ended.state == "failed" and not is_its_own_doing(ended):
             # What it printed does not tell why.
             name = f"{job.job[:8]}.{ended.task}"
@@ -296,6 +303,9 @@ def _run(
     ctx: click.Context, request: SubmitCommands, options: dict[str, Any], follow: Callable[[Connection, JobView], int]
 ) -> int:
     """Submit, then print what there is with ``follow``; a job that nobody listens to any more is cancelled."""
+    if "P2PQ_TASK" in os.environ and not options["detach"]:
+        # It would hold its slot while it waits for another one; as many of these as there are slots would wait for ever.
+        raise UsageError("this is a task of p2pq already: run the command itself, or add --detach")
     with Interrupts() as interrupts, connect(ctx, start=True) as node:
         interrupts.hold("stops as soon as the node has said which job it is; once more to leave at once")
         job = send(node, request)

@@ -5,6 +5,7 @@ else and answers at once.
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -131,6 +132,7 @@ def cli(ctx: click.Context, home: Path | None) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; the process ends with the exit code of cli.md."""
+    _open_what_is_closed()
     try:
         code: Any = cli.main(args=list(args) if args is not None else None, prog_name="p2pq", standalone_mode=False)
         sys.stdout.flush()
@@ -163,6 +165,17 @@ def _let_go() -> None:
     from p2pq.cli.outputs import let_go  # noqa: PLC0415  only after an error
 
     let_go()
+
+
+def _open_what_is_closed() -> None:
+    """Whoever closed our standard input, output or error wants nothing of it; what we open next must not take its place."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  for as long as the process
 
 
 def _say(message: str) -> None:

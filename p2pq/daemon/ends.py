@@ -14,7 +14,7 @@ from p2pq.daemon.logs import CHUNK_BYTES, Logs
 from p2pq.daemon.scheduler import Scheduler
 from p2pq.daemon.store import Store
 from p2pq.daemon.submission import Sweep, open_sweep
-from p2pq.errors import RefusedError, Reject, StorageError
+from p2pq.errors import NotFoundError, RefusedError, Reject, StorageError
 from p2pq.model import notice as facts
 from p2pq.model.ids import JobId, to_text
 from p2pq.model.params import task_number
@@ -43,6 +43,8 @@ class _Follower:
 
     def __init__(self, *, views: bool) -> None:
         self.views = views
+        self.held: dict[int, tuple[str, int, int]] = {}
+        """What holds the output of each task that is not told yet."""
         self.ended: deque[int] = deque()
         self.over = False
         self.news = asyncio.Event()
@@ -92,6 +94,7 @@ class Ends:
         match notice:
             case facts.TaskSettled(job=job, task=task, outcome=outcome):
                 for follower in self._followers.get(job, ()):
+                    self._hold(follower, job, task)
                     if outcome is None or not follower.views:  # with an outcome, results are still to be written out
                         follower.take(task)
             case facts.TaskResultsWritten(job=job, task=task):
@@ -104,6 +107,20 @@ class Ends:
                     follower.news.set()
             case _:
                 pass
+
+    def _hold(self, follower: _Follower, job: JobId, task: int) -> None:
+        """Keep what a task printed until this follower has been told: it would make room for newer as soon as it is delivered."""
+        item = None if follower.views else self._store.result(job, task)
+        if item is not None and item.body:
+            self._let_go(follower, task)
+            tag = ("follower", id(follower), task)
+            self._blobs.pin(tag, [ref.blob for ref in (*item.body, *item.blobs)])
+            follower.held[task] = tag
+
+    def _let_go(self, follower: _Follower, task: int) -> None:
+        tag = follower.held.pop(task, None)
+        if tag is not None:
+            self._blobs.unpin(tag)
 
     async def ends(self, request: Asked, send: Send) -> None:
         """Answer ``Ends``."""
@@ -122,6 +139,8 @@ class Ends:
             else:
                 await self._each(followed, follower, send)
         finally:
+            for task in list(follower.held):
+                self._let_go(follower, task)
             self._followers[job].remove(follower)
             if not self._followers[job]:
                 del self._followers[job]
@@ -132,12 +151,18 @@ class Ends:
             raise RefusedError(f"job {to_text(row.job)[:8]} has several tasks; only one can be followed as it prints")
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(self._say_why_waiting(row, send), name="why")
-            streams = [
-                group.create_task(self._logs.follow(row, 0, stream, send), name=f"live {stream}") for stream in _STREAMS
-            ]
-            await asyncio.wait(streams)
+            streams = [group.create_task(self._stream(row, stream, send), name=f"live {stream}") for stream in _STREAMS]
+            gone = "; ".join(dict.fromkeys(filter(None, [await stream for stream in streams])))
             waiting.cancel()
-        await self._tell(job, [0], send, output=False)
+        await self._tell(job, [0], send, output=False, gone=gone)
+
+    async def _stream(self, row: JobRow, stream: Stream, send: Send) -> str:
+        """Send what the task prints until it is over; return why not all of it could be read, if so."""
+        try:
+            await self._logs.follow(row, 0, stream, send)
+        except NotFoundError as error:
+            return str(error)
+        return ""
 
     async def _each(self, job: _Job, follower: _Follower, send: Send) -> None:
         row = job.row
@@ -153,6 +178,8 @@ class Ends:
         async def tell(some: list[int]) -> None:
             await self._tell(job, [index for index in some if index not in told], send)
             told.difference_update(some)
+            for index in some:
+                self._let_go(follower, index)
 
         await self._until_over(row, follower, send, tell)
 
@@ -206,18 +233,19 @@ class Ends:
             if why is not None:
                 await send(Note(text=f"still waiting: {why}"))
 
-    async def _tell(self, job: _Job, indices: Sequence[int], send: Send, *, output: bool = True) -> None:
+    async def _tell(
+        self, job: _Job, indices: Sequence[int], send: Send, *, output: bool = True, gone: str = ""
+    ) -> None:
         """Send what some tasks printed, and how they ended."""
         for first in range(0, len(indices), AT_ONCE):
             some = indices[first : first + AT_ONCE]
             for printed in await asyncio.to_thread(self._look, job, some, output=output):
                 number = task_number(job.sweep.array, job.sweep.axes, printed.row.task)
-                if printed.gone:
-                    await send(Note(text=f"the output of task {number} is not here any more ({printed.gone})"))
                 for stream, data in printed.pieces:
                     await send(LogChunk(task=number, data=data, stream=stream))
+                printed.gone = printed.gone or gone
                 if printed.large is not None:
-                    await self._send_large(printed.large, number, send)
+                    printed.gone = await self._send_large(printed.large, number, send)
                 await send(self._ended(number, printed))
 
     def _rows(self, job: JobId, indices: Sequence[int]) -> dict[int, TaskRow]:
@@ -265,7 +293,8 @@ class Ends:
         chunk = tree.chunks[part.chunk]
         return open_chunk(chunk, self._blobs.get(chunk.blob))[part.offset : part.offset + part.length]
 
-    async def _send_large(self, output: Tree, number: int, send: Send) -> None:
+    async def _send_large(self, output: Tree, number: int, send: Send) -> str:
+        """Send output piece by piece; return why the rest could not be read, if so."""
         try:
             for stream in _STREAMS:
                 for file in output.files:
@@ -274,7 +303,8 @@ class Ends:
                         for begin in range(0, len(data), CHUNK_BYTES):
                             await send(LogChunk(task=number, data=data[begin : begin + CHUNK_BYTES], stream=stream))
         except (StorageError, Reject) as error:
-            await send(Note(text=f"the rest of the output of task {number} is not here any more ({error})"))
+            return str(error)
+        return ""
 
     def _ended(self, number: int, printed: _Printed) -> TaskEnded:
         row = printed.row
@@ -291,4 +321,5 @@ class Ends:
             seconds=0.0 if outcome is None else outcome.run_ms / 1000,
             node="" if last is None else self._scheduler.name_of(last.worker),
             printed=printed.printed,
+            gone=printed.gone,
         )

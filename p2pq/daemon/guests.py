@@ -50,6 +50,10 @@ ENTRIES_KEPT_MAX: Final = 500_000
 PREFETCH_BYTES_MAX: Final = 1 << 30
 """Larger jobs are fetched when they start."""
 PREFETCHES_MAX: Final = 8
+OWN_FILES_MAX: Final = 1 << 60
+"""Commands write into their user's own folders, which are none of ours to limit."""
+STOP_S: Final = 2.0
+"""A command of this machine's user that is cancelled is told to end, and killed so much later."""
 OPENING_MAX: Final = 2
 """Bodies that are opened at the same time: each may take a quarter of a gigabyte for a moment."""
 PROGRESS_POLL_S: Final = 1.0
@@ -138,7 +142,11 @@ class Guests:
             self._tasks.create_task(told, name=f"evict {effect.lease}")
         elif guest.task is not None:
             guest.cancelled = True
-            guest.task.cancel()
+            if guest.start.own and guest.start.sandbox == "none" and guest.stdout is not None:
+                told = self._pool.kill(guest.name, "cancelled", grace_s=STOP_S)
+                self._tasks.create_task(told, name=f"stop {effect.lease}")
+            else:
+                guest.task.cancel()
 
     def hold(self, effect: Suspend | Continue) -> None:
         """Perform ``Suspend`` and ``Continue``; what is still being fetched only does not begin meanwhile."""
@@ -236,7 +244,7 @@ class Guests:
         if job is None:
             async with self._opening:
                 job = await asyncio.to_thread(open_job, start, self._blobs, self._limits(start).disk_bytes)
-            self._keep_body(key, job)
+            self._keep_body(key, job, own=start.own)
         else:
             self._bodies.move_to_end(key)
         return job
@@ -277,11 +285,13 @@ class Guests:
         if wanted > self._blobs.quota_bytes // GUESTS_PART:
             raise DiskFullError("the files of others' jobs would take more than half of [store] blobs_mb here")
 
-    def _keep_body(self, key: "JobKey", job: AnyJobBody) -> None:
+    def _keep_body(self, key: "JobKey", job: AnyJobBody, *, own: bool) -> None:
         if key not in self._bodies:
             self._bodies[key] = job
             self._entries += entries(job)
-        while len(self._bodies) > BODIES_MAX or self._entries > ENTRIES_KEPT_MAX:
+        # The newest of an own job stays in any case: it is wanted for the next task, and nobody else's doing.
+        least = int(own)
+        while len(self._bodies) > BODIES_MAX or (self._entries > ENTRIES_KEPT_MAX and len(self._bodies) > least):
             self._entries -= entries(self._bodies.popitem(last=False)[1])
 
     async def _execute(self, guest: Guest, job: AnyJobBody, checkpoint: Tree | None) -> Event:
@@ -325,7 +335,12 @@ class Guests:
             env=env,
             whole_env=True,
             cwd=job.cwd,
-            limits=limits if start.resources.memory_mb else dataclasses.replace(limits, memory_bytes=None),
+            umask=job.umask,
+            limits=dataclasses.replace(
+                limits,
+                memory_bytes=limits.memory_bytes if start.resources.memory_mb else None,
+                disk_bytes=OWN_FILES_MAX,
+            ),
             populate=None,
             collect=self._sealer(guest).seal,
             suspended=guest.suspended,

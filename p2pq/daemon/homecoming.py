@@ -169,7 +169,13 @@ class Homecoming:
             self._blobs.unpin(tag)
             self._post(CollectFailed(lease=effect.lease, reason=f"the result: {error}"[:500], refused=True))
             return
-        except (LinkError, StorageError) as error:
+        except (LinkError, BlobMissingError) as error:
+            self._blobs.unpin(tag)
+            # What this very node lacks of a result of its own nobody has: it lost power before that was on the disk.
+            own = effect.peer == self._node
+            self._post(CollectFailed(lease=effect.lease, reason=str(error)[:500], refused=own))
+            return
+        except StorageError as error:
             self._blobs.unpin(tag)
             if isinstance(error, StorageError):
                 self._in_trouble(f"results cannot be taken in: {error}")
@@ -247,7 +253,8 @@ class Homecoming:
                 raise Reject("it names blobs that it did not bring")
             if item.checkpoint and not bodies.has_checkpoint(body.tree):
                 raise Reject("it does not hold the checkpoint that it promises")
-        self._blobs.sync(wanted)
+        if wanted:
+            self._blobs.sync(wanted)
         return body
 
     def _keep_inline(self, effect: Collect, wanted: set[bytes]) -> None:

@@ -35,7 +35,8 @@ def entries(job: AnyJobBody) -> int:
     """Return a measure of the memory that a body takes."""
     if isinstance(job, CommandsBody):
         texts = (job.words, *(source.values for source in job.sources))
-        return 1 + len(job.environment) // 256 + sum(1 + len(text) // 256 for each in texts for text in each)
+        # Values are short, and of a job without files there is nothing else.
+        return 1 + (len(job.environment) + sum(64 + len(text) for each in texts for text in each)) // 512
     tree = job.tree
     parts = sum(len(file.parts) for file in tree.files)
     texts = (job.args, *(axis.values for axis in job.axes))

@@ -50,6 +50,7 @@ WATCH_PERIOD_S: Final = 0.1
 WAIT_WHY_S: Final = 10.0
 """A job that nobody took within this time says why."""
 TASKS_SHOWN_MAX: Final = 1_000_000
+YIELD_EVERY: Final = 256
 
 
 class Watcher:
@@ -313,6 +314,8 @@ class Jobs:
             end = max(page) + 1 if len(page) >= PAGE_MAX else extra.tasks
             for task in range(index, end):
                 await send(self.catalogue.task(row, task, page.get(task)))
+                if not task % YIELD_EVERY:
+                    await asyncio.sleep(0)  # others wait for an answer, too
             index = end
 
     async def watch(self, request: control.Watch, send: Send) -> None:
@@ -424,6 +427,11 @@ class Jobs:
         extra = row.extra or JobExtra()
         to = Path(request.to) if request.to else None
         written = 0
+        if to is None and not extra.results:
+            name = to_text(row.job)[:8]
+            raise RefusedError(
+                f"what commands leave is what they print: `p2pq logs {name}`, or name a folder with --to DIR"
+            )
         if to is not None:
             await asyncio.to_thread(delivery.make_empty, to)
         elif await asyncio.to_thread(places.newer, self._store, row.job, Path(extra.results)) is not None:

@@ -73,6 +73,9 @@ class TaskLaunch(Generic[T]):
     whole_env: bool = False
     """Level ``none`` only: ``env`` is the whole environment, the user's own."""
 
+    umask: int | None = None
+    """None: the runner's own, which lets others read."""
+
     otherwise: tuple[str, ...] = ()
     """What to run where ``argv`` cannot be executed."""
 
@@ -438,6 +441,7 @@ class RunnerPool:
             "id": self._count,
             "argv": list(launch.argv),
             "otherwise": list(launch.otherwise),
+            "umask": launch.umask,
             "env": env,
             "cwd": cwd,
         }

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -19,7 +20,7 @@ from p2pq.errors import RefusedError, Reject, UsageError
 from p2pq.model import sources
 from p2pq.model.ids import JobId, MeshId, NodeId
 from p2pq.model.job import TIME_DEFAULT_S, Limits
-from p2pq.model.params import Axis, Range, count_tasks, expand, parse_array, parse_sweep, task_params
+from p2pq.model.params import ARGV_CHARS_MAX, Axis, Range, count_tasks, expand, parse_array, parse_sweep, task_params
 from p2pq.wire import body as bodies
 from p2pq.wire import codec, names, prims, seal, sign
 from p2pq.wire.body import AnyJobBody, CommandsBody, JobBody
@@ -138,7 +139,9 @@ def prepare_commands(request: SubmitCommands, author: Author, blobs: BlobStore, 
         shell=request.shell,
         cwd=request.cwd,
         environment=request.environment,
+        umask=request.umask,
     )
+    _check_commands(body)
     job = JobId(os.urandom(16))
     sink = _sink(blobs, job, lambda: False)
     try:
@@ -161,6 +164,19 @@ def prepare_commands(request: SubmitCommands, author: Author, blobs: BlobStore, 
         umask=request.umask,
     )
     return Prepared(job, raw, key, reply_secret, extra, ())
+
+
+def _check_commands(body: CommandsBody) -> None:
+    """Raise UsageError where no worker could open this: a struct that is made here is not checked by its type."""
+    if not body.shell and sum(map(len, body.words)) > ARGV_CHARS_MAX:
+        raise UsageError(f"the arguments are longer than {ARGV_CHARS_MAX} characters; use a file")
+    try:
+        codec.decode_strict(codec.encode(body), CommandsBody, size_max=bodies.BODY_BYTES_MAX)
+    except Reject as error:
+        raise UsageError(
+            f"too much for one job of commands ({error.reason}): it may have {bodies.WORDS_MAX} words, an environment of 4 MiB, "
+            f"and {bodies.BODY_BYTES_MAX >> 20} MiB in all; put long lists into a file"
+        ) from error
 
 
 def _signed(  # noqa: PLR0913  all that a manifest says
@@ -225,7 +241,12 @@ def inputs_of(body: JobBody) -> bytes:
 
 def open_sweep(extra: JobExtra | None) -> Sweep:
     """Return what names a job's tasks, from what was kept of it."""
-    return msgspec.msgpack.decode(extra.axes, type=Sweep) if extra is not None and extra.axes else Sweep()
+    return _decoded(extra.axes) if extra is not None and extra.axes else Sweep()
+
+
+@lru_cache(maxsize=2)  # or whoever lists the tasks of a job would decode all their values for each of them
+def _decoded(axes: bytes) -> Sweep:
+    return msgspec.msgpack.decode(axes, type=Sweep)
 
 
 def _sweep(request: Submit) -> Sweep:

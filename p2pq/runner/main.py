@@ -137,7 +137,9 @@ class Runner:
     def run(self, message: "dict[str, Any]", out: int, err: int) -> None:
         """Start one task in a session of its own and say so."""
         self.task_id = message["id"]
-        env, what = message["env"], message["cwd"]
+        env, what, umask = message["env"], message["cwd"], message.get("umask")
+        if umask is not None:
+            os.umask(umask)  # all tasks of a runner have the same: they are of one job
         try:
             os.chdir(what)
             os.environ["PATH"] = env.get("PATH", os.defpath)  # posix_spawnp looks there

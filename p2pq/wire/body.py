@@ -29,6 +29,9 @@ PLAIN_RATIO: Final = 128
 CHECKPOINT: Final = ".checkpoint"
 """The folder in ``results/`` that a task leaves for its next attempt."""
 
+WORDS_MAX: Final = 1 << 18
+"""Words of a command: what a shell makes of ``*`` in a large folder."""
+
 Text = Annotated[str, Meta(max_length=128 << 10)]
 
 
@@ -57,7 +60,7 @@ class CommandsBody(msgspec.Struct, frozen=True, kw_only=True, tag="commands", fo
 
     v: Literal[1] = 1
     name: Annotated[str, Meta(max_length=200)] = ""
-    words: Annotated[tuple[Text, ...], Meta(max_length=4096)] = ()
+    words: Annotated[tuple[Text, ...], Meta(max_length=WORDS_MAX)] = ()
     """As the user typed them, with replacement strings; none: the values are command lines themselves."""
     sources: Annotated[tuple[Source, ...], Meta(max_length=SOURCES_MAX)] = ()
     shell: bool = True
@@ -65,6 +68,7 @@ class CommandsBody(msgspec.Struct, frozen=True, kw_only=True, tag="commands", fo
     cwd: Annotated[str, Meta(min_length=1, max_length=4096)]
     environment: Annotated[bytes, Meta(max_length=4 << 20)] = b""
     """K=V, each ended by a zero byte."""
+    umask: Annotated[int, Meta(ge=0, le=0o777)] = 0o022
 
 
 class ResultBody(msgspec.Struct, frozen=True, kw_only=True, tag="result-body", forbid_unknown_fields=True):

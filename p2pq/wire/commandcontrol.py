@@ -60,3 +60,5 @@ class TaskEnded(Said, frozen=True, kw_only=True, omit_defaults=True):
     node: str = ""
     printed: tuple[int, int] = (0, 0)
     """Bytes of standard output and of standard error, in all."""
+    gone: str = ""
+    """Why not all of that could be read any more, if so."""

@@ -1,8 +1,10 @@
 """Commands through the command line: run, map and batch on a real node, as people who know GNU parallel use them."""
 
 import json
+import os
 import shlex
 import signal
+import subprocess
 
 import lab
 import pytest
@@ -210,3 +212,37 @@ def test_json_of_a_job_of_commands_is_as_of_any_other(shared):
     shared.ok("wait", job)
     [view] = [each for each in json.loads(shared.ok("jobs", "--json")) if each["job"] == job]
     assert (view["name"], view["state"], view["results"]) == ("echo", "done", "")
+
+
+def test_whoever_closes_our_streams_wants_nothing_of_them(shared):
+    for closed, wanted in ((">&-", (0, "", "err\n")), ("2>&-", (0, "out\n", "")), ("<&-", (0, "out\n", "err\n"))):
+        line = shlex.join(shared.argv("run", "--", "sh", "-c", "echo out; echo err >&2"))
+        done = subprocess.run(
+            ["sh", "-c", f"exec {line} {closed}"], env=shared.environment(), capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == wanted
+
+
+def test_a_command_that_is_cancelled_may_clean_up(shared, tmp_path):
+    script = f"trap 'echo cleaned > {tmp_path}/trap; exit' TERM; echo begun; while :; do sleep 0.1; done"
+    with shared.popen("run", "--", "sh", "-c", script) as process:
+        assert lab.read_line(process.stdout, 30) == "begun\n"
+        lab.interrupt(process)
+    lab.until((tmp_path / "trap").exists, "its trap has run")
+
+
+def test_a_task_does_not_wait_for_a_slot_that_it_holds(shared):
+    nested = shlex.join(shared.argv("run", "--", "true"))
+    done = shared.run("run", "--", "sh", "-c", nested)
+    assert (done.returncode, done.stderr.count("\n")) == (125, 1)
+    assert "run the command itself" in done.stderr
+
+
+def test_files_are_made_with_the_callers_umask(shared, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = os.umask(0o077)
+    try:
+        shared.ok("map", "touch", ":::", "mine")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o600

@@ -482,3 +482,8 @@ async def test_a_command_has_its_users_environment_and_no_other(pool: RunnerPool
     where, *lines = said.splitlines()
     assert where == str(tmp_path)
     assert {line.partition("=")[0] for line in lines} == {"PATH", "MINE", "PWD", runner_process.MARK}
+
+
+async def test_a_command_makes_files_with_the_modes_that_its_user_wants(pool: RunnerPool, tmp_path: Path) -> None:
+    await pool.run(launch(argv=("touch", "private"), cwd=str(tmp_path), umask=0o077))
+    assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600

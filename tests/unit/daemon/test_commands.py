@@ -72,6 +72,9 @@ async def test_two_of_them_may_come_at_once_and_leave_folders_without_results_al
         ({"shell": False, "values": ("a",)}, "a single task"),
         ({"values": ("x" * 60_000,), "words": ("{}" * 100,)}, f"longer than {ARGV_CHARS_MAX}"),
         ({"halt": "whenever"}, "halt"),
+        ({"words": ("x",) * ((1 << 18) + 1)}, "262144 words"),
+        ({"environment": bytes((4 << 20) + 1)}, "an environment of 4 MiB"),
+        ({"words": ("x" * 60_000,) * 40, "shell": False}, "longer than"),
     ],
 )
 async def test_what_cannot_be_run_is_refused_and_leaves_nothing(rig, fields, words):
@@ -108,6 +111,8 @@ async def test_what_they_leave_is_not_written_out_anywhere(rig):
     view = await submit(rig, "echo", "a")
     job = id_of(rig, view)
     await rig.settle(job, printed="a\n")
+    with pytest.raises(RefusedError, match="p2pq logs"):
+        await rig.ask(rig.jobs.results, control.Results(job=view.job))
     rig.jobs.home.deliver(Deliver(job=job, task=0))
     event = await rig.event()
     assert (type(event), event.job, event.task) == (Delivered, job, 0)

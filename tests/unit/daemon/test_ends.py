@@ -170,10 +170,50 @@ async def test_output_that_made_room_for_newer_is_said_to_be_gone(bench, text, m
     item = bench.rig.store.result(id_of(bench.rig, view), 0)
     bench.rig.blobs.discard([ref.blob for ref in item.blobs])
     await bench.ends.ends(Asked(job=view.job), bench.send)
-    note, told = bench.said
-    assert isinstance(note, Note)
-    assert "task 0 is not here any more" in note.text
-    assert told.state == "done"
+    [told] = bench.said
+    assert (told.state, told.gone) == ("done", "a blob is not here")
+
+
+async def test_what_a_task_printed_is_held_until_its_followers_have_been_told(bench):
+    view = await bench.job(2)
+    slow = asyncio.Event()
+
+    async def send(reply):
+        await slow.wait()
+        await bench.send(reply)
+
+    following = bench.group.create_task(bench.ends.ends(Asked(job=view.job), send))
+    await asyncio.sleep(0)
+    await bench.settle(view, 0, printed="first")
+    await bench.settle(view, 1, printed="x" * (2 * CHUNK_BYTES))
+    items = [bench.rig.store.result(id_of(bench.rig, view), task) for task in (0, 1)]
+    named = {ref.blob for item in items for ref in (*item.body, *item.blobs)}
+    assert named <= set(bench.rig.blobs._pinned)
+    slow.set()
+    await bench.finish(view)
+    await following
+    assert not named & set(bench.rig.blobs._pinned)
+    assert [each.gone for each in bench.said if isinstance(each, TaskEnded)] == ["", ""]
+
+
+async def test_who_goes_away_holds_nothing_any_more(bench):
+    view = await bench.job()
+    following = bench.follow(view, live=True)
+    await asyncio.sleep(0)
+    await bench.settle(view, 0, printed="first")
+    following.cancel()
+    await asyncio.wait([following])
+    item = bench.rig.store.result(id_of(bench.rig, view), 0)
+    assert not {ref.blob for ref in item.blobs} & set(bench.rig.blobs._pinned)
+
+
+async def test_output_that_is_gone_while_it_is_followed_is_said_to_be(bench, monkeypatch):
+    view = await bench.job()
+    await bench.settle(view, 0, printed="short")
+    await bench.finish(view)
+    bench.rig.blobs.discard([ref.blob for ref in bench.rig.store.result(id_of(bench.rig, view), 0).blobs])
+    await bench.ends.ends(Asked(job=view.job, live=True), bench.send)
+    assert "not here any more" in bench.said[-1].gone
 
 
 async def test_a_task_that_nobody_ran_has_nothing_to_tell(bench):

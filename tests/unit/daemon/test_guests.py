@@ -445,7 +445,9 @@ async def test_a_job_for_whose_files_there_is_no_room_is_declined_before_any_is_
 async def test_a_command_runs_in_its_users_folder_and_environment_and_brings_no_files(bench):
     key = os.urandom(32)
     sources = (Source(("a", "b c")),)
-    body = CommandsBody(words=("/bin/echo", "{}"), sources=sources, cwd="/work", environment=b"A=1\0P2PQ_TASK=x\0")
+    body = CommandsBody(
+        words=("/bin/echo", "{}"), sources=sources, cwd="/work", environment=b"A=1\0P2PQ_TASK=x\0", umask=0o077
+    )
     refs, parts = bodies.encrypt(key, body)
     for ref, part in zip(refs, parts, strict=True):
         bench.blobs.put(ref.blob, part)
@@ -456,7 +458,26 @@ async def test_a_command_runs_in_its_users_folder_and_environment_and_brings_no_
     assert isinstance(event, Exited)
     [launch] = bench.pool.launches
     assert (launch.argv, launch.cwd, launch.level) == (("/bin/echo", "b c"), "/work", "none")
-    assert (launch.whole_env, launch.idle_priority, launch.limits.memory_bytes) == (True, False, None)
+    assert (launch.whole_env, launch.idle_priority, launch.limits.memory_bytes, launch.umask) == (
+        True,
+        False,
+        None,
+        0o077,
+    )
     assert (launch.env["A"], launch.env["P2PQ_TASK"]) == ("1", "1")
     assert "OMP_NUM_THREADS" not in launch.env
     assert (event.body, event.blobs) == ((), ()), "nothing was printed"
+
+
+async def test_the_newest_body_of_an_own_job_is_kept_however_large_it_is(bench, monkeypatch):
+    monkeypatch.setattr(module, "ENTRIES_KEPT_MAX", 2)
+    opened = []
+    decrypt = bodies.decrypt_job
+    monkeypatch.setattr(module.bodies, "decrypt_job", lambda *args: opened.append(1) or decrypt(*args))
+    for own, times in ((True, 1), (False, 3)):
+        start = msgspec.structs.replace(
+            bench.start(ALICE, "pass", 1 + own, args=("x",) * 9), own=own, job=JobId(bytes(15) + bytes([own]))
+        )
+        await bench.run(start)
+        await bench.run(start)
+        assert len(opened) == times

@@ -15,6 +15,7 @@ from p2pq.daemon import homecoming
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.homecoming import Homecoming
 from p2pq.daemon.unpack import collect
+from p2pq.errors import LinkError
 from p2pq.model import notice as facts
 from p2pq.model.ids import LeaseId, NodeId
 from p2pq.model.job import Outcome
@@ -24,7 +25,7 @@ from p2pq.wire.body import ResultBody
 from p2pq.wire.objects import BlobRef, ResultItem
 from p2pq.wire.tree import PLAIN_MAX, File, Part, Tree, TreeLimits, seal_chunk
 from tests.unit.core.mesh import submitted
-from tests.unit.daemon.jobskit import Transfers, id_of
+from tests.unit.daemon.jobskit import AUTHOR, Transfers, id_of
 from tests.unit.daemon.storekit import WORKER
 
 REPLY = b"r" * 32
@@ -295,3 +296,16 @@ async def test_output_that_is_gone_is_no_trouble(rig, folder):
     rig.jobs.notice(facts.AttemptFailed(job=job, task=0, attempt=9, worker=WORKER, outcome=BAD))
     rig.store.secret = lambda job: None
     assert rig.jobs.home._output_of(item) == {}
+
+
+async def test_what_this_node_lacks_of_its_own_results_runs_again(rig, folder):
+    """It lost power after the result was known, before its blobs were on the disk: there is nobody else to ask."""
+    view = await rig.submit(folder)
+    item, blobs = rig.result(id_of(rig, view), store=False)
+    rig.scheduler.collecting = lambda lease: item
+    rig.transfers.error = LinkError("the node is not linked")
+    named = tuple(BlobRef(blob, len(part)) for blob, part in blobs.items())
+    for peer, refused in ((AUTHOR.node, True), (WORKER, False)):
+        rig.jobs.home.collect(Collect(peer=peer, lease=LEASE, blobs=named, inline=()))
+        event = await rig.event()
+        assert (type(event), event.refused) == (CollectFailed, refused)

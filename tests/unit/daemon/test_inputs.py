@@ -67,5 +67,5 @@ def test_commands_take_memory_for_their_values_and_their_environment():
     large = CommandsBody(
         words=("true",), cwd="/", sources=(Source(tuple(map(str, range(1000)))),), environment=bytes(256_000)
     )
-    assert entries(small) == 2
-    assert entries(large) == 2 + 1000 + 1000
+    assert entries(small) == 1
+    assert 500 < entries(large) < 1000
