@@ -54,7 +54,7 @@ def test_three_hosts_find_each_other_and_share_a_sweep(lan: Lan, tmp_path: Path)
 
 def test_a_stranger_on_the_wire_learns_nothing(lan: Lan, tmp_path: Path) -> None:
     """Names are long and random, so that finding one in the capture means that it was said."""
-    mark = {what: f"{what}-{secrets.token_hex(6)}" for what in ("host", "owner", "job", "file", "arg", "log", "clear")}
+    mark = {what: f"{what}-{secrets.token_hex(4)}" for what in ("host", "owner", "job", "file", "arg", "log", "clear")}
     text = secrets.token_hex(400)
     first, second, third = (lan.add(f"{mark['host']}{letter}".replace("-", "")) for letter in "xyz")
     stranger = lan.add("odd")
