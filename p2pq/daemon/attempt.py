@@ -56,6 +56,11 @@ class Outcome:
     stderr: Path
     cpu_s: float = 0.0
 
+    @property
+    def silent(self) -> bool:
+        """Whether it printed nothing; asked before its files are emptied."""
+        return not any(path.exists() and path.stat().st_size for path in (self.stdout, self.stderr))
+
 
 @dataclass(frozen=True, slots=True)
 class Stop:

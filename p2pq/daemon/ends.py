@@ -2,15 +2,16 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal
 
 from p2pq.daemon import delivery
 from p2pq.daemon.blobstore import BlobStore
-from p2pq.daemon.catalogue import Catalogue
 from p2pq.daemon.history import JobRow, JobSecret, TaskRow
-from p2pq.daemon.logs import CHUNK_BYTES, Logs
+from p2pq.daemon.jobs import WAIT_WHY_S, Jobs
+from p2pq.daemon.logs import Logs
 from p2pq.daemon.scheduler import Scheduler
 from p2pq.daemon.store import Store
 from p2pq.daemon.submission import Sweep, open_sweep
@@ -21,8 +22,8 @@ from p2pq.model.params import task_number
 from p2pq.wire.body import ResultBody
 from p2pq.wire.commandcontrol import Ends as Asked
 from p2pq.wire.commandcontrol import TaskEnded
-from p2pq.wire.control import LogChunk, Note, Reply
-from p2pq.wire.tree import File, Tree, open_chunk
+from p2pq.wire.control import LogChunk, Reply
+from p2pq.wire.tree import Tree, read_part
 
 Send = Callable[[Reply], Awaitable[None]]
 Stream = Literal["stdout", "stderr"]
@@ -32,8 +33,6 @@ AT_ONCE: Final = 64
 """Tasks that are looked up together."""
 SMALL_BYTES: Final = 64 << 10
 """Output of so many bytes is read with the rest; what is longer is sent piece by piece."""
-WAIT_WHY_S: Final = 10.0
-"""A job of which nothing began within this time says why."""
 _OVER: Final = frozenset({"done", "failed", "cancelled"})
 _STREAMS: Final[tuple[Stream, ...]] = ("stdout", "stderr")
 
@@ -78,13 +77,11 @@ class _Printed:
 class Ends:
     """Tells of tasks as they end. Use it from the event loop's thread only."""
 
-    def __init__(
-        self, *, store: Store, blobs: BlobStore, catalogue: Catalogue, scheduler: Scheduler, logs: Logs
-    ) -> None:
+    def __init__(self, *, store: Store, blobs: BlobStore, jobs: Jobs, scheduler: Scheduler, logs: Logs) -> None:
         """Take the parts."""
         self._store = store
         self._blobs = blobs
-        self._catalogue = catalogue
+        self._catalogue, self._explaining = jobs.catalogue, jobs.explaining
         self._scheduler = scheduler
         self._logs = logs
         self._followers: dict[JobId, list[_Follower]] = {}
@@ -166,18 +163,17 @@ class Ends:
 
     async def _each(self, job: _Job, follower: _Follower, send: Send) -> None:
         row = job.row
-        told: set[int] = set()
+        told: dict[int, int] = {}
         start = 0
-        # What ended before is in the store; what ends meanwhile may be in both.
+        # What ended before is in the store, and may be named again in a moment. Who has had more attempts since is told again.
         while page := self._store.tasks(row.job, start=start):
-            ended = [task.task for task in page if task.state in _OVER]
-            told.update(ended)
-            await self._tell(job, ended, send)
+            ended = {task.task: task.attempts for task in page if task.state in _OVER}
+            await self._tell(job, list(ended), send)
+            told |= ended
             start = page[-1].task + 1
 
         async def tell(some: list[int]) -> None:
-            await self._tell(job, [index for index in some if index not in told], send)
-            told.difference_update(some)
+            await self._tell(job, some, send, told=told)
             for index in some:
                 self._let_go(follower, index)
 
@@ -227,19 +223,24 @@ class Ends:
 
     async def _say_why_waiting(self, row: JobRow, send: Send) -> None:
         await asyncio.sleep(WAIT_WHY_S)
-        now = self._store.job(row.job)
-        if now is not None and now.state is None and not now.attempts:
-            why = self._scheduler.why(row.job, None)
-            if why is not None:
-                await send(Note(text=f"still waiting: {why}"))
+        await self._explaining.say_why_waiting(row.job, send)
 
     async def _tell(
-        self, job: _Job, indices: Sequence[int], send: Send, *, output: bool = True, gone: str = ""
+        self,
+        job: _Job,
+        indices: Sequence[int],
+        send: Send,
+        *,
+        output: bool = True,
+        gone: str = "",
+        told: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
-        """Send what some tasks printed, and how they ended."""
+        """Send what some tasks printed, and how they ended; but not of those ``told`` of after as many attempts."""
         for first in range(0, len(indices), AT_ONCE):
             some = indices[first : first + AT_ONCE]
             for printed in await asyncio.to_thread(self._look, job, some, output=output):
+                if told.get(printed.row.task) == printed.row.attempts:
+                    continue
                 number = task_number(job.sweep.array, job.sweep.axes, printed.row.task)
                 for stream, data in printed.pieces:
                     await send(LogChunk(task=number, data=data, stream=stream))
@@ -282,26 +283,17 @@ class Ends:
 
     def _small(self, body: ResultBody) -> list[tuple[Stream, bytes]]:
         return [
-            (stream, b"".join(self._part(body.output, file, at) for at in range(len(file.parts))))
+            (stream, b"".join(read_part(body.output, part, self._blobs.get) for part in file.parts))
             for stream in _STREAMS
             for file in body.output.files
             if file.path == stream and file.size
         ]
 
-    def _part(self, tree: Tree, file: File, at: int) -> bytes:
-        part = file.parts[at]
-        chunk = tree.chunks[part.chunk]
-        return open_chunk(chunk, self._blobs.get(chunk.blob))[part.offset : part.offset + part.length]
-
     async def _send_large(self, output: Tree, number: int, send: Send) -> str:
         """Send output piece by piece; return why the rest could not be read, if so."""
         try:
             for stream in _STREAMS:
-                for file in output.files:
-                    for at in range(len(file.parts) if file.path == stream else 0):
-                        data = await asyncio.to_thread(self._part, output, file, at)
-                        for begin in range(0, len(data), CHUNK_BYTES):
-                            await send(LogChunk(task=number, data=data[begin : begin + CHUNK_BYTES], stream=stream))
+                await self._logs.send_output(output, stream, 0, number, send)
         except (StorageError, Reject) as error:
             return str(error)
         return ""

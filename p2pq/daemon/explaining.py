@@ -39,6 +39,14 @@ class Explaining:
         for attempt in self._store.attempts(row.job, index):
             await send(attempt_view(attempt, self._scheduler.name_of))
 
+    async def say_why_waiting(self, job: JobId, send: Send) -> None:
+        """Say why nothing of a job has begun yet, if nothing has and there is a reason to name."""
+        row = self._store.job(job)
+        if row is not None and row.state is None and not row.attempts:
+            why = self._scheduler.why(job, None)
+            if why is not None:
+                await send(Note(text=f"still waiting: {why}"))
+
     async def why(self, request: control.Why, send: Send) -> None:
         """Answer ``Why``."""
         row = self._catalogue.find(request.job)

@@ -235,10 +235,7 @@ class Generation:
             claimed=self.jobs.claimed,
             post_durable=self._post_durable,
         )
-        catalogue = self.jobs.catalogue
-        self.ends = Ends(
-            store=self.store, blobs=self.blobs, catalogue=catalogue, scheduler=self.scheduler, logs=self.logs
-        )
+        self.ends = Ends(store=self.store, blobs=self.blobs, jobs=self.jobs, scheduler=self.scheduler, logs=self.logs)
 
     async def start(self) -> None:
         """Open the doors and set everything going.

@@ -347,7 +347,7 @@ class Jobs:
                 for job, at in live.items():
                     if at and at <= loop.time():
                         live[job] = 0.0
-                        await self._say_why_waiting(job, send)
+                        await self.explaining.say_why_waiting(job, send)
                 continue
             pending = {JobId(job_bytes)} | (set(live) if watcher.lost else set())
             watcher.lost = False
@@ -392,13 +392,6 @@ class Jobs:
                         return
         except TimeoutError:
             return
-
-    async def _say_why_waiting(self, job: JobId, send: Send) -> None:
-        row = self.catalogue.row(job)
-        if row.state is None and not row.attempts:
-            why = self._scheduler.why(job, None)
-            if why is not None:
-                await send(Note(text=f"still waiting: {why}"))
 
     def _change(self, job: JobId, task: int | None = None) -> Change:
         row = self.catalogue.row(job)

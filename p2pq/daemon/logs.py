@@ -31,7 +31,7 @@ from p2pq.model.params import task_number
 from p2pq.wire import codec, control, seal
 from p2pq.wire.control import LogChunk, Note, Reply
 from p2pq.wire.messages import LogData, LogStop, LogWant, Message
-from p2pq.wire.tree import File, Tree, open_chunk
+from p2pq.wire.tree import Tree, read_part
 
 CHUNK_BYTES: Final = 64 << 10
 TAIL_POLL_S: Final = 0.2
@@ -382,20 +382,22 @@ class Logs:
         try:
             limits = delivery.limits_of(secret.manifest)
             body = await asyncio.to_thread(delivery.open_result, item, secret.reply_secret, self._blobs, limits)
-            for file in body.output.files:
-                if file.path == stream:
-                    await self._send_file(body.output, file, offset, _number(row, index), stream, send)
+            await self.send_output(body.output, stream, offset, _number(row, index), send)
         except (StorageError, Reject) as error:
             raise NotFoundError(f"the output is not here any more ({error}); it made room for newer jobs") from error
         return True
 
-    async def _send_file(self, tree: Tree, file: File, offset: int, number: int, stream: Stream, send: Send) -> None:
+    async def send_output(self, output: Tree, stream: Stream, offset: int, number: int, send: Send) -> None:
+        """Send what an attempt that ended printed on a stream, from ``offset`` on, piece by piece.
+
+        Raises:
+            Reject, StorageError: not all of it can be read.
+        """
         at = 0
-        for part in file.parts:
+        for part in (part for file in output.files if file.path == stream for part in file.parts):
             if at + part.length > offset:
-                chunk = tree.chunks[part.chunk]
-                plain = await asyncio.to_thread(open_chunk, chunk, self._blobs.get(chunk.blob))
-                piece = plain[part.offset : part.offset + part.length][max(0, offset - at) :]
+                plain = await asyncio.to_thread(read_part, output, part, self._blobs.get)
+                piece = plain[max(0, offset - at) :]
                 for begin in range(0, len(piece), CHUNK_BYTES):
                     data = piece[begin : begin + CHUNK_BYTES]
                     await send(LogChunk(task=number, data=data, stream=stream))

@@ -186,7 +186,7 @@ class RunnerPool:
             outcome = await self._attempt(launch, run)
             if runner.broken:
                 await runner.wait_dead()
-            if launch.populate is None and _printed_nothing(outcome):  # which is quicker than any thread
+            if launch.populate is None and outcome.silent:  # which is quicker than any thread
                 return outcome, self._collect(launch, runner, outcome)
             return outcome, await in_thread(lambda: self._collect(launch, runner, outcome))
         except BaseException:
@@ -482,10 +482,6 @@ class RunnerPool:
         except OSError as error:
             raise _storage_error(error, runner.scratch.root) from error
         return result
-
-
-def _printed_nothing(outcome: Outcome) -> bool:
-    return not any(path.exists() and path.stat().st_size for path in (outcome.stdout, outcome.stderr))
 
 
 def _storage_error(error: OSError, folder: Path) -> StorageError:

@@ -60,7 +60,8 @@ class Sealer:
             raise StorageError(f"what it left cannot be read: {error.strerror}") from error
 
     def _seal(self, folder: Path, outcome: Outcome) -> Sealed:
-        if self.start.own and outcome.detail == exited(outcome.exit) and _nothing(folder / "results", outcome):
+        plain = outcome.detail == exited(outcome.exit) and outcome.silent
+        if self.start.own and plain and not os.path.lexists(folder / "results"):  # as commands have none
             return Sealed()  # which needs no blob
         remove_progress(folder)
         made: list[bytes] = []
@@ -96,18 +97,12 @@ class Sealer:
             sink(ref.blob, part)
         blobs = tuple(dict.fromkeys((*bodies.tree_refs(tree), *bodies.tree_refs(output))))
         start = self.start
-        if (
-            not start.own
-        ):  # else the master, this very node, does it before the result counts; until then it can run again
+        if not start.own:
+            # Else the master, this very node, does it before the result counts; until then the task can run again.
             self.blobs.sync(made)
         context = bodies.result_context(start.job, start.task, start.attempt, start.lease)
         sealed_key = seal.seal(start.reply, key, context, os.urandom)
         return Sealed(sealed_key, refs, blobs, failure=failure, checkpoint=checkpoint)
-
-
-def _nothing(results: Path, outcome: Outcome) -> bool:
-    """Tell whether an attempt has no results folder, as commands have none, and printed nothing."""
-    return not os.path.lexists(results) and not any(path.stat().st_size for path in (outcome.stdout, outcome.stderr))
 
 
 def _wanted(outcome: Outcome) -> Callable[[str], bool]:

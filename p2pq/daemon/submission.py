@@ -4,7 +4,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -101,20 +102,12 @@ def prepare(  # noqa: PLR0913  a request, who asks, and where it goes
     main = _main(folder, request.main, found)
     job = JobId(os.urandom(16))
     sink = _sink(blobs, job, given_up)
-    try:
+    with _held(blobs, job, names.display(str(folder))):
         body = _pack(request, sweep, main, found, sink, prims.derive(author.secret, b"", _CHUNK_KEYS))
         if len(bodies.tree_refs(body.tree)) > BLOBS_MAX:
-            raise UsageError(  # noqa: TRY301
-                f"{names.display(str(folder))} is too large for one job; --exclude what it does not need"
-            )
+            raise UsageError(f"{names.display(str(folder))} is too large for one job; --exclude what it does not need")
         raw, key, reply_secret = _signed(request, author, job, tasks, body, sink, only=only, now_ms=now_ms)
         blobs.sync()
-    except Reject as error:
-        blobs.unpin(job)
-        raise UsageError(f"{names.display(str(folder))} cannot be submitted: {error.reason}") from error
-    except BaseException:
-        blobs.unpin(job)
-        raise
     extra = _extra(request, sweep, tasks, body)
     return Prepared(job, raw, key, reply_secret, extra, (*said, *found.warnings))
 
@@ -144,17 +137,11 @@ def prepare_commands(request: SubmitCommands, author: Author, blobs: BlobStore, 
     _check_commands(body)
     job = JobId(os.urandom(16))
     sink = _sink(blobs, job, lambda: False)
-    try:
+    with _held(blobs, job, "the job of commands"):
         # Too long for the first task is said here, not by eleven attempts.
         executing.command_line(body, 0)
         raw, key, reply_secret = _signed(request, author, job, tasks, body, sink, only=author.node, now_ms=now_ms)
         blobs.sync()
-    except Reject as error:
-        blobs.unpin(job)
-        raise UsageError(f"the commands cannot be submitted: {error.reason}") from error
-    except BaseException:
-        blobs.unpin(job)
-        raise
     extra = JobExtra(
         name=name,
         folder=request.cwd,
@@ -164,6 +151,18 @@ def prepare_commands(request: SubmitCommands, author: Author, blobs: BlobStore, 
         umask=request.umask,
     )
     return Prepared(job, raw, key, reply_secret, extra, ())
+
+
+@contextmanager
+def _held(blobs: BlobStore, job: JobId, what: str) -> Iterator[None]:
+    """Let go of what is packed for a job if it cannot be submitted after all; say why, where it is its own doing."""
+    try:
+        yield
+    except BaseException as error:
+        blobs.unpin(job)
+        if isinstance(error, Reject):
+            raise UsageError(f"{what} cannot be submitted: {error.reason}") from error
+        raise
 
 
 def _check_commands(body: CommandsBody) -> None:

@@ -22,7 +22,7 @@ _REPLACEMENT: Final = re.compile(r"\{(?:(?P<column>-?[0-9]{1,9})\s*)?(?P<form>//
 _CHOOSES_COMMAND: Final = re.compile(rf"[^ \t\n=]*?(?:{_REPLACEMENT.pattern})", re.ASCII)
 
 
-def render(words: Sequence[str], values: Sequence[str], number: int, *, quote: bool = True) -> str:
+def render(words: Sequence[str], values: Sequence[str], number: int) -> str:
     """Return the shell command line of one task: the words joined by blanks, each replacement string filled in.
 
     ``{}`` is all columns, ``{.}`` without extension, ``{/}`` the last component, ``{//}`` the folder, ``{/.}`` the last component
@@ -39,7 +39,7 @@ def render(words: Sequence[str], values: Sequence[str], number: int, *, quote: b
     """
     template = " ".join(words)
     _refuse_unsupported(template)
-    show = shlex.quote if words and quote and not _CHOOSES_COMMAND.match(template) else str
+    show = shlex.quote if words and not _CHOOSES_COMMAND.match(template) else str
     filled: dict[str, str] = {}
     total = 0
 

@@ -156,6 +156,16 @@ def open_chunk(chunk: Chunk, ciphertext: bytes) -> bytes:
     return plain
 
 
+def read_part(tree: Tree, part: Part, get: Callable[[bytes], bytes]) -> bytes:
+    """Return a part of a file; ``get`` returns a blob by its name, or raises what the caller is to see.
+
+    Raises:
+        Reject: the blob is not what the tree says.
+    """
+    chunk = tree.chunks[part.chunk]
+    return open_chunk(chunk, get(chunk.blob))[part.offset : part.offset + part.length]
+
+
 def made_of(chunk: Chunk, plain: bytes) -> bool:
     """Tell whether a chunk was made of these bytes, without its blob. Only a yes is certain: lz4 may pack otherwise elsewhere."""
     if len(plain) != chunk.length:

@@ -47,9 +47,7 @@ class Bench:
             tasks=group,
             say=lambda *_: None,
         )
-        self.ends = Ends(
-            store=rig.store, blobs=rig.blobs, catalogue=rig.jobs.catalogue, scheduler=rig.scheduler, logs=self.logs
-        )
+        self.ends = Ends(store=rig.store, blobs=rig.blobs, jobs=rig.jobs, scheduler=rig.scheduler, logs=self.logs)
         self.said = []
         self.news = asyncio.Event()
 
@@ -127,6 +125,19 @@ async def test_those_that_have_ended_come_first_and_each_once(bench):
         LogChunk(task=1, data=b"one\n"),
         ended(1, printed=(4, 0)),
     ]
+
+
+async def test_what_had_ended_before_and_is_run_again_is_told_again(bench):
+    view = await bench.job(2)
+    await bench.settle(view, 0, state="failed", outcome=FAILED)
+    following = bench.follow(view)
+    await bench.until(1)
+    await bench.settle(view, 0, attempt=2, printed="again")
+    await bench.settle(view, 1)
+    await bench.finish(view)
+    await following
+    assert [each.state for each in bench.said if isinstance(each, TaskEnded) and each.task == 0] == ["failed", "done"]
+    assert LogChunk(task=0, data=b"again") in bench.said
 
 
 async def test_a_job_that_is_over_is_told_of_as_well(bench):

@@ -107,10 +107,6 @@ def test_a_value_is_one_word_for_the_shell_and_not_filled_in_itself(value, quote
     assert render(["echo"], [value], 1) == f"echo {quoted}"
 
 
-def test_values_can_be_left_unquoted():
-    assert render(["sh", "-c", "'{}'"], ["a b; c"], 1, quote=False) == "sh -c 'a b; c'"
-
-
 def test_without_words_the_values_are_the_command_line():
     assert render([], ["echo {#} {}; true"], 3) == "echo {#} {}; true"
     assert render([], ["a b", "c"], 3) == "a b c"

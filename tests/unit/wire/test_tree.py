@@ -332,3 +332,9 @@ def test_what_a_tree_takes_on_a_disk():
     )
     assert tree.tree_bytes(found) == 10
     assert tree.disk_bytes(found) == 10 + 4 * tree.BLOCK_BYTES
+
+
+def test_a_part_of_a_file_is_read_out_of_its_chunk():
+    chunk, ciphertext = tree.seal_chunk(b"one, two, three", lambda _: SECRET)
+    folder = Tree(files=(File("two", False, 3, (Part(0, 5, 3),)),), chunks=(chunk,))
+    assert tree.read_part(folder, folder.files[0].parts[0], {chunk.blob: ciphertext}.__getitem__) == b"two"
