@@ -24,7 +24,7 @@ class TaskFacts:
         self.max_rss: int | None = view.max_rss
         """Bytes of memory at most."""
         self.reason: str | None = view.reason
-        """Why it ended: ``ok``, ``exit``, ``time``, or a sentence."""
+        """Why it ended: ``ok``, ``exit``, ``time-limit`` and the like, or a sentence."""
         self.node: str | None = view.node
         """The machine of its latest attempt."""
         self.via: tuple[str, ...] = view.via
