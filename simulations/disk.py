@@ -19,7 +19,7 @@ COMMIT_S = (0.001, 0.006)
 
 def _overtakes(effect: Effect) -> bool:
     match effect:
-        case Start(own=own):
+        case Start(own=own):  # those of a train are its own
             return not own
         case Send(message=message):
             return isinstance(message, Heartbeat)

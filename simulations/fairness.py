@@ -14,7 +14,7 @@ import msgspec
 
 from p2pq.core.asking import AHEAD_MAX
 from p2pq.core.fairness import Fairness, Means
-from p2pq.core.worker import PATIENCE
+from p2pq.core.running import PATIENCE
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import Mono
 from simulations import bounds

@@ -23,6 +23,7 @@ from simulations.disk import Disk
 from simulations.network import End, Network
 from simulations.office import Office
 from simulations.plans import Misfortune, Plan, address_of
+from simulations.trains import Trains
 from simulations.work import JobPlan, outcome_of
 from simulations.world import World
 
@@ -107,6 +108,7 @@ class Host:
         self._skew_ms = plan.skew_ms
         self._wake = inf
         self._running: dict[tuple[NodeId, LeaseId], int] = {}
+        self._trains = Trains(world.rng(f"trains {plan.index}"), self._running, self._start, self.post)
         self._still: dict[tuple[NodeId, LeaseId], list[Callable[[], None]]] = {}
         """Attempts that stand still, and what becomes of them when they go on."""
         self._cached: dict[JobId, None] = {}
@@ -180,7 +182,7 @@ class Host:
         self._clock.reset()
         self._waiting.clear()
         self._checkers.killed += len(self._running)
-        self._running.clear()
+        self._trains.clear()
         self._still.clear()
         self._disk.crash(power=silent)
 
@@ -365,9 +367,11 @@ class Host:
                 self._world.notices[name] += 1
             case fx.Start():
                 self._start(effect)
+            case fx.Train(starts=starts):
+                self._trains.couple(starts)
             case fx.Kill():
-                self._running.pop((effect.master, effect.lease), None)
                 self._still.pop((effect.master, effect.lease), None)
+                self._trains.over((effect.master, effect.lease), None)
             case fx.Suspend():
                 self._still.setdefault((effect.master, effect.lease), [])
             case fx.Continue():
@@ -425,13 +429,14 @@ class Host:
             return
         if self._rng.random() < self._misfortune.fault:
             fault: Fault = "fetch" if start.job not in self._cached else "sandbox"
-            del self._running[start.master, start.lease]
             self.post(ev.Faulted(lease=start.lease, master=start.master, fault=fault, detail="simulated"))
+            self._trains.over((start.master, start.lease), None)
             return
         self._cached[start.job] = None
         length_s, outcome = self._behaviour(self._jobs[start.job], start)
         self.post(ev.Started(lease=start.lease, master=start.master))
         self._clock.after_of_task(length_s, self._exited, serial, start, outcome)
+        self._trains.runs((start.master, start.lease), length_s)
 
     def _behaviour(self, plan: JobPlan, start: fx.Start) -> tuple[float, Outcome]:
         """Return how long an attempt runs here and how it ends."""
@@ -443,16 +448,12 @@ class Host:
     def _exited(self, serial: int, start: fx.Start, outcome: Outcome) -> None:
         if not self._runs(serial, start) or self._stands(start, partial(self._exited, serial, start, outcome)):
             return
-        del self._running[start.master, start.lease]
         blob = _blob(start.master, start.lease)
         self._results[blob] = None
         self._checkers.exited(self.node_id, start.master, start.lease, outcome)
         body = (BlobRef(blob, 512),)
-        self.post(
-            ev.Exited(
-                lease=start.lease, master=start.master, outcome=outcome, sandbox=start.sandbox, key=b"", body=body
-            )
-        )
+        exited = ev.Exited(lease=start.lease, master=start.master, outcome=outcome, sandbox=start.sandbox, body=body)
+        self._trains.over((start.master, start.lease), exited)
 
     def holds(self, blob: bytes) -> bool:
         """Tell whether that part of a result lies here."""

@@ -4,7 +4,7 @@ No polling: a master that had nothing is asked again when it says that something
 here than it was asked with.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Final, Literal
 
@@ -231,11 +231,13 @@ class Asking:
         if offer is None:
             return
         offer.strikes = 0
-        offer.short.pop(job, None)
+        known = offer.short.pop(job, None)
         ahead_s = self._schedule.ahead_s
         worth_s = max(ahead_s, min(LONGEST_AHEAD * ahead_s, ANSWERS_WORTH * offer.answer_s))
         if ok and self.mean_s(job, owner) <= worth_s:
             offer.short[job] = owner
+            if known is None and owner in offer.asleep and not offer.asleep[owner].room.cpus:
+                del offer.asleep[owner]  # it was asked for others to go ahead, not for this one
             if self._turn == (owner, master):
                 self._turn = None  # leases ahead can be asked of it from now on
             if len(offer.short) > SHORT_JOBS_MAX:
@@ -292,7 +294,7 @@ class Asking:
             may_wait = may_wait and not ahead
             if cpus or ahead:
                 requests.append((master, self._request(master, owner, part, ahead, lengths[owner], now, own=own)))
-            elif not own and owner not in self._short_owners(master):
+            elif not own and owner not in self._offers[master].short.values():
                 self._turn = (owner, master)
         return requests
 
@@ -300,11 +302,6 @@ class Asking:
         """Return whose turn it is, and forget it; none where the offer is gone."""
         turn, self._turn = self._turn, None
         return turn if turn and any(master == turn[1] for master, _ in offers.get(turn[0], ())) else None
-
-    def _short_owners(self, master: NodeId) -> Collection[str]:
-        """Return the owners of a master that have short jobs."""
-        offer = self._offers.get(master)
-        return () if offer is None else offer.short.values()
 
     def _keeps(self, free: Room, now: Mono) -> bool:
         """Tell whether what is free is kept for a wide task that it is not enough for yet."""

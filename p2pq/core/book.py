@@ -24,7 +24,7 @@ from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, TaskKey, Wall
 from p2pq.model.job import ATTEMPTS_MAX, FAULTS_MAX, Fault, TaskState
 from p2pq.wire import sign
-from p2pq.wire.objects import Grant, GrantItem
+from p2pq.wire.objects import Grant, GrantItem, ResultItem
 
 AVOID_S: Final = 60.0
 """How long a task is kept from the worker it failed on while another could run it; then it may have it again."""
@@ -314,6 +314,7 @@ class Book(Judge):
             state = "running"  # the other attempt may still succeed
         elif not outcome.ok and not job.halted and (not counted or task.failures <= job.manifest.retries):
             state = "pending"
+        written = state in OVER and self.left_nothing(lease, item)
         over = [self._revoke(job, task, other, now) for other in task.leases] if outcome.ok else []
         row = records.AttemptEnded(
             lease=lease.id,
@@ -328,15 +329,20 @@ class Book(Judge):
             skipped=lease.skipped,
             via=self._via(lease),
             proof=lease.proof,
+            delivered=written,
         )
         self.out.append(fx.Record(row=row))
         if state in OVER:
-            job.settle(lease.task, state, deliver=True)
-            self._counted(job)
+            job.settle(lease.task, state, deliver=not written)
+            self.counted[job.id] = None
             settled = notice.TaskSettled(
                 job=job.id, task=lease.task, attempt=lease.attempt, state=state, worker=lease.runner, outcome=outcome
             )
-            self.out += [fx.Emit(notice=settled), fx.Deliver(job=job.id, task=lease.task)]
+            self.out.append(fx.Emit(notice=settled))
+            if written:
+                self.out.append(fx.Emit(notice=notice.TaskResultsWritten(job=job.id, task=lease.task)))
+            else:
+                self.out.append(fx.Deliver(job=job.id, task=lease.task))
         else:
             failed = notice.AttemptFailed(
                 job=job.id, task=lease.task, attempt=lease.attempt, worker=lease.runner, outcome=outcome
@@ -346,6 +352,10 @@ class Book(Judge):
                 self._requeue(job, lease.task, lease.runner, now)
         self._tail(job, now)
         return over
+
+    def left_nothing(self, lease: Lease, item: ResultItem) -> bool:
+        """Tell whether an attempt on this very machine left and printed nothing: nothing is to be looked into or written out."""
+        return lease.runner == self._node and not (item.body or item.blobs or item.checkpoint)
 
     # -- the end --------------------------------------------------------------------------------------------------------
 
@@ -391,16 +401,20 @@ class Book(Judge):
         return leases
 
     def halt(self, now: Mono) -> list[Lease]:
-        """Stop the jobs of which enough tasks have failed (or succeeded) by now; return the leases that this ended."""
+        """Stop the jobs of which enough tasks have failed (or succeeded) by now; return the leases that this ended.
+
+        Those of which nothing is left are let go of.
+        """
         leases: list[Lease] = []
         for job_id in self.counted:
             job = self.jobs.get(job_id)
-            if job is None or job.halt is None:
-                continue
-            if job.halts:
-                self._say_halted(job, job.say_halted())
-                leases += self._cancel_all(job, self._clock.at(now), now, running=job.halt.now)
-            job.look()
+            if job is not None and job.halt is not None:
+                if job.halts:
+                    self._say_halted(job, job.say_halted())
+                    leases += self._cancel_all(job, self._clock.at(now), now, running=job.halt.now)
+                job.look()
+            if job_id in self.jobs:
+                self.finish(self.jobs[job_id], now)
         self.counted.clear()
         return leases
 

@@ -44,13 +44,18 @@ class CollectingBook(RebuiltBook):
     """Books that say what is brought here, and give up what takes for ever."""
 
     def collect(self, lease: Lease, item: ResultItem, message: Came, now: Mono) -> bool:
-        """Let a result be brought here; False if it is larger than its job allows, and so is lost by its worker's doing."""
+        """Let a result be brought here; False if it is larger than its job allows, and so is lost by its worker's doing.
+
+        Of what left nothing on this very machine there is nothing to bring.
+        """
         limits = self.jobs[lease.job].manifest.limits
         if sum(ref.size for ref in item.blobs) > limits.results_bytes + limits.printed_bytes + OVERHEAD_BYTES:
             self.lose(lease, "deliver", "the result: it is larger than the job's limits allow", now)
             return False
         self.leases.collect(lease, item, message.proof)
         blobs = (*item.body, *item.blobs)
+        if self.left_nothing(lease, item):
+            return True
         names = [BlobId(ref.blob) for ref in blobs]
         came = tuple(message.blobs[name] for name in names if name in message.blobs)
         self.out.append(

@@ -44,7 +44,7 @@ class Docket:
         self.lines: dict[str, Line] = {}
         self.redeliver: Deadlines[TaskKey] = Deadlines()
         self.counted: dict[JobId, None] = {}
-        """Jobs with a condition to halt of which a task was settled; whoever looks at them empties it."""
+        """Jobs of which a task was settled; whoever looks at them empties it."""
         self.grew = False
         """Something became grantable that was not; whoever reads it resets it."""
         self.out: list[fx.Effect] = []
@@ -138,11 +138,7 @@ class Docket:
             job=job.id, task=index, attempt=task.attempts, state=state, worker=task.worker, detail=detail
         )
         self.out += [fx.Record(row=row), fx.Emit(notice=settled)]
-        self._counted(job)
-
-    def _counted(self, job: Job) -> None:
-        if job.halt is not None:
-            self.counted[job.id] = None
+        self.counted[job.id] = None
 
     def delivered(self, job_id: JobId, index: int, now: Mono) -> None:
         """The results of a task lie in the owner's folder."""

@@ -84,6 +84,15 @@ class Start(_Effect, frozen=True, kw_only=True):
     """The parts of an earlier attempt's result whose checkpoint is put in place first; none: it starts from nothing."""
 
 
+class Train(_Effect, frozen=True, kw_only=True):
+    """As worker: run these attempts of one job one after another, in one slot.
+
+    Answered by TrainExited as they end, or for each as ``Start`` is.
+    """
+
+    starts: tuple[Start, ...]
+
+
 class Fetch(_Effect, frozen=True, kw_only=True):
     """As worker: get the blobs of a job that will probably run here next. A hint; no answer needed."""
 
@@ -160,6 +169,7 @@ Effect = (
     | Hangup
     | Drop
     | Start
+    | Train
     | Fetch
     | Kill
     | Suspend

@@ -200,6 +200,14 @@ class Exited(_Event, frozen=True, kw_only=True):
     """The results hold a checkpoint. One that was told to end (``saved``) and left none has no results at all."""
 
 
+class TrainExited(_Event, frozen=True, kw_only=True):
+    """Attempts of ours (as worker) that were started together have ended, in this order."""
+
+    exits: tuple[Exited, ...]
+    back: tuple[tuple[NodeId, LeaseId], ...] = ()
+    """Masters and leases of those behind them that have not begun, and are not going to: what runs is longer than was thought."""
+
+
 class Faulted(_Event, frozen=True, kw_only=True):
     """An attempt of ours (as worker) failed by this node's doing: fetch, sandbox, disk. Not the task's fault."""
 
@@ -321,6 +329,7 @@ Event = (
     | RetryAsked
     | Started
     | Exited
+    | TrainExited
     | Faulted
     | Progressed
     | Collected

@@ -196,6 +196,7 @@ class Ledger:
             task = job.task(row.task)
             task.state = row.state
             task.live -= 1
+            task.delivered = task.delivered or row.delivered
             task.failures += row.counted and not row.result.outcome.ok
             task.died = task.died or row.result.outcome.reason == "runner-died"
             earlier = task.checkpoint

@@ -162,6 +162,7 @@ class Membership:
                 | ev.CancelAsked()
                 | ev.Started()
                 | ev.Exited()
+                | ev.TrainExited()
                 | ev.Faulted()
                 | ev.Progressed()
                 | ev.Collected()

@@ -146,7 +146,7 @@ class Node:
             self._throughs_changed(turn, now)
         waiting = (*self._machines, self._throughs)
         self._next = min((at for each in waiting if (at := each.deadline) is not None), default=None)
-        return turn.out
+        return turn.over()
 
     @property
     def _machines(self) -> "tuple[Membership | Queue | Worker | Stock, ...]":
@@ -197,7 +197,7 @@ class Node:
                 | ev.DeliverFailed()
             ):
                 turn.take(self._queue.handle(event, now))
-            case ev.Started() | ev.Exited() | ev.Faulted() | ev.Progressed() | ev.Offering():
+            case ev.Started() | ev.Exited() | ev.TrainExited() | ev.Faulted() | ev.Progressed() | ev.Offering():
                 turn.take(self._worker.handle(event, now))
             case ev.Drain():
                 turn.take(self._worker.handle(event, now))

@@ -93,6 +93,7 @@ class Queue(Results):
                 | ev.Misserved()
                 | ev.Started()
                 | ev.Exited()
+                | ev.TrainExited()
                 | ev.Faulted()
                 | ev.Progressed()
                 | ev.Offering()

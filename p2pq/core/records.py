@@ -132,6 +132,8 @@ class AttemptEnded(_Row, frozen=True, kw_only=True):
     via: tuple[NodeId, ...] = ()
     """Where the worker is a leaf of the cluster that it was granted to: the bridges on the way to it, the nearest first."""
     proof: Proof | None = None
+    delivered: bool = False
+    """Nothing of it is still to be written out."""
 
 
 class FailureForgiven(_Row, frozen=True, kw_only=True):

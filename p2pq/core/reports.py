@@ -3,7 +3,7 @@
 Nothing said here is lost with a link: leases handed back and results are said again after the next link-up.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -174,14 +174,15 @@ class Reports:
 
     # -- results ------------------------------------------------------------------------------------------------------
 
-    def result(self, kept: ResultKept, grant: bytes, now: Mono, out: list[Effect]) -> None:
-        """Keep a result and say it, now or after the next link-up. ``grant``: what its lease is of, as it was signed."""
-        master = kept.master
-        self._kept.keep(kept, now, grant)
+    def results(self, results: Sequence[tuple[ResultKept, bytes]], now: Mono, out: list[Effect]) -> None:
+        """Keep results of one master and say them, now or after the next link-up; each with its grant, as it was signed."""
+        master = results[0][0].master
+        for kept, grant in results:
+            self._kept.keep(kept, now, grant)
+            out.append(Record(row=kept))
         self._asking.set_full(master, full=self._kept.full(master))
-        out.append(Record(row=kept))
         if master in self.masters:
-            self._send_kept(master, (kept.lease,), now, out)
+            self._send_kept(master, [kept.lease for kept, _ in results], now, out)
 
     def release(self, master: NodeId, lease: LeaseId, out: list[Effect]) -> None:
         """Forget a result, if one is kept under that lease."""

@@ -98,6 +98,7 @@ class Results(Granting):
             self._drop(peer, "result: for somebody else")
             return
         late: list[LeaseId] = []
+        settled: list[LeaseId] = []
         for item in result.items:
             lease = self._book.leases.get(item.lease)
             standing = self._book.leases.standing(item.lease)
@@ -107,7 +108,7 @@ class Results(Granting):
                 # Of one that somebody else has nothing is said: whoever that is would take it for an answer to itself. It is said
                 # again once that lease is over.
                 if lease.runner == by or not came.stray:
-                    self._collect(worker, by, lease, item, came, now)
+                    settled += self._collect(worker, by, lease, item, came, now)
             elif standing != "unknown":
                 late.append(item.lease)
                 self._out.append(fx.Emit(notice=notice.LateResult(lease=item.lease, worker=by)))
@@ -115,8 +116,13 @@ class Results(Granting):
                 self._drop(peer, "result: lease was never granted")
         if late:
             self._receipt(peer, late, "late", now)
+        if settled:
+            self._receipt(peer, settled, "settled", now)
 
-    def _collect(self, worker: Hand, by: NodeId, lease: Lease, item: ResultItem, came: Came, now: Mono) -> None:
+    def _collect(
+        self, worker: Hand, by: NodeId, lease: Lease, item: ResultItem, came: Came, now: Mono
+    ) -> list[LeaseId]:
+        """Begin to take in a result; return its lease if it counts already, as it left nothing."""
         peer = worker.link.peer
         if lease.runner == by and lease.worker != peer:
             # Its own word says where it takes part, whichever bridge claims to speak for it.
@@ -128,6 +134,10 @@ class Results(Granting):
                 self._book.place(lease, by)  # whatever its bridge said: this is the leaf's own word
             if not self._book.collect(lease, item, msgspec.structs.replace(came, proof=proof), now):
                 self._receipt(peer, [lease.id], "refused", now)
+            elif self._book.left_nothing(lease, item):
+                self._revoke(self._book.settle(lease, now))
+                return [lease.id]
+        return []
 
     def _prove(self, peer: NodeId, by: NodeId, lease: Lease, came: Came) -> records.Proof | None:
         """Return what proves a result; None where what is told of how its lease came to its worker does not hold.

@@ -3,7 +3,10 @@
 Own work and guests have rooms of their own: own tasks start at once beside running guests.
 """
 
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
+from itertools import dropwhile, islice, takewhile
 from typing import Final, Literal
 
 import msgspec
@@ -111,6 +114,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     """What it starts with: see ``Start``."""
     state: Literal["waiting", "starting", "running", "ending"] = "waiting"
     """ending: it was told to end and may leave a checkpoint."""
+    train: int = 0
+    """Which attempts it was started together with, to run one after another in one slot; 0: it has a slot of its own."""
     fault: Fault = "evicted"
     """Why it was told to end, if it was."""
     since: Mono | None = None
@@ -215,6 +220,10 @@ class Slots:
         self._waiting: dict[bool, dict[Key, Attempt]] = {False: {}, True: {}}
         self._waiting_s = {False: 0.0, True: 0.0}
         self._taken = {False: Room(), True: Room()}
+        self._trains: dict[int, dict[Key, Attempt]] = {}
+        """What is left of each train."""
+        self._numbered = 0
+        """Trains, so far."""
         self.near = 0
         """The cpus that guests of this network take."""
         self.room = {False: Room(), True: Room()}
@@ -282,16 +291,45 @@ class Slots:
             return None
         return first
 
-    def start(self, attempt: Attempt, now: Mono) -> None:
-        """Give a waiting attempt its slot."""
-        self._wait_no_more(attempt)
-        self._taken[attempt.own] = self._taken[attempt.own].plus(asked(attempt.manifest.resources))
-        self.near += attempt.manifest.resources.cpus if attempt.near else 0
-        attempt.state = "starting"
-        attempt.since = now
+    def behind(self, first: Attempt, limit: int) -> tuple[Attempt, ...]:
+        """Return an attempt that may start and what waits right behind it for the same: at most ``limit``, and a fair part.
+
+        No more than a part for each slot of what waits of the job, so that no slot stands empty while another has all of it.
+        """
+        waiting = self._waiting[first.own].values()
+        alike = list(
+            takewhile(partial(_alike, first), islice(dropwhile(lambda each: each is not first, waiting), limit))
+        )
+        at_once = max(1, self.room[first.own].cpus // first.manifest.resources.cpus)
+        same = sum(1 for each in islice(waiting, limit * at_once) if _alike(first, each))
+        return tuple(alike[: max(1, -(-same // at_once))])
+
+    def start(self, attempts: tuple[Attempt, ...], now: Mono) -> None:
+        """Give waiting attempts a slot, one for all."""
+        number = 0
+        if len(attempts) > 1:
+            number = self._numbered = self._numbered + 1
+            self._trains[number] = {(each.master, each.lease): each for each in attempts}
+        self._take(attempts[0])
+        for attempt in attempts:
+            self._wait_no_more(attempt)
+            attempt.state, attempt.since, attempt.train = "starting", now, number
+
+    def next_of(self, train: int, now: Mono) -> None:
+        """The slot of a train is the next one's from now on."""
+        for attempt in self._trains.get(train, {}).values():
+            attempt.since = now
+
+    def put_back(self, attempts: list[Attempt]) -> None:
+        """Let those of a train that have not begun wait again, before all others."""
+        for attempt in reversed(attempts):
+            self._leave_slot(attempt)
+            attempt.state, attempt.since, attempt.train = "waiting", None, 0
+            self._waiting[attempt.own] = {(attempt.master, attempt.lease): attempt} | self._waiting[attempt.own]
+            self._waiting_s[attempt.own] += attempt.expected_s * attempt.manifest.resources.cpus
 
     def remove(self, attempt: Attempt) -> None:
-        """Hold it no longer; its slot is free."""
+        """Hold it no longer; its slot is free, or for those that it shares it with."""
         held = self._held[attempt.master]
         del held[attempt.lease]
         if not held:
@@ -299,8 +337,20 @@ class Slots:
         if attempt.state == "waiting":
             self._wait_no_more(attempt)
         else:
-            self._taken[attempt.own] = self._taken[attempt.own].minus(asked(attempt.manifest.resources))
-            self.near -= attempt.manifest.resources.cpus if attempt.near else 0
+            self._leave_slot(attempt)
+
+    def _take(self, attempt: Attempt) -> None:
+        self._taken[attempt.own] = self._taken[attempt.own].plus(asked(attempt.manifest.resources))
+        self.near += attempt.manifest.resources.cpus if attempt.near else 0
+
+    def _leave_slot(self, attempt: Attempt) -> None:
+        left = self._trains.get(attempt.train, {})
+        left.pop((attempt.master, attempt.lease), None)
+        if left:
+            return
+        self._trains.pop(attempt.train, None)
+        self._taken[attempt.own] = self._taken[attempt.own].minus(asked(attempt.manifest.resources))
+        self.near -= attempt.manifest.resources.cpus if attempt.near else 0
 
     def guests(self, now: Mono) -> tuple[Guest, ...]:
         """Return everything held, for people."""
@@ -322,16 +372,28 @@ class Slots:
 
     def check(self) -> None:
         """Assert that the sums are those of what is held."""
+        trains = Counter(each.train for each in self if each.train)
+        assert trains == {number: len(left) for number, left in self._trains.items()}, (
+            "a train is not what is left of it"
+        )
+        heads = {each.train: each for each in self if each.train}
+        apart = [each for each in self if each.state != "waiting" and heads.get(each.train, each) is each]
         for own in (False, True):
             taken = Room()
-            for attempt in self:
-                if attempt.own is own and attempt.state != "waiting":
+            for attempt in apart:
+                if attempt.own is own:
                     taken = taken.plus(asked(attempt.manifest.resources))
             assert taken == self._taken[own], "the room taken is not that of what runs"
-            near = sum(each.manifest.resources.cpus for each in self if each.near and each.state != "waiting")
+            near = sum(each.manifest.resources.cpus for each in apart if each.near)
             assert near == self.near, "what guests of this network take is not what they run on"
             waiting_s = sum(each.expected_s * each.manifest.resources.cpus for each in self.waiting(own=own))
             assert abs(waiting_s - self._waiting_s[own]) < 1e-3 * (1 + waiting_s), "the wait is not that of what waits"
             for (master, lease), attempt in self._waiting[own].items():
                 assert self.get(master, lease) is attempt, "something waits that is not held"
                 assert attempt.state == "waiting", "something waits that has a slot"
+
+
+def _alike(first: Attempt, other: Attempt) -> bool:
+    """Tell whether two attempts can be of one train: of one job, and begun from nothing."""
+    same = (first.master, first.manifest.job) == (other.master, other.manifest.job)
+    return other is first or (same and other.doubted is None and not (first.checkpoint or other.checkpoint))

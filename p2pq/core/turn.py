@@ -2,9 +2,10 @@
 
 from collections import deque
 
-from p2pq.core.effects import Drop, Effect, Send
+from p2pq.core.effects import Drop, Effect, Record, Send
+from p2pq.core.records import ResultKept, ResultReleased, Row
 from p2pq.core.through import Throughs
-from p2pq.model.ids import NodeId
+from p2pq.model.ids import LeaseId, NodeId
 from p2pq.wire import messages as msg
 
 
@@ -23,6 +24,15 @@ class Turn:
         """What this node said to itself and has yet to hear."""
         self.suspects: dict[NodeId, str] = {}
         """Bridges that did what only they can have done, and what; whoever tells of it empties it."""
+
+    def over(self) -> list[Effect]:
+        """Return what the outside world is to do; what was kept and let go of within this very turn is kept nowhere."""
+        rows = [effect.row for effect in self.out if isinstance(effect, Record)]
+        released = {(row.master, row.lease) for row in rows if isinstance(row, ResultReleased)}
+        if not released:
+            return self.out
+        both = released.intersection((row.master, row.lease) for row in rows if isinstance(row, ResultKept))
+        return [effect for effect in self.out if not (isinstance(effect, Record) and _of(effect.row, both))]
 
     def take(self, effects: list[Effect]) -> None:
         """Take in what a machine wants done, in order."""
@@ -45,3 +55,7 @@ class Turn:
             return Drop(peer=bridge, reason=f"through: {effect.reason}")
         assert isinstance(effect.message, msg.Passed), "what only linked peers say"
         return Send(peer=bridge, message=msg.Through(node=effect.peer, message=effect.message))
+
+
+def _of(row: Row, results: set[tuple[NodeId, LeaseId]]) -> bool:
+    return isinstance(row, ResultKept | ResultReleased) and (row.master, row.lease) in results

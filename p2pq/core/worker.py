@@ -6,37 +6,30 @@ master) has room of its own and goes the same way.
 
 from collections.abc import Callable, Iterable
 from random import Random
-from typing import Final, assert_never
+from typing import assert_never
 
 from msgspec.structs import replace
 
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core import grants
-from p2pq.core.asking import Asked, Asking, Timer
-from p2pq.core.deadlines import Deadlines
-from p2pq.core.fairness import Means, accounts
+from p2pq.core.asking import Asked, Timer
 from p2pq.core.identity import Identity
 from p2pq.core.kept import KeptFor
 from p2pq.core.prekeys import Prekeys
 from p2pq.core.records import Restored
-from p2pq.core.reports import Reports
-from p2pq.core.slots import Attempt, Guest, Room, Slots, level, offered, refusal
-from p2pq.core.waking import Waking
+from p2pq.core.running import Running
+from p2pq.core.slots import Attempt, Guest, level, offered, refusal
 from p2pq.core.ways import Voice
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Fault, Profile
-from p2pq.model.notice import GuestEnded, GuestTaken
 from p2pq.wire import messages as msg
 from p2pq.wire.objects import Grant, Manifest
 
-PATIENCE: Final = 4
-"""A lease ahead that waits this many times ``ahead_s`` is handed back: what runs before it is longer than thought."""
 
-
-class Worker:
+class Worker(Running):
     """This node as a worker. Guests' work is drawn fairly; own work starts at once."""
 
     def __init__(  # noqa: PLR0913, PLR0917  what the node gives is exactly this much
@@ -50,20 +43,9 @@ class Worker:
         prekeys: Prekeys | None = None,
     ) -> None:
         """Take up the results kept by an earlier life; ask nobody before Offering."""
-        self._identity, self._schedule = identity, schedule
+        super().__init__(identity, schedule, restored, rng, entropy, wall)
         self._prekeys = prekeys or Prekeys(identity, Mono(0.0), 0.0)
-        self._wall = wall
-        self._deadlines: Deadlines[Timer] = Deadlines()
-        self._accounts = accounts(schedule.fair_scale_s, schedule.fairness)
-        self._asking = Asking(identity.node, schedule, self._accounts, Means(), self._deadlines, rng, entropy)
-        self._slots = Slots()
-        self._reports = Reports(identity, schedule, restored, self._slots, self._asking, self._deadlines)
-        self._waking = Waking(
-            self._slots, self._accounts, self._asking, self._deadlines, self._reports.masters, entropy
-        )
         self.voice: Voice = self._reports
-        self._offering: ev.Offering | None = None
-        self._draining = False
 
     @property
     def deadline(self) -> Mono | None:
@@ -150,7 +132,9 @@ class Worker:
                     attempt.state = "running"
                     self._reports.started(master, now)
             case ev.Exited():
-                self._exited(event, now, out)
+                self._exited((event,), (), now, out)
+            case ev.TrainExited(exits=exits, back=back):
+                self._exited(exits, back, now, out)
             case ev.Faulted(lease=lease, master=master, fault=fault, detail=detail):
                 attempt = self._slots.get(master, lease)
                 if attempt is not None:
@@ -332,80 +316,7 @@ class Worker:
         if not known and waits is not None and waits.state == "waiting":
             out.append(fx.Fetch(master=master.node, job=JobId(grant.job), blobs=manifest.body + manifest.blobs))
 
-    @property
-    def _patience_s(self) -> float:
-        return max(PATIENCE * self._schedule.ahead_s, self._schedule.request_s)
-
     # -- attempts -----------------------------------------------------------------------------------------------------
-
-    def _fill(self, now: Mono, out: list[fx.Effect]) -> None:
-        """Start what fits, then ask for more."""
-        freed = self._asking.has_turn and self._slots.free(own=False).cpus > 0
-        self._fill_slots(now, out)
-        if freed and (left := self._slots.free(own=False)).cpus <= 0:
-            # What waited has the slot; whoever's turn it is has the next one, and none stands empty meanwhile.
-            self._ask(Room(1, left.memory_mb, left.gpus), now, out, own=False)
-        for own in (True, False):
-            self._ask(self._slots.spare(own=own), now, out, own=own)
-
-    def _ask(self, free: Room, now: Mono, out: list[fx.Effect], *, own: bool) -> None:
-        if self._offering is None or self._draining:
-            return
-        self._asking.lately.take_in(self._slots.near, now)
-        if not own and not (self._offering.profile.accepts and "work" in self._identity.caps):
-            return
-        waiting_s, slots = self._slots.waiting_s(own=own), self._slots.room[own].cpus
-        for master, request in self._asking.plan(free, slots, waiting_s, now, own=own):
-            claimed = self._reports.masters[master].claimed
-            out.append(fx.Send(peer=master, message=replace(request, owner=claimed)))
-
-    def _fill_slots(self, now: Mono, out: list[fx.Effect]) -> None:
-        for own in (True, False):
-            while (attempt := self._slots.next(own=own)) is not None:
-                self._start(attempt, now, out)
-
-    def _start(self, attempt: Attempt, now: Mono, out: list[fx.Effect]) -> None:
-        self._slots.start(attempt, now)
-        self._deadlines.cancel(("ahead", (attempt.master, attempt.lease)))
-        if not attempt.own:
-            self._accounts[attempt.far].occupy((attempt.master, attempt.lease), now)
-        manifest = attempt.manifest
-        out.append(attempt.order())
-        taken = GuestTaken(
-            lease=attempt.lease, master=attempt.master, owner=manifest.owner, job=JobId(manifest.job), task=attempt.task
-        )
-        out.append(fx.Emit(notice=taken))
-
-    def _end(self, attempt: Attempt, reason: str, now: Mono, out: list[fx.Effect]) -> float:
-        """Hold the lease no longer; return how long its slot was taken, in seconds."""
-        self._waking.settle(attempt, now)
-        self._slots.remove(attempt)
-        self._deadlines.cancel(("ahead", (attempt.master, attempt.lease)))
-        if not attempt.own:
-            self._accounts[attempt.far].free((attempt.master, attempt.lease), now)
-        if attempt.since is None:
-            return 0.0
-        lease, master, job = attempt.lease, attempt.master, JobId(attempt.manifest.job)
-        ended = GuestEnded(lease=lease, master=master, job=job, task=attempt.task, reason=reason)
-        out.append(fx.Emit(notice=ended))
-        return attempt.ran_s(now)
-
-    def _exited(self, event: ev.Exited, now: Mono, out: list[fx.Effect]) -> None:
-        attempt = self._slots.get(event.master, event.lease)
-        if attempt is None or attempt.state == "waiting":
-            return
-        manifest = attempt.manifest
-        told = event.outcome.reason == "saved"
-        took_s = self._end(attempt, event.outcome.reason, now, out)
-        if not told:  # which says nothing about how long the job's tasks are
-            self._asking.ended(event.master, JobId(manifest.job), manifest.owner, took_s, ok=event.outcome.ok)
-        # Before the record: the slot need not stand empty until the result is durable.
-        self._fill(now, out)
-        item = attempt.result(event)
-        if told and not item.checkpoint:
-            self._reports.hand_back(event.master, [msg.ReturnItem(event.lease, attempt.fault)], out)
-            return
-        self._reports.result(attempt.kept(item, self._wall(now)), attempt.grant, now, out)
 
     def _cancel(self, peer: NodeId, lease: LeaseId, now: Mono, out: list[fx.Effect]) -> None:
         """Forget a lease of that master, whatever has become of it here."""

@@ -14,18 +14,8 @@ from typing import Final, Literal, assert_never
 
 from p2pq.daemon import sleeping
 from p2pq.daemon.limits import Breach, Limits, Watch, size_text
-from p2pq.daemon.runner_process import (
-    Clean,
-    Dirty,
-    Exited,
-    Failed,
-    Gone,
-    Heard,
-    Ready,
-    RunnerProcess,
-    Started,
-    Wake,
-)
+from p2pq.daemon.runner_messages import Clean, Did, Dirty, Exited, Failed, Gone, Heard, Ready, Started, Wake
+from p2pq.daemon.runner_process import RunnerProcess
 from p2pq.daemon.standstill import Standstill
 
 ANSWER_S: Final = 15.0
@@ -204,7 +194,7 @@ class Attempt:
                 pass
             case Gone(why):
                 self._lose(f"its runner was lost: {why}")
-            case Ready():
+            case Ready() | Did():
                 self._lose("its runner spoke out of turn")
             case Started() | Failed() | Exited() | Clean() | Dirty():
                 if heard.id == self._number and self._fits(heard):
@@ -271,7 +261,7 @@ class Attempt:
             seconds = max(0.0, min(ended.seconds, seconds) - self._stood_s)
             cpu_s = ended.utime + ended.stime
         elif isinstance(ended, Failed):
-            code = EXIT_NOT_FOUND if ended.errno == errno.ENOENT else EXIT_NOT_EXECUTABLE
+            code = exit_unexecuted(ended.errno)
         reason, detail = self._verdict(code, number)
         return Outcome(
             exit=code,
@@ -294,8 +284,8 @@ class Attempt:
         if self._lost is not None:
             return "sandbox", self._lost
         if isinstance(self._ended, Failed):
-            return "exit", f"the command could not be executed: {os.strerror(self._ended.errno)}"
-        return _by_signal(number) or ("exit" if code else "ok", exited(code))
+            return "exit", unexecuted(self._ended.errno)
+        return by_itself(code, number)
 
     def _out_of_memory(self) -> bool:
         """Whether the kernel killed something of the task for passing its group's limit."""
@@ -306,6 +296,21 @@ class Attempt:
 def exited(code: int | None) -> str:
     """Return what there is to say of an attempt that ended by itself."""
     return f"it exited with status {code}"
+
+
+def exit_unexecuted(number: int) -> int:
+    """Return the exit status of what could not be executed, as shells have it, by the error number."""
+    return EXIT_NOT_FOUND if number == errno.ENOENT else EXIT_NOT_EXECUTABLE
+
+
+def unexecuted(number: int) -> str:
+    """Return what there is to say of what could not be executed."""
+    return f"the command could not be executed: {os.strerror(number)}"
+
+
+def by_itself(code: int | None, number: int | None) -> tuple[Reason, str]:
+    """Return how an attempt ended that nobody ended: by its status or by a signal, and what there is to say of it."""
+    return _by_signal(number) or ("exit" if code else "ok", exited(code))
 
 
 def _by_signal(number: int | None) -> tuple[Reason, str] | None:

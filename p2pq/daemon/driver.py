@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from p2pq.core.effects import Continue, Effect, Record, Send, Start, Suspend
+from p2pq.core.effects import Continue, Effect, Record, Send, Start, Suspend, Train
 from p2pq.core.events import Event, Received, Tick, Woke
 from p2pq.core.records import LeaseGranted, Row, needs_full
 from p2pq.daemon.sleeping import LOOK_EVERY_S, Sleeps
@@ -238,6 +238,9 @@ class Driver:
                 self._perform(effect)
                 return True
             case Start(lease=lease) if lease not in self._granting:
+                self._perform(effect)
+                return True
+            case Train(starts=starts) if not any(start.own and start.lease in self._granting for start in starts):
                 self._perform(effect)
                 return True
             case _:

@@ -398,6 +398,8 @@ class Generation:
                 self._telemetry.drop(effect)
                 if effect.close:
                     self.links.hangup(effect.peer, effect.reason)
+            case fx.Train():
+                self.guests.train(effect)
             case fx.Start():
                 self.guests.start(effect)
             case fx.Fetch():

@@ -5,39 +5,37 @@ The core decides what starts and stops; this performs ``Start``, ``Kill``, ``Fet
 """
 
 import asyncio
-import dataclasses
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import aclosing
 from typing import Final, Literal
 
-from p2pq.core.effects import Continue, Fetch, Kill, Release, Start, Suspend
-from p2pq.core.events import Event, Exited, Faulted, Progressed, Started
+from p2pq.core.effects import Continue, Fetch, Kill, Release, Start, Suspend, Train
+from p2pq.core.events import Event, Exited, Faulted, Progressed, Started, TrainExited
 from p2pq.core.records import ResultKept
-from p2pq.daemon import room, taskfolder
+from p2pq.daemon import taskfolder
+from p2pq.daemon.attempt import Outcome as Ran
 from p2pq.daemon.blobstore import BlobMissingError, BlobStore
-from p2pq.daemon.checkpoints import open_checkpoint, put_in_place
-from p2pq.daemon.executing import command, command_line, for_libraries, own_environment
+from p2pq.daemon.checkpoints import open_checkpoint
 from p2pq.daemon.inputs import entries, open_job
-from p2pq.daemon.limits import Limits
-from p2pq.daemon.runners import RunnerPool, TaskLaunch
-from p2pq.daemon.sandbox import JOB_FOLDER
-from p2pq.daemon.sealing import Sealed, Sealer
+from p2pq.daemon.launching import Guest, Key, Launching, pin_tag
+from p2pq.daemon.runners import RunnerPool
+from p2pq.daemon.sealing import Sealed
+from p2pq.daemon.threads import in_thread
+from p2pq.daemon.trains import Ended, run_train
 from p2pq.daemon.transfer import Transfers
-from p2pq.daemon.unpack import unpack
 from p2pq.errors import DiskFullError, LinkError, RefusedError, Reject, SandboxError, StorageError
 from p2pq.model.config import RunnerSettings
-from p2pq.model.ids import LeaseId, NodeId, short, to_text
+from p2pq.model.ids import LeaseId, NodeId, short
 from p2pq.model.job import Fault, Outcome, Reason
-from p2pq.model.params import task_number, task_params
+from p2pq.runner.main import LONG_S
 from p2pq.wire import body as bodies
 from p2pq.wire import prims
-from p2pq.wire.body import CHECKPOINT, AnyJobBody, CommandsBody, JobBody
+from p2pq.wire.body import AnyJobBody, CommandsBody
 from p2pq.wire.objects import BlobRef
-from p2pq.wire.tree import Tree, disk_bytes
+from p2pq.wire.tree import Tree
 
 log = logging.getLogger(__name__)
 
@@ -50,43 +48,15 @@ ENTRIES_KEPT_MAX: Final = 500_000
 PREFETCH_BYTES_MAX: Final = 1 << 30
 """Larger jobs are fetched when they start."""
 PREFETCHES_MAX: Final = 8
-OWN_FILES_MAX: Final = 1 << 60
-"""Commands write into their user's own folders, which are none of ours to limit."""
 STOP_S: Final = 2.0
 """A command of this machine's user that is cancelled is told to end, and killed so much later."""
 OPENING_MAX: Final = 2
 """Bodies that are opened at the same time: each may take a quarter of a gigabyte for a moment."""
 PROGRESS_POLL_S: Final = 1.0
 
-Key = tuple[NodeId, LeaseId]
 JobKey = tuple[NodeId, bytes]
 """Job ids are chosen by masters, so one says nothing without whose it is."""
 Post = Callable[[Event], None]
-
-
-@dataclass(slots=True)
-class Guest:
-    """One attempt between Start and its end."""
-
-    start: Start
-    task: "asyncio.Task[None] | None" = None
-    began: float = 0.0
-    """Monotonic seconds at which it began to run; 0 while it is being fetched."""
-    root: Path | None = None
-    stdout: Path | None = None
-    stderr: Path | None = None
-    suspended: bool = False
-    checkpoint_bytes: int = 0
-    """What it takes of the store to start with a checkpoint."""
-    cancelled: bool = False
-    progress: int = -1
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    """It has ended here."""
-
-    @property
-    def name(self) -> str:
-        """What the pool knows it by: lease ids are unique per master only."""
-        return f"{short(self.start.master)}-{self.start.lease}"
 
 
 class Guests:
@@ -107,12 +77,11 @@ class Guests:
     ) -> None:
         """Take the parts; ``memory_mb`` is the limit of a task that asks for none."""
         self._node = node
-        self._name = name
         self._blobs = blobs
         self._transfers = transfers
         self._pool = pool
         self._settings = settings
-        self._memory_mb = memory_mb
+        self._launching = Launching(name=name, python=pool.python, blobs=blobs, settings=settings, memory_mb=memory_mb)
         self._tasks = tasks
         self._post = post
         self._guests: dict[Key, Guest] = {}
@@ -131,6 +100,12 @@ class Guests:
         self._guests[key] = guest
         guest.task = self._tasks.create_task(self._run(key, guest), name=f"task {effect.lease}")
 
+    def train(self, effect: Train) -> None:
+        """Perform ``Train``."""
+        guests = [Guest(start, coupled=True) for start in effect.starts]
+        self._guests.update({_key(guest): guest for guest in guests})
+        self._tasks.create_task(self._run_train(guests), name=f"train {guests[0].start.lease}")
+
     def kill(self, effect: Kill) -> None:
         """Perform ``Kill``: nobody wants a result and nothing is said when it is over, unless it may leave a checkpoint."""
         guest = self._guests.get((effect.master, effect.lease))
@@ -140,6 +115,10 @@ class Guests:
             grace_s = min(effect.checkpoint_s, self._settings.grace_s)
             told = self._pool.kill(guest.name, "evicted", f"it was told to end ({effect.reason})", grace_s)
             self._tasks.create_task(told, name=f"evict {effect.lease}")
+        elif guest.coupled and guest.task is None:
+            guest.cancelled = True
+            told = self._pool.kill(guest.name, "cancelled", grace_s=STOP_S)
+            self._tasks.create_task(told, name=f"stop {effect.lease}")
         elif guest.task is not None:
             guest.cancelled = True
             if guest.start.own and guest.start.sandbox == "none" and guest.stdout is not None:
@@ -170,7 +149,7 @@ class Guests:
         """After a start: hold the blobs of results that their masters have not acknowledged."""
         for kept in results:
             refs = (*kept.item.body, *kept.item.blobs)
-            self._blobs.pin(self._pin_tag(kept.master, kept.lease), [ref.blob for ref in refs])
+            self._blobs.pin(pin_tag(kept.master, kept.lease), [ref.blob for ref in refs])
 
     def release(self, effect: Release) -> None:
         """Perform ``Release``: the master has the result."""
@@ -200,28 +179,36 @@ class Guests:
             checkpoint = await self._open_checkpoint(guest)
             self._post(Started(lease=start.lease, master=start.master))
             guest.began = time.monotonic()
-            progress = self._tasks.create_task(self._watch_progress(guest), name="progress")
+            if not isinstance(job, CommandsBody):
+                progress = self._tasks.create_task(self._watch_progress(guest), name="progress")
             event: Event = await self._execute(guest, job, checkpoint)
         except asyncio.CancelledError:
             if not guest.cancelled:
                 raise
             self._unpin(start.master, start.lease)
             return
-        except (SandboxError, StorageError, LinkError, RefusedError, Reject) as error:
-            self._unpin(start.master, start.lease)
-            event = Faulted(lease=start.lease, master=start.master, fault=_fault(error, guest), detail=str(error)[:500])
-        except Exception:
-            # One job must not take the node down, whatever it found; the task goes elsewhere and the log tells us.
-            log.exception("guest.failed", extra={"fields": {"lease": str(start.lease)}})
-            self._unpin(start.master, start.lease)
-            detail = "an internal error of this node, see its node.log"
-            event = Faulted(lease=start.lease, master=start.master, fault="sandbox", detail=detail)
+        except Exception as error:  # noqa: BLE001  which says more
+            self._failed(guest, error)
+            return
         finally:
             if progress is not None:
                 progress.cancel()
-            del self._guests[key]
+            self._guests.pop(key, None)
             guest.over.set()
         self._post(event)
+
+    def _failed(self, guest: Guest, error: Exception) -> None:
+        """An attempt failed by this node's doing; the task goes elsewhere."""
+        start = guest.start
+        self._over(guest)
+        match error:
+            case SandboxError() | StorageError() | LinkError() | RefusedError() | Reject():
+                fault, detail = _fault(error, guest), str(error)[:500]
+            case _:
+                # One job must not take the node down, whatever it found; the log tells us.
+                log.error("guest.failed", exc_info=error, extra={"fields": {"lease": str(start.lease)}})
+                fault, detail = "sandbox", "an internal error of this node, see its node.log"
+        self._post(Faulted(lease=start.lease, master=start.master, fault=fault, detail=detail))
 
     async def _open(self, start: Start) -> AnyJobBody:
         """Bring every blob of the job here and open its body.
@@ -243,7 +230,7 @@ class Guests:
         job = self._bodies.get(key)
         if job is None:
             async with self._opening:
-                job = await asyncio.to_thread(open_job, start, self._blobs, self._limits(start).disk_bytes)
+                job = await asyncio.to_thread(open_job, start, self._blobs, self._launching.limits(start).disk_bytes)
             self._keep_body(key, job, own=start.own)
         else:
             self._bodies.move_to_end(key)
@@ -261,7 +248,9 @@ class Guests:
         self._pin(start, start.checkpoint)
         await self._fetch_missing(start, start.checkpoint)
         async with self._opening:
-            tree = await asyncio.to_thread(open_checkpoint, start, self._blobs, self._limits(start).disk_bytes)
+            tree = await asyncio.to_thread(
+                open_checkpoint, start, self._blobs, self._launching.limits(start).disk_bytes
+            )
         if tree is not None:
             refs = bodies.tree_refs(tree)
             guest.checkpoint_bytes = sum(ref.size for ref in refs)
@@ -297,125 +286,89 @@ class Guests:
     async def _execute(self, guest: Guest, job: AnyJobBody, checkpoint: Tree | None) -> Event:
         start = guest.start
         wall = int(time.time() * 1000)
-        launch = self._commands(guest, job) if isinstance(job, CommandsBody) else self._launch(guest, job, checkpoint)
+        if isinstance(job, CommandsBody):
+            launch = self._launching.commands(guest, job)
+        else:
+            launch = self._launching.job(guest, job, checkpoint)
         outcome, sealed = await self._pool.run(launch)
-        return Exited(
-            lease=start.lease,
-            master=start.master,
-            outcome=Outcome(
-                reason=_reason(outcome.reason, sealed.failure),
-                exit=outcome.exit,
-                signal=outcome.signal,
-                run_ms=round(outcome.seconds * 1000),
-                cpu_ms=round(outcome.cpu_s * 1000),
-                max_rss=outcome.max_rss,
-                started=wall,
-            ),
-            sandbox=start.sandbox,
-            key=sealed.key,
-            body=sealed.body,
-            blobs=sealed.blobs,
-            checkpoint=sealed.checkpoint,
-        )
+        return _exited(start, outcome, sealed, wall)
 
-    def _commands(self, guest: Guest, job: CommandsBody) -> TaskLaunch[Sealed]:
-        """Return how to run a command in its user's folder and environment."""
-        start = guest.start
-        env = own_environment(job)
+    # ------------------------------------------------------------------ several, one after another
 
-        env.update(self._environment(start, start.task))
-        argv, otherwise = command_line(job, start.task)
-        limits = self._limits(start)
-        return TaskLaunch(
-            lease=guest.name,
-            job=start.master + start.job,
-            level="none",
-            argv=argv,
-            otherwise=otherwise,
-            env=env,
-            whole_env=True,
-            cwd=job.cwd,
-            umask=job.umask,
-            limits=dataclasses.replace(
-                limits,
-                memory_bytes=limits.memory_bytes if start.resources.memory_mb else None,
-                disk_bytes=OWN_FILES_MAX,
-            ),
-            populate=None,
-            collect=self._sealer(guest).seal,
-            suspended=guest.suspended,
-            on_started=lambda stdout, stderr: _remember(guest, stdout, stderr),
-        )
+    async def _run_train(self, guests: list[Guest]) -> None:
+        stopped = False
+        try:
+            job = await self._open(guests[0].start)
+            wanted = [guest for guest in guests if not guest.cancelled]
+            if not isinstance(job, CommandsBody):
+                await self._one_by_one(wanted)
+            elif wanted:
+                await self._together(wanted, job)
+        except asyncio.CancelledError:
+            stopped = True
+            raise
+        except Exception as error:  # noqa: BLE001  see ``_run``
+            self._failed(next(guest for guest in guests if not guest.over.is_set()), error)
+        finally:
+            left = [guest for guest in guests if not guest.over.is_set()]
+            for guest in left:
+                self._over(guest)
+            back = tuple(_key(guest) for guest in left if not guest.cancelled)
+            if back and not stopped:
+                self._post(TrainExited(exits=(), back=back))
 
-    def _launch(self, guest: Guest, job: JobBody, checkpoint: Tree | None) -> TaskLaunch[Sealed]:
-        start = guest.start
-        env: dict[str, str] = {}
+    async def _together(self, guests: list[Guest], job: CommandsBody) -> None:
+        """Let one runner have them all."""
+        launch = self._launching.train(guests, job, self._post)
+        async with aclosing(run_train(self._pool, launch)) as told:
+            async for some in told:
+                now = time.time() * 1000
+                if isinstance(some, tuple):
+                    place, outcome, sealed = some
+                    ended = [(guests[place], outcome, sealed)]
+                else:
+                    ended = await self._sealed(guests, some)
+                exits = []
+                for guest, outcome, sealed in reversed(ended):
+                    now -= outcome.seconds * 1000
+                    exits.append(_exited(guest.start, outcome, sealed, int(now)))
+                for guest, _, _ in ended:
+                    self._over(
+                        guest, release=guest.cancelled
+                    )  # else its master says when its results are held no longer
+                self._post(TrainExited(exits=tuple(reversed(exits))))
 
-        def populate(folder: Path) -> None:
-            with room.claim(folder, wanted, self._blobs.reserve_bytes, "the job's files"):
-                unpack(job.tree, lambda chunk: self._blobs.get(chunk.blob), folder)
-            taskfolder.prepare(folder, params)
-            # Only now is it known where a task without a sandbox will run.
-            root = JOB_FOLDER if strict else str(folder)
-            env.update(self._environment(start, number, root) | for_libraries(start.resources.cpus))
-            if checkpoint is not None and put_in_place(start, checkpoint, self._blobs, folder):
-                env["P2PQ_CHECKPOINT"] = f"{root}/results/{CHECKPOINT}"
-            guest.root = folder
+    async def _sealed(self, guests: list[Guest], some: list[Ended]) -> list[tuple[Guest, Ran, Sealed]]:
+        """Seal what attempts that ended have printed."""
 
-        wanted = disk_bytes(job.tree) + (0 if checkpoint is None else disk_bytes(checkpoint))
-        strict = start.sandbox == "strict"
-        params = task_params(job.array, job.axes, start.task)
-        number = task_number(job.array, job.axes, start.task)
-        if job.config:
-            params["config"] = job.config
-        return TaskLaunch(
-            lease=guest.name,
-            job=start.master + start.job,  # no runner ever serves two masters
-            level="strict" if strict else "none",
-            argv=command(job, params, self._pool.python, job_id=to_text(start.job), number=number),
-            env=env,
-            limits=self._limits(start),
-            populate=populate,
-            collect=self._sealer(guest).seal,
-            idle_priority=not start.own,
-            suspended=guest.suspended,
-            on_started=lambda stdout, stderr: _remember(guest, stdout, stderr),
-        )
+        def seal() -> list[tuple[Guest, Ran, Sealed]]:
+            sealer = self._launching.sealer
+            return [
+                (
+                    guest := guests[each.place],
+                    each.outcome,
+                    sealer(guest).printed(each.outcome, each.stdout, each.stderr),
+                )
+                for each in some
+            ]
 
-    def _sealer(self, guest: Guest) -> Sealer:
-        start = guest.start
-        return Sealer(
-            start=start,
-            blobs=self._blobs,
-            tag=self._pin_tag(start.master, start.lease),
-            bytes_max=self._limits(start).disk_bytes,
-            unwanted=lambda: guest.cancelled,
-        )
+        return seal() if not any(each.stdout or each.stderr for each in some) else await in_thread(seal)
 
-    def _environment(self, start: Start, number: int, root: str = "") -> dict[str, str]:
-        env = {
-            "P2PQ_JOB": to_text(start.job),
-            "P2PQ_TASK": str(number),
-            "P2PQ_TASKS": str(start.tasks),
-            "P2PQ_ATTEMPT": str(start.attempt),
-            "P2PQ_CPUS": str(start.resources.cpus),
-            "P2PQ_NODE": self._name,
-        }
-        if root:
-            env |= {"P2PQ_RESULTS": f"{root}/results", "P2PQ_PARAMS": f"{root}/{taskfolder.PARAMS_FILE}"}
-        return env
+    async def _one_by_one(self, guests: list[Guest]) -> None:
+        """Let each have a runner as if it had come alone; behind one that takes long nothing waits."""
+        for guest in guests:
+            if not guest.cancelled:
+                guest.task = self._tasks.create_task(self._run(_key(guest), guest), name=f"task {guest.start.lease}")
+                done, _ = await asyncio.wait([guest.task], timeout=LONG_S)
+                if not done:
+                    break
 
-    def _limits(self, start: Start) -> Limits:
-        memory_mb = start.resources.memory_mb or self._memory_mb
-        time_s = start.limits.time_s if start.own else min(start.limits.time_s, self._settings.time_s)
-        return Limits(
-            cpus=start.resources.cpus,
-            memory_bytes=memory_mb << 20 if memory_mb else None,
-            wall_s=float(time_s),
-            disk_bytes=min(start.limits.disk_mb, self._settings.disk_mb) << 20,
-            processes=start.limits.processes,
-            output_bytes=start.limits.output_mb << 20,
-        )
+    def _over(self, guest: Guest, *, release: bool = True) -> None:
+        """It has ended here; unless there is a result, what it needed is held no longer."""
+        self._guests.pop(_key(guest), None)
+        guest.over.set()
+        if release:
+            self._unpin(guest.start.master, guest.start.lease)
 
     async def _watch_progress(self, guest: Guest) -> None:
         """Tell the progress that a task writes to ``results/.progress``; hostile text is ignored."""
@@ -431,7 +384,7 @@ class Guests:
     # ------------------------------------------------------------------ blobs
 
     def _pin(self, start: Start, refs: Iterable[BlobRef]) -> None:
-        self._blobs.pin(self._pin_tag(start.master, start.lease), [ref.blob for ref in refs])
+        self._blobs.pin(pin_tag(start.master, start.lease), [ref.blob for ref in refs])
 
     async def _fetch_missing(self, start: Start, refs: Iterable[BlobRef], *, shared: bool = False) -> None:
         missing = self._missing(refs)
@@ -442,11 +395,7 @@ class Guests:
         return [(ref.blob, ref.size) for ref in dict.fromkeys(refs) if not self._blobs.has(ref.blob)]
 
     def _unpin(self, master: NodeId, lease: LeaseId) -> None:
-        self._blobs.unpin(self._pin_tag(master, lease))
-
-    @staticmethod
-    def _pin_tag(master: NodeId, lease: LeaseId) -> str:
-        return f"lease {to_text(master)} {lease}"
+        self._blobs.unpin(pin_tag(master, lease))
 
 
 _REASONS: Final[dict[str, Reason]] = {
@@ -463,8 +412,30 @@ _REASONS: Final[dict[str, Reason]] = {
 }
 
 
-def _remember(guest: Guest, stdout: Path, stderr: Path) -> None:
-    guest.stdout, guest.stderr = stdout, stderr
+def _key(guest: Guest) -> Key:
+    return guest.start.master, guest.start.lease
+
+
+def _exited(start: Start, outcome: Ran, sealed: Sealed, wall: int) -> Exited:
+    """Return what the core is told of an attempt that began at ``wall`` and ended."""
+    return Exited(
+        lease=start.lease,
+        master=start.master,
+        outcome=Outcome(
+            reason=_reason(outcome.reason, sealed.failure),
+            exit=outcome.exit,
+            signal=outcome.signal,
+            run_ms=round(outcome.seconds * 1000),
+            cpu_ms=round(outcome.cpu_s * 1000),
+            max_rss=outcome.max_rss,
+            started=wall,
+        ),
+        sandbox=start.sandbox,
+        key=sealed.key,
+        body=sealed.body,
+        blobs=sealed.blobs,
+        checkpoint=sealed.checkpoint,
+    )
 
 
 def _reason(ended: str, failure: Literal["", "disk-limit", "exit"]) -> Reason:

@@ -18,9 +18,10 @@ import msgspec
 from p2pq.core.placement import TaskSnapshot
 from p2pq.daemon import delivery
 from p2pq.daemon.blobstore import BlobStore
-from p2pq.daemon.guests import Guest, Guests
+from p2pq.daemon.guests import Guests
 from p2pq.daemon.history import JobRow
 from p2pq.daemon.jobs import Jobs
+from p2pq.daemon.launching import Guest
 from p2pq.daemon.passing import Passing
 from p2pq.daemon.scheduler import Scheduler
 from p2pq.daemon.store import Store

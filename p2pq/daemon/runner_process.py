@@ -17,20 +17,21 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal, NewType
+from typing import Final, Literal, NewType
 
 import msgspec
 import psutil
-from msgspec import Meta
 
 from p2pq.daemon import limits, sandbox
 from p2pq.daemon.cgroups import Group
+from p2pq.daemon.runner_messages import TRAIN_MAX, Gone, Heard, Ready, decode
 from p2pq.errors import SandboxError
 from p2pq.runner import main as runner_main
 
-FRAME_BYTES_MAX: Final = 2048
-PENDING_MAX: Final = 8
-"""A runner never has more messages under way than one task makes; more is flooding."""
+FRAME_BYTES_MAX: Final = 128 << 10
+"""The ends of some tasks, with what they printed."""
+PENDING_MAX: Final = TRAIN_MAX + 8
+"""A runner never has more messages under way than one task, or one train, makes; more is flooding."""
 
 IN_MEMORY: Final = len(runner_main.IN_MEMORY)
 READY_S: Final = 20.0
@@ -45,72 +46,6 @@ MARK: Final = "P2PQ_RUNNER"
 
 Level = Literal["strict", "none"]
 RunnerToken = NewType("RunnerToken", str)
-
-_Count = Annotated[int, Meta(ge=0, le=2**53)]
-_Pid = Annotated[int, Meta(ge=1, le=2**22)]
-_Seconds = Annotated[float, Meta(ge=0.0, le=1e9)]
-
-
-class _FromRunner(msgspec.Struct, frozen=True, tag_field="op", forbid_unknown_fields=True):
-    """What a runner may say."""
-
-
-class Ready(_FromRunner, frozen=True, tag="ready"):
-    """The runner serves."""
-
-
-class Started(_FromRunner, frozen=True, tag="started"):
-    """The task runs; ``pid`` counts in the sandbox's own namespace."""
-
-    id: _Count
-    pid: _Pid
-
-
-class Failed(_FromRunner, frozen=True, tag="failed"):
-    """The command could not be executed."""
-
-    id: _Count
-    errno: Annotated[int, Meta(ge=0, le=4095)]
-
-
-class Exited(_FromRunner, frozen=True, tag="exited"):
-    """The task's first process ended."""
-
-    id: _Count
-    exit: Annotated[int, Meta(ge=0, le=255)] | None
-    signal: Annotated[int, Meta(ge=1, le=64)] | None
-    seconds: _Seconds
-    max_rss: _Count
-    utime: _Seconds
-    stime: _Seconds
-
-
-class Clean(_FromRunner, frozen=True, tag="clean"):
-    """Nothing of the task is left."""
-
-    id: _Count
-
-
-class Dirty(_FromRunner, frozen=True, tag="dirty"):
-    """Something of the task is left: the sandbox must go."""
-
-    id: _Count
-    why: Annotated[str, Meta(max_length=runner_main.TEXT_CHARS_MAX)]
-
-
-class Gone(msgspec.Struct, frozen=True):
-    """The runner ended or broke the protocol (not a message: the daemon's own finding)."""
-
-    why: str
-
-
-class Wake(msgspec.Struct, frozen=True):
-    """Someone wants the attempt to end (not a message: the daemon's own)."""
-
-
-FromRunner = Ready | Started | Failed | Exited | Clean | Dirty
-Heard = FromRunner | Gone | Wake
-_decode: Final = msgspec.json.Decoder(FromRunner).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +284,7 @@ class RunnerProcess:
             body = bytes(self._buffer[4 : 4 + size])
             del self._buffer[: 4 + size]
             try:
-                message = _decode(body)
+                message = decode(body)
             except msgspec.MsgspecError:
                 self._fail("it sent a malformed message")
                 return

@@ -6,29 +6,21 @@ A runner is used for one job only, and for one task at a time. Faults of this ma
 
 import asyncio
 import contextlib
-import errno
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Generic, Literal, TypeVar
+from typing import Final, Literal
 
 from p2pq.daemon import limits, sandbox
 from p2pq.daemon.attempt import Attempt, KillReason, Outcome, Reason, Stop
 from p2pq.daemon.cgroups import Cgroups
+from p2pq.daemon.launches import Run, T, TaskLaunch, open_outputs, storage_error
 from p2pq.daemon.limits import Limits
-from p2pq.daemon.runner_process import (
-    MARK,
-    Heard,
-    Level,
-    RunnerProcess,
-    RunnerToken,
-    Scratch,
-    Wake,
-    purge,
-)
+from p2pq.daemon.runner_messages import Heard, Wake
+from p2pq.daemon.runner_process import MARK, Level, RunnerProcess, RunnerToken, Scratch, purge
 from p2pq.daemon.threads import in_thread, settled
 from p2pq.errors import DiskFullError, SandboxError, StorageError
 
@@ -41,64 +33,7 @@ RUNNERS_MAX: Final = 256
 SPARE_AFTER_S: Final = 0.02
 """When a spare was taken the next one starts, once the task that took it has been launched."""
 
-T = TypeVar("T")
 _Key = tuple[bytes, Level, Limits, bool]
-
-
-@dataclass(frozen=True, slots=True)
-class TaskLaunch(Generic[T]):
-    """Everything needed to run one attempt.
-
-    ``populate`` and ``collect`` run in worker threads; what they raise ends the attempt as a fault of this machine. The
-    output files, which lie outside the sandbox, live until ``collect`` returns.
-    """
-
-    lease: str
-    job: bytes
-    level: Level
-    argv: tuple[str, ...]
-    """In ``strict`` paths are those inside: the task's folder is ``/job``, the job's Python lies where it does outside."""
-
-    env: Mapping[str, str]
-    """Added to the level's own PATH, HOME, LANG and TMPDIR."""
-
-    limits: Limits
-    populate: Callable[[Path], None] | None
-    """None: nothing has to be there."""
-
-    collect: Callable[[Path, Outcome], T]
-    cwd: str | None = None
-    """Level ``none`` only: where to run; default the scratch folder."""
-
-    whole_env: bool = False
-    """Level ``none`` only: ``env`` is the whole environment, the user's own."""
-
-    umask: int | None = None
-    """None: the runner's own, which lets others read."""
-
-    otherwise: tuple[str, ...] = ()
-    """What to run where ``argv`` cannot be executed."""
-
-    idle_priority: bool = False
-    suspended: bool = False
-    """Not to be launched before ``hold`` says so."""
-
-    on_started: Callable[[Path, Path], None] | None = None
-    """Called on the event loop with the paths of standard output and error, to be tailed."""
-
-
-@dataclass(slots=True)
-class _Run:
-    """A lease that is being run, as ``kill`` finds it."""
-
-    runner: RunnerProcess
-    go: asyncio.Event
-    """Not set while it may not be launched."""
-
-    attempt: Attempt | None = None
-    """Once it is launched."""
-
-    stop: Stop | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +61,7 @@ class RunnerPool:
         self._idle_s = idle_s
         self._runners_max = runners_max
         self._count = 0
-        self._running: dict[str, _Run] = {}
+        self._running: dict[str, Run] = {}
         self._busy: set[RunnerProcess] = set()
         self._idle: dict[_Key, list[_Idle]] = {}
         self._alive: dict[RunnerProcess, _Key | None] = {}
@@ -172,34 +107,55 @@ class RunnerPool:
             SandboxError: no runner could be started.
             StorageError: the scratch folder could not be filled or emptied, or the disk is too full.
         """
+        async with self.borrowed(launch, (launch.lease,)) as (run,):
+            outcome = await self._attempt(launch, run)
+            return outcome, await self.collected(launch, run.runner, outcome)
+
+    @contextlib.asynccontextmanager
+    async def borrowed(self, launch: TaskLaunch[T], leases: tuple[str, ...]) -> AsyncIterator[list[Run]]:
+        """Take a runner for some leases, none of which is run now; it is clean, or killed, when this is left.
+
+        Raises:
+            SandboxError: no runner could be started.
+            StorageError: its folder could not be made.
+        """
         if self._closing:
             raise SandboxError("the node is stopping")
-        if launch.lease in self._running:
-            raise ValueError(f"lease {launch.lease} runs already")
+        if any(lease in self._running for lease in leases):
+            raise ValueError(f"of {', '.join(leases)} one runs already")
         runner = self._take(launch)
-        run = _Run(runner, asyncio.Event())
+        runs = [Run(runner, asyncio.Event(), coupled=len(leases) > 1) for _ in leases]
         if not launch.suspended:
-            run.go.set()
-        self._running[launch.lease] = run
+            for run in runs:
+                run.go.set()
+        self._running.update(zip(leases, runs, strict=True))
         self._busy.add(runner)
         try:
-            outcome = await self._attempt(launch, run)
-            if runner.broken:
-                await runner.wait_dead()
-            if launch.populate is None and outcome.silent:  # which is quicker than any thread
-                return outcome, self._collect(launch, runner, outcome)
-            return outcome, await in_thread(lambda: self._collect(launch, runner, outcome))
+            yield runs
         except BaseException:
             runner.kill()
             raise
         finally:
-            del self._running[launch.lease]
+            for lease in leases:
+                del self._running[lease]
             self._busy.discard(runner)
             if runner.broken:
                 await runner.wait_dead()
                 self._remove(runner)
             else:
                 self._rest(runner)
+
+    async def collected(self, launch: TaskLaunch[T], runner: RunnerProcess, outcome: Outcome) -> T:
+        """Return what ``collect`` makes of an attempt that ended, and empty its folder.
+
+        Raises:
+            StorageError: that failed.
+        """
+        if runner.broken:
+            await runner.wait_dead()
+        if launch.populate is None and outcome.silent:  # which is quicker than any thread
+            return self._collect(launch, runner, outcome)
+        return await in_thread(lambda: self._collect(launch, runner, outcome))
 
     async def kill(self, lease: str, reason: KillReason, detail: str = "", grace_s: float | None = None) -> None:
         """Ask a task to end (SIGTERM), then make it (SIGKILL after the grace). Unknown leases are ignored.
@@ -212,7 +168,7 @@ class RunnerPool:
         grace = self._grace_s if grace_s is None else grace_s
         run.stop = Stop(reason, detail or "it was cancelled", grace)
         run.go.set()
-        if run.attempt is not None:
+        if run.attempt is not None or run.coupled:
             run.runner.heard.put_nowait(Wake())
 
     def hold(self, lease: str, *, still: bool) -> None:
@@ -224,10 +180,13 @@ class RunnerPool:
             now = asyncio.get_running_loop().time()
             (run.attempt.suspend if still else run.attempt.go_on)(now)
             run.runner.heard.put_nowait(Wake())
-        elif still:
+            return
+        if still:
             run.go.clear()
         else:
             run.go.set()
+        if run.coupled:
+            run.runner.heard.put_nowait(Wake())
 
     def end_job(self, job: bytes) -> None:
         """End the idle runners of a job that has no more tasks for this node."""
@@ -290,7 +249,7 @@ class RunnerPool:
                 scratch.remove()
             if isinstance(error, SandboxError):
                 raise
-            raise _storage_error(error, self._scratch) from error
+            raise storage_error(error, self._scratch) from error
         self._alive[runner] = key
         runner.dead.add_done_callback(lambda _: self._remove_unused(runner))
         return runner
@@ -350,10 +309,9 @@ class RunnerPool:
 
     # -- one attempt
 
-    async def _attempt(self, launch: TaskLaunch[T], run: _Run) -> Outcome:
+    async def _attempt(self, launch: TaskLaunch[T], run: Run) -> Outcome:
         """Fill the folder, launch the task and follow it until its runner is clean or lost."""
         runner = run.runner
-        loop = asyncio.get_running_loop()
         files: list[int] = []
         pins: list[int] = []
         try:
@@ -361,33 +319,52 @@ class RunnerPool:
                 self._fill(launch, runner.scratch, files)
             else:
                 await in_thread(lambda: self._fill(launch, runner.scratch, files))
-            if not runner.pid:
-                await runner.ready()
-                self._confine(launch.limits, runner)
-                runner.setup(
-                    launch.limits.rlimits(launch.level),
-                    sandbox.mounts_below_scratch(self.python),
-                    idle_priority=launch.idle_priority,
-                )
+            await self.prepare(launch, runner)
             await run.go.wait()
-            self._count += 1
+            number = self.numbers(1)
             if launch.level == "strict":
                 pins = self._pin(launch.limits.cpus, runner)
             if run.stop is None:
                 runner.occupied = True
-                runner.send(self._order(launch, runner), (files[0], files[1]))
-            attempt = Attempt(runner, self._count, launch.limits, self._grace_s, loop.time())
-            attempt.on_started = launch.on_started
-            run.attempt = attempt
-            loop.call_later(SPARE_AFTER_S, self._start_spare)
+                runner.send(self._order(launch, runner, number), (files[0], files[1]))
+            attempt = self.attempt(launch, run, number)
             if run.stop is not None:
                 attempt.never_started(run.stop)
-            await self._follow(run, attempt)
-            return attempt.outcome(loop.time())
+            return await self.follow(run, attempt)
         finally:
             for fd in files:
                 os.close(fd)
             self._pinned.subtract(pins)
+
+    async def prepare(self, launch: TaskLaunch[T], runner: RunnerProcess) -> None:
+        """Wait until a runner serves, and tell it what holds for all tasks of its job.
+
+        Raises:
+            SandboxError: it does not.
+        """
+        if not runner.pid:
+            await runner.ready()
+            self._confine(launch.limits, runner)
+            runner.setup(
+                launch.limits.rlimits(launch.level),
+                sandbox.mounts_below_scratch(self.python),
+                idle_priority=launch.idle_priority,
+            )
+
+    def numbers(self, count: int) -> int:
+        """Return the first of so many numbers that no task has had."""
+        first = self._count + 1
+        self._count += count
+        return first
+
+    def attempt(self, launch: TaskLaunch[T], run: Run, number: int, *, ago_s: float = 0.0) -> Attempt:
+        """Begin to follow what was launched by that number, just now or so many seconds ago."""
+        loop = asyncio.get_running_loop()
+        attempt = Attempt(run.runner, number, launch.limits, self._grace_s, loop.time() - ago_s)
+        attempt.on_started = launch.on_started
+        run.attempt = attempt
+        loop.call_later(SPARE_AFTER_S, self._start_spare)
+        return attempt
 
     def _confine(self, chosen: Limits, runner: RunnerProcess) -> None:
         """Put a runner that has not run anything yet into a control group of its own, where there are any."""
@@ -402,16 +379,23 @@ class RunnerPool:
     def _fill(self, launch: TaskLaunch[T], scratch: Scratch, files: list[int]) -> None:
         """Fill the scratch folder and open the output files (in a worker thread)."""
         try:
-            if limits.free_bytes(scratch.root) < limits.FREE_BYTES_MIN:
-                least = limits.size_text(limits.FREE_BYTES_MIN)
-                raise DiskFullError(f"less than {least} is free in {self._scratch}")
+            self.check_room(scratch)
             if launch.populate is not None:
                 launch.populate(scratch.job)
-            for name in ("stdout", "stderr"):
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-                files.append(os.open(scratch.output / name, flags, 0o600))
+            files += open_outputs(scratch, os.O_WRONLY)
         except OSError as error:
-            raise _storage_error(error, scratch.root) from error
+            raise storage_error(error, scratch.root) from error
+
+    def check_room(self, scratch: Scratch) -> None:
+        """Refuse to run anything where the disk is too full.
+
+        Raises:
+            DiskFullError: it is.
+            OSError: it cannot be told.
+        """
+        if limits.free_bytes(scratch.root) < limits.FREE_BYTES_MIN:
+            least = limits.size_text(limits.FREE_BYTES_MIN)
+            raise DiskFullError(f"less than {least} is free in {self._scratch}")
 
     def _pin(self, cpus: int, runner: RunnerProcess) -> list[int]:
         """Give a task as many processors as it asked for, the least used ones."""
@@ -421,8 +405,13 @@ class RunnerPool:
         self._pinned.update(chosen)
         return chosen
 
-    def _order(self, launch: TaskLaunch[T], runner: RunnerProcess) -> dict[str, object]:
+    def _order(self, launch: TaskLaunch[T], runner: RunnerProcess, number: int) -> dict[str, object]:
         """Return the message that launches the task."""
+        argv, otherwise = list(launch.argv), list(launch.otherwise)
+        return {"op": "run", "id": number, "argv": argv, "otherwise": otherwise, **self.surroundings(launch, runner)}
+
+    def surroundings(self, launch: TaskLaunch[T], runner: RunnerProcess) -> dict[str, object]:
+        """Return the part of an order that is the same for all tasks of a job."""
         if launch.level == "strict":
             env = sandbox.base_environment(self.python) | dict(launch.env)
             cwd = sandbox.JOB_FOLDER
@@ -435,19 +424,10 @@ class RunnerPool:
             }
             env = ({} if launch.whole_env else env) | dict(launch.env) | {MARK: runner.token}
             cwd = launch.cwd or str(runner.scratch.job)
-        return {
-            "op": "run",
-            "kind": "command",
-            "id": self._count,
-            "argv": list(launch.argv),
-            "otherwise": list(launch.otherwise),
-            "umask": launch.umask,
-            "env": env,
-            "cwd": cwd,
-        }
+        return {"umask": launch.umask, "env": env, "cwd": cwd}
 
-    async def _follow(self, run: _Run, attempt: Attempt) -> None:
-        """Drive the attempt by what the runner says and by the clock."""
+    async def follow(self, run: Run, attempt: Attempt) -> Outcome:
+        """Drive the attempt by what the runner says and by the clock, until its runner is clean or lost."""
         loop = asyncio.get_running_loop()
         walk: asyncio.Future[limits.Breach | None] | None = None
         try:
@@ -471,6 +451,7 @@ class RunnerPool:
         finally:
             if walk is not None:
                 await settled(walk)
+        return attempt.outcome(loop.time())
 
     def _collect(self, launch: TaskLaunch[T], runner: RunnerProcess, outcome: Outcome) -> T:
         """Collect the results, then empty the folder for the next task (in a worker thread)."""
@@ -480,11 +461,5 @@ class RunnerPool:
             if not runner.broken:
                 runner.scratch.empty()
         except OSError as error:
-            raise _storage_error(error, runner.scratch.root) from error
+            raise storage_error(error, runner.scratch.root) from error
         return result
-
-
-def _storage_error(error: OSError, folder: Path) -> StorageError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFullError(f"the disk that holds {folder} is full")
-    return StorageError(f"the scratch folder {folder} failed: {error.strerror or error}")

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ from p2pq.wire import body as bodies
 from p2pq.wire import seal
 from p2pq.wire.body import CHECKPOINT, ResultBody
 from p2pq.wire.objects import BlobRef
-from p2pq.wire.tree import Tree, TreeLimits
+from p2pq.wire.tree import Chunk, File, Part, Tree, TreeLimits, seal_chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,27 @@ class Sealer:
         except OSError as error:
             raise StorageError(f"what it left cannot be read: {error.strerror}") from error
 
+    def printed(self, outcome: Outcome, stdout: bytes, stderr: bytes) -> Sealed:
+        """Encrypt what an attempt printed that left nothing else; nothing at all of one that printed nothing either.
+
+        Raises:
+            StorageError: it cannot be kept.
+        """
+        if not (stdout or stderr) and outcome.detail == exited(outcome.exit):
+            return Sealed()
+        chunks: tuple[Chunk, ...] = ()
+        if stdout or stderr:
+            chunk, ciphertext = seal_chunk(stderr + stdout, random_key)
+            self.blobs.add(chunk.blob, ciphertext, pin=self.tag)
+            chunks = (chunk,)
+        offsets = {"stderr": (0, stderr), "stdout": (len(stderr), stdout)}
+        files = tuple(
+            File(name, executable=False, size=len(data), parts=(Part(0, at, len(data)),) if data else ())
+            for name, (at, data) in offsets.items()
+        )
+        body = ResultBody(tree=Tree(), output=Tree(files=files, chunks=chunks), detail=outcome.detail)
+        return self._close(body, lambda blob, ciphertext: self.blobs.add(blob, ciphertext, pin=self.tag))
+
     def _seal(self, folder: Path, outcome: Outcome) -> Sealed:
         plain = outcome.detail == exited(outcome.exit) and outcome.silent
         if self.start.own and plain and not os.path.lexists(folder / "results"):  # as commands have none
@@ -90,19 +111,22 @@ class Sealer:
             self.blobs.unpin(self.tag)
             return Sealed()
         output, _ = collect(outcome.stdout.parent, TreeLimits(), sink, random_key, {"stdout", "stderr"}.__contains__)
-        key = os.urandom(32)
         body = ResultBody(tree=tree, output=output, detail=detail, skipped=skipped)
+        sealed = self._close(body, sink)
+        if not self.start.own:
+            # Else the master, this very node, does it before the result counts; until then the task can run again.
+            self.blobs.sync(made)
+        return replace(sealed, failure=failure, checkpoint=checkpoint)
+
+    def _close(self, body: ResultBody, sink: Callable[[bytes, bytes], None]) -> Sealed:
+        """Encrypt the list of what an attempt left, and seal its key to whoever submitted it."""
+        key, start = os.urandom(32), self.start
         refs, parts = bodies.encrypt(key, body)
         for ref, part in zip(refs, parts, strict=True):
             sink(ref.blob, part)
-        blobs = tuple(dict.fromkeys((*bodies.tree_refs(tree), *bodies.tree_refs(output))))
-        start = self.start
-        if not start.own:
-            # Else the master, this very node, does it before the result counts; until then the task can run again.
-            self.blobs.sync(made)
+        blobs = tuple(dict.fromkeys((*bodies.tree_refs(body.tree), *bodies.tree_refs(body.output))))
         context = bodies.result_context(start.job, start.task, start.attempt, start.lease)
-        sealed_key = seal.seal(start.reply, key, context, os.urandom)
-        return Sealed(sealed_key, refs, blobs, failure=failure, checkpoint=checkpoint)
+        return Sealed(seal.seal(start.reply, key, context, os.urandom), refs, blobs)
 
 
 def _wanted(outcome: Outcome) -> Callable[[str], bool]:

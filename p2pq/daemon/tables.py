@@ -408,8 +408,7 @@ class Tables:
         proof, chain, sub = evidence.keep(self._db, number, row.proof)
         self._db.execute(
             "UPDATE tasks SET state = ?, failures = failures + ?, died = died OR ?, ended = ?, decided = ?, "
-            "checkpoint = max(checkpoint, ?) "
-            "WHERE n = ? AND task = ?",
+            "checkpoint = max(checkpoint, ?), delivered = max(delivered, ?) WHERE n = ? AND task = ?",
             (
                 row.state,
                 not outcome.ok and row.counted,
@@ -417,6 +416,7 @@ class Tables:
                 row.wall if row.state in {"done", "failed"} else None,
                 row.result.attempt,
                 row.result.attempt if row.result.checkpoint else 0,
+                row.delivered,
                 number,
                 row.task,
             ),

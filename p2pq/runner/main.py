@@ -10,9 +10,15 @@ From the daemon: ``setup`` (resource limits; first and once) · ``run`` (with tw
 error) · ``signal`` (to the task's process group) · ``kill`` (everything). To the daemon: ``ready`` · ``started`` ·
 ``failed`` (could not be executed) · ``exited`` · ``clean`` or ``dirty`` (after each task, when nothing of it is left or
 something is).
+
+Short tasks come together: ``train`` (a list of them, with two descriptors that are both read and written) is answered by
+``did``, once or several times, which tells how those ended that did since, in order, and what they printed. A train is over when
+all have ended, or before that when one takes long (it then goes on as if it had come by ``run``), printed much (that lies in the
+files) or could not be cleaned up after, or when the daemon says ``halt``; what has not begun by then never does.
 """
 
 import _socket
+import binascii
 import ctypes
 import errno
 import json
@@ -37,6 +43,14 @@ IN_MEMORY = ("/tmp", "/dev/shm")  # noqa: S108  the sandbox's own, emptied after
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 FLATTEN = ".p2pq-flatten-"
+LONG_S = 0.05
+"""Behind a task that takes longer nothing waits."""
+TELL_S = 0.02
+"""How often it is told what has ended."""
+PRINTED_MAX = 4096
+"""What a task of a train prints is told with its end, up to so many bytes."""
+TOLD_MAX = 32768
+"""Printed bytes in one message, about."""
 NAME_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # a task chose that very name
 
 # What the interpreter or this program changed; a task starts with the defaults.
@@ -54,7 +68,7 @@ class Runner:
         self.pid = 0
         self.started = 0.0
         self.keep: list[list[str]] = []
-        self.autogroup = False
+        self.train: Train | None = None
 
     def serve(self, wake_fd: int) -> None:
         """Handle frames and ended children until the socket closes; then leave nothing behind."""
@@ -64,7 +78,9 @@ class Runner:
         try:
             self.greet()
             while True:
-                ready = {fd for fd, _ in poll.poll()}
+                ready = {fd for fd, _ in poll.poll(self.patience())}
+                if not ready and self.train:
+                    self.end_train(pid=self.pid)
                 if wake_fd in ready:
                     os.read(wake_fd, 4096)
                     self.reap()
@@ -112,6 +128,11 @@ class Runner:
             op = message["op"]
             if op == "run" and len(fds) == OUTPUTS and not self.pid:
                 self.run(message, fds[0], fds[1])
+            elif op == "train" and len(fds) == OUTPUTS and not self.pid:
+                self.train, fds = Train(message, fds), []
+                self.go_on()
+            elif op == "halt" and self.train and message["id"] == self.train.id:
+                self.end_train(pid=self.pid)
             elif op == "signal" and message["id"] == self.task_id and self.pid:
                 os.killpg(self.pid, message["signal"])
             elif op == "kill" and message["id"] == self.task_id and self.pid:
@@ -132,10 +153,20 @@ class Runner:
             capped = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(which, (capped, capped))
         self.keep = message["keep"]
-        self.autogroup = message["autogroup"]
+        if message["autogroup"]:
+            lower_session()
 
     def run(self, message: "dict[str, Any]", out: int, err: int) -> None:
-        """Start one task in a session of its own and say so."""
+        """Start one task in a process group of its own and say so."""
+        failed = self.begin(message, out, err)
+        if failed is None:
+            self.send(op="started", id=self.task_id, pid=self.pid)
+        else:
+            self.send(op="failed", id=self.task_id, errno=failed)
+            self.finish()
+
+    def begin(self, message: "dict[str, Any]", out: int, err: int) -> "int | None":
+        """Start one task in a process group of its own; return why it could not be, as an error number, if it could not."""
         self.task_id = message["id"]
         env, what, umask = message["env"], message["cwd"], message.get("umask")
         if umask is not None:
@@ -154,14 +185,47 @@ class Runner:
         except (OSError, ValueError) as error:
             os.chdir("/")
             os.write(err, f"p2pq: {what}: {getattr(error, 'strerror', None) or error}\n".encode(errors="replace"))
-            self.send(op="failed", id=self.task_id, errno=getattr(error, "errno", 0) or 0)
-            self.finish()
-            return
+            return getattr(error, "errno", 0) or 0
         os.chdir("/")
         self.pid = pid
-        if self.autogroup:
-            self.lower_session(pid)
-        self.send(op="started", id=self.task_id, pid=pid)
+        return None
+
+    # -- trains
+
+    def patience(self) -> "float | None":
+        """Return for how many milliseconds what runs may take before nothing waits behind it any more."""
+        return None if self.train is None else max(0.0, self.started + LONG_S - time.monotonic()) * 1000
+
+    def go_on(self) -> None:
+        """Begin the next task of the train; without one it is over."""
+        train = self.train
+        while train is not None and train.tasks:
+            task = train.tasks.pop()
+            failed = self.begin(train.order(task), train.out, train.err)
+            if failed is None:
+                return
+            train.end(errno=failed)
+            self.after_one(train)
+            train = self.train
+        if train is not None:
+            self.end_train()
+
+    def after_one(self, train: "Train") -> None:
+        """Clean up after a task of a train, take in what it printed, and tell of it if it is time."""
+        why = self.clean_up()
+        large = not train.take_printed()
+        if why or large:
+            self.end_train(dirty=why, large=large)
+        elif time.monotonic() - train.told >= TELL_S or train.printed >= TOLD_MAX:
+            self.send(op="did", id=train.id, ends=train.news())
+
+    def end_train(self, pid: int = 0, dirty: str = "", *, large: bool = False) -> None:
+        """Begin no more of the train; tell what has ended, and what still runs."""
+        train, self.train = self.train, None
+        if train is not None:
+            os.close(train.out)
+            os.close(train.err)
+            self.send(op="did", id=train.id, ends=train.news(), over=True, pid=pid or None, dirty=dirty, large=large)
 
     def spawn(self, argv: "list[str]", env: "dict[str, str]", out: int, err: int) -> int:
         """Start a program and return its process id."""
@@ -174,18 +238,11 @@ class Runner:
                 (os.POSIX_SPAWN_DUP2, out, 1),
                 (os.POSIX_SPAWN_DUP2, err, 2),
             ],
-            setsid=True,
+            # Not a session: where others compute, the kernel lets each new one wait for its turn.
+            setpgroup=0,
             setsigmask=(),
             setsigdef=SIGNALS_RESET,
         )
-
-    def lower_session(self, pid: int) -> None:
-        """Lower the whole session against others: under autogroup, nice alone only counts inside one."""
-        try:
-            with open(f"/proc/{pid}/autogroup", "w") as file:
-                file.write("19")
-        except OSError:
-            return  # the task ended already, or the kernel limits the rate; nice still holds inside
 
     def reap(self) -> None:
         """Collect every child that ended; when the task itself did, report it and clean up."""
@@ -200,6 +257,11 @@ class Runner:
                 seconds = time.monotonic() - self.started
                 self.pid = 0
                 code = os.waitstatus_to_exitcode(status)
+                if self.train is not None:
+                    self.train.end(code, seconds, usage)
+                    self.after_one(self.train)
+                    self.go_on()
+                    return
                 self.send(
                     op="exited",
                     id=self.task_id,
@@ -214,16 +276,23 @@ class Runner:
                 return
 
     def finish(self) -> None:
-        """Leave nothing of the task: no process, nothing in /tmp and /dev/shm. Then say so."""
+        """Leave nothing of the task and say so."""
+        why = self.clean_up()
+        if why:
+            self.send(op="dirty", id=self.task_id, why=why)
+        else:
+            self.send(op="clean", id=self.task_id)
+
+    def clean_up(self) -> str:
+        """Leave nothing of the task: no process, nothing in /tmp and /dev/shm. Return why that is not so, if it is not."""
         try:
             self.kill_everything()
             if self.strict:
                 for root in IN_MEMORY:
                     empty_folder(root, keep_below(root, self.keep))
         except OSError as error:
-            self.send(op="dirty", id=self.task_id, why=str(error)[:TEXT_CHARS_MAX])
-        else:
-            self.send(op="clean", id=self.task_id)
+            return str(error)[:TEXT_CHARS_MAX] or "unknown"
+        return ""
 
     def kill_task(self) -> None:
         """Kill all but this process; the task's end is then reaped and reported as any other."""
@@ -245,6 +314,63 @@ class Runner:
             else:
                 kill_descendants()
             os.waitpid(-1, 0)
+
+
+def lower_session() -> None:
+    """Lower this whole session against others: under autogroup, nice alone only counts inside one."""
+    try:
+        with open("/proc/self/autogroup", "w") as file:
+            file.write("19")
+    except OSError:
+        return  # the kernel limits the rate; nice still holds inside
+
+
+class Train:
+    """Short tasks of one job, to run one after another, and what is to be told of them."""
+
+    def __init__(self, message: "dict[str, Any]", fds: list[int]) -> None:
+        """Take the order, and two files that every task finds empty."""
+        self.id = message["id"]
+        self.begun = 0
+        self.common = message
+        self.tasks: list[dict[str, Any]] = message["tasks"][::-1]
+        self.out, self.err = fds
+        self.ends: list[list[Any]] = []
+        self.printed = 0
+        self.told = time.monotonic()
+
+    def order(self, task: "dict[str, Any]") -> "dict[str, Any]":
+        """Return what ``run`` would have brought for a task."""
+        common = self.common
+        self.begun += 1
+        env = {**common["env"], **task["env"]}
+        return {**task, "id": self.id + self.begun - 1, "env": env, "cwd": common["cwd"], "umask": common["umask"]}
+
+    def end(
+        self, code: int = 0, seconds: float = 0.0, usage: "resource.struct_rusage | None" = None, errno: int = 0
+    ) -> None:
+        """Note how a task ended, or that it could not be executed."""
+        took = (0, 0.0, 0.0) if usage is None else (usage.ru_maxrss * 1024, usage.ru_utime, usage.ru_stime)
+        self.ends.append([max(code, 0), max(-code, 0), errno, seconds, *took, "", ""])
+
+    def take_printed(self) -> bool:
+        """Take along what the task that ended last printed, unless it is much: then it stays in the files."""
+        sizes = [os.fstat(fd).st_size for fd in (self.out, self.err)]
+        if not any(sizes):
+            return True
+        if sum(sizes) > PRINTED_MAX:
+            return False
+        for fd, size, where in zip((self.out, self.err), sizes, (-2, -1), strict=True):
+            if size:
+                self.ends[-1][where] = binascii.b2a_base64(os.pread(fd, size, 0), newline=False).decode()
+                os.ftruncate(fd, 0)
+        self.printed += sum(sizes)
+        return True
+
+    def news(self) -> "list[list[Any]]":
+        """Return what has ended and was not told of yet."""
+        ends, self.ends, self.printed, self.told = self.ends, [], 0, time.monotonic()
+        return ends
 
 
 def kill_descendants() -> None:

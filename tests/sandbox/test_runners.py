@@ -347,7 +347,7 @@ say({READY!r})
 heard = b""
 while b'"op":"run"' not in heard:
     heard += sock.recv(65536)
-number = re.search(rb'"run","kind":"command","id":(\\d+)', heard)[1].decode()
+number = re.search(rb'"run","id":(\\d+)', heard)[1].decode()
 for text in {says!r}:
     if text == "EXIT":
         sys.exit()

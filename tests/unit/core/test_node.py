@@ -15,6 +15,7 @@ from p2pq.core.records import EpochBegun, ResultKept
 from p2pq.core.through import cluster_of
 from p2pq.core.views import PeerView, Policy
 from p2pq.model.config import ScheduleSettings
+from p2pq.model.halt import Halt
 from p2pq.model.ids import JobId, LeaseId, Mono, Wall
 from p2pq.model.job import Outcome, Resources
 from p2pq.model.notice import BridgeSuspected, NodeWoke, PeerDown
@@ -24,6 +25,7 @@ from p2pq.wire.objects import Cert, Grant, GrantItem
 from tests.unit.core.workerkit import (
     ANN,
     BOB,
+    BODY,
     CAT,
     IDENTITY,
     KEY,
@@ -88,9 +90,11 @@ class Bench:
     def says(self, message: msg.CoreMessage, member=ANN) -> list[fx.Effect]:
         return self.do(ev.Received(peer=member.node, message=message))
 
-    def submit(self, number: int = 1, *, secret: bytes = b"r" * 32, **fields) -> list[fx.Effect]:
+    def submit(
+        self, number: int = 1, *, secret: bytes = b"r" * 32, halt: Halt | None = None, **fields
+    ) -> list[fx.Effect]:
         raw = sign.sign(ME.signer, manifest(ME, number, **({"tasks": 1} | fields)))
-        return self.do(ev.Submitted(manifest=raw, key=KEY, reply_secret=secret, wall=WALL))
+        return self.do(ev.Submitted(manifest=raw, key=KEY, reply_secret=secret, wall=WALL, halt=halt))
 
 
 @pytest.fixture
@@ -138,7 +142,8 @@ def test_own_work_is_settled_and_delivered(bench: Bench):
     bench.submit()
     lease = LeaseId(1, 0)
     assert bench.do(ev.Started(lease=lease, master=ME.node)) == []
-    effects = bench.do(ev.Exited(lease=lease, master=ME.node, outcome=OK, sandbox="strict"), after=1.0)
+    left = ev.Exited(lease=lease, master=ME.node, outcome=OK, sandbox="strict", body=BODY)
+    effects = bench.do(left, after=1.0)
     assert kinds(effects) == ["GuestEnded", "ResultKept", "Collect"]
     assert bench.node.owes
     effects = bench.do(ev.Collected(lease=lease))
@@ -147,6 +152,43 @@ def test_own_work_is_settled_and_delivered(bench: Bench):
     effects = bench.do(ev.Delivered(job=job_id(), task=0, wall=WALL))
     assert kinds(effects) == ["TaskDelivered", "TaskResultsWritten", "JobEnded", "JobFinished"]
     assert bench.node.deadline is None or not bench.node.busy
+
+
+def test_own_work_that_left_nothing_counts_at_once(bench: Bench):
+    bench.do(OFFER)
+    bench.submit()
+    effects = bench.do(ev.Exited(lease=LeaseId(1, 0), master=ME.node, outcome=OK, sandbox="strict"), after=1.0)
+    assert kinds(effects) == [
+        "GuestEnded",
+        "AttemptEnded",
+        "TaskSettled",
+        "TaskResultsWritten",
+        "JobEnded",
+        "JobFinished",
+        "Release",
+    ], "there is nothing to bring or to write out, and nothing was kept for longer than this turn"
+    assert effects[1].row.delivered
+    assert not bench.node.owes
+    assert bench.node.jobs() == []
+
+
+def test_own_work_that_failed_and_left_nothing_is_tried_again(bench: Bench):
+    bench.do(OFFER)
+    bench.submit(retries=1)
+    failed = Outcome(reason="exit", exit=1)
+    effects = bench.do(ev.Exited(lease=LeaseId(1, 0), master=ME.node, outcome=failed, sandbox="strict"), after=1.0)
+    assert kinds(effects)[:3] == ["GuestEnded", "AttemptEnded", "AttemptFailed"]
+    assert not effects[1].row.delivered
+
+
+def test_a_job_whose_last_task_left_nothing_says_first_after_what_it_was_halted(bench: Bench):
+    bench.do(OFFER)
+    bench.submit(tasks=2, retries=0, halt=Halt(now=False, what="success", count=1))
+    failed = ev.Exited(lease=LeaseId(1, 0), master=ME.node, outcome=Outcome(reason="exit", exit=1), sandbox="strict")
+    assert "JobEnded" not in kinds(bench.do(failed, after=1.0))
+    effects = bench.do(ev.Exited(lease=LeaseId(1, 1), master=ME.node, outcome=OK, sandbox="strict"), after=1.0)
+    said = [name for name in kinds(effects) if name.startswith("Job")]
+    assert said == ["JobHalted", "JobHalted", "JobEnded", "JobFinished"]
 
 
 def test_own_work_survives_a_restart(bench: Bench):

@@ -6,6 +6,7 @@ import pytest
 from p2pq.core.slots import Attempt, Room, Slots, asked, level, offered, refusal
 from p2pq.model.ids import LeaseId, Mono
 from p2pq.model.job import Profile, Resources
+from p2pq.wire.objects import BlobRef
 from tests.unit.core.workerkit import ANN, BOB, ME, PROFILE, manifest
 
 WIDE = Resources(cpus=2, memory_mb=100, gpus=1)
@@ -76,13 +77,13 @@ def test_attempts_start_in_order_as_room_frees():
     for each in (first, wide, last, own):
         slots.add(each)
     assert slots.next(own=False) is first
-    slots.start(first, Mono(1.0))
+    slots.start((first,), Mono(1.0))
     slots.check()
     assert slots.next(own=False) is None
     assert slots.next(own=True) is own
     slots.remove(first)
     assert slots.next(own=False) is wide
-    slots.start(wide, Mono(2.0))
+    slots.start((wide,), Mono(2.0))
     assert slots.free(own=False) == Room(0, 0, 0)
     slots.remove(wide)
     slots.remove(last)
@@ -101,7 +102,7 @@ def test_what_guests_of_this_network_take_is_counted():
     for each in (near, far, own):
         slots.add(each)
         assert slots.near == (0 if each is near else 2), "what waits takes nothing"
-        slots.start(each, Mono(1.0))
+        slots.start((each,), Mono(1.0))
         assert slots.near == 2
         slots.check()
     for each in (own, far):
@@ -110,3 +111,53 @@ def test_what_guests_of_this_network_take_is_counted():
     slots.remove(near)
     assert slots.near == 0
     slots.check()
+
+
+def test_those_of_a_train_take_one_slot_until_the_last_has_ended():
+    slots = Slots()
+    slots.room = {False: Room(), True: Room(2, 0, 0)}
+    train = tuple(attempt(counter, own=True) for counter in range(3))
+    for each in train:
+        slots.add(each)
+    slots.start(train, Mono(1.0))
+    slots.check()
+    assert slots.free(own=True) == Room(1, 0, 0)
+    assert [each.state for each in train] == ["starting"] * 3
+    slots.remove(train[0])
+    slots.next_of(train[0].train, Mono(2.0))
+    assert [each.since for each in train[1:]] == [Mono(2.0)] * 2, "the slot is theirs from now on"
+    slots.put_back(list(train[1:]))
+    slots.check()
+    assert slots.free(own=True) == Room(2, 0, 0)
+    assert [(each.state, each.since, each.train) for each in train[1:]] == [("waiting", None, 0)] * 2
+
+
+def test_what_did_not_begin_on_a_train_comes_before_what_waited():
+    slots = Slots()
+    slots.room = {False: Room(), True: Room(1, 0, 0)}
+    train = tuple(attempt(counter, own=True) for counter in range(3))
+    later = attempt(9, own=True)
+    for each in (*train, later):
+        slots.add(each)
+    slots.start(train, Mono(1.0))
+    slots.put_back([train[1], train[2]])
+    slots.check()
+    assert slots.waiting(own=True) == (train[1], train[2], later)
+    assert slots.free(own=True) == Room(), "the first still has the slot"
+
+
+def test_each_slot_gets_its_part_of_what_is_alike():
+    slots = Slots()
+    slots.room = {False: Room(), True: Room(2, 0, 0)}
+    alike = [attempt(counter, own=True) for counter in range(5)]
+    other = attempt(7, own=True)
+    other.manifest = manifest(number=2)
+    doubted, saved = attempt(8, own=True), attempt(9, own=True)
+    doubted.doubted, saved.checkpoint = Mono(0.0), (BlobRef(b"c" * 32, 1),)
+    for each in (*alike[:4], other, alike[4], doubted, saved):
+        slots.add(each)
+    assert slots.behind(alike[0], 64) == tuple(alike[:3]), "half of five, rounded up"
+    assert slots.behind(alike[0], 2) == tuple(alike[:2])
+    assert slots.behind(alike[3], 64) == (alike[3],), "only what stands right behind it"
+    assert slots.behind(other, 64) == (other,)
+    assert slots.behind(saved, 64) == (saved,)

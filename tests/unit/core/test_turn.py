@@ -3,10 +3,11 @@
 import pytest
 
 from p2pq.core import effects as fx
+from p2pq.core.records import ResultKept, ResultReleased
 from p2pq.core.turn import Turn
 from p2pq.wire import messages as msg
 from tests.unit.core.test_through import Bench, master_is, stands
-from tests.unit.core.workerkit import ANN, BOB, ME, Member
+from tests.unit.core.workerkit import ANN, BOB, ME, WALL, Member, item, result_item
 
 CAT = Member("cat")
 HAS = msg.HasWork(counter=1)
@@ -66,3 +67,16 @@ def test_bridges_that_are_to_be_suspected_are_named_whomever_they_speak_for(benc
     turn.take([fx.Drop(peer=BOB.node, reason="odd")])
     assert turn.suspects == {CAT.node: "forged", BOB.node: "altered"}
     assert turn.out[0] == fx.Drop(peer=CAT.node, reason="through: odd")
+
+
+def test_what_is_kept_and_let_go_of_in_one_turn_was_never_kept(bench: Bench) -> None:
+    turn = Turn(ME.node, bench.throughs)
+    mine, other = result_item(item(1)), result_item(item(2))
+    rows = [ResultKept(lease=each.lease, master=ME.node, item=each, wall=WALL, owner="me") for each in (mine, other)]
+    beat = fx.Send(peer=BOB.node, message=BEAT)
+    turn.take([fx.Record(row=rows[0]), fx.Record(row=rows[1]), beat])
+    assert turn.over() == turn.out, "nothing is let go of"
+    gone = ResultReleased(lease=mine.lease, master=ME.node)
+    elsewhere = ResultReleased(lease=other.lease, master=BOB.node)
+    turn.take([fx.Record(row=gone), fx.Record(row=elsewhere)])
+    assert turn.over() == [fx.Record(row=rows[1]), beat, fx.Record(row=elsewhere)]

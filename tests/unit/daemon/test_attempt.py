@@ -11,17 +11,8 @@ import pytest
 from p2pq.daemon import attempt as attempt_module
 from p2pq.daemon.attempt import ANSWER_S, Attempt, Stop
 from p2pq.daemon.limits import Breach, Limits
-from p2pq.daemon.runner_process import (
-    Clean,
-    Dirty,
-    Exited,
-    Failed,
-    Gone,
-    Ready,
-    Scratch,
-    Started,
-    Wake,
-)
+from p2pq.daemon.runner_messages import Clean, Dirty, Exited, Failed, Gone, Ready, Started, Wake
+from p2pq.daemon.runner_process import Scratch
 
 LIMITS = Limits(cpus=1, memory_bytes=None, wall_s=10.0, disk_bytes=1 << 30, processes=9, output_bytes=1 << 30)
 NUMBER = 7

@@ -10,7 +10,7 @@ import pytest
 from p2pq.core.effects import Continue, Fetch, Kill, Suspend
 from p2pq.core.events import Exited, Faulted, Started
 from p2pq.daemon import guests as module
-from p2pq.daemon import sealing
+from p2pq.daemon import launching, sealing
 from p2pq.daemon.attempt import Outcome, exited
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.delivery import open_result
@@ -420,7 +420,7 @@ def zeros(parts):
 
 async def test_a_job_whose_files_are_more_than_a_task_may_hold_here_is_declined(bench):
     tree, _ = zeros(2)
-    bench.guests._settings = RunnerSettings(disk_mb=7)
+    bench.guests._launching._settings = RunnerSettings(disk_mb=7)
     event = await bench.run(bench.start(ALICE, "", 1, tree=tree))
     assert (event.fault, event.detail) == (
         "refused",
@@ -433,7 +433,7 @@ async def test_a_job_whose_files_are_more_than_a_task_may_hold_here_is_declined(
 async def test_a_job_for_whose_files_there_is_no_room_is_declined_before_any_is_written(bench, monkeypatch):
     tree, ciphertext = zeros(2)
     bench.blobs.put(tree.chunks[0].blob, ciphertext)
-    monkeypatch.setattr(module.room.files, "free_bytes", lambda _: 2 * PLAIN_MAX)
+    monkeypatch.setattr(launching.room.files, "free_bytes", lambda _: 2 * PLAIN_MAX)
     event = await bench.run(bench.start(ALICE, "", 1, tree=tree))
     assert (event.fault, event.detail) == (
         "refused",

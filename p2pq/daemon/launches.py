@@ -1,0 +1,96 @@
+"""What a runner is given to run: a task's launch, and what the pool knows of it while it runs."""
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from p2pq.daemon.attempt import Attempt, Outcome, Stop
+from p2pq.daemon.limits import Limits
+from p2pq.daemon.runner_process import Level, RunnerProcess, Scratch
+from p2pq.errors import DiskFullError, StorageError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLaunch(Generic[T]):
+    """Everything needed to run one attempt.
+
+    ``populate`` and ``collect`` run in worker threads; what they raise ends the attempt as a fault of this machine. The
+    output files, which lie outside the sandbox, live until ``collect`` returns.
+    """
+
+    lease: str
+    job: bytes
+    level: Level
+    argv: tuple[str, ...]
+    """In ``strict`` paths are those inside: the task's folder is ``/job``, the job's Python lies where it does outside."""
+
+    env: Mapping[str, str]
+    """Added to the level's own PATH, HOME, LANG and TMPDIR."""
+
+    limits: Limits
+    populate: Callable[[Path], None] | None
+    """None: nothing has to be there."""
+
+    collect: Callable[[Path, Outcome], T]
+    cwd: str | None = None
+    """Level ``none`` only: where to run; default the scratch folder."""
+
+    whole_env: bool = False
+    """Level ``none`` only: ``env`` is the whole environment, the user's own."""
+
+    umask: int | None = None
+    """None: the runner's own, which lets others read."""
+
+    otherwise: tuple[str, ...] = ()
+    """What to run where ``argv`` cannot be executed."""
+
+    idle_priority: bool = False
+    suspended: bool = False
+    """Not to be launched before ``hold`` says so."""
+
+    on_started: Callable[[Path, Path], None] | None = None
+    """Called on the event loop with the paths of standard output and error, to be tailed."""
+
+
+@dataclass(slots=True)
+class Run:
+    """A lease that is being run, as ``kill`` finds it."""
+
+    runner: RunnerProcess
+    go: asyncio.Event
+    """Not set while it may not be launched."""
+
+    attempt: Attempt | None = None
+    """Once it is launched, and followed by itself."""
+
+    stop: Stop | None = None
+    coupled: bool = False
+    """Its runner has it among others, and wants to hear of whatever is to become of it."""
+
+
+def open_outputs(scratch: Scratch, access: int) -> tuple[int, int]:
+    """Open new files for standard output and error.
+
+    Raises:
+        OSError: that failed.
+    """
+    flags = access | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+    stdout = os.open(scratch.output / "stdout", flags, 0o600)
+    try:
+        return stdout, os.open(scratch.output / "stderr", flags, 0o600)
+    except OSError:
+        os.close(stdout)
+        raise
+
+
+def storage_error(error: OSError, folder: Path) -> StorageError:
+    """Return what it means that a scratch folder failed."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(f"the disk that holds {folder} is full")
+    return StorageError(f"the scratch folder {folder} failed: {error.strerror or error}")

@@ -1,0 +1,206 @@
+"""As worker: how each attempt is launched, in which folder, with what environment and within what limits."""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from p2pq.core.effects import Start
+from p2pq.core.events import Event, Started
+from p2pq.daemon import room, taskfolder
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.checkpoints import put_in_place
+from p2pq.daemon.executing import command, command_line, for_libraries, own_environment
+from p2pq.daemon.launches import TaskLaunch
+from p2pq.daemon.limits import Limits
+from p2pq.daemon.sandbox import JOB_FOLDER, JobPython
+from p2pq.daemon.sealing import Sealed, Sealer
+from p2pq.daemon.trains import Passenger, TrainLaunch
+from p2pq.daemon.unpack import unpack
+from p2pq.model.config import RunnerSettings
+from p2pq.model.ids import LeaseId, NodeId, short, to_text
+from p2pq.model.params import task_number, task_params
+from p2pq.wire.body import CHECKPOINT, CommandsBody, JobBody
+from p2pq.wire.tree import Tree, disk_bytes
+
+OWN_FILES_MAX: Final = 1 << 60
+"""Commands write into their user's own folders, which are none of ours to limit."""
+
+
+Key = tuple[NodeId, LeaseId]
+
+
+@dataclass(slots=True)
+class Guest:
+    """One attempt between Start and its end."""
+
+    start: Start
+    task: "asyncio.Task[None] | None" = None
+    began: float = 0.0
+    """Monotonic seconds at which it began to run; 0 while it is being fetched."""
+    root: Path | None = None
+    stdout: Path | None = None
+    stderr: Path | None = None
+    coupled: bool = False
+    """It came with others, to run one after another."""
+    suspended: bool = False
+    checkpoint_bytes: int = 0
+    """What it takes of the store to start with a checkpoint."""
+    cancelled: bool = False
+    progress: int = -1
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """It has ended here."""
+
+    @property
+    def name(self) -> str:
+        """What the pool knows it by: lease ids are unique per master only."""
+        return f"{short(self.start.master)}-{self.start.lease}"
+
+
+class Launching:
+    """Knows how attempts are launched here."""
+
+    def __init__(
+        self, *, name: str, python: JobPython, blobs: BlobStore, settings: RunnerSettings, memory_mb: int
+    ) -> None:
+        """Take the node's name and what it lets a task have; ``memory_mb`` is the limit of one that asks for none."""
+        self._name = name
+        self._python = python
+        self._blobs = blobs
+        self._settings = settings
+        self._memory_mb = memory_mb
+
+    def commands(self, guest: Guest, job: CommandsBody) -> TaskLaunch[Sealed]:
+        """Return how to run a command in its user's folder and environment."""
+        start = guest.start
+        env = own_environment(job) | self._environment(start, start.task)
+        argv, otherwise = command_line(job, start.task)
+        limits = self.limits(start)
+        return TaskLaunch(
+            lease=guest.name,
+            job=start.master + start.job,
+            level="none",
+            argv=argv,
+            otherwise=otherwise,
+            env=env,
+            whole_env=True,
+            cwd=job.cwd,
+            umask=job.umask,
+            limits=dataclasses.replace(
+                limits,
+                memory_bytes=limits.memory_bytes if start.resources.memory_mb else None,
+                disk_bytes=OWN_FILES_MAX,
+            ),
+            populate=None,
+            collect=self.sealer(guest).seal,
+            suspended=guest.suspended,
+            on_started=lambda stdout, stderr: _remember(guest, stdout, stderr),
+        )
+
+    def train(self, guests: list[Guest], job: CommandsBody, post: Callable[[Event], None]) -> TrainLaunch[Sealed]:
+        """Return how to run commands one after another in their user's folder and environment.
+
+        ``post`` is told of the one that goes on alone.
+        """
+
+        def started(place: int, stdout: Path, stderr: Path) -> None:
+            guest = guests[place]
+            _remember(guest, stdout, stderr)
+            post(Started(lease=guest.start.lease, master=guest.start.master))
+
+        first = guests[0]
+        passengers = []
+        for guest in guests:
+            argv, otherwise = command_line(job, guest.start.task)
+            env = self._environment(guest.start, guest.start.task)
+            passengers.append(Passenger(guest.name, argv, otherwise, env))
+        return TrainLaunch(
+            common=self.commands(first, job),
+            passengers=tuple(passengers),
+            collect=lambda place, folder, outcome: self.sealer(guests[place]).seal(folder, outcome),
+            on_started=started,
+        )
+
+    def job(self, guest: Guest, job: JobBody, checkpoint: Tree | None) -> TaskLaunch[Sealed]:
+        """Return how to run a task of a folder that travels, in a scratch folder of its own."""
+        start = guest.start
+        env: dict[str, str] = {}
+
+        def populate(folder: Path) -> None:
+            with room.claim(folder, wanted, self._blobs.reserve_bytes, "the job's files"):
+                unpack(job.tree, lambda chunk: self._blobs.get(chunk.blob), folder)
+            taskfolder.prepare(folder, params)
+            # Only now is it known where a task without a sandbox will run.
+            root = JOB_FOLDER if strict else str(folder)
+            env.update(self._environment(start, number, root) | for_libraries(start.resources.cpus))
+            if checkpoint is not None and put_in_place(start, checkpoint, self._blobs, folder):
+                env["P2PQ_CHECKPOINT"] = f"{root}/results/{CHECKPOINT}"
+            guest.root = folder
+
+        wanted = disk_bytes(job.tree) + (0 if checkpoint is None else disk_bytes(checkpoint))
+        strict = start.sandbox == "strict"
+        params = task_params(job.array, job.axes, start.task)
+        number = task_number(job.array, job.axes, start.task)
+        if job.config:
+            params["config"] = job.config
+        return TaskLaunch(
+            lease=guest.name,
+            job=start.master + start.job,  # no runner ever serves two masters
+            level="strict" if strict else "none",
+            argv=command(job, params, self._python, job_id=to_text(start.job), number=number),
+            env=env,
+            limits=self.limits(start),
+            populate=populate,
+            collect=self.sealer(guest).seal,
+            idle_priority=not start.own,
+            suspended=guest.suspended,
+            on_started=lambda stdout, stderr: _remember(guest, stdout, stderr),
+        )
+
+    def sealer(self, guest: Guest) -> Sealer:
+        """Return what seals what an attempt leaves."""
+        start = guest.start
+        return Sealer(
+            start=start,
+            blobs=self._blobs,
+            tag=pin_tag(start.master, start.lease),
+            bytes_max=self.limits(start).disk_bytes,
+            unwanted=lambda: guest.cancelled,
+        )
+
+    def _environment(self, start: Start, number: int, root: str = "") -> dict[str, str]:
+        env = {
+            "P2PQ_JOB": to_text(start.job),
+            "P2PQ_TASK": str(number),
+            "P2PQ_TASKS": str(start.tasks),
+            "P2PQ_ATTEMPT": str(start.attempt),
+            "P2PQ_CPUS": str(start.resources.cpus),
+            "P2PQ_NODE": self._name,
+        }
+        if root:
+            env |= {"P2PQ_RESULTS": f"{root}/results", "P2PQ_PARAMS": f"{root}/{taskfolder.PARAMS_FILE}"}
+        return env
+
+    def limits(self, start: Start) -> Limits:
+        """Return what an attempt may take here."""
+        memory_mb = start.resources.memory_mb or self._memory_mb
+        time_s = start.limits.time_s if start.own else min(start.limits.time_s, self._settings.time_s)
+        return Limits(
+            cpus=start.resources.cpus,
+            memory_bytes=memory_mb << 20 if memory_mb else None,
+            wall_s=float(time_s),
+            disk_bytes=min(start.limits.disk_mb, self._settings.disk_mb) << 20,
+            processes=start.limits.processes,
+            output_bytes=start.limits.output_mb << 20,
+        )
+
+
+def _remember(guest: Guest, stdout: Path, stderr: Path) -> None:
+    guest.stdout, guest.stderr = stdout, stderr
+
+
+def pin_tag(master: NodeId, lease: LeaseId) -> str:
+    """Return what holds the blobs of an attempt."""
+    return f"lease {to_text(master)} {lease}"

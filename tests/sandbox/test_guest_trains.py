@@ -1,0 +1,180 @@
+"""Trains of own commands from the core's order to what it is told: all of them, each once, whatever happens on the way."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from p2pq.core.effects import Kill, Start, Train
+from p2pq.core.events import Event, Exited, Faulted, Started, TrainExited
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.delivery import open_result
+from p2pq.daemon.guests import Guests
+from p2pq.daemon.runners import RunnerPool
+from p2pq.model.config import RunnerSettings
+from p2pq.model.ids import JobId, LeaseId, NodeId
+from p2pq.model.sources import Source
+from p2pq.wire import body as bodies
+from p2pq.wire.body import CommandsBody, JobBody, ResultBody
+from p2pq.wire.objects import ResultItem
+from p2pq.wire.tree import Tree, read_part
+from tests.unit.daemon.guestkit import REPLY, start_of
+
+ME, JOB = NodeId(b"m" * 32), JobId(b"j" * 16)
+
+
+class Bench:
+    """The attempts of a node, with real runners."""
+
+    def __init__(self, folder: Path, pool: RunnerPool, tasks: asyncio.TaskGroup) -> None:
+        self.folder = folder
+        self.blobs = BlobStore(folder / "blobs", quota_bytes=1 << 30, reserve_bytes=0)
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self.guests = Guests(
+            node=ME,
+            name="me",
+            blobs=self.blobs,
+            transfers=None,  # type: ignore[arg-type]  # all is here
+            pool=pool,
+            settings=RunnerSettings(),
+            memory_mb=64,
+            tasks=tasks,
+            post=self.events.put_nowait,
+        )
+
+    def starts(self, *lines: str, cwd: str | None = None) -> tuple[Start, ...]:
+        """Return the orders to run these command lines."""
+        body = CommandsBody(
+            words=("{}",),
+            sources=(Source(values=lines),),
+            cwd=cwd or str(self.folder),
+            environment=f"PATH={os.defpath}".encode(),
+            umask=0o22,
+        )
+        return self._starts(body, len(lines))
+
+    def _starts(self, body: CommandsBody | JobBody, count: int) -> tuple[Start, ...]:
+        key = os.urandom(32)
+        refs, parts = bodies.encrypt(key, body)
+        for ref, part in zip(refs, parts, strict=True):
+            self.blobs.put(ref.blob, part)
+        fields = {"job": JOB, "tasks": count, "own": True, "sandbox": "none", "key": key, "body": refs}
+        return tuple(start_of(master=ME, lease=LeaseId(1, task), task=task, **fields) for task in range(count))
+
+    async def over(self, count: int) -> tuple[dict[int, Exited], list[int]]:
+        """Wait until so many are accounted for; return those that ended and those that were given back, by task."""
+        exits: dict[int, Exited] = {}
+        back: list[int] = []
+        while len(exits) + len(back) < count:
+            match await self.events.get():
+                case TrainExited(exits=some, back=others):
+                    exits |= {each.lease.counter: each for each in some}
+                    back += [lease.counter for _, lease in others]
+                case Exited() as event:
+                    exits[event.lease.counter] = event
+                case Started():
+                    pass
+                case other:
+                    raise AssertionError(other)
+        assert self.guests.guests() == {}
+        assert self.events.empty()
+        return exits, back
+
+    def printed(self, start: Start, event: Exited) -> dict[str, bytes]:
+        """Return what an attempt printed, as its owner opens it."""
+        item = ResultItem(
+            job=start.job,
+            task=start.task,
+            attempt=start.attempt,
+            lease=start.lease,
+            outcome=event.outcome,
+            sandbox="none",
+            key=event.key,
+            body=event.body,
+            blobs=event.blobs,
+        )
+        body: ResultBody = open_result(item, REPLY, self.blobs, start.limits)
+        return {
+            file.path: b"".join(read_part(body.output, part, self.blobs.get) for part in file.parts)
+            for file in body.output.files
+        }
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, pool: RunnerPool) -> AsyncIterator[Bench]:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        yield Bench(tmp_path, pool, tasks)
+
+
+async def test_each_of_a_train_is_told_of_once_with_what_it_printed(bench: Bench) -> None:
+    starts = bench.starts("true", "echo out; echo err >&2; exit 3", "true", "no-such-program", "echo end")
+    bench.guests.train(Train(starts=starts))
+    exits, back = await bench.over(5)
+    assert (sorted(exits), back) == ([0, 1, 2, 3, 4], [])
+    assert [exits[task].outcome.exit for task in range(5)] == [0, 3, 0, 127, 0]
+    assert exits[0].body == exits[2].body == (), "who printed nothing left nothing"
+    assert bench.printed(starts[1], exits[1]) == {"stdout": b"out\n", "stderr": b"err\n"}
+    assert b"no-such-program" in bench.printed(starts[3], exits[3])["stderr"]
+    assert bench.printed(starts[4], exits[4]) == {"stdout": b"end\n", "stderr": b""}
+    assert [exits[task].outcome.started for task in range(5)] == sorted(each.outcome.started for each in exits.values())
+
+
+async def test_what_has_not_begun_behind_a_long_one_is_given_back(bench: Bench) -> None:
+    bench.guests.train(Train(starts=bench.starts("true", "sleep 0.3; echo long", "true", "true")))
+    exits, back = await bench.over(4)
+    assert (sorted(exits), sorted(back)) == ([0, 1], [2, 3])
+    assert exits[1].outcome.run_ms >= 250
+
+
+async def test_one_that_is_cancelled_is_told_of_no_more_and_the_rest_is_accounted_for(bench: Bench) -> None:
+    starts = bench.starts("true", "echo; sleep 1000", "true", "true")
+    bench.guests.train(Train(starts=starts))
+    while not isinstance(await bench.events.get(), Started):
+        pass
+    guest = bench.guests.find(starts[1].lease, ME)
+    assert guest is not None
+    bench.guests.kill(Kill(lease=starts[1].lease, master=ME, reason="cancelled"))
+    await guest.over.wait()
+    assert bench.guests.guests() == {}
+
+
+async def test_all_that_are_cancelled_before_it_departs_never_run(bench: Bench) -> None:
+    starts = bench.starts("touch ran", "touch ran")
+    bench.guests.train(Train(starts=starts))
+    guests = list(bench.guests.guests().values())
+    for each in starts:
+        bench.guests.kill(Kill(lease=each.lease, master=ME, reason="cancelled"))
+    for guest in guests:
+        await guest.over.wait()
+    assert not (bench.folder / "ran").exists()
+    assert bench.events.empty()
+
+
+async def test_a_folder_that_is_gone_is_each_one_s_failure(bench: Bench) -> None:
+    bench.guests.train(Train(starts=bench.starts("true", "true", cwd="/no/such/folder")))
+    exits, back = await bench.over(2)
+    assert back == []
+    assert [exits[task].outcome.exit for task in (0, 1)] == [127, 127]
+
+
+async def test_trouble_of_this_machine_is_the_first_one_s_and_the_rest_waits_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2pq.daemon.runners.limits.free_bytes", lambda _: 0)
+    bench.guests.train(Train(starts=bench.starts("true", "true", "true")))
+    fault, given_back = await bench.events.get(), await bench.events.get()
+    assert isinstance(fault, Faulted)
+    assert (fault.lease.counter, fault.fault) == (0, "refused")
+    assert given_back == TrainExited(exits=(), back=((ME, LeaseId(1, 1)), (ME, LeaseId(1, 2))))
+
+
+async def test_tasks_of_a_folder_that_travels_go_one_by_one(bench: Bench) -> None:
+    body = JobBody(main="main.sh", kind="shell", tree=Tree(), args=())
+    bench.guests.train(Train(starts=bench._starts(body, 3)))
+    exits, back = await bench.over(3)
+    assert sorted([*exits, *back]) == [0, 1, 2]
+    assert all(each.outcome.exit != 0 for each in exits.values()), (
+        "there is no main.sh, which is each one's own failure"
+    )

@@ -1,0 +1,257 @@
+"""Trains with real runners, at both levels, and with runners that lie."""
+
+import asyncio
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from p2pq.daemon import runner_process
+from p2pq.daemon.attempt import Outcome
+from p2pq.daemon.runners import RunnerPool, TaskLaunch
+from p2pq.daemon.trains import Ended, Passenger, TrainLaunch, run_train
+from p2pq.errors import SandboxError
+from tests.sandbox.conftest import LIMITS
+
+TRUE = ("/bin/true",)
+
+
+class Told:
+    """What a train told: each by its place, and who went on alone."""
+
+    def __init__(self) -> None:
+        self.ended: dict[int, Ended] = {}
+        self.alone: dict[int, tuple[Outcome, str]] = {}
+        self.started: list[int] = []
+        self.begun = asyncio.Event()
+        self.some = asyncio.Event()
+
+    def start(self, place: int, _stdout: Path, _stderr: Path) -> None:
+        self.started.append(place)
+        self.begun.set()
+
+
+def sh(text: str) -> tuple[str, ...]:
+    return ("/bin/sh", "-c", text)
+
+
+async def ride(
+    pool: RunnerPool, level: str, *commands: tuple[str, ...], told: Told | None = None, **fields: Any
+) -> Told:
+    """Run commands as a train of one job."""
+    told = told or Told()
+    common: TaskLaunch[str] = TaskLaunch(
+        lease="",
+        job=b"job",
+        level=level,
+        argv=(),
+        env={"COMMON": "c"},
+        limits=LIMITS,
+        populate=None,
+        collect=lambda *_: "",
+        **fields,
+    )  # type: ignore[arg-type]
+    launch = TrainLaunch(
+        common=common,
+        passengers=tuple(
+            Passenger(f"{place}", argv, ("/bin/echo", "otherwise"), {"OWN": str(place)})
+            for place, argv in enumerate(commands)
+        ),
+        collect=lambda _place, _folder, outcome: outcome.stdout.read_text() + outcome.stderr.read_text(),
+        on_started=told.start,
+    )
+    async with contextlib.aclosing(run_train(pool, launch)) as some:
+        async for each in some:
+            if isinstance(each, tuple):
+                told.alone[each[0]] = each[1:]
+            else:
+                told.ended |= {one.place: one for one in each}
+                told.some.set()
+    return told
+
+
+async def test_each_is_told_with_how_it_ended_and_what_it_printed(pool: RunnerPool, level: str) -> None:
+    told = await ride(
+        pool,
+        level,
+        TRUE,
+        sh("echo $COMMON $OWN; echo err >&2; exit 3"),
+        sh("kill -SEGV $$"),
+        ("no-such-program",),
+        sh("echo end"),
+    )
+    assert not told.alone
+    ended = [told.ended[place] for place in range(5)]
+    assert [(each.outcome.exit, each.outcome.signal, each.outcome.reason) for each in ended] == [
+        (0, None, "ok"),
+        (3, None, "exit"),
+        (None, 11, "signal"),
+        (0, None, "ok"),
+        (0, None, "ok"),
+    ]
+    assert [(each.stdout, each.stderr) for each in ended] == [
+        (b"", b""),
+        (b"c 1\n", b"err\n"),
+        (b"", b""),
+        (b"otherwise\n", b""),
+        (b"end\n", b""),
+    ]
+    assert all(0 <= each.outcome.seconds < 20 and each.outcome.max_rss > 0 for each in ended)
+    assert ended[1].outcome.detail == "it exited with status 3"
+    assert (await ride(pool, level, TRUE, TRUE)).ended.keys() == {0, 1}, "the runner is as good as before"
+    assert len(pool._alive) == 1
+
+
+async def test_nothing_of_one_is_left_for_the_next(pool: RunnerPool, level: str) -> None:
+    left = sh("sleep 1000 & echo $! ; (setsid sleep 1000 &) ; cd /; exit 0")
+    told = await ride(pool, level, left, sh("echo; : > /dev/stdout; echo only"), sh("cat; pgrep -x sleep; echo $?"))
+    assert told.ended[1].stdout == b"only\n", "what is cut off is its own"
+    assert told.ended[2].stdout.endswith(b"1\n") or level == "none", "nothing runs any more"
+    pids = [int(pid) for pid in told.ended[0].stdout.split()]
+    assert level == "strict" or not any(psutil.pid_exists(pid) for pid in pids)
+
+
+async def test_behind_a_long_one_nothing_begins(pool: RunnerPool, level: str) -> None:
+    told = Told()
+    told = await ride(pool, level, TRUE, sh("echo long; sleep 0.3; exit 4"), TRUE, TRUE, told=told)
+    assert (told.ended.keys(), told.started) == ({0}, [1])
+    outcome, printed = told.alone[1]
+    assert (outcome.exit, printed) == (4, "long\n")
+    assert 0.3 <= outcome.seconds < 20
+    assert (await ride(pool, level, TRUE, TRUE)).ended.keys() == {0, 1}
+
+
+async def test_what_prints_much_is_collected_and_the_rest_does_not_begin(pool: RunnerPool, level: str) -> None:
+    told = await ride(pool, level, sh("head -c 9000 /dev/zero | tr '\\0' x"), TRUE)
+    assert (told.ended.keys(), told.alone[0][1]) == (set(), "x" * 9000)
+    assert told.alone[0][0].exit == 0
+    assert (await ride(pool, level, sh("echo a"), TRUE)).ended[0].stdout == b"a\n"
+
+
+async def test_much_in_all_is_told_in_pieces(pool: RunnerPool, level: str) -> None:
+    told = await ride(pool, level, *[sh("head -c 4096 /dev/zero | tr '\\0' y")] * 64)
+    together = {**{place: each.stdout.decode() for place, each in told.ended.items()}}
+    assert all(text == "y" * 4096 for text in together.values())
+    assert together.keys() == set(range(len(together)))
+
+
+async def test_killing_one_that_goes_on_alone_asks_first(pool: RunnerPool, level: str) -> None:
+    told = Told()
+    async with asyncio.TaskGroup() as group:
+        riding = group.create_task(
+            ride(
+                pool,
+                level,
+                TRUE,
+                sh("trap 'echo saved; exit 7' TERM; echo; while :; do sleep 0.01; done"),
+                TRUE,
+                told=told,
+            )
+        )
+        await told.begun.wait()
+        await pool.kill("1", "cancelled", "enough", 10.0)
+    outcome, _ = riding.result().alone[1]
+    assert (outcome.reason, outcome.detail) == ("cancelled", "enough")
+    assert riding.result().alone.keys() == {1}
+
+
+async def test_killing_one_that_has_not_begun_ends_the_train(pool: RunnerPool, level: str) -> None:
+    told = Told()
+    async with asyncio.TaskGroup() as group:
+        riding = group.create_task(ride(pool, level, *[sh("sleep 0.02")] * 64, told=told))
+        await told.some.wait()
+        await pool.kill("63", "cancelled")
+    told = riding.result()
+    assert 63 not in told.ended
+    assert told.ended.keys() | told.alone.keys() == set(range(len(told.ended) + len(told.alone)))
+
+
+async def test_one_that_must_stand_still_does(pool: RunnerPool, level: str) -> None:
+    told = Told()
+    async with asyncio.TaskGroup() as group:
+        riding = group.create_task(ride(pool, level, sh("sleep 0.2; echo over"), TRUE, told=told))
+        await told.begun.wait()
+        pool.hold("0", still=True)
+        pool.hold("0", still=False)
+    assert riding.result().alone[0][1] == "over\n"
+
+
+async def test_a_train_that_is_given_up_leaves_nothing(pool: RunnerPool, level: str) -> None:
+    told = Told()
+    async with asyncio.TaskGroup() as group:
+        riding = group.create_task(ride(pool, level, sh("sleep 1000"), TRUE, told=told))
+        await told.begun.wait()
+        riding.cancel()
+    assert not pool._running
+    assert not pool._busy
+
+
+END = [0, 0, 0, 0.0, 1, 0.0, 0.0, "", ""]
+LIES: dict[str, list[dict[str, Any]]] = {
+    "too many ends": [{"op": "did", "id": 0, "ends": [END] * 3, "over": True}],
+    "one runs that is not there": [{"op": "did", "id": 0, "ends": [END] * 2, "over": True, "pid": 7}],
+    "one runs and it is not over": [{"op": "did", "id": 0, "ends": [END], "pid": 7}],
+    "much was printed by none": [{"op": "did", "id": 0, "ends": [], "over": True, "large": True}],
+    "much was printed and it goes on": [{"op": "did", "id": 0, "ends": [END], "large": True}],
+    "dirty after none": [{"op": "did", "id": 0, "ends": [], "over": True, "dirty": "x"}],
+    "of another train": [{"op": "did", "id": 5, "ends": [END], "over": True}],
+    "as a single task": [{"op": "started", "id": 0, "pid": 7}],
+    "a number that is none": [{"op": "did", "id": 0, "ends": [[0, 0, 0, -1.0, 1, 0.0, 0.0, "", ""]], "over": True}],
+    "an end with more to it": [{"op": "did", "id": 0, "ends": [[*END, 1]], "over": True}],
+    "silence": [],
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_runner_that_lies_is_lost_and_with_it_only_what_it_ran(
+    pool: RunnerPool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lie: str
+) -> None:
+    liar = tmp_path / "liar.py"
+    liar.write_text(
+        "import json, socket, sys\n"
+        "control = socket.socket(fileno=int(sys.argv[1]))\n"
+        "def say(message):\n"
+        "    body = json.dumps(message).encode()\n"
+        "    control.sendall(len(body).to_bytes(4, 'big') + body)\n"
+        "say({'op': 'ready'})\n"
+        "heard = b''\n"
+        "while b'\"train\"' not in heard:\n"
+        "    heard += control.recv(1 << 20)\n"
+        "number = int(heard.split(b'\"id\":')[1].split(b',')[0])\n"
+        f"for lie in json.loads({json.dumps(LIES[lie])!r}):\n"
+        "    say({**lie, 'id': lie['id'] + number})\n" + ("control.recv(1)\n" if LIES[lie] else "")
+    )
+    monkeypatch.setattr(runner_process, "RUNNER_FILE", liar)
+    told = await ride(pool, "none", TRUE, TRUE)
+    assert not told.ended
+    assert told.alone[0][0].reason == "sandbox"
+    assert told.alone.keys() == {0}
+    monkeypatch.undo()
+    assert (await ride(pool, "none", TRUE, TRUE)).ended.keys() == {0, 1}
+
+
+async def test_a_runner_that_cannot_clean_up_is_not_used_again(
+    pool: RunnerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = runner_process.RUNNER_FILE.read_text()
+    dirty = (
+        runner_process.RUNNER_FILE.with_name("main.py")
+        .read_text()
+        .replace("    def clean_up(self) -> str:\n", "    def clean_up(self) -> str:\n        return 'a mess'\n")
+    )
+    assert dirty != source
+    path = pool._scratch.parent / "dirty.py"
+    path.write_text(dirty)
+    monkeypatch.setattr(runner_process, "RUNNER_FILE", path)
+    told = await ride(pool, "none", sh("echo a"), TRUE)
+    assert (told.ended.keys(), told.ended[0].stdout) == ({0}, b"a\n"), "its end counts, as nothing else came of it"
+    assert not [runner for runner in pool._alive if not runner.broken]
+
+
+async def test_a_pool_that_closes_takes_no_train(pool: RunnerPool) -> None:
+    await pool.close()
+    with pytest.raises(SandboxError, match="the node is stopping"):
+        await ride(pool, "none", TRUE, TRUE)

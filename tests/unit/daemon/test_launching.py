@@ -1,0 +1,76 @@
+"""How attempts are launched: what is the same for all of a job, and what is each one's own."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from p2pq.core.events import Started
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.jobpython import JobPython
+from p2pq.daemon.launching import Guest, Launching, pin_tag
+from p2pq.model.config import RunnerSettings
+from p2pq.model.ids import JobId, LeaseId, NodeId, to_text
+from p2pq.model.sources import Source
+from p2pq.wire.body import CommandsBody
+from tests.unit.daemon.guestkit import start_of
+
+ME, JOB = NodeId(b"m" * 32), JobId(b"j" * 16)
+COMMANDS = CommandsBody(
+    words=("env", "{}"),
+    sources=(Source(values=("a b", "c")),),
+    cwd="/tmp",
+    environment=b"PATH=/bin\0P2PQ_TASK=old",
+    umask=0o27,
+)
+
+
+@pytest.fixture
+def launching(tmp_path: Path) -> Launching:
+    return Launching(
+        name="here",
+        python=JobPython(executable=Path("/usr/bin/python3"), prefixes=(), version="3"),
+        blobs=BlobStore(tmp_path / "blobs", quota_bytes=1 << 30, reserve_bytes=0),
+        settings=RunnerSettings(),
+        memory_mb=64,
+    )
+
+
+def guest(task: int) -> Guest:
+    return Guest(start_of(master=ME, lease=LeaseId(1, task), job=JOB, task=task, tasks=2, own=True, sandbox="none"))
+
+
+async def test_a_train_has_one_environment_and_what_differs(launching: Launching):
+    guests, told = [guest(0), guest(1)], []
+    train = launching.train(guests, COMMANDS, told.append)
+    common = train.common
+    assert (common.level, common.cwd, common.umask, common.whole_env) == ("none", "/tmp", 0o27, True)
+    assert (common.job, common.limits.memory_bytes, common.populate) == (ME + JOB, None, None)
+    assert common.env["PATH"] == "/bin"
+    assert [each.lease for each in train.passengers] == [each.name for each in guests]
+    assert [each.argv for each in train.passengers] == [("env", "a b"), ("env", "c")]
+    assert [each.otherwise for each in train.passengers] == [
+        ("/bin/sh", "-c", "env 'a b'"),
+        ("/bin/sh", "-c", "env c"),
+    ]
+    own = [common.env | each.env for each in train.passengers]
+    assert [(each["P2PQ_TASK"], each["P2PQ_TASKS"], each["P2PQ_JOB"]) for each in own] == [
+        ("0", "2", to_text(JOB)),
+        ("1", "2", to_text(JOB)),
+    ]
+    train.on_started(1, Path("out"), Path("err"))
+    assert (guests[1].stdout, guests[1].stderr, guests[0].stdout) == (Path("out"), Path("err"), None)
+    assert told == [Started(lease=LeaseId(1, 1), master=ME)]
+
+
+async def test_limits_of_guests_are_those_of_this_node_where_they_are_lower(launching: Launching):
+    own = launching.limits(guest(0).start)
+    other = launching.limits(start_of(master=ME, lease=LeaseId(1, 1), job=JOB))
+    assert own.wall_s >= other.wall_s
+    assert own.memory_bytes == other.memory_bytes == 64 << 20
+    assert isinstance(guest(0).over, asyncio.Event)
+
+
+def test_what_holds_blobs_is_named_by_master_and_lease():
+    assert pin_tag(ME, LeaseId(1, 2)) != pin_tag(NodeId(b"n" * 32), LeaseId(1, 2))
+    assert pin_tag(ME, LeaseId(1, 2)) != pin_tag(ME, LeaseId(1, 3))
