@@ -266,6 +266,12 @@ class DeliverFailed(_Event, frozen=True, kw_only=True):
     """They were, and are damaged or gone here: the task has no result any more."""
 
 
+class Several(_Event, frozen=True, kw_only=True):
+    """As master: results were brought here, and written out, together."""
+
+    events: tuple[Collected | CollectFailed | Delivered, ...]
+
+
 class Offering(_Event, frozen=True, kw_only=True):
     """What this node offers as a worker changed (start, policy, self-test, settings)."""
 
@@ -336,6 +342,7 @@ Event = (
     | CollectFailed
     | Delivered
     | DeliverFailed
+    | Several
     | Offering
     | BanAsked
     | OwnerBanAsked

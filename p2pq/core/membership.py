@@ -169,6 +169,7 @@ class Membership:
                 | ev.CollectFailed()
                 | ev.Delivered()
                 | ev.DeliverFailed()
+                | ev.Several()
                 | ev.Offering()
                 | ev.Drain()
             ):

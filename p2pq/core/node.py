@@ -38,7 +38,6 @@ from p2pq.wire.objects import Cert, ResultItem
 
 LINKS_MAX: Final = 64
 """Links to peers where nothing else is set."""
-DAY_MS: Final = 24 * 3600 * 1000
 KEEP_DAYS: Final = 30
 """Days that results are kept for an absent master where nothing else is set."""
 
@@ -111,7 +110,7 @@ class Node:
         self._throughs = Throughs(self._me, identity.root, self._membership.out, (self._worker.voice, self._stock))
         self._carded: dict[NodeId, None] = {}
         """Bridges that have got this node's keycard over the link that stands; a new one they get as every peer does."""
-        self._keep_ms, self._fresh = keep_days * DAY_MS, True
+        self._keep_ms, self._fresh = keep_days * 24 * 3600 * 1000, True
         self._next: Mono | None = now
         self._self_link = self_link(identity)
 
@@ -144,8 +143,8 @@ class Node:
             turn.take(self._membership.handle(ev.Misserved(peer=bridge, reason=reason), now))
         if self._throughs.changed:
             self._throughs_changed(turn, now)
-        waiting = (*self._machines, self._throughs)
-        self._next = min((at for each in waiting if (at := each.deadline) is not None), default=None)
+        deadlines = (each.deadline for each in (*self._machines, self._throughs))
+        self._next = min((at for at in deadlines if at is not None), default=None)
         return turn.over()
 
     @property
@@ -195,6 +194,7 @@ class Node:
                 | ev.CollectFailed()
                 | ev.Delivered()
                 | ev.DeliverFailed()
+                | ev.Several()
             ):
                 turn.take(self._queue.handle(event, now))
             case ev.Started() | ev.Exited() | ev.TrainExited() | ev.Faulted() | ev.Progressed() | ev.Offering():

@@ -69,6 +69,10 @@ class Queue(Results):
         if isinstance(event, ev.Woke):
             self._book.leases.slept(event.slept_s if event.counted else 0.0, now)
         self._revoke(self._book.fire(now))
+        self._take_in(event, now)
+        return self._flush(now)
+
+    def _take_in(self, event: ev.Event, now: Mono) -> None:
         match event:
             case ev.Tick():
                 if (wall := event.wall) is not None:
@@ -86,6 +90,9 @@ class Queue(Results):
                 self._collected(event, now)
             case ev.CollectFailed():
                 self._collect_failed(event, now)
+            case ev.Several(events=events):
+                for each in events:
+                    self._take_in(each, now)
             case (
                 ev.Woke()
                 | ev.AddressSeen()
@@ -103,7 +110,6 @@ class Queue(Results):
                 pass  # for the worker and the membership, or taken in before
             case _:
                 assert_never(event)
-        return self._flush(now)
 
     def expel(self, subject: NodeId | str, now: Mono, why: str = "the worker is banned") -> list[fx.Effect]:
         """Take back every lease of a worker that is out, or of an owner's leaves; what is here whole already still counts."""
@@ -122,6 +128,7 @@ class Queue(Results):
         return self._flush(now)
 
     def _flush(self, now: Mono) -> list[fx.Effect]:
+        self._acknowledge(now)
         self._revoke(self._book.halt(now))
         self._tell(self._overflow.announce(now))
         if self._receipts_at is not None and now >= self._receipts_at:

@@ -48,6 +48,8 @@ class Results(Granting):
         super().__init__(identity, settings, restored, entropy, now, wall)
         self._receipts_at: Mono | None = None
         """When the receipts that wait are said."""
+        self._settled: dict[NodeId, list[LeaseId]] = {}
+        """Results that have come to count in this turn, by who is told so."""
 
     def _result_ready(self, worker: Hand, ready: msg.ResultReady, now: Mono) -> None:
         peer = worker.link.peer
@@ -98,7 +100,6 @@ class Results(Granting):
             self._drop(peer, "result: for somebody else")
             return
         late: list[LeaseId] = []
-        settled: list[LeaseId] = []
         for item in result.items:
             lease = self._book.leases.get(item.lease)
             standing = self._book.leases.standing(item.lease)
@@ -108,7 +109,7 @@ class Results(Granting):
                 # Of one that somebody else has nothing is said: whoever that is would take it for an answer to itself. It is said
                 # again once that lease is over.
                 if lease.runner == by or not came.stray:
-                    settled += self._collect(worker, by, lease, item, came, now)
+                    self._collect(worker, by, lease, item, came, now)
             elif standing != "unknown":
                 late.append(item.lease)
                 self._out.append(fx.Emit(notice=notice.LateResult(lease=item.lease, worker=by)))
@@ -116,13 +117,8 @@ class Results(Granting):
                 self._drop(peer, "result: lease was never granted")
         if late:
             self._receipt(peer, late, "late", now)
-        if settled:
-            self._receipt(peer, settled, "settled", now)
 
-    def _collect(
-        self, worker: Hand, by: NodeId, lease: Lease, item: ResultItem, came: Came, now: Mono
-    ) -> list[LeaseId]:
-        """Begin to take in a result; return its lease if it counts already, as it left nothing."""
+    def _collect(self, worker: Hand, by: NodeId, lease: Lease, item: ResultItem, came: Came, now: Mono) -> None:
         peer = worker.link.peer
         if lease.runner == by and lease.worker != peer:
             # Its own word says where it takes part, whichever bridge claims to speak for it.
@@ -135,9 +131,7 @@ class Results(Granting):
             if not self._book.collect(lease, item, msgspec.structs.replace(came, proof=proof), now):
                 self._receipt(peer, [lease.id], "refused", now)
             elif self._book.left_nothing(lease, item):
-                self._revoke(self._book.settle(lease, now))
-                return [lease.id]
-        return []
+                self._settle(lease, now)
 
     def _prove(self, peer: NodeId, by: NodeId, lease: Lease, came: Came) -> records.Proof | None:
         """Return what proves a result; None where what is told of how its lease came to its worker does not hold.
@@ -173,9 +167,20 @@ class Results(Granting):
         if lease is None or lease.collecting is None:
             return  # it was cancelled meanwhile
         lease.detail, lease.skipped = event.detail, event.skipped
+        self._settle(lease, now)
+
+    def _settle(self, lease: Lease, now: Mono) -> None:
+        """A result counts from now on; its worker is told so at the end of the turn."""
         self._revoke(self._book.settle(lease, now))
         if lease.worker in self._crew:
-            self._receipt(lease.worker, [lease.id], "settled", now)
+            self._settled.setdefault(lease.worker, []).append(lease.id)
+
+    def _acknowledge(self, now: Mono) -> None:
+        """Tell workers which of their results have come to count, all of a turn at once."""
+        for worker, leases in self._settled.items():
+            for first in range(0, len(leases), ITEMS_MAX):
+                self._receipt(worker, leases[first : first + ITEMS_MAX], "settled", now)
+        self._settled.clear()
 
     def _collect_failed(self, event: ev.CollectFailed, now: Mono) -> None:
         lease = self._book.leases.get(event.lease)

@@ -163,6 +163,7 @@ class Worker(Running):
                 | ev.CollectFailed()
                 | ev.Delivered()
                 | ev.DeliverFailed()
+                | ev.Several()
                 | ev.TrustAsked()
             ):
                 pass

@@ -218,13 +218,10 @@ class BlobStore:
         with self._sync_lock:
             with self._lock:
                 wanted = list(self._dirty) if blobs is None else [blob for blob in blobs if blob in self._dirty]
-            folders: dict[str, None] = {}
             try:
-                for blob in wanted:
-                    path = self._path(blob)
-                    with suppress(FileNotFoundError):  # evicted in the meantime: nobody needed it
-                        files.sync(path)
-                    folders[str(path.parent)] = None
+                paths = [self._path(blob) for blob in wanted]
+                files.sync_all(paths)  # what was evicted in the meantime nobody needed
+                folders = dict.fromkeys(str(path.parent) for path in paths)
                 for folder in folders:
                     files.sync(Path(folder))
                 if folders:

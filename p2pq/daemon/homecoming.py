@@ -13,7 +13,7 @@ from typing import Final
 
 from p2pq.core.collecting import COLLECT_BYTES_S, COLLECT_S
 from p2pq.core.effects import Collect, Deliver, Forget
-from p2pq.core.events import Collected, CollectFailed, Delivered, DeliverFailed, Event
+from p2pq.core.events import Collected, CollectFailed, Delivered, DeliverFailed, Event, Several
 from p2pq.core.records import Restored
 from p2pq.daemon import delivery, submission
 from p2pq.daemon.blobstore import BlobMissingError, BlobStore
@@ -35,6 +35,8 @@ DELIVERIES_MAX: Final = 4
 """Results written out at the same time."""
 LOOK_S: Final = 10.0
 """How often it is looked whether results come fast enough."""
+GATHERED_MAX: Final = 256
+"""Results of this very node that are made durable together."""
 SKIPPED_MAX: Final = 20
 """Entries that an attempt left behind which are remembered; the rest is a count."""
 OUTPUTS_SHARE: Final = 8
@@ -72,6 +74,10 @@ class Homecoming:
         """Bytes of results that each worker has brought in this life."""
         self._stays: dict[JobId, bool] = {}
         """Live jobs of which it is known whether their results stay here."""
+        self._at_home: list[Collect] = []
+        """Results of this very node that are to be taken in."""
+        self._staying: list[Deliver] = []
+        """Results that count and are written out nowhere."""
         self._outputs: dict[JobId, int] = {}
         """Bytes held of what failed attempts printed, by live job."""
 
@@ -152,7 +158,36 @@ class Homecoming:
 
     def collect(self, effect: Collect) -> None:
         """Perform ``Collect``."""
-        self._tasks.create_task(self._collect(effect), name=f"collect {effect.lease}")
+        if effect.peer == self._node and not effect.inline and all(self._blobs.has(ref.blob) for ref in effect.blobs):
+            self._blobs.pin(("result", effect.lease), [ref.blob for ref in effect.blobs])
+            self._at_home.append(effect)
+            if len(self._at_home) == 1:
+                self._tasks.create_task(self._gather(), name="gather")
+        else:
+            self._tasks.create_task(self._collect(effect), name=f"collect {effect.lease}")
+
+    async def _gather(self) -> None:
+        """Take in what this very node's attempts left: it is here already, and is made durable all together."""
+        while self._at_home:
+            some = self._at_home[:GATHERED_MAX]
+            try:
+                bodies_of = await asyncio.to_thread(self._secure_all, some)
+            except Exception:  # noqa: BLE001  whatever it is, it is found out, and told, one by one
+                for effect in some:
+                    self._tasks.create_task(self._collect(effect), name=f"collect {effect.lease}")
+            else:
+                found = zip(some, bodies_of, strict=True)
+                self._post(Several(events=tuple(self._collected(effect, body) for effect, body in found)))
+            del self._at_home[: len(some)]
+
+    def _secure_all(self, effects: list[Collect]) -> list[ResultBody | None]:
+        """Look into results and make them durable; raises as ``_secure``."""
+        found = [
+            self._look_into(self._scheduler.collecting(each.lease), {ref.blob for ref in each.blobs})
+            for each in effects
+        ]
+        self._blobs.sync(dict.fromkeys(ref.blob for each in effects for ref in each.blobs))
+        return found
 
     async def _collect(self, effect: Collect) -> None:
         tag = ("result", effect.lease)
@@ -191,15 +226,19 @@ class Homecoming:
             self._blobs.unpin(tag)
             self._post(CollectFailed(lease=effect.lease, reason="an internal error, see node.log"))
             return
+        self._post(self._collected(effect, body))
+
+    def _collected(self, effect: Collect, body: ResultBody | None) -> Collected:
+        """Return what the core is told of a result that is here, and hold it for as long as it is wanted."""
         item = self._scheduler.collecting(effect.lease)
         if item is None:
-            self._blobs.unpin(tag)  # the task was cancelled, or another attempt of it was faster
+            self._blobs.unpin(("result", effect.lease))  # the task was cancelled, or another attempt of it was faster
         elif item.checkpoint and not item.outcome.ok:
+            wanted = [ref.blob for ref in effect.blobs]
             self._blobs.pin(("checkpoint", effect.lease), wanted)  # until ``Forget``, or until it is delivered
         if item is None or body is None:
-            self._post(Collected(lease=effect.lease))
-        else:
-            self._post(Collected(lease=effect.lease, detail=_detail(item, body), skipped=_skipped(body)))
+            return Collected(lease=effect.lease)
+        return Collected(lease=effect.lease, detail=_detail(item, body), skipped=_skipped(body))
 
     async def _bring(self, peer: NodeId, missing: list[tuple[bytes, int]], through: NodeId | None) -> None:
         """Fetch blobs at no less than the pace that the core asks for; what else the same worker brings counts as well.
@@ -244,6 +283,13 @@ class Homecoming:
             Reject: it does not open, or names blobs that its worker did not bring.
             StorageError: it cannot be kept.
         """
+        body = self._look_into(item, wanted)
+        if wanted:
+            self._blobs.sync(wanted)
+        return body
+
+    def _look_into(self, item: ResultItem | None, wanted: set[bytes]) -> ResultBody | None:
+        """Open a result; raises as ``_secure``."""
         body = None
         secret = None if item is None else self._store.secret(JobId(item.job))
         if item is not None and secret is not None:
@@ -253,8 +299,6 @@ class Homecoming:
                 raise Reject("it names blobs that it did not bring")
             if item.checkpoint and not bodies.has_checkpoint(body.tree):
                 raise Reject("it does not hold the checkpoint that it promises")
-        if wanted:
-            self._blobs.sync(wanted)
         return body
 
     def _keep_inline(self, effect: Collect, wanted: set[bytes]) -> None:
@@ -265,13 +309,21 @@ class Homecoming:
 
     def deliver(self, effect: Deliver) -> None:
         """Perform ``Deliver``."""
-        self._tasks.create_task(self._deliver(effect), name=f"deliver {short(effect.job)}")
+        if self._goes_out(effect.job):
+            self._tasks.create_task(self._deliver(effect), name=f"deliver {short(effect.job)}")
+            return
+        self._staying.append(effect)
+        if len(self._staying) == 1:
+            asyncio.get_running_loop().call_soon(self._stay)
+
+    def _stay(self) -> None:
+        """Say of results that go nowhere that they are where they belong."""
+        some, self._staying = self._staying, []
+        for effect in some:
+            self._unpin_result(effect)
+        self._post(Several(events=tuple(Delivered(job=each.job, task=each.task, wall=_now()) for each in some)))
 
     async def _deliver(self, effect: Deliver) -> None:
-        if not self._goes_out(effect.job):
-            self._unpin_result(effect)
-            self._post(Delivered(job=effect.job, task=effect.task, wall=_now()))
-            return
         async with self._deliveries:
             try:
                 await asyncio.to_thread(self.write_out, effect.job, effect.task, None)

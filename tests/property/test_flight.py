@@ -113,8 +113,14 @@ class Recorded:
                 yield ev.Started(lease=lease, master=master)
                 yield ev.Exited(lease=lease, master=master, outcome=OK, sandbox="strict")
                 yield ev.Faulted(lease=lease, master=master, fault="disk")
+            case fx.Train(starts=starts):
+                ends = [
+                    ev.Exited(lease=each.lease, master=each.master, outcome=OK, sandbox="strict") for each in starts
+                ]
+                yield ev.TrainExited(exits=(ends[0],), back=((starts[-1].master, starts[-1].lease),))
+                yield ev.TrainExited(exits=tuple(ends))
             case fx.Collect(lease=lease):
-                yield ev.Collected(lease=lease)
+                yield ev.Several(events=(ev.Collected(lease=lease), ev.CollectFailed(lease=lease, reason="late")))
             case fx.Deliver(job=job, task=task):
                 yield ev.Delivered(job=job, task=task, wall=WALL)
 

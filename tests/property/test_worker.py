@@ -61,6 +61,8 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
         self.lives += 1
         self.offer = OFFER
         self.running: dict[tuple[NodeId, LeaseId], fx.Start] = {}
+        self.behind: dict[tuple[NodeId, LeaseId], LeaseId] = {}
+        """Of those on a train: its first lease."""
         self.still: set[tuple[NodeId, LeaseId]] = set()
         self.told: dict[tuple[NodeId, LeaseId], None] = {}
         """Of those, the ones that were told to end and to leave a checkpoint."""
@@ -92,12 +94,14 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
                 case fx.Record(row=ResultReleased() as row):
                     del self.disk[row.master, row.lease]
                 case fx.Start():
-                    key = (effect.master, effect.lease)
-                    assert key not in self.started, "a lease ran twice"
-                    self.started[key] = None
-                    self.running[key] = effect
-                    assert effect.key == KEY
-                    assert effect.own or effect.sandbox == "strict"
+                    self.starts(effect)
+                    self.room_is_not_used_twice()
+                case fx.Train(starts=starts):
+                    assert len(starts) > 1, "a train of one"
+                    for start in starts:
+                        assert start.own, "guests are charged one by one"
+                        self.starts(start)
+                        self.behind[start.master, start.lease] = starts[0].lease
                     self.room_is_not_used_twice()
                 case fx.Kill(checkpoint_s=0.0):
                     del self.running[effect.master, effect.lease]
@@ -117,6 +121,14 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
                     assert peer in self.up, "said to nobody"
                     self.hear(peer, effect.message)
 
+    def starts(self, start: fx.Start) -> None:
+        key = (start.master, start.lease)
+        assert key not in self.started, "a lease ran twice"
+        self.started[key] = None
+        self.running[key] = start
+        assert start.key == KEY
+        assert start.own or start.sandbox == "strict"
+
     def hear(self, peer: NodeId, message: msg.CoreMessage) -> None:
         match message:
             case msg.Request():
@@ -134,7 +146,8 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
 
     def room_is_not_used_twice(self) -> None:
         for own, profile in ((True, self.offer.own), (False, self.offer.profile)):
-            cpus = sum(start.resources.cpus for start in self.running.values() if start.own is own)
+            slots = {self.behind.get(key, key): start for key, start in self.running.items() if start.own is own}
+            cpus = sum(start.resources.cpus for start in slots.values())
             assert cpus <= profile.slots, "more runs than there is room"
 
     # -- what masters do --------------------------------------------------------------------------------------------
@@ -252,6 +265,26 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
         self.do(ev.Exited(lease=lease, master=master, outcome=OK, sandbox="strict"))
         assert key in self.disk, "a result was lost"
         assert master not in self.up or key in self.said, "a result was not said"
+
+    @precondition(lambda self: self.behind.keys() & self.running.keys())
+    @rule(data=st.data())
+    def train_ends(self, data: st.DataObject) -> None:
+        """Some of a train end together, and some behind them never begin there."""
+        first = data.draw(
+            st.sampled_from(sorted({self.behind[key] for key in self.behind.keys() & self.running.keys()}))
+        )
+        train = [key for key in self.running if self.behind.get(key) == first and key not in self.told]
+        ended = data.draw(st.integers(0, len(train)), label="ended")
+        back = train[ended:] if data.draw(st.booleans(), label="given back") else []
+        for key in (*train[:ended], *back):
+            del self.running[key], self.behind[key]
+        for key in back:
+            del self.started[key]
+        exits = tuple(
+            ev.Exited(lease=lease, master=master, outcome=OK, sandbox="strict") for master, lease in train[:ended]
+        )
+        self.do(ev.TrainExited(exits=exits, back=tuple(back)))
+        assert all(key in self.disk for key in train[:ended]), "a result was lost"
 
     @rule(slots=st.integers(0, 4), accepts=st.booleans())
     def offers(self, slots: int, accepts: bool) -> None:

@@ -172,6 +172,21 @@ def test_own_work_that_left_nothing_counts_at_once(bench: Bench):
     assert bench.node.jobs() == []
 
 
+def test_what_is_brought_together_is_acknowledged_together(bench: Bench):
+    bench.do(OFFER)
+    bench.submit(tasks=2)
+    leases = [LeaseId(1, 0), LeaseId(1, 1)]
+    for lease in leases:
+        bench.do(ev.Exited(lease=lease, master=ME.node, outcome=OK, sandbox="strict", body=BODY), after=1.0)
+    effects = bench.do(ev.Several(events=tuple(ev.Collected(lease=lease) for lease in leases)))
+    assert kinds(effects) == [
+        *("AttemptEnded", "TaskSettled", "Deliver") * 2,
+        *("ResultReleased", "Release") * 2,
+    ]
+    effects = bench.do(ev.Several(events=tuple(ev.Delivered(job=job_id(), task=task, wall=WALL) for task in (0, 1))))
+    assert kinds(effects)[-2:] == ["JobEnded", "JobFinished"]
+
+
 def test_own_work_that_failed_and_left_nothing_is_tried_again(bench: Bench):
     bench.do(OFFER)
     bench.submit(retries=1)

@@ -22,6 +22,42 @@ def test_files_and_folders_can_be_synced(tmp_path: Path, monkeypatch: pytest.Mon
         files.sync(tmp_path / "gone")
 
 
+def test_many_files_begin_to_be_written_before_one_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str]] = []
+
+    def name(descriptor: int) -> str:
+        return Path(f"/proc/self/fd/{descriptor}").readlink().name
+
+    monkeypatch.setattr(os, "fsync", lambda fd: told.append(("synced", name(fd))))
+    monkeypatch.setattr(files, "_begin_writing", lambda fd, *_: told.append(("begun", name(fd))))
+    monkeypatch.setattr(files, "AT_ONCE", 2)
+    for each in "abc":
+        (tmp_path / each).write_text("x")
+    files.sync_all([tmp_path / each for each in ("a", "gone", "b", "c")])
+    first, rest = told[:1], told[1:]
+    assert first == [("synced", "a")], "alone among its two, as the other is gone"
+    assert rest == [("begun", "b"), ("begun", "c"), ("synced", "b"), ("synced", "c")]
+    told.clear()
+    monkeypatch.setattr(files, "_begin_writing", None)
+    files.sync_all([tmp_path / "b", tmp_path / "c"])
+    assert told == [("synced", "b"), ("synced", "c")], "a system that cannot begin is as safe"
+
+
+def test_a_file_that_cannot_be_synced_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_text("x")
+    monkeypatch.setattr(os, "fsync", _refuse)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError, match="broken"):
+        files.sync_all([tmp_path / "a"])
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def _refuse(_descriptor: int) -> None:
+    raise OSError(errno.EIO, "broken")
+
+
 def test_a_tree_is_synced_from_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())))

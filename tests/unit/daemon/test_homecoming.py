@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from p2pq.core.effects import Collect, Forget
-from p2pq.core.events import Collected, CollectFailed
+from p2pq.core.effects import Collect, Deliver, Forget
+from p2pq.core.events import Collected, CollectFailed, Delivered
 from p2pq.core.placement import TaskSnapshot
 from p2pq.core.records import Restored
 from p2pq.daemon import homecoming
@@ -309,3 +309,44 @@ async def test_what_this_node_lacks_of_its_own_results_runs_again(rig, folder):
         rig.jobs.home.collect(Collect(peer=peer, lease=LEASE, blobs=named, inline=()))
         event = await rig.event()
         assert (type(event), event.refused) == (CollectFailed, refused)
+
+
+async def test_results_of_this_very_node_are_made_durable_together(bench):
+    bench.result(bench.tree())
+    synced = []
+    sync = bench.blobs.sync
+    bench.blobs.sync = lambda blobs: synced.append(set(blobs)) or sync(blobs)
+    names = {ref.blob for ref in (*bench.item.body, *bench.item.blobs)}
+    leases = [LeaseId(1, each) for each in range(3)]
+    for lease in leases:
+        refs = (*bench.item.body, *bench.item.blobs)
+        bench.home.collect(Collect(lease=lease, peer=NodeId(b"m" * 32), blobs=refs))
+    context = [await bench.events.get()]
+    while sum(len(each.events) for each in context) < 3:
+        context.append(await bench.events.get())
+    told = [event for each in context for event in each.events]
+    assert told == [Collected(lease=lease) for lease in leases]
+    assert synced == [names] * len(context)
+    assert len(context) <= 2, "what came in one turn of the loop goes together"
+
+
+async def test_of_which_of_them_a_result_does_not_open_is_found_out(bench):
+    good = bench.result(bench.tree())
+    bad = msgspec.structs.replace(good, key=os.urandom(len(good.key)))
+    items = {LeaseId(1, 1): good, LeaseId(1, 2): bad}
+    bench.home._scheduler = SimpleNamespace(collecting=items.get)
+    for lease, item in items.items():
+        bench.home.collect(Collect(lease=lease, peer=NodeId(b"m" * 32), blobs=(*item.body, *item.blobs)))
+    told = sorted([await bench.events.get() for _ in items], key=lambda event: event.lease)
+    assert told[0] == Collected(lease=LeaseId(1, 1))
+    assert isinstance(told[1], CollectFailed)
+    assert told[1].refused
+
+
+async def test_results_that_go_nowhere_are_where_they_belong_all_at_once(bench):
+    bench.home._stays = {b"j" * 16: True}
+    bench.home._store = SimpleNamespace(result=lambda _job, _task: None)
+    for task in (0, 1):
+        bench.home.deliver(Deliver(job=b"j" * 16, task=task))
+    told = await bench.events.get()
+    assert [(type(each), each.task) for each in told.events] == [(Delivered, 0), (Delivered, 1)]
