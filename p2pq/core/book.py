@@ -86,13 +86,22 @@ class Book(Judge):
         for given in restored.grants:
             with suppress(Reject):  # one that was altered is no proof, as will be seen when it is asked for
                 grant = sign.open_signed(given.signed, Grant, self._node)
-                if not grant.key:
+                if grant.key:
+                    self._still_has(NodeId(grant.to), grant.items)
+                else:
                     self.gave(grant.items, given.signed, NodeId(grant.to))
         for job in list(self.jobs.values()):
             self.out += [fx.Deliver(job=job.id, task=index) for index in job.to_deliver()]
             self.finish(job, now)
             self.lines[job.manifest.owner].update(job)
         self.grew = True
+
+    def _still_has(self, worker: NodeId, items: tuple[GrantItem, ...]) -> None:
+        """What was granted to a worker itself nobody else can run, whichever bridge has answered for it since."""
+        for item in items:
+            lease = self.leases.get(item.lease)
+            if lease is not None and lease.worker != worker:
+                self.place(lease, worker)
 
     @property
     def deadline(self) -> Mono | None:

@@ -106,6 +106,8 @@ MUTANTS = (
     _core("cut-off-is-lost", "queue", "if self._crew.home(lease.runner) != peer:",
           "if lease.leaf is None or self._crew.home(lease.leaf) != peer:",
           "a worker that loses its link goes on through a bridge", f"{UNIT}/test_reports_of_clusters.py"),
+    _core("forget-who-has-it", "book", "            if lease is not None and lease.worker != worker:\n", "            if False:\n",
+          "what was granted to a worker itself is nobody else's", f"{UNIT}/test_reports_of_clusters.py"),
     _core("place-at-outcasts", "queue", "            if leaf in cluster.refused:\n", "            if False:\n",
           "what was given to a leaf that is out waits again", f"{UNIT}/test_reports_of_clusters.py"),
     _core("place-what-is-signed", "queue", "            if lease.collecting is not None:\n", "            if False:\n",

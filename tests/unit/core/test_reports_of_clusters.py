@@ -542,6 +542,25 @@ def test_what_leaves_took_along_is_still_theirs_when_the_master_is_started_again
     assert [task.worker for task in bench.queue.tasks(JOB)] == [CAT.node, DOG.node]
 
 
+def test_what_was_granted_to_a_worker_itself_is_nobody_elses_when_the_master_is_started_again() -> None:
+    """A bridge spoke for the worker in between, and that is what the master has kept last."""
+    bench, cluster = bench_of()
+    bench.join(CAT)
+    bench.do(submitted(tasks=2))
+    lost, ended = bench.leases(CAT)
+    bench.do(ev.LinkDown(peer=CAT.node))
+    cluster.says(msg.Leaves(leaves=(leaf(CAT),)))
+    beats = tuple(msg.Beat(item.lease) for item in (lost, ended))
+    assert cluster.report(beats=beats) == moved(CLUSTER, lost, ended)
+    bench, cluster = bench_of(restored=bench.disk.restored())
+    assert [task.worker for task in bench.queue.tasks(JOB)] == [CAT.node, CAT.node]
+    [row] = rows(cluster.says(msg.Holding(leases=(ended.lease,))))
+    assert (row.lease, row.leaf, row.fault, row.counted) == (lost.lease, CAT.node, "lost", True)
+    bench.do(CAT.link_up())
+    [kept, collect] = bench.says(CAT, ready(CAT, result_item(ended)))
+    assert ([kept], collect.peer, collect.through) == (moved(CAT.node, ended), CAT.node, None)
+
+
 def test_a_leaf_takes_its_leases_to_another_bridge() -> None:
     bench, cluster = bench_of(CAT)
     bench.do(submitted(tasks=3))
