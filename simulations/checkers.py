@@ -136,6 +136,8 @@ class Checkers:
             if isinstance(row, records.GrantKept):
                 grant = sign.open_signed(row.signed, Grant, host)
                 self._to_bridges |= {(host, item.lease): row.signed for item in grant.items if not grant.key}
+            elif isinstance(row, records.LeaseMoved):
+                self._lease_moved(host, row)
         insist(not any(task.leases for task in self._settling), "a task was settled, and one of its leases lives on")
         self._settling.clear()
 
@@ -217,6 +219,15 @@ class Checkers:
 
     def _drop(self, task: _Task, host: NodeId, row: records.LeaseGranted) -> None:
         del self._live[host, row.lease], task.leases[row.lease]
+
+    def _lease_moved(self, host: NodeId, row: records.LeaseMoved) -> None:
+        """A bridge may answer for whoever has a lease; else only who was granted it, or the leaf that runs it, does."""
+        granted = self._live.get((host, row.lease))
+        insist(granted is not None, "a lease moved that was not live")
+        assert granted is not None
+        if row.worker not in self._clusters:
+            runs = self._started.get((host, row.lease), row.worker) == row.worker
+            insist(runs and self._may_hold(granted, row.worker), "a lease moved to a worker that does not hold it")
 
     def _lease_over(self, host: NodeId, lease: LeaseId, job: JobId, index: int) -> records.LeaseGranted:
         row = self._live.get((host, lease))

@@ -226,6 +226,24 @@ def test_a_lease_of_a_cluster_is_handed_back_by_its_leaf_or_its_bridge(host, pee
     bench.lose(fault="late")
 
 
+def move(bench: Bench, to: NodeId) -> None:
+    bench.row(records.LeaseMoved(lease=FIRST, worker=to))
+
+
+def test_a_lease_moves_to_bridges_and_to_who_has_it():
+    for granted, to in ((WORKER, OTHER), (CLUSTER, OTHER), (WORKER, cluster_of(OTHER))):
+        bench = Bench()
+        bench.checkers.speaks(CLUSTER)
+        with broken("moved that was not live"):
+            move(bench, CLUSTER)
+        bench.grant(worker=granted)
+        bench.run()
+        for good in (CLUSTER, WORKER, CLUSTER):
+            move(bench, good)
+        with broken("does not hold it"):
+            move(bench, to)
+
+
 def test_what_a_liar_says_of_its_own_lease_is_not_judged():
     bench = Bench()
     bench.checkers.distrust(WORKER)
