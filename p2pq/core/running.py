@@ -90,7 +90,7 @@ class Running:
 
     def _train(self, first: Attempt) -> tuple[Attempt, ...]:
         """Return what starts with an attempt, in its slot; of guests nothing does: they are charged one by one."""
-        mean_s = self._means.get(first.manifest.job) if first.own else None
+        mean_s = self._means.get(_run_of(first)) if first.own else None
         limit = 1 if mean_s is None else min(TRAIN_MAX, int(TRAIN_S / max(mean_s, SHORTEST_S)))
         return (first,) if limit <= 1 else self._slots.behind(first, limit)
 
@@ -134,6 +134,7 @@ class Running:
             if event.outcome.reason != "saved":  # which says nothing about how long the job's tasks are
                 job = JobId(attempt.manifest.job)
                 each_s = took_s / len(ended)
+                self._means.learn(_run_of(attempt), event.outcome.run_ms / 1000)
                 self._asking.ended(event.master, job, attempt.manifest.owner, each_s, ok=event.outcome.ok)
         self._put_back(back, now)
         # Before the record: the slot need not stand empty until the result is durable.
@@ -157,3 +158,8 @@ class Running:
         for attempt in held:
             if attempt.state == "waiting":
                 self._deadlines.set(("ahead", (attempt.master, attempt.lease)), Mono(now + self._patience_s))
+
+
+def _run_of(attempt: Attempt) -> tuple[str, bytes]:
+    """Return what the mean run time of a job's attempts is kept by: what a slot is taken for longer goes together in a train."""
+    return "run", attempt.manifest.job

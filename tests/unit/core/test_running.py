@@ -52,6 +52,7 @@ class Own(Bench):
         super().__init__()
         self.join(ME)
         self.worker._means.learn(job_id(), took_s, 200)
+        self.worker._means.learn(("run", job_id()), took_s, 200)
         asked = requests(self.work(ME))
         self.asked = [*requests(self.gets(0, asked=asked)), *requests(self.do(exited(0)[0], after=took_s))]
 
@@ -98,10 +99,17 @@ def test_what_is_not_known_to_be_short_starts_alone() -> None:
     assert trains(own.gets(1, 2)) == [[1], [2]]
 
 
+def test_what_takes_its_slot_for_long_only_because_it_came_alone_goes_together_from_then_on() -> None:
+    own = Own()
+    own.worker._means.learn(job_id(), 0.9, 1000)
+    assert trains(own.gets(1, 2, 3, 4)) == [[1, 2], [3], [4]]
+
+
 def test_attempts_of_others_start_alone() -> None:
     bench = Bench()
     bench.join(ANN)
     bench.worker._means.learn(job_id(), 0.002, 200)
+    bench.worker._means.learn(("run", job_id()), 0.002, 200)
     bench.says(granted((item(0),), number=int.from_bytes(requests(bench.work())[-1].nonce)))
     asked = requests(bench.exited(item(0), after=0.002))[-1]
     more = bench.says(granted(tuple(item(each) for each in range(1, 9)), number=int.from_bytes(asked.nonce)))
