@@ -1,4 +1,7 @@
-"""``python -m benchmarks [NAME...]``: measure, and print the medians with their goals beside them."""
+"""``python -m benchmarks [NAME...]``: measure, and print the medians with their goals beside them.
+
+``python -m benchmarks peers`` measures p2pq beside other tools; it has options of its own.
+"""
 
 import argparse
 import os
@@ -10,6 +13,7 @@ from typing import Final
 
 from benchmarks import bulk, command, figures, idle, jobs, links, nodes, rates
 from benchmarks.figures import Figure
+from benchmarks.peers import program as peers
 
 RUNS: Final = 5
 BENCHMARKS: Final[dict[str, tuple[Callable[[Path, int], list[Figure]], str]]] = {
@@ -21,9 +25,15 @@ BENCHMARKS: Final[dict[str, tuple[Callable[[Path, int], list[Figure]], str]]] = 
     "bulk": (bulk.run, "200 MB to another node and back, as one file and as 10,000"),
 }
 
+PROGRAMS: Final[dict[str, Callable[[Sequence[str], Callable[[], list[str]]], int]]] = {"peers": peers.main}
+"""With options of their own."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks that are named, or all; return 0 however fast they were."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in PROGRAMS:
+        return PROGRAMS[arguments[0]](arguments[1:], describe)
     options = _parse(arguments)
     about = describe()
     print("\n".join(about), flush=True)
@@ -52,11 +62,11 @@ def describe() -> list[str]:
     ]
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     names = "\n".join(f"  {name:8} {what}" for name, (_, what) in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description=f"Measure p2pq. Benchmarks:\n{names}",
+        description=f"Measure p2pq. Benchmarks:\n{names}\n\nWith options of their own: {', '.join(PROGRAMS)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="which (default: all)")

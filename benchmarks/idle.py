@@ -63,30 +63,3 @@ def _watch(nodes: Sequence[Node], how: str) -> list[Figure]:
             note = f"{how}; {what}; shared pages divided among {len(nodes)} nodes"
             figures.append(Figure(name="idle memory (PSS)", unit="MiB", samples=tuple(pss), note=note))
     return figures
-
-
-def _cpu_s(node: Node) -> float:
-    """Return the processor seconds of the daemon and all its threads so far, to the clock tick of 10 ms."""
-    fields = Path(f"/proc/{node.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _itself(node: Node) -> list[int]:
-    return [node.pid]
-
-
-def _family(node: Node) -> list[int]:
-    return [node.pid, *(child.pid for child in psutil.Process(node.pid).children(recursive=True))]
-
-
-def _pss_mib(pids: Iterable[int]) -> float:
-    """Return their share of memory; 0 where the daemon's guard against other processes keeps us out, too."""
-    total_kib = 0
-    for pid in pids:
-        try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except PermissionError:
-            return 0.0
-        found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
-        total_kib += int(found[1]) if found else 0
-    return total_kib / 1024
