@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-Unit = Literal["ms", "us", "s", "MiB", "%", "x"]
+Unit = Literal["ms", "us", "s", "MiB", "%", "x", "/s"]
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,11 +35,11 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     def row(self) -> tuple[str, ...]:
         """Return the cells of the table."""
         verdict = {None: "", True: "yes", False: "NO"}[self.met]
-        goal = "" if self.goal is None else f"{show(self.goal)} {self.unit}"
-        spread = f"{show(min(self.samples))} to {show(max(self.samples))}"
+        goal = "" if self.goal is None else f"{_show(self.goal)} {self.unit}"
+        spread = f"{_show(min(self.samples))} to {_show(max(self.samples))}"
         return (
             self.name,
-            f"{show(self.median)} {self.unit}",
+            f"{_show(self.median)} {self.unit}",
             goal,
             verdict,
             spread,
@@ -80,7 +80,7 @@ def write_json(path: Path, figures: Iterable[Figure], about: Sequence[str]) -> N
     path.write_text(json.dumps({"about": list(about), "figures": found}, indent=2) + "\n", encoding="utf-8")
 
 
-def show(value: float) -> str:
+def _show(value: float) -> str:
     if abs(value) >= 100:
         return f"{value:.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

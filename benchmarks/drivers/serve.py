@@ -44,11 +44,11 @@ def main() -> None:
             request = json.loads(line)
             try:
                 answer(**_measure(peer, request))
-            except Exception as error:  # whatever the peer raises is what it did, not our end
+            except Exception as error:  # noqa: BLE001  whatever the peer raises is what it did, not our end
                 answer(error=f"{type(error).__name__}: {error}")
 
 
-def _measure(peer: Any, request: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401  every peer is different
+def _measure(peer: Any, request: dict[str, Any]) -> dict[str, Any]:
     match request["work"]:
         case "commands":
             took, codes = _timed(lambda: peer.commands([request["argv"]] * request["count"]))
@@ -67,7 +67,7 @@ def _measure(peer: Any, request: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN
             raise ValueError(f"there is no work {other!r}")
 
 
-def _timed(work: Any) -> tuple[float, Any]:  # noqa: ANN401
+def _timed(work: Any) -> tuple[float, Any]:
     began = time.perf_counter()
     done = work()
     return time.perf_counter() - began, done

@@ -56,7 +56,20 @@ def peer(folder: Path) -> Iterator[Celery]:
         broker = stack.enter_context(_redis(folder) if shutil.which("redis-server") else _files(folder))
         here = str(Path(__file__).parent)
         os.environ["PYTHONPATH"] = here
-        worker = [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "-c", "2", "-P", "prefork", "-l", "error"]
+        worker = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "celery_tasks",
+            "worker",
+            "-c",
+            "2",
+            "-P",
+            "prefork",
+            "-l",
+            "error",
+        ]
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         stack.enter_context(_ended(subprocess.Popen([*worker, *quiet], cwd=here, stdout=subprocess.DEVNULL)))
         import celery_tasks

@@ -18,10 +18,13 @@ class HyperQueue:
 
     # Its manual: many tasks in one job, and no files for their output where nobody wants it (stdout=none). LocalCluster keeps
     # no journal: nothing is durable.
-    setting = "Python API, LocalCluster with a worker of 2 cores, one job, outputs off unless wanted; no journal"
+    setting = (
+        "Python API, LocalCluster with a worker of 2 cores, one job, outputs off unless wanted; no journal; "
+        "its wait_for_jobs looks once a second"
+    )
     lacks = {
-        "calls": "it starts an interpreter for each Python function (its manual)",
-        "chunks": "it starts an interpreter for each Python function (its manual)",
+        **dict.fromkeys(("calls", "chunks"), "it starts an interpreter for each Python function, says its manual"),
+        "cli": "its command hq is not on PyPI",
     }
 
     def __init__(self, cluster: LocalCluster, folder: Path) -> None:

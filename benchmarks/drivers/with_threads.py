@@ -14,7 +14,7 @@ class Threads:
     """Two threads that take turns with ``subprocess``."""
 
     setting = "two threads with subprocess.run; nothing durable, nothing isolated"
-    lacks = {"calls": "threads share one interpreter: a call is no task"}
+    lacks = dict.fromkeys(("calls", "chunks"), "threads share one interpreter: a call is no task")
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool

@@ -20,6 +20,8 @@ LIMIT_S: Final = 600.0
 """Whoever needs longer for one measurement is not measured."""
 END_S: Final = 60.0
 TRUE: Final = "/bin/true"
+LACKS: Final = {"cli": "no command that runs one task and waits"}
+"""Words for what drivers do not speak of."""
 
 
 class NotMeasuredError(Exception):
@@ -104,8 +106,6 @@ class Driven:
             raise NotMeasuredError(f"no interpreter: {error.strerror}") from error
         try:
             hello = self._answer(START_S)
-            if "missing" in hello:
-                raise NotMeasuredError(f"not installed: {hello['missing']}")
             self._works, self._lacks, self.setting = hello["works"], hello["lacks"], hello["setting"]
             for work in ("commands", "calls"):
                 if work in self._works:
@@ -140,7 +140,7 @@ class Driven:
             request |= {"work": "outputs", "argvs": order.argvs}
         able = "commands" if order.work == "latency" else request["work"]
         if able not in self._works:
-            raise NotMeasuredError(self._lacks.get(able, "it does not do that"))
+            raise NotMeasuredError(self._lacks.get(able, LACKS.get(able, "it does not do that")))
         answer = self._ask(request)
         if answer["good"] != order.count:
             raise NotMeasuredError(f"only {answer['good']} of {order.count} came back as they should")
@@ -157,10 +157,7 @@ class Driven:
             self._process.stdin.flush()
         except BrokenPipeError as error:
             raise NotMeasuredError(f"it has ended: {self._last_words()}") from error
-        answer = self._answer(LIMIT_S)
-        if "error" in answer:
-            raise NotMeasuredError(str(answer["error"])[:200])
-        return answer
+        return self._answer(LIMIT_S)
 
     def _answer(self, limit_s: float) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -174,7 +171,12 @@ class Driven:
             if not part:
                 raise NotMeasuredError(f"it has ended: {self._last_words()}")
             line += part
-        return json.loads(line)
+        answer = json.loads(line)
+        if "missing" in answer:
+            raise NotMeasuredError(f"not installed: {answer['missing']}")
+        if "error" in answer:
+            raise NotMeasuredError(str(answer["error"])[:200])
+        return answer
 
     def _last_words(self) -> str:
         words = (self._folder / "driver.log").read_text(errors="replace").split("\n")

@@ -76,7 +76,9 @@ class P2pq:
                 case "commands":
                     return Sample(seconds=(self._commands(order.count),))
                 case "cli":
-                    words = ("run", "--", "true") if self._level == "none" else ("submit", "--quiet", self._executable())
+                    words = (
+                        ("run", "--", "true") if self._level == "none" else ("submit", "--quiet", self._executable())
+                    )
                     node = self._nodes[0]
                     return Sample(seconds=tuple(timed(lambda: node.command(*words)) for _ in range(order.count)))
                 case _:

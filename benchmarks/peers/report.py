@@ -9,7 +9,6 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.figures import show
 from benchmarks.peers.workloads import GOALS, WORKS, Goal
 
 OWN: Final = ("p2pq none", "p2pq strict")
@@ -58,7 +57,9 @@ def markdown(results: Results, about: Sequence[str], goals: Iterable[Goal] = GOA
         head = ("", "median", *rate, *(f"{own} is" for own in OWN), "lowest to highest", "runs")
         rows = [_row(results, work, contestant) for contestant in _ordered(results, work, found)]
         parts.append(f"### {title}\n\n{_table(head, rows)}{_left_out(results, work)}")
-    parts.append("### How each is used\n\n" + "\n".join(f"- **{name}**: {text}" for name, text in results.settings.items()))
+    parts.append(
+        "### How each is used\n\n" + "\n".join(f"- **{name}**: {text}" for name, text in results.settings.items())
+    )
     return "\n\n".join(parts) + "\n"
 
 
@@ -68,10 +69,12 @@ def _ordered(results: Results, work: str, found: Mapping[str, object]) -> list[s
 
 
 def _left_out(results: Results, work: str) -> str:
-    words = [
-        f"{name} ({why})" for name, why in results.words.get(work, {}).items() if not results.samples(work, name)
-    ]
-    return f"\n\nNot measured: {'; '.join(words)}." if words else ""
+    names: dict[str, list[str]] = {}
+    for name, why in results.words.get(work, {}).items():
+        if not results.samples(work, name):
+            names.setdefault(why, []).append(name)
+    said = "; ".join(f"{', '.join(who)} ({why})" for why, who in names.items())
+    return f"\n\nNot measured: {said}." if said else ""
 
 
 def _row(results: Results, work: str, contestant: str) -> tuple[str, ...]:
@@ -97,6 +100,11 @@ def _goal_rows(results: Results, goals: Iterable[Goal]) -> list[tuple[str, ...]]
     return rows
 
 
+def show(value: float) -> str:
+    """Return three digits of a figure, or all that stand before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -104,7 +112,9 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def write_json(path: Path, results: Results, about: Sequence[str]) -> None:
     """Write every value, for other programs and for drawing again."""
-    path.write_text(json.dumps({"about": list(about), **msgspec.to_builtins(results)}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps({"about": list(about), **msgspec.to_builtins(results)}, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def read_json(path: Path) -> tuple[Results, list[str]]:
@@ -123,11 +133,11 @@ def draw(path: Path, results: Results) -> None:
     import matplotlib as mpl  # noqa: PLC0415  takes a second, and only developers have it
 
     mpl.use("agg")
-    from matplotlib import pyplot  # noqa: PLC0415
+    from matplotlib import pyplot as plt  # noqa: PLC0415
 
     works = [work for work, found in results.found.items() if _ordered(results, work, found)]
     rows = -(-len(works) // 2)
-    figure, axes = pyplot.subplots(rows, 2, figsize=(11, 2.6 * rows), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(rows, 2, figsize=(11, 2.6 * rows), squeeze=False, layout="constrained")
     for place in axes.flat[len(works) :]:
         place.set_visible(False)
     for place, work in zip(axes.flat, works, strict=False):
@@ -137,11 +147,11 @@ def draw(path: Path, results: Results) -> None:
         bars = place.barh(names, medians, color=colours)
         place.bar_label(bars, [show(value) for value in medians], padding=3, fontsize=8)
         # Of memory and the like zero is a fair value, which a logarithm does not show.
-        if min(medians) > 0 and max(medians) / min(medians) > 20:  # noqa: PLR2004
+        if min(medians) > 0 and max(medians) / min(medians) > 20:
             place.set_xscale("log")
         place.margins(x=0.18)
         title = WORKS[work].title.format(count=f"{results.counts.get(work, 1):,}").replace("`", "")
         place.set_title(f"{title}, {WORKS[work].unit}", fontsize=9)
         place.tick_params(labelsize=8)
     figure.savefig(path, dpi=DPI, metadata={"Software": None})
-    pyplot.close(figure)
+    plt.close(figure)

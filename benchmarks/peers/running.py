@@ -15,8 +15,8 @@ from benchmarks.peers.report import Results
 from benchmarks.peers.workloads import IDLE, SLOW, WORKS, Work
 from benchmarks.processes import cpu_s, pss_mib, wakeups
 
-SETTLE_S: Final = 3.0
-WINDOW_S: Final = 10.0
+SETTLE_S: Final = 35.0
+"""Longer than p2pq and Ray keep workers that nobody needs."""
 
 Maker = Callable[[Path], Contestant]
 Say = Callable[[str], None]
@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 class Runner:
     """One run of everything is a round; ratios are made within rounds."""
 
-    def __init__(self, base: Path, python: Path, *, works: Sequence[str], scale: float, window_s: float = WINDOW_S) -> None:
+    def __init__(self, base: Path, python: Path, *, works: Sequence[str], scale: float, window_s: float) -> None:
         """Say what to measure.
 
         Args:
@@ -33,7 +33,7 @@ class Runner:
             python: the interpreter that scripts run with.
             works: names of WORKS.
             scale: so many times the usual counts.
-            window_s: so long processes with nothing to do are watched.
+            window_s: so long processes with nothing to do are watched, after SETTLE_S, or four times as long if that is shorter.
         """
         self._base = base
         self._works = [name for name in works if name not in IDLE]
@@ -68,19 +68,13 @@ class Runner:
     def _measure(self, contestant: Contestant, results: Results, say: Say) -> None:
         for name in self._works:
             try:
-                order = self._order(name)
-                if name == "brian2" and contestant.name not in SLOW:
-                    raise NotMeasuredError("starts scripts as two threads do")
-                sample = contestant.measure(order)
-                if order.argvs and sorted(sample.outputs) != self._expected[name]:
-                    raise NotMeasuredError("what the scripts printed is not what they print when started cold")
-                factor = 1e3 if WORKS[name].unit == "ms" else 1.0
-                value = statistics.median(sample.seconds) * factor
-                results.add(name, contestant.name, value)
-                say(f"  {name} {value:.4g} {WORKS[name].unit}")
+                value = self._value(contestant, name)
             except NotMeasuredError as error:
                 results.fail(name, contestant.name, str(error))
                 say(f"  {name}: {error}")
+            else:
+                results.add(name, contestant.name, value)
+                say(f"  {name} {value:.4g} {WORKS[name].unit}")
         if not self._idle:
             return
         if not contestant.pids():
@@ -92,8 +86,17 @@ class Runner:
                 results.add(name, contestant.name, value)
                 say(f"  {name} {value:.4g} {WORKS[name].unit}")
 
+    def _value(self, contestant: Contestant, name: str) -> float:
+        if name == "brian2" and contestant.name not in SLOW:
+            raise NotMeasuredError("starts scripts as two threads do")
+        order = self._order(name)
+        sample = contestant.measure(order)
+        if order.argvs and sorted(sample.outputs) != self._expected[name]:
+            raise NotMeasuredError("what the scripts printed is not what they print when started cold")
+        return statistics.median(sample.seconds) * (1e3 if WORKS[name].unit == "ms" else 1.0)
+
     def _watch(self, contestant: Contestant) -> tuple[float, float, float]:
-        time.sleep(SETTLE_S)
+        time.sleep(min(SETTLE_S, 4 * self._window_s))
         pids = contestant.pids()
         woken, cpu, began = wakeups(pids), cpu_s(pids), time.monotonic()
         time.sleep(self._window_s)
@@ -120,7 +123,9 @@ class Runner:
             NotMeasuredError: they do not run with this interpreter.
         """
         with ThreadPoolExecutor(2) as pool:
-            outputs = list(pool.map(lambda argv: subprocess.run(argv, capture_output=True, text=True, check=False), argvs))
+            outputs = list(
+                pool.map(lambda argv: subprocess.run(argv, capture_output=True, text=True, check=False), argvs)
+            )
         if failed := next((done for done in outputs if done.returncode), None):
             why = (failed.stderr.strip().splitlines() or ["it failed"])[-1]
             raise NotMeasuredError(f"the script does not run here: {why}")

@@ -51,8 +51,8 @@ class Tool:
             took, printed = self._run(self._scripts(order.argvs[0][:-1], numbers))
             return Sample(seconds=(took,), outputs=tuple(printed.splitlines(keepends=True)))
         if order.work == "commands":
-            took, _ = self._run(*self._commands(order.count))
-            return Sample(seconds=(took,))
+            argv, check = self._commands(order.count)
+            return Sample(seconds=(self._run(argv, check)[0],))
         raise NotMeasuredError("a command, without a Python client")
 
     def _single(self) -> Sequence[str]:
@@ -120,8 +120,9 @@ class ParallelTwice(Parallel):
         logs.mkdir(exist_ok=True)
         inner = [self.program, "--will-cite", "-j", "1", "--joblog", f"{logs}/{{#}}"]
         each = str(-(-count // AT_ONCE))
-        argv = [self.program, "--will-cite", "-j", str(AT_ONCE), "--pipe", "-N", each, "-a", str(lines), *inner]
-        return argv, lambda: check_joblogs(logs, count)
+        argv = [self.program, "--will-cite", "-j", str(AT_ONCE), "--pipe", "-N", each, *inner]
+        # It reads what it deals out from its standard input only.
+        return ["sh", "-c", 'exec "$@" <"$0"', str(lines), *argv], lambda: check_joblogs(logs, count)
 
 
 class Xargs(Tool):

@@ -70,15 +70,25 @@ WORKS: Final[dict[str, Work]] = {
         title="{count} calls of a Python function that does nothing", count=10_000, least=20, rough_s=15, rate=True
     ),
     "chunks": Work(title="The same {count} calls, 100 to a message", count=10_000, least=20, rough_s=3, rate=True),
-    "latency": Work(title="One `true` through the Python client (median of {count})", unit="ms", count=51, least=3, rough_s=5),
+    "latency": Work(
+        title="One `true` through the Python client (median of {count})", unit="ms", count=51, least=3, rough_s=5
+    ),
     "cli": Work(title="One `true` as a whole command (median of {count})", unit="ms", count=21, least=3, rough_s=4),
     "numpy": Work(
-        title="{count} runs of a script that imports numpy and computes for 100 ms", count=200, least=4, rough_s=25, script=NUMPY
+        title="{count} runs of a script that imports numpy and computes for 100 ms",
+        count=200,
+        least=4,
+        rough_s=25,
+        script=NUMPY,
     ),
     "brian2": Work(
-        title="{count} runs of a script that simulates a small network with brian2", count=50, least=2, rough_s=40, script=BRIAN
+        title="{count} runs of a script that simulates a small network with brian2",
+        count=50,
+        least=2,
+        rough_s=40,
+        script=BRIAN,
     ),
-    "memory": Work(title="Memory of all processes, client included, when idle (PSS)", unit="MiB", rough_s=15),
+    "memory": Work(title="Memory of all processes, client included, when idle (PSS)", unit="MiB", rough_s=45),
     "processor": Work(title="Processor time when idle (of one core)", unit="%"),
     "wakeups": Work(title="Wake-ups per second when idle", unit="/s"),
 }
