@@ -1,6 +1,7 @@
 """``python -m benchmarks [NAME...]``: measure, and print the medians with their goals beside them.
 
-``python -m benchmarks peers`` measures p2pq beside other tools; it has options of its own.
+``python -m benchmarks peers`` measures p2pq beside other tools, ``python -m benchmarks examples`` compares it with GNU parallel;
+they have options of their own.
 """
 
 import argparse
@@ -11,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks import bulk, command, figures, idle, jobs, links, nodes, rates
+from benchmarks import array, bulk, command, figures, idle, jobs, links, nodes, rates
+from benchmarks.examples import program as examples
 from benchmarks.figures import Figure
 from benchmarks.peers import program as peers
 
@@ -23,9 +25,16 @@ BENCHMARKS: Final[dict[str, tuple[Callable[[Path, int], list[Figure]], str]]] = 
     "rates": (rates.run, "many short commands beside GNU parallel, xargs and bare processes, where they are installed"),
     "idle": (idle.run, "memory and processor time of a node that has nothing to do"),
     "bulk": (bulk.run, "200 MB to another node and back, as one file and as 10,000"),
+    "array": (array.run, "a million tasks: submitted, the first 100,000 done, a kill -9 in between; only if named"),
+    "whole": (array.whole, "the same until the last task is done; only if named"),
 }
+NAMED: Final = ("array", "whole")
+"""What takes many minutes."""
 
-PROGRAMS: Final[dict[str, Callable[[Sequence[str], Callable[[], list[str]]], int]]] = {"peers": peers.main}
+PROGRAMS: Final[dict[str, Callable[[Sequence[str], Callable[[], list[str]]], int]]] = {
+    "peers": peers.main,
+    "examples": examples.main,
+}
 """With options of their own."""
 
 
@@ -38,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = describe()
     print("\n".join(about), flush=True)
     found: list[Figure] = []
-    for name in options.names or list(BENCHMARKS):
+    for name in options.names or [name for name in BENCHMARKS if name not in NAMED]:
         measure, _ = BENCHMARKS[name]
         with nodes.workspace(options.dir) as base:
             print(f"measuring {name} ...", file=sys.stderr, flush=True)

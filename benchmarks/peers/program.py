@@ -84,7 +84,7 @@ def make(name: str, folder: Path, python: Path) -> Contestant:
         return Driven(name, DRIVEN[name], used, folder, outer)
     level, _, rest = name.removeprefix("p2pq ").partition(", ")
     assert level in ("none", "strict")
-    return P2pq(level, folder, python, nodes=2 if rest else 1)  # type: ignore[arg-type]
+    return P2pq(level, folder, python, nodes=2 if rest else 1)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

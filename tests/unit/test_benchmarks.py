@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import bulk, command, figures, links, rates
+from benchmarks import array, bulk, command, figures, idle, links, rates
 from benchmarks.figures import Figure
 
 pytestmark = pytest.mark.slow
@@ -79,3 +79,25 @@ def test_rates_are_ratios_of_what_ran_in_the_same_run(tmp_path, monkeypatch):
     own, bare = found["4 times /bin/true: p2pq"], found["4 times /bin/true: Popen"]
     assert found["p2pq batch over Popen"].median == pytest.approx(own.median / bare.median)
     assert found["p2pq run -- true"].median > 0
+
+
+def test_an_array_is_killed_in_between_and_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(array, "POLL_S", 0.05)
+    found = {figure.name: figure for figure in array.run(tmp_path, 1, tasks=5000, first=60, settle_s=0)}
+    assert len(found) == 14
+    for level in ("none", "strict"):
+        name = f"5,000 tasks, {level}"
+        assert found[f"{name}: submitted"].median > 0
+        assert found[f"{name}: memory after"].median > 0
+        assert "a second" in found[f"{name}: first 30"].note
+
+
+def test_an_idle_node_is_watched_with_all_its_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(idle, "SETTLE_S", 0.0)
+    monkeypatch.setattr(idle, "WINDOW_S", 0.2)
+    found = idle.run(tmp_path, 1)
+    assert [figure.name for figure in found[:3]] == ["idle memory (RSS)", "idle processor time", "idle wake-ups"]
+    daemon, everything = (
+        figure.median for figure in found if figure.name == "idle memory (PSS)" and "alone" in figure.note
+    )
+    assert everything >= daemon > 0
