@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,7 @@ from benchmarks.examples.cases import CASES, ELSEWHERE, STANDINS, Case
 DOCUMENT: Final = Path(__file__).parents[2] / "docs/gnu-parallel.md"
 LIMIT_S: Final = 120.0
 USAGE: Final = 2
-REFUSED: Final = re.compile(r"^Usage: p2pq|^p2pq: .* is not supported", re.MULTILINE)
+REFUSED: Final = re.compile(r"^p2pq: (No such option|.* is not supported)", re.MULTILINE)
 """On standard error: a pipe hides the exit code."""
 _CUT: Final = "<!-- made by python -m benchmarks examples -->\n"
 
@@ -130,7 +131,7 @@ def _needs(said: str) -> str:
     """Return what p2pq says it cannot do, short enough for a table."""
     lines = [line for line in said.splitlines() if line.strip() and not line.startswith(("Usage:", "Try "))]
     found = re.search(r"[Nn]o such option:? '?(-[\w-]+)", said)
-    return found[1] if found else (lines[-1] if lines else "").removeprefix("Error: ")[:120]
+    return found[1] if found else (lines[-1] if lines else "").removeprefix("p2pq: ").partition(";")[0][:120]
 
 
 def _difference(theirs: Outcome, ours: Outcome) -> str:
@@ -160,16 +161,18 @@ def document(text: str, verdicts: Iterable[Verdict]) -> str:
         for one in verdicts
     ]
     left = [f"- Sections that {why}: {'; '.join(names)}." for why, names in ELSEWHERE.items()]
-    said = f"{equal} of {len(verdicts)} examples give the same.\n"
+    lacks = Counter(one.why for one in verdicts if one.word == "not yet" and one.why)
+    wanted = ", ".join(
+        f"{_code(why)} ({count})" for why, count in sorted(lacks.items(), key=lambda item: (-item[1], item[0]))
+    )
+    said = f"{equal} of {len(verdicts)} examples give the same. What was refused first, and how often: {wanted or 'nothing'}.\n"
     return text.partition(_CUT)[0] + "\n".join([_CUT, said, *rows, "", "Not compared:", "", *left, ""])
 
 
 def _code(script: str) -> str:
-    """Return a script as code in a table: one that holds a backtick needs two around it."""
-    fence = "``" if "`" in script else "`"
-    pad = " " if "`" in script else ""
-    lines = (line.replace("|", "\\|") for line in script.splitlines())
-    return "<br>".join(f"{fence}{pad}{line}{pad}{fence}" for line in lines)
+    """Return a script as code in a table: a line that holds a backtick needs two around it."""
+    lines = [line.replace("|", "\\|") for line in script.splitlines()]
+    return "<br>".join(f"`` {line} ``" if "`" in line else f"`{line}`" for line in lines)
 
 
 def _cell(text: str) -> str:
