@@ -138,6 +138,7 @@ def _difference(theirs: Outcome, ours: Outcome) -> str:
     """Return what a reader would see first; nothing that changes from run to run."""
     if (theirs.code == 0) != (ours.code == 0):
         said = next((line for line in ours.said.splitlines() if line and not line.startswith("p2pq: ")), "")
+        said = re.sub(r" at -e line \d+", "", said)  # perl's own
         return f"exit code {ours.code} instead of {theirs.code}. {said[:100]}".strip()
     if theirs.files != ours.files:
         changed = sorted(
@@ -157,7 +158,7 @@ def document(text: str, verdicts: Iterable[Verdict]) -> str:
     equal = sum(verdict.word == "equal" for verdict in verdicts)
     rows = ["| section of the manual | with p2pq | output |", "|---|---|---|"]
     rows += [
-        f"| {one.case.section} | {_code(one.own)} | {one.word}{f': {_cell(one.why)}' if one.why else ''} |"
+        f"| {_cell(one.case.section)} | {_code(one.own)} | {one.word}{f': {_cell(one.why)}' if one.why else ''} |"
         for one in verdicts
     ]
     left = [f"- Sections that {why}: {'; '.join(names)}." for why, names in ELSEWHERE.items()]

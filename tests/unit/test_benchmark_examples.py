@@ -51,7 +51,7 @@ def test_the_table_is_made_anew_below_what_people_wrote():
     text = examples.document(f"# Title\n\n{examples._CUT}old", verdicts)
     assert text.startswith(f"# Title\n\n{examples._CUT}\n1 of 2 examples give the same.")
     assert "`--x` (1)" in text
-    assert r"| `p2pq map echo a\|cat` | equal |" in text
+    assert r"| A \| section | `p2pq map echo a\|cat` | equal |" in text
     assert "| `p2pq map`<br>`` x `y` `` | not yet: --x |" in text
     assert "old" not in text
 
