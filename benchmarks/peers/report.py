@@ -12,7 +12,7 @@ import msgspec
 from benchmarks.peers.workloads import GOALS, WORKS, Goal
 
 OWN: Final = ("p2pq none", "p2pq strict")
-"""Whom the others are compared with in the tables."""
+"""Whom the others are compared with in the tables: above 1 they need more than p2pq, of whatever is measured."""
 DPI: Final = 150
 
 
@@ -54,7 +54,7 @@ def markdown(results: Results, about: Sequence[str], goals: Iterable[Goal] = GOA
     for work, found in results.found.items():
         title = WORKS[work].title.format(count=f"{results.counts.get(work, 1):,}")
         rate = ("per second",) if WORKS[work].rate else ()
-        head = ("", "median", *rate, *(f"{own} is" for own in OWN), "lowest to highest", "runs")
+        head = ("", "median", *rate, *(f"over {own}" for own in OWN), "lowest to highest", "runs")
         rows = [_row(results, work, contestant) for contestant in _ordered(results, work, found)]
         parts.append(f"### {title}\n\n{_table(head, rows)}{_left_out(results, work)}")
     parts.append(
