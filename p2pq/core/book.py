@@ -345,7 +345,13 @@ class Book(Judge):
             job.settle(lease.task, state, deliver=not written)
             self.counted[job.id] = None
             settled = notice.TaskSettled(
-                job=job.id, task=lease.task, attempt=lease.attempt, state=state, worker=lease.runner, outcome=outcome
+                job=job.id,
+                task=lease.task,
+                attempt=lease.attempt,
+                state=state,
+                worker=lease.runner,
+                outcome=outcome,
+                left=bool(item.body),
             )
             self.out.append(fx.Emit(notice=settled))
             if written:

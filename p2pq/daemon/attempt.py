@@ -78,8 +78,7 @@ class Attempt:
         self._limits = limits
         self._grace_s = grace_s
         self._begun = now
-        self.stdout = runner.scratch.output / "stdout"
-        self.stderr = runner.scratch.output / "stderr"
+        self.stdout, self.stderr = runner.scratch.prints
         self.watch = Watch(
             limits,
             runner.pid,

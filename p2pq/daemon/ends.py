@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
@@ -35,6 +35,17 @@ SMALL_BYTES: Final = 64 << 10
 """Output of so many bytes is read with the rest; what is longer is sent piece by piece."""
 _OVER: Final = frozenset({"done", "failed", "cancelled"})
 _STREAMS: Final[tuple[Stream, ...]] = ("stdout", "stderr")
+
+
+def runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Return what follows each other without a gap, each as its first and its last."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][1] + 1 >= number:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
 
 
 class _Follower:
@@ -91,7 +102,8 @@ class Ends:
         match notice:
             case facts.TaskSettled(job=job, task=task, outcome=outcome):
                 for follower in self._followers.get(job, ()):
-                    self._hold(follower, job, task)
+                    if notice.left:
+                        self._hold(follower, job, task)
                     if outcome is None or not follower.views:  # with an outcome, results are still to be written out
                         follower.take(task)
             case facts.TaskResultsWritten(job=job, task=task):
@@ -250,8 +262,12 @@ class Ends:
                 await send(self._ended(number, printed))
 
     def _rows(self, job: JobId, indices: Sequence[int]) -> dict[int, TaskRow]:
-        pages = (self._store.tasks(job, start=index, limit=1) for index in indices)
-        return {row.task: row for index, page in zip(indices, pages, strict=True) for row in page if row.task == index}
+        found: dict[int, TaskRow] = {}
+        for first, last in runs(indices):
+            found |= {
+                row.task: row for row in self._store.tasks(job, start=first, limit=last - first + 1) if row.task <= last
+            }
+        return found
 
     def _look(self, job: _Job, indices: Sequence[int], *, output: bool) -> list[_Printed]:
         found = []

@@ -17,12 +17,13 @@ from p2pq.core.events import Event, Exited, Faulted, Progressed, Started, TrainE
 from p2pq.core.records import ResultKept
 from p2pq.daemon import taskfolder
 from p2pq.daemon.attempt import Outcome as Ran
+from p2pq.daemon.attempt import exited
 from p2pq.daemon.blobstore import BlobMissingError, BlobStore
 from p2pq.daemon.checkpoints import open_checkpoint
 from p2pq.daemon.inputs import entries, open_job
 from p2pq.daemon.launching import Guest, Key, Launching, pin_tag
 from p2pq.daemon.runners import RunnerPool
-from p2pq.daemon.sealing import Sealed
+from p2pq.daemon.sealing import NOTHING, Sealed
 from p2pq.daemon.threads import in_thread
 from p2pq.daemon.trains import Ended, run_train
 from p2pq.daemon.transfer import Transfers
@@ -342,15 +343,15 @@ class Guests:
         """Seal what attempts that ended have printed."""
 
         def seal() -> list[tuple[Guest, Ran, Sealed]]:
-            sealer = self._launching.sealer
-            return [
-                (
-                    guest := guests[each.place],
-                    each.outcome,
-                    sealer(guest).printed(each.outcome, each.stdout, each.stderr),
-                )
-                for each in some
-            ]
+            found = []
+            for each in some:
+                guest, outcome = guests[each.place], each.outcome
+                if each.stdout or each.stderr or outcome.detail != exited(outcome.exit):
+                    sealed = self._launching.sealer(guest).printed(outcome, each.stdout, each.stderr)
+                else:
+                    sealed = NOTHING
+                found.append((guest, outcome, sealed))
+            return found
 
         return seal() if not any(each.stdout or each.stderr for each in some) else await in_thread(seal)
 

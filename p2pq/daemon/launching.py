@@ -114,7 +114,7 @@ class Launching:
         passengers = []
         for guest in guests:
             argv, otherwise = command_line(job, guest.start.task)
-            env = self._environment(guest.start, guest.start.task)
+            env = {"P2PQ_TASK": str(guest.start.task), "P2PQ_ATTEMPT": str(guest.start.attempt)}
             passengers.append(Passenger(guest.name, argv, otherwise, env))
         return TrainLaunch(
             common=self.commands(first, job),
@@ -201,6 +201,6 @@ def _remember(guest: Guest, stdout: Path, stderr: Path) -> None:
     guest.stdout, guest.stderr = stdout, stderr
 
 
-def pin_tag(master: NodeId, lease: LeaseId) -> str:
+def pin_tag(master: NodeId, lease: LeaseId) -> tuple[str, NodeId, LeaseId]:
     """Return what holds the blobs of an attempt."""
-    return f"lease {to_text(master)} {lease}"
+    return "lease", master, lease

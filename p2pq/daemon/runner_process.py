@@ -16,6 +16,7 @@ import struct
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal, NewType
 
@@ -48,11 +49,16 @@ Level = Literal["strict", "none"]
 RunnerToken = NewType("RunnerToken", str)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scratch:
     """The folders of one runner, private to the daemon but for ``job``."""
 
     root: Path
+
+    @cached_property
+    def prints(self) -> tuple[Path, Path]:
+        """The files of standard output and error."""
+        return self.output / "stdout", self.output / "stderr"
 
     @property
     def job(self) -> Path:

@@ -1,10 +1,10 @@
 """What an attempt left, packed, encrypted and made durable here. Blocking; nothing of the attempt runs any more."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from p2pq.core.effects import Start
 from p2pq.daemon.attempt import Outcome, exited
@@ -32,13 +32,17 @@ class Sealed:
     """There is something for the next attempt in it."""
 
 
+NOTHING: Final = Sealed()
+"""Of an attempt of one's own that left and printed nothing, and of which nothing else is to be said."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sealer:
     """Seals what one attempt leaves."""
 
     start: Start
     blobs: BlobStore
-    tag: str
+    tag: Hashable
     """What holds the blobs."""
     bytes_max: int
     """What the results may hold."""
@@ -60,13 +64,11 @@ class Sealer:
             raise StorageError(f"what it left cannot be read: {error.strerror}") from error
 
     def printed(self, outcome: Outcome, stdout: bytes, stderr: bytes) -> Sealed:
-        """Encrypt what an attempt printed that left nothing else; nothing at all of one that printed nothing either.
+        """Encrypt what an attempt printed that left nothing else.
 
         Raises:
             StorageError: it cannot be kept.
         """
-        if not (stdout or stderr) and outcome.detail == exited(outcome.exit):
-            return Sealed()
         chunks: tuple[Chunk, ...] = ()
         if stdout or stderr:
             chunk, ciphertext = seal_chunk(stderr + stdout, random_key)
@@ -83,7 +85,7 @@ class Sealer:
     def _seal(self, folder: Path, outcome: Outcome) -> Sealed:
         plain = outcome.detail == exited(outcome.exit) and outcome.silent
         if self.start.own and plain and not os.path.lexists(folder / "results"):  # as commands have none
-            return Sealed()  # which needs no blob
+            return NOTHING  # which needs no blob
         remove_progress(folder)
         made: list[bytes] = []
 

@@ -206,7 +206,7 @@ def _outcome(
     *,
     cpu_s: float = 0.0,
 ) -> Outcome:
-    output = runner.scratch.output
+    stdout, stderr = runner.scratch.prints
     return Outcome(
         exit=exit_or_signal[0],
         signal=exit_or_signal[1],
@@ -214,8 +214,8 @@ def _outcome(
         max_rss=max_rss,
         reason=said[0],
         detail=said[1],
-        stdout=output / "stdout",
-        stderr=output / "stderr",
+        stdout=stdout,
+        stderr=stderr,
         cpu_s=cpu_s,
     )
 

@@ -66,6 +66,8 @@ class TaskSettled(_Notice, frozen=True, kw_only=True):
     worker: NodeId | None = None
     outcome: Outcome | None = None
     detail: str = ""
+    left: bool = False
+    """Something of it is kept: what it printed, or left as results."""
 
 
 class TaskResultsWritten(_Notice, frozen=True, kw_only=True):

@@ -45,7 +45,7 @@ PR_SET_CHILD_SUBREAPER = 36
 FLATTEN = ".p2pq-flatten-"
 LONG_S = 0.05
 """Behind a task that takes longer nothing waits."""
-TELL_S = 0.02
+TELL_S = 0.04
 """How often it is told what has ended."""
 PRINTED_MAX = 4096
 """What a task of a train prints is told with its end, up to so many bytes."""

@@ -9,7 +9,7 @@ from p2pq.core import records
 from p2pq.core.records import JobEnded, TaskDelivered, TasksCancelled
 from p2pq.daemon import ends as module
 from p2pq.daemon.commands import Commands
-from p2pq.daemon.ends import Ends
+from p2pq.daemon.ends import Ends, runs
 from p2pq.daemon.history import Kept
 from p2pq.daemon.logs import CHUNK_BYTES, Logs
 from p2pq.errors import NotFoundError, RefusedError
@@ -67,7 +67,8 @@ class Bench:
     async def settle(self, view, task, *, state="done", **fields):
         job = id_of(self.rig, view)
         await self.rig.settle(job, task, state, **fields)
-        self.tell(facts.TaskSettled(job=job, task=task, attempt=1, state=state, outcome=fields.get("outcome")))
+        outcome = fields.get("outcome")
+        self.tell(facts.TaskSettled(job=job, task=task, attempt=1, state=state, outcome=outcome, left=True))
 
     async def deliver(self, view, task):
         job = id_of(self.rig, view)
@@ -327,3 +328,9 @@ async def test_views_of_what_an_earlier_job_had_done(bench):
     await bench.finish(view)
     await bench.ends.ends(Asked(job=view.job, views=True), bench.send)
     assert shown(bench) == [(0, "done", None), (1, "done", None), (2, "done", 0)]
+
+
+def test_numbers_that_follow_each_other_are_looked_up_at_once():
+    assert runs([]) == []
+    assert runs([3, 1, 2, 7, 5, 6, 9]) == [(1, 3), (5, 7), (9, 9)]
+    assert runs([4, 4]) == [(4, 4)]
