@@ -18,11 +18,12 @@ from p2pq.cli.outputs import CountsLine, JobLog, Printer, is_its_own_doing
 from p2pq.cli.progress import Progress, WaitOver
 from p2pq.client.asking import environment, umask
 from p2pq.client.connection import Connection
+from p2pq.client.feeding import Feeding
 from p2pq.errors import NodeUnreachableError, NotRunError, P2PQError, UsageError
 from p2pq.model import template
 from p2pq.model.sources import Source, count, values
 from p2pq.wire import control
-from p2pq.wire.commandcontrol import Ends, SubmitCommands, TaskEnded
+from p2pq.wire.commandcontrol import PIECE_BYTES_MAX, Ends, SubmitCommands, TaskEnded
 from p2pq.wire.control import Change, JobView, LogChunk, Note
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -102,6 +103,7 @@ class RunCommand(click.Command):
 
 @click.command("run", cls=RunCommand, context_settings={"allow_interspersed_args": False})
 @click.argument("words", metavar="[--] CMD [ARG]...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--stdin", "-i", is_flag=True, help="Let CMD read our standard input, once that has ended.")
 @_NAME
 @DETACH
 @for_tasks(retries=0)
@@ -111,12 +113,14 @@ class RunCommand(click.Command):
 def run_command(ctx: click.Context, /, words: Sequence[str], **options: Any) -> int:  # noqa: ANN401
     """Run CMD with its ARGs here, once there is room for it; its output and exit code become this command's.
 
-    It runs in this folder, with this environment, without a shell; its standard input is empty (/dev/null). Options of p2pq
-    come before CMD. Exit code: that of CMD, 128+N if signal N ended it, 125 if p2pq could not run it to its end. Ctrl-C
-    cancels it.
+    It runs in this folder, with this environment, without a shell. Its standard input is empty (/dev/null), or ours with -i,
+    which is read to its end first. Options of p2pq come before CMD. Exit code: that of CMD, 128+N if signal N ended it, 125
+    if p2pq could not run it to its end. Ctrl-C cancels it.
     """
     request = _request(options, tuple(words), shell=False)
-    return _run(ctx, request, options, lambda node, job: _follow_one(node, job, quiet=options["quiet"]))
+    stdin = iter(lambda: sys.stdin.buffer.read(PIECE_BYTES_MAX), b"")
+    feed = Feeding([stdin]) if options["stdin"] else None
+    return _run(ctx, request, options, lambda node, job: _follow_one(node, job, quiet=options["quiet"]), feed)
 
 
 def _follow_one(node: Connection, job: JobView, *, quiet: bool) -> int:
@@ -300,13 +304,28 @@ def _request(
 
 
 def _run(
-    ctx: click.Context, request: SubmitCommands, options: dict[str, Any], follow: Callable[[Connection, JobView], int]
+    ctx: click.Context,
+    request: SubmitCommands,
+    options: dict[str, Any],
+    follow: Callable[[Connection, JobView], int],
+    feed: Feeding | None = None,
 ) -> int:
-    """Submit, then print what there is with ``follow``; a job that nobody listens to any more is cancelled."""
+    """Submit, then print what there is with ``follow``; a job that nobody listens to any more is cancelled.
+
+    What the tasks are to read goes to the node first.
+    """
     if "P2PQ_TASK" in os.environ and not options["detach"]:
         # It would hold its slot while it waits for another one; as many of these as there are slots would wait for ever.
         raise UsageError("this is a task of p2pq already: run the command itself, or add --detach")
     with Interrupts() as interrupts, connect(ctx, start=True) as node:
+        if feed is not None:
+            try:
+                for piece in feed.pieces():
+                    for _ in node.ask(piece):
+                        pass
+            except StoppedError as stopped:
+                return stopped.exit_code  # nothing was submitted
+            request = feed.named(request)
         interrupts.hold("stops as soon as the node has said which job it is; once more to leave at once")
         job = send(node, request)
         if job is None:

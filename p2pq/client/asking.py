@@ -51,6 +51,8 @@ class JobOptions(CommandOptions, total=False):
     """One task per combination of values, each as ``str`` has it; a text is a range as typed: ``{"x": "0:1:0.1"}``."""
     config: AnyPath
     """A file that travels along and is passed as ``--config``."""
+    data: object
+    """Anything that can be pickled; ``p2pq.job.data()`` returns it in the job."""
     needs: Mapping[str, str]
     """Labels that a machine must have: ``{"has": "numpy"}``."""
     where: str
@@ -71,8 +73,8 @@ def submit_of(folder: AnyPath, args: Iterable[object], options: JobOptions) -> S
         UsageError: a value cannot be told to the node as it is.
     """
     said = _known("submit", options, JobOptions)
-    resources = _resources(said)
-    for option in ("results", "config"):
+    resources = resources_of(said)
+    for option in ("results", "config", "data"):
         if option in said:
             said[option] = str(Path(said[option]).absolute())
     if "array" in said:
@@ -110,7 +112,7 @@ def commands_of(
         shell=bool(values),
         cwd=str(Path.cwd()),
         environment=environment(),
-        resources=_resources(said),
+        resources=resources_of(said),
         umask=umask(),
         **said,
     )
@@ -134,7 +136,7 @@ def _known(call: str, options: CommandOptions, kind: type[CommandOptions]) -> di
     return dict(options)
 
 
-def _resources(said: dict[str, Any]) -> Resources:
+def resources_of(said: dict[str, Any]) -> Resources:
     """Take what a task needs out of the options."""
     memory = said.pop("memory", 0)
     return Resources(

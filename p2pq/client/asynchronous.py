@@ -6,19 +6,21 @@ mid-answer leaves nothing behind.
 
 import asyncio
 import logging
+import tempfile
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Generic, Literal, Self, TypeVar, Unpack
+from typing import IO, Final, Generic, Literal, Self, TypeVar, Unpack
 
-from p2pq.client import finding, framing
+from p2pq.client import feeding, finding, framing
 from p2pq.client.asking import AnyPath, CommandOptions, JobOptions, commands_of, submit_of
 from p2pq.client.streams import AsyncConnection
 from p2pq.client.told import TaskFacts
 from p2pq.errors import UsageError
 from p2pq.homes import default_path, plain_path
 from p2pq.model.job import JobState
+from p2pq.runner.calls import pickled
 from p2pq.wire import control
 from p2pq.wire.commandcontrol import Ends
 from p2pq.wire.control import Change, ControlRequest, JobView, LogChunk, Note, Reply, StatusView, TaskView, Watch
@@ -93,24 +95,43 @@ class AsyncClient:
         """Send a folder to idle machines, to run its main there; see ``JobOptions`` and ``p2pq submit --help``.
 
         Raises:
+            Exception: whatever ``data`` raises that cannot be pickled.
             TypeError: there is no such option.
         """
-        return AsyncJob(self, await self.one(submit_of(folder, args, options), JobView))
+        if "data" not in options:
+            return AsyncJob(self, await self.one(submit_of(folder, args, options), JobView))
+        with tempfile.NamedTemporaryFile(prefix="p2pq-", suffix=".pickle") as file:
+            await asyncio.to_thread(_write, file, options["data"])
+            with_file: JobOptions = {**options, "data": file.name}
+            return AsyncJob(self, await self.one(submit_of(folder, args, with_file), JobView))
 
     async def commands(
-        self, words: Iterable[object], sources: Iterable[Iterable[object]] = (), **options: Unpack[CommandOptions]
+        self,
+        words: Iterable[object],
+        sources: Iterable[Iterable[object]] = (),
+        *,
+        stdin: feeding.Block | Iterable[feeding.Input] = (),
+        **options: Unpack[CommandOptions],
     ) -> "AsyncJob":
         """Run a command once for each value of ``sources``, on this machine, in this folder and with this environment.
 
         Args:
             words: the command, in which ``{}`` is the value, as in ``p2pq map``; they are a shell's, if there are sources.
             sources: lists of values; several multiply. None: one task, and the words are its arguments as they are.
+            stdin: what each task reads as its standard input, a block for each; without ``sources`` as many tasks as blocks, and
+                one for bytes. None: they read nothing.
             options: see ``CommandOptions``.
 
         Raises:
             TypeError: there is no such option.
         """
-        return AsyncJob(self, await self.one(commands_of(words, sources, options), JobView))
+        request = commands_of(words, sources, options)
+        feed = feeding.Feeding([stdin] if isinstance(stdin, feeding.Block) else stdin)
+        async with self._calls, await self.connection() as node:
+            for piece in feed.pieces():
+                await ask(node, piece, JobView)
+            found = await ask(node, feed.named(request), JobView)
+        return AsyncJob(self, last(found, JobView))
 
     async def job(self, job: str) -> "AsyncJob":
         """Return a job by its id or the beginning of it, 4 characters at least."""
@@ -132,20 +153,12 @@ class AsyncClient:
         Raises:
             RemoteProtocolError: there was none.
         """
-        found = await self.all(request, kind)
-        if not found:
-            raise framing.missing(kind)
-        return found[-1]
+        return last(await self.all(request, kind), kind)
 
     async def all(self, request: ControlRequest, kind: type[R]) -> list[R]:
         """Send a request that is answered soon and return its items of that kind."""
         async with self._calls, await self.connection() as node:
-            await node.send(request)
-            found = []
-            while (reply := await _next(node)) is not None:
-                if isinstance(reply, kind):
-                    found.append(reply)
-            return found
+            return await ask(node, request, kind)
 
     async def connection(self) -> AsyncConnection:
         """Return a connection to the node, still to be opened."""
@@ -154,7 +167,30 @@ class AsyncClient:
         return AsyncConnection(*self._address)
 
 
-async def _next(node: AsyncConnection) -> Reply | None:
+def _write(file: IO[bytes], data: object) -> None:
+    file.write(pickled(data))
+    file.flush()
+
+
+def last(found: list[R], kind: type[R]) -> R:
+    """Return the last item of an answer. Raises RemoteProtocolError: there is none."""
+    if not found:
+        raise framing.missing(kind)
+    return found[-1]
+
+
+async def ask(node: AsyncConnection, request: ControlRequest, kind: type[R]) -> list[R]:
+    """Send a request over a connection and return its items of that kind."""
+    await node.send(request)
+    found = []
+    while (reply := await next_reply(node)) is not None:
+        if isinstance(reply, kind):
+            found.append(reply)
+    return found
+
+
+async def next_reply(node: AsyncConnection) -> Reply | None:
+    """Return the next item of an answer, None after the last; what the node remarks is logged."""
     reply = await node.reply()
     if isinstance(reply, Note):
         log.info("%s", reply.text)
@@ -203,7 +239,7 @@ class _Followed(Generic[R]):
         try:
             # Around each step alone: what the caller does between them is none of ours.
             async with asyncio.timeout_at(self._deadline):
-                while (reply := await _next(self._node)) is not None:
+                while (reply := await next_reply(self._node)) is not None:
                     if isinstance(reply, self._kind):
                         return reply
         except TimeoutError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack
 
+from p2pq.client import feeding
 from p2pq.client.asking import AnyPath, CommandOptions, JobOptions
 from p2pq.client.asynchronous import AsyncClient, AsyncJob, AsyncTask
 from p2pq.client.told import TaskFacts
@@ -116,19 +117,27 @@ class Client:
         return Job(self._background, self._background.run(self._client.submit(folder, args, **options)))
 
     def commands(
-        self, words: Iterable[object], sources: Iterable[Iterable[object]] = (), **options: Unpack[CommandOptions]
+        self,
+        words: Iterable[object],
+        sources: Iterable[Iterable[object]] = (),
+        *,
+        stdin: feeding.Block | Iterable[feeding.Input] = (),
+        **options: Unpack[CommandOptions],
     ) -> "Job":
         """Run a command once for each value of ``sources``, on this machine, in this folder and with this environment.
 
         Args:
             words: the command, in which ``{}`` is the value, as in ``p2pq map``; they are a shell's, if there are sources.
             sources: lists of values; several multiply. None: one task, and the words are its arguments as they are.
+            stdin: what each task reads as its standard input, a block for each; without ``sources`` as many tasks as blocks, and
+                one for bytes. None: they read nothing.
             options: see ``CommandOptions``.
 
         Raises:
             TypeError: there is no such option.
         """
-        return Job(self._background, self._background.run(self._client.commands(words, sources, **options)))
+        submitted = self._client.commands(words, sources, stdin=stdin, **options)
+        return Job(self._background, self._background.run(submitted))
 
     def job(self, job: str) -> "Job":
         """Return a job by its id or the beginning of it, 4 characters at least."""

@@ -323,7 +323,6 @@ class Book(Judge):
             state = "running"  # the other attempt may still succeed
         elif not outcome.ok and not job.halted and (not counted or task.failures <= job.manifest.retries):
             state = "pending"
-        written = state in OVER and self.left_nothing(lease, item)
         over = [self._revoke(job, task, other, now) for other in task.leases] if outcome.ok else []
         row = records.AttemptEnded(
             lease=lease.id,
@@ -338,26 +337,11 @@ class Book(Judge):
             skipped=lease.skipped,
             via=self._via(lease),
             proof=lease.proof,
-            delivered=written,
+            delivered=state in OVER and self.left_nothing(lease, item),
         )
         self.out.append(fx.Record(row=row))
         if state in OVER:
-            job.settle(lease.task, state, deliver=not written)
-            self.counted[job.id] = None
-            settled = notice.TaskSettled(
-                job=job.id,
-                task=lease.task,
-                attempt=lease.attempt,
-                state=state,
-                worker=lease.runner,
-                outcome=outcome,
-                left=bool(item.body),
-            )
-            self.out.append(fx.Emit(notice=settled))
-            if written:
-                self.out.append(fx.Emit(notice=notice.TaskResultsWritten(job=job.id, task=lease.task)))
-            else:
-                self.out.append(fx.Deliver(job=job.id, task=lease.task))
+            self._settled(job, lease, item, state)
         else:
             failed = notice.AttemptFailed(
                 job=job.id, task=lease.task, attempt=lease.attempt, worker=lease.runner, outcome=outcome
@@ -368,9 +352,22 @@ class Book(Judge):
         self._tail(job, now)
         return over
 
-    def left_nothing(self, lease: Lease, item: ResultItem) -> bool:
-        """Tell whether an attempt on this very machine left and printed nothing: nothing is to be looked into or written out."""
-        return lease.runner == self._node and not (item.body or item.blobs or item.checkpoint)
+    def _settled(self, job: Job, lease: Lease, item: ResultItem, state: TaskState) -> None:
+        """A result has decided its task; it is to be written out if there is anything in it."""
+        written, index = self.left_nothing(lease, item), lease.task
+        job.settle(index, state, deliver=not written)
+        self.counted[job.id] = None
+        settled = notice.TaskSettled(
+            job=job.id,
+            task=index,
+            attempt=lease.attempt,
+            state=state,
+            worker=lease.runner,
+            outcome=item.outcome,
+            left=bool(item.body),
+        )
+        rest = fx.Emit(notice=notice.TaskResultsWritten(job=job.id, task=index)) if written else None
+        self.out += [fx.Emit(notice=settled), rest or fx.Deliver(job=job.id, task=index)]
 
     # -- the end --------------------------------------------------------------------------------------------------------
 

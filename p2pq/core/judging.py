@@ -17,6 +17,7 @@ from p2pq.core.standing import Budgets
 from p2pq.model import notice
 from p2pq.model.ids import JobId, Mono, NodeId
 from p2pq.model.job import FAULTS_MAX, Outcome
+from p2pq.wire.objects import ResultItem
 
 FAULTS_EACH: Final = 3
 """Faults of one worker that count against one task, while another could run it."""
@@ -108,6 +109,10 @@ class Judge(Docket):
         if suspect:
             self._forgive(job, lease)
         return suspect
+
+    def left_nothing(self, lease: Lease, item: ResultItem) -> bool:
+        """Tell whether an attempt on this very machine left and printed nothing: nothing is to be looked into or written out."""
+        return lease.runner == self._node and not (item.body or item.blobs or item.checkpoint)
 
     def _length(self, lease: Lease, outcome: Outcome, now: Mono) -> float:
         """Return how long an attempt took, in seconds.

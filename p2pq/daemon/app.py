@@ -251,6 +251,7 @@ class App:
     def _register(self) -> None:
         """Route each request to the present generation."""
         self._route(control.Submit, lambda now: now.jobs.submit)
+        self._route(commandcontrol.KeepInput, lambda now: now.uploads.keep)
         self._route(commandcontrol.SubmitCommands, lambda now: now.commands.submit)
         self._route(commandcontrol.Ends, lambda now: now.ends.ends)
         self._route(control.Jobs, lambda now: now.jobs.jobs)

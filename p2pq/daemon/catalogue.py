@@ -42,8 +42,9 @@ def job_of(store: History, job: JobId) -> JobRow:
 def index_of(row: JobRow, number: int) -> int:
     """Return the index of the task that people call ``number``. Raises NotFoundError."""
     sweep = submission.open_sweep(row.extra)
-    index = task_index(sweep.array, sweep.axes, number)
-    if index is None or row.extra is None or index >= row.extra.tasks:
+    # Tasks that differ in their standard input only are as many as there is input for.
+    index = task_index(sweep.array, sweep.axes, number) if sweep.array or sweep.axes else number
+    if index is None or row.extra is None or not 0 <= index < row.extra.tasks:
         raise NotFoundError(f"the job has no task {number}; see `p2pq tasks {to_text(row.job)[:8]}`")
     return index
 

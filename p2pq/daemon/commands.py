@@ -11,6 +11,7 @@ from p2pq.core.events import Event, Submitted
 from p2pq.daemon import submission
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.catalogue import Catalogue
+from p2pq.daemon.feeding import Uploads
 from p2pq.daemon.store import Store
 from p2pq.errors import UsageError
 from p2pq.model.halt import parse_halt
@@ -22,13 +23,14 @@ from p2pq.wire.control import Reply
 class Commands:
     """Takes submissions. Use it from the event loop's thread only."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  the daemon's parts, each used here
         self,
         *,
         author: submission.Author,
         store: Store,
         blobs: BlobStore,
         catalogue: Catalogue,
+        uploads: Uploads,
         claimed: Callable[[str], AbstractContextManager[None]],
         post_durable: Callable[[Event], Awaitable[Sequence[Effect]]],
     ) -> None:
@@ -37,6 +39,7 @@ class Commands:
         self._store = store
         self._blobs = blobs
         self._catalogue = catalogue
+        self._uploads = uploads
         self._claimed = claimed
         self._post_durable = post_durable
 
@@ -46,9 +49,10 @@ class Commands:
         if not request.cwd.startswith("/"):
             raise UsageError(f"{request.cwd}: the folder to run in must be an absolute path")
         now = Wall(int(time.time() * 1000))
-        with self._claimed(f"commands {secrets.token_hex(8)}"):  # they have no results folder that others could want
+        # They have no results folder that others could want.
+        with self._uploads.taken(request.upload) as chunks, self._claimed(f"commands {secrets.token_hex(8)}"):
             prepared = await asyncio.to_thread(
-                submission.prepare_commands, request, self._author, self._blobs, now_ms=now
+                submission.prepare_commands, request, self._author, self._blobs, chunks=chunks, now_ms=now
             )
             try:
                 self._store.keep_extra(prepared.job, prepared.extra)

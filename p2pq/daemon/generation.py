@@ -24,6 +24,7 @@ from p2pq.daemon.discovery import Discovery
 from p2pq.daemon.driver import Driver, Machine
 from p2pq.daemon.enclosing import enclose
 from p2pq.daemon.ends import Ends
+from p2pq.daemon.feeding import Uploads
 from p2pq.daemon.guests import Guests
 from p2pq.daemon.jobs import Jobs
 from p2pq.daemon.joining import Invitations, with_port
@@ -227,11 +228,13 @@ class Generation:
             bridge_of=self.node.bridge_of,
             leaf_of=self.node.leaf_of,
         )
+        self.uploads = Uploads(self.blobs, self.jobs.author.chunk_keys())
         self.commands = Commands(
             author=self.jobs.author,
             store=self.store,
             blobs=self.blobs,
             catalogue=self.jobs.catalogue,
+            uploads=self.uploads,
             claimed=self.jobs.claimed,
             post_durable=self._post_durable,
         )

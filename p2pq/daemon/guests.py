@@ -301,7 +301,7 @@ class Guests:
         try:
             job = await self._open(guests[0].start)
             wanted = [guest for guest in guests if not guest.cancelled]
-            if not isinstance(job, CommandsBody):
+            if not isinstance(job, CommandsBody) or job.stdin is not None:
                 await self._one_by_one(wanted)
             elif wanted:
                 await self._together(wanted, job)
@@ -311,7 +311,8 @@ class Guests:
         except Exception as error:  # noqa: BLE001  see ``_run``
             self._failed(next(guest for guest in guests if not guest.over.is_set()), error)
         finally:
-            left = [guest for guest in guests if not guest.over.is_set()]
+            # Those that were begun one by one have a task of their own, which tells of them.
+            left = [guest for guest in guests if not guest.over.is_set() and guest.task is None]
             for guest in left:
                 self._over(guest)
             back = tuple(_key(guest) for guest in left if not guest.cancelled)

@@ -36,7 +36,8 @@ def entries(job: AnyJobBody) -> int:
     if isinstance(job, CommandsBody):
         texts = (job.words, *(source.values for source in job.sources))
         # Values are short, and of a job without files there is nothing else.
-        return 1 + (len(job.environment) + sum(64 + len(text) for each in texts for text in each)) // 512
+        stdin = 0 if job.stdin is None else len(job.stdin.sizes) + 8 * len(job.stdin.chunks)
+        return 1 + (stdin + len(job.environment) + sum(64 + len(text) for each in texts for text in each)) // 512
     tree = job.tree
     parts = sum(len(file.parts) for file in tree.files)
     texts = (job.args, *(axis.values for axis in job.axes))

@@ -38,6 +38,9 @@ class TaskLaunch(Generic[T]):
     """None: nothing has to be there."""
 
     collect: Callable[[Path, Outcome], T]
+    stdin: Callable[[Path], None] | None = None
+    """Writes what the task reads as its standard input to a file of that name, in a worker thread; None: it reads nothing."""
+
     cwd: str | None = None
     """Level ``none`` only: where to run; default the scratch folder."""
 

@@ -4,12 +4,13 @@ import asyncio
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from p2pq.core.effects import Start
 from p2pq.core.events import Event, Started
-from p2pq.daemon import room, taskfolder
+from p2pq.daemon import feeding, room, taskfolder
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.checkpoints import put_in_place
 from p2pq.daemon.executing import command, command_line, for_libraries, own_environment
@@ -25,6 +26,8 @@ from p2pq.model.params import task_number, task_params
 from p2pq.wire.body import CHECKPOINT, CommandsBody, JobBody
 from p2pq.wire.tree import Tree, disk_bytes
 
+OWN_COMMANDS: Final = b"commands"
+"""In the place of a job: nothing keeps commands of one user apart, so that all of them share runners."""
 OWN_FILES_MAX: Final = 1 << 60
 """Commands write into their user's own folders, which are none of ours to limit."""
 
@@ -80,7 +83,7 @@ class Launching:
         limits = self.limits(start)
         return TaskLaunch(
             lease=guest.name,
-            job=start.master + start.job,
+            job=OWN_COMMANDS,
             level="none",
             argv=argv,
             otherwise=otherwise,
@@ -94,6 +97,7 @@ class Launching:
                 disk_bytes=OWN_FILES_MAX,
             ),
             populate=None,
+            stdin=partial(feeding.write, job.stdin, start.task, self._blobs) if job.stdin is not None else None,
             collect=self.sealer(guest).seal,
             suspended=guest.suspended,
             on_started=lambda stdout, stderr: _remember(guest, stdout, stderr),

@@ -315,7 +315,7 @@ class RunnerPool:
         files: list[int] = []
         pins: list[int] = []
         try:
-            if launch.populate is None:
+            if launch.populate is None and launch.stdin is None:
                 self._fill(launch, runner.scratch, files)
             else:
                 await in_thread(lambda: self._fill(launch, runner.scratch, files))
@@ -326,7 +326,7 @@ class RunnerPool:
                 pins = self._pin(launch.limits.cpus, runner)
             if run.stop is None:
                 runner.occupied = True
-                runner.send(self._order(launch, runner, number), (files[0], files[1]))
+                runner.send(self._order(launch, runner, number), tuple(files))
             attempt = self.attempt(launch, run, number)
             if run.stop is not None:
                 attempt.never_started(run.stop)
@@ -383,6 +383,9 @@ class RunnerPool:
             if launch.populate is not None:
                 launch.populate(scratch.job)
             files += open_outputs(scratch, os.O_WRONLY)
+            if launch.stdin is not None:
+                launch.stdin(scratch.output / "stdin")
+                files.append(os.open(scratch.output / "stdin", os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
             raise storage_error(error, scratch.root) from error
 

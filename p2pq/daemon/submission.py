@@ -17,18 +17,19 @@ from p2pq.daemon import executing, folders
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.history import JobExtra
 from p2pq.daemon.ignore import RESULTS
+from p2pq.daemon.taskfolder import DATA_FILE
 from p2pq.errors import RefusedError, Reject, UsageError
 from p2pq.model import sources
 from p2pq.model.ids import JobId, MeshId, NodeId
 from p2pq.model.job import TIME_DEFAULT_S, Limits
 from p2pq.model.params import ARGV_CHARS_MAX, Axis, Range, count_tasks, expand, parse_array, parse_sweep, task_params
 from p2pq.wire import body as bodies
-from p2pq.wire import codec, names, prims, seal, sign
+from p2pq.wire import codec, feed, names, prims, seal, sign
 from p2pq.wire.body import AnyJobBody, CommandsBody, JobBody
 from p2pq.wire.commandcontrol import SubmitCommands
 from p2pq.wire.control import Submit
 from p2pq.wire.objects import BLOBS_MAX, Manifest
-from p2pq.wire.tree import File, Part, Tree, convergent
+from p2pq.wire.tree import Chunk, File, KeyOf, Part, Tree, convergent
 
 JOB_LIFE_MS: Final = 366 * 24 * 3600 * 1000
 """A job that nobody ran for a year is given up."""
@@ -52,6 +53,10 @@ class Author:
     secret: bytes
     mesh: MeshId
     owner: str
+
+    def chunk_keys(self) -> KeyOf:
+        """Return the keys of chunks of this node's jobs."""
+        return convergent(prims.derive(self.secret, b"", _CHUNK_KEYS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ def prepare(  # noqa: PLR0913  a request, who asks, and where it goes
     job = JobId(os.urandom(16))
     sink = _sink(blobs, job, given_up)
     with _held(blobs, job, names.display(str(folder))):
-        body = _pack(request, sweep, main, found, sink, prims.derive(author.secret, b"", _CHUNK_KEYS))
+        body = _pack(request, sweep, main, found, sink, author.chunk_keys())
         if len(bodies.tree_refs(body.tree)) > BLOBS_MAX:
             raise UsageError(f"{names.display(str(folder))} is too large for one job; --exclude what it does not need")
         raw, key, reply_secret = _signed(request, author, job, tasks, body, sink, only=only, now_ms=now_ms)
@@ -112,14 +117,16 @@ def prepare(  # noqa: PLR0913  a request, who asks, and where it goes
     return Prepared(job, raw, key, reply_secret, extra, (*said, *found.warnings))
 
 
-def prepare_commands(request: SubmitCommands, author: Author, blobs: BlobStore, *, now_ms: int) -> Prepared:
-    """Sign the manifest of a job of commands, which run on this node only.
+def prepare_commands(
+    request: SubmitCommands, author: Author, blobs: BlobStore, *, now_ms: int, chunks: tuple[Chunk, ...] = ()
+) -> Prepared:
+    """Sign the manifest of a job of commands, which run on this node only; ``chunks`` hold their standard input.
 
     Raises:
         UsageError: there is too much of it, or no command; nothing was queued.
         StorageError: the blobs cannot be kept.
     """
-    tasks = sources.count(request.sources)
+    tasks = sources.count(request.sources) if request.sources else len(request.stdin) or 1
     if not request.words and not request.sources:
         raise UsageError("there is no command to run; name one")
     if not request.shell and request.sources:
@@ -133,11 +140,15 @@ def prepare_commands(request: SubmitCommands, author: Author, blobs: BlobStore, 
         cwd=request.cwd,
         environment=request.environment,
         umask=request.umask,
+        stdin=feed.Feed(request.stdin, chunks) if request.stdin or chunks else None,
     )
     _check_commands(body)
     job = JobId(os.urandom(16))
     sink = _sink(blobs, job, lambda: False)
     with _held(blobs, job, "the job of commands"):
+        if body.stdin is not None:
+            feed.check(body.stdin, tasks)
+            blobs.pin(job, [chunk.blob for chunk in chunks])
         # Too long for the first task is said here, not by eleven attempts.
         executing.command_line(body, 0)
         raw, key, reply_secret = _signed(request, author, job, tasks, body, sink, only=author.node, now_ms=now_ms)
@@ -209,7 +220,7 @@ def _signed(  # noqa: PLR0913  all that a manifest says
         reply=prims.x25519_public(reply_secret),
         commit=seal.commitment(key),
         body=refs,
-        blobs=bodies.tree_refs(body.tree) if isinstance(body, JobBody) else (),
+        blobs=bodies.brought(body),
         submitted=now_ms,
         expires=now_ms + JOB_LIFE_MS,
     )
@@ -266,15 +277,17 @@ def _main(folder: Path, wanted: str, found: folders.Scan) -> str:
 
 
 def _pack(
-    request: Submit, sweep: Sweep, main: str, found: folders.Scan, sink: Callable[[bytes, bytes], None], secret: bytes
+    request: Submit, sweep: Sweep, main: str, found: folders.Scan, sink: Callable[[bytes, bytes], None], key_of: KeyOf
 ) -> JobBody:
     """Pack the folder and return what the job is."""
     folder = Path(request.folder)
     kind = _kind(folder, main)
     config = ""
-    tree = folders.pack(folder, found, sink, convergent(secret))
+    tree = folders.pack(folder, found, sink, key_of)
     if request.config:
-        config, tree = _with_config(tree, folder, Path(request.config), sink, secret)
+        config, tree = _with_config(tree, folder, Path(request.config), sink, key_of)
+    if request.data:
+        tree = _with_file(tree, Path(request.data), DATA_FILE, sink, key_of)
     return JobBody(
         name=_name(request)[:200],
         main=main,
@@ -346,7 +359,7 @@ def _kind(folder: Path, main: str) -> Literal["python", "shell", "command"]:
 
 
 def _with_config(
-    tree: Tree, folder: Path, config: Path, sink: Callable[[bytes, bytes], None], secret: bytes
+    tree: Tree, folder: Path, config: Path, sink: Callable[[bytes, bytes], None], key_of: KeyOf
 ) -> tuple[str, Tree]:
     """Return the config file's path in the tree, and a tree that holds it."""
     if not config.is_file():
@@ -357,12 +370,16 @@ def _with_config(
         if inside:
             return path, tree
         raise UsageError(f"--config: the folder has a {names.display(path)} of its own; rename one of the two")
+    return path, _with_file(tree, config, path, sink, key_of)
+
+
+def _with_file(tree: Tree, file: Path, path: str, sink: Callable[[bytes, bytes], None], key_of: KeyOf) -> Tree:
+    """Return a tree that holds a file from elsewhere, too, at a path where it has none."""
     with tempfile.TemporaryDirectory() as staging:
-        staged = Path(staging) / path
-        staged.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(config, staged)
-        extra = folders.pack(Path(staging), folders.scan(Path(staging)), sink, convergent(secret))
-    return path, merge(tree, extra)
+        shutil.copyfile(file, Path(staging) / "file")  # whatever it is called, nothing leaves it out
+        packed = folders.pack(Path(staging), folders.scan(Path(staging)), sink, key_of)
+    renamed = tuple(msgspec.structs.replace(each, path=path) for each in packed.files)
+    return merge(tree, msgspec.structs.replace(packed, files=renamed))
 
 
 def merge(first: Tree, second: Tree) -> Tree:

@@ -9,6 +9,8 @@ from typing import Final
 from p2pq.errors import RefusedError
 
 PARAMS_FILE: Final = ".p2pq/params.json"
+DATA_FILE: Final = ".p2pq/data.pickle"
+"""What ``p2pq.job.data()`` reads; it travels with the job's own files."""
 PROGRESS_NAME: Final = ".progress"
 
 

@@ -7,9 +7,9 @@ the outcome of its own job's tasks, because a task may have taken it over.
 Frames, both ways: four bytes of length, big-endian, then a JSON object with ``op``.
 
 From the daemon: ``setup`` (resource limits; first and once) · ``run`` (with two file descriptors, for standard output and
-error) · ``signal`` (to the task's process group) · ``kill`` (everything). To the daemon: ``ready`` · ``started`` ·
-``failed`` (could not be executed) · ``exited`` · ``clean`` or ``dirty`` (after each task, when nothing of it is left or
-something is).
+error, and a third for standard input if there is any) · ``signal`` (to the task's process group) · ``kill`` (everything).
+To the daemon: ``ready`` · ``started`` · ``failed`` (could not be executed) · ``exited`` · ``clean`` or ``dirty`` (after each
+task, when nothing of it is left or something is).
 
 Short tasks come together: ``train`` (a list of them, with two descriptors that are both read and written) is answered by
 ``did``, once or several times, which tells how those ended that did since, in order, and what they printed. A train is over when
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 HEAD_BYTES = 4
-OUTPUTS = 2  # standard output and error
+OUTPUTS = 2  # standard output and error; a third descriptor is standard input
 FRAME_BYTES_MAX = 4 << 20
 TEXT_CHARS_MAX = 200
 IN_MEMORY = ("/tmp", "/dev/shm")  # noqa: S108  the sandbox's own, emptied after each task
@@ -101,7 +101,7 @@ class Runner:
     def receive(self) -> "tuple[dict[str, Any], list[int]]":
         """Read one frame and the descriptors that came with it; EOFError when the daemon is gone."""
         head, ancillary, _, _ = self.control.recvmsg(
-            HEAD_BYTES, _socket.CMSG_SPACE(8), _socket.MSG_CMSG_CLOEXEC | _socket.MSG_WAITALL
+            HEAD_BYTES, _socket.CMSG_SPACE(12), _socket.MSG_CMSG_CLOEXEC | _socket.MSG_WAITALL
         )
         fds = []
         for _, _, data in ancillary:
@@ -126,8 +126,8 @@ class Runner:
         """Do what one frame asks."""
         try:
             op = message["op"]
-            if op == "run" and len(fds) == OUTPUTS and not self.pid:
-                self.run(message, fds[0], fds[1])
+            if op == "run" and OUTPUTS <= len(fds) <= OUTPUTS + 1 and not self.pid:
+                self.run(message, *fds)
             elif op == "train" and len(fds) == OUTPUTS and not self.pid:
                 self.train, fds = Train(message, fds), []
                 self.go_on()
@@ -156,16 +156,16 @@ class Runner:
         if message["autogroup"]:
             lower_session()
 
-    def run(self, message: "dict[str, Any]", out: int, err: int) -> None:
-        """Start one task in a process group of its own and say so."""
-        failed = self.begin(message, out, err)
+    def run(self, message: "dict[str, Any]", out: int, err: int, feed: int = -1) -> None:
+        """Start one task in a process group of its own and say so; without ``feed`` its standard input is empty."""
+        failed = self.begin(message, out, err, feed)
         if failed is None:
             self.send(op="started", id=self.task_id, pid=self.pid)
         else:
             self.send(op="failed", id=self.task_id, errno=failed)
             self.finish()
 
-    def begin(self, message: "dict[str, Any]", out: int, err: int) -> "int | None":
+    def begin(self, message: "dict[str, Any]", out: int, err: int, feed: int = -1) -> "int | None":
         """Start one task in a process group of its own; return why it could not be, as an error number, if it could not."""
         self.task_id = message["id"]
         env, what, umask = message["env"], message["cwd"], message.get("umask")
@@ -177,11 +177,11 @@ class Runner:
             self.started = time.monotonic()
             what = message["argv"][0]
             try:
-                pid = self.spawn(message["argv"], env, out, err)
+                pid = self.spawn(message["argv"], env, out, err, feed)
             except OSError:
                 if not message.get("otherwise"):
                     raise
-                pid = self.spawn(message["otherwise"], env, out, err)
+                pid = self.spawn(message["otherwise"], env, out, err, feed)
         except (OSError, ValueError) as error:
             os.chdir("/")
             os.write(err, f"p2pq: {what}: {getattr(error, 'strerror', None) or error}\n".encode(errors="replace"))
@@ -227,14 +227,15 @@ class Runner:
             os.close(train.err)
             self.send(op="did", id=train.id, ends=train.news(), over=True, pid=pid or None, dirty=dirty, large=large)
 
-    def spawn(self, argv: "list[str]", env: "dict[str, str]", out: int, err: int) -> int:
+    def spawn(self, argv: "list[str]", env: "dict[str, str]", out: int, err: int, feed: int) -> int:
         """Start a program and return its process id."""
+        empty = (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
         return os.posix_spawnp(
             argv[0],
             argv,
             env,
             file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, feed, 0) if feed >= 0 else empty,
                 (os.POSIX_SPAWN_DUP2, out, 1),
                 (os.POSIX_SPAWN_DUP2, err, 2),
             ],

@@ -15,7 +15,8 @@ from p2pq.errors import Reject
 from p2pq.model.ids import LeaseId
 from p2pq.model.params import Axis, Range
 from p2pq.model.sources import SOURCES_MAX, Source
-from p2pq.wire import codec, prims, seal
+from p2pq.wire import codec, feed, prims, seal
+from p2pq.wire.feed import Feed
 from p2pq.wire.objects import BODY_PARTS_MAX, BlobRef
 from p2pq.wire.shape import check_shape
 from p2pq.wire.tree import Tree, TreeLimits, check_tree
@@ -69,6 +70,8 @@ class CommandsBody(msgspec.Struct, frozen=True, kw_only=True, tag="commands", fo
     environment: Annotated[bytes, Meta(max_length=4 << 20)] = b""
     """K=V, each ended by a zero byte."""
     umask: Annotated[int, Meta(ge=0, le=0o777)] = 0o022
+    stdin: Feed | None = None
+    """What each task reads as its standard input; None: nothing."""
 
 
 class ResultBody(msgspec.Struct, frozen=True, kw_only=True, tag="result-body", forbid_unknown_fields=True):
@@ -196,6 +199,13 @@ def checkpoint_context(job: bytes, task: int, lease: LeaseId) -> bytes:
 def tree_refs(folder: Tree) -> tuple[BlobRef, ...]:
     """Return the tree's blobs without repeats, in order of first use."""
     return tuple(dict.fromkeys(BlobRef(chunk.blob, chunk.size) for chunk in folder.chunks))
+
+
+def brought(body: AnyJobBody) -> tuple[BlobRef, ...]:
+    """Return the blobs that a job brings along besides its body."""
+    if isinstance(body, JobBody):
+        return tree_refs(body.tree)
+    return () if body.stdin is None else feed.refs(body.stdin)
 
 
 def _aad(number: int) -> bytes:

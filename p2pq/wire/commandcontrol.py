@@ -1,12 +1,33 @@
 """What the local API is asked, and answers, about commands (``run``, ``map``, ``batch``): part of ``control``."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta
 
-from p2pq.model.job import Resources, TaskState
+from p2pq.model.job import TASKS_MAX, Resources, TaskState
 from p2pq.model.sources import SOURCES_MAX, Source
 from p2pq.wire.peercontrol import Said
+
+PIECE_BYTES_MAX: Final = 1 << 20
+"""Of standard input, so much is sent, sealed and read in one piece."""
+UPLOAD_BYTES: Final = 16
+STDIN_BYTES_MAX: Final = 1 << 40
+"""What one task may read."""
+
+Sizes = Annotated[tuple[Annotated[int, Meta(ge=0, le=STDIN_BYTES_MAX)], ...], Meta(max_length=TASKS_MAX)]
+"""How many bytes of standard input each task reads, in the order of the tasks."""
+Upload = Annotated[bytes, Meta(min_length=UPLOAD_BYTES, max_length=UPLOAD_BYTES)]
+
+
+class KeepInput(Said, frozen=True, kw_only=True):
+    """Keep a piece of what commands are to read as their standard input, behind the pieces before it. No items.
+
+    It is forgotten if for ten minutes neither another piece comes nor the ``SubmitCommands`` that names it.
+    """
+
+    upload: Upload
+    """Drawn by the client at random, the same for all pieces."""
+    data: Annotated[bytes, Meta(min_length=1, max_length=PIECE_BYTES_MAX)]
 
 
 class SubmitCommands(Said, frozen=True, kw_only=True):
@@ -29,6 +50,10 @@ class SubmitCommands(Said, frozen=True, kw_only=True):
     halt: str = ""
     """``now,fail=3``, ``soon,fail=10%`` and the like, as typed; empty: never."""
     umask: Annotated[int, Meta(ge=0, le=0o777)] = 0o022
+    stdin: Sizes = ()
+    """How many bytes each task reads as its standard input; none: nothing. Without sources, there are as many tasks as sizes."""
+    upload: Upload | None = None
+    """What was kept of it with ``KeepInput``: as many bytes as all tasks read. It can be used once."""
 
 
 class Ends(Said, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from p2pq.model.job import JobState, Resources, SandboxLevel, TaskState
-from p2pq.wire.commandcontrol import Ends, SubmitCommands, TaskEnded
+from p2pq.wire.commandcontrol import Ends, KeepInput, SubmitCommands, TaskEnded
 from p2pq.wire.parts import KeptLimits, KeptView, PolicyView, RunningView, SpokenView
 from p2pq.wire.peercontrol import PeerAccept, PeerEnd, PeeringFile, PeeringsList, PeeringView, PeerOffer
 from p2pq.wire.settingcontrol import SettingsList, SettingView
@@ -56,6 +56,8 @@ class Submit(_Said, frozen=True, kw_only=True):
     sweep: tuple[str, ...] = ()
     """``k=1,2,3`` or ``x=0:1:0.1`` as typed."""
     config: str = ""
+    data: str = ""
+    """A file that travels as ``.p2pq/data.pickle``."""
     resources: Resources = Resources()
     time_s: int = 0
     """0: the default of 24 h."""
@@ -216,6 +218,7 @@ class Stop(_Said, frozen=True, kw_only=True):
 
 ControlRequest = (
     Submit
+    | KeepInput
     | SubmitCommands
     | Ends
     | Jobs

@@ -84,10 +84,10 @@ class Host:
         done = subprocess.run(  # noqa: PLW1510  callers look at the code
             self.argv(*args),
             env=self.environment(),
-            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=timeout,
+            **({} if "input" in options else {"stdin": subprocess.DEVNULL}),
             **options,
         )
         assert "Traceback" not in done.stderr, done.stderr

@@ -47,6 +47,14 @@ def test_one_command_is_as_if_it_had_been_typed(shared, tmp_path, monkeypatch):
     assert (missing.returncode, missing.stderr) == (127, "p2pq: no-such-command: No such file or directory\n")
 
 
+def test_a_command_reads_our_standard_input_if_asked_to(shared):
+    long = "".join(f"{number}\n" for number in range(400_000))
+    done = shared.run("run", "-i", "sort", "-rn", input=long)
+    assert done.stdout.split("\n", 1)[0] == "399999"
+    assert done.stdout.count("\n") == 400_000
+    assert shared.run("run", "cat", input=long).stdout == ""
+
+
 def test_output_comes_as_it_is_printed(shared):
     with shared.popen("run", "--", "sh", "-c", "echo now; read x < /dev/null; sleep 600") as process:
         assert lab.read_line(process.stdout, 30) == "now\n"

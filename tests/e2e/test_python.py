@@ -121,11 +121,23 @@ def test_a_node_is_started_where_none_runs(home, tmp_path, monkeypatch):
     assert home.json("status")["pid"] == status.pid, "it outlives the client"
 
 
+def test_an_object_travels_with_the_job(mine):
+    (mine / "main.py").write_text(
+        "import sys\nsys.path.append(" + repr(str(lab.ROOT)) + ")\nfrom p2pq.job import data\nprint(data()['any'])\n"
+    )
+    with Client() as client:
+        job = client.submit("mysim/", data={"any": [1, 2]}, where="local", sandbox="none", retries=0)
+        [task] = job.as_completed(IN_TIME_S)
+        assert (task.exit_code, task.stdout()) == (0, b"[1, 2]\n"), task.stderr()
+
+
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 SAID = [
     r"(\{'rate': '\d'\} [01] \S+/mysim/results/\d\n){3}",
     r"failed\n2 exit two is bad\n\n",
     r"\['done', 'failed'\]\n",
+    r"21065\.8331\d+\n(1\.0\n|1\.41\d+\n|1\.73\d+\n){3}",
+    r"\[0, 1, 4, 9, 16\]\n",
 ]
 
 

@@ -18,8 +18,9 @@ from p2pq.model.ids import JobId, LeaseId, NodeId
 from p2pq.model.sources import Source
 from p2pq.wire import body as bodies
 from p2pq.wire.body import CommandsBody, JobBody, ResultBody
+from p2pq.wire.feed import Feed
 from p2pq.wire.objects import ResultItem
-from p2pq.wire.tree import Tree, read_part
+from p2pq.wire.tree import Tree, convergent, read_part, seal_chunk
 from tests.unit.daemon.guestkit import REPLY, start_of
 
 ME, JOB = NodeId(b"m" * 32), JobId(b"j" * 16)
@@ -178,3 +179,16 @@ async def test_tasks_of_a_folder_that_travels_go_one_by_one(bench: Bench) -> Non
     assert all(each.outcome.exit != 0 for each in exits.values()), (
         "there is no main.sh, which is each one's own failure"
     )
+
+
+async def test_tasks_that_read_something_go_one_by_one_and_each_reads_its_own(bench: Bench) -> None:
+    chunk, ciphertext = seal_chunk(b"abc", convergent(b"s" * 32))
+    bench.blobs.put(chunk.blob, ciphertext)
+    body = CommandsBody(words=("cat",), shell=False, cwd="/", umask=0o22, stdin=Feed((1, 2), (chunk,)))
+    starts = bench._starts(body, 2)
+    bench.guests.train(Train(starts=starts))
+    exits, back = await bench.over(2)
+    assert sorted([*exits, *back]) == [0, 1], "a slow machine gives back the second one"
+    assert bench.printed(starts[0], exits[0])["stdout"] == b"a"
+    if 1 in exits:
+        assert bench.printed(starts[1], exits[1])["stdout"] == b"bc"

@@ -72,6 +72,13 @@ async def test_a_task_runs_and_its_results_are_collected(run: Run, level: str) -
     assert 0 < ran.outcome.max_rss < 1 << 30
 
 
+async def test_a_task_reads_what_it_was_given_and_nothing_is_left_of_it(run: Run, pool: RunnerPool, level: str) -> None:
+    given = await run(("/bin/cat",), level=level, stdin=lambda path: path.write_text("given"))
+    assert given.stdout == "given"
+    assert (await run(("/bin/cat",), level=level)).stdout == ""
+    assert not list(pool._scratch.rglob("stdin"))
+
+
 async def test_tasks_of_a_job_share_a_runner_and_nothing_else(run: Run, pool: RunnerPool, level: str) -> None:
     for _ in range(3):
         ran = await run("listing", level=level)

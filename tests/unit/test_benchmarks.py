@@ -1,11 +1,12 @@
 """The benchmarks run and report honestly; how fast things are is not for the test suite to say."""
 
 import json
+import os
 
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import array, bulk, command, figures, idle, links, rates
+from benchmarks import array, bulk, calls, command, figures, idle, links, rates
 from benchmarks.figures import Figure
 
 pytestmark = pytest.mark.slow
@@ -101,3 +102,15 @@ def test_an_idle_node_is_watched_with_all_its_processes(tmp_path, monkeypatch):
         figure.median for figure in found if figure.name == "idle memory (PSS)" and "alone" in figure.note
     )
     assert everything >= daemon > 0
+
+
+def test_calls_are_made_beside_other_executors_in_the_same_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(calls, "CALLS", 4)
+    monkeypatch.setattr(calls, "PER_RUN", 1)
+    monkeypatch.setattr(calls.importlib.util, "find_spec", lambda _: None)
+    before = dict(os.environ)
+    found = {figure.name: figure for figure in calls.run(tmp_path, 1)}
+    own, other = found["4 calls: p2pq"], found["4 calls: ProcessPoolExecutor"]
+    assert found["p2pq over ProcessPoolExecutor"].median == pytest.approx(own.median / other.median)
+    assert found["one call: p2pq"].goal is not None
+    assert dict(os.environ) == before

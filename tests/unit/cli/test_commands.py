@@ -140,6 +140,27 @@ def test_what_a_command_prints_is_ours_byte_by_byte_and_so_is_its_exit_code(ran,
     assert follow == Ends(job=JOB, live=True)
 
 
+@covers("run --stdin")
+def test_a_command_reads_what_we_are_given_if_asked_to(ran, typed_in):
+    for option in ("--stdin", "-i"):
+        typed_in(b"a\xff\n")
+        node = Node(done(0))
+        assert ran(node, "run", option, "--", "cat")[0] == 0
+        [piece, request, _] = node.heard
+        assert (piece.data, request.stdin, request.upload, request.shell) == (b"a\xff\n", (3,), piece.upload, False)
+    typed_in(b"kept for others")
+    ran(Node(done(0)), "run", "cat")
+    assert sys.stdin.read() == "kept for others"
+
+
+def test_whoever_is_interrupted_while_reading_has_submitted_nothing(ran, typed_in, monkeypatch):
+    typed_in(b"")
+    monkeypatch.setattr(sys.stdin.buffer, "read", lambda _: interrupt()(), raising=False)
+    node = Node()
+    assert ran(node, "run", "-i", "cat")[0] == 130
+    assert node.heard == []
+
+
 def test_each_piece_is_passed_on_before_the_next_comes(ran, capfdbinary):
     seen = []
     node = Node(chunk(0, b"now"), lambda: seen.append(capfdbinary.readouterr().out), done(0))

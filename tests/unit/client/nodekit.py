@@ -2,6 +2,7 @@
 
 import socketserver
 import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,7 @@ WELCOME = Welcome(id="abc", name="n", version="1")
 
 def job_view(state="running", **fields):
     plain = {
+        "job": JOB,
         "name": "mysim",
         "owner": "me",
         "tasks": Counts(total=2),
@@ -26,7 +28,7 @@ def job_view(state="running", **fields):
         "submitted": "now",
         "results": "/r",
     }
-    return JobView(job=JOB, state=state, **(plain | fields))
+    return JobView(state=state, **(plain | fields))
 
 
 def task_view(task, state="done", **fields):
@@ -34,7 +36,10 @@ def task_view(task, state="done", **fields):
 
 
 class Node(socketserver.ThreadingUnixStreamServer):
-    """Answers requests by their type with ``answers``; ``Failed`` ends an answer, else ``Done`` does. Say ``with``."""
+    """Answers requests by their type with ``answers``, or what these return of it; ``Failed`` ends an answer, else ``Done`` does.
+
+    Say ``with``.
+    """
 
     daemon_threads = True
     block_on_close = False
@@ -46,8 +51,10 @@ class Node(socketserver.ThreadingUnixStreamServer):
         super().__init__(str(home / "node.sock"), _Client)
         self.home = home
         self.greeting = WELCOME
-        self.answers: dict[type, list[object]] = {}
+        self.answers: dict[type, list[object] | Callable[[object], Iterable[object]]] = {}
         self.heard: list[object] = []
+        self.greeted = 0
+        """Connections so far."""
         self.hanging = threading.Semaphore(0)
         """Released for each client that waits in vain."""
         self.left = threading.Semaphore(0)
@@ -67,10 +74,12 @@ class Node(socketserver.ThreadingUnixStreamServer):
 class _Client(socketserver.StreamRequestHandler):
     def handle(self):
         assert self.read(Hello).token == b"token"
+        self.server.greeted += 1
         self.say(self.server.greeting)
         while (request := self.read(control.ControlRequest)) is not None:
             self.server.heard.append(request)
-            for reply in (*self.server.answers.get(type(request), ()), Done()):
+            answer = self.server.answers.get(type(request), ())
+            for reply in (*(answer(request) if callable(answer) else answer), Done()):
                 if reply is GONE:
                     return
                 if reply is HANG:

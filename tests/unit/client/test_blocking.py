@@ -1,6 +1,7 @@
 """The client for programs without an event loop, against a node that says what the test wants."""
 
 import os
+import pickle  # noqa: TID251  what this very program has made
 import signal
 import subprocess
 import sys
@@ -50,6 +51,21 @@ def test_submit_and_follow(node, client, tmp_path):
     assert job.wait(timeout=10) == "failed"
 
 
+def test_data_is_there_as_long_as_the_node_needs_it(node, client, tmp_path):
+    seen = []
+
+    def submit(request):
+        seen.append(pickle.loads(Path(request.data).read_bytes()))
+        return [job_view()]
+
+    node.answers[control.Submit] = submit
+    client.submit(tmp_path, data={"any": [1]})
+    assert seen == [{"any": [1]}]
+    assert not Path(node.heard[-1].data).exists()
+    with pytest.raises(TypeError, match="pickle"):
+        client.submit(tmp_path, data=(x for x in ()))
+
+
 def test_what_is_asked_of_a_job(node, client, job):
     node.answers |= {
         control.Tasks: [task_view(0)],
@@ -82,6 +98,14 @@ def test_commands(node, client):
     assert (job.id, job.results) == (JOB, None)
     [asked] = node.heard
     assert (asked.words, asked.sources, asked.name) == (("echo",), (Source(("1", "2")),), "n")
+
+
+@pytest.mark.parametrize(("stdin", "sizes"), [(b"ab", (2,)), ([b"a", b"", b"b"], (1, 0, 1))])
+def test_commands_with_standard_input(node, client, stdin, sizes):
+    node.answers[SubmitCommands] = [job_view(results="")]
+    client.commands(["cat"], stdin=stdin)
+    piece, asked = node.heard
+    assert (piece.data, asked.upload, asked.stdin, asked.shell) == (b"ab", piece.upload, sizes, False)
 
 
 def test_whoever_leaves_the_loop_is_not_followed_any_more(node, job):

@@ -270,7 +270,7 @@ def test_a_result_is_brought_from_the_leaf_through_the_bridge_and_counts_for_the
         via=(BRIDGE.node,),
         proof=r.Proof(signed=raw, certs=chain(CAT)),
     )
-    settled = n.TaskSettled(job=JOB, task=0, attempt=1, state="done", worker=CAT.node, outcome=OK)
+    settled = n.TaskSettled(job=JOB, task=0, attempt=1, state="done", worker=CAT.node, outcome=OK, left=True)
     assert fx.Emit(notice=settled) in effects
     assert sends(bench.tick(RECEIPTS_S)) == [receipt(PEER, "settled", item.lease)]
 

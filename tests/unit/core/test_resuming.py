@@ -93,7 +93,7 @@ def test_a_task_that_is_over_needs_no_checkpoint(outcome: Outcome) -> None:
     [second] = bench.leases(BOB)
     result = left(second, outcome)
     state = "done" if outcome.ok else "failed"
-    told = n.TaskSettled(job=JOB, task=0, attempt=2, state=state, worker=BOB.node, outcome=outcome)
+    told = n.TaskSettled(job=JOB, task=0, attempt=2, state=state, worker=BOB.node, outcome=outcome, left=True)
     assert bring(bench, BOB, second, result) == [
         ended(second, result, state, counted=True, by=BOB),
         fx.Emit(notice=told),

@@ -7,23 +7,25 @@ import pytest
 from p2pq.core.effects import Deliver
 from p2pq.core.events import Delivered, Submitted
 from p2pq.daemon.commands import Commands
-from p2pq.errors import RefusedError, UsageError
+from p2pq.daemon.feeding import Uploads
+from p2pq.errors import NotFoundError, RefusedError, UsageError
 from p2pq.model.params import ARGV_CHARS_MAX
 from p2pq.model.sources import Source
 from p2pq.wire import body as bodies
 from p2pq.wire import control, sign
 from p2pq.wire.body import CommandsBody
-from p2pq.wire.commandcontrol import SubmitCommands
+from p2pq.wire.commandcontrol import KeepInput, SubmitCommands
 from p2pq.wire.objects import Manifest
 from tests.unit.daemon.jobskit import AUTHOR, id_of
 
 
-def commands_of(rig):
+def commands_of(rig, uploads=None):
     return Commands(
         author=AUTHOR,
         store=rig.store,
         blobs=rig.blobs,
         catalogue=rig.jobs.catalogue,
+        uploads=Uploads(rig.blobs, AUTHOR.chunk_keys()) if uploads is None else uploads,
         claimed=rig.jobs.claimed,
         post_durable=rig.post_durable,
     )
@@ -49,6 +51,49 @@ async def test_commands_are_durable_before_they_are_said_and_stay_here(rig):
     assert (view.name, view.folder, view.results, view.tasks.total) == ("echo {}", "/work", "", 2)
     tasks = await rig.ask(rig.jobs.tasks, control.Tasks(job=view.job))
     assert [task.params for task in tasks] == [{"1": "a"}, {"1": "b"}]
+
+
+UPLOAD = b"u" * 16
+
+
+@pytest.fixture
+async def uploads(rig):
+    uploads = Uploads(rig.blobs, AUTHOR.chunk_keys())
+    await uploads.keep(KeepInput(upload=UPLOAD, data=b"abc"), rig.send)
+    return uploads
+
+
+async def test_their_standard_input_is_theirs_as_long_as_they_live(rig, uploads):
+    request = SubmitCommands(words=("cat",), shell=False, cwd="/", environment=b"", stdin=(1, 0, 2), upload=UPLOAD)
+    view = (await rig.ask(commands_of(rig, uploads).submit, request))[-1]
+    event = rig.posted[-1]
+    manifest = sign.open_signed(event.manifest, Manifest, AUTHOR.node)
+    parts = {ref.blob: rig.blobs.get(ref.blob) for ref in manifest.body}
+    feed = bodies.decrypt_job(event.key, manifest.body, parts).stdin
+    [chunk] = feed.chunks
+    assert (manifest.tasks, view.tasks.total, feed.sizes) == (3, 3, (1, 0, 2))
+    assert [ref.blob for ref in manifest.blobs] == [chunk.blob]
+    assert rig.blobs._tags == {manifest.job: {chunk.blob, *(ref.blob for ref in manifest.body)}}
+    assert not rig.blobs._dirty, "it is on the disk before its job is said to be"
+    row = rig.jobs.catalogue.find(view.job)
+    assert [rig.jobs.catalogue.index(row, number) for number in range(3)] == [0, 1, 2]
+    with pytest.raises(NotFoundError, match="no task 3"):
+        rig.jobs.catalogue.index(row, 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"stdin": (1, 2), "sources": (Source(("a",)),), "shell": True}, "for 2 tasks, and there are 1"),
+        ({"stdin": (1, 1)}, "not what was sent"),
+        ({"stdin": ()}, "for 0 tasks, and there are 1"),
+    ],
+)
+async def test_standard_input_that_does_not_fit_is_refused_and_let_go_of(rig, uploads, fields, words):
+    request = {"words": ("cat",), "shell": False, "cwd": "/", "environment": b"", "upload": UPLOAD} | fields
+    with pytest.raises(UsageError, match=words):
+        await rig.ask(commands_of(rig, uploads).submit, SubmitCommands(**request))
+    assert not rig.blobs._tags
 
 
 async def test_two_of_them_may_come_at_once_and_leave_folders_without_results_alone(rig, tmp_path, monkeypatch):
@@ -114,7 +159,7 @@ async def test_what_they_leave_is_not_written_out_anywhere(rig):
     with pytest.raises(RefusedError, match="p2pq logs"):
         await rig.ask(rig.jobs.results, control.Results(job=view.job))
     rig.jobs.home.deliver(Deliver(job=job, task=0))
-    event = await rig.event()
+    [event] = (await rig.event()).events
     assert (type(event), event.job, event.task) == (Delivered, job, 0)
     [task] = await rig.ask(rig.jobs.tasks, control.Tasks(job=view.job))
     assert task.results is None

@@ -10,6 +10,7 @@ from p2pq.core.records import JobEnded, TaskDelivered, TasksCancelled
 from p2pq.daemon import ends as module
 from p2pq.daemon.commands import Commands
 from p2pq.daemon.ends import Ends, runs
+from p2pq.daemon.feeding import Uploads
 from p2pq.daemon.history import Kept
 from p2pq.daemon.logs import CHUNK_BYTES, Logs
 from p2pq.errors import NotFoundError, RefusedError
@@ -57,6 +58,7 @@ class Bench:
             store=self.rig.store,
             blobs=self.rig.blobs,
             catalogue=self.rig.jobs.catalogue,
+            uploads=Uploads(self.rig.blobs, AUTHOR.chunk_keys()),
             claimed=self.rig.jobs.claimed,
             post_durable=self.rig.post_durable,
         )

@@ -8,11 +8,13 @@ import pytest
 from p2pq.core.events import Started
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.jobpython import JobPython
-from p2pq.daemon.launching import Guest, Launching, pin_tag
+from p2pq.daemon.launching import OWN_COMMANDS, Guest, Launching, pin_tag
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import JobId, LeaseId, NodeId, to_text
 from p2pq.model.sources import Source
 from p2pq.wire.body import CommandsBody
+from p2pq.wire.feed import Feed
+from p2pq.wire.tree import convergent, seal_chunk
 from tests.unit.daemon.guestkit import start_of
 
 ME, JOB = NodeId(b"m" * 32), JobId(b"j" * 16)
@@ -45,7 +47,8 @@ async def test_a_train_has_one_environment_and_what_differs(launching: Launching
     train = launching.train(guests, COMMANDS, told.append)
     common = train.common
     assert (common.level, common.cwd, common.umask, common.whole_env) == ("none", "/tmp", 0o27, True)
-    assert (common.job, common.limits.memory_bytes, common.populate) == (ME + JOB, None, None)
+    assert (common.job, common.limits.memory_bytes, common.populate) == (OWN_COMMANDS, None, None)
+    assert common.stdin is None
     assert common.env["PATH"] == "/bin"
     assert [each.lease for each in train.passengers] == [each.name for each in guests]
     assert [each.argv for each in train.passengers] == [("env", "a b"), ("env", "c")]
@@ -61,6 +64,17 @@ async def test_a_train_has_one_environment_and_what_differs(launching: Launching
     train.on_started(1, Path("out"), Path("err"))
     assert (guests[1].stdout, guests[1].stderr, guests[0].stdout) == (Path("out"), Path("err"), None)
     assert told == [Started(lease=LeaseId(1, 1), master=ME)]
+
+
+async def test_a_command_reads_its_part_of_the_standard_input(launching: Launching, tmp_path: Path):
+    chunk, ciphertext = seal_chunk(b"abc", convergent(b"s" * 32))
+    launching._blobs.put(chunk.blob, ciphertext)
+    launch = launching.commands(
+        guest(1), CommandsBody(words=("cat",), shell=False, cwd="/", stdin=Feed((1, 2), (chunk,)))
+    )
+    assert launch.stdin is not None
+    launch.stdin(tmp_path / "stdin")
+    assert (launch.argv, (tmp_path / "stdin").read_bytes()) == (("cat",), b"bc")
 
 
 async def test_limits_of_guests_are_those_of_this_node_where_they_are_lower(launching: Launching):

@@ -14,7 +14,7 @@ from p2pq.wire import body, prims, seal, sign
 from p2pq.wire.body import JobBody
 from p2pq.wire.control import Submit
 from p2pq.wire.objects import Manifest
-from p2pq.wire.tree import open_chunk
+from p2pq.wire.tree import open_chunk, read_part
 
 KEY = prims.SigningKey(b"s" * 32)
 AUTHOR = submission.Author(KEY.public, KEY.seed, MeshId(b"m" * 32), "alice")
@@ -131,6 +131,16 @@ def test_what_is_not_usable_is_refused_in_one_sentence_and_holds_nothing(folder,
     with pytest.raises(UsageError, match=said):
         submission.prepare(Submit(**options), AUTHOR, blobs, only=b"", now_ms=0)
     assert not blobs._tags
+
+
+def test_data_travels_beside_the_files(folder, blobs, tmp_path):
+    (tmp_path / "x.pickle").write_bytes(b"data")
+    _, job = opened(prepare(folder, blobs, data=str(tmp_path / "x.pickle")), blobs)
+    [file] = [file for file in job.tree.files if file.path == ".p2pq/data.pickle"]
+    assert b"".join(read_part(job.tree, part, blobs.get) for part in file.parts) == b"data"
+    (folder / ".p2pq").mkdir()
+    (folder / ".p2pq/data.pickle").write_text("of an earlier task, and never sent")
+    assert opened(prepare(folder, blobs, data=str(tmp_path / "x.pickle")), blobs)[1].tree == job.tree
 
 
 def test_a_foreign_config_of_a_taken_name_is_refused(folder, blobs, tmp_path):

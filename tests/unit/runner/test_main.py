@@ -141,6 +141,12 @@ def test_a_task_from_run_to_clean(tmp_path: Path) -> None:
         assert serving.hear() == {"op": "clean", "id": 9}
         assert (tmp_path / "out").read_text() == "64\n64\n"
         assert (tmp_path / "err").read_text() == f"{tmp_path}\n"
+        with (tmp_path / "out").open("wb") as out, (tmp_path / "in").open("w+") as given:
+            given.write("given")
+            given.seek(0)
+            serving.say((out.fileno(), out.fileno(), given.fileno()), op="run", id=9, argv=["cat"], env=env, cwd="/")
+            assert [serving.hear()["op"] for _ in range(3)] == ["started", "exited", "clean"]
+        assert (tmp_path / "out").read_text() == "given"
         # Orders that come too late, or for another task, are ignored.
         serving.say(op="signal", id=9, signal=9)
         serving.say(op="kill", id=8)

@@ -1,5 +1,6 @@
 """Bodies of jobs and results: encrypted in parts, checked when opened."""
 
+import msgspec
 import pytest
 
 from p2pq.errors import Reject
@@ -7,6 +8,7 @@ from p2pq.model.ids import LeaseId
 from p2pq.model.params import Axis, Range
 from p2pq.model.sources import Source
 from p2pq.wire import body, prims, seal
+from p2pq.wire.feed import Feed
 from p2pq.wire.objects import BlobRef
 from p2pq.wire.tree import Chunk, Directory, File, Link, Part, Tree
 
@@ -140,7 +142,16 @@ COMMANDS = body.CommandsBody(
 )
 
 
-@pytest.mark.parametrize("job", [JOB, COMMANDS])
+CHUNK = Chunk(b"b" * 32, b"k" * 32, 17, 1, packed=False)
+FED = msgspec.structs.replace(COMMANDS, stdin=Feed((1, 0), (CHUNK,)))
+
+
+@pytest.mark.parametrize(("job", "blobs"), [(JOB, None), (COMMANDS, ()), (FED, (BlobRef(CHUNK.blob, 17),))])
+def test_what_a_job_brings_along(job, blobs):
+    assert body.brought(job) == (body.tree_refs(job.tree) if blobs is None else blobs)
+
+
+@pytest.mark.parametrize("job", [JOB, COMMANDS, FED])
 def test_the_body_of_a_job_comes_back_whatever_kind_of_job_it_is(job):
     refs, blobs = body.encrypt(KEY, job)
     assert body.decrypt_job(KEY, refs, _store(blobs)) == job

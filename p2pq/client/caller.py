@@ -1,0 +1,361 @@
+"""What works behind an ``Executor``: a thread that sends calls to the node, some at a time, and takes in what came of them."""
+
+import asyncio
+import atexit
+import logging
+import pickle  # noqa: TID251  what own processes of this user have written, see ``runner/calls``
+import sys
+import threading
+from collections import deque
+from concurrent.futures import BrokenExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+import p2pq
+from p2pq.client.asking import environment
+from p2pq.client.asynchronous import ask, last, next_reply
+from p2pq.client.feeding import Feeding
+from p2pq.client.grouping import Call, Group, Groups, argv
+from p2pq.client.streams import AsyncConnection
+from p2pq.errors import P2PQError
+from p2pq.runner import calls
+from p2pq.wire.commandcontrol import Ends, SubmitCommands, TaskEnded
+from p2pq.wire.control import CancelJob, JobView, LogChunk
+
+log = logging.getLogger(__name__)
+
+JOBS_MAX: Final = 8
+"""Jobs that are under way at the same time: each takes a connection, and a node has 64."""
+GATHER_S: Final = 0.002
+"""Short calls are given so long to become more, again and again as long as they do."""
+ROOT: Final = str(Path(p2pq.__file__).parents[1])
+
+
+class RemoteTraceback(Exception):  # noqa: N818  it is no error of its own: the cause of one, as for processes of a pool
+    """Where an exception of a call came about, as text."""
+
+    def __init__(self, text: str) -> None:
+        """Take the traceback."""
+        super().__init__(text)
+        self._text = text
+
+    def __str__(self) -> str:
+        """Return the traceback, below the exception that it belongs to."""
+        return f'\n"""\n{self._text}"""'
+
+
+class _Task:
+    """A group of calls that is under way."""
+
+    def __init__(self, group: Group) -> None:
+        self.calls = group.calls
+        self.written = bytearray()
+        self.over = False
+
+
+class Caller:
+    """Makes calls. ``submit`` and ``shut_down`` may come from any thread; the rest happens in its own."""
+
+    def __init__(
+        self, address: tuple[Path, bytes], request: SubmitCommands, groups: Groups, *, slots: int, tasks: int
+    ) -> None:
+        """Begin.
+
+        Args:
+            address: the node's socket and token.
+            request: what all jobs have in common.
+            groups: puts calls together.
+            slots: tasks that the node runs at the same time.
+            tasks: tasks that may be under way at the same time; more than ``slots`` wait there for their turn.
+        """
+        self._address = address
+        self._request = request
+        self._groups = groups
+        self._slots = min(slots, tasks)
+        self._tasks_max = tasks
+        self._inbox: deque[Call] = deque()
+        self._under_way: set[_Task] = set()
+        self._jobs: set[str] = set()
+        self._submitting = 0
+        self._free: list[AsyncConnection] = []
+        self._hungry = True
+        """Nothing waits, and more could be under way: whoever submits has to say so."""
+        self._seen = 0
+        """Short calls that waited when it was looked last, if it is to be looked again."""
+        self._gather_until = 0.0
+        self._lock = threading.Lock()
+        self._broken: BaseException | None = None
+        self._closed = False
+        self._begun = threading.Event()
+        self._thread = threading.Thread(target=self._live, name="p2pq calls", daemon=True)
+        self._thread.start()
+        self._begun.wait()
+        # Whatever was submitted is made before the program ends, as with every other executor.
+        atexit.register(self.shut_down, wait=True)
+
+    # -- from any thread -----------------------------------------------------------------------------------------------
+
+    def submit(self, call: Call) -> None:
+        """Make a call, soon.
+
+        Raises:
+            BrokenExecutor: calls have been lost.
+            RuntimeError: it is shut down.
+        """
+        with self._lock:
+            if self._broken is not None:
+                raise BrokenExecutor(str(self._broken))
+            if self._closed:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            self._inbox.append(call)
+            if self._hungry:
+                self._hungry = False
+                self._loop.call_soon_threadsafe(self._work)
+
+    def give_up(self, why: str) -> None:
+        """Make no call any more, and cancel what is under way."""
+        with self._lock:
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._break, why)
+
+    def shut_down(self, *, wait: bool, cancel: bool = False) -> None:
+        """Take no more; end when all is done. ``cancel``: calls that are not under way are not made."""
+        with self._lock:
+            self._closed = True
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._closing, cancel)
+        if wait and self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # -- in its own thread ---------------------------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        runner = asyncio.Runner()
+        try:
+            runner.run(self._serve())
+        finally:
+            with self._lock:
+                runner.close()
+            atexit.unregister(self.shut_down)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._over = asyncio.Event()
+        self._begun.set()
+        async with asyncio.TaskGroup() as self._running:
+            await self._over.wait()
+        for node in self._free:
+            await node.__aexit__(None, None, None)
+
+    def _closing(self, cancel: bool) -> None:
+        if cancel:
+            self._take_in()
+            waiting = [call for call in self._groups.pending if not call.begun]
+            self._groups.pending = deque(call for call in self._groups.pending if call.begun)
+            for call in waiting:
+                if call.future.cancel():
+                    call.future.set_running_or_notify_cancel()
+        self._work()
+
+    def _take_in(self) -> None:
+        inbox, pending = self._inbox, self._groups.pending
+        while inbox:
+            pending.append(inbox.popleft())
+
+    def _work(self) -> None:
+        """Send off what can be, and end if there is no more to do."""
+        try:
+            self._look()
+        except Exception as error:  # a bug, of which nobody else would tell whoever waits
+            self._break(f"these calls are lost: {error!r}", error)
+            raise
+
+    def _look(self) -> None:
+        self._take_in()
+        if self._broken is not None:
+            self._give_up(self._broken)
+        if self._more_are_coming():
+            return
+        while self._submitting + len(self._jobs) < JOBS_MAX and self._groups.pending:
+            under_way = len(self._under_way)
+            free = max(0, self._slots - under_way)
+            groups = self._groups.take(free, self._tasks_max - under_way - free)
+            if not groups:
+                break
+            tasks = [_Task(group) for group in groups]
+            self._under_way.update(tasks)
+            self._submitting += 1
+            self._running.create_task(self._run(groups, tasks), name="calls")
+        if not self._groups.pending:
+            self._hungry = True
+            if self._inbox:
+                self._hungry = False
+                self._loop.call_soon(self._work)
+            elif self._closed and not self._under_way:
+                self._over.set()
+
+    def _more_are_coming(self) -> bool:
+        """Whether short calls are still coming in, so that it is better to look again in a moment."""
+        waiting, now = len(self._groups.pending), self._loop.time()
+        if self._closed or len(self._under_way) >= self._slots or not self._groups.short():
+            return False
+        if not self._seen:
+            self._gather_until = now + self._groups.pace.gather_s
+        if waiting == self._seen or now >= self._gather_until:
+            self._seen = 0
+            return False
+        self._seen = waiting
+        self._loop.call_later(GATHER_S, self._work)
+        return True
+
+    async def _run(self, groups: list[Group], tasks: list[_Task]) -> None:
+        """Make a job of groups, and follow it to its end."""
+        job = ""
+        try:
+            node = self._free.pop() if self._free else await AsyncConnection(*self._address).__aenter__()
+            try:
+                job = await self._submit(node, groups)
+                self._jobs.add(job)
+                self._submitting -= 1
+                await node.send(Ends(job=job))
+                while (reply := await next_reply(node)) is not None:
+                    self._hear(reply, tasks)
+            except BaseException:
+                await node.__aexit__(None, None, None)
+                raise
+            self._free.append(node)
+            if any(task.calls for task in tasks):
+                self._break("the job of some calls was cancelled")  # before they began
+        except P2PQError as error:
+            self._break(f"the node has lost these calls: {error}", error)
+        except BaseException as error:
+            self._break(f"these calls are lost: {error!r}", error)
+            raise
+        finally:
+            if job:
+                self._jobs.discard(job)
+            else:
+                self._submitting -= 1
+            self._under_way.difference_update(tasks)
+            self._work()
+
+    async def _submit(self, node: AsyncConnection, groups: list[Group]) -> str:
+        feed = Feeding([group.data for group in groups])
+        for piece in feed.pieces():
+            await ask(node, piece, JobView)
+        request = msgspec.structs.replace(
+            self._request, words=argv(sys.executable, ROOT), cwd=str(Path.cwd()), environment=environment()
+        )
+        return last(await ask(node, feed.named(request), JobView), JobView).job
+
+    def _hear(self, reply: object, tasks: list[_Task]) -> None:
+        match reply:
+            case LogChunk(task=number, stream="stdout"):
+                tasks[number].written += reply.data
+            case LogChunk():
+                _show(sys.stderr, reply.data)
+            case TaskEnded(task=number):
+                self._ended(tasks[number], reply)
+            case _:
+                pass
+
+    def _ended(self, task: _Task, ended: TaskEnded) -> None:
+        """Tell of all calls that a task has made; the others wait again, or are lost if it came to a bad end."""
+        if task.over or self._broken is not None:
+            return
+        task.over = True
+        left = deque(task.calls)
+        made: list[tuple[Call, float]] = []
+        whole, refused = False, None
+        for kind, seconds, payload in calls.frames(task.written):
+            if kind in (calls.RESULT, calls.ERROR):
+                call = left.popleft()
+                made.append((call, seconds))
+                _tell(call, kind, payload)
+            elif kind == calls.PRINTED:
+                _show(sys.stdout, bytes(payload))
+            elif kind == calls.NOT_BEGUN:
+                refused = _raised(pickle.loads(payload))  # noqa: S301  see above
+            else:
+                whole = kind == calls.END
+        task.written = bytearray()
+        task.calls = list(left)
+        self._groups.pace.measured(made)
+        if refused is not None:
+            self._break("the initializer has failed", refused)
+        elif whole and ended.state == "done":
+            self._groups.pace.started(max(0.0, ended.seconds - sum(seconds for _, seconds in made)))
+            self._groups.put_back(task.calls)
+            task.calls = []
+            self._under_way.discard(task)
+            self._work()
+        else:
+            self._break(_lost(ended))
+
+    def _break(self, why: str, cause: BaseException | None = None) -> None:
+        """Fail whatever is not made yet, as none of it may be made in what is left of this."""
+        if self._broken is None:
+            self._broken = BrokenExecutor(f"{why}; make another Executor and submit again what is not done")
+            self._broken.__cause__ = cause
+            for job in self._jobs:
+                self._running.create_task(self._cancel(job), name="cancel")
+        self._give_up(self._broken)
+
+    def _give_up(self, error: BaseException) -> None:
+        self._take_in()
+        lost = [*(call for task in self._under_way for call in task.calls), *self._groups.pending]
+        self._groups.pending.clear()
+        for task in self._under_way:
+            task.calls = []
+        for call in lost:
+            if call.begun or call.future.set_running_or_notify_cancel():
+                call.future.set_exception(error)
+
+    async def _cancel(self, job: str) -> None:
+        try:
+            async with AsyncConnection(*self._address) as node:
+                await ask(node, CancelJob(job=job), JobView)
+        except P2PQError as error:
+            log.info("job %s goes on: %s", job[:8], error)
+
+
+def _tell(call: Call, kind: int, payload: memoryview) -> None:
+    """Give a call its result, or what it raised; what cannot be opened here is what it raises."""
+    try:
+        found = pickle.loads(payload)  # noqa: S301  see above
+    except BaseException as error:  # noqa: BLE001  told to whoever waits
+        call.future.set_exception(error)
+        return
+    if kind == calls.RESULT:
+        call.future.set_result(found)
+    else:
+        call.future.set_exception(_raised(found))
+
+
+def _raised(found: tuple[BaseException, str]) -> BaseException:
+    """Return an exception as it came from a task, with where it came about."""
+    error, text = found
+    error.__cause__ = RemoteTraceback(text)
+    return error
+
+
+def _lost(ended: TaskEnded) -> str:
+    """Say how a task ended that has not said so itself."""
+    if ended.gone:
+        return f"what calls returned is not here any more: {ended.gone}"
+    if ended.state == "cancelled":
+        return "the job of some calls was cancelled"
+    if ended.signal is not None:
+        return f"a call, or something that it did, ended its process by signal {ended.signal}"
+    if ended.exit is not None and ended.reason in ("", "ok", "exit"):
+        return f"a call ended its process with exit code {ended.exit}"
+    return f"the task of some calls failed: {ended.reason or 'it was lost'}"
+
+
+def _show(stream: Any, data: bytes) -> None:  # noqa: ANN401  whatever the program has put there
+    """Print what calls have printed."""
+    if stream is not None:
+        stream.write(data.decode(errors="replace"))
+        stream.flush()
