@@ -106,5 +106,11 @@ class NotRunError(P2PQError):
     exit_code: ClassVar[int] = 125  # as env, timeout and nohup have it: every smaller one may be the command's own
 
 
+class EachFailedError(P2PQError):
+    """The function of `--each` ended with an exception, which was printed; the job was cancelled."""
+
+    exit_code: ClassVar[int] = 1
+
+
 class InvariantError(AssertionError):
     """A broken invariant: a bug. The node stops; what it acknowledged is in the store."""

@@ -1,46 +1,59 @@
 """Commands that run commands on this machine: run, map, batch."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+import msgspec
 
-from p2pq.cli import inputs, outputs
+from p2pq.cli import inputs, outputs, pipes
 from p2pq.cli.common import connect, harmless, note
+from p2pq.cli.grammar import ManyCommand, for_pipes, for_values, grammar_of
+from p2pq.cli.inputs import Tasks
 from p2pq.cli.interrupts import Interrupts, StoppedError
-from p2pq.cli.jobs import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, say_end, send, went_away
-from p2pq.cli.options import DETACH, HALT, for_tasks, resources_of, time_of
-from p2pq.cli.outputs import CountsLine, JobLog, Printer, is_its_own_doing
+from p2pq.cli.jobs import EXIT_INTERRUPTED, EXIT_OK, send, went_away
+from p2pq.cli.many import FOR_FOLLOWERS, Many, failed_ones, joblog
+from p2pq.cli.options import DETACH, HALT, JOBS, at_once, for_tasks, resources_of, time_of
+from p2pq.cli.outputs import is_its_own_doing
 from p2pq.cli.progress import Progress, WaitOver
+from p2pq.cli.sending import Sending, plain_path
 from p2pq.client.asking import environment, umask
 from p2pq.client.connection import Connection
 from p2pq.client.feeding import Feeding
+from p2pq.core.records import Intervals
 from p2pq.errors import NodeUnreachableError, NotRunError, P2PQError, UsageError
 from p2pq.model import template
-from p2pq.model.sources import Source, count, values
+from p2pq.model.sources import Source
 from p2pq.wire import control
 from p2pq.wire.commandcontrol import PIECE_BYTES_MAX, Ends, SubmitCommands, TaskEnded
-from p2pq.wire.control import Change, JobView, LogChunk, Note
+from p2pq.wire.control import Change, JobView, LogChunk, Note, StatusView
 
 F = TypeVar("F", bound=Callable[..., Any])
+Request = SubmitCommands | control.Submit
 
+NAME_CHARS: Final = 60
+"""Of a command, so much names its job."""
 STOP_S: Final = 5.0
 """So long the end of a cancelled job is waited for: what is ended has a moment to clean up, the user has not."""
 
 
-def _where(_context: click.Context, _option: click.Parameter, where: str) -> str:
-    if where != "local":
-        raise UsageError("map, batch and run work on this machine only so far; `p2pq submit` sends a folder anywhere")
-    return where
-
-
 _NAME: Final = click.option("--name", default="", help="What to call the job (default: after the command).")
 _WHERE: Final = click.option(
-    "--where", default="local", metavar="local", callback=_where, help="Where: only this machine so far."
+    "--where",
+    default="local",
+    metavar="any|local|NAME",
+    help="This machine, in this folder (default); any machine, or that one, in a sandbox with what --file sends.",
+)
+_FILE: Final = click.option(
+    "--file", "files", multiple=True, metavar="FILE", help="With --where: send it along; may hold {} and its kin."
+)
+_RETURN: Final = click.option(
+    "--return", "returns", multiple=True, metavar="FILE", help="With --where: bring it back; may hold {} and its kin."
 )
 _QUIET: Final = click.option("--quiet", "-q", is_flag=True, help="No remarks but errors.")
 _NULL: Final = click.option("--null", "-0", is_flag=True, help="Items of files end with NUL instead of at line ends.")
@@ -51,21 +64,43 @@ def _for_many(command: F) -> F:
     options = (
         click.option("--keep-order", "-k", is_flag=True, help="Print output in the order of the tasks."),
         click.option("--tag", is_flag=True, help="Put the task's values and a tab before each line of its output."),
+        click.option("--tagstring", default="", metavar="TEXT", help="--tag with this, which may hold {} and its kin."),
         click.option(
             "--joblog",
             type=click.Path(path_type=Path, dir_okay=False),
             metavar="FILE",
             help="Log a line per ended task there, with GNU parallel's columns.",
         ),
+        click.option("--resume", is_flag=True, help="Run only what --joblog or --results does not tell of; add to it."),
+        click.option("--resume-failed", is_flag=True, help="--resume that runs failed tasks of --joblog again."),
+        click.option(
+            "--retry-failed", is_flag=True, help="Run the failed command lines of --joblog again, and nothing else."
+        ),
+        click.option(
+            "--results",
+            default="",
+            metavar="DIR|NAME|FILE.csv",
+            help="Keep output in files and print none: DIR/1/VALUE/stdout, a NAME with {}, or a table.",
+        ),
+        click.option(
+            "--each",
+            default="",
+            metavar="MODULE:FUNCTION",
+            help="Call that Python function with each task as it ends, instead of printing its output.",
+        ),
+        click.option("--shuf", is_flag=True, help="Run the tasks in random order."),
         click.option("--dry-run", is_flag=True, help="Print the command lines; run nothing."),
         click.option("--bar", is_flag=True, help="On a terminal: a bar of how many tasks are over."),
         click.option("--eta", is_flag=True, help="On a terminal: how many tasks are over, and the time left."),
         HALT,
+        JOBS,
         _NULL,
         _NAME,
         DETACH,
         for_tasks(retries=1),
         _WHERE,
+        _FILE,
+        _RETURN,
         _QUIET,
     )
     for option in reversed(options):
@@ -108,6 +143,8 @@ class RunCommand(click.Command):
 @DETACH
 @for_tasks(retries=0)
 @_WHERE
+@_FILE
+@_RETURN
 @_QUIET
 @click.pass_context
 def run_command(ctx: click.Context, /, words: Sequence[str], **options: Any) -> int:  # noqa: ANN401
@@ -117,10 +154,28 @@ def run_command(ctx: click.Context, /, words: Sequence[str], **options: Any) -> 
     which is read to its end first. Options of p2pq come before CMD. Exit code: that of CMD, 128+N if signal N ended it, 125
     if p2pq could not run it to its end. Ctrl-C cancels it.
     """
+    if options["where"] != "local":
+        return _run_away(ctx, words, options)
     request = _request(options, tuple(words), shell=False)
     stdin = iter(lambda: sys.stdin.buffer.read(PIECE_BYTES_MAX), b"")
     feed = Feeding([stdin]) if options["stdin"] else None
     return _run(ctx, request, options, lambda node, job: _follow_one(node, job, quiet=options["quiet"]), feed)
+
+
+def _run_away(ctx: click.Context, words: Sequence[str], options: dict[str, Any]) -> int:
+    if options["stdin"]:
+        raise UsageError("--stdin is for this machine only so far; send a file: --file FILE -- sh -c 'CMD < FILE'")
+    files = [plain_path("--file", path) for path in options["files"]]
+    returns = [plain_path("--return", path) for path in options["returns"]]
+    detached = options["detach"]
+    with Sending([shlex.join(words)], files, [returns] if returns else [], detached=detached) as sending:
+        request = sending.request(options, options["name"] or " ".join(words)[:NAME_CHARS])
+        if detached:
+            sending.say_where()
+        try:
+            return _run(ctx, request, options, lambda node, job: _follow_one(node, job, quiet=options["quiet"]))
+        finally:
+            sending.bring()
 
 
 def _follow_one(node: Connection, job: JobView, *, quiet: bool) -> int:
@@ -151,16 +206,10 @@ def _follow_one(node: Connection, job: JobView, *, quiet: bool) -> int:
 # -- map and batch ------------------------------------------------------------------------------------------------------------
 
 
-@click.command("map", context_settings={"allow_interspersed_args": False})
+@click.command("map", cls=ManyCommand, context_settings={"allow_interspersed_args": False})
 @click.argument("words", metavar="[CMD]... [::: VALUE...]...", nargs=-1, type=click.UNPROCESSED)
-@click.option(
-    "--arg-file",
-    "-a",
-    multiple=True,
-    metavar="FILE",
-    help="Values are the lines of FILE (-: standard input), like ::::.",
-)
-@click.option("--colsep", default=None, metavar="REGEX", help="Split values into columns {1}, {2}, ... at REGEX.")
+@for_values
+@for_pipes
 @_for_many
 @click.pass_context
 def map_command(ctx: click.Context, /, words: Sequence[str], **options: Any) -> int:  # noqa: ANN401
@@ -171,117 +220,128 @@ def map_command(ctx: click.Context, /, words: Sequence[str], **options: Any) -> 
     value, {.} without extension, {/} its last component, {//} its folder, {#} the task's number; {2} the second column. CMD
     without any of them gets the value at its end; without CMD the values are shell commands.
 
-    Commands run in this folder, with this environment; their standard input is empty. Exit code: 0 if all succeeded, 1 if
-    some failed. Ctrl-C cancels the job.
+    Commands run in this folder, with this environment; their standard input is empty, or with --pipe a block of ours. Exit
+    code: 0 if all succeeded, 1 if some failed. Ctrl-C cancels the job.
     """
-    command, sources = inputs.of_map(words, files=options["arg_file"], null=options["null"], colsep=options["colsep"])
-    return _run_many(ctx, command, sources, options)
+    if options["pipe"]:
+        return _run_pipe(ctx, words, options)
+    if options["retry_failed"]:
+        return _run_many(ctx, failed_ones(options), options)
+    tasks = inputs.of_map(words, files=options["arg_file"], grammar=grammar_of(options))
+    return _run_many(ctx, tasks, options)
 
 
-@click.command("batch")
-@click.argument("file", metavar="FILE|-")
+@click.command("batch", cls=ManyCommand)
+@click.argument("file", metavar="FILE|-", required=False)
 @_for_many
 @click.pass_context
-def batch_command(ctx: click.Context, /, file: str, **options: Any) -> int:  # noqa: ANN401
+def batch_command(ctx: click.Context, /, file: str | None, **options: Any) -> int:  # noqa: ANN401
     """Run every line of FILE (-: standard input) as a shell command; print the output of each when it ends.
 
     Task N is line N: a blank line or a # comment is a command that does nothing, and succeeds. Commands run in this folder,
     with this environment; their standard input is empty. Exit code: 0 if all succeeded, 1 if some failed. Ctrl-C cancels the
     job.
     """
-    return _run_many(ctx, (), inputs.of_batch(file, null=options["null"]), options)
+    if options["retry_failed"]:
+        return _run_many(ctx, failed_ones(options), options)
+    if file is None:
+        raise UsageError("Missing argument 'FILE|-': name a file of command lines, or - for standard input")
+    return _run_many(ctx, inputs.of_batch(file, null=options["null"], shuffle=options["shuf"]), options)
 
 
-def _run_many(
-    ctx: click.Context, words: tuple[str, ...], sources: tuple[Source, ...] | None, options: dict[str, Any]
-) -> int:
-    shown = [f"--{name.replace('_', '-')}" for name in ("keep_order", "tag", "joblog", "bar", "eta") if options[name]]
-    if options["detach"] and shown:
-        raise UsageError(f"--detach returns before there is any output; leave {shown[0]} out")
-    many = _Many(words, sources or (), options)
+def _run_many(ctx: click.Context, tasks: Tasks | None, options: dict[str, Any]) -> int:
+    _check_detached(options)
+    many = None if tasks is None else Many(tasks, options)
     if options["dry_run"]:
-        many.print_commands(count(sources) if sources is not None else 0)
+        if many is not None:
+            many.print_commands()
         return EXIT_OK
-    if sources is not None:
-        many.command(0)  # what is wrong with the command is wrong with the first one
-    request = _request(options, words, sources or ())
-    with JobLog(options["joblog"]) if options["joblog"] else nullcontext() as log:
-        if sources is None:
-            note("there are no values, so there is nothing to run")
-            return EXIT_OK
+    if tasks is None or many is None:
+        with joblog(options):
+            missing = "no task of the log has failed" if options["retry_failed"] else "there are no values"
+            note(f"{missing}, so there is nothing to run")
+        return EXIT_OK
+    if not many.left:
+        note("all tasks ran before, so there is nothing to run")
+        return EXIT_OK
+    if options["where"] != "local":
+        return _run_many_away(ctx, tasks, many, options)
+    tasks.command(0)  # what is wrong with the command is wrong with the first one
+    request = _request(
+        {**options, "name": options["name"] or tasks.name[:NAME_CHARS]},
+        tasks.words,
+        tasks.sources,
+        skipped=many.skipped.intervals(),
+    )
+    with joblog(options) as log:
         return _run(ctx, request, options, lambda node, job: many.follow(node, job, log))
 
 
-class _Many:
-    """The tasks of one map or batch."""
+def _run_many_away(ctx: click.Context, tasks: Tasks, many: Many, options: dict[str, Any]) -> int:
+    if options["jobs"]:
+        raise UsageError("--jobs shares out the slots of this machine; leave it or --where out")
+    lines = [tasks.command(task) for task in many.to_run]
+    files = (plain_path("--file", path) for given in options["files"] for path in tasks.filled(given, many.to_run))
+    each = [[plain_path("--return", path) for path in tasks.filled(given, many.to_run)] for given in options["returns"]]
+    name = options["name"] or tasks.name[:NAME_CHARS] or " ".join(tasks.words)[:NAME_CHARS] or "commands"
+    with Sending(lines, files, list(zip(*each, strict=True)), detached=options["detach"]) as sending:
+        request = sending.request(options, name)
+        if options["detach"]:
+            sending.say_where()
+        written = sending.bring if options["returns"] else None
+        try:
+            with joblog(options) as log:
+                return _run(ctx, request, options, lambda node, job: many.follow(node, job, log, written))
+        finally:
+            sending.bring()
 
-    def __init__(self, words: tuple[str, ...], sources: tuple[Source, ...], options: dict[str, Any]) -> None:
-        """Keep what they are made of."""
-        self._words = words
-        self._sources = sources
-        self._options = options
-        self._incomplete = False
-        """Not all of what tasks printed could be had."""
 
-    def command(self, task: int) -> str:
-        """Return the command line of a task."""
-        return template.render(self._words, values(self._sources, task), task + 1)
+def _run_pipe(ctx: click.Context, words: Sequence[str], options: dict[str, Any]) -> int:
+    _check_detached(options)
+    if options["where"] != "local":
+        raise UsageError("--pipe goes with this machine only so far; leave --where out")
+    cutting = pipes.cutting_of(options)
+    command, given = template.split_sources(words, values=options["arg_sep"], files=options["arg_file_sep"])
+    if given or not command:
+        raise UsageError("--pipe takes a command that reads its standard input, and no values; an input may be -a FILE")
+    if not options["arg_file"] and sys.stdin.isatty():
+        raise UsageError(
+            "--pipe cuts our standard input into blocks; pipe something into it, or name files with -a FILE"
+        )
+    Many(Tasks(command, (), (), blocks=0), options)  # what is wrong with options is said before anything is read
+    found = pipes.blocks(pipes.reading(options["arg_file"] or (pipes.STDIN,)), cutting)
+    if options["dry_run"]:
+        Many(Tasks(command, (), (), blocks=sum(1 for _ in found)), options).print_commands()
+        return EXIT_OK
+    first = next(found, None)
+    request = _request(options, command)
+    with joblog(options) as log:
+        if first is None:
+            note("there is no input, so there is nothing to run")
+            return EXIT_OK
 
-    def print_commands(self, tasks: int) -> None:
-        """Print all command lines."""
-        for task in range(tasks):
-            sys.stdout.buffer.write(os.fsencode(self.command(task)) + b"\n")
+        def follow(node: Connection, job: JobView) -> int:
+            return Many(Tasks(command, (), (), blocks=job.tasks.total), options).follow(node, job, log)
 
-    def follow(self, node: Connection, job: JobView, log: JobLog | None) -> int:
-        """Print what tasks printed as they end; return the exit code."""
-        options = self._options
-        line = CountsLine(job.tasks.total, bar=options["bar"], eta=options["eta"])
-        with ExitStack() as stack:
-            printer = stack.enter_context(
-                Printer(keep_order=options["keep_order"], tag=self._tag if options["tag"] else None)
-            )
-            stack.callback(line.clear)
-            for reply in node.ask(Ends(job=job.job)):
-                match reply:
-                    case LogChunk():
-                        line.clear()
-                        printer.take(reply)
-                    case TaskEnded():
-                        line.clear()
-                        printer.end(reply.task)
-                        self._ended(job, reply, log)
-                        line.ended(reply.state)
-                    case Note(text=text) if not options["quiet"]:
-                        line.clear()
-                        note(text)
-                    case _:
-                        pass
-            printer.finish()
-        view = node.one(control.Show(job=job.job), JobView)
-        if not options["quiet"]:
-            say_end(view, quiet=True)
-        return EXIT_OK if view.state == "done" and not self._incomplete else EXIT_FAILED
+        return _run(ctx, request, options, follow, Feeding(chain([first], found)))
 
-    def _ended(self, job: JobView, ended: TaskEnded, log: JobLog | None) -> None:
-        if log is not None:
-            log.add(ended, self.command(ended.task))
-        if ended.gone:
-            self._incomplete = True
-            note(f"the output of task {ended.task} is not here any more, or not all of it: {ended.gone}")
-        if ended.state == "failed" and not is_its_own_doing(ended):
-            # What it printed does not tell why.
-            name = f"{job.job[:8]}.{ended.task}"
-            note(f"task {ended.task} failed: {ended.reason or 'it was lost'}; see `p2pq why {name}`")
 
-    def _tag(self, task: int) -> bytes:
-        return "".join(f"{value}\t" for value in values(self._sources, task)).encode()
+def _check_detached(options: dict[str, Any]) -> None:
+    shown = [f"--{name.replace('_', '-')}" for name in FOR_FOLLOWERS if options[name]]
+    if options["detach"] and shown:
+        raise UsageError(f"--detach returns before there is any output; leave {shown[0]} out")
 
 
 # -- what they share ----------------------------------------------------------------------------------------------------------
 
 
 def _request(
-    options: dict[str, Any], words: tuple[str, ...], sources: tuple[Source, ...] = (), *, shell: bool = True
+    options: dict[str, Any],
+    words: tuple[str, ...],
+    sources: tuple[Source, ...] = (),
+    *,
+    shell: bool = True,
+    skipped: Intervals = (),
 ) -> SubmitCommands:
     try:
         folder = str(Path.cwd())
@@ -300,12 +360,13 @@ def _request(
         priority=options["priority"],
         halt=options.get("halt", ""),
         umask=umask(),
+        skipped=skipped,
     )
 
 
 def _run(
     ctx: click.Context,
-    request: SubmitCommands,
+    request: Request,
     options: dict[str, Any],
     follow: Callable[[Connection, JobView], int],
     feed: Feeding | None = None,
@@ -325,9 +386,10 @@ def _run(
                         pass
             except StoppedError as stopped:
                 return stopped.exit_code  # nothing was submitted
+            assert isinstance(request, SubmitCommands)  # noqa: S101  folders read nothing
             request = feed.named(request)
         interrupts.hold("stops as soon as the node has said which job it is; once more to leave at once")
-        job = send(node, request)
+        job = send(node, _shared_out(node, request, options))
         if job is None:
             note("interrupted before the node had said the job's id; `p2pq jobs` tells whether it has one")
             return EXIT_INTERRUPTED
@@ -347,6 +409,21 @@ def _run(
         except (OSError, P2PQError) as error:
             _stop(ctx, job, say="" if isinstance(error, BrokenPipeError) else "cancelled")
             raise
+
+
+def _shared_out(node: Connection, request: Request, options: dict[str, Any]) -> Request:
+    """Return a request of which no more tasks find room at a time than ``--jobs`` says: each has its share of the slots."""
+    wanted = options.get("jobs", "")
+    if not wanted:
+        return request
+    slots = node.one(control.Status(), StatusView).slots
+    limit = at_once(wanted, slots)
+    cpus = max(request.resources.cpus, -(-slots // limit))
+    if slots // cpus < limit and not options["quiet"]:
+        note(
+            f"{slots // cpus} at a time, as each takes {cpus} of {slots} slots; a number that divides {slots} leaves none over"
+        )
+    return msgspec.structs.replace(request, resources=msgspec.structs.replace(request.resources, cpus=cpus))
 
 
 def _stop(ctx: click.Context, job: JobView, *, say: str) -> None:

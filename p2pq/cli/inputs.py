@@ -1,15 +1,102 @@
 """What the tasks of map and batch differ in: values from the command line, from files, from standard input."""
 
+import os
+import random
+import shlex
 import sys
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Literal
 
 from p2pq.errors import UsageError
 from p2pq.model import template
+from p2pq.model.params import VALUE_CHARS_MAX
 from p2pq.model.sources import Source, count
+from p2pq.model.sources import values as values_of
 from p2pq.wire.control import FRAME_BYTES_MAX
 
 STDIN: Final = "-"
+LINE_BYTES_MAX: Final = VALUE_CHARS_MAX
+"""A command line that is filled with values is no longer, as long as each of them leaves room for another."""
+
+Trim = Literal["n", "l", "r", "lr"]
+Column = tuple[Sequence[str], bool]
+"""Values as they came, and whether they are linked to those before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grammar:
+    """How what was typed is read: options of map that are spelled as in GNU parallel."""
+
+    null: bool = False
+    """Items of files end with a zero byte."""
+    colsep: str | None = None
+    """What divides columns, a regular expression; None: nothing does."""
+    header: bool = False
+    """The first value of each source names it."""
+    link: bool = False
+    """Sources do not multiply: the first value goes with the first, and short ones begin again."""
+    trim: Trim = "n"
+    """At which ends of values blanks are taken away."""
+    shuffle: bool = False
+    values_max: int | None = None
+    """So many values for each command line; 0: one each, that is not given to it."""
+    fill: Literal["", "context", "values"] = ""
+    """As many values for each command line as fit: each with what is around it, or all in one place."""
+    at_once: int = 1
+    """Into so many command lines at least values are divided that are filled in."""
+    values: str = ":::"
+    """What begins values on the command line."""
+    files: str = "::::"
+    """What begins files of values."""
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The tasks of one map or batch."""
+
+    words: tuple[str, ...]
+    """The command with its replacement strings; none: the values are command lines."""
+    sources: tuple[Source, ...]
+    names: tuple[str, ...]
+    """Of the columns."""
+    name: str = ""
+    """What was typed, where ``words`` do not say it."""
+    grouped: bool = False
+    """Tasks have several values of one column."""
+    blocks: int | None = None
+    """With ``--pipe``: how many there are; they have no values."""
+    given: tuple[tuple[str, ...], ...] | None = None
+    """The values of each task, where those of ``sources`` are command lines that have them already."""
+
+    @cached_property
+    def count(self) -> int:
+        """How many there are."""
+        return count(self.sources) if self.blocks is None else self.blocks
+
+    def command(self, task: int) -> str:
+        """Return the command line of a task.
+
+        Raises:
+            UsageError: it cannot be made, or not be run.
+        """
+        return template.render(self.words, values_of(self.sources, task), task + 1)
+
+    def values(self, task: int) -> tuple[str, ...]:
+        """Return the values of a task."""
+        return values_of(self.sources, task) if self.given is None else self.given[task]
+
+    def filled(self, text: str, tasks: Sequence[int]) -> list[str]:
+        """Return what a text with replacement strings, such as the name of a file, is for some tasks."""
+        if not template.replaces(text):
+            return [template.fill(text, (), 0)] * len(tasks)
+        return [template.fill(text, self.values(task), task + 1) for task in tasks]
+
+    def tag(self, task: int) -> str:
+        """Return what ``--tag`` puts before the lines of a task."""
+        shown = self.values(task)
+        return " ".join(shown) + "\t" if self.grouped else "".join(f"{value}\t" for value in shown)
 
 
 class Inputs:
@@ -50,46 +137,136 @@ class Inputs:
         return sys.stdin.buffer.read(FRAME_BYTES_MAX + 1)
 
 
-def of_batch(name: str, *, null: bool) -> tuple[Source, ...] | None:
-    """Return the command lines of a file as a source, None where there are none.
+def of_batch(name: str, *, null: bool, shuffle: bool = False) -> Tasks | None:
+    """Return the tasks that the command lines of a file make, None where there are none.
 
     Raises:
         UsageError: something is wrong with them.
         OSError: they cannot be read.
     """
-    return _counted(template.combine([(Inputs(null=null).read(name), False)]))
+    return of_lines(Inputs(null=null).read(name), shuffle=shuffle)
 
 
-def of_map(
-    words: Sequence[str], *, files: Sequence[str], null: bool, colsep: str | None
-) -> tuple[tuple[str, ...], tuple[Source, ...] | None]:
-    """Return the command, and what its tasks differ in, None where that makes no tasks.
+def of_lines(lines: Sequence[str], *, shuffle: bool = False) -> Tasks | None:
+    """Return the tasks that command lines make, None where there are none.
+
+    Raises:
+        UsageError: something is wrong with them.
+    """
+    sources = template.combine([(lines, False)])
+    return None if sources is None else _tasks((), sources, ("1",), Grammar(shuffle=shuffle))
+
+
+def of_map(words: Sequence[str], *, files: Sequence[str] = (), grammar: Grammar) -> Tasks | None:
+    """Return the tasks of a command and its values, None where those make no tasks.
 
     Args:
         words: the command with ``:::`` and its kin.
         files: those of ``-a``, sources that come before the others.
-        null: items of files end with a zero byte.
-        colsep: what divides columns, a regular expression; None: nothing does.
+        grammar: how all this is read.
 
     Raises:
         UsageError: there is no input, or something is wrong with it.
         OSError: a file cannot be read.
     """
-    command, given = template.split_sources(words)
+    command, given = template.split_sources(words, values=grammar.values, files=grammar.files)
     if not files and not given:
         if sys.stdin.isatty():
             raise UsageError(
                 "there are no values; put ::: A B C after the command, -a FILE before it, or pipe lines into it"
             )
         files = (STDIN,)
-    inputs = Inputs(null=null)
-    columns: list[tuple[Sequence[str], bool]] = [(inputs.read(name), False) for name in files]
+    inputs = Inputs(null=grammar.null)
+    columns: list[Column] = [(inputs.read(name), False) for name in files]
     for each in given:
         lists = [each.words] if each.kind == "values" else map(inputs.read, each.words)
         columns += [(values, each.linked) for values in lists]
-    return command, _counted(template.combine(columns, separator=colsep))
+    names: tuple[str, ...] = ()
+    if grammar.header:
+        names, columns = _named(columns, grammar.colsep)
+        command = template.name_columns(command, names)
+    columns = [([_trimmed(value, grammar.trim) for value in values], linked) for values, linked in columns]
+    sources = template.combine(_linked(columns) if grammar.link else columns, separator=grammar.colsep)
+    if sources is None:
+        return None
+    width = sum(source.columns for source in sources)
+    names += tuple(str(number) for number in range(len(names) + 1, width + 1))
+    return _tasks(command, sources, names, grammar)
 
 
-def _counted(sources: tuple[Source, ...] | None) -> tuple[Source, ...] | None:
-    count(sources or ())
-    return sources
+def _named(columns: Sequence[Column], colsep: str | None) -> tuple[tuple[str, ...], list[Column]]:
+    """Return the names that the first values are, and the rest."""
+    names: list[str] = []
+    for values, _ in columns:
+        if not values:
+            raise UsageError("--header: a source has no first value that could name it; give it one")
+        names += [values[0].strip()] if colsep is None else template.split_columns(values[:1], colsep).row(0)
+    return tuple(names), [(values[1:], linked) for values, linked in columns]
+
+
+def _trimmed(value: str, trim: Trim) -> str:
+    blanks = " \t\n\r\f\v"
+    value = value.lstrip(blanks) if "l" in trim else value
+    return value.rstrip(blanks) if "r" in trim else value
+
+
+def _linked(columns: Sequence[Column]) -> list[Column]:
+    """Return sources that go along with the first; short ones begin again."""
+    most = max(len(values) for values, _ in columns)
+    if not all(values for values, _ in columns):
+        return [((), False)]
+    return [
+        ([values[row % len(values)] for row in range(most)], position > 0)
+        for position, (values, _) in enumerate(columns)
+    ]
+
+
+def _tasks(words: tuple[str, ...], sources: tuple[Source, ...], names: tuple[str, ...], grammar: Grammar) -> Tasks:
+    total = count(sources)
+    if grammar.shuffle:
+        rows = [values_of(sources, row) for row in range(total)]
+        random.Random().shuffle(rows)  # noqa: S311  the order of tasks is no secret
+        sources = template.rows(rows)
+    if grammar.fill:
+        flat = [value for row in range(total) for value in values_of(sources, row)]
+        return _filled(words, list(_groups(words, flat, grammar)), names, grammar)
+    if grammar.values_max == 0:
+        given = tuple(values_of(sources, row) for row in range(total))
+        lines = [(template.render(words, (), row + 1),) for row in range(total)]
+        return Tasks((), template.rows(lines), names, name=" ".join(words), given=given)
+    if grammar.values_max is None or grammar.values_max == 1:
+        return Tasks(words, sources, names)
+    rows = [values_of(sources, row) for row in range(total)]
+    groups = [
+        tuple(value for row in rows[first : first + grammar.values_max] for value in row)
+        for first in range(0, total, grammar.values_max)
+    ]
+    return Tasks(words, template.rows(groups), names, grouped=True)
+
+
+def _groups(words: Sequence[str], flat: Sequence[str], grammar: Grammar) -> Iterator[tuple[str, ...]]:
+    """Divide values into as few command lines as hold them, but so many that there is one for each that may run at once."""
+    text = " ".join(words)
+    around = max(map(len, os.fsencode(text).split()), default=0)  # each value may come with so much
+    places = max(1, text.count("{"))
+    most = -(-len(flat) // grammar.at_once)
+    group: list[str] = []
+    length = len(os.fsencode(text))
+    for value in flat:
+        cost = places * (len(os.fsencode(shlex.quote(value))) + around + 1)
+        if group and (len(group) == (grammar.values_max or most) or length + cost > LINE_BYTES_MAX):
+            yield tuple(group)
+            group, length = [], len(os.fsencode(text))
+        group.append(value)
+        length += cost
+    yield tuple(group)
+
+
+def _filled(
+    words: tuple[str, ...], groups: Sequence[tuple[str, ...]], names: tuple[str, ...], grammar: Grammar
+) -> Tasks:
+    lines = []
+    for number, group in enumerate(groups, 1):
+        spread = template.spread(words, len(group)) if grammar.fill == "context" else words
+        lines.append((template.render(spread, group, number),))
+    return Tasks((), template.rows(lines), names, name=" ".join(words), grouped=True, given=tuple(groups))

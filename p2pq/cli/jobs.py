@@ -25,7 +25,8 @@ from p2pq.model.amounts import parse_seconds
 from p2pq.model.params import NUMBER_MAX
 from p2pq.wire import control
 from p2pq.wire.commandcontrol import SubmitCommands
-from p2pq.wire.control import Change, JobView, Note, TaskView, Wrote
+from p2pq.wire.control import Change, JobView, Note, TaskView
+from p2pq.wire.resultcontrol import Results, Wrote
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -338,16 +339,45 @@ def wait_command(ctx: click.Context, jobs: tuple[str, ...], timeout: str, quiet:
 @click.command("results")
 @click.argument("job")
 @click.option("--to", default="", metavar="DIR", help="Write them there (default: where they belong).")
+@click.option(
+    "--merge", is_flag=True, help="Put the files of all tasks together in one folder (default: RESULTS/merged)."
+)
 @JSON
 @click.pass_context
-def results_command(ctx: click.Context, job: str, to: str, as_json: bool) -> None:
-    """Write the results of a JOB out again."""
+def results_command(ctx: click.Context, job: str, to: str, merge: bool, as_json: bool) -> None:
+    """Write the results of a JOB out again, or with --merge put those that are there together.
+
+    Merged are files of one name: tables (.csv, .tsv) with the task and its parameters in front of each row, text (.txt,
+    .log, .jsonl and the like) in the order of the tasks; other files lie side by side. tasks.csv lists the tasks.
+    """
     with connect(ctx) as node:
-        wrote = node.one(control.Results(job=job, to=str(Path(to).absolute()) if to else ""), Wrote)
+        if merge:
+            _merge(node, job, to, as_json=as_json)
+            return
+        wrote = node.one(Results(job=job, to=str(Path(to).absolute()) if to else ""), Wrote)
     if as_json:
         print_json(wrote)
     else:
         say(f"{wrote.tasks} {'task' if wrote.tasks == 1 else 'tasks'} in {wrote.folder}")
+
+
+def _merge(node: Connection, job: str, to: str, *, as_json: bool) -> None:
+    from p2pq.cli import merging  # noqa: PLC0415  seldom wanted
+
+    view = node.one(control.Show(job=job), JobView)
+    if not view.results:
+        raise UsageError(f"what commands leave is what they print: `p2pq logs {view.job[:8]}`")
+    if view.tasks.total == 1:
+        raise UsageError(f"the job has one task, so there is nothing to merge; its results are in {view.results}")
+    folder = Path(to).absolute() if to else Path(view.results) / "merged"
+    merged = merging.merge(node.all(control.Tasks(job=view.job), TaskView), folder)
+    for text in merged.notes:
+        note(text)
+    if as_json:
+        print_json({"folder": str(folder), "tasks": merged.tasks, "files": merged.files})
+    else:
+        files = "1 file" if merged.files == 1 else f"{merged.files} files"
+        say(f"{merged.tasks} {'task' if merged.tasks == 1 else 'tasks'} merged into {files} in {folder}")
 
 
 @click.command("cancel")

@@ -1,5 +1,6 @@
 """Options that several commands take, and what becomes of them: what a task needs, how long it may run, how it is told."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -30,6 +31,37 @@ HALT = click.option(
 )
 
 
+_AT_ONCE = re.compile(r"([+-]?)([0-9]{1,6})(%?)")
+
+
+def _jobs(_context: click.Context, _option: click.Parameter, text: str) -> str:
+    if text and (_AT_ONCE.fullmatch(text) is None or (text[0] in "+-" and text.endswith("%"))):
+        raise UsageError(f"--jobs {text!r} is no number of tasks; write it like 2, 50%, +1 or -1, or 0 for all slots")
+    return text
+
+
+JOBS = click.option(
+    "--jobs",
+    "--max-procs",
+    "-j",
+    "-P",
+    default="",
+    metavar="N",
+    callback=_jobs,
+    help="At most so many at a time: 2, 50% of the slots, -1 (all but one), 0 (all). Each has its share of the slots.",
+)
+
+
+def at_once(text: str, slots: int) -> int:
+    """Return how many tasks ``--jobs`` lets run at the same time on a node with that many slots; at least one."""
+    match = _AT_ONCE.fullmatch(text)
+    if match is None:
+        return slots
+    sign, number, percent = match[1], int(match[2]), match[3]
+    wanted = slots * number // 100 if percent else {"+": slots + number, "-": slots - number, "": number or slots}[sign]
+    return max(1, min(wanted, slots))
+
+
 def for_tasks(*, retries: int) -> Callable[[F], F]:
     """Return a decorator that adds what each task of a job is given: cpus, memory, gpus, time, retries, priority.
 
@@ -41,7 +73,12 @@ def for_tasks(*, retries: int) -> Callable[[F], F]:
         click.option("--memory", default="", metavar="SIZE", help="Memory per task, such as 512M or 4G."),
         click.option("--gpus", default=0, type=click.IntRange(0, 64), help="Gpus per task."),
         click.option(
-            "--time", "time_limit", default="", metavar="TIME", help="Longest run of a task, such as 30m (default 24h)."
+            "--time",
+            "--timeout",
+            "time_limit",
+            default="",
+            metavar="TIME",
+            help="Longest run of a task, as 30m (default 24h).",
         ),
         click.option(
             "--retries",

@@ -1,4 +1,4 @@
-"""What is printed as tasks end: their output, each in one piece, a log of them, a line that counts them.
+"""What is printed as tasks end: their output, each in one piece, a line that counts them.
 
 Bytes pass as they are: what a command prints is for whoever reads our standard output, terminal or not.
 """
@@ -7,8 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import IO, BinaryIO, Final, Literal, Self
 
@@ -52,9 +51,10 @@ def _ours(name: Stream) -> BinaryIO:
 class Printer:
     """Prints the output of tasks, one task after another: as they end, or in their order. A context manager."""
 
-    def __init__(self, *, keep_order: bool = False, tag: Callable[[int], bytes] | None = None) -> None:
-        """Put what ``tag`` says of a task before each of its lines."""
-        self._next = 0 if keep_order else None
+    def __init__(self, *, order: Iterable[int] | None = None, tag: Callable[[int], bytes] | None = None) -> None:
+        """Print tasks in that order, None: as they end; put what ``tag`` says of a task before each of its lines."""
+        self._order = None if order is None else iter(order)
+        self._next = None if self._order is None else next(self._order, None)
         self._tag = tag
         self._line_begins = {"stdout": True, "stderr": True}
         self._ended: set[int] = set()
@@ -71,32 +71,33 @@ class Printer:
         self._kept.close()
 
     def take(self, chunk: LogChunk) -> None:
-        """Take output of a task; without ``keep_order``, between two ends of tasks all of it is of one.
+        """Take output of a task; without an order, between two ends of tasks all of it is of one.
 
         Raises:
             OSError: our own output does not take it.
             StorageError: neither does the folder for temporary files.
         """
-        if self._next is None or chunk.task == self._next:
+        if self._order is None or chunk.task == self._next:
             self._print(chunk.task, chunk.stream, chunk.data)
         else:
             self._kept.add(chunk)
 
-    def end(self, task: int) -> None:
+    def end(self, ended: TaskEnded) -> None:
         """Take it that a task has no more output.
 
         Raises:
             OSError: our own output does not take it.
         """
-        if self._next is None:
+        if self._order is None:
             self._turn()
             return
-        self._ended.add(task)
+        self._ended.add(ended.task)
         while self._next in self._ended:
             self._ended.remove(self._next)
             self._turn()
-            self._next += 1
-            self._print_kept(self._next)
+            self._next = next(self._order, None)
+            if self._next is not None:
+                self._print_kept(self._next)
 
     def finish(self) -> None:
         """Print what still waits for tasks before it; they will not come any more."""
@@ -192,71 +193,6 @@ class _Kept:
                 0
             )  # what is early all the time would else fill the disk with what has long been printed
         return data
-
-
-class JobLog:
-    """A log of ended tasks with the columns of GNU parallel, a line at once. A context manager."""
-
-    def __init__(self, path: Path) -> None:
-        """Begin the log anew.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        self._path = path
-        self._file = path.open("wb", buffering=0)
-
-    def __enter__(self) -> Self:
-        """Write the head.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        try:
-            self._line(("Seq", "Host", "Starttime", "JobRuntime", "Send", "Receive", "Exitval", "Signal", "Command"))
-        except OSError:
-            self._file.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def add(self, ended: TaskEnded, command: str) -> None:
-        """Write a line about a task, unless it was cancelled before it ran.
-
-        Exitval is -1 where the task did not end by its own doing (a limit, a machine that went away), as GNU parallel has it.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        if ended.state == "cancelled" and not ended.started:
-            return
-        unknown = 0 if ended.state == "done" or is_its_own_doing(ended) else -1
-        self._line(
-            (
-                str(ended.task + 1),
-                ":",
-                f"{ended.started / 1000:.3f}",
-                f"{ended.seconds:10.3f}",
-                "0",
-                str(ended.printed[0]),
-                str(unknown if ended.exit is None else ended.exit),
-                str(ended.signal or 0),
-                command.replace("\n", "\0"),  # as GNU parallel does: a line is a task
-            )
-        )
-
-    def _line(self, cells: Sequence[str]) -> None:
-        rest = ("\t".join(cells) + "\n").encode()
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
 class CountsLine:

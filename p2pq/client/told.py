@@ -1,9 +1,36 @@
 """A task as its node told of it, for programs."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from p2pq.model.job import TaskState
 from p2pq.wire.control import TaskView
+
+
+@dataclass(frozen=True, slots=True)
+class EndedTask:
+    """A task of a job of commands that has ended, as ``--each`` has it."""
+
+    number: int
+    """As ``p2pq tasks`` counts, from 0."""
+    arguments: tuple[str, ...]
+    """Its values."""
+    command: str
+    """Its command line."""
+    state: TaskState
+    """``done``, ``failed`` or ``cancelled``."""
+    exit_code: int | None
+    signal: int | None
+    """Which signal ended it."""
+    seconds: float
+    reason: str
+    """Why it ended, if not by itself: ``time-limit`` and the like, or a sentence."""
+    node: str
+    """The machine of its latest attempt."""
+    stdout: bytes = field(repr=False)
+    stderr: bytes = field(repr=False)
+    results: Path | None
+    """The folder that ``--results`` has for it."""
 
 
 class TaskFacts:

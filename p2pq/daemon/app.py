@@ -29,7 +29,7 @@ from p2pq.daemon.telemetry import Telemetry, logging_to
 from p2pq.errors import InvariantError, P2PQError, RefusedError, StorageError
 from p2pq.model.config import Settings
 from p2pq.model.ids import Mono, Wall, to_text
-from p2pq.wire import commandcontrol, control, peercontrol, settingcontrol
+from p2pq.wire import commandcontrol, control, peercontrol, resultcontrol, settingcontrol
 
 log = logging.getLogger(__name__)
 
@@ -258,7 +258,7 @@ class App:
         self._route(control.Show, lambda now: now.jobs.show)
         self._route(control.Tasks, lambda now: now.jobs.tasks)
         self._route(control.Watch, lambda now: now.jobs.watch)
-        self._route(control.Results, lambda now: now.jobs.results)
+        self._route(resultcontrol.Results, lambda now: now.jobs.results)
         self._route(control.CancelJob, lambda now: now.jobs.cancel)
         self._route(control.Retry, lambda now: now.jobs.retrying.retry)
         self._route(control.Why, lambda now: now.jobs.explaining.why)

@@ -62,7 +62,7 @@ class Commands:
                         key=prepared.key,
                         reply_secret=prepared.reply_secret,
                         wall=now,
-                        kept=(),
+                        kept=prepared.extra.skipped,
                         halt=halt,
                     )
                 )

@@ -51,8 +51,10 @@ def runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
 class _Follower:
     """Tasks that have ended and are not told yet."""
 
-    def __init__(self, *, views: bool) -> None:
+    def __init__(self, *, views: bool, written: bool) -> None:
         self.views = views
+        self.written = views or written
+        """Told of a task once its results are written out."""
         self.held: dict[int, tuple[str, int, int]] = {}
         """What holds the output of each task that is not told yet."""
         self.ended: deque[int] = deque()
@@ -104,11 +106,11 @@ class Ends:
                 for follower in self._followers.get(job, ()):
                     if notice.left:
                         self._hold(follower, job, task)
-                    if outcome is None or not follower.views:  # with an outcome, results are still to be written out
+                    if outcome is None or not follower.written:  # with an outcome, results are still to be written out
                         follower.take(task)
             case facts.TaskResultsWritten(job=job, task=task):
                 for follower in self._followers.get(job, ()):
-                    if follower.views:
+                    if follower.written:
                         follower.take(task)
             case facts.JobFinished(job=job):
                 for follower in self._followers.get(job, ()):
@@ -136,7 +138,7 @@ class Ends:
         job = JobId(self._catalogue.find(request.job).job)
         if sum(map(len, self._followers.values())) >= FOLLOWERS_MAX:
             raise RefusedError(f"{FOLLOWERS_MAX} clients follow jobs already; end some of them")
-        follower = _Follower(views=request.views)
+        follower = _Follower(views=request.views, written=request.written)
         self._followers.setdefault(job, []).append(follower)
         try:
             row = self._catalogue.row(job)
@@ -179,7 +181,8 @@ class Ends:
         start = 0
         # What ended before is in the store, and may be named again in a moment. Who has had more attempts since is told again.
         while page := self._store.tasks(row.job, start=start):
-            ended = {task.task: task.attempts for task in page if task.state in _OVER}
+            over = (task for task in page if task.state in _OVER and (task.delivered or not follower.written))
+            ended = {task.task: task.attempts for task in over}
             await self._tell(job, list(ended), send)
             told |= ended
             start = page[-1].task + 1

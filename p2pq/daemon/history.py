@@ -7,12 +7,13 @@ loop may ask directly; whoever wants a million tasks asks page by page.
 import sqlite3
 import threading
 from bisect import bisect_right
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from p2pq.core.records import RestoredJob
+from p2pq.core.records import Intervals, RestoredJob
 from p2pq.daemon import evidence, restoring, sqlite
 from p2pq.daemon.evidence import Decided
 from p2pq.model.ids import JOB_ID_BYTES, NODE_ID_BYTES, JobId, LeaseId, NodeId, Wall, plain, to_text
@@ -59,6 +60,8 @@ class JobExtra(msgspec.Struct, frozen=True, kw_only=True):
     """What the tasks' results depend on, besides their parameters and numbers, as a digest; empty: not known."""
     kept: tuple[Kept, ...] = ()
     """Tasks that an earlier job had done, in order."""
+    skipped: Intervals = ()
+    """Tasks that were not to run, in order, as a log of their owner's told that they ran before."""
     lost: str = ""
     """What a damaged store has lost of the job, for people."""
 
@@ -69,6 +72,16 @@ class JobExtra(msgspec.Struct, frozen=True, kw_only=True):
             return None
         found = self.kept[at]
         return found.job, found.first + index - found.start
+
+    def skips(self, index: int) -> bool:
+        """Tell whether a task was not to run."""
+        at = bisect_right(self.skipped, index, key=itemgetter(0)) - 1
+        return at >= 0 and index < self.skipped[at][1]
+
+    @property
+    def kept_count(self) -> int:
+        """How many tasks need not, or were not to, run."""
+        return sum(each.stop - each.start for each in self.kept) + sum(stop - start for start, stop in self.skipped)
 
 
 class JobRow(msgspec.Struct, frozen=True, kw_only=True):

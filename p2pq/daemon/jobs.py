@@ -37,7 +37,8 @@ from p2pq.model import notice as facts
 from p2pq.model.halt import parse_halt
 from p2pq.model.ids import JobId, Wall, to_text
 from p2pq.wire import control
-from p2pq.wire.control import Change, Note, Reply, Wrote
+from p2pq.wire.control import Change, Note, Reply
+from p2pq.wire.resultcontrol import Results, Wrote
 
 log = logging.getLogger(__name__)
 
@@ -414,7 +415,7 @@ class Jobs:
             ended=row.state is not None,
         )
 
-    async def results(self, request: control.Results, send: Send) -> None:
+    async def results(self, request: Results, send: Send) -> None:
         """Answer ``Results``."""
         row = self.catalogue.find(request.job)
         extra = row.extra or JobExtra()

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from p2pq.core.intervals import IntervalSet
 from p2pq.daemon import executing, folders
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.history import JobExtra
@@ -21,7 +22,7 @@ from p2pq.daemon.taskfolder import DATA_FILE
 from p2pq.errors import RefusedError, Reject, UsageError
 from p2pq.model import sources
 from p2pq.model.ids import JobId, MeshId, NodeId
-from p2pq.model.job import TIME_DEFAULT_S, Limits
+from p2pq.model.job import TASKS_MAX, TIME_DEFAULT_S, Limits
 from p2pq.model.params import ARGV_CHARS_MAX, Axis, Range, count_tasks, expand, parse_array, parse_sweep, task_params
 from p2pq.wire import body as bodies
 from p2pq.wire import codec, feed, names, prims, seal, sign
@@ -129,6 +130,10 @@ def prepare_commands(
     tasks = sources.count(request.sources) if request.sources else len(request.stdin) or 1
     if not request.words and not request.sources:
         raise UsageError("there is no command to run; name one")
+    skipped = IntervalSet(request.skipped)
+    skipped.remove(tasks, TASKS_MAX)
+    if len(skipped) == tasks:
+        raise UsageError("all tasks are skipped, so there is nothing to run")
     if not request.shell and request.sources:
         raise UsageError("a command without a shell is a single task; use `p2pq map` for many")
     name = request.name or " ".join(request.words)[:NAME_CHARS] or "commands"
@@ -160,6 +165,7 @@ def prepare_commands(
         axes=msgspec.msgpack.encode(Sweep((), sources.axes(request.sources))),
         tasks=tasks,
         umask=request.umask,
+        skipped=skipped.intervals(),
     )
     return Prepared(job, raw, key, reply_secret, extra, ())
 
@@ -228,12 +234,12 @@ def _signed(  # noqa: PLR0913  all that a manifest says
 
 
 def _extra(request: Submit, sweep: Sweep, tasks: int, body: JobBody) -> JobExtra:
-    results = request.results or str(Path(request.folder) / "results")
+    results = "" if request.stays else request.results or str(Path(request.folder) / "results")
     return JobExtra(
         name=_name(request),
         folder=str(Path(request.folder)),
         results=results,
-        place=os.path.realpath(results),
+        place=os.path.realpath(results) if results else "",
         argv=(body.main, *request.args),
         axes=msgspec.msgpack.encode(sweep),
         tasks=tasks,
@@ -261,7 +267,7 @@ def _decoded(axes: bytes) -> Sweep:
 
 def _sweep(request: Submit) -> Sweep:
     array = parse_array(request.array) if request.array else ()
-    return Sweep(array, tuple(parse_sweep(text) for text in request.sweep))
+    return Sweep(array, (*(parse_sweep(text) for text in request.sweep), *request.axes))
 
 
 def _name(request: Submit) -> str:

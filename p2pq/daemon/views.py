@@ -26,7 +26,7 @@ def job_view(row: JobRow, owner: str) -> JobView:
     """Return a job as ``jobs`` and ``show`` print it."""
     extra = row.extra or JobExtra()
     over = row.done + row.failed
-    kept = sum(each.stop - each.start for each in extra.kept)
+    kept = extra.kept_count
     left = max(0, extra.tasks - over - kept - row.running)
     # Of a cancelled job what has no history is cancelled; what was let wait again, or runs on, has one.
     cancelled = left - min(left, row.waiting) if row.cancelled else min(left, row.cancelled_tasks)
@@ -149,4 +149,6 @@ def _plain(index: int, number: int, params: dict[str, str], extra: JobExtra, *, 
         folder = target(Path(extra.results), tasks=extra.tasks, number=number)
         reason = f"kept from job {to_text(origin[0])[:8]}"
         return TaskView(task=number, state="done", params=params, reason=reason, results=str(folder))
+    if extra.skips(index):
+        return TaskView(task=number, state="done", params=params, reason="it ran before, so it was not to run again")
     return TaskView(task=number, state="cancelled" if cancelled else "pending", params=params)

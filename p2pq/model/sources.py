@@ -17,14 +17,14 @@ Value = Annotated[str, Meta(max_length=VALUE_CHARS_MAX)]
 
 
 class Source(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One input source: rows of as many columns, one after another. Sources that were linked are columns of one."""
+    """One input source: rows of as many columns, one after another; the last may be short. Linked sources are columns of one."""
 
     values: Annotated[tuple[Value, ...], Meta(min_length=1)]
     columns: Annotated[int, Meta(ge=1, le=COLUMNS_MAX)] = 1
 
     def rows(self) -> int:
-        """Return how many rows there are; what does not fill one is none."""
-        return len(self.values) // self.columns
+        """Return how many rows there are."""
+        return -(-len(self.values) // self.columns)
 
     def row(self, position: int) -> tuple[str, ...]:
         """Return one row."""

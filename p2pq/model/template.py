@@ -40,6 +40,32 @@ def render(words: Sequence[str], values: Sequence[str], number: int) -> str:
     template = " ".join(words)
     _refuse_unsupported(template)
     show = shlex.quote if words and not _CHOOSES_COMMAND.match(template) else str
+    if values and not replaces(template):
+        template += " {}" if words else "{}"
+    line = _filled(template, values, number, show)
+    if "\0" in line:
+        raise UsageError(
+            f"the command line of task {number} holds a zero byte, which no program can be given; use a file"
+        )
+    return line
+
+
+def replaces(text: str) -> bool:
+    """Tell whether there is a replacement string in a text."""
+    return _REPLACEMENT.search(text) is not None
+
+
+def fill(text: str, values: Sequence[str], number: int) -> str:
+    """Return a text, such as the name of a file, with its replacement strings filled in; nothing is quoted or appended.
+
+    Raises:
+        UsageError: as ``render``.
+    """
+    _refuse_unsupported(text)
+    return _filled(text, values, number, str)
+
+
+def _filled(template: str, values: Sequence[str], number: int, show: Callable[[str], str]) -> str:
     filled: dict[str, str] = {}
     total = 0
 
@@ -52,7 +78,7 @@ def render(words: Sequence[str], values: Sequence[str], number: int) -> str:
             )
         return text
 
-    def fill(match: re.Match[str]) -> str:
+    def fill_in(match: re.Match[str]) -> str:
         text = match.group()
         if text in filled:
             return grow(filled[text])
@@ -63,14 +89,44 @@ def render(words: Sequence[str], values: Sequence[str], number: int) -> str:
             filled[text] = " ".join(grow(show(change(value))) for value in _chosen(values, int(match["column"] or 0)))
         return filled[text]
 
-    line = _REPLACEMENT.sub(fill, grow(template))
-    if not filled and values:
-        line += (" " if words else "") + " ".join(grow(show(value)) for value in values)
-    if "\0" in line:
-        raise UsageError(
-            f"the command line of task {number} holds a zero byte, which no program can be given; use a file"
-        )
-    return line
+    return _REPLACEMENT.sub(fill_in, grow(template))
+
+
+_CONTEXT: Final = re.compile(r"[^ \t\n]*\{(?://|/\.|/|\.|)\}[^ \t\n]*", re.ASCII)
+_OF_ALL: Final = re.compile(r"\{(//|/\.|/|\.|)\}", re.ASCII)
+
+
+def spread(words: Sequence[str], count: int) -> tuple[str, ...]:
+    """Return words that say each value of a command line by its number, in a word of its own: ``-X`` of GNU parallel.
+
+    What is not divided by blanks from a replacement string without a number is repeated with it: ``a{}.x`` becomes
+    ``a{1}.x a{2}.x`` for two values.
+    """
+    template = " ".join(words)
+    if words and not _REPLACEMENT.search(template):
+        template += " {}"
+
+    def repeat(match: re.Match[str]) -> str:
+        return " ".join(_OF_ALL.sub(rf"{{{number}\1}}", match.group()) for number in range(1, count + 1))
+
+    return (_CONTEXT.sub(repeat, template),)
+
+
+def name_columns(words: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """Return words that say columns by their numbers instead of by their names: ``{size.}`` becomes ``{2.}``.
+
+    Raises:
+        UsageError: two columns have one name.
+    """
+    numbers = {name: number for number, name in enumerate(names, 1)}
+    if len(numbers) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"--header: two columns are called {twice!r}; give each a name of its own")
+    known = "|".join(re.escape(name) for name in sorted(numbers, key=len, reverse=True) if name)
+    pattern = re.compile(rf"\{{({known})(//|/\.|/|\.|)\}}") if known else None
+    if pattern is None:
+        return tuple(words)
+    return tuple(pattern.sub(lambda match: f"{{{numbers[match[1]]}{match[2]}}}", word) for word in words)
 
 
 def _refuse_unsupported(template: str) -> None:
@@ -160,25 +216,30 @@ class Given(msgspec.Struct, frozen=True):
     """Its values go with those of the source before, the first with the first, instead of multiplying."""
 
 
-_SEPARATORS: Final[dict[str, tuple[Literal["values", "files"], bool]]] = {
-    ":::": ("values", False),
-    ":::+": ("values", True),
-    "::::": ("files", False),
-    "::::+": ("files", True),
-}
-
-
-def split_sources(words: Sequence[str]) -> tuple[tuple[str, ...], tuple[Given, ...]]:
+def split_sources(
+    words: Sequence[str], *, values: str = ":::", files: str = "::::"
+) -> tuple[tuple[str, ...], tuple[Given, ...]]:
     """Return the command's words and the sources after them; each file of several after ``::::`` is a source of its own.
+
+    Args:
+        words: as typed.
+        values: what begins values.
+        files: what begins files of values.
 
     Raises:
         UsageError: the first source is linked, or a file is missing.
     """
-    starts = [position for position, word in enumerate(words) if word in _SEPARATORS]
+    separators: dict[str, tuple[Literal["values", "files"], bool]] = {
+        values: ("values", False),
+        f"{values}+": ("values", True),
+        files: ("files", False),
+        f"{files}+": ("files", True),
+    }
+    starts = [position for position, word in enumerate(words) if word in separators]
     sources: list[Given] = []
     for start, end in pairwise([*starts, len(words)]):
         separator, given = words[start], tuple(words[start + 1 : end])
-        kind, linked = _SEPARATORS[separator]
+        kind, linked = separators[separator]
         if linked and not sources:
             raise UsageError(
                 f"{separator} links values to the source before, and there is none; start with {separator[:-1]}"
@@ -216,6 +277,17 @@ def combine(
         raise UsageError(f"there are {len(groups)} input sources; the most is {SOURCES_MAX}")
     sources = tuple(map(_linked, groups))
     return sources if all(source.rows() for source in sources) else None
+
+
+def rows(rows: Sequence[Sequence[str]]) -> tuple[Source, ...]:
+    """Return the one source that rows make, of which the last may be short.
+
+    Raises:
+        UsageError: too many rows or columns, or a value that is too long or holds a zero byte.
+    """
+    widest = max(map(len, rows))
+    _bound(len(rows), widest)
+    return (_source([value for row in rows for value in row], widest),)
 
 
 def split_columns(lines: Sequence[str], separator: str) -> Source:

@@ -8,6 +8,8 @@ from p2pq.model.job import TASKS_MAX, Resources, TaskState
 from p2pq.model.sources import SOURCES_MAX, Source
 from p2pq.wire.peercontrol import Said
 
+TaskIndex = Annotated[int, Meta(ge=0, le=TASKS_MAX)]
+
 PIECE_BYTES_MAX: Final = 1 << 20
 """Of standard input, so much is sent, sealed and read in one piece."""
 UPLOAD_BYTES: Final = 16
@@ -54,6 +56,8 @@ class SubmitCommands(Said, frozen=True, kw_only=True):
     """How many bytes each task reads as its standard input; none: nothing. Without sources, there are as many tasks as sizes."""
     upload: Upload | None = None
     """What was kept of it with ``KeepInput``: as many bytes as all tasks read. It can be used once."""
+    skipped: tuple[tuple[TaskIndex, TaskIndex], ...] = ()
+    """Tasks that are not to run, as they ran before: half-open intervals. They count as done."""
 
 
 class Ends(Said, frozen=True, kw_only=True):
@@ -66,6 +70,8 @@ class Ends(Said, frozen=True, kw_only=True):
     job: Annotated[str, Meta(min_length=1, max_length=64)]
     live: bool = False
     """What is printed comes as it is printed, both streams mixed; for a job of one task. What a lost attempt printed stays."""
+    written: bool = False
+    """Tell of a task once its results are written out, where its job has a folder for them."""
     views: bool = False
     """Tell of a task once its results are written out, or never will be; also of those that an earlier job had done."""
 

@@ -12,9 +12,11 @@ import msgspec
 from msgspec import Meta
 
 from p2pq.model.job import JobState, Resources, SandboxLevel, TaskState
+from p2pq.model.params import Axis
 from p2pq.wire.commandcontrol import Ends, KeepInput, SubmitCommands, TaskEnded
 from p2pq.wire.parts import KeptLimits, KeptView, PolicyView, RunningView, SpokenView
 from p2pq.wire.peercontrol import PeerAccept, PeerEnd, PeeringFile, PeeringsList, PeeringView, PeerOffer
+from p2pq.wire.resultcontrol import Results, Wrote
 from p2pq.wire.settingcontrol import SettingsList, SettingView
 
 API_VERSION: Final = 1
@@ -49,12 +51,14 @@ class Submit(_Said, frozen=True, kw_only=True):
     name: str = ""
     main: str = ""
     results: str = ""
-    """Where results go; empty: ``FOLDER/results``."""
+    stays: bool = False
+    """Where results go; empty: ``FOLDER/results``. With ``stays`` nowhere: only what tasks print can be read."""
     exclude: tuple[str, ...] = ()
     array: str = ""
     """``0-99``, ``0-99:5`` or ``3,7,10-12`` as typed."""
     sweep: tuple[str, ...] = ()
-    """``k=1,2,3`` or ``x=0:1:0.1`` as typed."""
+    axes: tuple[Axis, ...] = ()
+    """``k=1,2,3`` or ``x=0:1:0.1`` as typed; then the same as values."""
     config: str = ""
     data: str = ""
     """A file that travels as ``.p2pq/data.pickle``."""
@@ -116,14 +120,6 @@ class Logs(_Said, frozen=True, kw_only=True):
     follow: bool = False
     attempt: Annotated[int, Meta(ge=0)] = 0
     """Which attempt of the task; 0: the latest that has output."""
-
-
-class Results(_Said, frozen=True, kw_only=True):
-    """Write a job's results out (again). Item: Wrote."""
-
-    job: JobName
-    to: str = ""
-    """An absolute folder; empty: where they belong."""
 
 
 class CancelJob(_Said, frozen=True, kw_only=True):
@@ -372,13 +368,6 @@ class LogChunk(_Said, frozen=True, kw_only=True):
     task: int
     data: bytes
     stream: Literal["stdout", "stderr"] = "stdout"
-
-
-class Wrote(_Said, frozen=True, kw_only=True):
-    """Results were written out."""
-
-    folder: str
-    tasks: int
 
 
 class PeerView(_Said, frozen=True, kw_only=True, omit_defaults=False):

@@ -254,3 +254,81 @@ def test_files_are_made_with_the_callers_umask(shared, tmp_path, monkeypatch):
     finally:
         os.umask(before)
     assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_job_that_was_interrupted_goes_on_where_it_was(shared, tmp_path):
+    log, flag = tmp_path / "log", tmp_path / "flag"
+    script = f"echo {{}}; [ {{}} -lt 3 ] || [ -e {flag} ]"
+    words = ("--joblog", str(log), "--retries", "0", "-k", script, ":::", "1", "2", "3", "4")
+    assert shared.run("map", *words).returncode == 1
+    flag.touch()
+    assert shared.run("map", "--resume", *words).stdout == ""
+    again = shared.run("map", "--resume-failed", *words, "5")
+    assert (again.returncode, again.stdout.split()) == (0, ["3", "4", "5"])
+    job = latest(shared)
+    assert (job["state"], job["tasks"]["done"], job["kept"]) == ("done", 5, 2)
+    rows = [line.split("\t") for line in log.read_text().splitlines()[1:]]
+    assert sorted(int(row[0]) for row in rows) == [1, 2, 3, 3, 4, 4, 5]
+    log.write_text("".join(line for line in log.read_text().splitlines(keepends=True) if line[0] not in "345"))
+    with log.open("a") as file:
+        file.write("3\t:\t1.0\t0.1\t0\t0\t7\t0\techo third\n")
+    assert shared.run("map", "--retry-failed", "--joblog", str(log)).stdout == "third\n"
+
+
+def test_output_in_files_is_whole(shared, tmp_path):
+    out = tmp_path / "out"
+    shared.ok("map", "--results", str(out), "seq {}; echo e{} >&2", ":::", "3", "100000")
+    assert (out / "1/100000/stdout").read_text() == "".join(f"{number}\n" for number in range(1, 100_001))
+    assert (out / "1/3/stderr").read_text() == "e3\n"
+
+
+def test_no_more_at_a_time_than_wanted(shared, tmp_path):
+    line = f"mkdir {tmp_path}/one && sleep 0.05 && rmdir {tmp_path}/one || exit 1 # {{}}"
+    assert shared.run("map", "-j1", "--retries", "0", line, ":::", *"123456").returncode == 0
+
+
+def test_a_large_input_is_sorted_in_blocks_and_comes_back_in_order(shared, tmp_path):
+    lines = [f"{number:06}\n" for number in range(60_000)]
+    (tmp_path / "input").write_text("".join(lines))
+    done = shared.run("map", "-k", "--pipe", "--block", "100k", "-a", str(tmp_path / "input"), "sort -r")
+    blocks = [lines[first : first + 14285] for first in range(0, 60_000, 14_285)]
+    assert done.stdout == "".join(line for block in blocks for line in reversed(block))
+    assert latest(shared)["tasks"]["total"] == len(blocks)
+
+
+def test_commands_elsewhere_have_their_files_and_leave_others(shared, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(f"{name}\n")
+    (tmp_path / "private").write_text("")
+    script = "cat {} && ls && mkdir -p out && tr a-z A-Z < {} > out/{.}"
+    options = ("--where", "any", "--file", "{}", "--return", "out/{.}")
+    done = shared.run("map", "-k", *options, script, ":::", "a.txt", "b.txt")
+    assert (done.returncode, done.stdout.split()) == (
+        0,
+        [*["a", "a.txt", "b.txt", "results"], *["b", "a.txt", "b.txt", "results"]],
+    )
+    assert [(tmp_path / "out" / name).read_text() for name in "ab"] == ["A\n", "B\n"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "home") == [
+        "a.txt",
+        "b.txt",
+        "out",
+        "private",
+    ]
+    alone = shared.run("run", "--where", "any", "--", "sh", "-c", "ls; exit 9")
+    assert (alone.returncode, alone.stdout) == (9, "results\n")
+    assert latest(shared)["results"] == ""
+
+
+def test_another_machine_runs_them_with_their_files(pair, tmp_path, monkeypatch):
+    alice, bob = pair
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").write_text("3\n1\n2\n")
+    name = bob.json("status")["name"]
+    options = ("--where", name, "--file", "in.txt", "--return", "out/{}")
+    script = "mkdir out; sort -n in.txt > out/{}; echo $P2PQ_NODE; [ {} != b ]"
+    done = alice.run("map", "-k", "--retries", "0", *options, script, ":::", "a", "b")
+    assert (done.returncode, done.stdout) == (1, f"{name}\n{name}\n")
+    assert [(tmp_path / "out" / name).read_text() for name in "ab"] == ["1\n2\n3\n"] * 2
+    live = alice.run("run", "--where", name, "--file", "in.txt", "--", "sh", "-c", "cat in.txt; exit 4")
+    assert (live.returncode, live.stdout) == (4, "3\n1\n2\n")

@@ -4,6 +4,8 @@ import shutil
 
 import lab
 
+from tests.covers import covers
+
 ODD = """
 import os, sys
 what = sys.argv[1]
@@ -87,3 +89,23 @@ def test_a_job_whose_files_are_lost_ends_with_a_reason(home, tmp_path):
     assert "its files are lost" in shown["halted"]
     assert "submit the folder again" in home.ok("why", job)
     home.ok("submit", "--quiet", str(lab.make_folder(tmp_path / "other", "pass")))
+
+
+@covers("results --merge")
+def test_results_of_many_tasks_are_put_together(shared, tmp_path):
+    source = "import sys; print('y', int(sys.argv[1]) ** 2, sep='\\n', file=open('results/o.csv', 'w'))"
+    source += "; open('results/log.txt', 'w').write('x')"
+    folder = lab.make_folder(tmp_path / "job", source)
+    shared.ok("submit", "--quiet", "--sweep", "k=2,3", str(folder), "{k}")
+    job = shared.json("jobs")[0]["job"]
+    said = shared.ok("results", job, "--merge")
+    assert said == f"2 tasks merged into 2 files in {folder}/results/merged\n"
+    assert (folder / "results/merged/o.csv").read_text() == "task,k,y\n0,2,4\n1,3,9\n"
+    assert (folder / "results/merged/log.txt").read_text() == "x\nx\n"
+    assert shared.run("results", job, "--merge").returncode == 2
+    told = shared.json("results", job, "--merge", "--to", str(tmp_path / "to"))
+    assert told == {"folder": str(tmp_path / "to"), "tasks": 2, "files": 2}
+    commands = shared.ok("map", "--detach", "echo", ":::", "a", "b").strip()
+    assert "`p2pq logs" in shared.run("results", commands, "--merge").stderr
+    shared.ok("submit", "--quiet", str(lab.make_folder(tmp_path / "one", "")))
+    assert "nothing to merge" in shared.run("results", shared.json("jobs")[0]["job"], "--merge").stderr

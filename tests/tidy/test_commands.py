@@ -89,7 +89,7 @@ def walk(command: click.Command, context: click.Context, name: str = "") -> set[
     found = {name or "p2pq"}
     for parameter in command.get_params(context):
         if isinstance(parameter, click.Option) and "--help" not in parameter.opts:
-            [long] = [spelling for spelling in parameter.opts if spelling.startswith("--")]
+            long, *_ = [spelling for spelling in parameter.opts if spelling.startswith("--")]
             found.add(f"{name or 'p2pq'} {long}")
     if isinstance(command, click.Group):
         for below in command.list_commands(context):

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
@@ -16,11 +17,17 @@ from p2pq.errors import NodeUnreachableError, RefusedError
 from p2pq.model.job import Resources
 from p2pq.model.sources import Source, count
 from p2pq.wire import control
-from p2pq.wire.commandcontrol import Ends, SubmitCommands, TaskEnded
+from p2pq.wire.commandcontrol import Ends, KeepInput, SubmitCommands, TaskEnded
 from p2pq.wire.control import Change, Counts, JobView, LogChunk, Note
 from tests.covers import covers
 
 JOB = "jobabcdefghij"
+
+
+STATUS = control.StatusView(
+    id="n", name="n", mesh="m", version="0", address="", slots=4, free=4, policy=control.PolicyView(state="run", reason=""),
+    running=(), peers=0, queued=0, sandbox="strict",
+)  # fmt: skip
 
 
 def view(*, total, done=0, failed=0, cancelled=0, state="running"):
@@ -61,8 +68,15 @@ class Node:
                 self._total = count(request.sources)
                 yield from said(self._before)
                 yield view(total=self._total)
+            case control.Submit():
+                self._total = len(request.axes[0].values)
+                self.folder = {path.name: path.read_text() for path in Path(request.folder).iterdir() if path.is_file()}
+                self.results = Path(request.results) if request.results else None
+                yield view(total=self._total)
             case Ends():
                 yield from said(self._ends)
+            case control.Status():
+                yield STATUS
             case control.CancelJob():
                 yield view(total=self._total)
             case control.Watch():
@@ -199,7 +213,8 @@ def test_how_run_ends(ran, ended, code, sentence):
     [
         (["run"], "Missing argument"),
         (["run", "--nmae", "x", "y"], "No such option"),
-        (["run", "--where", "any", "x"], "work on this machine only so far; `p2pq submit` sends a folder anywhere"),
+        (["run", "--where", "any", "--stdin", "x"], "is for this machine only so far; send a file"),
+        (["run", "--where", "any", "--file", "/etc/passwd", "x"], "is not below this folder"),
         (["run", "--cpus", "0", "x"], "is not in the range"),
         (["run", "--memory", "much", "x"], "is not a size"),
     ],
@@ -225,7 +240,7 @@ def test_a_run_in_a_folder_that_is_gone(ran, monkeypatch):
     )
 
 
-@covers("run --quiet", "run --detach", "run --where")
+@covers("run --quiet", "run --detach")
 def test_remarks_and_the_job_id(ran):
     assert ran(Node(Note(text="it waits"), done(0)), "run", "x")[2] == "p2pq: it waits\n"
     assert ran(Node(Note(text="it waits"), done(0)), "run", "--quiet", "x")[2] == ""
@@ -284,6 +299,14 @@ def test_tag_puts_values_before_lines(ran, tmp_path):
     assert ran(node, "batch", "--tag", str(tmp_path / "list"))[1] == b"echo x\tx\n"
 
 
+@covers("map --tagstring", "batch --tagstring")
+def test_tags_may_be_anything(ran, typed_in):
+    node = Node(chunk(1, b"x\ny\n"), done(1))
+    assert ran(node, "map", "--tagstring", "{1/}-{#}", "x", ":::", "a", "d/b") == (0, b"b-2\tx\nb-2\ty\n", "")
+    typed_in(b"x\n")
+    assert ran(Node(chunk(0, b"x\n"), done(0)), "batch", "--tagstring", "{#}", "-")[1] == b"1\tx\n"
+
+
 @covers("map --joblog", "batch --joblog")
 def test_joblog_has_a_line_per_ended_task(ran, tmp_path):
     log = tmp_path / "log"
@@ -310,6 +333,188 @@ def test_joblog_has_a_line_per_ended_task(ran, tmp_path):
     ):
         code, _, err = ran(node, "map", "--joblog", str(unusable), "x", ":::", "a")
         assert (code, node.heard, err) == (4, [], f"p2pq: {unusable}: {why}; mend that and try again\n")
+
+
+def log_of(path, *rows):
+    lines = [f"{seq}\t:\t1.0\t0.1\t0\t0\t{code}\t0\t{command}" for seq, code, command in rows]
+    path.write_text(
+        "\n".join(["Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand", *lines, ""])
+    )
+    return str(path)
+
+
+def told(path):
+    return [(row[0], row[6], row[8]) for row in (line.split("\t") for line in path.read_text().splitlines()[1:])]
+
+
+@covers("map --resume", "map --resume-failed", "batch --resume", "batch --resume-failed")
+@pytest.mark.parametrize("kind", ["map", "batch"])
+def test_a_job_goes_on_where_its_log_ends(ran, typed_in, tmp_path, kind):
+    log = tmp_path / "log"
+    before = [(1, 0, "x a"), (2, 7, "x b"), (4, 0, "x d"), (9, 0, "of a longer list")]
+    words = ["x", ":::", "a", "b", "c", "d"] if kind == "map" else ["-"]
+    for option, skipped, runs in (("--resume", ((0, 2), (3, 4)), [2]), ("--resume-failed", ((0, 1), (3, 4)), [1, 2])):
+        log_of(log, *before)
+        typed_in(b"x a\nx b\nx c\nx d\n")
+        node = Node(*[item for task in reversed(runs) for item in (chunk(task, b"%d\n" % task), done(task))])
+        code, out, _ = ran(node, kind, "-k", option, "--joblog", str(log), *words)
+        assert (code, out) == (0, b"".join(b"%d\n" % task for task in runs))
+        assert node.heard[0].skipped == skipped
+        added = [(str(task + 1), "0", f"x {'abcd'[task]}") for task in reversed(runs)]
+        assert told(log) == [(str(seq), str(code), command) for seq, code, command in before] + added
+    typed_in(b"x a\n")
+    assert ran(None, kind, "--resume", "--joblog", str(log), *words[:3]) == (
+        0,
+        b"",
+        "p2pq: all tasks ran before, so there is nothing to run\n",
+    )
+
+
+@covers("map --retry-failed", "batch --retry-failed")
+@pytest.mark.parametrize("kind", ["map", "batch"])
+def test_what_a_log_says_has_failed_is_run_again(ran, tmp_path, kind):
+    log = tmp_path / "log"
+    log_of(log, (1, 0, "x"), (3, 7, "y a\0b"), (2, 7, "z"), (2, 0, "z"), (5, 0, "x"))
+    node = Node(chunk(2, b"out\n"), done(2))
+    code, out, _ = ran(node, kind, "--retry-failed", "--tag", "--joblog", str(log))
+    assert (code, out) == (0, b"y a\nb\tout\n")
+    request = node.heard[0]
+    assert (request.words, request.sources) == ((), (Source(("", "", "y a\nb")),))
+    assert request.skipped == ((0, 2),)
+    assert told(log)[-1] == ("3", "0", "y a\0b")
+    assert ran(None, kind, "--retry-failed", "--joblog", str(log)) == (
+        0,
+        b"",
+        "p2pq: no task of the log has failed, so there is nothing to run\n",
+    )
+
+
+@covers("map --results", "batch --results")
+def test_output_goes_into_files(ran, typed_in, tmp_path):
+    ends = [chunk(1, b"b\n"), chunk(1, b"E", "stderr"), done(1), chunk(0, b"a\n"), done(0)]
+    words = ["echo", ":::", "a/x", "b", ":::", "1"]
+    assert ran(Node(*ends), "map", "--results", f"{tmp_path}/o", *words) == (0, b"", "")
+    assert (tmp_path / "o/1/a\\_x/2/1/stdout").read_bytes() == b"a\n"
+    assert (tmp_path / "o/1/b/2/1/stderr").read_bytes() == b"E"
+    assert (tmp_path / "o/1/b/2/1/seq").read_text() == "2"
+    assert ran(Node(*ends), "map", "--results", f"{tmp_path}/p/{{1/}}-{{#}}", *words)[0] == 0
+    assert (tmp_path / "p/x-1").read_bytes() == b"a\n"
+    assert (tmp_path / "p/b-2.err").read_bytes() == b"E"
+    assert ran(Node(*ends), "map", "--header", ":", "--results", f"{tmp_path}/h", "e", ":::", "k", "a", "b")[0] == 0
+    assert (tmp_path / "h/k/a/stdout").read_bytes() == b"a\n"
+    assert ran(Node(*ends), "map", "-n2", "--results", f"{tmp_path}/n", "e", ":::", "a", "b", "c")[0] == 0
+    assert (tmp_path / "n/1/a/1/b/stdout").read_bytes() == b"a\n"
+    typed_in(b"echo a\necho b\n")
+    assert ran(Node(*ends), "batch", "--results", f"{tmp_path}/t.csv", "-")[:2] == (0, b"")
+    assert (tmp_path / "t.csv").read_text().splitlines()[0].endswith(",Command,V1,Stdout,Stderr")
+    assert (tmp_path / "t.csv").read_text().splitlines()[1].endswith(',echo b,echo b,"b')
+    (tmp_path / "o/1/b/2/1/seq").unlink()
+    node = Node(done(1))
+    assert ran(node, "map", "--resume", "--results", f"{tmp_path}/o", *words)[0] == 0
+    assert node.heard[0].skipped == ((0, 1),)
+
+
+@covers("map --each", "batch --each")
+def test_a_function_is_called_with_each_task(ran, typed_in, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "mine.py").write_text(
+        "def show(task):\n"
+        "    print(task.number, task.arguments, task.command, task.exit_code, task.stdout, task.stderr, task.results)\n"
+        "def fail(task):\n"
+        "    raise ValueError(task.state)\n"
+    )
+    ends = [chunk(1, b"B"), failed(1, exit=3), chunk(0, b"A"), chunk(0, b"E", "stderr"), done(0)]
+    code, out, _ = ran(Node(*ends, state="failed"), "map", "-k", "--each", "mine:show", "x", ":::", "a", "b")
+    assert (code, out) == (1, b"0 ('a',) x a 0 b'A' b'E' None\n1 ('b',) x b 3 b'B' b'' None\n")
+    typed_in(b"x\n")
+    out = ran(Node(done(0)), "batch", "--each", "mine:show", "--results", "o", "-")[1]
+    assert out == f"0 ('x',) x 0 b'' b'' {tmp_path}/o/1/x\n".encode()
+    assert (tmp_path / "o/1/x/seq").exists()
+    node = Node(done(0), AssertionError("goes on"))
+    code, out, err = ran(node, "map", "--each", "mine:fail", "x", ":::", "a", "b")
+    assert (code, out) == (1, b"")
+    assert err.startswith("Traceback")
+    assert err.splitlines()[-3:] == [
+        "ValueError: done",
+        "p2pq: cancelled job jobabcde after 1 of 2 tasks; `p2pq retry jobabcde --cancelled` runs the rest",
+        "p2pq: --each: fail failed with task 0, as said above; mend that and try again",
+    ]
+    assert node.kinds() == ["SubmitCommands", "Ends", "CancelJob", "Watch"]
+
+
+@covers(
+    "map --header", "map --link", "map --trim", "map --max-args", "map --context", "map --multiple", "map --arg-sep",
+    "map --arg-file-sep", "map --shuf", "batch --shuf",
+)  # fmt: skip
+def test_the_grammar_of_gnu_parallel(ran, typed_in, tmp_path):
+    (tmp_path / "f").write_text("a\nb\n")
+
+    def lines(*typed):
+        return ran(None, "map", "--dry-run", *typed)[1].decode().splitlines()
+
+    assert lines("--header", ":", "e", "{x}", ":::", "x", "1") == ["e 1"]
+    assert lines("--link", "e", ":::", "a", "b", ":::", "1", "2") == ["e a 1", "e b 2"]
+    assert lines("--trim", "lr", "e", ":::", " a ") == ["e a"]
+    assert lines("--max-args", "2", "e", ":::", "a", "b", "c") == ["e a b", "e c"]
+    assert lines("--context", "--max-args", "2", "e", "{}x", ":::", "a", "b") == ["e ax bx"]
+    assert lines("--multiple", "-n2", "e", "{}x", ":::", "a", "b", "c", "d") == ["e a bx", "e c dx"]
+    assert lines("--arg-sep", ",,", "e", ",,", ":::") == ["e :::"]
+    assert lines("--arg-file-sep", ",,", "e", ",,", str(tmp_path / "f")) == ["e a", "e b"]
+    assert sorted(lines("--shuf", "e", ":::", "a", "b")) == ["e a", "e b"]
+    typed_in(b"b\na\n")
+    assert sorted(ran(None, "batch", "--dry-run", "--shuf", "-")[1].split()) == [b"a", b"b"]
+
+
+@covers("map --pipe", "map --block", "map --recend", "map --recstart", "map --regexp", "map --max-lines")
+def test_a_large_input_is_cut_into_blocks_that_tasks_read(ran, typed_in, tmp_path):
+    def told(data, *typed):
+        typed_in(data)
+        node = Node(chunk(0, b"x\n"), done(0))
+        assert ran(node, "map", "--pipe", *typed, "cat") == (0, b"x\n", "")
+        request = next(each for each in node.heard if isinstance(each, SubmitCommands))
+        sent = b"".join(each.data for each in node.heard if isinstance(each, KeepInput))
+        assert (request.words, request.sources, sent) == (("cat",), (), data)
+        return request.stdin
+
+    assert told(b"a\nb\nc\n") == (6,)
+    assert told(b"a\nb\nc\n", "--block", "4") == (4, 2)
+    assert told(b"a\nb\nc\n", "--max-lines", "1", "-N", "2") == (4, 2)
+    assert told(b"a;b;", "--recend", ";", "--block", "2") == (2, 2)
+    assert told(b">1>22", "--recstart", ">", "-N1") == (2, 3)
+    assert told(b"a1b2", "--regexp", "--recend", "[0-9]", "-N1") == (2, 2)
+    (tmp_path / "f").write_bytes(b"a\nb\n")
+    log, out = tmp_path / "log", tmp_path / "out"
+    node = Node(chunk(1, b"2\n"), done(1), chunk(0, b"1\n"), done(0))
+    typed = ["--joblog", str(log), "--results", str(out), "-a", str(tmp_path / "f"), "x", "{#}"]
+    assert ran(node, "map", "--pipe", "--max-lines", "1", "-N1", *typed)[0] == 0
+    assert [line.split("\t")[8] for line in log.read_text().splitlines()[1:]] == ["x 2", "x 1"]
+    assert (out / "block/1/stdout").read_bytes() == b"1\n"
+    assert ran(None, "map", "--pipe", "--dry-run", "-N1", *typed[4:])[1] == b"x 1\nx 2\n"
+    typed_in(b"")
+    assert ran(None, "map", "--pipe", "cat") == (0, b"", "p2pq: there is no input, so there is nothing to run\n")
+
+
+@covers("map --jobs", "batch --jobs")
+@pytest.mark.parametrize("command", [["map", "x", ":::", "a"], ["batch", "-"]])
+def test_each_has_its_share_of_the_slots(ran, typed_in, command):
+    for more, cpus, said in (
+        (["--jobs", "2"], 2, ""),
+        (["--jobs", "50%", "--cpus", "3"], 3, "1 at a time, as each takes 3 of 4 slots"),
+        (["--jobs", "-1"], 2, "2 at a time, as each takes 2 of 4 slots"),
+        (["--jobs", "-1", "--quiet"], 2, ""),
+        (["--jobs", "0"], 1, ""),
+        (["-P", "1"], 4, ""),
+        (["--max-procs", "4"], 1, ""),
+    ):
+        typed_in(b"true\n")
+        node = Node(done(0))
+        code, _, err = ran(node, command[0], *more, *command[1:])
+        assert (code, err) == (0, said and f"p2pq: {said}; a number that divides 4 leaves none over\n")
+        assert node.kinds()[:2] == ["Status", "SubmitCommands"]
+        assert node.heard[1].resources == Resources(cpus=cpus)
 
 
 @covers("map --dry-run", "batch --dry-run")
@@ -345,7 +550,7 @@ def test_where_values_come_from(ran, typed_in):
         assert [(source.values, source.columns) for source in node.heard[0].sources] == sources, typed
 
 
-@covers("map --detach", "batch --detach", "map --where", "batch --where")
+@covers("map --detach", "batch --detach")
 def test_the_job_id_alone(ran, typed_in):
     typed_in(b"true\n")
     node = Node()
@@ -354,8 +559,6 @@ def test_the_job_id_alone(ran, typed_in):
     node = Node()
     assert ran(node, "map", "--detach", "--name", "n", "x", ":::", "a") == (0, f"{JOB}\n".encode(), "")
     assert [request.name for request in node.heard] == ["n"]
-    code, _, err = ran(None, "map", "--where", "any", "x", ":::", "a")
-    assert (code, "`p2pq submit` sends a folder anywhere" in err) == (2, True)
 
 
 @covers("map --quiet", "batch --quiet")
@@ -420,6 +623,24 @@ def test_a_line_that_counts_is_for_terminals_only(ran, typed_in, monkeypatch, co
         (["map", "--joblog", "kept", "--memory", "much", "x", ":::", "a"], "is not a size"),
         (["map", "--detach", "--joblog", "l", "x", ":::", "a"], "leave --joblog out"),
         (["map", "--detach", "-k", "x", ":::", "a"], "leave --keep-order out"),
+        (["map", "--pipe", "x"], "pipe something into it, or name files with -a FILE"),
+        (["map", "--pipe", "x", ":::", "a"], "and no values; an input may be -a FILE"),
+        (["map", "--pipe"], "takes a command that reads its standard input"),
+        (["map", "--pipe", "--block", "big", "x"], "is no size of blocks"),
+        (["map", "--pipe", "--detach", "-k", "x"], "leave --keep-order out"),
+        (["map", "--where", "any", "-j2", "x", ":::", "a"], "--jobs shares out the slots of this machine"),
+        (["map", "--where", "any", "--pipe", "x"], "--pipe goes with this machine only so far"),
+        (["map", "--where", "any", "--file", "{}", "x", ":::", "../a"], "'../a' is not below this folder"),
+        (["map", "--each", "nowhere:f", "x", ":::", "a"], "there is no nowhere.py here"),
+        (["map", "--pipe", "--each", "nowhere:f", "-a", "kept", "x"], "there is no nowhere.py here"),
+        (["map", "--resume", "x", ":::", "a"], "--joblog FILE, or folders with --results DIR"),
+        (["map", "--resume", "--results", "t.csv", "x", ":::", "a"], "--joblog FILE, or folders with --results DIR"),
+        (["map", "--resume-failed", "--results", "d", "x", ":::", "a"], "name the log with --joblog FILE"),
+        (["map", "--resume", "--joblog", "kept", "x", ":::", "a"], "kept is no log of --joblog"),
+        (["map", "--retry-failed"], "name it with --joblog FILE"),
+        (["map", "--detach", "--results", "d", "x", ":::", "a"], "leave --results out"),
+        (["map", "-j", "many", "x", ":::", "a"], "write it like 2, 50%"),
+        (["map", "--delay", "3", "x", ":::", "a"], "write `sleep` into the command"),
         (["map", "--halt", "", "x", ":::", "a"], "write it like never, now,fail=1"),
         (["map", "--nmae", "x", "y"], "No such option"),
         (["batch"], "Missing argument"),
@@ -440,6 +661,87 @@ def test_a_mistake_is_answered_with_one_sentence(ran, typed_in, tmp_path, monkey
 def test_a_file_that_is_not_there(ran):
     code, _, err = ran(None, "batch", "/no/such")
     assert (code, err) == (4, "p2pq: /no/such: No such file or directory; mend that and try again\n")
+
+
+# -- on other machines ------------------------------------------------------------------------------------------------
+
+
+def left(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@covers("map --where", "map --file", "map --return", "batch --where", "batch --file", "batch --return")
+@pytest.mark.parametrize("kind", ["map", "batch"])
+def test_files_go_along_and_come_back(ran, typed_in, tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.txt", "b.txt", "all"):
+        (tmp_path / name).write_text(f"{name}\n")
+    typed_in(b"./a.txt\n./b.txt\n")
+
+    def came(task, name):
+        folder = node.results / str(task)
+        folder.mkdir(parents=True)
+        (folder / name).write_text(f"of {task}")
+        (folder / "unasked").write_text("")
+
+    node = Node(
+        lambda: came(1, "b.out"),
+        chunk(1, b"B\n"),
+        done(1),
+        lambda: came(0, "a.out"),
+        chunk(0, b"A\n"),
+        done(0),
+        lambda: node.seen.append([path for path in left(tmp_path) if ".p2pq" not in path]),
+    )
+    node.seen = []
+    words = ["./{/}", ":::", "a.txt", "b.txt"] if kind == "map" else ["-"]
+    wanted = ["--where", "any", "--file", "{}", "--file", "all", "--return", "{.}.out", "--memory", "1G"]
+    assert ran(node, kind, "-k", *wanted, *words) == (0, b"A\nB\n", "")
+    request = node.heard[0]
+    assert (request.where, request.sandbox, request.stays) == ("any", "strict", False)
+    assert request.resources == Resources(memory_mb=1024)
+    assert request.axes[0].values == ("./a.txt a.out", "./b.txt b.out")
+    assert {name: text for name, text in node.folder.items() if name != request.main} == {
+        "a.txt": "a.txt\n",
+        "b.txt": "b.txt\n",
+        "all": "all\n",
+    }
+    assert node.seen == [["a.out", "a.txt", "all", "b.out", "b.txt"]], "they are here before the job is over"
+    assert (tmp_path / "b.out").read_text() == "of 1"
+    assert left(tmp_path) == node.seen[0]
+
+
+def test_what_did_not_run_elsewhere_runs_there(ran, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log_of(tmp_path / "log", (1, 0, "x a"), (3, 0, "x c"))
+    node = Node(chunk(1, b"D\n"), failed(1, reason="memory-limit"), chunk(0, b"B\n"), done(0), state="failed")
+    typed = ["-k", "--tag", "--where", "any", "--return", "{}.o", "--resume", "--joblog", "log"]
+    code, out, err = ran(node, "map", *typed, "x", ":::", "a", "b", "c", "d")
+    assert (code, out) == (1, b"b\tB\nd\tD\n")
+    assert node.heard[0].axes[0].values == ("'x b' b.o", "'x d' d.o")
+    assert told(tmp_path / "log")[2:] == [("4", "-1", "x d"), ("2", "0", "x b")]
+    assert err.splitlines()[0] == "p2pq: task 3 failed: memory-limit; see `p2pq why jobabcde.1`"
+
+
+@covers("run --where", "run --file", "run --return")
+def test_one_command_elsewhere(ran, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").write_text("x")
+    node = Node(chunk(0, b"out"), failed(0, exit=3))
+    assert ran(node, "run", "--where", "lab3", "--file", "in", "--name", "n", "--", "sort", "a b") == (3, b"out", "")
+    submit, follow = node.heard
+    assert (submit.where, submit.name, submit.retries, submit.stays) == ("lab3", "n", 0, True)
+    assert submit.axes[0].values == ("sort 'a b'",)
+    assert sorted(node.folder) == ["in", submit.main]
+    assert follow == Ends(job=JOB, live=True)
+    node = Node(lambda: (node.results.mkdir(), (node.results / "o").write_text("made")), done(0))
+    assert ran(node, "run", "--where", "any", "--return", "./o", "x")[0] == 0
+    assert (tmp_path / "o").read_text() == "made"
+    node = Node()
+    code, out, err = ran(node, "run", "--where", "any", "--return", "o", "--detach", "x")
+    assert (code, out) == (0, JOB.encode() + b"\n")
+    assert err == f"p2pq: what it returns comes to {node.results.name}/\n"
+    assert left(tmp_path) == ["in", "o"]
 
 
 # -- nobody listens any more ------------------------------------------------------------------------------------------

@@ -45,3 +45,25 @@ def test_what_is_no_label(text):
 def test_a_condition_to_stop_is_checked_as_it_is_typed():
     with pytest.raises(UsageError, match="--halt '' is not known"):
         parsed("--halt", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "slots", "found"),
+    [
+        ("", 4, 4), ("0", 4, 4), ("1", 4, 1), ("3", 4, 3), ("9", 4, 4), ("50%", 4, 2), ("30%", 4, 1), ("0%", 4, 1),
+        ("200%", 4, 4), ("+0", 4, 4), ("+2", 4, 4), ("-1", 4, 3), ("-9", 4, 1),
+    ],
+)  # fmt: skip
+def test_so_many_tasks_at_a_time(text, slots, found):
+    assert options.at_once(text, slots) == found
+
+
+@pytest.mark.parametrize("text", ["x", "1.5", "+50%", "-10%", "1e3", "procfile"])
+def test_what_is_no_number_of_tasks(text):
+    command = click.command()(options.JOBS(lambda **_given: None))
+    with pytest.raises(UsageError, match=r"write it like 2, 50%, \+1 or -1, or 0 for all slots"):
+        command.main(["--jobs", text], standalone_mode=False)
+
+
+def test_the_longest_run_has_two_names():
+    assert options.time_of(parsed("--timeout", "90")) == 90

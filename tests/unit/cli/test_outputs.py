@@ -10,6 +10,7 @@ import pytest
 from p2pq.cli import outputs
 from p2pq.cli.outputs import CountsLine, Printer
 from p2pq.errors import StorageError
+from p2pq.wire.commandcontrol import TaskEnded
 from p2pq.wire.control import LogChunk
 
 
@@ -23,6 +24,10 @@ def chunk(task, data, stream="stdout"):
     return LogChunk(task=task, data=data, stream=stream)
 
 
+def ended(task):
+    return TaskEnded(task=task, state="done")
+
+
 def files(monkeypatch):
     """Return the list of temporary files that will be made."""
     made = []
@@ -33,26 +38,26 @@ def files(monkeypatch):
 
 def test_what_comes_early_waits_in_memory_then_in_a_file(capfdbinary, monkeypatch, small):
     made = files(monkeypatch)
-    with Printer(keep_order=True) as printer:
+    with Printer(order=range(9)) as printer:
         printer.take(chunk(2, b"2" * 8))
         assert made == []
         printer.take(chunk(2, b"E" * 8, "stderr"))
         printer.take(chunk(2, b"3" * 8))
-        printer.end(2)
+        printer.end(ended(2))
         printer.take(chunk(1, b"1"))
-        printer.end(1)
+        printer.end(ended(1))
         [file] = made
         assert file.seek(0, 2) == 16
         assert capfdbinary.readouterr() == (b"", b"")
         printer.take(chunk(0, b"0"))
-        printer.end(0)
+        printer.end(ended(0))
         assert capfdbinary.readouterr() == (b"01" + b"2" * 8 + b"3" * 8, b"E" * 8)
         assert file.seek(0, 2) == 0
         printer.take(chunk(4, b"4" * 9))
         printer.take(chunk(4, b"44"))
         printer.take(chunk(3, b"3"))
-        printer.end(4)
-        printer.end(3)
+        printer.end(ended(4))
+        printer.end(ended(3))
         assert capfdbinary.readouterr().out == b"3" + b"4" * 11
         printer.take(chunk(6, b"6" * 11))
     assert made == [file]
@@ -60,10 +65,10 @@ def test_what_comes_early_waits_in_memory_then_in_a_file(capfdbinary, monkeypatc
 
 
 def test_what_waits_for_tasks_that_never_come_is_printed_at_last(capfdbinary):
-    with Printer(keep_order=True, tag=lambda task: b"%d\t" % task) as printer:
+    with Printer(order=range(9), tag=lambda task: b"%d\t" % task) as printer:
         for task in (3, 1):
             printer.take(chunk(task, b"a"))
-            printer.end(task)
+            printer.end(ended(task))
         assert capfdbinary.readouterr().out == b""
         printer.take(chunk(0, b"b\n"))
         printer.finish()
@@ -71,11 +76,11 @@ def test_what_waits_for_tasks_that_never_come_is_printed_at_last(capfdbinary):
 
 
 def test_output_of_the_task_whose_turn_comes_goes_on_after_what_was_kept(capfdbinary):
-    with Printer(keep_order=True) as printer:
+    with Printer(order=range(9)) as printer:
         printer.take(chunk(1, b"a"))
-        printer.end(0)
+        printer.end(ended(0))
         printer.take(chunk(1, b"b"))
-        printer.end(1)
+        printer.end(ended(1))
     assert capfdbinary.readouterr().out == b"ab"
 
 
@@ -84,9 +89,9 @@ def test_tags_of_pieces(capfdbinary):
         for data in (b"a", b"", b"b\n", b"\n\n", b"c\nd"):
             printer.take(chunk(0, data))
         printer.take(chunk(0, b"e\n", "stderr"))
-        printer.end(0)
+        printer.end(ended(0))
         printer.take(chunk(1, b"f\n"))
-        printer.end(1)
+        printer.end(ended(1))
     assert capfdbinary.readouterr() == (b"0\tab\n0\t\n0\t\n0\tc\n0\td1\tf\n", b"0\te\n")
 
 
@@ -95,7 +100,7 @@ def test_no_room_for_what_comes_early(monkeypatch, small):
         raise OSError(errno.ENOSPC, "No space left")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    with Printer(keep_order=True) as printer, pytest.raises(StorageError, match="No space left; make room, set TMPDIR"):
+    with Printer(order=range(9)) as printer, pytest.raises(StorageError, match="No space left; make room, set TMPDIR"):
         printer.take(chunk(1, b"1" * 11))
 
 

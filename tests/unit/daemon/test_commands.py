@@ -16,6 +16,7 @@ from p2pq.wire import control, sign
 from p2pq.wire.body import CommandsBody
 from p2pq.wire.commandcontrol import KeepInput, SubmitCommands
 from p2pq.wire.objects import Manifest
+from p2pq.wire.resultcontrol import Results
 from tests.unit.daemon.jobskit import AUTHOR, id_of
 
 
@@ -116,6 +117,7 @@ async def test_two_of_them_may_come_at_once_and_leave_folders_without_results_al
         ({"cwd": "work"}, "absolute path"),
         ({"shell": False, "values": ("a",)}, "a single task"),
         ({"values": ("x" * 60_000,), "words": ("{}" * 100,)}, f"longer than {ARGV_CHARS_MAX}"),
+        ({"values": ("a", "b"), "skipped": ((1, 9), (0, 1))}, "all tasks are skipped"),
         ({"halt": "whenever"}, "halt"),
         ({"words": ("x",) * ((1 << 18) + 1)}, "262144 words"),
         ({"environment": bytes((4 << 20) + 1)}, "an environment of 4 MiB"),
@@ -157,9 +159,17 @@ async def test_what_they_leave_is_not_written_out_anywhere(rig):
     job = id_of(rig, view)
     await rig.settle(job, printed="a\n")
     with pytest.raises(RefusedError, match="p2pq logs"):
-        await rig.ask(rig.jobs.results, control.Results(job=view.job))
+        await rig.ask(rig.jobs.results, Results(job=view.job))
     rig.jobs.home.deliver(Deliver(job=job, task=0))
     [event] = (await rig.event()).events
     assert (type(event), event.job, event.task) == (Delivered, job, 0)
     [task] = await rig.ask(rig.jobs.tasks, control.Tasks(job=view.job))
     assert task.results is None
+
+
+async def test_tasks_that_ran_before_are_not_run(rig):
+    view = await submit(rig, "echo", values=("a", "b", "c"), skipped=((2, 7), (0, 1)))
+    assert rig.posted[-1].kept == ((0, 1), (2, 3))
+    assert (view.tasks.done, view.tasks.pending, view.kept) == (2, 1, 2)
+    tasks = await rig.ask(rig.jobs.tasks, control.Tasks(job=view.job))
+    assert [task.state for task in tasks] == ["done", "pending", "done"]

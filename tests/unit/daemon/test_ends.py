@@ -309,6 +309,22 @@ async def test_views_come_once_results_are_written_out_each_once(bench):
     assert len(bench.said) == 4, "neither output nor TaskEnded"
 
 
+async def test_what_tasks_printed_is_told_once_their_results_are_written_out(bench):
+    view = await bench.job(4)
+    await bench.settle(view, 3, outcome=OK)
+    await bench.settle(view, 2, outcome=OK)
+    await bench.deliver(view, 2)
+    following = bench.follow(view, written=True)
+    await asyncio.sleep(0)
+    await bench.settle(view, 0, state="failed", outcome=FAILED)
+    await bench.settle(view, 1, outcome=OK)
+    for task in (0, 1, 3):
+        await bench.deliver(view, task)
+    await bench.finish(view)
+    await following
+    assert [each.task for each in bench.said if isinstance(each, TaskEnded)] == [2, 0, 1, 3]
+
+
 async def test_views_of_tasks_that_were_cancelled_with_their_job(bench):
     view = await bench.job(2)
     await bench.settle(view, 1, state="pending", outcome=FAILED)

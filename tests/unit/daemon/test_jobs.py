@@ -19,8 +19,9 @@ from p2pq.model import notice as facts
 from p2pq.model.ids import Wall, to_text
 from p2pq.model.job import Outcome
 from p2pq.wire import control, prims, sign
-from p2pq.wire.control import Change, JobView, Note, TaskView, Wrote
+from p2pq.wire.control import Change, JobView, Note, TaskView
 from p2pq.wire.objects import BlobRef, Manifest
+from p2pq.wire.resultcontrol import Results, Wrote
 from tests.unit.daemon.jobskit import AUTHOR, LEASE, id_of
 from tests.unit.daemon.storekit import WORKER
 
@@ -240,7 +241,7 @@ async def test_cancelling_says_what_becomes_of_results_that_cannot_be_written(ri
     rig.jobs.notice(facts.JobFinished(job=job, state="cancelled"))
     [why] = await rig.ask(rig.jobs.explaining.why, control.Why(job=view.job, task=5))
     assert why.suggestion == f"`p2pq results {name} --to DIR` has them"
-    [wrote] = await rig.ask(rig.jobs.results, control.Results(job=view.job, to=str(tmp_path / "to")))
+    [wrote] = await rig.ask(rig.jobs.results, Results(job=view.job, to=str(tmp_path / "to")))
     assert wrote.tasks == 2
     assert (tmp_path / "to/6/out.txt").exists()
 
@@ -282,17 +283,15 @@ async def test_results_that_cannot_be_written_out_are_kept_and_said(rig, folder)
 async def test_results_once_more_and_elsewhere(rig, folder, tmp_path):
     view = await rig.submit(folder, array="0-1")
     with pytest.raises(RefusedError, match="no results yet"):
-        await rig.ask(rig.jobs.results, control.Results(job=view.job))
+        await rig.ask(rig.jobs.results, Results(job=view.job))
     await rig.settle(id_of(rig, view), task=1)
     to = tmp_path / "copy"
-    assert await rig.ask(rig.jobs.results, control.Results(job=view.job, to=str(to))) == [
-        Wrote(folder=str(to), tasks=1)
-    ]
+    assert await rig.ask(rig.jobs.results, Results(job=view.job, to=str(to))) == [Wrote(folder=str(to), tasks=1)]
     assert (to / "1").is_dir()
     with pytest.raises(RefusedError, match="not empty; name another with --to"):
-        await rig.ask(rig.jobs.results, control.Results(job=view.job, to=str(to)))
+        await rig.ask(rig.jobs.results, Results(job=view.job, to=str(to)))
     with pytest.raises(RefusedError, match="name another with --to"):
-        await rig.ask(rig.jobs.results, control.Results(job=view.job, to=f"{folder}/main.py"))
+        await rig.ask(rig.jobs.results, Results(job=view.job, to=f"{folder}/main.py"))
 
 
 async def test_after_a_start_live_jobs_and_undelivered_results_are_held(rig, folder, monkeypatch):

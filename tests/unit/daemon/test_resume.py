@@ -13,6 +13,7 @@ from p2pq.model.ids import Wall
 from p2pq.model.job import Outcome
 from p2pq.wire import control
 from p2pq.wire.control import Note
+from p2pq.wire.resultcontrol import Results
 from tests.unit.daemon.jobskit import id_of
 
 BAD = Outcome(reason="exit", exit=3)
@@ -63,7 +64,7 @@ async def test_a_chain_remembers_who_did_it(rig, folder):
     assert said[0].endswith("nothing is left to run")
     assert rig.store.job(id_of(rig, view)).extra.kept == (Kept(0, 1, first, 0), Kept(1, 3, second, 1))
     assert rig.posted[-1].kept == ((0, 3),)
-    [wrote] = await rig.ask(rig.jobs.results, control.Results(job=view.job, to=str(folder.parent / "copy")))
+    [wrote] = await rig.ask(rig.jobs.results, Results(job=view.job, to=str(folder.parent / "copy")))
     assert (wrote.tasks, sorted(path.name for path in (folder.parent / "copy").iterdir())) == (3, ["0", "1", "2"])
 
 

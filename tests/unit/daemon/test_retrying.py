@@ -14,6 +14,7 @@ from p2pq.model.ids import MeshId, Wall
 from p2pq.model.job import Outcome
 from p2pq.wire import control, prims, sign
 from p2pq.wire.objects import Manifest
+from p2pq.wire.resultcontrol import Results
 from tests.unit.daemon.jobskit import AUTHOR, id_of
 
 BAD = Outcome(reason="exit", exit=3)
@@ -72,7 +73,7 @@ async def test_results_that_are_gone_or_not_the_latest_there(rig, folder):
     with pytest.raises(RefusedError, match=f"newer results, of job {newer.job[:8]}, lie in .* or with --results DIR"):
         await retry(rig, view)
     with pytest.raises(RefusedError, match=f"`p2pq results {view.job[:8]} --to DIR`"):
-        await rig.ask(rig.jobs.results, control.Results(job=view.job))
+        await rig.ask(rig.jobs.results, Results(job=view.job))
 
 
 async def test_cancelled_tasks_only_if_told(rig, folder):

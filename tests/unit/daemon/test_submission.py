@@ -82,6 +82,18 @@ def test_arrays_and_sweeps_multiply(folder, blobs):
     assert submission.open_sweep(prepared.extra) == submission.Sweep(job.array, job.axes)
 
 
+def test_values_may_be_given_as_they_are(folder, blobs):
+    prepared = prepare(folder, blobs, sweep=("k=a,b",), axes=(Axis("command", ("x, y", "0:1:0.5", "")),))
+    manifest, job = opened(prepared, blobs)
+    assert manifest.tasks == 6
+    assert job.axes == (Axis("k", ("a", "b")), Axis("command", ("x, y", "0:1:0.5", "")))
+
+
+def test_what_stays_goes_to_no_folder(folder, blobs):
+    extra = prepare(folder, blobs, stays=True).extra
+    assert (extra.results, extra.place) == ("", "")
+
+
 @pytest.mark.parametrize(
     ("name", "mode", "kind"), [("main.sh", 0o644, "shell"), ("main.sh", 0o755, "command"), ("main", 0o755, "command")]
 )

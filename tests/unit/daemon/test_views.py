@@ -141,3 +141,12 @@ def test_every_end_of_an_attempt():
     assert (shown(outcome=Outcome(reason="ok", exit=0)).state, shown(fault="lost").state) == ("done", "lost")
     failed = shown(outcome=Outcome(reason="exit", exit=3), ended=Wall(1000), counted=False)
     assert (failed.state, failed.exit, failed.counted, failed.ended) == ("failed", 3, False, "1970-01-01T00:00:01Z")
+
+
+def test_skipped_tasks_are_done_and_say_that_they_ran_before():
+    extra = msgspec.structs.replace(EXTRA, results="", skipped=((0, 2), (5, 6)))
+    view = job_view(JobRow(job=JOB, submitted=Wall(0), extra=extra, done=1), "alice")
+    assert (view.tasks.done, view.tasks.pending, view.kept) == (4, 6, 3)
+    found = [task_view(None, index, Sweep(), extra, lambda _: "", cancelled=False) for index in range(7)]
+    assert [each.state for each in found] == ["done", "done", "pending", "pending", "pending", "done", "pending"]
+    assert (found[1].reason, found[1].results) == ("it ran before, so it was not to run again", None)

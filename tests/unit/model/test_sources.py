@@ -15,8 +15,11 @@ def test_a_source_has_rows_of_columns():
     assert [PAIRS.row(position) for position in range(3)] == [("x", "1"), ("y", "2"), ("z", "3")]
 
 
-def test_values_that_fill_no_row_are_none():
-    assert Source(("a", "b", "c"), 2).rows() == 1
+def test_the_last_row_may_be_short():
+    short = Source(("a", "b", "c"), 2)
+    assert (short.rows(), short.row(0), short.row(1)) == (2, ("a", "b"), ("c",))
+    assert [values((short,), index) for index in range(count((short,)))] == [("a", "b"), ("c",)]
+    assert axes((short,)) == (Axis("1-2", ("a\tb", "c")),)
 
 
 def test_sources_multiply_and_the_last_varies_fastest():

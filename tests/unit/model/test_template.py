@@ -107,6 +107,51 @@ def test_a_value_is_one_word_for_the_shell_and_not_filled_in_itself(value, quote
     assert render(["echo"], [value], 1) == f"echo {quoted}"
 
 
+@pytest.mark.parametrize(
+    ("words", "count", "spread"),
+    [
+        (("e", "pre-{}-post"), 2, "e pre-{1}-post pre-{2}-post"),
+        (("e",), 2, "e {1} {2}"),
+        (("e 'a{.}b'", "{#}", "{2}", "{/}{//}"), 2, "e 'a{1.}b' 'a{2.}b' {#} {2} {1/}{1//} {2/}{2//}"),
+        (("{}",), 1, "{1}"),
+        (("e", "{1}"), 3, "e {1}"),
+        ((), 2, ""),
+    ],
+)
+def test_each_value_has_a_word_of_its_own(words, count, spread):
+    assert template.spread(words, count) == (spread,)
+
+
+def test_columns_have_names():
+    words = ("e", "{a}{ab.}{b/}", "{c} {a.x}")
+    assert template.name_columns(words, ("ab", "a", "")) == ("e", "{2}{1.}{b/}", "{c} {a.x}")
+    assert template.name_columns(words, ("",)) == words
+    with pytest.raises(UsageError, match="two columns are called 'a'"):
+        template.name_columns(words, ("a", "b", "a"))
+
+
+def test_a_text_that_is_no_command_line():
+    assert template.replaces("a{1/}")
+    assert not template.replaces("a{b}")
+    assert template.fill("out/{1/}-{#}.{2}", ("x/a b", "c"), 3) == "out/a b-3.c"
+    with pytest.raises(UsageError, match="not supported"):
+        template.fill("{%}", ("a",), 1)
+
+
+def test_rows_may_end_with_a_short_one():
+    assert template.rows([("a", "b"), ("c",)]) == (Source(("a", "b", "c"), 2),)
+    with pytest.raises(UsageError, match="columns"):
+        template.rows([("a",) * (COLUMNS_MAX + 1)])
+
+
+def test_sources_begin_with_what_was_chosen():
+    command, given = split_sources(("x", ":::", ",", "a", ",+", "b", "::", "f"), values=",", files="::")
+    assert command == ("x", ":::")
+    assert given == (Given("values", ("a",)), Given("values", ("b",), linked=True), Given("files", ("f",)))
+    with pytest.raises(UsageError, match="start with ,"):
+        split_sources((",+", "a"), values=",")
+
+
 def test_without_words_the_values_are_the_command_line():
     assert render([], ["echo {#} {}; true"], 3) == "echo {#} {}; true"
     assert render([], ["a b", "c"], 3) == "a b c"

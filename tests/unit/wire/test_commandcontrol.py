@@ -8,7 +8,11 @@ from p2pq.wire.commandcontrol import PIECE_BYTES_MAX, Ends, KeepInput, SubmitCom
 from p2pq.wire.control import ControlRequest, Reply
 
 ASKED = SubmitCommands(
-    words=("echo", "{}"), sources=(Source(("a", "b", "c", "d"), 2),), cwd="/", environment=b"A=\xff\0"
+    words=("echo", "{}"),
+    sources=(Source(("a", "b", "c", "d"), 2),),
+    cwd="/",
+    environment=b"A=\xff\0",
+    skipped=((0, 1),),
 )
 
 
@@ -16,7 +20,10 @@ FED = msgspec.structs.replace(ASKED, stdin=(1, 0, 1 << 40), upload=b"u" * 16)
 PIECE = KeepInput(upload=b"u" * 16, data=b"x")
 
 
-@pytest.mark.parametrize("message", [ASKED, FED, PIECE, Ends(job="abcd", live=True), Ends(job="abcd", views=True)])
+@pytest.mark.parametrize(
+    "message",
+    [ASKED, FED, PIECE, Ends(job="abcd", live=True), Ends(job="abcd", views=True, written=True)],
+)
 def test_requests_come_back(message):
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=ControlRequest) == message
 
@@ -31,6 +38,7 @@ def test_an_end_comes_back():
     [
         (ASKED, {"cwd": ""}),
         (ASKED, {"umask": -1}),
+        (ASKED, {"skipped": ((-1, 2),)}),
         (ASKED, {"sources": (Source(("a",)),) * (SOURCES_MAX + 1)}),
         (ASKED, {"stdin": (-1,)}),
         (ASKED, {"upload": b"short"}),

@@ -1,0 +1,174 @@
+"""Options of GNU parallel about values and command lines, and sentences about those that p2pq has no use for."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import click
+
+from p2pq.cli.inputs import Grammar
+from p2pq.cli.options import at_once
+from p2pq.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_LATER: Final = (
+    "what a task prints comes in one piece when it ends; `p2pq logs JOB.TASK --follow` shows it while it runs"
+)
+_MACHINES: Final = "p2pq finds machines itself; --where any runs commands on them"
+_SENT: Final = "with --where any, --file FILE goes along with every task"
+REFUSED: Final[Mapping[str, str]] = {
+    "--line-buffer": _LATER,
+    "--lb": _LATER,
+    "--ungroup": _LATER,
+    "-u": _LATER,
+    "--pipepart": "--pipe -a FILE reads a file",
+    "--pipe-part": "--pipe -a FILE reads a file",
+    "--round-robin": "--pipe gives each block to a task of its own",
+    "--cat": "tasks read their standard input; write `cat > file` into the command",
+    "--fifo": "tasks read their standard input; write `cat > file` into the command",
+    "--delay": "tasks start when there is a slot; write `sleep` into the command",
+    "--onall": _MACHINES,
+    "--nonall": _MACHINES,
+    "--sshlogin": _MACHINES,
+    "--sshloginfile": _MACHINES,
+    "-S": _MACHINES,
+    "--transferfile": _SENT,
+    "--transfer": "with --where any, --file {} goes along",
+    "--basefile": _SENT,
+    "--trc": "with --where any, --file {} --return FILE goes there and back",
+    "--cleanup": "of --where any nothing stays on other machines",
+    "--progress": "--bar and --eta show how far it is",
+    "--quote": "put the command into quotes",
+    "--no-run-if-empty": "an empty line is a value; leave such lines out, as with `grep .`",
+    "-r": "an empty line is a value; leave such lines out, as with `grep .`",
+    "-I": "the replacement string is {}",
+    "--max-chars": "-X and -m fill command lines up to 64 KiB; -n N limits them",
+    "-s": "-X and -m fill command lines up to 64 KiB; -n N limits them",
+    "--files": "--results DIR keeps output in files",
+    "--group": "output is always grouped; leave it out",
+    "--will-cite": "there is nothing to agree to; leave it out",
+    "--plus": "the replacement strings are {} {.} {/} {//} {/.} {#} and those of columns; cut values in the command",
+    "--rpl": "replacement strings of one's own would be Perl; cut values in the command, as in: echo {} | sed s/a/b/",
+    "--semaphore": "`p2pq run` queues a command",
+    "--tmux": "`p2pq logs JOB.TASK --follow` shows what a task prints",
+    "--load": "the node looks at the load itself; see [policy] in its configuration",
+    "--nice": "write `nice` into the command",
+    "--workdir": "commands run in this folder; write `cd` into the command",
+    "--wd": "commands run in this folder; write `cd` into the command",
+    "--env": "commands have the whole environment of this shell",
+}
+"""Options that people bring along, and what to do instead."""
+
+
+class ManyCommand(click.Command):
+    """A command that answers options of GNU parallel which it has not with what to do instead."""
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:  # noqa: ANN401  as click has it
+        """Parse what was typed."""
+        try:
+            return super().make_context(*args, **options)
+        except click.NoSuchOption as error:
+            if (instead := REFUSED.get(error.option_name)) is not None:
+                raise UsageError(f"{error.option_name} of GNU parallel is not supported: {instead}") from error
+            raise
+
+
+def for_values(command: F) -> F:
+    """Add the options of map that are about its values."""
+    options = (
+        click.option(
+            "--arg-file",
+            "-a",
+            multiple=True,
+            metavar="FILE",
+            help="Values are the lines of FILE (-: standard input), like ::::.",
+        ),
+        click.option(
+            "--colsep", "-C", default=None, metavar="REGEX", help="Split values into columns {1}, {2}, ... at REGEX."
+        ),
+        click.option(
+            "--header",
+            default=None,
+            metavar=":",
+            help="`--header :`: the first value of each source, or of each column, is its name, for {NAME}.",
+        ),
+        click.option(
+            "--link",
+            is_flag=True,
+            help="Sources go along with one another instead of multiplying; short ones begin again.",
+        ),
+        click.option(
+            "--trim",
+            type=click.Choice(["n", "l", "r", "lr", "rl"]),
+            default="n",
+            help="Cut blanks off values: left, right.",
+        ),
+        click.option(
+            "--max-args",
+            "-n",
+            "-N",
+            type=click.IntRange(0, 1_000_000),
+            metavar="N",
+            help="Give each command line N values; 0: one task per value, which is not given to it.",
+        ),
+        click.option(
+            "--max-lines",
+            "-L",
+            type=click.IntRange(1, 1_000_000),
+            metavar="N",
+            help="As -n; with --pipe: lines of a record.",
+        ),
+        click.option(
+            "-X", "--context", is_flag=True, help="As many values per command line as fit; a{}b becomes aVb aWb."
+        ),
+        click.option("-m", "--multiple", is_flag=True, help="As -X, but a{}b becomes aV Wb."),
+        click.option("--arg-sep", default=":::", metavar="TEXT", help="Instead of :::."),
+        click.option("--arg-file-sep", default="::::", metavar="TEXT", help="Instead of ::::."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def for_pipes(command: F) -> F:
+    """Add the options of map that are about an input that is cut into blocks."""
+    options = (
+        click.option(
+            "--pipe", is_flag=True, help="Cut standard input (or -a FILE) into blocks, and let each task read one."
+        ),
+        click.option("--block", default="1M", metavar="SIZE", help="With --pipe: so large are blocks (default 1M)."),
+        click.option(
+            "--recend", default=None, metavar="TEXT", help="With --pipe: what ends a record (default: a line end)."
+        ),
+        click.option("--recstart", default=None, metavar="TEXT", help="With --pipe: what begins a record."),
+        click.option("--regexp", is_flag=True, help="With --pipe: both are regular expressions."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def grammar_of(options: Mapping[str, Any]) -> Grammar:
+    """Return how what was typed is to be read.
+
+    Raises:
+        UsageError: that is not said in a way that is known.
+    """
+    if options["header"] not in {None, ":"}:
+        raise UsageError("--header takes a colon only: `--header :` takes the first values for names")
+    if options["arg_sep"] == options["arg_file_sep"]:
+        raise UsageError("--arg-sep and --arg-file-sep are the same; what follows would be values and files")
+    return Grammar(
+        null=options["null"],
+        colsep=options["colsep"],
+        header=options["header"] is not None,
+        link=options["link"],
+        trim="lr" if options["trim"] == "rl" else options["trim"],
+        shuffle=options["shuf"],
+        values_max=options["max_lines"] if options["max_args"] is None else options["max_args"],
+        fill="context" if options["context"] else "values" if options["multiple"] else "",
+        at_once=at_once(options["jobs"], len(os.sched_getaffinity(0))),
+        values=options["arg_sep"],
+        files=options["arg_file_sep"],
+    )
