@@ -97,6 +97,7 @@ class SubmitCommand(click.Command):
 @click.option(
     "--keep-done", is_flag=True, help="--resume that keeps what succeeded even if files or arguments changed."
 )
+@click.option("--cold", is_flag=True, help="Python starts afresh for each task, with nothing imported ahead.")
 @QUIET
 @click.pass_context
 def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **options: Any) -> int:  # noqa: ANN401
@@ -128,6 +129,7 @@ def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **o
         halt=options["halt"],
         resume=options["resume"] or options["keep_done"],
         keep_done=options["keep_done"],
+        cold=options["cold"],
     )
     with connect(ctx, start=True) as node:
         job = send(node, request)

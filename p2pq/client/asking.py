@@ -63,6 +63,8 @@ class JobOptions(CommandOptions, total=False):
     """Run only what the latest job of this folder has not done."""
     keep_done: bool
     """``resume`` that keeps what was done even if files or arguments have changed."""
+    cold: bool
+    """Each task in a fresh interpreter, not in a fork of one that has imported what the script imports."""
 
 
 def submit_of(folder: AnyPath, args: Iterable[object], options: JobOptions) -> Submit:

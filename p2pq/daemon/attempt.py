@@ -217,8 +217,9 @@ class Attempt:
 
     def _advance(self, heard: Started | Failed | Exited | Clean | Dirty, now: float) -> None:
         match heard:
-            case Started():
+            case Started(beside=beside):
                 self._started = True
+                self.watch.spare(beside)
                 if self._still is not None:
                     self._still.hold()  # it was being started
                 if self._stop is None or self._kill_at is not None:

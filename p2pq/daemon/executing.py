@@ -27,7 +27,7 @@ def command(job: JobBody, params: dict[str, str], python: JobPython, *, job_id: 
     if job.config and not any("{config}" in arg for arg in job.args):
         arguments += ["--config", job.config]
     match job.kind:
-        case "python":
+        case "python" | "python-cold":
             return (str(python.executable), job.main, *arguments)
         case "shell":
             return ("/bin/sh", job.main, *arguments)

@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 
 from p2pq.daemon.attempt import Attempt, Outcome, Stop
 from p2pq.daemon.limits import Limits
-from p2pq.daemon.runner_process import Level, RunnerProcess, Scratch
+from p2pq.daemon.runner_process import Level, RunnerProcess
+from p2pq.daemon.scratch import Scratch
 from p2pq.errors import DiskFullError, StorageError
 
 T = TypeVar("T")
@@ -52,6 +53,9 @@ class TaskLaunch(Generic[T]):
 
     otherwise: tuple[str, ...] = ()
     """What to run where ``argv`` cannot be executed."""
+
+    warm: bool = False
+    """``argv`` is Python and a script, which may start in an interpreter that has imported ahead."""
 
     idle_priority: bool = False
     suspended: bool = False

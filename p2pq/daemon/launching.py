@@ -158,6 +158,7 @@ class Launching:
             limits=self.limits(start),
             populate=populate,
             collect=self.sealer(guest).seal,
+            warm=job.kind == "python" and start.tasks > 1,  # one task alone would only wait for it
             idle_priority=not start.own,
             suspended=guest.suspended,
             on_started=lambda stdout, stderr: _remember(guest, stdout, stderr),

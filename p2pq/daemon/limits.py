@@ -24,6 +24,9 @@ ENTRY_BYTES: Final = 1024
 GROWTH_BYTES_S: Final = 2 << 30
 """How fast memory can fill; sets how soon to look again."""
 
+WARM_BYTES_MAX: Final = 512 << 20
+"""So much of an interpreter that has imported ahead is not counted: pages that a task shares with it are the task's, too."""
+
 POLL_S_MIN: Final = 0.05
 POLL_S_MAX: Final = 0.5
 DISK_POLL_S_MIN: Final = 1.0
@@ -101,6 +104,15 @@ def children(pid: int) -> list[int]:
         except OSError:
             continue  # that thread ended
     return found
+
+
+def inner_pid(pid: int) -> int:
+    """Return the id of a process as its own namespace counts; 0 when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_bytes().splitlines()
+        return next((int(line.split()[-1]) for line in lines if line.startswith(b"NSpid:")), 0)
+    except (OSError, ValueError):
+        return 0
 
 
 def tree(pid: int, count_max: int) -> list[int]:
@@ -209,11 +221,19 @@ class Watch:
         self._pid = pid
         self._scratch = scratch
         self._outputs = outputs
+        self._beside = 0
         self.next_look_s = POLL_S_MIN
         """In how many seconds to look again."""
 
         self.next_walk_s = DISK_POLL_S_MIN
         """In how many seconds to walk again."""
+
+    def spare(self, beside: int) -> None:
+        """Do not count a child of the runner, by the id that it has there: no part of the task, but what it was forked off.
+
+        The runner says which. If that is a lie, a task gains ``WARM_BYTES_MAX`` by it.
+        """
+        self._beside = next((pid for pid in children(self._pid) if beside and inner_pid(pid) == beside), 0)
 
     def look(self) -> Breach | None:
         """Check memory, processes and output, and set ``next_look_s``."""
@@ -224,12 +244,14 @@ class Watch:
                 "output-limit",
                 f"it wrote {size_text(written)} to standard output and error; the limit is {size_text(limits.output_bytes)}",
             )
-        pids = tree(self._pid, limits.processes + 2)[1:]
+        pids = [pid for pid in tree(self._pid, limits.processes + 3)[1:] if pid != self._beside]
         if len(pids) > limits.processes:
             return Breach("memory-limit", f"it started more than {limits.processes} processes")
         headroom = limits.output_bytes - written
         if limits.memory_bytes is not None:
             files = sum(map(held_bytes, self._in_memory))
+            if self._beside:
+                files += max(0, resident_bytes([self._beside]) - WARM_BYTES_MAX)
             used = files + resident_bytes(pids)
             if used > limits.memory_bytes:
                 used = files + proportional_bytes(pids)

@@ -43,6 +43,8 @@ class Started(_FromRunner, frozen=True, tag="started"):
 
     id: _Count
     pid: _Pid
+    beside: Annotated[int, Meta(ge=0, le=2**22)] = 0
+    """The process of the runner that has imported ahead; 0 if there is none."""
 
 
 class Failed(_FromRunner, frozen=True, tag="failed"):

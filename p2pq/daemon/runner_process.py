@@ -11,12 +11,9 @@ import os
 import select
 import signal
 import socket
-import stat
 import struct
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal, NewType
 
@@ -26,7 +23,9 @@ import psutil
 from p2pq.daemon import limits, sandbox
 from p2pq.daemon.cgroups import Group
 from p2pq.daemon.runner_messages import TRAIN_MAX, Gone, Heard, Ready, decode
+from p2pq.daemon.scratch import RUNNER_FILES, Scratch
 from p2pq.errors import SandboxError
+from p2pq.runner import emptying
 from p2pq.runner import main as runner_main
 
 FRAME_BYTES_MAX: Final = 128 << 10
@@ -47,53 +46,6 @@ MARK: Final = "P2PQ_RUNNER"
 
 Level = Literal["strict", "none"]
 RunnerToken = NewType("RunnerToken", str)
-
-
-@dataclass(frozen=True)
-class Scratch:
-    """The folders of one runner, private to the daemon but for ``job``."""
-
-    root: Path
-
-    @cached_property
-    def prints(self) -> tuple[Path, Path]:
-        """The files of standard output and error."""
-        return self.output / "stdout", self.output / "stderr"
-
-    @property
-    def job(self) -> Path:
-        """What a task sees as its folder."""
-        return self.root / "job"
-
-    @property
-    def temporary(self) -> Path:
-        """TMPDIR at level ``none``; a strict sandbox has its own."""
-        return self.root / "tmp"
-
-    @property
-    def output(self) -> Path:
-        """Where standard output and error are kept, out of the task's sight."""
-        return self.root / "out"
-
-    def create(self) -> None:
-        """Make the folders, for the owner only."""
-        for folder in (self.root, self.job, self.temporary, self.output):
-            folder.mkdir(mode=0o700, parents=folder == self.root)
-
-    def open_up(self) -> None:
-        """Make the task's folder accessible, or its results would look like a fault of this machine."""
-        if stat.S_ISDIR(self.job.lstat().st_mode):
-            self.job.chmod(0o700)
-
-    def empty(self) -> None:
-        """Delete what a task left; no process of it may be alive."""
-        for folder in (self.job, self.temporary, self.output):
-            runner_main.empty_folder(str(folder))
-
-    def remove(self) -> None:
-        """Delete the folders and all in them."""
-        runner_main.empty_folder(str(self.root))
-        self.root.rmdir()
 
 
 class RunnerProcess:
@@ -150,7 +102,8 @@ class RunnerProcess:
 
     def _spawn(self, python: sandbox.JobPython, control: int, stderr: int) -> subprocess.Popen[bytes]:
         inside = [str(python.executable), "-I", "-S", "-B"]
-        tail = [str(control), self.level, OOM_ADJUST]
+        folder = sandbox.RUNNER_FOLDER if self.level == "strict" else str(self.scratch.runner)
+        tail = [str(control), self.level, OOM_ADJUST, folder]
         command = sandbox.StrictCommand(argv=[*inside, str(RUNNER_FILE), *tail], fds=())
         keep = [control]
         if self.level == "strict":
@@ -162,7 +115,10 @@ class RunnerProcess:
                 python,
                 self.scratch.job,
                 [*inside, sandbox.RUNNER_PATH, *tail],
-                [(RUNNER_FILE, sandbox.RUNNER_PATH)],
+                [
+                    (RUNNER_FILE, sandbox.RUNNER_PATH),
+                    *((file, f"{sandbox.RUNNER_FOLDER}/{name}") for name, file in RUNNER_FILES.items()),
+                ],
             )
             self._info_fd, theirs = os.pipe()
             command.argv[1:1] = ["--info-fd", str(theirs)]
@@ -249,8 +205,10 @@ class RunnerProcess:
 
     def pin(self, cpus: frozenset[int]) -> None:
         """Let the next task use these processors only."""
-        with contextlib.suppress(ProcessLookupError):  # it died: heard as Gone
-            os.sched_setaffinity(self._inner_pid, cpus)
+        # What it has imported ahead is in a process of its own, and forks do not ask the runner.
+        for pid in limits.tree(self._inner_pid, 2):
+            with contextlib.suppress(ProcessLookupError):  # it died: heard as Gone
+                os.sched_setaffinity(pid, cpus)
 
     def send(self, message: dict[str, object], fds: tuple[int, ...] = ()) -> None:
         """Send one frame; a runner that does not read is broken, and is heard of as ``Gone``."""
@@ -438,4 +396,4 @@ def purge(folder: Path) -> None:
             except OSError:
                 continue  # another user's, or it ended
     if folder.is_dir():
-        runner_main.empty_folder(str(folder))
+        emptying.empty_folder(str(folder))

@@ -20,7 +20,8 @@ from p2pq.daemon.cgroups import Cgroups
 from p2pq.daemon.launches import Run, T, TaskLaunch, open_outputs, storage_error
 from p2pq.daemon.limits import Limits
 from p2pq.daemon.runner_messages import Heard, Wake
-from p2pq.daemon.runner_process import MARK, Level, RunnerProcess, RunnerToken, Scratch, purge
+from p2pq.daemon.runner_process import MARK, Level, RunnerProcess, RunnerToken, purge
+from p2pq.daemon.scratch import Scratch
 from p2pq.daemon.threads import in_thread, settled
 from p2pq.errors import DiskFullError, SandboxError, StorageError
 
@@ -344,7 +345,7 @@ class RunnerPool:
         """
         if not runner.pid:
             await runner.ready()
-            self._confine(launch.limits, runner)
+            self._confine(launch, runner)
             runner.setup(
                 launch.limits.rlimits(launch.level),
                 sandbox.mounts_below_scratch(self.python),
@@ -366,12 +367,15 @@ class RunnerPool:
         loop.call_later(SPARE_AFTER_S, self._start_spare)
         return attempt
 
-    def _confine(self, chosen: Limits, runner: RunnerProcess) -> None:
+    def _confine(self, launch: TaskLaunch[T], runner: RunnerProcess) -> None:
         """Put a runner that has not run anything yet into a control group of its own, where there are any."""
         if self._cgroups is None:
             return
+        memory_bytes, processes = launch.limits.memory_bytes, launch.limits.processes
+        if launch.warm and memory_bytes is not None:
+            memory_bytes += limits.WARM_BYTES_MAX
         try:
-            runner.group = self._cgroups.create(runner.token, chosen.memory_bytes, chosen.processes)
+            runner.group = self._cgroups.create(runner.token, memory_bytes, processes)
             runner.group.add(runner.pid)
         except OSError as error:
             raise SandboxError(f"the control group could not be made: {error.strerror}") from error
@@ -411,7 +415,14 @@ class RunnerPool:
     def _order(self, launch: TaskLaunch[T], runner: RunnerProcess, number: int) -> dict[str, object]:
         """Return the message that launches the task."""
         argv, otherwise = list(launch.argv), list(launch.otherwise)
-        return {"op": "run", "id": number, "argv": argv, "otherwise": otherwise, **self.surroundings(launch, runner)}
+        return {
+            "op": "run",
+            "id": number,
+            "argv": argv,
+            "otherwise": otherwise,
+            **self.surroundings(launch, runner),
+            "warm": launch.warm,
+        }
 
     def surroundings(self, launch: TaskLaunch[T], runner: RunnerProcess) -> dict[str, object]:
         """Return the part of an order that is the same for all tasks of a job."""

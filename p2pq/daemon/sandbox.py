@@ -29,6 +29,8 @@ __all__ = [
 
 JOB_FOLDER: Final = "/job"
 RUNNER_PATH: Final = "/p2pq-runner.py"
+RUNNER_FOLDER: Final = "/p2pq-runner"
+"""Holds what else the runner imports."""
 SHM_BYTES: Final = 64 << 20
 TMP_BYTES: Final = 256 << 20
 

@@ -14,7 +14,7 @@ from typing import Final, Literal
 import msgspec
 
 from p2pq.core.intervals import IntervalSet
-from p2pq.daemon import executing, folders
+from p2pq.daemon import executing, folders, foldersettings
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.history import JobExtra
 from p2pq.daemon.ignore import RESULTS
@@ -250,7 +250,8 @@ def _extra(request: Submit, sweep: Sweep, tasks: int, body: JobBody) -> JobExtra
 
 def inputs_of(body: JobBody) -> bytes:
     """Return the digest of all that the results of every task depend on, besides its number and parameters."""
-    same_for_all = msgspec.structs.replace(body, name="", axes=(), array=())
+    kind = "python" if body.kind == "python-cold" else body.kind
+    same_for_all = msgspec.structs.replace(body, name="", axes=(), array=(), kind=kind)
     names = tuple(axis.name for axis in body.axes)
     return prims.blake2b(codec.encode((same_for_all, names)), person="p2pq-inputs")
 
@@ -287,7 +288,7 @@ def _pack(
 ) -> JobBody:
     """Pack the folder and return what the job is."""
     folder = Path(request.folder)
-    kind = _kind(folder, main)
+    kind = _kind(folder, main, cold=request.cold)
     config = ""
     tree = folders.pack(folder, found, sink, key_of)
     if request.config:
@@ -354,9 +355,10 @@ def _sink(blobs: BlobStore, job: JobId, given_up: Callable[[], bool]) -> Callabl
     return sink
 
 
-def _kind(folder: Path, main: str) -> Literal["python", "shell", "command"]:
+def _kind(folder: Path, main: str, *, cold: bool) -> Literal["python", "python-cold", "shell", "command"]:
+    warm = foldersettings.read(folder, main).warm
     if main.endswith(".py"):
-        return "python"
+        return "python" if warm and not cold else "python-cold"
     if os.access(folder / main, os.X_OK):
         return "command"
     if main.endswith(".sh"):

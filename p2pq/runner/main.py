@@ -1,4 +1,4 @@
-"""The program that runs tasks inside a sandbox: standard library only, one file, few imports.
+"""The program that runs tasks inside a sandbox: standard library only, few imports, of which two lie beside it.
 
 It is started once per job and slot, talks to the daemon over one inherited socket and runs one task after another. In
 ``strict`` it is process 1 of its PID namespace. It holds no secret and the daemon believes nothing of what it says beyond
@@ -15,18 +15,19 @@ Short tasks come together: ``train`` (a list of them, with two descriptors that 
 ``did``, once or several times, which tells how those ended that did since, in order, and what they printed. A train is over when
 all have ended, or before that when one takes long (it then goes on as if it had come by ``run``), printed much (that lies in the
 files) or could not be cleaned up after, or when the daemon says ``halt``; what has not begun by then never does.
+
+A task that may be ``warm`` is forked off a process that has imported what its script does (``zygote.py``, ``warm.py``). Whatever
+that one does or fails to do, at worst the task is started from scratch.
 """
 
 import _socket
 import binascii
 import ctypes
-import errno
 import json
 import os
 import resource
 import select
 import signal
-import stat
 import struct
 import sys
 import time
@@ -35,6 +36,8 @@ TYPE_CHECKING = False  # importing typing for real would cost 2 ms at every star
 if TYPE_CHECKING:
     from typing import Any
 
+    from p2pq.runner.zygote import Warmth
+
 HEAD_BYTES = 4
 OUTPUTS = 2  # standard output and error; a third descriptor is standard input
 FRAME_BYTES_MAX = 4 << 20
@@ -42,7 +45,6 @@ TEXT_CHARS_MAX = 200
 IN_MEMORY = ("/tmp", "/dev/shm")  # noqa: S108  the sandbox's own, emptied after each task
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
-FLATTEN = ".p2pq-flatten-"
 LONG_S = 0.05
 """Behind a task that takes longer nothing waits."""
 TELL_S = 0.04
@@ -51,7 +53,6 @@ PRINTED_MAX = 4096
 """What a task of a train prints is told with its end, up to so many bytes."""
 TOLD_MAX = 32768
 """Printed bytes in one message, about."""
-NAME_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # a task chose that very name
 
 # What the interpreter or this program changed; a task starts with the defaults.
 SIGNALS_RESET = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)
@@ -69,6 +70,7 @@ class Runner:
         self.started = 0.0
         self.keep: list[list[str]] = []
         self.train: Train | None = None
+        self.warmth: Warmth | None = None
 
     def serve(self, wake_fd: int) -> None:
         """Handle frames and ended children until the socket closes; then leave nothing behind."""
@@ -78,7 +80,8 @@ class Runner:
         try:
             self.greet()
             while True:
-                ready = {fd for fd, _ in poll.poll(self.patience())}
+                wait = poll.poll if self.warmth is None else self.warmth.waiting_for(poll)
+                ready = {fd for fd, _ in wait(self.patience())}
                 if not ready and self.train:
                     self.end_train(pid=self.pid)
                 if wake_fd in ready:
@@ -126,7 +129,10 @@ class Runner:
         """Do what one frame asks."""
         try:
             op = message["op"]
-            if op == "run" and OUTPUTS <= len(fds) <= OUTPUTS + 1 and not self.pid:
+            if op in ("signal", "kill") and message["id"] == self.task_id and self.warmth is not None:
+                self.warmth.wait_no_longer()
+            busy = self.pid or (self.warmth and self.warmth.waiting)
+            if op == "run" and OUTPUTS <= len(fds) <= OUTPUTS + 1 and not busy:
                 self.run(message, *fds)
             elif op == "train" and len(fds) == OUTPUTS and not self.pid:
                 self.train, fds = Train(message, fds), []
@@ -157,7 +163,14 @@ class Runner:
             lower_session()
 
     def run(self, message: "dict[str, Any]", out: int, err: int, feed: int = -1) -> None:
-        """Start one task in a process group of its own and say so; without ``feed`` its standard input is empty."""
+        """Start one task, in a warm interpreter if it may be, and say so; without ``feed`` its standard input is empty."""
+        if message.get("warm") and self.warmth is None:
+            self.warmth = __import__("zygote").Warmth(self, kill_descendants)
+        if not (message.get("warm") and self.warmth is not None and self.warmth.take(message, out, err)):
+            self.run_cold(message, out, err, feed)
+
+    def run_cold(self, message: "dict[str, Any]", out: int, err: int, feed: int = -1) -> None:
+        """Start one task from scratch, in a process group of its own, and say so."""
         failed = self.begin(message, out, err, feed)
         if failed is None:
             self.send(op="started", id=self.task_id, pid=self.pid)
@@ -227,7 +240,7 @@ class Runner:
             os.close(train.err)
             self.send(op="did", id=train.id, ends=train.news(), over=True, pid=pid or None, dirty=dirty, large=large)
 
-    def spawn(self, argv: "list[str]", env: "dict[str, str]", out: int, err: int, feed: int) -> int:
+    def spawn(self, argv: "list[str]", env: "dict[str, str]", out: int, err: int, feed: int = -1) -> int:
         """Start a program and return its process id."""
         empty = (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
         return os.posix_spawnp(
@@ -247,6 +260,8 @@ class Runner:
 
     def reap(self) -> None:
         """Collect every child that ended; when the task itself did, report it and clean up."""
+        if self.warmth is not None and self.warmth.asked:
+            return  # the task may have ended before its id is known here; this is called again when it is
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -287,10 +302,12 @@ class Runner:
     def clean_up(self) -> str:
         """Leave nothing of the task: no process, nothing in /tmp and /dev/shm. Return why that is not so, if it is not."""
         try:
-            self.kill_everything()
+            if self.warmth is None or not self.warmth.kill_others():
+                self.kill_everything()
             if self.strict:
+                emptying = __import__("emptying")
                 for root in IN_MEMORY:
-                    empty_folder(root, keep_below(root, self.keep))
+                    emptying.empty_folder(root, emptying.keep_below(root, self.keep))
         except OSError as error:
             return str(error)[:TEXT_CHARS_MAX] or "unknown"
         return ""
@@ -374,8 +391,8 @@ class Train:
         return ends
 
 
-def kill_descendants() -> None:
-    """Kill every process below this one. A subreaper keeps them all, however they forked."""
+def kill_descendants(spared: int = 0) -> None:
+    """Kill every process below this one but one. A subreaper keeps them all, however they forked."""
     parents = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -390,92 +407,17 @@ def kill_descendants() -> None:
         above = pid
         while above in parents and above != me:
             above = parents[above]
-        if above == me and pid != me:
+        if above == me and pid not in (me, spared):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue  # it ended meanwhile
 
 
-def keep_below(root: str, keep: list[list[str]]) -> list[list[str]]:
-    """Return the mount points below ``root`` as lists of names relative to it."""
-    parts = root.strip("/").split("/")
-    return [path[len(parts) :] for path in keep if path[: len(parts)] == parts]
-
-
-def empty_folder(root: str, keep: list[list[str]] | tuple[()] = ()) -> None:
-    """Delete all that is in a folder, whatever a task left: deep, unreadable or huge trees.
-
-    Call it only when no process that could change the folder is alive. It follows no symbolic link, needs two file
-    descriptors however deep the tree is, and leaves what ``keep`` names (mount points, as lists of names below the
-    root) and the folders above it.
-
-    Raises:
-        OSError: something could not be deleted.
-    """
-    if stat.S_ISDIR(os.lstat(root).st_mode):
-        os.chmod(root, stat.S_IRWXU)  # a task may have closed it even to its owner
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        _empty(fd, [path for path in keep if path])
-    finally:
-        os.close(fd)
-
-
-def _empty(root_fd: int, keep: list[list[str]]) -> None:
-    """Empty the folder behind ``root_fd``: folders with content give their subfolders to the root first."""
-    kept = {path[0] for path in keep}
-    number = 0
-    while names := [name for name in os.listdir(root_fd) if name not in kept]:
-        for name in names:
-            if not _remove(root_fd, name):
-                number = _flatten(root_fd, name, number)
-                os.rmdir(name, dir_fd=root_fd)
-    for name in kept:
-        below = [path[1:] for path in keep if path[0] == name]
-        if [] in below:
-            continue  # the mount point itself
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root_fd)
-        try:
-            _empty(fd, below)
-        finally:
-            os.close(fd)
-
-
-def _remove(fd: int, name: str) -> bool:
-    """Delete a file or an empty folder; False, and the folder made accessible, where it holds something."""
-    if not stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
-        os.unlink(name, dir_fd=fd)
-        return True
-    try:
-        os.rmdir(name, dir_fd=fd)
-    except OSError:
-        os.chmod(name, stat.S_IRWXU, dir_fd=fd)
-        return False
-    return True
-
-
-def _flatten(root_fd: int, name: str, number: int) -> int:
-    """Empty one folder by deleting its files and moving its full subfolders up into the root."""
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root_fd)
-    try:
-        for child in os.listdir(fd):
-            while not _remove(fd, child):
-                number += 1
-                try:
-                    os.rename(child, f"{FLATTEN}{number}", src_dir_fd=fd, dst_dir_fd=root_fd)
-                    break
-                except OSError as error:
-                    if error.errno not in NAME_TAKEN:
-                        raise
-    finally:
-        os.close(fd)
-    return number
-
-
 def main() -> None:
-    """Start serving on the descriptor given as first argument; the level is the second."""
-    fd, level, oom = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    """Start serving on the descriptor given as first argument; the second is the level, the last where our other code is."""
+    fd, level, oom, folder = int(sys.argv[1]), *sys.argv[2:5]
+    sys.path.append(folder)
     with open("/proc/self/oom_score_adj", "w") as file:  # before this process stops being dumpable
         file.write(oom)
     libc = ctypes.CDLL(None, use_errno=True)

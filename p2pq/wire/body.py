@@ -43,8 +43,9 @@ class JobBody(msgspec.Struct, frozen=True, kw_only=True, tag="job", forbid_unkno
     name: Annotated[str, Meta(max_length=200)] = ""
     main: Annotated[str, Meta(min_length=1, max_length=4096)]
     """The file in the tree that is executed."""
-    kind: Literal["python", "shell", "command"]
-    """python: the job's interpreter runs ``main``; shell: /bin/sh does; command: ``main`` itself is executed."""
+    kind: Literal["python", "python-cold", "shell", "command"]
+    """python: the job's interpreter runs ``main``, and may have imported ahead what it imports; python-cold: it may not;
+    shell: /bin/sh runs it; command: ``main`` itself is executed."""
     args: Annotated[tuple[Text, ...], Meta(max_length=4096)] = ()
     """Arguments after ``main``; may hold ``{k}``, ``{task}``, ``{job}``."""
     axes: Annotated[tuple[Axis, ...], Meta(max_length=32)] = ()

@@ -78,6 +78,8 @@ class Submit(_Said, frozen=True, kw_only=True):
     """Run only what the latest job of this folder and these results has not done with the same inputs."""
     keep_done: bool = False
     """With ``resume``: what was done counts even if files or arguments have changed since."""
+    cold: bool = False
+    """Start each task in a fresh interpreter, whatever ``[tool.p2pq] warm`` says."""
 
 
 class Jobs(_Said, frozen=True, kw_only=True):

@@ -4,6 +4,8 @@ import json
 
 import lab
 
+from tests.covers import covers
+
 HELLO = """
 import json, os, pathlib, sys
 results = pathlib.Path(os.environ["P2PQ_RESULTS"])
@@ -63,3 +65,33 @@ def test_two_machines_share_a_sweep(pair, tmp_path):
     [job] = alice.json("jobs")
     assert {task["node"] for task in alice.json("tasks", job["job"])} == {"alice", "bob"}
     assert bob.json("jobs") == []
+
+
+WARM = """
+import decimal
+import json
+import os
+import sys
+with open("/proc/self/cmdline", "rb") as file:  # of what it was forked off, where it was
+    forked = file.read().count(0) < len(sys.orig_argv)
+with open(os.environ["P2PQ_RESULTS"] + "/forked", "w") as file:
+    json.dump(forked, file)
+"""
+
+
+@covers("submit --cold")
+def test_tasks_of_a_script_start_warm_unless_it_is_refused(host, tmp_path):
+    folder = lab.make_folder(tmp_path / "job", WARM)
+
+    def forked(*options):
+        host.ok("submit", *options, "--array", "1-3", str(folder), "{task}")
+        return {json.loads(path.read_text()) for path in folder.glob("results/*/forked")}
+
+    assert forked() == {True}
+    assert forked("--cold") == {False}
+    (folder / "pyproject.toml").write_text("[tool.p2pq]\nwarm = false\n")
+    assert forked() == {False}
+    (folder / "pyproject.toml").write_text("[tool.p2pq]\nwarm = maybe\n")
+    done = host.run("submit", str(folder))
+    assert done.returncode == 2
+    assert "[tool.p2pq] in pyproject.toml is not usable" in done.stderr

@@ -36,6 +36,7 @@ def test_everything(monkeypatch, tmp_path):
         "where": "local",
         "sandbox": "none",
         "keep_done": True,
+        "cold": True,
     }
     assert submit_of("/f", ["--rate", 3], options) == Submit(
         folder="/f",
@@ -52,6 +53,7 @@ def test_everything(monkeypatch, tmp_path):
         umask=asking.umask(),
         resume=True,
         keep_done=True,
+        cold=True,
     )
     assert submit_of("/f", (), {"memory": 512}).resources == Resources(memory_mb=512)
 

@@ -173,6 +173,18 @@ async def test_inputs_of_guests_leave_room_for_the_owner_of_the_machine(bench):
     assert isinstance(await bench.run(start), Exited)
 
 
+async def test_a_script_of_many_tasks_may_start_warm(bench):
+    def of(number, tasks, **changes):
+        return msgspec.structs.replace(
+            bench.start(NodeId(bytes([number]) * 32), "pass", number, **changes), tasks=tasks
+        )
+
+    for start in (of(1, 2), of(2, 1), of(3, 2, kind="python-cold"), of(4, 2, kind="shell")):
+        await bench.run(start)
+    assert [launch.warm for launch in bench.pool.launches] == [True, False, False, False]
+    assert [launch.argv[1] for launch in bench.pool.launches] == ["main.py"] * 4
+
+
 async def test_a_job_is_opened_once(bench, monkeypatch):
     opened = []
     decrypt = bodies.decrypt_job

@@ -64,6 +64,31 @@ def test_tree_finds_grandchildren_of_all_threads() -> None:
     assert limits.proportional_bytes([process.pid]) == 0
 
 
+def test_what_a_task_was_forked_off_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "x = bytearray(b'x') * (60 << 20); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        process.stdout.readline()
+        beside = limits.inner_pid(process.pid)
+        assert beside > 0
+        small = watch(tmp_path, memory_bytes=limits.resident_bytes(limits.tree(os.getpid(), 99)[1:]) - (30 << 20))
+        breach = small.look()
+        assert breach is not None
+        assert breach.reason == "memory-limit"
+        small.spare(beside)
+        assert small.look() is None
+        monkeypatch.setattr(limits, "WARM_BYTES_MAX", 10 << 20)
+        breach = small.look()
+        assert breach is not None
+        assert breach.reason == "memory-limit"
+        for other in (0, os.getpid(), 1 << 22):  # none of its children
+            small.spare(other)
+            assert small.look() is not None
+        process.stdin.close()
+    assert limits.inner_pid(process.pid) == 0
+
+
 def test_folder_bytes_counts_blocks_and_names_and_follows_nothing(tmp_path: Path) -> None:
     assert limits.folder_bytes(tmp_path / "missing", 1) == 0
     root = tmp_path / "root"

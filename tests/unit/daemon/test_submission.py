@@ -105,6 +105,18 @@ def test_the_kind_follows_from_the_main(tmp_path, blobs, name, mode, kind):
     assert opened(prepare(folder, blobs), blobs)[1].kind == kind
 
 
+def test_a_script_may_want_a_fresh_interpreter(folder, blobs):
+    warm = prepare(folder, blobs)
+    cold = prepare(folder, blobs, cold=True)
+    assert [opened(each, blobs)[1].kind for each in (warm, cold)] == ["python", "python-cold"]
+    assert warm.extra.inputs == cold.extra.inputs  # what it computes is the same
+    (folder / "pyproject.toml").write_text("[tool.p2pq]\nwarm = false\n")
+    assert opened(prepare(folder, blobs), blobs)[1].kind == "python-cold"
+    (folder / "pyproject.toml").write_text("[tool.p2pq]\nwarm = 'no'\n")
+    with pytest.raises(UsageError, match="is not usable"):
+        prepare(folder, blobs)
+
+
 def test_a_config_inside_the_folder_is_named_where_it_is(folder, blobs):
     (folder / "conf").mkdir()
     (folder / "conf/a.toml").write_text("x = 1")
