@@ -223,7 +223,7 @@ def _outcome(
 async def _alone(pool: RunnerPool, launch: TrainLaunch[T], run: Run, place: int, number: int, pid: int) -> Outcome:
     """Follow the one that goes on alone to its end."""
     alone = _launch_of(launch, place)
-    attempt = pool.attempt(alone, run, number + place, ago_s=LONG_S)
+    attempt = pool.attempt(alone, run, number + place, ago_s=2 * LONG_S)  # at most, with the time that its word took
     loop = asyncio.get_running_loop()
     attempt.hear(Started(id=number + place, pid=pid), loop.time())
     if not run.go.is_set():

@@ -332,7 +332,7 @@ EXITED = '{"op":"exited","id":ID,"exit":0,"signal":null,"seconds":1e9,"max_rss":
         (['{"op":"started","id":ID,"pid":2,"extra":1}'], "malformed"),
         (["[" * 1000], "malformed"),
         (["\\xff"], "malformed"),
-        ([" " * 4000], "oversized"),
+        ([" " * (runner_process.FRAME_BYTES_MAX + 1)], "oversized"),
         ([STARTED] * 50, "(flooded|out of turn)"),
         ([], "did not answer"),
         ([STARTED, EXITED], "did not answer"),
