@@ -165,11 +165,14 @@ def test_priority_decides_among_own_jobs(shared, tmp_path):
 
 
 @covers("cancel")
-def test_cancel_reaches_the_process_of_one_task(shared, tmp_path):
-    folder = lab.make_folder(tmp_path / "job", SLEEP)
-    job = shared.submit("--array", "7-8", str(folder), "marker-of-cancel-{task}")
+@pytest.mark.parametrize("how", [(), ("--cold",)])
+def test_cancel_reaches_the_process_of_one_task(shared, tmp_path, how):
+    # A fork of a warm interpreter has that one's command line; what the script starts has its own.
+    main = "import subprocess, sys; subprocess.run(['sh', '-c', 'sleep 600; : ' + sys.argv[1]])"
+    folder = lab.make_folder(tmp_path / "job", main)
+    job = shared.submit(*how, "--array", "7-8", str(folder), "marker-of-cancel-{task}")
     lab.until(lambda: shared.json("show", job)["tasks"]["running"] == 2, "both run")
-    assert len(lab.processes("marker-of-cancel-")) >= 2
+    lab.until(lambda: len(lab.processes("marker-of-cancel-")) >= 2, "their processes are there")
     shared.ok("cancel", f"{job}.7")
     lab.until(lambda: not lab.processes("marker-of-cancel-7"), "the process is gone")
     assert lab.processes("marker-of-cancel-8")
