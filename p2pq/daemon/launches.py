@@ -78,7 +78,7 @@ class Run:
 
     stop: Stop | None = None
     coupled: bool = False
-    """Its runner has it among others, and wants to hear of whatever is to become of it."""
+    """Its runner has it among others; whoever follows them all wants to hear of whatever is to become of it."""
 
 
 def open_outputs(scratch: Scratch, access: int) -> tuple[int, int]:

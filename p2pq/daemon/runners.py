@@ -125,7 +125,7 @@ class RunnerPool:
         if any(lease in self._running for lease in leases):
             raise ValueError(f"of {', '.join(leases)} one runs already")
         runner = self._take(launch)
-        runs = [Run(runner, asyncio.Event(), coupled=len(leases) > 1) for _ in leases]
+        runs = [Run(runner, asyncio.Event()) for _ in leases]
         if not launch.suspended:
             for run in runs:
                 run.go.set()

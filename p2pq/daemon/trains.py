@@ -84,7 +84,12 @@ async def run_train(
     leases = tuple(each.lease for each in launch.passengers)
     async with pool.borrowed(launch.common, leases) as runs:
         runner = runs[0].runner
-        number = await _depart(pool, launch, runs)
+        await pool.prepare(launch.common, runner)
+        if _ends(runs):
+            return  # before it has begun; whoever is still wanted waits again
+        for run in runs:
+            run.coupled = True
+        number = _depart(pool, launch, runs)
         loop = asyncio.get_running_loop()
         train = _Train(len(leases), loop.time(), _oom_kills(runner))
         while not train.over:
@@ -106,10 +111,14 @@ async def run_train(
         yield place, outcome, await pool.collected(_launch_of(launch, place), runner, outcome)
 
 
-async def _depart(pool: RunnerPool, launch: TrainLaunch[T], runs: list[Run]) -> int:
+def _ends(runs: list[Run]) -> bool:
+    """Tell whether something is to become of one of them: it is to end, or to stand still."""
+    return any(run.stop is not None or not run.go.is_set() for run in runs)
+
+
+def _depart(pool: RunnerPool, launch: TrainLaunch[T], runs: list[Run]) -> int:
     """Send a train to its runner; return the number of its first attempt."""
     runner = runs[0].runner
-    await pool.prepare(launch.common, runner)
     files: tuple[int, ...] = ()
     try:
         pool.check_room(runner.scratch)
@@ -144,7 +153,7 @@ async def _hear(train: _Train, number: int, runs: list[Run], launch: TrainLaunch
         heard = Gone("it did not answer any more")
     match heard:
         case Wake():
-            if any(run.stop is not None or not run.go.is_set() for run in runs):
+            if _ends(runs):
                 runner.send({"op": "halt", "id": number})
         case Did() if heard.id == number and _fits(train, heard):
             _did(train, heard, runner, launch)

@@ -169,6 +169,19 @@ async def test_killing_one_that_has_not_begun_ends_the_train(pool: RunnerPool, l
     assert told.ended.keys() | told.alone.keys() == set(range(len(told.ended) + len(told.alone)))
 
 
+async def kill_once_known(pool: RunnerPool, lease: str) -> None:
+    assert lease in pool._running
+    await pool.kill(lease, "cancelled")
+
+
+async def test_a_train_of_which_one_is_killed_before_it_departs_does_not(pool: RunnerPool, level: str) -> None:
+    async with asyncio.TaskGroup() as group:
+        riding = group.create_task(ride(pool, level, sh("echo ran"), TRUE))
+        group.create_task(kill_once_known(pool, "1"))  # while its runner starts
+    assert (riding.result().ended, riding.result().alone) == ({}, {})
+    assert (await ride(pool, level, TRUE, TRUE)).ended.keys() == {0, 1}
+
+
 async def test_one_that_must_stand_still_does(pool: RunnerPool, level: str) -> None:
     told = Told()
     async with asyncio.TaskGroup() as group:
