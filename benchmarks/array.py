@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from benchmarks.figures import Figure
 from benchmarks.nodes import Node, timed
-from benchmarks.processes import pss_mib
+from benchmarks.processes import memory_mib
 from p2pq.wire import control
 
 TASKS: Final = 1_000_000
@@ -102,7 +102,7 @@ class _Array:
             lines = min(BATCH, self._first)
             self.batch_s = timed(lambda: node.command("batch", "--quiet", str(self._lines))) / lines * self._first
             time.sleep(self._settle_s)
-            self.idle_mib = pss_mib([node.pid])
+            self.idle_mib = memory_mib([node.pid])
             began = time.monotonic()
             self.submitted_s = timed(self._submit)
             done = self._wait(self._first // 2)
@@ -120,7 +120,7 @@ class _Array:
             if self._first < self._tasks:
                 node.command("cancel", self._job)
             time.sleep(self._settle_s)
-            self.after_mib = pss_mib([node.pid])
+            self.after_mib = memory_mib([node.pid])
 
     def _submit(self) -> None:
         where = "local" if self._level == "none" else "any"
@@ -139,6 +139,6 @@ class _Array:
         while (done := self._done()) < count:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"only {done} of {count} tasks were done after {LIMIT_S:.0f} s")
-            self.most_mib = max(self.most_mib, pss_mib([self._node.pid]))
+            self.most_mib = max(self.most_mib, memory_mib([self._node.pid]))
             time.sleep(POLL_S)
         return done

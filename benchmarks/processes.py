@@ -1,8 +1,9 @@
 """What running processes cost: memory, processor time, wake-ups. Everything is read from /proc."""
 
+import contextlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import psutil
@@ -29,6 +30,20 @@ def pss_mib(pids: Iterable[int]) -> float:
         found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
         total_kib += int(found[1]) if found else 0
     return total_kib / 1024
+
+
+def rss_mib(pids: Iterable[int]) -> float:
+    """Return their memory, shared pages counted for each: what an ordinary user may know of a daemon."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += psutil.Process(pid).memory_info().rss
+    return total / (1 << 20)
+
+
+def memory_mib(pids: Sequence[int]) -> float:
+    """Return their share of memory, or what comes nearest to it for this user."""
+    return pss_mib(pids) or rss_mib(pids)
 
 
 def cpu_s(pids: Iterable[int]) -> float:

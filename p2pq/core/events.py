@@ -206,6 +206,8 @@ class TrainExited(_Event, frozen=True, kw_only=True):
     exits: tuple[Exited, ...]
     back: tuple[tuple[NodeId, LeaseId], ...] = ()
     """Masters and leases of those behind them that have not begun, and are not going to: what runs is longer than was thought."""
+    apart: bool = False
+    """One of those may have lost the runner of all: each runs alone from now on."""
 
 
 class Faulted(_Event, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """The half of a worker that runs attempts: what starts in which slot, what room is asked for, what comes of what ended."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Final
 
@@ -17,7 +17,8 @@ from p2pq.core.reports import Reports
 from p2pq.core.slots import Attempt, Key, Room, Slots
 from p2pq.core.waking import Waking
 from p2pq.model.config import ScheduleSettings
-from p2pq.model.ids import JobId, Mono, Wall
+from p2pq.model.ids import JobId, Mono, NodeId, Wall
+from p2pq.model.job import Fault
 from p2pq.model.notice import GuestEnded, GuestTaken
 from p2pq.wire import messages as msg
 
@@ -120,7 +121,15 @@ class Running:
         out.append(fx.Emit(notice=ended))
         return attempt.ran_s(now)
 
-    def _exited(self, exits: tuple[ev.Exited, ...], back: tuple[Key, ...], now: Mono, out: list[fx.Effect]) -> None:
+    def _exited(
+        self,
+        exits: tuple[ev.Exited, ...],
+        back: tuple[Key, ...],
+        now: Mono,
+        out: list[fx.Effect],
+        *,
+        apart: bool = False,
+    ) -> None:
         """Attempts ended, and perhaps some that were to run after them in the same slot do not run there."""
         ended: list[tuple[Attempt, ev.Exited]] = []
         took_s = 0.0
@@ -136,7 +145,7 @@ class Running:
                 each_s = took_s / len(ended)
                 self._means.learn(_run_of(attempt), event.outcome.run_ms / 1000)
                 self._asking.ended(event.master, job, attempt.manifest.owner, each_s, ok=event.outcome.ok)
-        self._put_back(back, now)
+        self._put_back(back, now, out, apart=apart)
         # Before the record: the slot need not stand empty until the result is durable.
         self._fill(now, out)
         kept: list[tuple[ResultKept, bytes]] = []
@@ -149,15 +158,29 @@ class Running:
         if kept:
             self._reports.results(kept, now, out)
 
-    def _put_back(self, back: tuple[Key, ...], now: Mono) -> None:
+    def _put_back(self, back: tuple[Key, ...], now: Mono, out: list[fx.Effect], *, apart: bool) -> None:
         """What has not begun in its slot, where something takes longer than was thought, waits for the next one."""
         held = [
             attempt for key in back if (attempt := self._slots.get(*key)) is not None and attempt.state == "starting"
         ]
         self._slots.put_back([attempt for attempt in held if attempt.train])
-        for attempt in held:
-            if attempt.state == "waiting":
-                self._deadlines.set(("ahead", (attempt.master, attempt.lease)), Mono(now + self._patience_s))
+        waiting = [attempt for attempt in held if attempt.state == "waiting"]
+        for attempt in waiting:
+            attempt.apart = attempt.apart or apart
+            self._deadlines.set(("ahead", (attempt.master, attempt.lease)), Mono(now + self._patience_s))
+        if self._draining:
+            self._hand_back(waiting, "draining", now, out)
+
+    def _hand_back(self, attempts: Iterable[Attempt], fault: Fault, now: Mono, out: list[fx.Effect]) -> None:
+        """End these attempts and return their leases, master by master."""
+        items: dict[NodeId, list[msg.ReturnItem]] = {}
+        for attempt in tuple(attempts):
+            if attempt.state != "waiting":
+                out.append(fx.Kill(lease=attempt.lease, master=attempt.master, reason=fault))
+            self._end(attempt, fault, now, out)
+            items.setdefault(attempt.master, []).append(msg.ReturnItem(attempt.lease, fault))
+        for master, returned in items.items():
+            self._reports.hand_back(master, returned, out)
 
 
 def _run_of(attempt: Attempt) -> tuple[str, bytes]:

@@ -116,6 +116,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     """ending: it was told to end and may leave a checkpoint."""
     train: int = 0
     """Which attempts it was started together with, to run one after another in one slot; 0: it has a slot of its own."""
+    apart: bool = False
+    """It is to have a slot of its own: the runner of a train that it was on was lost."""
     fault: Fault = "evicted"
     """Why it was told to end, if it was."""
     since: Mono | None = None
@@ -322,11 +324,13 @@ class Slots:
 
     def put_back(self, attempts: list[Attempt]) -> None:
         """Let those of a train that have not begun wait again, before all others."""
-        for attempt in reversed(attempts):
+        for attempt in attempts:
             self._leave_slot(attempt)
             attempt.state, attempt.since, attempt.train = "waiting", None, 0
-            self._waiting[attempt.own] = {(attempt.master, attempt.lease): attempt} | self._waiting[attempt.own]
             self._waiting_s[attempt.own] += attempt.expected_s * attempt.manifest.resources.cpus
+        for own in {attempt.own for attempt in attempts}:
+            first = {(each.master, each.lease): each for each in attempts if each.own is own}
+            self._waiting[own] = first | self._waiting[own]
 
     def remove(self, attempt: Attempt) -> None:
         """Hold it no longer; its slot is free, or for those that it shares it with."""
@@ -396,4 +400,5 @@ class Slots:
 def _alike(first: Attempt, other: Attempt) -> bool:
     """Tell whether two attempts can be of one train: of one job, and begun from nothing."""
     same = (first.master, first.manifest.job) == (other.master, other.manifest.job)
-    return other is first or (same and other.doubted is None and not (first.checkpoint or other.checkpoint))
+    fresh = not (first.checkpoint or other.checkpoint or first.apart or other.apart)
+    return other is first or (same and fresh and other.doubted is None)

@@ -133,8 +133,8 @@ class Worker(Running):
                     self._reports.started(master, now)
             case ev.Exited():
                 self._exited((event,), (), now, out)
-            case ev.TrainExited(exits=exits, back=back):
-                self._exited(exits, back, now, out)
+            case ev.TrainExited(exits=exits, back=back, apart=apart):
+                self._exited(exits, back, now, out, apart=apart)
             case ev.Faulted(lease=lease, master=master, fault=fault, detail=detail):
                 attempt = self._slots.get(master, lease)
                 if attempt is not None:
@@ -362,17 +362,6 @@ class Worker(Running):
                 attempt.fault = fault
                 kill = fx.Kill(lease=attempt.lease, master=attempt.master, reason=fault, checkpoint_s=save_s)
                 out.append(kill)
-
-    def _hand_back(self, attempts: Iterable[Attempt], fault: Fault, now: Mono, out: list[fx.Effect]) -> None:
-        """End these attempts and return their leases, master by master."""
-        items: dict[NodeId, list[msg.ReturnItem]] = {}
-        for attempt in tuple(attempts):
-            if attempt.state != "waiting":
-                out.append(fx.Kill(lease=attempt.lease, master=attempt.master, reason=fault))
-            self._end(attempt, fault, now, out)
-            items.setdefault(attempt.master, []).append(msg.ReturnItem(attempt.lease, fault))
-        for master, returned in items.items():
-            self._reports.hand_back(master, returned, out)
 
     # -- deadlines ----------------------------------------------------------------------------------------------------
 

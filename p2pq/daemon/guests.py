@@ -25,7 +25,7 @@ from p2pq.daemon.launching import Guest, Key, Launching, pin_tag
 from p2pq.daemon.runners import RunnerPool
 from p2pq.daemon.sealing import NOTHING, Sealed
 from p2pq.daemon.threads import in_thread
-from p2pq.daemon.trains import Ended, run_train
+from p2pq.daemon.trains import Ended, Left, run_train
 from p2pq.daemon.transfer import Transfers
 from p2pq.errors import DiskFullError, LinkError, RefusedError, Reject, SandboxError, StorageError
 from p2pq.model.config import RunnerSettings
@@ -309,21 +309,33 @@ class Guests:
             stopped = True
             raise
         except Exception as error:  # noqa: BLE001  see ``_run``
-            self._failed(next(guest for guest in guests if not guest.over.is_set()), error)
+            first = next((guest for guest in guests if not guest.over.is_set() and not guest.cancelled), None)
+            if first is not None:
+                self._failed(first, error)
+            else:
+                log.warning("train.failed", extra={"fields": {"reason": str(error)}})  # all results are had
         finally:
             # Those that were begun one by one have a task of their own, which tells of them.
-            left = [guest for guest in guests if not guest.over.is_set() and guest.task is None]
-            for guest in left:
-                self._over(guest)
-            back = tuple(_key(guest) for guest in left if not guest.cancelled)
-            if back and not stopped:
-                self._post(TrainExited(exits=(), back=back))
+            self._give_back([guest for guest in guests if guest.task is None], quietly=stopped)
+
+    def _give_back(self, guests: list[Guest], *, apart: bool = False, quietly: bool = False) -> None:
+        """Those of a train that are not over do not run on it; each has a runner of its own next time if ``apart``."""
+        left = [guest for guest in guests if not guest.over.is_set()]
+        for guest in left:
+            self._over(guest)
+        back = tuple(_key(guest) for guest in left if not guest.cancelled)
+        if back and not quietly:
+            self._post(TrainExited(exits=(), back=back, apart=apart))
 
     async def _together(self, guests: list[Guest], job: CommandsBody) -> None:
         """Let one runner have them all."""
         launch = self._launching.train(guests, job, self._post)
+        self._give_back(guests[len(launch.passengers) :])
         async with aclosing(run_train(self._pool, launch)) as told:
             async for some in told:
+                if isinstance(some, Left):
+                    self._give_back(guests[some.first : len(launch.passengers)], apart=some.apart)
+                    continue
                 now = time.time() * 1000
                 if isinstance(some, tuple):
                     place, outcome, sealed = some

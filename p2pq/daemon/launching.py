@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +29,8 @@ from p2pq.wire.tree import Tree, disk_bytes
 
 OWN_COMMANDS: Final = b"commands"
 """In the place of a job: nothing keeps commands of one user apart, so that all of them share runners."""
+TRAIN_BYTES_MAX: Final = 1 << 20
+"""Command lines that go to a runner in one message, as they are written there."""
 OWN_FILES_MAX: Final = 1 << 60
 """Commands write into their user's own folders, which are none of ours to limit."""
 
@@ -115,10 +118,14 @@ class Launching:
             post(Started(lease=guest.start.lease, master=guest.start.master))
 
         first = guests[0]
-        passengers = []
+        passengers: list[Passenger] = []
+        room = TRAIN_BYTES_MAX
         for guest in guests:
             argv, otherwise = command_line(job, guest.start.task)
             env = {"P2PQ_TASK": str(guest.start.task), "P2PQ_ATTEMPT": str(guest.start.attempt)}
+            room -= len(json.dumps((argv, otherwise, env)))
+            if room < 0 and passengers:
+                break  # the others go with the next one
             passengers.append(Passenger(guest.name, argv, otherwise, env))
         return TrainLaunch(
             common=self.commands(first, job),

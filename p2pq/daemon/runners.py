@@ -9,7 +9,7 @@ import contextlib
 import os
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -137,14 +137,20 @@ class RunnerPool:
             runner.kill()
             raise
         finally:
-            for lease in leases:
-                del self._running[lease]
+            for lease, run in zip(leases, runs, strict=True):
+                if self._running.get(lease) is run:
+                    del self._running[lease]
             self._busy.discard(runner)
             if runner.broken:
                 await runner.wait_dead()
                 self._remove(runner)
             else:
                 self._rest(runner)
+
+    def forget(self, leases: Iterable[str]) -> None:
+        """These are not run by the runner that was borrowed for them: they may be run by another."""
+        for lease in leases:
+            self._running.pop(lease, None)
 
     async def collected(self, launch: TaskLaunch[T], runner: RunnerProcess, outcome: Outcome) -> T:
         """Return what ``collect`` makes of an attempt that ended, and empty its folder.

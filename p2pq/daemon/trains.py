@@ -6,6 +6,7 @@ What takes long, or prints much, goes on alone; what has not begun by then is gi
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,6 @@ from p2pq.daemon.limits import size_text
 from p2pq.daemon.runner_messages import Did, End, Gone, Started, Wake
 from p2pq.daemon.runner_process import RunnerProcess
 from p2pq.daemon.runners import RunnerPool
-from p2pq.errors import StorageError
 from p2pq.runner.main import LONG_S
 
 
@@ -42,6 +42,15 @@ class TrainLaunch(Generic[T]):
     """As that of a launch, for the one of that place that goes on alone or printed much."""
     on_started: Callable[[int, Path, Path], None]
     """The one of that place goes on alone: the paths of what it prints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Those from this place on do not end on this train: they are free at once."""
+
+    first: int
+    apart: bool = False
+    """One of them has lost its runner, and nobody knows which: each is to have one of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +81,11 @@ class _Train:
 
 async def run_train(
     pool: RunnerPool, launch: TrainLaunch[T]
-) -> AsyncGenerator[list[Ended] | tuple[int, Outcome, T], None]:
+) -> AsyncGenerator[list[Ended] | Left | tuple[int, Outcome, T], None]:
     """Run a train; yield those that ended on it, some at a time, and at last the one that went on alone, by its place.
 
-    What is never named has not begun. Cancelling kills what runs.
+    Before that one has ended, the others are ``Left``. What is never named may have run where a runner was lost, and has not
+    begun otherwise. Cancelling kills what runs.
 
     Raises:
         SandboxError: no runner could be started.
@@ -99,14 +109,18 @@ async def run_train(
                 yield batch
         place = train.ended
         if train.alone is not None:
+            pool.forget(leases[place + 1 :])
+            yield Left(place + 1)
             outcome = await _alone(pool, launch, runs[place], place, number, train.alone)
         elif train.large is not None:
             place, outcome = place - 1, train.large
+        elif train.lost and place < train.count - 1:
+            yield Left(place, apart=True)
+            return
         elif train.lost and place < train.count:
             outcome = _outcome(runner, 0.0, 0, ("sandbox", train.lost), (None, None))
         else:
-            if not runner.broken:
-                _tidy(runner)
+            _tidy(runner)
             return
         yield place, outcome, await pool.collected(_launch_of(launch, place), runner, outcome)
 
@@ -150,7 +164,8 @@ async def _hear(train: _Train, number: int, runs: list[Run], launch: TrainLaunch
         async with asyncio.timeout(ANSWER_S):
             heard = await runner.heard.get()
     except TimeoutError:
-        heard = Gone("it did not answer any more")
+        # Where this process itself stood still, the answer is there already.
+        heard = runner.heard.get_nowait() if runner.heard.qsize() else Gone("it did not answer any more")
     match heard:
         case Wake():
             if _ends(runs):
@@ -167,7 +182,8 @@ def _fits(train: _Train, did: Did) -> bool:
     """Tell whether it is what an honest runner may say next."""
     left = train.count - train.ended - len(did.ends)
     alone = did.pid is not None
-    wrong = (did.large or bool(did.dirty)) and (alone or not (did.ends or train.ended))
+    wrong = (did.large and not did.ends) or (bool(did.dirty) and not (did.ends or train.ended))
+    wrong = wrong or ((did.large or bool(did.dirty)) and alone)
     return left >= alone and not (wrong or (alone and not did.over) or ((did.large or did.dirty) and not did.over))
 
 
@@ -176,8 +192,7 @@ def _did(train: _Train, did: Did, runner: RunnerProcess, launch: TrainLaunch[T])
     train.oom_kills = kills
     most_s = asyncio.get_running_loop().time() - train.begun  # a runner may lie, but not beyond our own clock
     for end in did.ends:
-        failed = bool(end.exit or end.signal or end.errno)
-        limit = launch.common.limits.memory_bytes if out_of_memory and failed else None
+        limit = launch.common.limits.memory_bytes if out_of_memory and end.signal == signal.SIGKILL else None
         outcome = _of(end, runner, most_s, limit)
         train.batch.append(Ended(train.ended, outcome, end.stdout, end.stderr))
         train.ended += 1
@@ -262,12 +277,12 @@ def _lose(train: _Train, runner: RunnerProcess, why: str) -> None:
 
 
 def _tidy(runner: RunnerProcess) -> None:
-    """Empty the folders for the next task; nothing of the train is alive."""
+    """Empty the folders for the next task; nothing of the train is alive. Where that fails the runner is not used again."""
     try:
-        runner.scratch.empty()
-    except OSError as error:
-        runner.kill()
-        raise StorageError(f"the scratch folder {runner.scratch.root} failed: {error.strerror}") from error
+        if not runner.broken:
+            runner.scratch.empty()
+    except OSError:
+        runner.kill()  # all results are had already
 
 
 def _oom_kills(runner: RunnerProcess) -> int:

@@ -123,10 +123,17 @@ async def test_each_of_a_train_is_told_of_once_with_what_it_printed(bench: Bench
 
 
 async def test_what_has_not_begun_behind_a_long_one_is_given_back(bench: Bench) -> None:
-    bench.guests.train(Train(starts=bench.starts("true", "sleep 0.3; echo long", "true", "true")))
+    bench.guests.train(Train(starts=bench.starts("true", "read x < fifo; echo long", "true", "true")))
+    os.mkfifo(bench.folder / "fifo")
+    told = []
+    while not any(isinstance(each, TrainExited) and each.back for each in told):
+        told.append(await bench.events.get())  # at once, and not when the long one has ended
+    (bench.folder / "fifo").write_text("go\n")
+    for each in told:
+        bench.events.put_nowait(each)
     exits, back = await bench.over(4)
     assert (sorted(exits), sorted(back)) == ([0, 1], [2, 3])
-    assert exits[1].outcome.run_ms >= 250
+    assert exits[1].outcome.run_ms >= 50
 
 
 async def test_one_that_is_cancelled_is_told_of_no_more_and_the_rest_is_accounted_for(bench: Bench) -> None:

@@ -12,7 +12,8 @@ import pytest
 from p2pq.daemon import runner_process
 from p2pq.daemon.attempt import Outcome
 from p2pq.daemon.runners import RunnerPool, TaskLaunch
-from p2pq.daemon.trains import Ended, Passenger, TrainLaunch, run_train
+from p2pq.daemon.scratch import Scratch
+from p2pq.daemon.trains import Ended, Left, Passenger, TrainLaunch, run_train
 from p2pq.errors import SandboxError
 from tests.sandbox.conftest import LIMITS
 
@@ -26,6 +27,7 @@ class Told:
         self.ended: dict[int, Ended] = {}
         self.alone: dict[int, tuple[Outcome, str]] = {}
         self.started: list[int] = []
+        self.left: Left | None = None
         self.begun = asyncio.Event()
         self.some = asyncio.Event()
 
@@ -65,7 +67,9 @@ async def ride(
     )
     async with contextlib.aclosing(run_train(pool, launch)) as some:
         async for each in some:
-            if isinstance(each, tuple):
+            if isinstance(each, Left):
+                told.left = each
+            elif isinstance(each, tuple):
                 told.alone[each[0]] = each[1:]
             else:
                 told.ended |= {one.place: one for one in each}
@@ -117,7 +121,7 @@ async def test_nothing_of_one_is_left_for_the_next(pool: RunnerPool, level: str)
 async def test_behind_a_long_one_nothing_begins(pool: RunnerPool, level: str) -> None:
     told = Told()
     told = await ride(pool, level, TRUE, sh("echo long; sleep 0.3; exit 4"), TRUE, TRUE, told=told)
-    assert (told.ended.keys(), told.started) == ({0}, [1])
+    assert (told.ended.keys(), told.started, told.left) == ({0}, [1], Left(2))
     outcome, printed = told.alone[1]
     assert (outcome.exit, printed) == (4, "long\n")
     assert 0.3 <= outcome.seconds < 20
@@ -239,9 +243,8 @@ async def test_a_runner_that_lies_is_lost_and_with_it_only_what_it_ran(
     )
     monkeypatch.setattr(runner_process, "RUNNER_FILE", liar)
     told = await ride(pool, "none", TRUE, TRUE)
-    assert not told.ended
-    assert told.alone[0][0].reason == "sandbox"
-    assert told.alone.keys() == {0}
+    assert (told.ended, told.alone) == ({}, {})
+    assert told.left == Left(0, apart=True), "nobody knows which of them it was"
     monkeypatch.undo()
     assert (await ride(pool, "none", TRUE, TRUE)).ended.keys() == {0, 1}
 
@@ -261,6 +264,26 @@ async def test_a_runner_that_cannot_clean_up_is_not_used_again(
     monkeypatch.setattr(runner_process, "RUNNER_FILE", path)
     told = await ride(pool, "none", sh("echo a"), TRUE)
     assert (told.ended.keys(), told.ended[0].stdout) == ({0}, b"a\n"), "its end counts, as nothing else came of it"
+    assert not [runner for runner in pool._alive if not runner.broken]
+
+
+async def test_who_kills_its_runner_is_blamed_where_nobody_else_can_have_been_it(pool: RunnerPool) -> None:
+    told = await ride(pool, "none", TRUE, sh("kill -9 $PPID"), TRUE)
+    assert told.alone == {}
+    assert told.left is not None
+    assert told.left.apart
+    told = await ride(pool, "none", sh("sleep 0.06; kill -9 $PPID"), TRUE)
+    assert (told.alone[0][0].reason, told.left) == ("sandbox", Left(1))
+
+
+async def test_a_folder_that_cannot_be_emptied_costs_the_runner_and_nothing_else(
+    pool: RunnerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError(5, "broken")
+
+    monkeypatch.setattr(Scratch, "empty", fail)
+    assert (await ride(pool, "none", TRUE, TRUE)).ended.keys() == {0, 1}
     assert not [runner for runner in pool._alive if not runner.broken]
 
 

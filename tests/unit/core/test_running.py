@@ -23,6 +23,7 @@ from tests.unit.core.workerkit import (
     ready,
     receipted,
     result_item,
+    returned,
     start,
 )
 from tests.unit.core.workerkit import OWN as OWN_ROOM
@@ -154,3 +155,20 @@ def test_receipts_release_what_ended_together(own: Own) -> None:
     own.do(ev.TrainExited(exits=exited(1, 2)), after=0.004)
     effects = own.says(receipted(LeaseId(1, 1), LeaseId(1, 2), member=ME), ME)
     assert [each.lease.counter for each in effects if isinstance(each, fx.Release)] == [1, 2]
+
+
+def test_what_may_have_lost_its_runner_runs_alone_from_then_on(own: Own) -> None:
+    own.do(ONE_SLOT)
+    assert trains(own.gets(1, 2, 3)) == [[1, 2, 3]]
+    back = tuple((ME.node, LeaseId(1, counter)) for counter in (1, 2, 3))
+    assert trains(own.do(ev.TrainExited(exits=(), back=back, apart=True))) == [[1]]
+    assert trains(own.do(exited(1)[0], after=0.01)) == [[2]]
+
+
+def test_what_is_given_back_while_the_node_goes_down_goes_back_to_its_master(own: Own) -> None:
+    own.do(ONE_SLOT)
+    own.gets(1, 2, 3)
+    own.do(ev.Drain(now=False))
+    effects = own.do(ev.TrainExited(exits=(), back=((ME.node, LeaseId(1, 2)), (ME.node, LeaseId(1, 3)))))
+    assert trains(effects) == []
+    assert returned("draining", item(2, task=2), item(3, task=3), member=ME) in effects

@@ -1,0 +1,2 @@
+rm -f -- "$0"
+exec /bin/sh -c "$1"
