@@ -391,15 +391,20 @@ class Train:
         return ends
 
 
-def kill_descendants(spared: int = 0) -> None:
-    """Kill every process below this one but one. A subreaper keeps them all, however they forked."""
+def kill_descendants(spared: int = 0) -> list[int]:
+    """Kill every process below this one but one; return which were alive. A subreaper keeps them all, however they forked."""
     parents = {}
+    ended = set()
+    found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
                 with open(f"/proc/{name}/stat", "rb") as file:
                     # The command name may hold spaces and brackets; the fields follow the last one.
-                    parents[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
+                    state, parent = file.read().rpartition(b")")[2].split()[:2]
+                    parents[int(name)] = int(parent)
+                    if state == b"Z":
+                        ended.add(int(name))
             except OSError:
                 continue  # it ended meanwhile
     me = os.getpid()
@@ -407,11 +412,13 @@ def kill_descendants(spared: int = 0) -> None:
         above = pid
         while above in parents and above != me:
             above = parents[above]
-        if above == me and pid not in (me, spared):
+        if above == me and pid not in (me, spared) and pid not in ended:
+            found.append(pid)
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue  # it ended meanwhile
+    return found
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ ORDER_BYTES_MAX = 100_000
 class Warmth:
     """Starts tasks by a zygote: one at a time, of which the runner hears later by ``begin`` or ``run_cold``."""
 
-    def __init__(self, runner: "Runner", kill_descendants: "Callable[[int], None]") -> None:
+    def __init__(self, runner: "Runner", kill_descendants: "Callable[[int], list[int]]") -> None:
         """Take the runner, and what kills all processes below it but one. ``sitecustomize.py`` lies beside this file."""
         self.runner = runner
         self.kill_descendants = kill_descendants
@@ -45,6 +45,8 @@ class Warmth:
         self.ready = False
         """It has imported."""
         self.failures = 0
+        self.stopped = False
+        """It stands still, as no task runs."""
         self.waiting: tuple[dict[str, Any], list[int]] | None = None
         """The task that it is to start, and its outputs."""
         self.asked = False
@@ -59,6 +61,7 @@ class Warmth:
         """Take a task if it can be started by the zygote; False: it is to be started from scratch."""
         env = message["env"]
         like = [message["argv"][:2], message["cwd"], {key: env[key] for key in env if not key.startswith("P2PQ_")}]
+        self.go_on()
         if self.channel is not None and self.like != like:
             self.lose()
         fresh = self.channel is None
@@ -202,18 +205,36 @@ class Warmth:
             self.start_cold()
 
     def kill_others(self) -> bool:
-        """Kill and reap all children but the zygote; False where there is none, or where they are started faster than found."""
+        """Stop the zygote, and kill and reap all others below the runner; False where there is no zygote that would stop.
+
+        What a task has put into the zygote does not run either, until the next task does: the daemon works in the job's folder
+        meanwhile.
+        """
+        if self.pid not in children() or not self.stop():
+            return False
         for _ in range(ROUNDS_MAX):
-            alive = children()
-            if self.pid not in alive:
-                return False
-            if alive == [self.pid]:
-                return True
-            self.kill_descendants(self.pid)
-            for pid in alive:
+            others = self.kill_descendants(self.pid)
+            for pid in children():
                 if pid != self.pid:
                     os.waitpid(pid, 0)
+            if not others and children() == [self.pid]:
+                return True
         return False
+
+    def stop(self) -> bool:
+        """Let the zygote stand still; tell whether it does."""
+        try:
+            os.kill(self.pid, signal.SIGSTOP)
+            self.stopped = os.WIFSTOPPED(os.waitpid(self.pid, os.WUNTRACED)[1])
+        except OSError:
+            return False
+        return self.stopped
+
+    def go_on(self) -> None:
+        """Let it run beside a task."""
+        if self.stopped and is_child(self.pid):
+            os.kill(self.pid, signal.SIGCONT)
+        self.stopped = False
 
     def start_cold(self) -> None:
         """Start the task that waits from scratch."""

@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from p2pq.runner import script, warm, zygote
@@ -111,6 +112,16 @@ def test_an_interpreter_that_does_something_else_costs_no_task(tmp_path: Path, s
             started, said = runner.run(number)
             assert (started["op"], said) == ("started", f"['{number}'] x\n")
         assert runner.files() == {"main.py", "out", "warm"}
+
+
+def test_what_an_interpreter_has_started_is_killed_with_the_task(tmp_path: Path) -> None:
+    lingers = "import time\npid = os.fork()\nif not pid:\n    time.sleep(1000)\n"
+    with bench(
+        tmp_path, SAY + lingers + "open('lingers', 'w').write(str(pid))\nsock.send(bytes(4))\nsock.recv(9)\n" + WAIT
+    ) as runner:
+        runner.run(1)
+        pid = int((tmp_path / "lingers").read_text())
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_after_some_failures_there_is_no_further_one(tmp_path: Path) -> None:
