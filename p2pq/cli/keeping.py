@@ -106,13 +106,21 @@ class Folders:
 class Table:
     """Writes a row for each ended task: the columns of a log, its values, and what it printed. A context manager."""
 
-    def __init__(self, name: str, columns: Sequence[str], row: Callable[[int], tuple[str, Sequence[str]]]) -> None:
-        """Begin a table, ``-.csv`` or ``-.tsv``: on standard output.
+    def __init__(
+        self,
+        name: str,
+        columns: Sequence[str],
+        row: Callable[[int], tuple[str, Sequence[str]]],
+        *,
+        goes_on: bool = False,
+    ) -> None:
+        """Begin a table, or go on with the one that is there; ``-.csv`` or ``-.tsv``: on standard output.
 
         Args:
             name: the file, which ends with ``.csv`` or ``.tsv``.
             columns: the names of the values.
             row: gives the command line and the values of a task.
+            goes_on: add to the rows that are there.
 
         Raises:
             OSError: it cannot be written.
@@ -122,14 +130,18 @@ class Table:
         self._stack = ExitStack()
         self._printed: dict[int, dict[Stream, bytearray]] = {}
         text: TextIO
+        headed = False
         if path.stem == "-":
             text = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", errors="surrogateescape", newline="")
             self._stack.callback(text.detach)
         else:
-            text = self._stack.enter_context(path.open("w", encoding="utf-8", errors="surrogateescape", newline=""))
+            mode: Literal["a", "w"] = "a" if goes_on else "w"
+            text = self._stack.enter_context(path.open(mode, encoding="utf-8", errors="surrogateescape", newline=""))
+            headed = goes_on and path.stat().st_size > 0
         self._text = text
         self._writer = csv.writer(text, delimiter=DELIMITERS[path.suffix], lineterminator="\n")
-        self._writer.writerow((*joblogs.HEAD, *columns, "Stdout", "Stderr"))
+        if not headed:
+            self._writer.writerow((*joblogs.HEAD, *columns, "Stdout", "Stderr"))
 
     def __enter__(self) -> Self:
         """Return itself."""

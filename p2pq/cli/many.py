@@ -56,7 +56,12 @@ def joblog(options: Options) -> AbstractContextManager[JobLog | None]:
     """
     if options["joblog"] is None:
         return nullcontext()
-    return JobLog(options["joblog"], goes_on=any(options[name] for name in ("resume", "resume_failed", "retry_failed")))
+    return JobLog(options["joblog"], goes_on=goes_on(options))
+
+
+def goes_on(options: Options) -> bool:
+    """Tell whether this adds to what an earlier run has done."""
+    return any(options[name] for name in ("resume", "resume_failed", "retry_failed"))
 
 
 class Many:
@@ -170,6 +175,10 @@ class Many:
             return IntervalSet((task, task + 1) for task in range(self._tasks.count) if task not in failed)
         if not options["resume"] and not options["resume_failed"]:
             return IntervalSet()
+        if options["shuf"]:
+            raise UsageError(
+                "--shuf numbers the tasks anew each time, so that --resume cannot know which ran; leave it out"
+            )
         if options["joblog"] is not None:
             past = joblogs.read(options["joblog"])
             over = past.succeeded if options["resume_failed"] else past.ran
@@ -194,7 +203,11 @@ class Many:
             outputs.append(Folders(self._files))
         elif results:
             columns = [f"V{number}" for number in range(1, len(self._tasks.values(0)) + 1)]
-            outputs.append(Table(results, columns, lambda task: (self._tasks.command(task), self._tasks.values(task))))
+
+            def row(task: int) -> tuple[str, tuple[str, ...]]:
+                return self._tasks.command(task), tuple(self._tasks.values(task))
+
+            outputs.append(Table(results, columns, row, goes_on=goes_on(options)))
         if self._each is not None:
             outputs.append(Calls(self._each, order, self._made))
         return outputs or [Printer(order=order, tag=self._tag if options["tag"] or options["tagstring"] else None)]

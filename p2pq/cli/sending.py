@@ -94,7 +94,9 @@ class Sending:
         self._detached = detached
         self._lines = tuple(lines)
         try:
-            for path in dict.fromkeys(files):
+            for path in sorted(
+                dict.fromkeys(files), key=len
+            ):  # folders before what lies in them, which they bring along
                 _stage(here / path, self._folder / path, path)
             (self._folder / MAIN).write_text(_RUN_AND_RETURN if returns else _RUN)
             if returns:

@@ -272,6 +272,7 @@ class Caller:
         for kind, seconds, payload in calls.frames(task.written):
             if kind in (calls.RESULT, calls.ERROR):
                 call = left.popleft()
+                task.calls = list(left)  # whatever comes of telling it, it is told
                 made.append((call, seconds))
                 _tell(call, kind, payload)
             elif kind == calls.PRINTED:
@@ -310,7 +311,7 @@ class Caller:
         for task in self._under_way:
             task.calls = []
         for call in lost:
-            if call.begun or call.future.set_running_or_notify_cancel():
+            if not call.future.done() and (call.begun or call.future.set_running_or_notify_cancel()):
                 call.future.set_exception(error)
 
     async def _cancel(self, job: str) -> None:
@@ -357,5 +358,8 @@ def _lost(ended: TaskEnded) -> str:
 def _show(stream: Any, data: bytes) -> None:  # noqa: ANN401  whatever the program has put there
     """Print what calls have printed."""
     if stream is not None:
-        stream.write(data.decode(errors="replace"))
-        stream.flush()
+        try:
+            stream.write(data.decode(errors="replace"))
+            stream.flush()
+        except (OSError, ValueError) as error:  # a pipe that nobody reads, a closed file, letters that it does not have
+            log.debug("what calls printed cannot be shown: %s", error)

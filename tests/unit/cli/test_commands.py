@@ -637,6 +637,10 @@ def test_a_line_that_counts_is_for_terminals_only(ran, typed_in, monkeypatch, co
         (["map", "--resume", "--results", "t.csv", "x", ":::", "a"], "--joblog FILE, or folders with --results DIR"),
         (["map", "--resume-failed", "--results", "d", "x", ":::", "a"], "name the log with --joblog FILE"),
         (["map", "--resume", "--joblog", "kept", "x", ":::", "a"], "kept is no log of --joblog"),
+        (
+            ["map", "--shuf", "--resume", "--joblog", "l", "x", ":::", "a"],
+            "--resume cannot know which ran; leave it out",
+        ),
         (["map", "--retry-failed"], "name it with --joblog FILE"),
         (["map", "--detach", "--results", "d", "x", ":::", "a"], "leave --results out"),
         (["map", "-j", "many", "x", ":::", "a"], "write it like 2, 50%"),

@@ -75,6 +75,20 @@ def test_a_row_for_each_task(tmp_path):
     ]
 
 
+def test_a_table_is_gone_on_with(tmp_path):
+    table = tmp_path / "out.csv"
+    for number in range(2):
+        with Table(str(table), ["V1"], lambda task: ("c", [str(task)]), goes_on=True) as rows:
+            rows.end(ended(number))
+    with table.open(newline="") as file:
+        head, *lines = csv.reader(file)
+    assert head[0] == "Seq"
+    assert [line[0] for line in lines] == ["1", "2"], "what an earlier run has written stays"
+    with Table(str(table), ["V1"], lambda task: ("c", [str(task)])):
+        pass
+    assert len(table.read_text().splitlines()) == 1, "one that begins anew is empty"
+
+
 def test_a_table_on_standard_output(capfdbinary):
     with Table("-.tsv", ["V1"], lambda task: ("c", ["v"])) as rows:
         rows.end(ended(0))

@@ -70,9 +70,11 @@ def test_files_are_not_copied_and_folders_go_with_all_that_is_in_them(here):
     (here / "d/e/f").write_text("x")
     (here / "d/.p2pq-files-1").mkdir()
     (here / "link").symlink_to("d/e/f")
+    (here / "d/e/g").write_text("y")
     with Sending(["true"], ["d/e/f", "d", "link", "d"], []) as sent:
         folder = here / sent.request(OPTIONS, "").folder
         assert (folder / "d/e/f").samefile(here / "d/e/f")
+        assert (folder / "d/e/g").read_text() == "y", "a folder is whole, whatever of it was named before"
         assert stat.S_ISREG((folder / "link").lstat().st_mode)
         assert not (folder / "d/.p2pq-files-1").exists()
 

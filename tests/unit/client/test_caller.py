@@ -43,6 +43,22 @@ def test_without_a_standard_output_nothing_is_printed(pool, monkeypatch):
     pool.submit(print, "x").result(IN_TIME_S)
 
 
+class Closed:
+    """A pipe that nobody reads any more."""
+
+    def write(self, _text):
+        raise BrokenPipeError
+
+    def flush(self):
+        """Nothing is held."""
+
+
+def test_where_nobody_reads_what_calls_print_they_return_all_the_same(pool, monkeypatch):
+    monkeypatch.setattr(module.sys, "stdout", Closed())
+    futures = [pool.submit(say, str(number)) for number in range(5)]
+    assert [future.exception(IN_TIME_S) for future in futures] == [None] * 5
+
+
 @pytest.mark.parametrize(
     ("function", "argument", "words"),
     [

@@ -1,2 +1,0 @@
-rm -f -- "$0"
-exec /bin/sh -c "$1"
