@@ -359,6 +359,7 @@ class Guests:
             found = []
             for each in some:
                 guest, outcome = guests[each.place], each.outcome
+                guest.ran = True
                 if each.stdout or each.stderr or outcome.detail != exited(outcome.exit):
                     sealed = self._launching.sealer(guest).printed(outcome, each.stdout, each.stderr)
                 else:
@@ -461,7 +462,7 @@ def _reason(ended: str, failure: Literal["", "disk-limit", "exit"]) -> Reason:
 
 def _fault(error: Exception, guest: Guest) -> Fault:
     match error:
-        case DiskFullError() if guest.stdout is None:
+        case DiskFullError() if guest.stdout is None and not guest.ran:
             return "refused"  # nothing was run: the task waits for room, here or elsewhere, as long as it takes
         case RefusedError():
             return "refused"  # the job's own doing, which says nothing about this machine

@@ -51,6 +51,8 @@ class Guest:
     stderr: Path | None = None
     coupled: bool = False
     """It came with others, to run one after another."""
+    ran: bool = False
+    """It has ended as one of them."""
     suspended: bool = False
     checkpoint_bytes: int = 0
     """What it takes of the store to start with a checkpoint."""

@@ -13,6 +13,7 @@ from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.delivery import open_result
 from p2pq.daemon.guests import Guests
 from p2pq.daemon.runners import RunnerPool
+from p2pq.errors import DiskFullError
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import JobId, LeaseId, NodeId
 from p2pq.model.sources import Source
@@ -176,6 +177,18 @@ async def test_trouble_of_this_machine_is_the_first_one_s_and_the_rest_waits_aga
     assert isinstance(fault, Faulted)
     assert (fault.lease.counter, fault.fault) == (0, "refused")
     assert given_back == TrainExited(exits=(), back=((ME, LeaseId(1, 1)), (ME, LeaseId(1, 2))))
+
+
+async def test_output_that_cannot_be_kept_counts_as_it_has_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: object, **_fields: object) -> None:
+        raise DiskFullError("the store is full")
+
+    starts = bench.starts("echo a", "true")
+    monkeypatch.setattr(bench.blobs, "add", full)
+    bench.guests.train(Train(starts=starts))
+    fault = await bench.events.get()
+    assert isinstance(fault, Faulted)
+    assert (fault.lease.counter, fault.fault) == (0, "disk"), "else it would run again and again"
 
 
 async def test_tasks_of_a_folder_that_travels_go_one_by_one(bench: Bench) -> None:
