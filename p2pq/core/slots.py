@@ -328,7 +328,7 @@ class Slots:
             self._leave_slot(attempt)
             attempt.state, attempt.since, attempt.train = "waiting", None, 0
             self._waiting_s[attempt.own] += attempt.expected_s * attempt.manifest.resources.cpus
-        for own in {attempt.own for attempt in attempts}:
+        for own in (False, True):
             first = {(each.master, each.lease): each for each in attempts if each.own is own}
             self._waiting[own] = first | self._waiting[own]
 
