@@ -473,3 +473,26 @@ def test_what_a_master_behind_a_bridge_is_asked_for_is_charged_on_its_side():
     assert bench.accounts[False].given(NOW) == {"ann": 10.0}
     assert bench.asking.answer(BOB.node, request.nonce, NOW) is not None
     assert bench.accounts[True].given(NOW) == {"bob": 0.0}
+
+
+def test_a_job_that_turns_out_to_be_short_is_asked_for_ahead_where_others_were_refused():
+    bench = Bench()
+    bench.announce(1, "ann")
+    bench.asking.ended(ANN.node, job_id(1), "ann", 0.1, ok=True)
+    assert [request.ahead for request in bench.plan(Room(), slots=1)] == [((job_id(1), 1),)]
+    bench.nothing(1, 1)
+    assert bench.plan(Room(), slots=1) == [], "it has said that there is nothing"
+    bench.asking.ended(ANN.node, job_id(1), "ann", 0.1, ok=True)
+    assert bench.plan(Room(), slots=1) == [], "and nothing has changed for that job"
+    bench.asking.ended(ANN.node, job_id(2), "ann", 0.1, ok=True)
+    [request] = bench.plan(Room(), slots=1)
+    assert job_id(2) in [job for job, _ in request.ahead]
+
+
+def test_who_was_refused_a_free_cpu_is_not_asked_again_for_a_job_that_turns_out_to_be_short():
+    bench = Bench()
+    bench.announce(1, "ann")
+    bench.plan()
+    bench.nothing(1, 1)
+    bench.asking.ended(ANN.node, job_id(1), "ann", 0.1, ok=True)
+    assert bench.plan() == []
