@@ -73,8 +73,8 @@ class Host(lab.Host):
         return self.ask(control.Tasks(job=job), control.TaskView)
 
     def detach(self, *args: str) -> str:
-        """Submit and return the job's id."""
-        return self.ok("submit", "--detach", *args).split()[0]
+        """Submit and return the job's id; each task has a process with an environment of its own, by which it can be found."""
+        return self.ok("submit", "--detach", "--cold", *args).split()[0]
 
     def configure(self, text: str) -> None:
         """Write the host's config.toml."""
