@@ -70,7 +70,7 @@ def test_a_stranger_on_the_wire_learns_nothing(lan: Lan, tmp_path: Path) -> None
     (folder / mark["file"]).write_text(text)
     with capture(lan, wire):
         into_one_mesh([first, second, third], "--owner", mark["owner"])
-        second.ok("submit", "--array", "0-17", str(folder), mark["arg"])
+        second.ok("submit", "--cold", "--array", "0-17", str(folder), mark["arg"])
         first.ok("submit", "--where", third.name, str(folder), mark["arg"])
         spoken_in_clear(first, stranger, mark["clear"])
         lab.until(lambda: mark["clear"].encode() in wire.read_bytes(), "the capture has what was said in clear")
