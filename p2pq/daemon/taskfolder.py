@@ -24,10 +24,23 @@ def prepare(folder: Path, params: dict[str, str]) -> None:
     try:
         (folder / "results").mkdir(exist_ok=True)
         (folder / PARAMS_FILE).parent.mkdir(exist_ok=True)
-        (folder / PARAMS_FILE).write_text(json.dumps(params), encoding="utf-8")
+        _write_anew(folder / PARAMS_FILE, json.dumps(params).encode())
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         name = Path(error.filename or folder).name
         raise RefusedError(f"the job brings something of its own called {name}, where every task has p2pq's") from error
+
+
+def _write_anew(path: Path, data: bytes) -> None:
+    """Write a file in place of what is there. Nothing is followed, in case something of a job still runs."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(path.name, dir_fd=folder)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(path.name, flags, 0o644, dir_fd=folder), "wb") as file:
+            file.write(data)
+    finally:
+        os.close(folder)
 
 
 def read_progress(root: Path) -> int | None:

@@ -25,6 +25,25 @@ def test_a_file_in_its_place_is_the_jobs_own_doing(tmp_path, name, blamed):
         taskfolder.prepare(tmp_path, {})
 
 
+def test_links_that_a_job_has_put_there_lead_nowhere(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    mine = outside / "profile"
+    mine.write_text("mine")
+    job = tmp_path / "job"
+    (job / ".p2pq").mkdir(parents=True)
+    (job / taskfolder.PARAMS_FILE).symlink_to(mine)
+    taskfolder.prepare(job, {"k": "1"})
+    assert (mine.read_text(), json.loads((job / taskfolder.PARAMS_FILE).read_text())) == ("mine", {"k": "1"})
+    assert not (job / taskfolder.PARAMS_FILE).is_symlink()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / ".p2pq").symlink_to(outside)
+    with pytest.raises(RefusedError, match=r"called \.p2pq"):
+        taskfolder.prepare(other, {})
+    assert [path.name for path in outside.iterdir()] == ["profile"]
+
+
 @pytest.mark.parametrize(
     ("text", "progress"), [("0.5", 500), ("1\n", 1000), ("2", None), ("-1", None), ("x", None), ("nan", None)]
 )
