@@ -219,6 +219,8 @@ class Caller:
                 job = await self._submit(node, groups)
                 self._jobs.add(job)
                 self._submitting -= 1
+                if self._broken is not None:
+                    await self._cancel(job)
                 await node.send(Ends(job=job))
                 while (reply := await next_reply(node)) is not None:
                     self._hear(reply, tasks)
@@ -244,11 +246,22 @@ class Caller:
     async def _submit(self, node: AsyncConnection, groups: list[Group]) -> str:
         feed = Feeding([group.data for group in groups])
         for piece in feed.pieces():
+            self._check()
             await ask(node, piece, JobView)
+        self._check()
         request = msgspec.structs.replace(
             self._request, words=argv(sys.executable, ROOT), cwd=str(Path.cwd()), environment=environment()
         )
         return last(await ask(node, feed.named(request), JobView), JobView).job
+
+    def _check(self) -> None:
+        """Go no further where all has been given up: what is not submitted yet need not be cancelled.
+
+        Raises:
+            P2PQError: so it is.
+        """
+        if self._broken is not None:
+            raise P2PQError(str(self._broken))
 
     def _hear(self, reply: object, tasks: list[_Task]) -> None:
         match reply:

@@ -11,7 +11,7 @@ import pytest
 from p2pq import Executor
 from p2pq.client import caller as module
 from p2pq.wire import control
-from p2pq.wire.commandcontrol import Ends, SubmitCommands
+from p2pq.wire.commandcontrol import Ends, KeepInput, SubmitCommands
 from p2pq.wire.control import Failed
 from tests.unit.client.callskit import CallsNode, complain, say, square, status_view
 from tests.unit.client.nodekit import GONE
@@ -124,6 +124,28 @@ def test_a_job_that_is_not_taken_breaks_it(node, pool, answer):
     assert isinstance(error, BrokenExecutor)
     assert str(error).startswith("the node has lost these calls: ")
     assert error.__cause__ is not None
+
+
+def test_what_is_still_being_sent_when_it_breaks_is_never_submitted(tmp_path):
+    begun, go_on = threading.Event(), threading.Event()
+    with CallsNode(tmp_path / "home", slots=2) as node:
+        keep = node.answers[KeepInput]
+
+        def slowly(request):
+            if len(request.data) > 1 << 19:
+                begun.set()
+                assert go_on.wait(IN_TIME_S)
+            return keep(request)
+
+        node.answers[KeepInput] = slowly
+        with Executor(home=node.home) as pool:
+            large = pool.submit(len, os.urandom(3 << 20))
+            assert begun.wait(IN_TIME_S)
+            broken = pool.submit(os._exit, 1)
+            assert isinstance(broken.exception(IN_TIME_S), BrokenExecutor)
+            assert isinstance(large.exception(IN_TIME_S), BrokenExecutor)
+            go_on.set()
+    assert len(node.submitted) == 1
 
 
 def test_jobs_under_way_are_cancelled_when_it_breaks(tmp_path, monkeypatch):
