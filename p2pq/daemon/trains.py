@@ -171,7 +171,7 @@ async def _hear(train: _Train, number: int, runs: list[Run], launch: TrainLaunch
             if _ends(runs):
                 runner.send({"op": "halt", "id": number})
         case Did() if heard.id == number and _fits(train, heard):
-            _did(train, heard, runner, launch)
+            _did(train, heard, runner, launch, now=asyncio.get_running_loop().time())
         case Gone(why):
             _lose(train, runner, f"its runner was lost: {why}")
         case _:
@@ -187,10 +187,10 @@ def _fits(train: _Train, did: Did) -> bool:
     return left >= alone and not (wrong or (alone and not did.over) or ((did.large or did.dirty) and not did.over))
 
 
-def _did(train: _Train, did: Did, runner: RunnerProcess, launch: TrainLaunch[T]) -> None:
+def _did(train: _Train, did: Did, runner: RunnerProcess, launch: TrainLaunch[T], *, now: float) -> None:
     out_of_memory = (kills := _oom_kills(runner)) > train.oom_kills
     train.oom_kills = kills
-    most_s = asyncio.get_running_loop().time() - train.begun  # a runner may lie, but not beyond our own clock
+    most_s = now - train.begun  # a runner may lie, but not beyond our own clock
     for end in did.ends:
         limit = launch.common.limits.memory_bytes if out_of_memory and end.signal == signal.SIGKILL else None
         outcome = _of(end, runner, most_s, limit)

@@ -4,25 +4,26 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from p2pq.core.effects import Kill, Start, Train
 from p2pq.core.events import Event, Exited, Faulted, Started, TrainExited
+from p2pq.daemon import guests
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.delivery import open_result
 from p2pq.daemon.guests import Guests
 from p2pq.daemon.runners import RunnerPool
-from p2pq.errors import DiskFullError
+from p2pq.errors import DiskFullError, SandboxError
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import JobId, LeaseId, NodeId
 from p2pq.model.sources import Source
 from p2pq.wire import body as bodies
 from p2pq.wire.body import CommandsBody, JobBody, ResultBody
 from p2pq.wire.feed import Feed
-from p2pq.wire.objects import ResultItem
 from p2pq.wire.tree import Tree, convergent, read_part, seal_chunk
-from tests.unit.daemon.guestkit import REPLY, start_of
+from tests.unit.daemon.guestkit import REPLY, result_of, start_of
 
 ME, JOB = NodeId(b"m" * 32), JobId(b"j" * 16)
 
@@ -86,18 +87,7 @@ class Bench:
 
     def printed(self, start: Start, event: Exited) -> dict[str, bytes]:
         """Return what an attempt printed, as its owner opens it."""
-        item = ResultItem(
-            job=start.job,
-            task=start.task,
-            attempt=start.attempt,
-            lease=start.lease,
-            outcome=event.outcome,
-            sandbox="none",
-            key=event.key,
-            body=event.body,
-            blobs=event.blobs,
-        )
-        body: ResultBody = open_result(item, REPLY, self.blobs, start.limits)
+        body: ResultBody = open_result(result_of(start, event), REPLY, self.blobs, start.limits)
         return {
             file.path: b"".join(read_part(body.output, part, self.blobs.get) for part in file.parts)
             for file in body.output.files
@@ -189,6 +179,20 @@ async def test_output_that_cannot_be_kept_counts_as_it_has_run(bench: Bench, mon
     fault = await bench.events.get()
     assert isinstance(fault, Faulted)
     assert (fault.lease.counter, fault.fault) == (0, "disk"), "else it would run again and again"
+
+
+async def test_trouble_after_all_have_been_told_of_is_nobody_s(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_train = guests.run_train
+
+    async def fails_at_last(*args: Any) -> AsyncIterator[Any]:
+        async for some in run_train(*args):
+            yield some
+        raise SandboxError("too late")
+
+    monkeypatch.setattr(guests, "run_train", fails_at_last)
+    bench.guests.train(Train(starts=bench.starts("true", "true")))
+    exits, back = await bench.over(2)
+    assert (sorted(exits), back) == ([0, 1], []), "and the node goes on"
 
 
 async def test_tasks_of_a_folder_that_travels_go_one_by_one(bench: Bench) -> None:

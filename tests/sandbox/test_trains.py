@@ -4,13 +4,15 @@ import asyncio
 import contextlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-from p2pq.daemon import runner_process
+from p2pq.daemon import runner_process, trains
 from p2pq.daemon.attempt import Outcome
+from p2pq.daemon.runner_messages import Did, End
 from p2pq.daemon.runners import RunnerPool, TaskLaunch
 from p2pq.daemon.scratch import Scratch
 from p2pq.daemon.trains import Ended, Left, Passenger, TrainLaunch, run_train
@@ -285,6 +287,18 @@ async def test_a_folder_that_cannot_be_emptied_costs_the_runner_and_nothing_else
     monkeypatch.setattr(Scratch, "empty", fail)
     assert (await ride(pool, "none", TRUE, TRUE)).ended.keys() == {0, 1}
     assert not [runner for runner in pool._alive if not runner.broken]
+
+
+def test_the_one_that_was_killed_for_its_memory_is_named_and_no_other(tmp_path: Path) -> None:
+    scratch, kills = Scratch(tmp_path), SimpleNamespace(oom_kills=lambda: 1)
+    runner: Any = SimpleNamespace(scratch=scratch, group=kills, occupied=True)
+    launch: Any = SimpleNamespace(common=SimpleNamespace(limits=LIMITS))
+    train = trains._Train(3, 0.0, 0)
+    ends = (End(1, 0, 0, 0.0, 1, 0.0, 0.0, b"", b""), End(0, 9, 0, 0.0, 1, 0.0, 0.0, b"", b""))
+    trains._did(train, Did(id=1, ends=ends), runner, launch, now=1.0)
+    assert [each.outcome.reason for each in train.batch] == ["exit", "memory-limit"]
+    trains._did(train, Did(id=1, ends=ends[1:], over=True), runner, launch, now=1.0)
+    assert train.batch[-1].outcome.reason == "signal", "nothing was killed for its memory since"
 
 
 async def test_a_pool_that_closes_takes_no_train(pool: RunnerPool) -> None:

@@ -1,9 +1,11 @@
 """What the tests of attempts share: the order to run one."""
 
 from p2pq.core.effects import Start
+from p2pq.core.events import Exited
 from p2pq.model.ids import JobId, LeaseId, NodeId
 from p2pq.model.job import Limits, Resources
 from p2pq.wire import prims
+from p2pq.wire.objects import ResultItem
 
 REPLY = b"r" * 32
 """Opens results."""
@@ -25,3 +27,18 @@ def start_of(*, master: NodeId, lease: LeaseId, job: JobId, **fields: object) ->
         "own": False,
     }
     return Start(master=master, lease=lease, job=job, **(plain | fields))  # type: ignore[arg-type]
+
+
+def result_of(start: Start, event: Exited) -> ResultItem:
+    """Return what its master is told of an attempt that ended."""
+    return ResultItem(
+        job=start.job,
+        task=start.task,
+        attempt=start.attempt,
+        lease=start.lease,
+        outcome=event.outcome,
+        sandbox=start.sandbox,
+        key=event.key,
+        body=event.body,
+        blobs=event.blobs,
+    )

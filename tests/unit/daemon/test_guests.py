@@ -23,9 +23,9 @@ from p2pq.model.params import Axis
 from p2pq.model.sources import Source
 from p2pq.wire import body as bodies
 from p2pq.wire.body import CommandsBody, JobBody, ResultBody
-from p2pq.wire.objects import BlobRef, ResultItem
+from p2pq.wire.objects import BlobRef
 from p2pq.wire.tree import PLAIN_MAX, File, Part, Tree, TreeLimits, seal_chunk
-from tests.unit.daemon.guestkit import REPLY, start_of
+from tests.unit.daemon.guestkit import REPLY, result_of, start_of
 
 ALICE, MALLORY = NodeId(b"a" * 32), NodeId(b"m" * 32)
 JOB = JobId(b"j" * 16)
@@ -134,18 +134,7 @@ class Bench:
                 return event
 
     def result(self, start, event):
-        item = ResultItem(
-            job=start.job,
-            task=start.task,
-            attempt=start.attempt,
-            lease=start.lease,
-            outcome=event.outcome,
-            sandbox="strict",
-            key=event.key,
-            body=event.body,
-            blobs=event.blobs,
-        )
-        return open_result(item, REPLY, self.blobs, start.limits)
+        return open_result(result_of(start, event), REPLY, self.blobs, start.limits)
 
 
 @pytest.fixture
