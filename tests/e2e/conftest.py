@@ -32,6 +32,16 @@ def shared(tmp_path_factory):
 
 
 @pytest.fixture
+def usual(shared, tmp_path, monkeypatch):
+    """Make the shared node the usual one of this process, in an empty folder."""
+    for name, value in shared.environment().items():
+        if name.startswith("P2PQ_"):
+            monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    return shared
+
+
+@pytest.fixture
 def home(tmp_path):
     """Give a host on which nothing runs."""
     with lab.hosts(tmp_path, ["home"]) as [found]:

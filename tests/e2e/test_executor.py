@@ -18,16 +18,6 @@ pytestmark = pytest.mark.slow
 IN_TIME_S = 60.0
 
 
-@pytest.fixture
-def mine(shared, tmp_path, monkeypatch):
-    """Make the shared node the usual one of this process."""
-    for name, value in shared.environment().items():
-        if name.startswith("P2PQ_"):
-            monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    return shared
-
-
 def run(code, *, expect=0):
     """Run a program of its own, whose functions are of ``__main__``."""
     done = subprocess.run(
@@ -42,7 +32,7 @@ def run(code, *, expect=0):
     return done
 
 
-def test_a_program_makes_calls_of_its_own_functions(mine, tmp_path):
+def test_a_program_makes_calls_of_its_own_functions(usual, tmp_path):
     (tmp_path / "beside.py").write_text("def double(number):\n    return 2 * number\n")
     done = run(
         """
@@ -78,24 +68,25 @@ def test_a_program_makes_calls_of_its_own_functions(mine, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_crash_breaks_the_executor_and_not_the_node(mine):
+def test_a_crash_breaks_the_executor_and_not_the_node(usual):
     with Executor() as pool, pytest.raises(BrokenExecutor, match="by signal 11"):
         pool.submit(signal.raise_signal, signal.SIGSEGV).result(IN_TIME_S)
     with Executor() as pool:
         assert pool.submit(abs, -1).result(IN_TIME_S) == 1
 
 
-def test_an_executor_in_a_task_is_refused(mine):
+def test_an_executor_in_a_task_is_refused(usual):
     with Executor() as pool, pytest.raises(Exception, match="a task of p2pq already"):
         pool.submit(Executor).result(IN_TIME_S)
 
 
-def test_whoever_interrupts_a_program_waits_for_nothing_and_leaves_nothing(mine):
+def test_whoever_interrupts_a_program_waits_for_nothing_and_leaves_nothing(usual):
     with pytest.raises(KeyboardInterrupt), Executor(name="held") as pool:  # noqa: PT012  as people write it
         held = pool.submit(time.sleep, 600)
-        lab.until(lambda: any(job["name"] == "held" for job in mine.json("jobs")), "it is under way")
+        lab.until(lambda: any(job["name"] == "held" for job in usual.json("jobs")), "it is under way")
         raise KeyboardInterrupt
     assert isinstance(held.exception(0), BrokenExecutor)
     lab.until(
-        lambda: [job["state"] for job in mine.json("jobs") if job["name"] == "held"] == ["cancelled"], "it is cancelled"
+        lambda: [job["state"] for job in usual.json("jobs") if job["name"] == "held"] == ["cancelled"],
+        "it is cancelled",
     )

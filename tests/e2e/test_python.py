@@ -29,12 +29,8 @@ IN_TIME_S = 60.0
 
 
 @pytest.fixture
-def mine(shared, tmp_path, monkeypatch):
-    """Make the shared node the usual one of this process, and a folder to submit."""
-    for name, value in shared.environment().items():
-        if name.startswith("P2PQ_"):
-            monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
+def mine(usual, tmp_path):
+    """Make a folder to submit, for the node that is the usual one of this process."""
     return lab.make_folder(tmp_path / "mysim", MAIN)
 
 
