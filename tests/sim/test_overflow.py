@@ -2,7 +2,7 @@
 
 import pytest
 
-from p2pq.core import overflow, worker
+from p2pq.core import overflow, running
 from p2pq.core.fairness import Fairness
 from p2pq.core.overflow import HOLD_S
 from simulations.fairness import jain
@@ -118,7 +118,7 @@ def test_one_account_for_both_sides_would_not_share(monkeypatch, apart):
         one = ByLeads(scale_s, mode)
         return {False: one, True: ByLeads(scale_s, mode) if apart else one}
 
-    monkeypatch.setattr(worker, "accounts", made)
+    monkeypatch.setattr(running, "accounts", made)
     case = shared(FAR, FAR, FAR, FAR, own=True)
     index = jain(equals(case, shares(case)))
     assert index >= GOAL if apart else index < 0.8

@@ -65,14 +65,18 @@ def test_tree_finds_grandchildren_of_all_threads() -> None:
 
 
 def test_what_a_task_was_forked_off_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "x = bytearray(b'x') * (60 << 20); print(flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    below = "x = bytearray(b'x') * (60 << 20); print(flush=True); input()"
+    runner = (
+        "import subprocess as s, sys;"
+        f"c = s.Popen([sys.executable, '-c', {below!r}], stdin=s.PIPE, stdout=s.PIPE);"
+        "c.stdout.readline(); print(c.pid, flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", runner], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdin is not None
-        process.stdout.readline()
-        beside = limits.inner_pid(process.pid)
-        assert beside > 0
-        small = watch(tmp_path, memory_bytes=limits.resident_bytes(limits.tree(os.getpid(), 99)[1:]) - (30 << 20))
+        beside = int(process.stdout.readline())
+        assert limits.inner_pid(beside) == beside
+        small = watch(tmp_path, process.pid, memory_bytes=limits.resident_bytes([beside]) - (30 << 20))
         breach = small.look()
         assert breach is not None
         assert breach.reason == "memory-limit"
@@ -82,9 +86,10 @@ def test_what_a_task_was_forked_off_is_not_counted(tmp_path: Path, monkeypatch: 
         breach = small.look()
         assert breach is not None
         assert breach.reason == "memory-limit"
-        for other in (0, os.getpid(), 1 << 22):  # none of its children
+        for other in (0, process.pid, 1 << 22):  # none of its children
             small.spare(other)
             assert small.look() is not None
+        process.stdin.write(b"\n")
         process.stdin.close()
     assert limits.inner_pid(process.pid) == 0
 
