@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.e2e import forking
+
 READY_S = 30
 END_S = 15
 COMMAND_S = 120
@@ -27,6 +29,7 @@ class Host:
         """Name a home, and where the p2pq lies that runs on it; nothing runs yet."""
         self.home = home
         self.package = package
+        self._netns = netns
         self._prefix = (["ip", "netns", "exec", netns] if netns else []) + (
             ["runuser", "-u", user, "--"] if user else []
         )
@@ -36,6 +39,8 @@ class Host:
         """More variables of the environment."""
         self.node_module = "p2pq"
         """What is run as its node."""
+        self.forked = not user and package == ROOT
+        """Its processes need not import p2pq: they are forked off one that has."""
 
     def environment(self) -> dict[str, str]:
         """Return what commands on this host see."""
@@ -55,10 +60,13 @@ class Host:
         arguments = ["node", *([] if mdns else ["--no-mdns"]), *options]
         # Its standard error is a file: a pipe that nobody reads would stop the node once it is full.
         with tempfile.TemporaryFile("w+") as said:
-            argv = self.argv(*arguments, module=self.node_module)
-            self.process = subprocess.Popen(
-                argv, env=self.environment(), stdout=subprocess.PIPE, stderr=said, text=True
-            )
+            if self.node_module == "p2pq":
+                self.process = self.popen(*arguments, stderr=said)
+            else:
+                argv = self.argv(*arguments, module=self.node_module)
+                self.process = subprocess.Popen(
+                    argv, env=self.environment(), stdout=subprocess.PIPE, stderr=said, text=True
+                )
             assert self.process.stdout is not None
             readable, _, _ = select.select([self.process.stdout], [], [], READY_S)
             self.ready = self.process.stdout.readline() if readable else ""
@@ -81,17 +89,15 @@ class Host:
 
     def run(self, *args: str, timeout: float = COMMAND_S, **options: object) -> subprocess.CompletedProcess[str]:
         """Run one command to its end; whatever happens, nobody is shown a traceback."""
-        done = subprocess.run(  # noqa: PLW1510  callers look at the code
-            self.argv(*args),
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            **({} if "input" in options else {"stdin": subprocess.DEVNULL}),
-            **options,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
+        given = options.pop("input", None)
+        with self.popen(*args, **({} if given is None else {"stdin": subprocess.PIPE}), **options) as process:
+            try:
+                out, err = process.communicate(given, timeout)
+            except BaseException:
+                process.kill()
+                raise
+        assert "Traceback" not in err, err
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def fails(self, code: int, *args: str) -> str:
         """Run one command that must end with that code and say one sentence; return it."""
@@ -120,6 +126,8 @@ class Host:
     def popen(self, *args: str, **options: object) -> "subprocess.Popen[str]":
         """Start a command and leave it running."""
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        if self.forked and pipes.keys() <= {"stdin", "stdout", "stderr", "cwd"}:
+            return forking.Fork(list(args), netns=self._netns, env=self.environment(), text=True, **pipes)
         return subprocess.Popen(self.argv(*args), env=self.environment(), text=True, **pipes)
 
     def kill(self) -> None:

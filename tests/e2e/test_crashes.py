@@ -6,7 +6,6 @@ The cases name every point of ``p2pq.daemon.crashpoints``; a point without a cas
 import select
 import signal
 import sqlite3
-import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -116,13 +115,7 @@ def test_every_point_has_a_case():
 def start_to_crash(host: lab.Host, point: str, *options: str) -> bool:
     """Run a node that will die at ``point``; return whether it became ready before."""
     host.settings[crashpoints.VARIABLE] = point
-    host.process = subprocess.Popen(
-        host.argv("node", "--no-mdns", *options),
-        env=host.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    host.process = host.popen("node", "--no-mdns", *options)
     readable, _, _ = select.select([host.process.stdout], [], [], lab.READY_S)
     assert readable
     host.ready = host.process.stdout.readline()
