@@ -99,6 +99,7 @@ class Server:
         os.environ.clear()
         os.environ.update(order["env"])
         os.chdir(order["cwd"])
+        os.umask(order["umask"])
         sys.stdin = open(0, closefd=False)  # noqa: SIM115  for as long as the process
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
@@ -153,7 +154,8 @@ class Fork(subprocess.Popen[str]):
         told, theirs = os.pipe()
         try:
             cwd = str(asked["cwd"] or Path.cwd())
-            order = {"args": list(args), "env": asked["env"], "cwd": cwd, "netns": self._netns}
+            os.umask(mask := os.umask(0o77))
+            order = {"args": list(args), "env": asked["env"], "cwd": cwd, "netns": self._netns, "umask": mask}
             streams = [number if fd == -1 else fd for number, fd in enumerate(files[::2])]
             with LOCK:
                 control = server()

@@ -39,8 +39,7 @@ class Host:
         """More variables of the environment."""
         self.node_module = "p2pq"
         """What is run as its node."""
-        self.forked = not user and package == ROOT
-        """Its processes need not import p2pq: they are forked off one that has."""
+        self._user = user
 
     def environment(self) -> dict[str, str]:
         """Return what commands on this host see."""
@@ -126,7 +125,8 @@ class Host:
     def popen(self, *args: str, **options: object) -> "subprocess.Popen[str]":
         """Start a command and leave it running."""
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        if self.forked and pipes.keys() <= {"stdin", "stdout", "stderr", "cwd"}:
+        if not self._user and self.package == ROOT and pipes.keys() <= {"stdin", "stdout", "stderr", "cwd"}:
+            # Those need not import p2pq: they are forked off a process that has.
             return forking.Fork(list(args), netns=self._netns, env=self.environment(), text=True, **pipes)
         return subprocess.Popen(self.argv(*args), env=self.environment(), text=True, **pipes)
 
