@@ -17,30 +17,27 @@ COMMANDS: Final = 2000
 AT_ONCE: Final = 2
 GOALS: Final = {"Popen": 1 / 0.75, "GNU parallel": 1 / 3}
 """At most so many times as long: 0.75 of the rate of two threads that start processes, three times that of GNU parallel."""
-LATENCY_GOAL_MS: Final = 80.0
 _CLEAR: Final = "/bin/true"
 
 
 def run(base: Path, runs: int) -> list[Figure]:
-    """Measure ``/bin/true`` many times over, and ``p2pq run -- true`` as a whole process."""
+    """Measure ``/bin/true`` many times over."""
     lines = base / "lines"
     lines.write_text(f"{_CLEAR}\n" * COMMANDS)
     ways: dict[str, Callable[[], object]] = {"Popen": _popen, **_installed(lines)}
     taken: dict[str, list[float]] = {name: [] for name in ("p2pq", *ways)}
-    single: list[float] = []
     with Node(base / "home", "--slots", str(AT_ONCE)) as node:
-        node.command("run", "--", "true")
+        node.command("run", "--", _CLEAR)
         for _ in range(runs):
             taken["p2pq"].append(timed(lambda: node.command("batch", str(lines))))
             for name, way in ways.items():
                 taken[name].append(timed(way))
-            single.append(timed(lambda: node.command("run", "--", "true")) * 1e3)
     count = f"{COMMANDS} times {_CLEAR}"
     found = [Figure(name=f"{count}: {name}", unit="s", samples=tuple(times)) for name, times in taken.items()]
     for name in ways:
         ratios = tuple(own / other for own, other in zip(taken["p2pq"], taken[name], strict=True))
         found.append(Figure(name=f"p2pq batch over {name}", unit="x", samples=ratios, goal=GOALS.get(name)))
-    return [*found, Figure(name="p2pq run -- true", unit="ms", samples=tuple(single), goal=LATENCY_GOAL_MS)]
+    return found
 
 
 def _installed(lines: Path) -> dict[str, Callable[[], object]]:

@@ -1,6 +1,6 @@
 """``python -m p2pq``: the command line."""
 
-from p2pq.cli.main import main
+from p2pq.cli.entry import main
 
 if __name__ == "__main__":
     main()

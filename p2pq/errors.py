@@ -3,20 +3,22 @@
 The class docstring is the sentence shown where no better one is given; the message says what to do next.
 """
 
-from typing import ClassVar
+TYPE_CHECKING = False  # importing typing for real would cost `p2pq run` 5 ms
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class P2PQError(Exception):
     """Something in p2pq went wrong."""
 
-    retryable: ClassVar[bool] = False
-    exit_code: ClassVar[int] = 4  # 1 would say that tasks ran and failed
+    retryable: "ClassVar[bool]" = False
+    exit_code: "ClassVar[int]" = 4  # 1 would say that tasks ran and failed
 
 
 class UsageError(P2PQError):
     """The command or its input is not usable as given (a bad option, a folder without a main)."""
 
-    exit_code: ClassVar[int] = 2
+    exit_code: "ClassVar[int]" = 2
 
 
 class ConfigError(UsageError):
@@ -55,7 +57,7 @@ class VersionError(RemoteProtocolError):
 class LinkError(P2PQError):
     """A connection to a peer failed."""
 
-    retryable: ClassVar[bool] = True
+    retryable: "ClassVar[bool]" = True
 
 
 class DialError(LinkError):
@@ -65,7 +67,7 @@ class DialError(LinkError):
 class NodeUnreachableError(LinkError):
     """No node could be reached or started; see `p2pq doctor`."""
 
-    exit_code: ClassVar[int] = 3
+    exit_code: "ClassVar[int]" = 3
 
 
 class NodeSilentError(NodeUnreachableError):
@@ -75,7 +77,7 @@ class NodeSilentError(NodeUnreachableError):
 class RefusedError(P2PQError):
     """The node refused; the message gives the reason."""
 
-    exit_code: ClassVar[int] = 4
+    exit_code: "ClassVar[int]" = 4
 
 
 class NotFoundError(RefusedError):
@@ -93,7 +95,7 @@ class StoreDamagedError(StorageError):
 class DiskFullError(StorageError):
     """The disk is full; nothing was lost. Free some space and try again."""
 
-    retryable: ClassVar[bool] = True
+    retryable: "ClassVar[bool]" = True
 
 
 class SandboxError(P2PQError):
@@ -103,13 +105,13 @@ class SandboxError(P2PQError):
 class NotRunError(P2PQError):
     """The command of `p2pq run` was not run, or how it ended is not known; the message says why."""
 
-    exit_code: ClassVar[int] = 125  # as env, timeout and nohup have it: every smaller one may be the command's own
+    exit_code: "ClassVar[int]" = 125  # as env, timeout and nohup have it: every smaller one may be the command's own
 
 
 class EachFailedError(P2PQError):
     """The function of `--each` ended with an exception, which was printed; the job was cancelled."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: "ClassVar[int]" = 1
 
 
 class InvariantError(AssertionError):

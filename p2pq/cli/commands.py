@@ -3,7 +3,8 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -15,16 +16,16 @@ from p2pq.cli import inputs, outputs, pipes
 from p2pq.cli.common import connect, harmless, note
 from p2pq.cli.grammar import ManyCommand, for_pipes, for_values, grammar_of
 from p2pq.cli.inputs import Tasks
-from p2pq.cli.interrupts import Interrupts, StoppedError
+from p2pq.cli.interrupts import HELD, Interrupts, StoppedError
 from p2pq.cli.jobs import EXIT_INTERRUPTED, EXIT_OK, send, went_away
 from p2pq.cli.many import FOR_FOLLOWERS, Many, failed_ones, joblog
 from p2pq.cli.options import DETACH, HALT, JOBS, at_once, for_tasks, resources_of, time_of
 from p2pq.cli.outputs import is_its_own_doing
 from p2pq.cli.progress import Progress, WaitOver
 from p2pq.cli.sending import Sending, plain_path
-from p2pq.client.asking import environment, umask
 from p2pq.client.connection import Connection
 from p2pq.client.feeding import Feeding
+from p2pq.client.inherited import environment, umask
 from p2pq.core.records import Intervals
 from p2pq.errors import NodeUnreachableError, NotRunError, P2PQError, UsageError
 from p2pq.model import template
@@ -125,15 +126,26 @@ class RunCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
         """Run it."""
-        try:
+        with of_its_own():
             return super().invoke(ctx)
-        except P2PQError as error:
-            raise NotRunError(str(error)) from error
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            outputs.let_go()
-            raise NotRunError(f"{error.filename or 'the output'}: {error.strerror}; mend that and try again") from error
+
+
+@contextmanager
+def of_its_own() -> Iterator[None]:
+    """Turn every failure of p2pq's own into one that ``run`` tells from those of what it runs.
+
+    Raises:
+        NotRunError: there was one.
+    """
+    try:
+        yield
+    except P2PQError as error:
+        raise NotRunError(str(error)) from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        outputs.let_go()
+        raise NotRunError(f"{error.filename or 'the output'}: {error.strerror}; mend that and try again") from error
 
 
 @click.command("run", cls=RunCommand, context_settings={"allow_interspersed_args": False})
@@ -191,8 +203,17 @@ def _follow_one(node: Connection, job: JobView, *, quiet: bool) -> int:
                 note(text)
             case _:
                 pass
+    return exit_code(job.job, ended)
+
+
+def exit_code(job: str, ended: TaskEnded | None) -> int:
+    """Return the exit code that tells how the only task of a job ended.
+
+    Raises:
+        NotRunError: it did not end by itself, or nobody knows.
+    """
     if ended is None:
-        raise NotRunError(f"the node did not say how the command ended; see `p2pq show {job.job}`")
+        raise NotRunError(f"the node did not say how the command ended; see `p2pq show {job}`")
     if ended.gone:
         raise NotRunError(f"the output is not here any more, or not all of it: {ended.gone}")
     if ended.state == "done":
@@ -200,7 +221,7 @@ def _follow_one(node: Connection, job: JobView, *, quiet: bool) -> int:
     if ended.state == "failed" and is_its_own_doing(ended):
         return ended.exit or 128 + (ended.signal or 0)
     why = "cancelled" if ended.state == "cancelled" else ended.reason or "it was lost"
-    raise NotRunError(f"the command was not run to its end: {why}; see `p2pq why {job.job[:8]}.{ended.task}`")
+    raise NotRunError(f"the command was not run to its end: {why}; see `p2pq why {job[:8]}.{ended.task}`")
 
 
 # -- map and batch ------------------------------------------------------------------------------------------------------------
@@ -388,27 +409,45 @@ def _run(
                 return stopped.exit_code  # nothing was submitted
             assert isinstance(request, SubmitCommands)  # noqa: S101  folders read nothing
             request = feed.named(request)
-        interrupts.hold("stops as soon as the node has said which job it is; once more to leave at once")
+        interrupts.hold(HELD)
         job = send(node, _shared_out(node, request, options))
         if job is None:
-            note("interrupted before the node had said the job's id; `p2pq jobs` tells whether it has one")
-            return EXIT_INTERRUPTED
+            return unnamed()
         try:
             interrupts.release()
             if options["detach"]:
                 click.echo(job.job)
                 return EXIT_OK
             return follow(node, job)
-        except StoppedError as stopped:
-            _stop(ctx, job, say="interrupted: cancelled")
-            return stopped.exit_code
-        except NodeUnreachableError as error:
-            raise went_away([job.job]) from error
-        except NotRunError:
-            raise  # it has ended
-        except (OSError, P2PQError) as error:
-            _stop(ctx, job, say="" if isinstance(error, BrokenPipeError) else "cancelled")
-            raise
+        except (StoppedError, OSError, P2PQError) as trouble:
+            return given_up(job.job, trouble, lambda: connect(ctx))
+
+
+def unnamed() -> int:
+    """Say that nobody knows whether there is a job; return the exit code."""
+    note("interrupted before the node had said the job's id; `p2pq jobs` tells whether it has one")
+    return EXIT_INTERRUPTED
+
+
+def given_up(job: str, trouble: BaseException, again: Callable[[], Connection]) -> int:
+    """Cancel a job that is not followed to its end, where that is the user's wish or our doing; return the exit code.
+
+    Args:
+        job: its id.
+        trouble: why; raised anew unless the user wants it.
+        again: opens another connection to the node.
+    """
+    match trouble:
+        case StoppedError(exit_code=code):
+            _stop(job, again, say="interrupted: cancelled")
+            return code
+        case NodeUnreachableError():
+            raise went_away([job]) from trouble
+        case NotRunError():
+            pass  # it has ended
+        case _:
+            _stop(job, again, say="" if isinstance(trouble, BrokenPipeError) else "cancelled")
+    raise trouble
 
 
 def _shared_out(node: Connection, request: Request, options: dict[str, Any]) -> Request:
@@ -426,13 +465,13 @@ def _shared_out(node: Connection, request: Request, options: dict[str, Any]) -> 
     return msgspec.structs.replace(request, resources=msgspec.structs.replace(request.resources, cpus=cpus))
 
 
-def _stop(ctx: click.Context, job: JobView, *, say: str) -> None:
+def _stop(job: str, again: Callable[[], Connection], *, say: str) -> None:
     """Cancel a job, wait a little for its end, and say so; over a connection of its own, as the other is in mid-answer."""
-    short = job.job[:8]
+    short = job[:8]
     try:
-        with connect(ctx) as node, Progress(quiet=True, timeout_s=STOP_S):
-            view = node.one(control.CancelJob(job=job.job), JobView)
-            for reply in node.ask(control.Watch(jobs=(job.job,))):
+        with again() as node, Progress(quiet=True, timeout_s=STOP_S):
+            view = node.one(control.CancelJob(job=job), JobView)
+            for reply in node.ask(control.Watch(jobs=(job,))):
                 if isinstance(reply, Change):
                     view = reply.job
     except WaitOver:

@@ -2,10 +2,15 @@
 
 import os
 import signal
-from types import FrameType, TracebackType
-from typing import Final, Self
 
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TYPE_CHECKING = False  # importing typing for real would cost `p2pq run` 5 ms
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+    from typing import Final, Self
+
+SIGNALS: "Final" = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+HELD: "Final" = "stops as soon as the node has said which job it is; once more to leave at once"
+"""Said of what comes while a job is being submitted."""
 
 
 class StoppedError(KeyboardInterrupt):
@@ -29,7 +34,7 @@ class Interrupts:
         self._held: int | None = None
         self._before: dict[signal.Signals, signal.Handlers] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         """Take the signals over, except those that are ignored (``nohup``)."""
         for number in SIGNALS:
             before = signal.getsignal(number)
@@ -39,7 +44,7 @@ class Interrupts:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
     ) -> None:
         """Put back what was there."""
         for number, before in self._before.items():
@@ -59,7 +64,7 @@ class Interrupts:
         if self._held is not None:
             raise StoppedError(self._held)
 
-    def _arrived(self, number: int, _frame: FrameType | None) -> None:
+    def _arrived(self, number: int, _frame: "FrameType | None") -> None:
         if self._holding and self._held is None:
             self._held = number
             os.write(2, f"p2pq: {self._holding}\n".encode())  # print might be in the middle of something

@@ -18,8 +18,8 @@ from p2pq.cli.common import (
     table,
 )
 from p2pq.cli.options import DETACH, HALT, QUIET, for_tasks, resources_of, time_of
-from p2pq.client.asking import umask
 from p2pq.client.connection import Connection
+from p2pq.client.inherited import umask
 from p2pq.errors import NodeUnreachableError, RemoteProtocolError, UsageError
 from p2pq.model.amounts import parse_seconds
 from p2pq.model.params import NUMBER_MAX
@@ -157,9 +157,7 @@ def send(node: Connection, request: control.Submit | SubmitCommands) -> JobView 
     except KeyboardInterrupt:
         return None
     except NodeUnreachableError as error:
-        raise NodeUnreachableError(
-            "the node went away before it had said the job's id; `p2pq start`, then `p2pq jobs` tells whether it has one"
-        ) from error
+        raise went_away_early() from error
     if job is None:
         raise RemoteProtocolError("the node took the job but did not name it; are both of one version?")
     return job
@@ -194,6 +192,13 @@ def follow(node: Connection, jobs: Sequence[str], *, quiet: bool, timeout_s: flo
     for view in last.values():
         say_end(view, quiet=quiet)
     return EXIT_OK if all(view.state == "done" for view in last.values()) else EXIT_FAILED
+
+
+def went_away_early() -> NodeUnreachableError:
+    """Say that nobody knows whether there is a job."""
+    return NodeUnreachableError(
+        "the node went away before it had said the job's id; `p2pq start`, then `p2pq jobs` tells whether it has one"
+    )
 
 
 def went_away(jobs: Sequence[str]) -> NodeUnreachableError:

@@ -7,9 +7,9 @@ else and answers at once.
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -133,8 +133,13 @@ def cli(ctx: click.Context, home: Path | None) -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; the process ends with the exit code of cli.md."""
     _open_what_is_closed()
+    end(lambda: cli.main(args=list(args) if args is not None else None, prog_name="p2pq", standalone_mode=False))
+
+
+def end(work: Callable[[], Any]) -> NoReturn:
+    """Do some work and end the process with the exit code that it returns; its errors are said here, and nowhere else."""
     try:
-        code: Any = cli.main(args=list(args) if args is not None else None, prog_name="p2pq", standalone_mode=False)
+        code = work()
         sys.stdout.flush()
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else "p2pq"

@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 
 from p2pq.cli.common import note
 from p2pq.cli.options import resources_of, time_of
-from p2pq.client.asking import umask
+from p2pq.client.inherited import umask
 from p2pq.errors import Reject, UsageError
 from p2pq.model.params import Axis
 from p2pq.wire import control, names

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from p2pq.client.inherited import environment, umask
 from p2pq.errors import UsageError
 from p2pq.model.amounts import parse_megabytes
 from p2pq.model.job import Resources
@@ -118,18 +119,6 @@ def commands_of(
         umask=umask(),
         **said,
     )
-
-
-def environment() -> bytes:
-    """Return this process's environment as ``SubmitCommands`` has it."""
-    return b"".join(key + b"=" + value + b"\0" for key, value in os.environb.items())
-
-
-def umask() -> int:
-    """Return the modes that the user does not want on files; it can only be read by setting it."""
-    found = os.umask(0o077)
-    os.umask(found)
-    return found
 
 
 def _known(call: str, options: CommandOptions, kind: type[CommandOptions]) -> dict[str, Any]:

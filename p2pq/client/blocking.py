@@ -8,8 +8,8 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Coroutine, Iterable, Iterator
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack
@@ -26,9 +26,10 @@ T = TypeVar("T")
 
 
 class _Background:
-    """An event loop in a thread of its own."""
+    """An event loop in a thread of its own; ``last`` is done there at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._last = last
         self._process = os.getpid()
         self._begun = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="p2pq client", daemon=True)
@@ -42,6 +43,7 @@ class _Background:
         self._over = asyncio.Event()
         self._begun.set()
         await self._over.wait()
+        await self._last()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run something there and wait for it; whatever interrupts the wait cancels it.
@@ -53,8 +55,16 @@ class _Background:
             coroutine.close()
             why = "is closed" if self.closed else "belongs to another process"
             raise UsageError(f"this client {why}; make another one")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future: Future[T] = Future()
+
+        def begin() -> None:
+            task = self._loop.create_task(coroutine)
+            task.add_done_callback(lambda _: _pass_on(task, future))
+            future.add_done_callback(lambda _: self._loop.call_soon_threadsafe(task.cancel))
+
         try:
+            # The future is there before anything begins: an interruption at any moment finds what it is to cancel.
+            self._loop.call_soon_threadsafe(begin)
             return future.result()
         except CancelledError as error:
             raise UsageError("this client was closed meanwhile; make another one") from error
@@ -69,6 +79,18 @@ class _Background:
             atexit.unregister(self.close)
             self._loop.call_soon_threadsafe(self._over.set)
             self._thread.join()
+
+
+def _pass_on(task: "asyncio.Task[T]", future: "Future[T]") -> None:
+    """Give a waiting thread what came of a task; it may wait no longer."""
+    if not future.set_running_or_notify_cancel():
+        return
+    if task.cancelled():
+        future.set_exception(CancelledError())
+    elif (error := task.exception()) is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(task.result())
 
 
 class Client:
@@ -87,7 +109,7 @@ class Client:
             start: start a node there if none runs when it is first asked.
         """
         self._client = AsyncClient(home, start=start)
-        self._background = _Background()
+        self._background = _Background(self._client.close)
 
     def __enter__(self) -> Self:
         """Find the node, or start one."""

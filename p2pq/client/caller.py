@@ -14,10 +14,10 @@ from typing import Any, Final
 import msgspec
 
 import p2pq
-from p2pq.client.asking import environment
 from p2pq.client.asynchronous import ask, last, next_reply
 from p2pq.client.feeding import Feeding
 from p2pq.client.grouping import Call, Group, Groups, argv
+from p2pq.client.inherited import environment
 from p2pq.client.streams import AsyncConnection
 from p2pq.errors import P2PQError
 from p2pq.runner import calls

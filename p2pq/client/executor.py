@@ -13,9 +13,10 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from p2pq.client import finding
-from p2pq.client.asking import AnyPath, resources_of, umask
+from p2pq.client.asking import AnyPath, resources_of
 from p2pq.client.caller import Caller
 from p2pq.client.grouping import Call, Groups
+from p2pq.client.inherited import umask
 from p2pq.errors import UsageError
 from p2pq.homes import default_path, plain_path
 from p2pq.runner import calls

@@ -15,10 +15,11 @@ from p2pq.errors import (
     RemoteProtocolError,
     UsageError,
 )
+from p2pq.wire import local
 from p2pq.wire.control import API_VERSION, FRAME_BYTES_MAX, ControlRequest, Failed, Hello, Reply, Welcome
 
-CONNECT_S: Final = 5.0
-LENGTH_BYTES: Final = 4
+CONNECT_S: Final = local.CONNECT_S
+LENGTH_BYTES: Final = local.LENGTH_BYTES
 
 _CALLED: Final = {
     "job": ("the job's id", "; `p2pq jobs` lists the jobs"),

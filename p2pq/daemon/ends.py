@@ -213,7 +213,9 @@ class Ends:
         """Send how tasks are of which nothing more is to come, each once."""
         for first in range(0, len(indices), AT_ONCE):
             some = [index for index in indices[first : first + AT_ONCE] if index not in shown]
-            rows = await asyncio.to_thread(self._rows, job, some)
+            if not some:
+                continue
+            rows = self._rows(job, some)  # these few are quicker to read than another thread is to wake
             row = self._catalogue.row(job)  # its results may have been moved aside meanwhile
             for index in some:
                 view = self._catalogue.task(row, index, rows.get(index))

@@ -230,12 +230,11 @@ class Generation:
         )
         self.uploads = Uploads(self.blobs, self.jobs.author.chunk_keys())
         self.commands = Commands(
-            author=self.jobs.author,
+            jobs=self.jobs,
             store=self.store,
             blobs=self.blobs,
-            catalogue=self.jobs.catalogue,
             uploads=self.uploads,
-            claimed=self.jobs.claimed,
+            opened=self.guests.opened,
             post_durable=self._post_durable,
         )
         self.ends = Ends(store=self.store, blobs=self.blobs, jobs=self.jobs, scheduler=self.scheduler, logs=self.logs)

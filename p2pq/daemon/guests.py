@@ -164,6 +164,10 @@ class Guests:
         """Return the attempt under a lease, if it runs here."""
         return self._guests.get((master, lease))
 
+    def opened(self, job: bytes, body: CommandsBody) -> None:
+        """Take the body of a job of this very node, which need not be opened again."""
+        self._keep_body((self._node, job), body, own=True)
+
     # ------------------------------------------------------------------ one attempt
 
     async def _prefetch(self, master: NodeId, job: bytes, missing: list[tuple[bytes, int]]) -> None:

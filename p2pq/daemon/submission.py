@@ -120,8 +120,10 @@ def prepare(  # noqa: PLR0913  a request, who asks, and where it goes
 
 def prepare_commands(
     request: SubmitCommands, author: Author, blobs: BlobStore, *, now_ms: int, chunks: tuple[Chunk, ...] = ()
-) -> Prepared:
+) -> tuple[Prepared, CommandsBody]:
     """Sign the manifest of a job of commands, which run on this node only; ``chunks`` hold their standard input.
+
+    Its body is returned as well, as it is wanted at once.
 
     Raises:
         UsageError: there is too much of it, or no command; nothing was queued.
@@ -167,7 +169,7 @@ def prepare_commands(
         umask=request.umask,
         skipped=skipped.intervals(),
     )
-    return Prepared(job, raw, key, reply_secret, extra, ())
+    return Prepared(job, raw, key, reply_secret, extra, ()), body
 
 
 @contextmanager

@@ -13,14 +13,15 @@ from msgspec import Meta
 
 from p2pq.model.job import JobState, Resources, SandboxLevel, TaskState
 from p2pq.model.params import Axis
+from p2pq.wire import local
 from p2pq.wire.commandcontrol import Ends, KeepInput, SubmitCommands, TaskEnded
 from p2pq.wire.parts import KeptLimits, KeptView, PolicyView, RunningView, SpokenView
 from p2pq.wire.peercontrol import PeerAccept, PeerEnd, PeeringFile, PeeringsList, PeeringView, PeerOffer
 from p2pq.wire.resultcontrol import Results, Wrote
 from p2pq.wire.settingcontrol import SettingsList, SettingView
 
-API_VERSION: Final = 1
-FRAME_BYTES_MAX: Final = 64 << 20
+API_VERSION: Final = local.API_VERSION
+FRAME_BYTES_MAX: Final = local.FRAME_BYTES_MAX
 TOKEN_BYTES: Final = 32
 
 Path_ = Annotated[str, Meta(min_length=1, max_length=4096)]

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import array, bulk, calls, command, figures, idle, links, rates
+from benchmarks import array, bulk, calls, command, figures, idle, latency, links, rates
 from benchmarks.figures import Figure
 
 pytestmark = pytest.mark.slow
@@ -79,7 +79,16 @@ def test_rates_are_ratios_of_what_ran_in_the_same_run(tmp_path, monkeypatch):
     found = {figure.name: figure for figure in rates.run(tmp_path, 1)}
     own, bare = found["4 times /bin/true: p2pq"], found["4 times /bin/true: Popen"]
     assert found["p2pq batch over Popen"].median == pytest.approx(own.median / bare.median)
-    assert found["p2pq run -- true"].median > 0
+
+
+def test_one_command_is_measured_beside_one_without_p2pq(tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "PER_RUN", 1)
+    before = dict(os.environ)
+    found = {figure.name: figure for figure in latency.run(tmp_path, 1)}
+    assert dict(os.environ) == before
+    for own, other in ((latency.CLIENT, latency.BARE), (latency.COMMAND, latency.EMPTY)):
+        assert found[own].goal is not None
+        assert found[f"{own} over {other}"].median == pytest.approx(found[own].median / found[other].median)
 
 
 def test_an_array_is_killed_in_between_and_loses_nothing(tmp_path, monkeypatch):

@@ -117,7 +117,7 @@ def test_service_unit_delegates_and_ends_in_order():
 
 def test_the_package_names_its_command_licence_and_python():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["scripts"] == {"p2pq": "p2pq.cli.main:main"}
+    assert project["scripts"] == {"p2pq": "p2pq.cli.entry:main"}
     assert project["license"] == "MIT"
     assert (ROOT / "LICENSE").read_text().startswith("MIT License")
     assert project["requires-python"] == ">=3.11"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from p2pq.client import asking
 from p2pq.client.asking import commands_of, submit_of
+from p2pq.client.inherited import umask
 from p2pq.errors import UsageError
 from p2pq.model.job import Resources
 from p2pq.model.params import parse_array, parse_sweep
@@ -17,7 +17,7 @@ from p2pq.wire.control import Submit
 
 def test_a_folder_alone(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    plain = Submit(folder=str(tmp_path / "mysim"), umask=asking.umask())
+    plain = Submit(folder=str(tmp_path / "mysim"), umask=umask())
     assert submit_of("mysim/", (), {}) == submit_of(Path("mysim"), [], {}) == plain
 
 
@@ -50,7 +50,7 @@ def test_everything(monkeypatch, tmp_path):
         resources=Resources(cpus=2, memory_mb=4096, needs=(("has", "numpy"),)),
         where="local",
         sandbox="none",
-        umask=asking.umask(),
+        umask=umask(),
         resume=True,
         keep_done=True,
         cold=True,
@@ -98,21 +98,13 @@ def test_what_is_wrong_is_said(args, options, kind, words):
         submit_of("/f", args, options)
 
 
-def test_the_umask_is_read_and_stays():
-    before = os.umask(0o027)
-    try:
-        assert (asking.umask(), asking.umask()) == (0o027, 0o027)
-    finally:
-        os.umask(before)
-
-
 def test_commands(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
         monkeypatch.delenv(name)
     monkeypatch.setenv("A", "b")
     one = SubmitCommands(
-        words=("echo", "1"), shell=False, cwd=str(tmp_path), environment=b"A=b\0", retries=1, umask=asking.umask()
+        words=("echo", "1"), shell=False, cwd=str(tmp_path), environment=b"A=b\0", retries=1, umask=umask()
     )
     assert commands_of(["echo", 1], (), {}) == one
     many = commands_of(["echo {1}{2}"], [range(2), ["x"]], {"retries": 0, "memory": "1G", "halt": "now,fail=1"})

@@ -91,6 +91,41 @@ async def test_timeouts_leave_the_job_and_the_client_as_they_were(node, client, 
     assert await job.state() == "running"
 
 
+async def test_a_free_connection_is_used_again(node, client, job):
+    greeted = node.greeted
+    assert [await job.state() for _ in range(3)] == ["running"] * 3
+    node.answers[control.Watch] = [HANG]
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(job.wait())
+        await heard_hanging(node)
+        assert node.greeted == greeted
+        assert await job.state() == "running", "while the one before is taken"
+        assert node.greeted == greeted + 1
+        waiting.cancel()
+    node.answers[control.Why] = [Failed(message="no")]
+    with pytest.raises(AnswerError):
+        await job.why()
+    assert await job.state() == "running"
+    assert node.greeted == greeted + 1, "a refusal is an answer, too"
+
+
+async def test_a_connection_that_broke_meanwhile_is_not_used_again(node, client, job):
+    greeted = node.greeted
+    client._kept._reader.feed_eof()
+    assert await job.state() == "running"
+    assert node.greeted == greeted + 1
+
+
+async def test_a_free_connection_is_let_go_of_after_a_moment(node, client, job, monkeypatch):
+    monkeypatch.setattr(asynchronous, "KEPT_S", 0.0)
+    greeted = node.greeted
+    assert await job.state() == "running"
+    while client._kept is not None:  # noqa: ASYNC110  there is nobody to tell
+        await asyncio.sleep(0)
+    assert await job.state() == "running"
+    assert node.greeted == greeted + 1
+
+
 async def test_cancelled_waits_leave_nothing_behind(node, client, job):
     node.answers[control.Watch] = [HANG]
     async with asyncio.TaskGroup() as group:

@@ -137,6 +137,25 @@ def test_ctrl_c_leaves_the_client_usable(node, job, wait):
     assert job.state() == "running"
 
 
+def test_an_interruption_that_comes_before_anything_begins_cancels_it(node, client, job, monkeypatch):
+    """As soon as it is on its way to the other thread, and not only when it is waited for."""
+    node.answers[control.Watch] = [HANG]
+    loop = client._background._loop
+    plain = loop.call_soon_threadsafe
+
+    def interrupted(begin, *args):
+        monkeypatch.setattr(loop, "call_soon_threadsafe", plain)
+        plain(begin, *args)
+        assert node.hanging.acquire(timeout=10)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        job.wait()
+    assert node.left.acquire(timeout=10)
+    assert job.state() == "running"
+
+
 def test_timeouts(node, job):
     node.answers |= {control.Watch: [HANG], Ends: [HANG]}
     with pytest.raises(TimeoutError, match="it goes on"):

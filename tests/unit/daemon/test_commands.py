@@ -20,14 +20,13 @@ from p2pq.wire.resultcontrol import Results
 from tests.unit.daemon.jobskit import AUTHOR, id_of
 
 
-def commands_of(rig, uploads=None):
+def commands_of(rig, uploads=None, opened=lambda job, body: None):
     return Commands(
-        author=AUTHOR,
+        jobs=rig.jobs,
         store=rig.store,
         blobs=rig.blobs,
-        catalogue=rig.jobs.catalogue,
         uploads=Uploads(rig.blobs, AUTHOR.chunk_keys()) if uploads is None else uploads,
-        claimed=rig.jobs.claimed,
+        opened=opened,
         post_durable=rig.post_durable,
     )
 
@@ -52,6 +51,16 @@ async def test_commands_are_durable_before_they_are_said_and_stay_here(rig):
     assert (view.name, view.folder, view.results, view.tasks.total) == ("echo {}", "/work", "", 2)
     tasks = await rig.ask(rig.jobs.tasks, control.Tasks(job=view.job))
     assert [task.params for task in tasks] == [{"1": "a"}, {"1": "b"}]
+
+
+async def test_whoever_runs_them_need_not_open_them(rig):
+    opened = []
+    request = SubmitCommands(words=("echo",), cwd="/work", environment=b"A=1\0", shell=False)
+    await rig.ask(commands_of(rig, opened=lambda *told: opened.append((*told, list(rig.posted)))).submit, request)
+    manifest = sign.open_signed(rig.posted[-1].manifest, Manifest, AUTHOR.node)
+    parts = {ref.blob: rig.blobs.get(ref.blob) for ref in manifest.body}
+    body = bodies.decrypt_job(rig.posted[-1].key, manifest.body, parts)
+    assert opened == [(manifest.job, body, [])], "before the core hears of it, and may start it"
 
 
 UPLOAD = b"u" * 16

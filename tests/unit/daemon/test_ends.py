@@ -54,12 +54,11 @@ class Bench:
 
     async def job(self, count=1):
         commands = Commands(
-            author=AUTHOR,
+            jobs=self.rig.jobs,
             store=self.rig.store,
             blobs=self.rig.blobs,
-            catalogue=self.rig.jobs.catalogue,
             uploads=Uploads(self.rig.blobs, AUTHOR.chunk_keys()),
-            claimed=self.rig.jobs.claimed,
+            opened=lambda _job, _body: None,
             post_durable=self.rig.post_durable,
         )
         sources = (Source(tuple(map(str, range(count)))),)

@@ -184,6 +184,14 @@ async def test_a_job_is_opened_once(bench, monkeypatch):
     assert len(opened) == 1
 
 
+async def test_what_was_opened_already_is_not_opened(bench, monkeypatch):
+    monkeypatch.setattr(module, "open_job", lambda *_args: pytest.fail("it is known"))
+    start = bench.start(NodeId(b"w" * 32), "pass", 1)
+    bench.guests.opened(start.job, CommandsBody(words=("echo",), shell=False, cwd="/", environment=b""))
+    await bench.run(start)
+    assert bench.pool.launches[0].argv == ("echo",)
+
+
 async def test_opened_bodies_together_stay_small(bench, monkeypatch):
     monkeypatch.setattr(module, "ENTRIES_KEPT_MAX", 10)
     for number in range(4):
