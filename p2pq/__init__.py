@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from p2pq.client.asynchronous import AsyncClient, AsyncJob, AsyncTask
     from p2pq.client.blocking import Client, Job, Task
     from p2pq.client.executor import Executor
+    from p2pq.client.plain import register
 
 __version__ = "0.2.0.dev0"
 
@@ -23,6 +24,7 @@ _PLACES = {
     "Executor": "p2pq.client.executor",
     "Job": "p2pq.client.blocking",
     "Task": "p2pq.client.blocking",
+    "register": "p2pq.client.plain",
     "as_completed": "concurrent.futures",
     "wait": "concurrent.futures",
 }
@@ -36,6 +38,7 @@ __all__ = [
     "Task",
     "__version__",
     "as_completed",
+    "register",
     "wait",
 ]
 

@@ -102,6 +102,14 @@ class SandboxError(P2PQError):
     """The sandbox could not be set up; the message says what is missing."""
 
 
+class UntrustedResultError(P2PQError):
+    """A call on another machine returned what does not travel as data; the message says what to do."""
+
+
+class RemoteError(P2PQError):
+    """A call on another machine raised an exception of a type that is not made again here; the message says which."""
+
+
 class NotRunError(P2PQError):
     """The command of `p2pq run` was not run, or how it ended is not known; the message says why."""
 

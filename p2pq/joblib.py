@@ -1,6 +1,7 @@
 """p2pq as a backend of joblib: after ``import p2pq.joblib``, ``joblib.parallel_config(backend="p2pq")`` makes calls here.
 
-Whatever ``Executor`` takes can be said there, too: ``joblib.parallel_config(backend="p2pq", memory="2G")``.
+Whatever ``Executor`` takes can be said there, too: ``joblib.parallel_config(backend="p2pq", memory="2G")``. With ``where="any"``
+results have to be data, as they have to be for an Executor; other machines need no joblib.
 """
 
 import os
@@ -15,6 +16,7 @@ except ImportError as error:
     raise ImportError("p2pq.joblib needs joblib; `pip install joblib`") from error
 
 from p2pq.client.executor import Executor, node_slots
+from p2pq.runner.calls import run_items
 
 __all__ = ["P2PQBackend"]
 
@@ -40,7 +42,8 @@ class P2PQBackend(AutoBatchingMixin, joblib.parallel.ParallelBackendBase):  # ty
             return 1
         if n_jobs is None or n_jobs > 0:
             return n_jobs or 1
-        slots = node_slots(**{key: self._options[key] for key in ("home", "start", "cpus") if key in self._options})
+        known = ("home", "start", "cpus", "where")
+        slots = node_slots(**{key: self._options[key] for key in known if key in self._options})
         return max(1, slots + 1 + n_jobs)
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **_: Any) -> int:  # noqa: ANN401  joblib's own
@@ -52,10 +55,13 @@ class P2PQBackend(AutoBatchingMixin, joblib.parallel.ParallelBackendBase):  # ty
         self.parallel = parallel
         return n_jobs
 
-    def submit(self, func: Callable[[], Any], callback: Callable[[Future[Any]], object] | None = None) -> Future[Any]:
+    def submit(self, func: Any, callback: Callable[[Future[Any]], object] | None = None) -> Future[Any]:  # noqa: ANN401  joblib's own
         """Make a call."""
         assert self._pool is not None, "configure comes first"  # noqa: S101
-        future = self._pool.submit(func)
+        if self._options.get("where", "local") == "local":
+            future = self._pool.submit(func)
+        else:  # joblib's own object would need joblib there
+            future = self._pool.submit(run_items, func.items)
         if callback is not None:
             future.add_done_callback(callback)
         return future

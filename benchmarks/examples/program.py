@@ -97,7 +97,7 @@ def run(script: str, setup: str, node: nodes.Node, folder: Path) -> Outcome:
     bin_.mkdir(parents=True)
     programs = {**STANDINS, "p2pq": f'exec {shlex.join(node.argv())} "$@"'}
     for name, body in programs.items():
-        (bin_ / name).write_text(f"#!/bin/sh\n{body}\n")
+        (bin_ / name).write_text(f"#!/bin/bash\n{body}\n")  # dash would not pass on functions that bash has exported
         (bin_ / name).chmod(0o755)
     place, home = folder / "here", folder / "user"
     place.mkdir()
@@ -138,7 +138,7 @@ def _difference(theirs: Outcome, ours: Outcome) -> str:
     """Return what a reader would see first; nothing that changes from run to run."""
     if (theirs.code == 0) != (ours.code == 0):
         said = next((line for line in ours.said.splitlines() if line and not line.startswith("p2pq: ")), "")
-        said = re.sub(r" at -e line \d+", "", said)  # perl's own
+        said = re.sub(r" at -e line \d+|(-c: )?line \d+: ", "", said)  # perl's and bash's own
         return f"exit code {ours.code} instead of {theirs.code}. {said[:100]}".strip()
     if theirs.files != ours.files:
         changed = sorted(

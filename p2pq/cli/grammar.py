@@ -48,7 +48,6 @@ REFUSED: Final[Mapping[str, str]] = {
     "--files": "--results DIR keeps output in files",
     "--group": "output is always grouped; leave it out",
     "--will-cite": "there is nothing to agree to; leave it out",
-    "--plus": "the replacement strings are {} {.} {/} {//} {/.} {#} and those of columns; cut values in the command",
     "--rpl": "replacement strings of one's own would be Perl; cut values in the command, as in: echo {} | sed s/a/b/",
     "--semaphore": "`p2pq run` queues a command",
     "--tmux": "`p2pq logs JOB.TASK --follow` shows what a task prints",
@@ -122,6 +121,11 @@ def for_values(command: F) -> F:
         click.option(
             "-X", "--context", is_flag=True, help="As many values per command line as fit; a{}b becomes aVb aWb."
         ),
+        click.option(
+            "--plus",
+            is_flag=True,
+            help="More replacement strings: {..} {+/} {+.} {##} {%x} {#x} {/x/y} {^x} {:2:3} {uniq} ...",
+        ),
         click.option("-m", "--multiple", is_flag=True, help="As -X, but a{}b becomes aV Wb."),
         click.option("--arg-sep", default=":::", metavar="TEXT", help="Instead of :::."),
         click.option("--arg-file-sep", default="::::", metavar="TEXT", help="Instead of ::::."),
@@ -159,6 +163,11 @@ def grammar_of(options: Mapping[str, Any]) -> Grammar:
         raise UsageError("--header takes a colon only: `--header :` takes the first values for names")
     if options["arg_sep"] == options["arg_file_sep"]:
         raise UsageError("--arg-sep and --arg-file-sep are the same; what follows would be values and files")
+    several = (
+        options["context"] or options["multiple"] or options["max_args"] is not None or options["max_lines"] is not None
+    )
+    if options["plus"] and several:
+        raise UsageError("--plus goes with one value for each source; leave out -X, -m, -n, -N and -L")
     return Grammar(
         null=options["null"],
         colsep=options["colsep"],
@@ -166,6 +175,7 @@ def grammar_of(options: Mapping[str, Any]) -> Grammar:
         link=options["link"],
         trim="lr" if options["trim"] == "rl" else options["trim"],
         shuffle=options["shuf"],
+        plus=options["plus"],
         values_max=options["max_lines"] if options["max_args"] is None else options["max_args"],
         fill="context" if options["context"] else "values" if options["multiple"] else "",
         at_once=at_once(options["jobs"], len(os.sched_getaffinity(0))),

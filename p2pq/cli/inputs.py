@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Final, Literal
 
 from p2pq.errors import UsageError
-from p2pq.model import template
+from p2pq.model import plus, template
 from p2pq.model.params import VALUE_CHARS_MAX
 from p2pq.model.sources import Source, count
 from p2pq.model.sources import values as values_of
@@ -40,6 +40,8 @@ class Grammar:
     trim: Trim = "n"
     """At which ends of values blanks are taken away."""
     shuffle: bool = False
+    plus: bool = False
+    """There are more replacement strings."""
     values_max: int | None = None
     """So many values for each command line; 0: one each, that is not given to it."""
     fill: Literal["", "context", "values"] = ""
@@ -221,12 +223,16 @@ def _linked(columns: Sequence[Column]) -> list[Column]:
     ]
 
 
-def _tasks(words: tuple[str, ...], sources: tuple[Source, ...], names: tuple[str, ...], grammar: Grammar) -> Tasks:
+def _tasks(
+    words: tuple[str, ...], sources: tuple[Source, ...], names: tuple[str, ...], grammar: Grammar
+) -> Tasks | None:
     total = count(sources)
     if grammar.shuffle:
         rows = [values_of(sources, row) for row in range(total)]
         random.Random().shuffle(rows)  # noqa: S311  the order of tasks is no secret
         sources = template.rows(rows)
+    if grammar.plus:
+        return _plus(words, sources, names)
     if grammar.fill:
         flat = [value for row in range(total) for value in values_of(sources, row)]
         return _filled(words, list(_groups(words, flat, grammar)), names, grammar)
@@ -242,6 +248,18 @@ def _tasks(words: tuple[str, ...], sources: tuple[Source, ...], names: tuple[str
         for first in range(0, total, grammar.values_max)
     ]
     return Tasks(words, template.rows(groups), names, grouped=True)
+
+
+def _plus(words: tuple[str, ...], sources: tuple[Source, ...], names: tuple[str, ...]) -> Tasks | None:
+    """Return the tasks that are wanted, as command lines: the node does not know these replacement strings."""
+    total = count(sources)
+    given = [values_of(sources, row) for row in range(total)]
+    made = [(plus.render(words, row, number, total), row) for number, row in enumerate(given, 1)]
+    wanted = [(line, row) for line, row in made if line is not None]
+    if not wanted:
+        return None
+    lines = template.rows([(line,) for line, _ in wanted])
+    return Tasks((), lines, names, name=" ".join(words), given=tuple(row for _, row in wanted))
 
 
 def _groups(words: Sequence[str], flat: Sequence[str], grammar: Grammar) -> Iterator[tuple[str, ...]]:

@@ -3,47 +3,52 @@
 import asyncio
 import atexit
 import logging
-import pickle  # noqa: TID251  what own processes of this user have written, see ``runner/calls``
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-import msgspec
-
-import p2pq
-from p2pq.client.asynchronous import ask, last, next_reply
-from p2pq.client.feeding import Feeding
-from p2pq.client.grouping import Call, Group, Groups, argv
-from p2pq.client.inherited import environment
+from p2pq.client.asynchronous import ask, next_reply
+from p2pq.client.grouping import Call, Group, Groups
 from p2pq.client.streams import AsyncConnection
 from p2pq.errors import P2PQError
 from p2pq.runner import calls
-from p2pq.wire.commandcontrol import Ends, SubmitCommands, TaskEnded
+from p2pq.wire import names
+from p2pq.wire.commandcontrol import Ends, TaskEnded
 from p2pq.wire.control import CancelJob, JobView, LogChunk
 
 log = logging.getLogger(__name__)
 
-JOBS_MAX: Final = 8
-"""Jobs that are under way at the same time: each takes a connection, and a node has 64."""
 GATHER_S: Final = 0.002
 """Short calls are given so long to become more, again and again as long as they do."""
-ROOT: Final = str(Path(p2pq.__file__).parents[1])
+SECONDS_MAX: Final = 1e7
+"""No call takes longer: who says that one did is not believed."""
 
 
-class RemoteTraceback(Exception):  # noqa: N818  it is no error of its own: the cause of one, as for processes of a pool
-    """Where an exception of a call came about, as text."""
+class Place(Protocol):
+    """Where calls are made: ``here.Here`` or ``away.Away``."""
 
-    def __init__(self, text: str) -> None:
-        """Take the traceback."""
-        super().__init__(text)
-        self._text = text
+    @property
+    def jobs_max(self) -> int:
+        """How many jobs are under way at the same time."""
 
-    def __str__(self) -> str:
-        """Return the traceback, below the exception that it belongs to."""
-        return f'\n"""\n{self._text}"""'
+    def jobs(self, groups: list[Group]) -> list[list[Group]]:
+        """Return groups of calls as they are put into jobs."""
+
+    async def submit(self, node: AsyncConnection, groups: list[Group], check: Callable[[], None]) -> str:
+        """Make a job of groups of calls; return its id."""
+
+    def result(self, payload: memoryview, node: str) -> Any:  # noqa: ANN401  whatever the call returned
+        """Return what a call returned on a node, or raise what is to be raised in its place."""
+
+    def other(self, payload: memoryview, node: str) -> BaseException:
+        """Return what says that a call returned something that does not travel."""
+
+    def failure(self, payload: memoryview, node: str) -> BaseException:
+        """Return what a call raised."""
 
 
 class _Task:
@@ -58,20 +63,18 @@ class _Task:
 class Caller:
     """Makes calls. ``submit`` and ``shut_down`` may come from any thread; the rest happens in its own."""
 
-    def __init__(
-        self, address: tuple[Path, bytes], request: SubmitCommands, groups: Groups, *, slots: int, tasks: int
-    ) -> None:
+    def __init__(self, address: tuple[Path, bytes], place: Place, groups: Groups, *, slots: int, tasks: int) -> None:
         """Begin.
 
         Args:
             address: the node's socket and token.
-            request: what all jobs have in common.
+            place: where calls are made.
             groups: puts calls together.
-            slots: tasks that the node runs at the same time.
+            slots: tasks that run at the same time.
             tasks: tasks that may be under way at the same time; more than ``slots`` wait there for their turn.
         """
         self._address = address
-        self._request = request
+        self._place = place
         self._groups = groups
         self._slots = min(slots, tasks)
         self._tasks_max = tasks
@@ -178,16 +181,17 @@ class Caller:
             self._give_up(self._broken)
         if self._more_are_coming():
             return
-        while self._submitting + len(self._jobs) < JOBS_MAX and self._groups.pending:
+        while self._submitting + len(self._jobs) < self._place.jobs_max and self._groups.pending:
             under_way = len(self._under_way)
             free = max(0, self._slots - under_way)
             groups = self._groups.take(free, self._tasks_max - under_way - free)
             if not groups:
                 break
-            tasks = [_Task(group) for group in groups]
-            self._under_way.update(tasks)
-            self._submitting += 1
-            self._running.create_task(self._run(groups, tasks), name="calls")
+            for some in self._place.jobs(groups):
+                tasks = [_Task(group) for group in some]
+                self._under_way.update(tasks)
+                self._submitting += 1
+                self._running.create_task(self._run(some, tasks), name="calls")
         if not self._groups.pending:
             self._hungry = True
             if self._inbox:
@@ -216,7 +220,7 @@ class Caller:
         try:
             node = self._free.pop() if self._free else await AsyncConnection(*self._address).__aenter__()
             try:
-                job = await self._submit(node, groups)
+                job = await self._place.submit(node, groups, self._check)
                 self._jobs.add(job)
                 self._submitting -= 1
                 if self._broken is not None:
@@ -242,17 +246,6 @@ class Caller:
                 self._submitting -= 1
             self._under_way.difference_update(tasks)
             self._work()
-
-    async def _submit(self, node: AsyncConnection, groups: list[Group]) -> str:
-        feed = Feeding([group.data for group in groups])
-        for piece in feed.pieces():
-            self._check()
-            await ask(node, piece, JobView)
-        self._check()
-        request = msgspec.structs.replace(
-            self._request, words=argv(sys.executable, ROOT), cwd=str(Path.cwd()), environment=environment()
-        )
-        return last(await ask(node, feed.named(request), JobView), JobView).job
 
     def _check(self) -> None:
         """Go no further where all has been given up: what is not submitted yet need not be cancelled.
@@ -281,17 +274,19 @@ class Caller:
         task.over = True
         left = deque(task.calls)
         made: list[tuple[Call, float]] = []
-        whole, refused = False, None
+        whole, refused, node = False, None, names.display(ended.node) or "the node"
         for kind, seconds, payload in calls.frames(task.written):
-            if kind in (calls.RESULT, calls.ERROR):
+            if kind in (calls.RESULT, calls.ERROR, calls.OTHER):
+                if not left:
+                    break
                 call = left.popleft()
                 task.calls = list(left)  # whatever comes of telling it, it is told
-                made.append((call, seconds))
-                _tell(call, kind, payload)
+                made.append((call, seconds if 0 <= seconds <= SECONDS_MAX else 0.0))
+                self._tell(call, kind, payload, node)
             elif kind == calls.PRINTED:
                 _show(sys.stdout, bytes(payload))
             elif kind == calls.NOT_BEGUN:
-                refused = _raised(pickle.loads(payload))  # noqa: S301  see above
+                refused = self._opened(payload, node)
             else:
                 whole = kind == calls.END
         task.written = bytearray()
@@ -299,7 +294,7 @@ class Caller:
         self._groups.pace.measured(made)
         if refused is not None:
             self._break("the initializer has failed", refused)
-        elif whole and ended.state == "done":
+        elif whole and made and ended.state == "done":
             self._groups.pace.started(max(0.0, ended.seconds - sum(seconds for _, seconds in made)))
             self._groups.put_back(task.calls)
             task.calls = []
@@ -307,6 +302,25 @@ class Caller:
             self._work()
         else:
             self._break(_lost(ended))
+
+    def _tell(self, call: Call, kind: int, payload: memoryview, node: str) -> None:
+        """Give a call its result, or what it raised; what cannot be opened here is what it raises."""
+        if kind != calls.RESULT:
+            call.future.set_exception(self._opened(payload, node, other=kind == calls.OTHER))
+            return
+        try:
+            found = self._place.result(payload, node)
+        except BaseException as error:  # noqa: BLE001  told to whoever waits
+            call.future.set_exception(error)
+        else:
+            call.future.set_result(found)
+
+    def _opened(self, payload: memoryview, node: str, *, other: bool = False) -> BaseException:
+        """Return what a call raised, or why that cannot be told."""
+        try:
+            return self._place.other(payload, node) if other else self._place.failure(payload, node)
+        except BaseException as error:  # noqa: BLE001  it cannot be opened here
+            return error
 
     def _break(self, why: str, cause: BaseException | None = None) -> None:
         """Fail whatever is not made yet, as none of it may be made in what is left of this."""
@@ -333,26 +347,6 @@ class Caller:
                 await ask(node, CancelJob(job=job), JobView)
         except P2PQError as error:
             log.info("job %s goes on: %s", job[:8], error)
-
-
-def _tell(call: Call, kind: int, payload: memoryview) -> None:
-    """Give a call its result, or what it raised; what cannot be opened here is what it raises."""
-    try:
-        found = pickle.loads(payload)  # noqa: S301  see above
-    except BaseException as error:  # noqa: BLE001  told to whoever waits
-        call.future.set_exception(error)
-        return
-    if kind == calls.RESULT:
-        call.future.set_result(found)
-    else:
-        call.future.set_exception(_raised(found))
-
-
-def _raised(found: tuple[BaseException, str]) -> BaseException:
-    """Return an exception as it came from a task, with where it came about."""
-    error, text = found
-    error.__cause__ = RemoteTraceback(text)
-    return error
 
 
 def _lost(ended: TaskEnded) -> str:

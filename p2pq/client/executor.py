@@ -1,9 +1,10 @@
-"""``p2pq.Executor``: calls of Python functions in processes of the local node, as ``concurrent.futures`` has it."""
+"""``p2pq.Executor``: calls of Python functions on this machine or others, as ``concurrent.futures`` has it."""
 
 import logging
 import os
+import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Future
 from functools import partial
@@ -12,16 +13,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from p2pq.client import finding
+from p2pq.client import away, finding
 from p2pq.client.asking import AnyPath, resources_of
+from p2pq.client.away import Away
 from p2pq.client.caller import Caller
 from p2pq.client.grouping import Call, Groups
+from p2pq.client.here import Here
 from p2pq.client.inherited import umask
+from p2pq.client.plain import REGISTERED
 from p2pq.errors import UsageError
 from p2pq.homes import default_path, plain_path
 from p2pq.runner import calls
 from p2pq.wire.commandcontrol import SubmitCommands
-from p2pq.wire.control import Status, StatusView
+from p2pq.wire.control import PeersList, PeerView, Status, StatusView
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +34,14 @@ T = TypeVar("T")
 
 
 class Executor(futures.Executor):
-    """Makes calls in processes of this machine's node, in this folder and with this environment; a context manager.
+    """Makes calls in processes of this machine, in this folder and with this environment, or of others; a context manager.
 
     Use it as ``concurrent.futures.ProcessPoolExecutor``: ``submit``, ``map``, ``shutdown``, and ``as_completed`` and ``wait``
     of that module. Functions and arguments are pickled, those of ``__main__`` and lambdas by value. Calls that come together
     are made together, some to a process, so that short ones are worth it; what each process calls first is ``initializer``.
+
+    With ``where="any"`` calls go to any machine of the mesh, into sandboxes; what comes back is data: plain types, arrays of
+    numpy, data frames, and types that are registered (``p2pq.register``) before the Executor is made.
 
     A call that ends its process, like a crash, breaks the executor: whatever is not done by then raises
     ``concurrent.futures.BrokenExecutor``.
@@ -53,13 +60,16 @@ class Executor(futures.Executor):
         priority: int = 0,
         name: str = "calls",
         where: str = "local",
+        needs: Mapping[str, str] | None = None,
+        files: Sequence[AnyPath] = (),
+        trust_results: bool = False,
         home: AnyPath | None = None,
         start: bool = True,
     ) -> None:
         """Find the node, or start one.
 
         Args:
-            max_workers: processes at the same time; None: as many as the node has slots for.
+            max_workers: processes at the same time; None: as many as there are slots for.
             initializer: called first in each process.
             initargs: what it is called with.
             cpus: of each process, as ``memory`` (``"4G"``, or MiB) and ``gpus``.
@@ -68,7 +78,11 @@ class Executor(futures.Executor):
             time_s: longest run of a process; 0: 24 h.
             priority: among your own jobs; higher first.
             name: what its jobs are called.
-            where: ``local``: other machines do not take calls yet.
+            where: ``local``; or ``any`` machine, or the name or id of one.
+            needs: labels that a machine must have: ``{"has": "numpy"}``; not for ``local``.
+            files: files and folders that are sent along, as modules that other machines do not have; not for ``local``.
+            trust_results: open pickles that other machines send, so that calls may return anything. Whoever runs a node of
+                the mesh could then run code of theirs in this program.
             home: the node's home; None: ``P2PQ_HOME``, else the usual one.
             start: start a node there if none runs.
 
@@ -79,30 +93,37 @@ class Executor(futures.Executor):
         if "P2PQ_TASK" in os.environ:
             # It would hold its slot while it waits for another one; as many of these as there are slots would wait for ever.
             raise UsageError("this is a task of p2pq already: make the calls here, or in a ThreadPoolExecutor")
-        if where != "local":
-            raise UsageError(
-                'an Executor works on this machine only so far: where="local"; `p2pq submit` sends a folder anywhere'
-            )
+        if where == "local" and (needs or files or trust_results):
+            raise UsageError('needs, files and trust_results are for other machines; say where="any", too')
         if max_workers is not None and max_workers < 1:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         begin = b"" if initializer is None else calls.pickled((initializer, initargs))
-        slots = node_slots(home, start=start, cpus=cpus)
-        request = SubmitCommands(
-            shell=False,
-            cwd="/",
-            environment=b"",
-            name=name,
-            resources=resources_of({"cpus": cpus, "memory": memory, "gpus": gpus}),
-            time_s=time_s,
-            priority=priority,
-            umask=umask(),
-        )
+        slots = node_slots(home, start=start, cpus=cpus, where=where)
+        labels = dict(needs or {})
+        if where != "local":
+            # Functions that travel by value are of this version of Python.
+            labels.setdefault("python", f"{sys.version_info.major}.{sys.version_info.minor}")
+        common: dict[str, Any] = {
+            "name": name,
+            "resources": resources_of({"cpus": cpus, "memory": memory, "gpus": gpus, "needs": labels}),
+            "time_s": time_s,
+            "priority": priority,
+            "umask": umask(),
+        }
+        place: Here | Away
+        if where == "local":
+            place = Here(SubmitCommands(shell=False, cwd="/", environment=b"", **common))
+            groups = Groups(begin)
+        else:
+            place = Away(away.request(where, common), files, trusted=trust_results)
+            types = [calls.pickled((kind, *told)) for kind, told in REGISTERED.plain.items()]
+            groups = Groups(begin, least_s=away.TASK_S, trusted=trust_results, types=types)
         self._max_workers = slots if max_workers is None else max_workers
         # Some more than there is room for: a slot is taken again as soon as it is free.
         tasks = self._max_workers if self._max_workers < slots else 2 * slots
-        self._caller = Caller(finding.address(_place(home)), request, Groups(begin), slots=slots, tasks=tasks)
+        self._caller = Caller(finding.address(_home(home)), place, groups, slots=slots, tasks=tasks)
         self._process = os.getpid()
         self._end = weakref.finalize(self, self._caller.shut_down, wait=False)
         self._end.atexit = False  # the caller sees to that itself, and waits
@@ -162,17 +183,28 @@ class Executor(futures.Executor):
             self._caller.shut_down(wait=wait, cancel=cancel_futures)
 
 
-def node_slots(home: AnyPath | None = None, *, start: bool = True, cpus: int = 1) -> int:
-    """Return how many processes of so many cpus a node has room for, starting it if wanted.
+def node_slots(home: AnyPath | None = None, *, start: bool = True, cpus: int = 1, where: str = "local") -> int:
+    """Return how many processes of so many cpus there is room for, starting this machine's node if wanted.
+
+    Args:
+        home: of this machine's node.
+        start: start it if none runs.
+        cpus: of each process.
+        where: ``local``, ``any``, or the name or id of a node.
 
     Raises:
         P2PQError: there is no node, or it cannot be started.
     """
-    with finding.connect(_place(home), start=start, say=log.info) as node:
-        return max(1, node.one(Status(), StatusView).slots // cpus)
+    with finding.connect(_home(home), start=start, say=log.info) as node:
+        own = node.one(Status(), StatusView)
+        slots = own.slots // cpus if where in ("local", "any", own.name, own.id) else 0
+        if where != "local":
+            peers = [peer for peer in node.all(PeersList(), PeerView) if peer.state == "up"]
+            slots += sum((peer.slots or 0) // cpus for peer in peers if where in ("any", peer.name, peer.id))
+        return max(1, slots)
 
 
-def _place(home: AnyPath | None) -> Path:
+def _home(home: AnyPath | None) -> Path:
     return plain_path(default_path() if home is None else Path(home))
 
 

@@ -7,7 +7,7 @@ import pickle  # noqa: TID251  calls go to this user's own processes only
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -59,8 +59,9 @@ class Group:
 class Pace:
     """How long calls take, by what they call, and how long a task takes to start."""
 
-    def __init__(self) -> None:
-        """Know nothing."""
+    def __init__(self, least_s: float = TASK_S) -> None:
+        """Know nothing but how much work a task should have at least."""
+        self._least_s = least_s
         self._first: dict[str, float] = {}
         self._later: dict[str, float] = {}
         self._start_s = 0.0
@@ -103,17 +104,20 @@ class Pace:
     @property
     def task_s(self) -> float:
         """How much work a task should have."""
-        return max(TASK_S, START_PART * self._start_s)
+        return max(self._least_s, START_PART * self._start_s)
 
 
 class Groups:
     """Calls that wait, and how they are put together."""
 
-    def __init__(self, begin: bytes) -> None:
-        """Keep what each task calls first, pickled."""
+    def __init__(
+        self, begin: bytes, *, least_s: float = TASK_S, trusted: bool = True, types: Sequence[bytes] = ()
+    ) -> None:
+        """Keep what each task calls first, pickled, and how much it should work at least; the rest is as in ``calls.Order``."""
         self.pending: deque[Call] = deque()
-        self.pace = Pace()
+        self.pace = Pace(least_s)
         self._begin = begin
+        self._trusted, self._types = trusted, types
 
     def take(self, free: int, spare: int) -> list[Group]:
         """Take calls out for tasks: at most ``free`` that begin at once, and ``spare`` that will when others end.
@@ -192,7 +196,16 @@ class Groups:
 
     def _head(self, functions: list[bytes], which: list[tuple[int, int]]) -> Iterator[bytes]:
         budget_s = HAND_BACK * self.pace.task_s
-        order = calls.Order(list(sys.path), list(sys.argv), budget_s, self._begin, functions, which)
+        order = calls.Order(
+            list(sys.path),
+            list(sys.argv),
+            budget_s,
+            self._begin,
+            functions,
+            which,
+            trusted=self._trusted,
+            types=self._types,
+        )
         head = pickle.dumps(order, calls.PROTOCOL)
         yield len(head).to_bytes(calls.LENGTH_BYTES, "little")
         yield head

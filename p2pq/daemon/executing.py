@@ -1,6 +1,7 @@
 """What an attempt executes: the arguments and the environment of a task, out of what its job says."""
 
 import os
+from functools import lru_cache
 from typing import Final
 
 from p2pq.daemon.sandbox import JobPython
@@ -12,6 +13,9 @@ from p2pq.wire.body import CommandsBody, JobBody
 
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """Told how many cpus the task asked for, so that libraries do not start a thread per cpu of the machine."""
+
+SHELLS: Final = frozenset({"sh", "ash", "bash", "dash", "ksh", "ksh93", "mksh", "yash", "zsh"})
+"""They take a word in single quotes, as values are put into command lines, for what it is. fish and csh do not quite."""
 
 
 def command(job: JobBody, params: dict[str, str], python: JobPython, *, job_id: str, number: int) -> tuple[str, ...]:
@@ -47,10 +51,22 @@ def command_line(job: CommandsBody, task: int) -> tuple[tuple[str, ...], tuple[s
         line = template.render(job.words, values(job.sources, task), task + 1)
     except UsageError as error:
         raise Reject(str(error)) from error
-    shell = ("/bin/sh", "-c", line)
+    program = shell_of(job.environment)
+    shell = (program, "-c", line)
     # A function that the user's shell has exported comes before a program of that name.
-    argv = shell if b"BASH_FUNC_" in job.environment else template.argv(line)
+    argv = shell if b"BASH_FUNC_" in job.environment else template.argv(line, program)
     return argv, () if argv == shell else shell
+
+
+@lru_cache(maxsize=16)  # all tasks of a job have the same
+def shell_of(environment: bytes) -> str:
+    """Return the shell for command lines: ``PARALLEL_SHELL`` of whoever submits, else ``SHELL``, if it reads them as sh does."""
+    found = dict(each.partition(b"=")[::2] for each in environment.split(b"\0"))
+    for name in (b"PARALLEL_SHELL", b"SHELL"):
+        path = os.fsdecode(found.get(name, b""))
+        if path.startswith("/") and path.rpartition("/")[2] in SHELLS and os.access(path, os.X_OK):
+            return path
+    return "/bin/sh"
 
 
 def own_environment(job: CommandsBody) -> dict[str, str]:

@@ -55,14 +55,14 @@ def replaces(text: str) -> bool:
     return _REPLACEMENT.search(text) is not None
 
 
-def fill(text: str, values: Sequence[str], number: int) -> str:
-    """Return a text, such as the name of a file, with its replacement strings filled in; nothing is quoted or appended.
+def fill(text: str, values: Sequence[str], number: int, show: Callable[[str], str] = str) -> str:
+    """Return a text, such as the name of a file, with its replacement strings filled in, as ``show`` has values.
 
     Raises:
         UsageError: as ``render``.
     """
     _refuse_unsupported(text)
-    return _filled(text, values, number, str)
+    return _filled(text, values, number, show)
 
 
 def _filled(template: str, values: Sequence[str], number: int, show: Callable[[str], str]) -> str:
@@ -86,7 +86,7 @@ def _filled(template: str, values: Sequence[str], number: int, show: Callable[[s
             filled[text] = grow(str(number))
         else:
             change = _FORMS[match["form"]]
-            filled[text] = " ".join(grow(show(change(value))) for value in _chosen(values, int(match["column"] or 0)))
+            filled[text] = " ".join(grow(show(change(value))) for value in chosen(values, int(match["column"] or 0)))
         return filled[text]
 
     return _REPLACEMENT.sub(fill_in, grow(template))
@@ -137,7 +137,7 @@ def _refuse_unsupported(template: str) -> None:
         raise UsageError("{= perl =} is not supported; change the value in the command, as in: echo {} | sed s/a/b/")
 
 
-def _chosen(values: Sequence[str], column: int) -> Sequence[str]:
+def chosen(values: Sequence[str], column: int) -> Sequence[str]:
     """Return the values of a column, counted from 1 or, below 0, from the end; of 0, which is no column, all."""
     if column == 0:
         return values
@@ -189,8 +189,8 @@ _SHELL_WORDS: Final = frozenset(
 )
 
 
-def argv(line: str) -> tuple[str, ...]:
-    """Return what to start for a command line: its own words where a shell would only split it into them, else a shell.
+def argv(line: str, shell: str = "/bin/sh") -> tuple[str, ...]:
+    """Return what to start for a command line: its own words where a shell would only split it into them, else that shell.
 
     Starting a shell costs as much as a short command does. Plain are words of letters, digits and ``_-./,:+=@%^``, and
     single-quoted text as ``render`` makes it; the program may be no word or builtin of a shell and set no variable. What a shell
@@ -199,7 +199,7 @@ def argv(line: str) -> tuple[str, ...]:
     """
     match = _PLAIN.fullmatch(line)
     if match is None or match["program"] in _SHELL_WORDS:
-        return ("/bin/sh", "-c", line)
+        return (shell, "-c", line)
     # As shlex.split does, whose time grows with the square of a word's length.
     return tuple(_QUOTED.sub(r"\1\2", word) for word in _WORD.findall(line))
 

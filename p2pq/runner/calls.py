@@ -5,7 +5,8 @@ kept apart and passed on at the end. Both ends are the same user's, on one machi
 here, and nowhere else. Imports as little as it can, as it is started many times a second.
 
 Input: the length of the head in eight bytes, the head, a pickle of ``Order``; then the arguments of each call, pickled.
-Output: frames of ``FRAME`` and a payload: for each call, in order, RESULT or ERROR; PRINTED; and END, after which nothing comes.
+Output: frames of ``FRAME`` and a payload: for each call, in order, RESULT or ERROR (or, where results are data, OTHER, see
+``away``); PRINTED; and END, after which nothing comes.
 Without END something has ended the process. Calls of which nothing is said were not made, as time was up.
 """
 
@@ -17,14 +18,24 @@ import time
 
 TYPE_CHECKING = False  # importing typing for real would cost 2 ms at every start
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from typing import Any, BinaryIO
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Any, BinaryIO, Protocol
+
+    class Says(Protocol):
+        """Puts what came of a call into words: which kind of frame it is, and its payload."""
+
+        def result(self, value: object) -> tuple[int, bytes]:
+            """Of what it returned."""
+
+        def failure(self, error: BaseException) -> tuple[int, bytes]:
+            """Of what it raised."""
+
 
 PROTOCOL = 5
 LENGTH_BYTES = 8
 FRAME = struct.Struct("<BdQ")
 """What it is, how many seconds it took, and how many bytes follow."""
-RESULT, ERROR, PRINTED, END, NOT_BEGUN = range(5)
+RESULT, ERROR, PRINTED, END, NOT_BEGUN, OTHER = range(6)
 FLUSH_S = 0.02
 FLUSH_BYTES = 1 << 20
 MAIN = b"__main__"
@@ -36,9 +47,9 @@ BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); from p2pq.runner.calls 
 class Order:
     """What a task is to do, besides the arguments."""
 
-    __slots__ = ("argv", "begin", "budget_s", "calls", "functions", "path")
+    __slots__ = ("argv", "begin", "budget_s", "calls", "functions", "path", "trusted", "types")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  all that there is to say
         self,
         path: "list[str]",
         argv: "list[str]",
@@ -46,11 +57,15 @@ class Order:
         begin: bytes,
         functions: "list[bytes]",
         calls: "list[tuple[int, int]]",
+        *,
+        trusted: bool = True,
+        types: "Sequence[bytes]" = (),
     ) -> None:
         """Take the caller's ``sys.path`` and ``sys.argv``; what to call first, pickled, or nothing; and the calls.
 
         ``calls`` are numbers of ``functions`` with the lengths of their arguments. No call is begun after ``budget_s``, but
-        the first one is made in any case.
+        the first one is made in any case. What comes back of them is opened if ``trusted``; else it has to be data, for
+        which registered ``types`` say how they become such.
         """
         self.path = path
         self.argv = argv
@@ -58,6 +73,8 @@ class Order:
         self.begin = begin
         self.functions = functions
         self.calls = calls
+        self.trusted = trusted
+        self.types = types
 
 
 def pickled(thing: object) -> bytes:
@@ -86,6 +103,11 @@ def _by_value() -> bool:
 def run_chunk(function: "Callable[..., Any]", chunk: "Iterable[tuple[Any, ...]]") -> "list[Any]":
     """Make several calls as one, as ``map`` wants them with ``chunksize``."""
     return [function(*args) for args in chunk]
+
+
+def run_items(items: "Iterable[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]") -> "list[Any]":
+    """Make several calls as one, as joblib puts them together."""
+    return [function(*args, **kwargs) for function, args, kwargs in items]
 
 
 def frames(data: "bytes | bytearray") -> "Iterator[tuple[int, float, memoryview]]":
@@ -130,28 +152,59 @@ class Answers:
         self._flushed = time.perf_counter()
 
 
-def failure(error: BaseException) -> bytes:
-    """Return an exception as it travels: itself, and its traceback as text."""
+def traceback_of(error: BaseException) -> str:
+    """Return where an exception came about, and what it is, as text; where that fails, what is left of it."""
     import traceback  # noqa: PLC0415  seldom needed
 
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    trace = error.__traceback__
+    if trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next  # whatever made the call says nothing
     try:
-        data = pickled((error, text))
-        pickle.loads(data)
-    except Exception as why:  # noqa: BLE001  whatever it is, the text is still there
-        shown = f"{type(error).__qualname__}: {error} (the exception itself cannot travel: {why})"
-        data = pickle.dumps((RuntimeError(shown), text), PROTOCOL)
-    return data
+        return "".join(traceback.format_exception(type(error), error, trace))
+    except Exception:  # noqa: BLE001  its own ``__str__`` may be what fails
+        return "".join(traceback.format_tb(trace)) + shown(error)
+
+
+def shown(error: BaseException) -> str:
+    """Return an exception as one line of text, whatever its own ``__str__`` does."""
+    try:
+        return f"{type(error).__qualname__}: {error}"
+    except Exception:  # noqa: BLE001  it does not do
+        return type(error).__qualname__
+
+
+class Pickled:
+    """Says what came of calls as pickles."""
+
+    def result(self, value: object) -> "tuple[int, bytes]":
+        """Return what tells of a result.
+
+        Raises:
+            Exception: whatever an object raises that cannot be pickled.
+        """
+        return RESULT, pickled(value)
+
+    def failure(self, error: BaseException) -> "tuple[int, bytes]":
+        """Return what tells of an exception: itself, and its traceback as text."""
+        text = traceback_of(error)
+        try:
+            data = pickled((error, text))
+            pickle.loads(data)
+        except BaseException as why:  # noqa: BLE001  whatever it is, the text is still there
+            said = f"{shown(error)} (the exception itself cannot travel: {shown(why)})"
+            data = pickle.dumps((RuntimeError(said), text), PROTOCOL)
+        return ERROR, data
 
 
 class Calls:
     """The calls of one task."""
 
-    def __init__(self, order: Order, source: "BinaryIO", answers: Answers) -> None:
-        """Take what to do, where the arguments come from, and where results go."""
+    def __init__(self, order: Order, source: "BinaryIO", answers: Answers, says: "Says | None" = None) -> None:
+        """Take what to do, where the arguments come from, where results go, and what puts them into words."""
         self._order = order
         self._source = source
         self._answers = answers
+        self._says = says or Pickled()
         self._functions: dict[int, Callable[..., Any]] = {}
 
     def begin(self) -> bool:
@@ -161,7 +214,7 @@ class Calls:
                 initializer, args = pickle.loads(self._order.begin)
                 initializer(*args)
             except BaseException as error:  # noqa: BLE001  told to the caller
-                self._answers.add(NOT_BEGUN, failure(error))
+                self._answers.add(NOT_BEGUN, self._says.failure(error)[1])
                 return False
         return True
 
@@ -192,26 +245,38 @@ class Calls:
 
             self._functions[number] = fail
 
-    @staticmethod
-    def _one(function: "Callable[..., Any]", arguments: bytes) -> "tuple[int, bytes]":
+    def _one(self, function: "Callable[..., Any]", arguments: bytes) -> "tuple[int, bytes]":
         try:
             args, kwargs = pickle.loads(arguments)
-            return RESULT, pickled(function(*args, **kwargs))
+            return self._says.result(function(*args, **kwargs))
         except BaseException as error:  # noqa: BLE001  told to the caller, even SystemExit
-            if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
-                error.__traceback__ = error.__traceback__.tb_next  # this very function says nothing
-            return ERROR, failure(error)
+            return self._says.failure(error)
+
+
+def unnamed_file() -> int:
+    """Return a new file without a name: in memory, or where a sandbox does not let it be there, among temporary files.
+
+    Raises:
+        OSError: there can be none.
+    """
+    try:
+        return os.memfd_create("printed")
+    except OSError:
+        name = os.path.join(os.environ.get("TMPDIR", "/tmp"), f".p2pq-printed-{os.getpid()}")  # noqa: S108  where there is no other
+        found = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        os.unlink(name)
+        return found
 
 
 def divert(out: int) -> "tuple[BinaryIO, int, int]":
-    """Take standard input and output away from the calls: they read nothing, and what they print goes into memory.
+    """Take standard input and output away from the calls: they read nothing, and what they print is kept aside.
 
     Returns:
         what was standard input, what was standard output, and where printed things are.
     """
     source = os.fdopen(os.dup(0), "rb")
     results = os.dup(out)
-    printed = os.memfd_create("printed")
+    printed = unnamed_file()
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(printed, out)
@@ -219,13 +284,18 @@ def divert(out: int) -> "tuple[BinaryIO, int, int]":
     return source, results, printed
 
 
-def main() -> None:
-    """Make the calls."""
-    source, results, printed = divert(1)
+def work(source: "BinaryIO", results: int, printed: int, made: "Callable[[Order, BinaryIO, Answers], Calls]") -> None:
+    """Make the calls that are asked for.
+
+    Args:
+        source: what is asked.
+        results: where what comes of them goes.
+        printed: where what they print is.
+        made: takes the order, the rest of ``source``, and where to answer.
+    """
     order = pickle.loads(source.read(int.from_bytes(source.read(LENGTH_BYTES), "little")))
-    sys.path[:], sys.argv[:] = order.path, order.argv
     answers = Answers(results)
-    calls = Calls(order, source, answers)
+    calls = made(order, source, answers)
     if calls.begin():
         calls.make()
     if sys.stdout is not None:
@@ -235,3 +305,14 @@ def main() -> None:
         answers.add(PRINTED, os.pread(printed, size, 0))
     answers.add(END)
     answers.flush()
+
+
+def as_here(order: Order, source: "BinaryIO", answers: Answers) -> Calls:
+    """Return what makes calls of a program on the same machine, with the same modules."""
+    sys.path[:], sys.argv[:] = order.path, order.argv
+    return Calls(order, source, answers)
+
+
+def main() -> None:
+    """Make the calls."""
+    work(*divert(1), as_here)

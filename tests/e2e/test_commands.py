@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 
@@ -332,3 +333,19 @@ def test_another_machine_runs_them_with_their_files(pair, tmp_path, monkeypatch)
     assert [(tmp_path / "out" / name).read_text() for name in "ab"] == ["1\n2\n3\n"] * 2
     live = alice.run("run", "--where", name, "--file", "in.txt", "--", "sh", "-c", "cat in.txt; exit 4")
     assert (live.returncode, live.stdout) == (4, "3\n1\n2\n")
+
+
+def test_lines_are_read_by_the_users_own_shell(shared, monkeypatch):
+    bash = shutil.which("bash")
+    monkeypatch.setitem(shared.settings, "SHELL", bash)
+    monkeypatch.setitem(shared.settings, "BASH_FUNC_double%%", "() { echo $(($1 * 2)); }")
+    assert shared.ok("map", "-k", "double", ":::", "1", "2") == "2\n4\n"
+    assert shared.ok("map", "cat <(echo {}); [[ {} == a* ]] && echo yes", ":::", "ab") == "ab\nyes\n"
+
+
+@covers("map --plus")
+def test_more_replacement_strings(shared):
+    line = ("map", "-k", "--plus", "--tag", "echo {1%.x} {2^a} {##}", ":::", "a.x", "b", ":::", "a")
+    assert shared.ok(*line) == "a.x\ta\ta A 2\nb\ta\tb A 2\n"
+    assert shared.ok("map", "-k", "--plus", "echo", "{choose_k}", *(":::", "A", "B", "C") * 2) == "A B\nA C\nB C\n"
+    assert shared.run("map", "--plus", "echo", "{%(}", ":::", "x").returncode == 2

@@ -15,7 +15,7 @@ from p2pq import Executor
 
 pytestmark = pytest.mark.slow
 
-IN_TIME_S = 60.0
+IN_TIME_S = 120.0
 
 
 def run(code, *, expect=0):
@@ -89,4 +89,91 @@ def test_whoever_interrupts_a_program_waits_for_nothing_and_leaves_nothing(usual
     lab.until(
         lambda: [job["state"] for job in usual.json("jobs") if job["name"] == "held"] == ["cancelled"],
         "it is cancelled",
+    )
+
+
+@pytest.fixture
+def abroad(pair, tmp_path, monkeypatch):
+    """Make the first of two linked nodes the usual one of this process, in a folder with a module."""
+    (tmp_path / "beside.py").write_text("def double(number):\n    return 2 * number\n")
+    for name, value in pair[0].environment().items():
+        if name.startswith("P2PQ_"):
+            monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_calls_on_another_machine_return_data(abroad):
+    done = run(
+        """
+        import dataclasses, os
+        import numpy as np
+        import pandas as pd
+        import beside, p2pq
+
+        @dataclasses.dataclass(frozen=True)
+        class Point:
+            x: int
+
+        p2pq.register(Point)
+        value = {"a": (1, None, 2.5, 1j), b"b": [{1}, "x"], "p": Point(3)}
+        frame = pd.DataFrame({"x": [1, 2], "y": ["a", None]})
+        array = np.arange(300_000)
+
+        def say():
+            print("said")
+            return os.environ["P2PQ_NODE"]
+
+        with p2pq.Executor(where="bob", files=["beside.py"]) as pool:
+            said = pool.submit(say)
+            same = [pool.submit(lambda each: each, each) for each in (value, frame, array)]
+            doubled = pool.map(beside.double, range(50), chunksize=20)
+            assert said.result() == "bob"
+            assert same[0].result() == value
+            pd.testing.assert_frame_equal(same[1].result(), frame)
+            assert (same[2].result() == array).all()
+            assert [*doubled] == [*range(0, 100, 2)]
+        with p2pq.Executor() as pool:
+            assert pool.submit(beside.double, 1).result() == 2
+        """
+    )
+    assert done.stdout == "said\n"
+
+
+def test_what_goes_wrong_on_another_machine_is_told(abroad):
+    run(
+        """
+        import sys
+        import beside, p2pq
+        from p2pq.errors import RemoteError, UntrustedResultError
+
+        class Other:
+            pass
+
+        class OwnError(Exception):
+            pass
+
+        def fail(kind):
+            raise kind("nothing")
+
+        def missing():
+            import no_such_module.below
+
+        with p2pq.Executor(where="bob") as pool:
+            calls = [
+                (pool.submit(Other), UntrustedResultError, "a call on bob returned a value of type __main__.Other, which"),
+                (pool.submit(fail, KeyError), KeyError, "'nothing'"),
+                (pool.submit(fail, OwnError), RemoteError, "a call on bob raised __main__.OwnError: nothing"),
+                (pool.submit(missing), ModuleNotFoundError, "bob has no module 'no_such_module': install it there"),
+                (pool.submit(beside.double, 1), ModuleNotFoundError, "bob has no module 'beside': install it there"),
+                (pool.submit(sys.exit, 3), RemoteError, "a call on bob raised SystemExit: 3"),
+            ]
+            for call, kind, text in calls:
+                error = call.exception()
+                assert type(error) is kind and str(error).startswith(text), repr(error)
+            assert "in fail" in str(calls[1][0].exception().__cause__)
+        with p2pq.Executor(where="any", trust_results=True) as pool:
+            other, failed = pool.submit(Other), pool.submit(fail, OwnError)
+            assert type(other.result()) is Other
+            assert type(failed.exception()) is OwnError
+        """
     )

@@ -1,10 +1,13 @@
 """joblib on p2pq, against a node that makes its calls."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import joblib
 import pytest
 
 import p2pq.joblib
 from p2pq.joblib import P2PQBackend
+from p2pq.runner.calls import run_items
 from tests.unit.client.callskit import CallsNode, complain, square
 
 
@@ -52,3 +55,27 @@ def test_how_many_never(node, monkeypatch):
     backend.terminate()
     backend.abort_everything(ensure_ready=False)
     assert p2pq.joblib.__all__ == ["P2PQBackend"]
+
+
+class Threads(ThreadPoolExecutor):
+    """An executor that says what it was asked for."""
+
+    asked = []  # noqa: RUF012
+
+    def __init__(self, workers, **options):
+        super().__init__(workers)
+        self.asked.append(options)
+
+    def submit(self, function, *args):
+        self.asked.append(function)
+        return super().submit(function, *args)
+
+
+def test_other_machines_get_nothing_of_joblib(monkeypatch):
+    monkeypatch.setattr(p2pq.joblib, "Executor", Threads)
+    monkeypatch.setattr(p2pq.joblib, "node_slots", lambda **said: 5 if said == {"where": "any"} else 0)
+    with joblib.parallel_config(backend="p2pq", where="any"):
+        assert joblib.effective_n_jobs() == 5
+        assert joblib.Parallel()(joblib.delayed(square)(number) for number in range(9)) == [n * n for n in range(9)]
+    assert Threads.asked[0] == {"name": "joblib", "where": "any"}
+    assert set(Threads.asked[1:]) == {run_items}

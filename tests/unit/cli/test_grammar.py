@@ -15,7 +15,7 @@ PLAIN = {"null": False, "shuf": False, "jobs": ""}
 
 OTHER = {
     "header": None, "arg_sep": ":::", "arg_file_sep": "::::", "colsep": None, "link": False, "trim": "n", "max_args": None,
-    "max_lines": None, "context": True, "multiple": False,
+    "max_lines": None, "context": True, "multiple": False, "plus": False,
 }  # fmt: skip
 
 
@@ -35,6 +35,7 @@ def test_what_is_typed_is_how_it_is_read():
     )
     assert grammar_of(PLAIN | OTHER | {"jobs": "1"}).at_once == 1
     assert read("-L", "2").values_max == 2
+    assert read("--plus").plus
     assert read("-L", "2", "-n", "3").values_max == 3
     assert read("-X", "--link", "--arg-sep", ",,") == Grammar(fill="context", link=True, values=",,", at_once=at_once)
     assert read("-m", "--arg-file-sep", "::") == Grammar(fill="values", files="::", at_once=at_once)
@@ -45,6 +46,8 @@ def test_what_is_typed_is_how_it_is_read():
     [
         (["--header", "x"], "`--header :` takes the first values for names"),
         (["--arg-sep", "::::"], "are the same"),
+        (["--plus", "-X"], "--plus goes with one value for each source"),
+        (["--plus", "-N", "2"], "--plus goes with one value for each source"),
     ],
 )
 def test_what_is_not_known(typed, sentence):

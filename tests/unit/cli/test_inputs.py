@@ -174,3 +174,10 @@ def test_a_source_without_values_makes_no_tasks_with_any_grammar():
     for grammar in ({"link": True}, {"fill": "values"}, {"values_max": 2}, {"shuffle": True}):
         assert inputs.of_map(["e", ":::", "a", ":::"], grammar=Grammar(**grammar)) is None
     assert inputs.of_map(["e", ":::", "name"], grammar=Grammar(header=True)) is None
+
+
+def test_more_replacement_strings_make_command_lines_and_may_leave_tasks_out():
+    tasks = inputs.of_map(["echo", "{2choose_k}", "{1..}", ":::", "a.x.y", "b", ":::", "b"], grammar=Grammar(plus=True))
+    assert [tasks.command(task) for task in range(tasks.count)] == ["echo b a"]
+    assert (tasks.values(0), tasks.name, tasks.tag(0)) == (("a.x.y", "b"), "echo {2choose_k} {1..}", "a.x.y\tb\t")
+    assert inputs.of_map(["{uniq}", ":::", "a", ":::", "a"], grammar=Grammar(plus=True)) is None

@@ -10,6 +10,7 @@ import pytest
 
 from p2pq import Executor
 from p2pq.client import caller as module
+from p2pq.client.here import Here
 from p2pq.wire import control
 from p2pq.wire.commandcontrol import Ends, KeepInput, SubmitCommands
 from p2pq.wire.control import Failed
@@ -193,7 +194,7 @@ def test_what_was_not_begun_in_time_is_made_in_another_task(node, monkeypatch):
 
 
 def test_connections_are_bounded_and_used_again(node, monkeypatch):
-    monkeypatch.setattr(module, "JOBS_MAX", 1)
+    monkeypatch.setattr(Here, "jobs_max", 1)
     node.answers[control.Status] = [status_view(slots=4)]
     with Executor(home=node.home) as pool:
         assert list(pool.map(square, range(8))) == [number * number for number in range(8)]

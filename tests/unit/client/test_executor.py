@@ -159,8 +159,9 @@ def test_each_process_begins_with_the_initializer(node):
 
 
 def test_what_cannot_be_is_said_at_once(node, monkeypatch, tmp_path):
-    with pytest.raises(UsageError, match="this machine only"):
-        Executor(home=node.home, where="any")
+    for options in ({"needs": {"has": "numpy"}}, {"files": ["x"]}, {"trust_results": True}):
+        with pytest.raises(UsageError, match='say where="any", too'):
+            Executor(home=node.home, **options)
     with pytest.raises(NodeUnreachableError):
         Executor(home=tmp_path / "nobody", start=False)
     monkeypatch.setenv("P2PQ_TASK", "0")

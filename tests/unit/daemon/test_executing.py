@@ -51,3 +51,26 @@ def test_the_environment_is_the_users_own():
 
 def test_libraries_are_told_how_many_cpus_they_may_use():
     assert for_libraries(3)["OMP_NUM_THREADS"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("environment", "shell"),
+    [
+        (b"A=1\0SHELL={bin}/bash\0", "{bin}/bash"),
+        (b"SHELL={bin}/zsh\0PARALLEL_SHELL={bin}/bash\0", "{bin}/bash"),
+        (b"SHELL={bin}/fish\0", "/bin/sh"),
+        (b"SHELL={bin}/dash\0", "/bin/sh"),
+        (b"SHELL=bash\0", "/bin/sh"),
+        (b"SHELL\0junk\0", "/bin/sh"),
+        (b"", "/bin/sh"),
+    ],
+)
+def test_the_users_own_shell_reads_lines_if_it_is_there_and_reads_them_as_sh_does(tmp_path, environment, shell):
+    for name in ("bash", "fish", "zsh"):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "dash").write_text("")
+    found = environment.replace(b"{bin}", os.fsencode(tmp_path))
+    job = body("f", "{}", "&&", "g", values=("a b",), environment=found)
+    assert command_line(job, 0) == ((shell.replace("{bin}", str(tmp_path)), "-c", "f 'a b' && g"), ())
+    assert command_line(body("/bin/true", environment=found), 0)[1][0] == shell.replace("{bin}", str(tmp_path))

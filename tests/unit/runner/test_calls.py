@@ -5,6 +5,7 @@ import os
 import pickle  # noqa: TID251  what this very program has made
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import cloudpickle
@@ -161,3 +162,43 @@ def test_a_chunk_is_several_calls():
 
 def add_to(first, second):
     return add(first, second=second)
+
+
+class SilentError(Exception):
+    """Says nothing of itself."""
+
+    def __str__(self):
+        raise RuntimeError("no")
+
+    def __reduce__(self):
+        raise KeyboardInterrupt
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    number: int
+
+
+@pytest.mark.parametrize(("kind", "arguments"), [(SilentError, ()), (FrozenError, (3,))])
+def test_no_exception_ends_the_task(kind, arguments):
+    def fail():
+        raise kind(*arguments)
+
+    done, frames = run((fail,), (square, 2))
+    assert [each for each, _ in frames] == [module.ERROR, module.RESULT, module.END], done.stderr
+    error, text = pickle.loads(frames[0][1])
+    assert type(error) is RuntimeError
+    assert kind.__qualname__ in str(error)
+    assert "in fail" in text
+
+
+def test_where_no_file_can_be_in_memory_it_is_among_temporary_ones(monkeypatch, tmp_path):
+    def refuse(_name):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with os.fdopen(module.unnamed_file(), "w+b", 0) as file:
+        file.write(b"x")
+        assert os.pread(file.fileno(), 9, 0) == b"x"
+    assert not list(tmp_path.iterdir())
