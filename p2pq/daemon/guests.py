@@ -9,7 +9,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final, Literal
 
 from p2pq.core.effects import Continue, Fetch, Kill, Release, Start, Suspend, Train
@@ -21,7 +21,7 @@ from p2pq.daemon.attempt import exited
 from p2pq.daemon.blobstore import BlobMissingError, BlobStore
 from p2pq.daemon.checkpoints import open_checkpoint
 from p2pq.daemon.inputs import entries, open_job
-from p2pq.daemon.launching import Guest, Key, Launching, pin_tag
+from p2pq.daemon.launching import Guest, Key, Launching, can_follow, pin_tag
 from p2pq.daemon.runners import RunnerPool
 from p2pq.daemon.sealing import NOTHING, Sealed
 from p2pq.daemon.threads import in_thread
@@ -54,6 +54,8 @@ STOP_S: Final = 2.0
 OPENING_MAX: Final = 2
 """Bodies that are opened at the same time: each may take a quarter of a gigabyte for a moment."""
 PROGRESS_POLL_S: Final = 1.0
+ALONE_MIN: Final = 4
+"""Trains from which one of the first so many leaves something are not worth it: to give the others back costs more."""
 
 JobKey = tuple[NodeId, bytes]
 """Job ids are chosen by masters, so one says nothing without whose it is."""
@@ -90,6 +92,8 @@ class Guests:
         self._opening = asyncio.Semaphore(OPENING_MAX)
         self._entries = 0
         """What the opened bodies name, in all."""
+        self._leaving: OrderedDict[JobKey, None] = OrderedDict()
+        """Jobs whose tasks do not go together."""
         self._prefetching: dict[JobKey, asyncio.Task[None]] = {}
 
     # ------------------------------------------------------------------ effects
@@ -305,7 +309,7 @@ class Guests:
         try:
             job = await self._open(guests[0].start)
             wanted = [guest for guest in guests if not guest.cancelled]
-            if not isinstance(job, CommandsBody) or job.stdin is not None:
+            if not can_follow(job) or _job_key(guests[0]) in self._leaving:
                 await self._one_by_one(wanted)
             elif wanted:
                 await self._together(wanted, job)
@@ -331,9 +335,9 @@ class Guests:
         if back and not quietly:
             self._post(TrainExited(exits=(), back=back, apart=apart))
 
-    async def _together(self, guests: list[Guest], job: CommandsBody) -> None:
+    async def _together(self, guests: list[Guest], job: AnyJobBody) -> None:
         """Let one runner have them all."""
-        launch = self._launching.train(guests, job, self._post)
+        launch = self._launching.train(guests, job, self._goes_on)
         self._give_back(guests[len(launch.passengers) :])
         async with aclosing(run_train(self._pool, launch)) as told:
             async for some in told:
@@ -344,17 +348,30 @@ class Guests:
                 if isinstance(some, tuple):
                     place, outcome, sealed = some
                     ended = [(guests[place], outcome, sealed)]
+                    if sealed.body and place < ALONE_MIN and outcome.seconds < LONG_S:
+                        self._leave(_job_key(guests[0]))
                 else:
                     ended = await self._sealed(guests, some)
                 exits = []
                 for guest, outcome, sealed in reversed(ended):
                     now -= outcome.seconds * 1000
                     exits.append(_exited(guest.start, outcome, sealed, int(now)))
-                for guest, _, _ in ended:
-                    self._over(
-                        guest, release=guest.cancelled
-                    )  # else its master says when its results are held no longer
+                for guest, _, _ in ended:  # whose master says when results are held no longer
+                    self._over(guest, release=guest.cancelled)
                 self._post(TrainExited(exits=tuple(reversed(exits))))
+
+    def _goes_on(self, started: Started) -> None:
+        """One of a train takes long, and is followed like one that came alone."""
+        self._post(started)
+        guest = self.find(started.lease, started.master)
+        if guest is not None and guest.root is not None:
+            self._tasks.create_task(self._watch_progress(guest), name="progress")
+
+    def _leave(self, job: JobKey) -> None:
+        """Tasks of that job leave so much that each ends its train: they come one by one from now on."""
+        self._leaving[job] = None
+        if len(self._leaving) > BODIES_MAX:
+            self._leaving.popitem(last=False)
 
     async def _sealed(self, guests: list[Guest], some: list[Ended]) -> list[tuple[Guest, Ran, Sealed]]:
         """Seal what attempts that ended have printed."""
@@ -392,8 +409,11 @@ class Guests:
     async def _watch_progress(self, guest: Guest) -> None:
         """Tell the progress that a task writes to ``results/.progress``; hostile text is ignored."""
         start = guest.start
-        while True:
-            await asyncio.sleep(PROGRESS_POLL_S)
+        while not guest.over.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PROGRESS_POLL_S):
+                    await guest.over.wait()
+                    return
             if guest.root is not None:
                 progress = taskfolder.read_progress(guest.root)
                 if progress is not None and progress != guest.progress:
@@ -429,6 +449,10 @@ _REASONS: Final[dict[str, Reason]] = {
     "evicted": "saved",
     "sandbox": "runner-died",
 }
+
+
+def _job_key(guest: Guest) -> JobKey:
+    return guest.start.master, guest.start.job
 
 
 def _key(guest: Guest) -> Key:

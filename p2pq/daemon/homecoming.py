@@ -394,6 +394,8 @@ class Homecoming:
             self._unswept.discard(job)
             delivery.sweep(folder.parent)
         tree = body.tree
+        if not item.body:
+            return folder  # it left nothing
         if item.outcome.ok:  # of no more use; whoever looks into a failure may want it
             tree = select(tree, lambda path: not bodies.in_checkpoint(path))
         delivery.write(tree, self._blobs, folder, umask=row.extra.umask)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from p2pq.core.effects import Start
-from p2pq.core.events import Event, Started
+from p2pq.core.events import Started
 from p2pq.daemon import feeding, room, taskfolder
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.checkpoints import put_in_place
@@ -24,7 +24,7 @@ from p2pq.daemon.unpack import unpack
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import LeaseId, NodeId, short, to_text
 from p2pq.model.params import task_number, task_params
-from p2pq.wire.body import CHECKPOINT, CommandsBody, JobBody
+from p2pq.wire.body import CHECKPOINT, AnyJobBody, CommandsBody, JobBody
 from p2pq.wire.tree import Tree, disk_bytes
 
 OWN_COMMANDS: Final = b"commands"
@@ -34,6 +34,9 @@ TRAIN_BYTES_MAX: Final = 1 << 20
 OWN_FILES_MAX: Final = 1 << 60
 """Commands write into their user's own folders, which are none of ours to limit."""
 
+
+FOLLOWED_MAX: Final = 200
+"""Files of a job, of which each is looked at between two tasks that use the same folder."""
 
 Key = tuple[NodeId, LeaseId]
 
@@ -108,14 +111,15 @@ class Launching:
             on_started=lambda stdout, stderr: _remember(guest, stdout, stderr),
         )
 
-    def train(self, guests: list[Guest], job: CommandsBody, post: Callable[[Event], None]) -> TrainLaunch[Sealed]:
-        """Return how to run commands one after another in their user's folder and environment.
+    def train(self, guests: list[Guest], job: AnyJobBody, post: Callable[[Started], None]) -> TrainLaunch[Sealed]:
+        """Return how to run attempts one after another: commands in their user's folder, others in one that serves them all.
 
         ``post`` is told of the one that goes on alone.
         """
 
         def started(place: int, stdout: Path, stderr: Path) -> None:
             guest = guests[place]
+            guest.root = guests[0].root
             _remember(guest, stdout, stderr)
             post(Started(lease=guest.start.lease, master=guest.start.master))
 
@@ -123,18 +127,33 @@ class Launching:
         passengers: list[Passenger] = []
         room = TRAIN_BYTES_MAX
         for guest in guests:
-            argv, otherwise = command_line(job, guest.start.task)
-            env = {"P2PQ_TASK": str(guest.start.task), "P2PQ_ATTEMPT": str(guest.start.attempt)}
-            room -= len(json.dumps((argv, otherwise, env)))
+            passenger = self._passenger(guest, job)
+            room -= len(json.dumps((passenger.argv, passenger.otherwise, passenger.env, passenger.params)))
             if room < 0 and passengers:
                 break  # the others go with the next one
-            passengers.append(Passenger(guest.name, argv, otherwise, env))
+            passengers.append(passenger)
         return TrainLaunch(
-            common=self.commands(first, job),
+            common=self.commands(first, job) if isinstance(job, CommandsBody) else self.job(first, job, None),
             passengers=tuple(passengers),
             collect=lambda place, folder, outcome: self.sealer(guests[place]).seal(folder, outcome),
             on_started=started,
         )
+
+    def _passenger(self, guest: Guest, job: AnyJobBody) -> Passenger:
+        if isinstance(job, CommandsBody):
+            argv, otherwise = command_line(job, guest.start.task)
+            return Passenger(guest.name, argv, otherwise, _own_variables(guest, guest.start.task))
+        params, number = self._params(guest.start, job)
+        argv = command(job, params, self._python, job_id=to_text(guest.start.job), number=number)
+        written = taskfolder.written(params) if job.axes or job.array else ""
+        return Passenger(guest.name, argv, (), _own_variables(guest, number), written)
+
+    def _params(self, start: Start, job: JobBody) -> tuple[dict[str, str], int]:
+        """Return the parameters of a task, and its number."""
+        params = task_params(job.array, job.axes, start.task)
+        if job.config:
+            params["config"] = job.config
+        return params, task_number(job.array, job.axes, start.task)
 
     def job(self, guest: Guest, job: JobBody, checkpoint: Tree | None) -> TaskLaunch[Sealed]:
         """Return how to run a task of a folder that travels, in a scratch folder of its own."""
@@ -154,10 +173,7 @@ class Launching:
 
         wanted = disk_bytes(job.tree) + (0 if checkpoint is None else disk_bytes(checkpoint))
         strict = start.sandbox == "strict"
-        params = task_params(job.array, job.axes, start.task)
-        number = task_number(job.array, job.axes, start.task)
-        if job.config:
-            params["config"] = job.config
+        params, number = self._params(start, job)
         return TaskLaunch(
             lease=guest.name,
             job=start.master + start.job,  # no runner ever serves two masters
@@ -209,6 +225,19 @@ class Launching:
             processes=start.limits.processes,
             output_bytes=start.limits.output_mb << 20,
         )
+
+
+def can_follow(job: AnyJobBody) -> bool:
+    """Tell whether tasks of a job may follow one another in one runner, without anything being made for each of them."""
+    if isinstance(job, CommandsBody):
+        return job.stdin is None
+    tree = job.tree
+    # A warm interpreter starts tasks one at a time.
+    return job.kind != "python" and len(tree.files) + len(tree.dirs) + len(tree.links) <= FOLLOWED_MAX
+
+
+def _own_variables(guest: Guest, number: int) -> dict[str, str]:
+    return {"P2PQ_TASK": str(number), "P2PQ_ATTEMPT": str(guest.start.attempt)}
 
 
 def _remember(guest: Guest, stdout: Path, stderr: Path) -> None:

@@ -48,7 +48,7 @@ def resumed(history: History, extra: JobExtra, *, anyway: bool = False) -> Resum
         return Resumed((), said)
     if (old.extra.tasks == 1) != (extra.tasks == 1):
         return Resumed((), f"job {name} put its results elsewhere in {extra.results}; every task runs")
-    kept = _kept(old.job, old.extra, extra, _done(history, old.job))
+    kept = _kept(history, old.job, old.extra, extra)
     count = sum(each.stop - each.start for each in kept)
     rest = extra.tasks - count
     runs = f"{rest} run" if rest > 1 else "1 runs" if rest else "nothing is left to run"
@@ -76,7 +76,16 @@ def _done(history: History, job: JobId) -> IntervalSet:
     return done
 
 
-def _kept(job: JobId, old: JobExtra, new: JobExtra, done: IntervalSet) -> tuple[Kept, ...]:
+def _in_place(history: History, new: JobExtra, number: int, origin: tuple[JobId, int]) -> bool:
+    """Tell whether a task's results lie where they were written, or there are none."""
+    if target(Path(new.results), tasks=new.tasks, number=number).is_dir():
+        return True
+    item = history.result(*origin)
+    return item is not None and not item.body
+
+
+def _kept(history: History, job: JobId, old: JobExtra, new: JobExtra) -> tuple[Kept, ...]:
+    done = _done(history, job)
     ours, theirs = open_sweep(new), open_sweep(old)
     runs: list[Kept] = []
     for index in range(new.tasks):
@@ -88,7 +97,7 @@ def _kept(job: JobId, old: JobExtra, new: JobExtra, done: IntervalSet) -> tuple[
         if (
             origin is None
             or task_params(ours.array, ours.axes, index) != task_params(theirs.array, theirs.axes, before)
-            or not target(Path(new.results), tasks=new.tasks, number=number).is_dir()
+            or not _in_place(history, new, number, origin)
         ):
             continue
         last = runs[-1] if runs else None

@@ -105,7 +105,7 @@ class Did(_FromRunner, frozen=True, tag="did"):
     dirty: Annotated[str, Meta(max_length=runner_main.TEXT_CHARS_MAX)] = ""
     """Something of the last one is left: the sandbox must go."""
     large: bool = False
-    """What the last one printed lies in its files."""
+    """What the last one printed lies in its files, and what it left in its folder."""
 
 
 class Gone(msgspec.Struct, frozen=True):

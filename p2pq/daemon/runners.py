@@ -9,7 +9,7 @@ import contextlib
 import os
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -320,7 +320,6 @@ class RunnerPool:
         """Fill the folder, launch the task and follow it until its runner is clean or lost."""
         runner = run.runner
         files: list[int] = []
-        pins: list[int] = []
         try:
             if launch.populate is None and launch.stdin is None:
                 self._fill(launch, runner.scratch, files)
@@ -329,19 +328,17 @@ class RunnerPool:
             await self.prepare(launch, runner)
             await run.go.wait()
             number = self.numbers(1)
-            if launch.level == "strict":
-                pins = self._pin(launch.limits.cpus, runner)
-            if run.stop is None:
-                runner.occupied = True
-                runner.send(self._order(launch, runner, number), tuple(files))
-            attempt = self.attempt(launch, run, number)
-            if run.stop is not None:
-                attempt.never_started(run.stop)
-            return await self.follow(run, attempt)
+            with self.pinned(launch, runner):
+                if run.stop is None:
+                    runner.occupied = True
+                    runner.send(self._order(launch, runner, number), tuple(files))
+                attempt = self.attempt(launch, run, number)
+                if run.stop is not None:
+                    attempt.never_started(run.stop)
+                return await self.follow(run, attempt)
         finally:
             for fd in files:
                 os.close(fd)
-            self._pinned.subtract(pins)
 
     async def prepare(self, launch: TaskLaunch[T], runner: RunnerProcess) -> None:
         """Wait until a runner serves, and tell it what holds for all tasks of its job.
@@ -410,13 +407,20 @@ class RunnerPool:
             least = limits.size_text(limits.FREE_BYTES_MIN)
             raise DiskFullError(f"less than {least} is free in {self._scratch}")
 
-    def _pin(self, cpus: int, runner: RunnerProcess) -> list[int]:
-        """Give a task as many processors as it asked for, the least used ones."""
+    @contextlib.contextmanager
+    def pinned(self, launch: TaskLaunch[T], runner: RunnerProcess) -> Iterator[None]:
+        """Give a task in ``strict`` as many processors as it asked for, the least used ones, for as long as it runs."""
+        if launch.level != "strict":
+            yield
+            return
         usable = os.sched_getaffinity(0)
-        chosen = sorted(usable, key=lambda cpu: (self._pinned[cpu], cpu))[:cpus]
+        chosen = sorted(usable, key=lambda cpu: (self._pinned[cpu], cpu))[: launch.limits.cpus]
         runner.pin(frozenset(chosen))
         self._pinned.update(chosen)
-        return chosen
+        try:
+            yield
+        finally:
+            self._pinned.subtract(chosen)
 
     def _order(self, launch: TaskLaunch[T], runner: RunnerProcess, number: int) -> dict[str, object]:
         """Return the message that launches the task."""

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Final
 
 from p2pq.runner import emptying, script, warm, zygote
+from p2pq.runner import folder as task_folder
 
 RUNNER_FILES: Final = {
     f"{warm.NAME}.py": Path(warm.__file__),
     f"{warm.SCRIPTS}.py": Path(script.__file__),
     "zygote.py": Path(zygote.__file__),
     "emptying.py": Path(emptying.__file__),
+    "folder.py": Path(task_folder.__file__),
 }
 """What the runner and its zygote import, by the names under which they do."""
 

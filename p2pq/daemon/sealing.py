@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -84,9 +85,9 @@ class Sealer:
 
     def _seal(self, folder: Path, outcome: Outcome) -> Sealed:
         plain = outcome.detail == exited(outcome.exit) and outcome.silent
-        if self.start.own and plain and not os.path.lexists(folder / "results"):  # as commands have none
-            return NOTHING  # which needs no blob
         remove_progress(folder)
+        if self.start.own and plain and self._left_nothing(folder / "results"):
+            return NOTHING  # which needs no blob
         made: list[bytes] = []
 
         def sink(blob: bytes, ciphertext: bytes) -> None:
@@ -119,6 +120,13 @@ class Sealer:
             # Else the master, this very node, does it before the result counts; until then the task can run again.
             self.blobs.sync(made)
         return replace(sealed, failure=failure, checkpoint=checkpoint)
+
+    def _left_nothing(self, results: Path) -> bool:
+        """Tell whether there are no results to write out. Of a job's only task there are: a folder, even if it is empty."""
+        if self.start.tasks > 1:
+            with suppress(OSError):
+                results.rmdir()  # only where it is a folder and empty, whatever its mode
+        return not os.path.lexists(results)  # commands have none
 
     def _close(self, body: ResultBody, sink: Callable[[bytes, bytes], None]) -> Sealed:
         """Encrypt the list of what an attempt left, and seal its key to whoever submitted it."""

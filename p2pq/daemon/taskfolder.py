@@ -24,10 +24,15 @@ def prepare(folder: Path, params: dict[str, str]) -> None:
     try:
         (folder / "results").mkdir(exist_ok=True)
         (folder / PARAMS_FILE).parent.mkdir(exist_ok=True)
-        _write_anew(folder / PARAMS_FILE, json.dumps(params).encode())
+        _write_anew(folder / PARAMS_FILE, written(params).encode())
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         name = Path(error.filename or folder).name
         raise RefusedError(f"the job brings something of its own called {name}, where every task has p2pq's") from error
+
+
+def written(params: dict[str, str]) -> str:
+    """Return what the file of parameters holds."""
+    return json.dumps(params)
 
 
 def _write_anew(path: Path, data: bytes) -> None:

@@ -18,6 +18,7 @@ from p2pq.daemon.limits import size_text
 from p2pq.daemon.runner_messages import Did, End, Gone, Started, Wake
 from p2pq.daemon.runner_process import RunnerProcess
 from p2pq.daemon.runners import RunnerPool
+from p2pq.daemon.threads import in_thread
 from p2pq.runner.main import LONG_S
 
 
@@ -29,6 +30,8 @@ class Passenger:
     argv: tuple[str, ...]
     otherwise: tuple[str, ...]
     env: dict[str, str]
+    params: str = ""
+    """The content of the file of parameters, where it is not the same for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +39,11 @@ class TrainLaunch(Generic[T]):
     """Everything needed to run a train."""
 
     common: TaskLaunch[T]
-    """What is the same for all; its lease, command and ``collect`` are not used, ``populate`` is None."""
+    """What is the same for all; its lease, command and ``collect`` are not used. Where there is a ``populate``, one folder serves
+    them all, until one leaves something in it."""
     passengers: tuple[Passenger, ...]
     collect: Callable[[int, Path, Outcome], T]
-    """As that of a launch, for the one of that place that goes on alone or printed much."""
+    """As that of a launch, for the one of that place that goes on alone, printed much or left anything in the folder."""
     on_started: Callable[[int, Path, Path], None]
     """The one of that place goes on alone: the paths of what it prints."""
 
@@ -75,6 +79,7 @@ class _Train:
     alone: int | None = None
     """The process id of the one that goes on alone."""
     large: Outcome | None = None
+    """Of the last one that ended: there is more of it to collect."""
     lost: str = ""
     batch: list[Ended] = field(default_factory=list)
 
@@ -95,34 +100,55 @@ async def run_train(
     async with pool.borrowed(launch.common, leases) as runs:
         runner = runs[0].runner
         await pool.prepare(launch.common, runner)
+        await _populate(launch, runner)
         if _ends(runs):
+            await _tidy(launch, runner)
             return  # before it has begun; whoever is still wanted waits again
         for run in runs:
             run.coupled = True
-        number = _depart(pool, launch, runs)
-        loop = asyncio.get_running_loop()
-        train = _Train(len(leases), loop.time(), _oom_kills(runner))
-        while not train.over:
-            await _hear(train, number, runs, launch)
-            if train.batch:
-                batch, train.batch = train.batch, []
-                yield batch
-        place = train.ended
-        if train.alone is not None:
-            pool.forget(leases[place + 1 :])
-            yield Left(place + 1)
-            outcome = await _alone(pool, launch, runs[place], place, number, train.alone)
-        elif train.large is not None:
+        alone: Outcome | None = None
+        with pool.pinned(launch.common, runner):
+            number = _depart(pool, launch, runs)
+            train = _Train(len(leases), asyncio.get_running_loop().time(), _oom_kills(runner))
+            while not train.over:
+                await _hear(train, number, runs, launch)
+                if train.batch:
+                    batch, train.batch = train.batch, []
+                    yield batch
+            place = train.ended
+            if train.alone is not None:
+                pool.forget(leases[place + 1 :])
+                yield Left(place + 1)
+                alone = await _alone(pool, launch, runs[place], place, number, train.alone)
+        if train.large is not None:
             place, outcome = place - 1, train.large
         elif train.lost and place < train.count - 1:
             yield Left(place, apart=True)
             return
         elif train.lost and place < train.count:
             outcome = _outcome(runner, 0.0, 0, ("sandbox", train.lost), (None, None))
+        elif alone is not None:
+            outcome = alone
         else:
-            _tidy(runner)
+            await _tidy(launch, runner)
             return
         yield place, outcome, await pool.collected(_launch_of(launch, place), runner, outcome)
+
+
+async def _populate(launch: TrainLaunch[T], runner: RunnerProcess) -> None:
+    """Fill the folder that serves them all, if there is one."""
+    populate = launch.common.populate
+    if populate is None:
+        return
+    try:
+        await in_thread(lambda: populate(runner.scratch.job))
+    except OSError as error:
+        raise storage_error(error, runner.scratch.root) from error
+
+
+def _has_temporary(launch: TrainLaunch[T]) -> bool:
+    """Tell whether the tasks have a folder for temporary files that the daemon made; in ``strict`` it is the sandbox's."""
+    return launch.common.level == "none" and not launch.common.whole_env
 
 
 def _ends(runs: list[Run]) -> bool:
@@ -142,9 +168,16 @@ def _depart(pool: RunnerPool, launch: TrainLaunch[T], runs: list[Run]) -> int:
             "op": "train",
             "id": number,
             "tasks": [
-                {"argv": list(each.argv), "otherwise": list(each.otherwise), "env": each.env}
+                {
+                    "argv": list(each.argv),
+                    "otherwise": list(each.otherwise),
+                    "env": each.env,
+                    "params": each.params,
+                }
                 for each in launch.passengers
             ],
+            "files": launch.common.populate is not None,
+            "temporary": str(runner.scratch.temporary) if _has_temporary(launch) else "",
             **pool.surroundings(launch.common, runner),
         }
         runner.occupied = True
@@ -265,7 +298,7 @@ def _launch_of(launch: TrainLaunch[T], place: int) -> TaskLaunch[T]:
         argv=launch.passengers[place].argv,
         env=common.env,
         limits=common.limits,
-        populate=None,
+        populate=common.populate,
         collect=lambda folder, outcome: launch.collect(place, folder, outcome),
         on_started=lambda stdout, stderr: launch.on_started(place, stdout, stderr),
     )
@@ -276,10 +309,12 @@ def _lose(train: _Train, runner: RunnerProcess, why: str) -> None:
     runner.kill()
 
 
-def _tidy(runner: RunnerProcess) -> None:
+async def _tidy(launch: TrainLaunch[T], runner: RunnerProcess) -> None:
     """Empty the folders for the next task; nothing of the train is alive. Where that fails the runner is not used again."""
     try:
-        if not runner.broken:
+        if launch.common.populate is not None and not runner.broken:
+            await in_thread(runner.scratch.empty)
+        elif not runner.broken:
             runner.scratch.empty()
     except OSError:
         runner.kill()  # all results are had already

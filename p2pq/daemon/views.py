@@ -112,11 +112,11 @@ def task_view(  # noqa: PLR0913  each is a source of its own
     reason = row.detail or (None if last is None else _reason(last))
     if reason is None and last is not None and last.fault and state != "running":
         reason = f"{last.fault}: {last.detail}" if last.detail else last.fault
-    results: Path | None = None
+    results: str | None = None
     if (
         row.delivered and outcome is not None and not row.detail and extra.results
     ):  # else it ended before they were written out
-        results = target(Path(extra.results), tasks=extra.tasks, number=number)
+        results = _folder(extra, number)
     return TaskView(
         task=number,
         state=state,
@@ -131,7 +131,7 @@ def task_view(  # noqa: PLR0913  each is a source of its own
         max_rss=None if outcome is None else outcome.max_rss,
         reason=reason,
         progress=None if live is None or live.progress < 0 else live.progress / 1000,
-        results=None if results is None else str(results),
+        results=results,
         skipped=() if last is None else last.skipped,
     )
 
@@ -143,12 +143,17 @@ def _reason(last: AttemptRow) -> str | None:
     return None if last.outcome is None else last.outcome.reason
 
 
+def _folder(extra: JobExtra, number: int) -> str | None:
+    """Return where the results of a task lie; None where it left none."""
+    folder = target(Path(extra.results), tasks=extra.tasks, number=number)
+    return str(folder) if folder.is_dir() else None
+
+
 def _plain(index: int, number: int, params: dict[str, str], extra: JobExtra, *, cancelled: bool) -> TaskView:
     """Return a task without a history: it waits, or it was cancelled with its job, or an earlier job had done it."""
     if (origin := extra.origin(index)) is not None:
-        folder = target(Path(extra.results), tasks=extra.tasks, number=number)
         reason = f"kept from job {to_text(origin[0])[:8]}"
-        return TaskView(task=number, state="done", params=params, reason=reason, results=str(folder))
+        return TaskView(task=number, state="done", params=params, reason=reason, results=_folder(extra, number))
     if extra.skips(index):
         return TaskView(task=number, state="done", params=params, reason="it ran before, so it was not to run again")
     return TaskView(task=number, state="cancelled" if cancelled else "pending", params=params)

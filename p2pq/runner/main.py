@@ -14,7 +14,8 @@ task, when nothing of it is left or something is).
 Short tasks come together: ``train`` (a list of them, with two descriptors that are both read and written) is answered by
 ``did``, once or several times, which tells how those ended that did since, in order, and what they printed. A train is over when
 all have ended, or before that when one takes long (it then goes on as if it had come by ``run``), printed much (that lies in the
-files) or could not be cleaned up after, or when the daemon says ``halt``; what has not begun by then never does.
+files), left anything in the folder that serves them all (``folder.py``) or could not be cleaned up after, or when the daemon says
+``halt``; what has not begun by then never does.
 
 A task that may be ``warm`` is forked off a process that has imported what its script does (``zygote.py``, ``warm.py``). Whatever
 that one does or fails to do, at worst the task is started from scratch.
@@ -36,6 +37,7 @@ TYPE_CHECKING = False  # importing typing for real would cost 2 ms at every star
 if TYPE_CHECKING:
     from typing import Any
 
+    from p2pq.runner.folder import Folder
     from p2pq.runner.zygote import Warmth
 
 HEAD_BYTES = 4
@@ -210,9 +212,9 @@ class Runner:
         return None if self.train is None else max(0.0, self.started + LONG_S - time.monotonic()) * 1000
 
     def go_on(self) -> None:
-        """Begin the next task of the train; without one it is over."""
+        """Begin the next task of the train; without one, or without a folder for it, it is over."""
         train = self.train
-        while train is not None and train.tasks:
+        while train is not None and train.tasks and train.furnish():
             task = train.tasks.pop()
             failed = self.begin(train.order(task), train.out, train.err)
             if failed is None:
@@ -225,8 +227,8 @@ class Runner:
 
     def after_one(self, train: "Train") -> None:
         """Clean up after a task of a train, take in what it printed, and tell of it if it is time."""
-        why = self.clean_up()
-        large = not train.take_printed()
+        why = self.clean_up() or train.empty_temporary()
+        large = not (train.folder is None or train.folder.unchanged()) or not train.take_printed()
         if why or large:
             self.end_train(dirty=why, large=large)
         elif time.monotonic() - train.told >= TELL_S or train.printed >= TOLD_MAX:
@@ -353,9 +355,35 @@ class Train:
         self.common = message
         self.tasks: list[dict[str, Any]] = message["tasks"][::-1]
         self.out, self.err = fds
+        self.folder: Folder | None = None
+        if message.get("files"):
+            self.folder = __import__("folder").Folder(message["cwd"])
         self.ends: list[list[Any]] = []
         self.printed = 0
         self.told = time.monotonic()
+
+    def furnish(self) -> bool:
+        """Make the folder ready for the next task, if there is one for all of them; False: that failed."""
+        if self.folder is None:
+            return True
+        try:
+            if not self.folder.found:
+                self.folder.remember()
+            params = self.tasks[-1]["params"]
+            if params:
+                self.folder.give(params)
+        except OSError:
+            return False
+        return True
+
+    def empty_temporary(self) -> str:
+        """Empty the folder for temporary files, where the tasks have one of their own; return why that failed, if it did."""
+        try:
+            if self.common.get("temporary"):
+                __import__("emptying").empty_folder(self.common["temporary"])
+        except OSError as error:
+            return str(error)[:TEXT_CHARS_MAX] or "unknown"
+        return ""
 
     def order(self, task: "dict[str, Any]") -> "dict[str, Any]":
         """Return what ``run`` would have brought for a task."""

@@ -6,14 +6,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from p2pq.core.effects import Kill, Start, Train
-from p2pq.core.events import Event, Exited, Faulted, Started, TrainExited
+from p2pq.core.events import Event, Exited, Faulted, Progressed, Started, TrainExited
 from p2pq.daemon import guests
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.delivery import open_result
 from p2pq.daemon.guests import Guests
+from p2pq.daemon.launching import FOLLOWED_MAX, can_follow
 from p2pq.daemon.runners import RunnerPool
 from p2pq.errors import DiskFullError, SandboxError
 from p2pq.model.config import RunnerSettings
@@ -22,7 +24,7 @@ from p2pq.model.sources import Source
 from p2pq.wire import body as bodies
 from p2pq.wire.body import CommandsBody, JobBody, ResultBody
 from p2pq.wire.feed import Feed
-from p2pq.wire.tree import Tree, convergent, read_part, seal_chunk
+from p2pq.wire.tree import Directory, File, Part, Tree, convergent, read_part, seal_chunk
 from tests.unit.daemon.guestkit import REPLY, result_of, start_of
 
 ME, JOB = NodeId(b"m" * 32), JobId(b"j" * 16)
@@ -195,14 +197,69 @@ async def test_trouble_after_all_have_been_told_of_is_nobody_s(bench: Bench, mon
     assert (sorted(exits), back) == ([0, 1], []), "and the node goes on"
 
 
-async def test_tasks_of_a_folder_that_travels_go_one_by_one(bench: Bench) -> None:
-    body = JobBody(main="main.sh", kind="shell", tree=Tree(), args=())
+def travels(bench: Bench, script: str, kind: str = "shell") -> JobBody:
+    """Return a job of a folder with that script and an array of numbers."""
+    chunk, ciphertext = seal_chunk(script.encode(), convergent(b"s" * 32))
+    bench.blobs.put(chunk.blob, ciphertext)
+    tree = Tree(files=(File("main", False, len(script), (Part(0, 0, len(script)),)),), chunks=(chunk,))
+    return JobBody(main="main", kind=kind, tree=tree, array=((7, 99, 1),))  # type: ignore[arg-type]
+
+
+async def test_tasks_of_a_folder_that_leave_nothing_go_together(bench: Bench) -> None:
+    starts = bench._starts(travels(bench, "cat .p2pq/params.json; echo $P2PQ_TASK; exit 3"), 3)
+    bench.guests.train(Train(starts=starts))
+    exits, back = await bench.over(3)
+    assert (sorted(exits), back) == ([0, 1, 2], [])
+    printed = [bench.printed(starts[task], exits[task])["stdout"] for task in range(3)]
+    assert printed == [b'{"array": "%d"}%d\n' % (number, number) for number in (7, 8, 9)]
+    assert [each.outcome.exit for each in exits.values()] == [3, 3, 3]
+
+
+async def test_of_a_job_whose_tasks_leave_something_they_go_one_by_one_from_then_on(bench: Bench) -> None:
+    body = travels(bench, "echo $P2PQ_TASK > results/a")
     bench.guests.train(Train(starts=bench._starts(body, 3)))
     exits, back = await bench.over(3)
-    assert sorted([*exits, *back]) == [0, 1, 2]
-    assert all(each.outcome.exit != 0 for each in exits.values()), (
-        "there is no main.sh, which is each one's own failure"
-    )
+    assert (sorted(exits), back) == ([0], [1, 2])
+    assert exits[0].body
+    bench.guests.train(Train(starts=bench._starts(body, 3)[1:]))
+    exits, back = await bench.over(2)
+    assert sorted([*exits, *back]) == [1, 2]
+    assert 1 in exits
+    assert list(bench.guests._leaving) == [(ME, JOB)]
+
+
+async def test_the_jobs_whose_tasks_leave_something_are_forgotten_at_last(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guests, "BODIES_MAX", 1)
+    bench.guests._leave((ME, b"a"))
+    bench.guests._leave((ME, b"b"))
+    assert list(bench.guests._leaving) == [(ME, b"b")]
+
+
+async def test_one_that_goes_on_alone_tells_how_far_it_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guests, "PROGRESS_POLL_S", 0.01)
+    script = f"echo 0.5 > results/.progress; read x < {bench.folder}/fifo"
+    os.mkfifo(bench.folder / "fifo")
+    bench.guests.train(Train(starts=bench._starts(travels(bench, script), 2)))
+    told: list[Event] = []
+    while not any(isinstance(each, Progressed) for each in told):
+        told.append(await bench.events.get())
+    (bench.folder / "fifo").write_text("go\n")
+    for each in told:
+        if not isinstance(each, Progressed):
+            bench.events.put_nowait(each)
+    exits, back = await bench.over(2)
+    assert (sorted(exits), back) == ([0], [1])
+    assert (exits[0].outcome.exit, exits[0].body) == (0, ()), "how far it was is no result"
+
+
+async def test_many_files_and_interpreters_that_import_ahead_are_not_shared(bench: Bench) -> None:
+    many = Tree(dirs=tuple(Directory(str(number)) for number in range(FOLLOWED_MAX + 1)))
+    shell = travels(bench, "true")
+    assert can_follow(shell)
+    assert not can_follow(msgspec.structs.replace(shell, tree=many))
+    assert not can_follow(travels(bench, "pass", "python"))
 
 
 async def test_tasks_that_read_something_go_one_by_one_and_each_reads_its_own(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from p2pq.daemon.runner_messages import Did, End
 from p2pq.daemon.runners import RunnerPool, TaskLaunch
 from p2pq.daemon.scratch import Scratch
 from p2pq.daemon.trains import Ended, Left, Passenger, TrainLaunch, run_train
-from p2pq.errors import SandboxError
+from p2pq.errors import DiskFullError, SandboxError
 from tests.sandbox.conftest import LIMITS
 
 TRUE = ("/bin/true",)
@@ -43,7 +44,12 @@ def sh(text: str) -> tuple[str, ...]:
 
 
 async def ride(
-    pool: RunnerPool, level: str, *commands: tuple[str, ...], told: Told | None = None, **fields: Any
+    pool: RunnerPool,
+    level: str,
+    *commands: tuple[str, ...],
+    told: Told | None = None,
+    params: Sequence[str] = (),
+    **fields: Any,
 ) -> Told:
     """Run commands as a train of one job."""
     told = told or Told()
@@ -54,14 +60,13 @@ async def ride(
         argv=(),
         env={"COMMON": "c"},
         limits=LIMITS,
-        populate=None,
         collect=lambda *_: "",
-        **fields,
+        **{"populate": None, **fields},
     )  # type: ignore[arg-type]
     launch = TrainLaunch(
         common=common,
         passengers=tuple(
-            Passenger(f"{place}", argv, ("/bin/echo", "otherwise"), {"OWN": str(place)})
+            Passenger(f"{place}", argv, ("/bin/echo", "otherwise"), {"OWN": str(place)}, (params or [""] * 64)[place])
             for place, argv in enumerate(commands)
         ),
         collect=lambda _place, _folder, outcome: outcome.stdout.read_text() + outcome.stderr.read_text(),
@@ -206,6 +211,46 @@ async def test_a_train_that_is_given_up_leaves_nothing(pool: RunnerPool, level: 
         riding.cancel()
     assert not pool._running
     assert not pool._busy
+
+
+def fill(folder: Path) -> None:
+    """Make a task's folder."""
+    (folder / "results").mkdir()
+    (folder / ".p2pq").mkdir()
+    (folder / ".p2pq/params.json").write_text("none")
+    (folder / "data").write_text("x")
+
+
+async def test_one_folder_serves_all_that_leave_nothing_in_it(pool: RunnerPool, level: str) -> None:
+    look = sh("ls -A . results $TMPDIR | grep -vx .p2pq; cat data .p2pq/params.json; cp data $TMPDIR")
+    told = await ride(pool, level, *[look] * 3, populate=fill, params=["", "one", "two"])
+    first, *others = [told.ended[place].stdout.decode() for place in range(3)]
+    assert first.endswith("xnone")
+    assert [each.replace("xone", "xnone").replace("xtwo", "xnone") for each in others] == [first, first]
+    assert [each[-3:] for each in others] == ["one", "two"]
+    assert (await ride(pool, level, TRUE, TRUE, populate=fill)).ended.keys() == {0, 1}, "it is filled anew"
+
+
+@pytest.mark.parametrize("leaves", ["echo a > results/a", "echo y > data", "rm -r .p2pq", "chmod 0 results"])
+async def test_behind_one_that_leaves_something_nothing_begins(pool: RunnerPool, level: str, leaves: str) -> None:
+    told = await ride(pool, level, TRUE, sh(f"echo printed; {leaves}"), sh("echo never"), populate=fill)
+    assert (told.ended.keys(), told.alone.keys()) == ({0}, {1})
+    outcome, printed = told.alone[1]
+    assert (outcome.exit, printed) == (0, "printed\n"), "what it printed is collected with what it left"
+    assert (await ride(pool, level, sh("cat data"), TRUE, populate=fill)).ended[0].stdout == b"x"
+
+
+async def test_without_a_folder_of_any_use_nothing_begins(pool: RunnerPool) -> None:
+    told = await ride(pool, "none", TRUE, TRUE, populate=lambda folder: folder.rmdir())
+    assert (told.ended, told.alone) == ({}, {})
+
+
+async def test_a_folder_that_cannot_be_filled_is_this_machine_s_fault(pool: RunnerPool) -> None:
+    def full(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DiskFullError):
+        await ride(pool, "none", TRUE, TRUE, populate=full)
 
 
 END = [0, 0, 0, 0.0, 1, 0.0, 0.0, "", ""]

@@ -5,6 +5,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import msgspec
+
 from p2pq.core.clock import WallClock
 from p2pq.core.docket import Docket
 from p2pq.core.effects import Record
@@ -178,10 +180,14 @@ class Rig:
             found = folders.scan(Path(folder))
             return folders.pack(Path(folder), found, self.blobs.add, convergent(b"s" * 32))
 
-    async def settle(self, job, task=0, state="done", outcome=None, *, attempt=1, printed="", files=(), **told):
+    async def settle(
+        self, job, task=0, state="done", outcome=None, *, attempt=1, printed="", files=(), silent=False, **told
+    ):
         lease = LeaseId(1, 100 * task + attempt)
         granted = LeaseGranted(lease=lease, job=job, task=task, attempt=attempt, worker=WORKER, wall=Wall(1))
         item, _ = self.result(job, task, attempt=attempt, outcome=outcome, printed=printed, files=files, lease=lease)
+        if silent:
+            item = msgspec.structs.replace(item, key=b"", body=(), blobs=())
         ended = AttemptEnded(
             lease=lease, job=job, task=task, worker=WORKER, result=item, state=state, wall=Wall(2), **told
         )

@@ -54,6 +54,21 @@ async def test_what_succeeded_with_the_same_inputs_stays_and_the_rest_runs(rig, 
     assert sorted(path.name for path in (folder / "results").iterdir()) == ["0", "1", "2", "3"]
 
 
+async def test_what_left_nothing_has_no_folder_and_is_kept(rig, folder):
+    view = await rig.submit(folder, sweep=("k=0:1",))
+    job = id_of(rig, view)
+    for task in (0, 1):
+        await rig.settle(job, task, silent=task == 0, delivered=True)
+    await rig.write(JobEnded(job=job, state="done", wall=Wall(4)))
+    rig.jobs.notice(facts.JobFinished(job=job, state="done"))
+    said, view = await submit(rig, folder, sweep=("k=0:1",))
+    assert said[0].startswith("1 of 2 tasks are kept")
+    assert rig.store.job(id_of(rig, view)).extra.kept == (Kept(0, 1, job, 0),)
+    copy = folder.parent / "copy"
+    [wrote] = await rig.ask(rig.jobs.results, Results(job=view.job, to=str(copy)))
+    assert (wrote.tasks, list(copy.iterdir())) == (1, [])
+
+
 async def test_a_chain_remembers_who_did_it(rig, folder):
     first = await finish(rig, await rig.submit(folder, sweep=("k=0:2",)), done=(0,), failed=(1, 2))
     _, view = await submit(rig, folder, sweep=("k=0:2",))

@@ -1,14 +1,16 @@
 """What is taken of an attempt's results, by how it ended."""
 
 import os
+import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from p2pq.daemon import sealing
-from p2pq.daemon.attempt import Outcome
+from p2pq.daemon.attempt import Outcome, exited
 from p2pq.daemon.blobstore import BlobStore
-from p2pq.daemon.sealing import Sealed, Sealer
+from p2pq.daemon.sealing import NOTHING, Sealed, Sealer
 from p2pq.daemon.unpack import unpack
 from p2pq.errors import SandboxError
 from p2pq.model.ids import JobId, LeaseId, NodeId
@@ -41,7 +43,7 @@ class Bench:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
 
-    def seal(self, reason: str) -> Sealed:
+    def seal(self, reason: str, detail: str = "it ended") -> Sealed:
         sealer = Sealer(start=self.start, blobs=self.blobs, tag=TAG, bytes_max=1000, unwanted=lambda: self.unwanted)
         outcome = Outcome(
             exit=1,
@@ -49,7 +51,7 @@ class Bench:
             seconds=0.1,
             max_rss=1,
             reason=reason,  # type: ignore[arg-type]
-            detail="it ended",
+            detail=detail,
             stdout=self.out / "stdout",
             stderr=self.out / "stderr",
         )
@@ -149,3 +151,38 @@ def test_progress_is_for_the_way_only(bench: Bench, tmp_path: Path):
 def test_keys_are_used_once():
     assert sealing.random_key(b"x") != sealing.random_key(b"x")
     assert len(sealing.random_key(b"")) == prims.KEY_BYTES
+
+
+@pytest.mark.parametrize(
+    ("own", "tasks", "files", "printed", "nothing"),
+    [
+        (True, 2, [], "", True),
+        (True, 2, [".progress"], "", True),
+        (True, 2, ["a"], "", False),
+        (True, 2, [], "a", False),
+        (True, 1, [], "", False),
+        (False, 2, [], "", False),
+    ],
+    ids=["silent", "told how far it was", "left a file", "printed", "the only one, whose folder is made", "of another"],
+)
+def test_of_one_of_many_that_left_nothing_nothing_is_kept(
+    tmp_path: Path, *, own: bool, tasks: int, files: list[str], printed: str, nothing: bool
+):
+    bench = Bench(tmp_path)
+    shutil.rmtree(bench.folder / "results")
+    (bench.folder / "results").mkdir()
+    bench.leave(dict.fromkeys(files, "0.5"))
+    for name in ("stdout", "stderr"):
+        (bench.out / name).write_text(printed)
+    bench.start = msgspec.structs.replace(bench.start, own=own, tasks=tasks)
+    sealed = bench.seal("ok", detail=exited(1))
+    assert (sealed == NOTHING, bool(bench.blobs._tags)) == (nothing, not nothing)
+
+
+def test_results_that_a_task_closed_are_looked_into(bench: Bench, tmp_path: Path):
+    bench.start = msgspec.structs.replace(bench.start, own=True, tasks=2)
+    for name in ("stdout", "stderr"):
+        (bench.out / name).write_text("")
+    (bench.folder / "results").chmod(0)
+    _, found = bench.opened(bench.seal("ok", detail=exited(1)), tmp_path)
+    assert found == {"out.txt": "42"}

@@ -28,8 +28,8 @@ def attempt(**fields):
     )
 
 
-def task(row, live=None, *, cancelled=False, sweep=SWEEP):
-    return task_view(row, 3, sweep, EXTRA, lambda node: f"<{node[:1].decode()}>", live, cancelled=cancelled)
+def task(row, live=None, *, cancelled=False, sweep=SWEEP, extra=EXTRA):
+    return task_view(row, 3, sweep, extra, lambda node: f"<{node[:1].decode()}>", live, cancelled=cancelled)
 
 
 def row(state, last, **fields):
@@ -79,12 +79,20 @@ def test_a_task_without_history():
     assert (swept.task, swept.params) == (3, {"k": "d"})
 
 
-def test_a_task_that_ended():
+def written(tmp_path, extra=EXTRA):
+    """Return a job of which task 13 has left something."""
+    (tmp_path / "13").mkdir()
+    return msgspec.structs.replace(extra, results=str(tmp_path))
+
+
+def test_a_task_that_ended(tmp_path):
     outcome = Outcome(reason="exit", exit=3, run_ms=2500, max_rss=7)
-    view = task(row("failed", attempt(outcome=outcome), delivered=True))
+    ended = row("failed", attempt(outcome=outcome), delivered=True)
+    assert task(ended).results is None, "it left nothing, so no folder was made"
+    view = task(ended, extra=written(tmp_path))
     assert (view.state, view.exit, view.signal, view.seconds, view.max_rss) == ("failed", 3, None, 2.5, 7)
     assert (view.node, view.attempt, view.attempts, view.reason) == ("<w>", 2, 2, "exit")
-    assert view.results == "/f/results/13"
+    assert view.results == str(tmp_path / "13")
     killed = task(row("failed", attempt(outcome=Outcome(reason="signal", signal=9))))
     assert (killed.exit, killed.signal, killed.results) == (None, 9, None)
 
@@ -123,12 +131,12 @@ def test_as_long_as_no_leaf_is_known_to_have_it_an_attempt_is_at_the_bridge():
     assert (shown.node, shown.via) == ("<b>", ())
 
 
-def test_kept_tasks_are_done_and_say_where_they_come_from():
+def test_kept_tasks_are_done_and_say_where_they_come_from(tmp_path):
     extra = msgspec.structs.replace(EXTRA, kept=(Kept(0, 2, JOB, 0), Kept(3, 4, OTHER, 7)))
     view = job_view(JobRow(job=JOB, submitted=Wall(0), extra=extra, done=1, halted="halted after 1 task"), "alice")
     assert (view.tasks.done, view.tasks.pending, view.kept, view.halted) == (4, 6, 3, "halted after 1 task")
-    kept = task_view(None, 3, SWEEP, extra, lambda _: "", cancelled=True)
-    assert (kept.state, kept.reason, kept.results) == ("done", "kept from job n5xw633p", "/f/results/13")
+    kept = task_view(None, 3, SWEEP, written(tmp_path, extra), lambda _: "", cancelled=True)
+    assert (kept.state, kept.reason, kept.results) == ("done", "kept from job n5xw633p", str(tmp_path / "13"))
     assert task_view(None, 2, SWEEP, extra, lambda _: "").state == "pending"
     assert [extra.origin(index) for index in (1, 2, 3, 4)] == [(JOB, 1), None, (OTHER, 7), None]
 
