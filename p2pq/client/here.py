@@ -9,10 +9,10 @@ from typing import Any, Final
 import msgspec
 
 import p2pq
-from p2pq.client.inherited import environment
 from p2pq.client.asynchronous import ask, last
 from p2pq.client.feeding import Feeding
 from p2pq.client.grouping import Group, argv
+from p2pq.client.inherited import environment
 from p2pq.client.streams import AsyncConnection
 from p2pq.wire.commandcontrol import SubmitCommands
 from p2pq.wire.control import JobView

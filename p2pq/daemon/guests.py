@@ -15,7 +15,7 @@ from typing import Final, Literal
 from p2pq.core.effects import Continue, Fetch, Kill, Release, Start, Suspend, Train
 from p2pq.core.events import Event, Exited, Faulted, Progressed, Started, TrainExited
 from p2pq.core.records import ResultKept
-from p2pq.daemon import taskfolder
+from p2pq.daemon import taskfolder, trains
 from p2pq.daemon.attempt import Outcome as Ran
 from p2pq.daemon.attempt import exited
 from p2pq.daemon.blobstore import BlobMissingError, BlobStore
@@ -31,7 +31,6 @@ from p2pq.errors import DiskFullError, LinkError, RefusedError, Reject, SandboxE
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import LeaseId, NodeId, short
 from p2pq.model.job import Fault, Outcome, Reason
-from p2pq.runner.main import LONG_S
 from p2pq.wire import body as bodies
 from p2pq.wire import prims
 from p2pq.wire.body import AnyJobBody, CommandsBody
@@ -309,7 +308,7 @@ class Guests:
         try:
             job = await self._open(guests[0].start)
             wanted = [guest for guest in guests if not guest.cancelled]
-            if not can_follow(job) or _job_key(guests[0]) in self._leaving:
+            if not can_follow(job) or guests[0].job in self._leaving:
                 await self._one_by_one(wanted)
             elif wanted:
                 await self._together(wanted, job)
@@ -348,8 +347,8 @@ class Guests:
                 if isinstance(some, tuple):
                     place, outcome, sealed = some
                     ended = [(guests[place], outcome, sealed)]
-                    if sealed.body and place < ALONE_MIN and outcome.seconds < LONG_S:
-                        self._leave(_job_key(guests[0]))
+                    if sealed.body and place < ALONE_MIN and outcome.seconds < trains.LONG_S:
+                        self._leave(guests[0].job)
                 else:
                     ended = await self._sealed(guests, some)
                 exits = []
@@ -395,7 +394,7 @@ class Guests:
         for guest in guests:
             if not guest.cancelled:
                 guest.task = self._tasks.create_task(self._run(_key(guest), guest), name=f"task {guest.start.lease}")
-                done, _ = await asyncio.wait([guest.task], timeout=LONG_S)
+                done, _ = await asyncio.wait([guest.task], timeout=trains.LONG_S)
                 if not done:
                     break
 
@@ -449,10 +448,6 @@ _REASONS: Final[dict[str, Reason]] = {
     "evicted": "saved",
     "sandbox": "runner-died",
 }
-
-
-def _job_key(guest: Guest) -> JobKey:
-    return guest.start.master, guest.start.job
 
 
 def _key(guest: Guest) -> Key:

@@ -69,6 +69,11 @@ class Guest:
         """What the pool knows it by: lease ids are unique per master only."""
         return f"{short(self.start.master)}-{self.start.lease}"
 
+    @property
+    def job(self) -> tuple[NodeId, bytes]:
+        """Its job: ids of jobs are chosen by masters, so one says nothing without whose it is."""
+        return self.start.master, self.start.job
+
 
 class Launching:
     """Knows how attempts are launched here."""

@@ -10,7 +10,7 @@ import signal
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic
+from typing import Final, Generic
 
 from p2pq.daemon.attempt import ANSWER_S, Outcome, Reason, by_itself, exit_unexecuted, unexecuted
 from p2pq.daemon.launches import Run, T, TaskLaunch, open_outputs, storage_error
@@ -19,7 +19,10 @@ from p2pq.daemon.runner_messages import Did, End, Gone, Started, Wake
 from p2pq.daemon.runner_process import RunnerProcess
 from p2pq.daemon.runners import RunnerPool
 from p2pq.daemon.threads import in_thread
-from p2pq.runner.main import LONG_S
+from p2pq.runner import main as runner_main
+
+LONG_S: Final = runner_main.LONG_S
+"""Behind an attempt that takes longer nothing waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +179,7 @@ def _depart(pool: RunnerPool, launch: TrainLaunch[T], runs: list[Run]) -> int:
                 }
                 for each in launch.passengers
             ],
+            "long_s": LONG_S,
             "files": launch.common.populate is not None,
             "temporary": str(runner.scratch.temporary) if _has_temporary(launch) else "",
             **pool.surroundings(launch.common, runner),

@@ -209,7 +209,7 @@ class Runner:
 
     def patience(self) -> "float | None":
         """Return for how many milliseconds what runs may take before nothing waits behind it any more."""
-        return None if self.train is None else max(0.0, self.started + LONG_S - time.monotonic()) * 1000
+        return None if self.train is None else max(0.0, self.started + self.train.long_s - time.monotonic()) * 1000
 
     def go_on(self) -> None:
         """Begin the next task of the train; without one, or without a folder for it, it is over."""
@@ -353,6 +353,7 @@ class Train:
         self.id = message["id"]
         self.begun = 0
         self.common = message
+        self.long_s: float = message["long_s"]
         self.tasks: list[dict[str, Any]] = message["tasks"][::-1]
         self.out, self.err = fds
         self.folder: Folder | None = None

@@ -11,7 +11,7 @@ import pytest
 
 from p2pq.core.effects import Kill, Start, Train
 from p2pq.core.events import Event, Exited, Faulted, Progressed, Started, TrainExited
-from p2pq.daemon import guests
+from p2pq.daemon import guests, trains
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.delivery import open_result
 from p2pq.daemon.guests import Guests
@@ -94,6 +94,12 @@ class Bench:
             file.path: b"".join(read_part(body.output, part, self.blobs.get) for part in file.parts)
             for file in body.output.files
         }
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is to be short may take as long as a busy machine needs for it."""
+    monkeypatch.setattr(trains, "LONG_S", 0.5)
 
 
 @pytest.fixture

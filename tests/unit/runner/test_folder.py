@@ -13,7 +13,10 @@ from p2pq.runner.folder import Folder
 CHANGES: dict[str, Callable[[Path], object]] = {
     "a new file": lambda root: (root / "new").touch(),
     "a new folder": lambda root: (root / "results/new").mkdir(),
-    "a file gone": lambda root: (root / "main").unlink(),
+    "a large file gone": lambda root: (root / "large").unlink(),
+    "a large file altered": lambda root: _alter(root / "large"),
+    "a file and its folder gone": lambda root: ((root / "other/file").unlink(), (root / "other").rmdir()),
+    "a pipe in place of a file": lambda root: ((root / "main").unlink(), os.mkfifo(root / "main")),
     "a folder gone": lambda root: (root / "results").rmdir(),
     "other content of the same length and date": lambda root: _alter(root / "main"),
     "another mode": lambda root: (root / "main").chmod(0o600),
@@ -28,7 +31,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 def _alter(path: Path) -> None:
     info = path.stat()
-    path.write_text("b")
+    path.write_text("b" * info.st_size)
     os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
 
 
@@ -45,9 +48,11 @@ def _replace(path: Path) -> None:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     root = tmp_path / "job"
-    for name in ("sub/deep", "results", ".p2pq"):
+    for name in ("sub/deep", "results", ".p2pq", "other"):
         (root / name).mkdir(parents=True)
     (root / "main").write_text("a")
+    (root / "other/file").write_text("a")
+    (root / "large").write_bytes(bytes(module.KEPT_MAX))
     (root / ".p2pq/params.json").write_text("{}")
     (root / "link").symlink_to("main")
     return root
@@ -74,6 +79,18 @@ def test_whatever_is_changed_is_noticed(root: Path, change: str) -> None:
     folder = remembered(root)
     CHANGES[change](root)
     assert not folder.unchanged()
+
+
+def test_small_files_that_are_gone_are_put_back(root: Path) -> None:
+    (root / "main").chmod(0o751)
+    folder = remembered(root)
+    for _ in range(2):
+        (root / "main").unlink()
+        (root / "other/file").unlink()
+        assert folder.unchanged()
+        assert ((root / "main").read_text(), (root / "main").stat().st_mode & 0o777) == ("a", 0o751)
+    _alter(root / "main")
+    assert not folder.unchanged(), "what was put back is looked at as what was there first"
 
 
 def test_a_task_that_has_altered_its_parameters_is_noticed_and_they_are_not_followed(root: Path) -> None:
