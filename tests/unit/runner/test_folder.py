@@ -52,7 +52,7 @@ def root(tmp_path: Path) -> Path:
         (root / name).mkdir(parents=True)
     (root / "main").write_text("a")
     (root / "other/file").write_text("a")
-    (root / "large").write_bytes(bytes(module.KEPT_MAX))
+    (root / "large").write_bytes(bytes(module.KEPT_MAX + 1))
     (root / ".p2pq/params.json").write_text("{}")
     (root / "link").symlink_to("main")
     return root
