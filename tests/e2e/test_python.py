@@ -133,6 +133,7 @@ SAID = [
     r"failed\n2 exit two is bad\n\n",
     r"\['done', 'failed'\]\n",
     r"21065\.8331\d+\n(1\.0\n|1\.41\d+\n|1\.73\d+\n){3}",
+    r"49\.5\n",
     r"\[0, 1, 4, 9, 16\]\n",
 ]
 
