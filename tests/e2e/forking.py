@@ -23,6 +23,7 @@ import sys
 import threading
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 import p2pq
 from p2pq.cli.main import main
@@ -95,7 +96,8 @@ class Server:
             os.dup2(fd, number)
             os.close(fd)
         if order["netns"]:
-            enter(order["netns"])
+            with Path("/run/netns", order["netns"]).open() as file:
+                enter(file)
         os.environ.clear()
         os.environ.update(order["env"])
         os.chdir(order["cwd"])
@@ -109,11 +111,16 @@ class Server:
             importlib.reload(crashpoints)  # it reads the environment once
 
 
-def enter(netns: str) -> None:
-    """Go into a network namespace, as ``ip netns exec`` does; only this process's network changes by that."""
-    with Path("/run/netns", netns).open() as file:
-        if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), f"the network namespace {netns} cannot be entered")
+def enter(netns: IO[str]) -> None:
+    """Let this thread, and all that it starts from now on, go into an open network namespace."""
+    if ctypes.CDLL(None, use_errno=True).setns(netns.fileno(), CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "the network namespace cannot be entered")
+
+
+def leave_network() -> None:
+    """Let this thread, and all that it starts from now on, have a network of its own, with nothing in it."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "there cannot be another network namespace")
 
 
 def import_all() -> None:
