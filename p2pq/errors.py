@@ -110,6 +110,12 @@ class RemoteError(P2PQError):
     """A call on another machine raised an exception of a type that is not made again here; the message says which."""
 
 
+class BuildError(P2PQError):
+    """The packages that a job asks for could not be had; the message says which, and why."""
+
+    retryable: "ClassVar[bool]" = True
+
+
 class NotRunError(P2PQError):
     """The command of `p2pq run` was not run, or how it ended is not known; the message says why."""
 

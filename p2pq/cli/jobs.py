@@ -98,6 +98,12 @@ class SubmitCommand(click.Command):
     "--keep-done", is_flag=True, help="--resume that keeps what succeeded even if files or arguments changed."
 )
 @click.option("--cold", is_flag=True, help="Python starts afresh for each task, with nothing imported ahead.")
+@click.option(
+    "--env",
+    type=click.Choice(["auto", "none"]),
+    default="auto",
+    help="auto: packages that the folder's own files ask for; none: Python as it is there.",
+)
 @QUIET
 @click.pass_context
 def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **options: Any) -> int:  # noqa: ANN401
@@ -130,6 +136,7 @@ def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **o
         resume=options["resume"] or options["keep_done"],
         keep_done=options["keep_done"],
         cold=options["cold"],
+        env=options["env"],
     )
     with connect(ctx, start=True) as node:
         job = send(node, request)

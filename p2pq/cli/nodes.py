@@ -164,6 +164,7 @@ def status_command(ctx: click.Context, as_json: bool) -> None:
             ("guests", f"{view.policy.state}{': ' + view.policy.reason if view.policy.reason else ''}"),
             ("sandbox", f"{view.sandbox}{': ' + view.sandbox_reason if view.sandbox_reason else ''}"),
             ("own queue", f"{view.queued} {'task' if view.queued == 1 else 'tasks'} waiting"),
+            ("environments", _environments(view)),
             ("results kept for others", _kept(view)),
         ]
     )
@@ -189,6 +190,12 @@ def status_command(ctx: click.Context, as_json: bool) -> None:
             [(k.owner, k.node, k.results, size(k.bytes), duration(k.oldest_s)) for k in view.kept],
             right=(2, 3, 4),
         )
+
+
+def _environments(view: StatusView) -> str | None:
+    """Say what packages of jobs take here."""
+    count = view.disk.get("environments", 0)
+    return f"{count} kept for jobs, {size(view.disk['environments_bytes'])}" if count else None
 
 
 def _kept(view: StatusView) -> str | None:

@@ -139,6 +139,7 @@ class Sending:
             retries=options["retries"],
             priority=options["priority"],
             where=options["where"],
+            env="none",
             halt=options.get("halt", ""),
             umask=umask(),
         )

@@ -17,6 +17,7 @@ from p2pq.core.views import PeerView as CorePeer
 from p2pq.daemon import netinfo
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.discovery import Discovery
+from p2pq.daemon.environments import Environments
 from p2pq.daemon.home import Home
 from p2pq.daemon.identity import NodeKeys
 from p2pq.daemon.joining import Invitations, join_mesh
@@ -65,6 +66,7 @@ class Parts:
     scheduler: Scheduler
     store: Store
     blobs: BlobStore
+    environments: Environments
     counters: Counter[str]
     carried: Counter[str]
     """Bytes of blobs, by where they came from and went."""
@@ -144,7 +146,12 @@ class Admin:
                     **{f"blobs.{key}": count for key, count in p.carried.items()},
                 },
                 bridge=tuple(spoken_view(each, name_of) for each in p.node.spoken()),
-                disk={"blobs_bytes": p.blobs.used_bytes, "blobs": len(p.blobs)},
+                disk={
+                    "blobs_bytes": p.blobs.used_bytes,
+                    "blobs": len(p.blobs),
+                    "environments_bytes": p.environments.used_bytes,
+                    "environments": len(p.environments),
+                },
                 home=str(p.home.path),
                 pid=os.getpid(),
             )
@@ -329,6 +336,7 @@ class Admin:
         """Answer ``Doctor``."""
         for finding in (
             self._sandbox(),
+            await self._p.environments.finding(),
             self._store_finding(),
             self._kept(),
             self._clock(),

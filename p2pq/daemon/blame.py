@@ -6,6 +6,7 @@ from typing import Final
 
 from p2pq.core.through import whereabouts
 from p2pq.daemon.history import AttemptRow
+from p2pq.daemon.requirements import FAILED
 from p2pq.model.ids import NodeId
 from p2pq.model.job import Outcome
 
@@ -77,7 +78,7 @@ def _ends(attempts: Sequence[AttemptRow], name_of: NameOf) -> list[str]:
     found: dict[str, list[str]] = {}
     for each in attempts:
         end = how(each.outcome) if each.outcome is not None else each.fault or ""
-        if end == "exit 0" and each.detail:
+        if each.detail and (end == "exit 0" or (each.outcome is None and each.detail.startswith(FAILED))):
             end = each.detail
         nodes = found.setdefault(end, [])
         if (name := name_of(whereabouts(each.worker, each.via)[0])) not in nodes:

@@ -38,6 +38,8 @@ POINTS: Final = (
     "blob.written",  # beside its place
     "blob.renamed",
     "blobs.synced",
+    "environment.built",  # whole, beside its place
+    "environment.in-place",
     "submit.packed",  # blobs are durable, nothing is queued
     "submit.rotated",  # earlier results are aside, nothing is queued
     "unpack.chunk",  # half a tree: of a job in the scratch folder, or of results in the staging folder

@@ -8,6 +8,7 @@ from p2pq.core.docket import GIVEN_UP
 from p2pq.daemon.blame import Verdict, judge
 from p2pq.daemon.catalogue import Catalogue
 from p2pq.daemon.history import JobRow, TaskRow
+from p2pq.daemon.requirements import FAILED
 from p2pq.daemon.scheduler import Scheduler
 from p2pq.daemon.store import Store
 from p2pq.daemon.views import attempt_view
@@ -42,10 +43,18 @@ class Explaining:
     async def say_why_waiting(self, job: JobId, send: Send) -> None:
         """Say why nothing of a job has begun yet, if nothing has and there is a reason to name."""
         row = self._store.job(job)
-        if row is not None and row.state is None and not row.attempts:
-            why = self._scheduler.why(job, None)
+        if row is not None and row.state is None:
+            why = self._unbuilt(job) if row.attempts else self._scheduler.why(job, None)
             if why is not None:
                 await send(Note(text=f"still waiting: {why}"))
+
+    def _unbuilt(self, job: JobId) -> str | None:
+        """Say why the packages of a job could not be had, if none of its first task's attempts had them."""
+        attempts = self._store.attempts(job, 0)
+        if not attempts or any(not each.detail.startswith(FAILED) for each in attempts):
+            return None
+        nodes = ", ".join(dict.fromkeys(self._scheduler.name_of(each.worker) for each in attempts))
+        return f"{attempts[-1].detail} (tried on {nodes})"
 
     async def why(self, request: control.Why, send: Send) -> None:
         """Answer ``Why``."""

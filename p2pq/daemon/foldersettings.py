@@ -28,7 +28,7 @@ def read(folder: Path, main: str) -> FolderSettings:
         UsageError: ``[tool.p2pq]`` is there and cannot be understood.
     """
     if main.endswith(".py"):
-        found = _settings(_block(_text(folder / main)), names.display(main))
+        found = _settings(script_block(_text(folder / main)), names.display(main))
         if found is not None:
             return found
     return _settings(_text(folder / "pyproject.toml"), "pyproject.toml") or FolderSettings()
@@ -44,7 +44,7 @@ def _text(path: Path) -> str:
     return raw.decode(errors="replace") if len(raw) <= BYTES_MAX else ""
 
 
-def _block(script: str) -> str:
+def script_block(script: str) -> str:
     """Return the TOML of a script's block: comment lines from the one that begins it to the last one that ends it."""
     lines = [line.rstrip() for line in script.splitlines()]
     if BEGIN not in lines:

@@ -24,12 +24,12 @@ from p2pq.daemon.discovery import Discovery
 from p2pq.daemon.driver import Driver, Machine
 from p2pq.daemon.enclosing import enclose
 from p2pq.daemon.ends import Ends
+from p2pq.daemon.environments import Environments
 from p2pq.daemon.feeding import Uploads
 from p2pq.daemon.guests import Guests
 from p2pq.daemon.jobs import Jobs
 from p2pq.daemon.joining import Invitations, with_port
 from p2pq.daemon.lasting import Lasting
-from p2pq.daemon.limits import FREE_BYTES_MIN
 from p2pq.daemon.links import Links
 from p2pq.daemon.logs import Logs
 from p2pq.daemon.peerings import PeeringDesk
@@ -48,7 +48,6 @@ from p2pq.wire.peering import name_abroad
 log = logging.getLogger(__name__)
 
 SOFTWARE: Final = f"p2pq {__version__}"
-DISK_EVERY_S: Final = 10.0
 PRUNE_EVERY_S: Final = 3600.0
 
 
@@ -184,14 +183,20 @@ class Generation:
             app.home.scratch, app.python, grace_s=settings.runner.grace_s, idle_s=settings.runner.idle_s
         )
         self._cleanup.push_async_callback(self.pool.close)
+        memory_mb, kept = app.machine.task_memory_mb, settings.environments
+        self.environments = Environments(
+            app.home, kept, pool=self.pool, blobs=self.blobs, tasks=group, memory_mb=memory_mb
+        )
+        self._cleanup.push_async_callback(self.environments.close)
         self.guests = Guests(
             node=keys.node,
             name=keys.cert.name,
             blobs=self.blobs,
             transfers=self.transfers,
             pool=self.pool,
+            environments=self.environments,
             settings=settings.runner,
-            memory_mb=app.machine.task_memory_mb,
+            memory_mb=memory_mb,
             tasks=group,
             post=self._post,
         )
@@ -250,6 +255,7 @@ class Generation:
         if self._new_rows:
             await self.store.commit(self._new_rows, full=True)
         await self.pool.start()
+        await self.environments.start()
         self.links.add_routes([*self.transfers.routes(), *self.invitations.routes()])
         await self.links.start()
         app.listen = netinfo.join(gate.parse_listen(app.listen)[0], self.links.port)
@@ -277,7 +283,8 @@ class Generation:
             await self.discovery.start()
         self._group.create_task(netinfo.watch(self._interfaces_changed), name="interfaces")
         self._group.create_task(self._prune(), name="prune")
-        self._group.create_task(self._watch_disk(), name="disk")
+        watching = room.watch(app.home.scratch, self.blobs.relieve, self._disk_changed)
+        self._group.create_task(watching, name="disk")
         self.admin = Admin(self._parts())
         self.peering = PeeringDesk(self.parts, app.settings.welcome)
         # The core has begun its life when this returns, so that the first request finds it so.
@@ -295,6 +302,7 @@ class Generation:
             scheduler=self.scheduler,
             store=self.store,
             blobs=self.blobs,
+            environments=self.environments,
             counters=app.telemetry.counters,
             carried=self.transfers.counters,
             mono=app.mono,
@@ -313,7 +321,7 @@ class Generation:
     async def _restart(self, hints: tuple[str, ...], bans: tuple[bytes, ...]) -> None:
         """Begin anew; whoever asked through this generation goes on with the parts of the next."""
         following = await self._app.restart(hints, bans)
-        for field in ("node", "links", "discovery", "invitations", "scheduler", "store", "blobs", "post_durable"):
+        for field in "node links discovery invitations scheduler store blobs environments post_durable".split():  # noqa: SIM905
             setattr(self.parts, field, getattr(following.parts, field))
 
     def ready_line(self) -> str:
@@ -330,22 +338,14 @@ class Generation:
             if app.isolation.level == "strict":
                 self.pool.keep_spare("strict")
             found = app.settings, app.machine, app.python, app.features, app.isolation
-            self._post(offering.offering(*found, self._full))
+            self._post(offering.offering(*found, self._full, builds=not self.environments.problem))
 
-    async def _watch_disk(self) -> None:
+    def _disk_changed(self, full: str) -> None:
         """Take no guests while the disk is too full for their tasks, instead of handing back each of them."""
-        scratch = self._app.home.scratch
-        while True:
-            full = self._full
-            with contextlib.suppress(OSError):  # what is wrong with the folder is found out by whoever uses it
-                await asyncio.to_thread(self.blobs.relieve, FREE_BYTES_MIN + room.MARGIN_BYTES)
-                full = await asyncio.to_thread(room.nearly_full, scratch, was=bool(full))
-            if full != self._full:
-                self._full = full
-                level, name = (logging.WARNING, "disk.nearly-full") if full else (logging.INFO, "disk.has-room")
-                self._telemetry.event(level, name, reason=full or "guests are welcome again")
-                self.offer()
-            await asyncio.sleep(DISK_EVERY_S)
+        self._full = full
+        level, name = (logging.WARNING, "disk.nearly-full") if full else (logging.INFO, "disk.has-room")
+        self._telemetry.event(level, name, reason=full or "guests are welcome again")
+        self.offer()
 
     async def drain(self, *, at_once: bool) -> None:
         """Go down: see ``draining``."""

@@ -18,19 +18,21 @@ from p2pq.core.records import ResultKept
 from p2pq.daemon import taskfolder, trains
 from p2pq.daemon.attempt import Outcome as Ran
 from p2pq.daemon.attempt import exited
-from p2pq.daemon.blobstore import BlobMissingError, BlobStore
+from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.checkpoints import open_checkpoint
+from p2pq.daemon.environments import Environments
 from p2pq.daemon.inputs import entries, open_job
-from p2pq.daemon.launching import Guest, Key, Launching, can_follow, pin_tag
+from p2pq.daemon.launching import Guest, Key, Launching, can_follow, fault_of, pin_tag
+from p2pq.daemon.requirements import LABEL
 from p2pq.daemon.runners import RunnerPool
 from p2pq.daemon.sealing import NOTHING, Sealed
 from p2pq.daemon.threads import in_thread
 from p2pq.daemon.trains import Ended, Left, run_train
 from p2pq.daemon.transfer import Transfers
-from p2pq.errors import DiskFullError, LinkError, RefusedError, Reject, SandboxError, StorageError
+from p2pq.errors import BuildError, DiskFullError, LinkError, RefusedError, Reject, SandboxError, StorageError
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import LeaseId, NodeId, short
-from p2pq.model.job import Fault, Outcome, Reason
+from p2pq.model.job import Outcome, Reason
 from p2pq.wire import body as bodies
 from p2pq.wire import prims
 from p2pq.wire.body import AnyJobBody, CommandsBody
@@ -72,6 +74,7 @@ class Guests:
         blobs: BlobStore,
         transfers: Transfers,
         pool: RunnerPool,
+        environments: Environments,
         settings: RunnerSettings,
         memory_mb: int,
         tasks: asyncio.TaskGroup,
@@ -82,6 +85,7 @@ class Guests:
         self._blobs = blobs
         self._transfers = transfers
         self._pool = pool
+        self._environments = environments
         self._settings = settings
         self._launching = Launching(name=name, python=pool.python, blobs=blobs, settings=settings, memory_mb=memory_mb)
         self._tasks = tasks
@@ -185,6 +189,7 @@ class Guests:
         try:
             job = await self._open(start)
             checkpoint = await self._open_checkpoint(guest)
+            guest.environment = await self._environments.of_task(start, job)
             self._post(Started(lease=start.lease, master=start.master))
             guest.began = time.monotonic()
             if not isinstance(job, CommandsBody):
@@ -201,6 +206,8 @@ class Guests:
         finally:
             if progress is not None:
                 progress.cancel()
+            if guest.environment is not None:
+                guest.environment.let_go()
             self._guests.pop(key, None)
             guest.over.set()
         self._post(event)
@@ -210,8 +217,8 @@ class Guests:
         start = guest.start
         self._over(guest)
         match error:
-            case SandboxError() | StorageError() | LinkError() | RefusedError() | Reject():
-                fault, detail = _fault(error, guest), str(error)[:500]
+            case SandboxError() | BuildError() | StorageError() | LinkError() | RefusedError() | Reject():
+                fault, detail = fault_of(error, guest), str(error)[:500]
             case _:
                 # One job must not take the node down, whatever it found; the log tells us.
                 log.error("guest.failed", exc_info=error, extra={"fields": {"lease": str(start.lease)}})
@@ -308,7 +315,8 @@ class Guests:
         try:
             job = await self._open(guests[0].start)
             wanted = [guest for guest in guests if not guest.cancelled]
-            if not can_follow(job) or guests[0].job in self._leaving:
+            alone = LABEL in guests[0].start.resources.needs  # each holds its environment
+            if alone or not can_follow(job) or guests[0].job in self._leaving:
                 await self._one_by_one(wanted)
             elif wanted:
                 await self._together(wanted, job)
@@ -481,19 +489,3 @@ def _reason(ended: str, failure: Literal["", "disk-limit", "exit"]) -> Reason:
     if failure == "disk-limit" or (failure and ended == "ok"):
         return failure
     return _REASONS[ended]
-
-
-def _fault(error: Exception, guest: Guest) -> Fault:
-    match error:
-        case DiskFullError() if guest.stdout is None and not guest.ran:
-            return "refused"  # nothing was run: the task waits for room, here or elsewhere, as long as it takes
-        case RefusedError():
-            return "refused"  # the job's own doing, which says nothing about this machine
-        case SandboxError():
-            return "sandbox"
-        case BlobMissingError():
-            return "fetch"  # evicted or damaged since it came: it is fetched again
-        case StorageError():
-            return "disk"
-        case _:
-            return "fetch"

@@ -108,6 +108,11 @@ class Home:
         return self.path / "scratch"
 
     @property
+    def environments(self) -> Path:
+        """Packages that jobs asked for. Made when it is needed."""
+        return self.path / "environments"
+
+    @property
     def log(self) -> Path:
         """The node's log."""
         return self.path / "node.log"

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from p2pq.daemon.attempt import Attempt, Outcome, Stop
 from p2pq.daemon.limits import Limits
 from p2pq.daemon.runner_process import Level, RunnerProcess
+from p2pq.daemon.sandbox import JobPython, Mount
 from p2pq.daemon.scratch import Scratch
 from p2pq.errors import DiskFullError, StorageError
 
@@ -60,6 +61,15 @@ class TaskLaunch(Generic[T]):
     idle_priority: bool = False
     suspended: bool = False
     """Not to be launched before ``hold`` says so."""
+
+    mounts: tuple[Mount, ...] = ()
+    """In ``strict``: what its runner sees besides."""
+
+    python: JobPython | None = None
+    """The Python that comes first on PATH, where that is not the pool's; its installation is."""
+
+    until_dead: "Callable[[asyncio.Future[None]], None] | None" = None
+    """Called with what is done when a runner that was started for it is dead: it may use ``mounts`` and ``python`` until then."""
 
     on_started: Callable[[Path, Path], None] | None = None
     """Called on the event loop with the paths of standard output and error, to be tailed."""

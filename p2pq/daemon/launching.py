@@ -12,8 +12,9 @@ from typing import Final
 from p2pq.core.effects import Start
 from p2pq.core.events import Started
 from p2pq.daemon import feeding, room, taskfolder
-from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.blobstore import BlobMissingError, BlobStore
 from p2pq.daemon.checkpoints import put_in_place
+from p2pq.daemon.environments import Environment
 from p2pq.daemon.executing import command, command_line, for_libraries, own_environment
 from p2pq.daemon.launches import TaskLaunch
 from p2pq.daemon.limits import Limits
@@ -21,8 +22,10 @@ from p2pq.daemon.sandbox import JOB_FOLDER, JobPython
 from p2pq.daemon.sealing import Sealed, Sealer
 from p2pq.daemon.trains import Passenger, TrainLaunch
 from p2pq.daemon.unpack import unpack
+from p2pq.errors import BuildError, DiskFullError, RefusedError, SandboxError, StorageError
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import LeaseId, NodeId, short, to_text
+from p2pq.model.job import Fault
 from p2pq.model.params import task_number, task_params
 from p2pq.wire.body import CHECKPOINT, AnyJobBody, CommandsBody, JobBody
 from p2pq.wire.tree import Tree, disk_bytes
@@ -57,6 +60,8 @@ class Guest:
     ran: bool = False
     """It has ended as one of them."""
     suspended: bool = False
+    environment: Environment | None = None
+    """What it has its packages from; held."""
     checkpoint_bytes: int = 0
     """What it takes of the store to start with a checkpoint."""
     cancelled: bool = False
@@ -172,18 +177,22 @@ class Launching:
             # Only now is it known where a task without a sandbox will run.
             root = JOB_FOLDER if strict else str(folder)
             env.update(self._environment(start, number, root) | for_libraries(start.resources.cpus))
+            if found is not None:
+                env["VIRTUAL_ENV"] = str(python.bin.parent)
             if checkpoint is not None and put_in_place(start, checkpoint, self._blobs, folder):
                 env["P2PQ_CHECKPOINT"] = f"{root}/results/{CHECKPOINT}"
             guest.root = folder
 
         wanted = disk_bytes(job.tree) + (0 if checkpoint is None else disk_bytes(checkpoint))
         strict = start.sandbox == "strict"
+        found = guest.environment
+        python = self._python if found is None else found.python(self._python, strict=strict)
         params, number = self._params(start, job)
         return TaskLaunch(
             lease=guest.name,
             job=start.master + start.job,  # no runner ever serves two masters
             level="strict" if strict else "none",
-            argv=command(job, params, self._python, job_id=to_text(start.job), number=number),
+            argv=command(job, params, python, job_id=to_text(start.job), number=number),
             env=env,
             limits=self.limits(start),
             populate=populate,
@@ -191,6 +200,9 @@ class Launching:
             warm=job.kind == "python" and start.tasks > 1,  # one task alone would only wait for it
             idle_priority=not start.own,
             suspended=guest.suspended,
+            mounts=found.mounts() if found is not None and strict else (),
+            python=python,
+            until_dead=None if found is None else found.hold_until,
             on_started=lambda stdout, stderr: _remember(guest, stdout, stderr),
         )
 
@@ -252,3 +264,20 @@ def _remember(guest: Guest, stdout: Path, stderr: Path) -> None:
 def pin_tag(master: NodeId, lease: LeaseId) -> tuple[str, NodeId, LeaseId]:
     """Return what holds the blobs of an attempt."""
     return "lease", master, lease
+
+
+def fault_of(error: Exception, guest: Guest) -> Fault:
+    """Return what a master is told of an attempt that came to nothing by this node's doing, or its job's."""
+    match error:
+        case DiskFullError() if guest.stdout is None and not guest.ran:
+            return "refused"  # nothing was run: the task waits for room, here or elsewhere, as long as it takes
+        case RefusedError():
+            return "refused"  # the job's own doing, which says nothing about this machine
+        case SandboxError() | BuildError():
+            return "sandbox"
+        case BlobMissingError():
+            return "fetch"  # evicted or damaged since it came: it is fetched again
+        case StorageError():
+            return "disk"
+        case _:
+            return "fetch"

@@ -11,6 +11,7 @@ from typing import Final
 import psutil
 
 from p2pq.core.events import Offering
+from p2pq.daemon import requirements
 from p2pq.daemon.jobpython import JobPython, python_features, resolve_python
 from p2pq.daemon.selftest import IsolationReport, self_test
 from p2pq.errors import SandboxError
@@ -70,16 +71,19 @@ def prove(python: JobPython, home: Path, socket: Path, problem: str) -> tuple[Is
     return report, features
 
 
-def offering(
+def offering(  # noqa: PLR0913  what there is to know of a machine
     settings: Settings,
     found: Machine,
     python: JobPython,
     features: frozenset[str],
     report: IsolationReport,
     full: str = "",
+    *,
+    builds: bool = False,
 ) -> Offering:
     """Return what to tell the core: the profile for guests, and the one for this machine's own tasks.
 
+    ``builds`` says that environments can be built here, if a sandbox holds.
     ``full`` says why no task could be started for lack of disk; empty if there is enough.
     """
     if not settings.node.accept:
@@ -95,7 +99,7 @@ def offering(
     guests = Profile(
         slots=found.slots,
         memory_mb=found.memory_mb,
-        labels=labels(settings, python, features),
+        labels=labels(settings, python, features, builds=builds and report.level == "strict"),
         sandbox=report.level,
         accepts=not reason,
         reason=reason[:300],
@@ -110,12 +114,15 @@ def offering(
     return Offering(profile=guests, own=own)
 
 
-def labels(settings: Settings, python: JobPython, features: frozenset[str]) -> tuple[tuple[str, str], ...]:
+def labels(
+    settings: Settings, python: JobPython, features: frozenset[str], *, builds: bool = False
+) -> tuple[tuple[str, str], ...]:
     """Return what ``--need`` is matched against: the settings' labels first, so that no number of modules crowds them out."""
     minor = ".".join(python.version.split(".")[:2])
     installed = sorted(name for name in features - sys.stdlib_module_names if not name.startswith("_"))
     pairs = [
         *sorted(settings.node.labels.items()),
+        *([requirements.LABEL] if builds else []),
         ("os", platform.system().lower()),
         ("arch", platform.machine()),
         ("python", python.version),

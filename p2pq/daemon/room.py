@@ -1,9 +1,10 @@
 """Room on disks: what is about to be unpacked is compared with what is free, less a reserve and what others are unpacking."""
 
+import asyncio
 import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Final
@@ -16,6 +17,7 @@ DELIVERY_RESERVE_BYTES: Final = 256 << 20
 """Results leave so much free on their owner's disk; a twentieth of it, where that is less."""
 MARGIN_BYTES: Final = 64 << 20
 """So much more must be free before a disk that was nearly full is so no longer."""
+EVERY_S: Final = 10.0
 RESERVE_SHARE: Final = 20
 """One part in so many of a disk is left alone in any case."""
 
@@ -66,3 +68,23 @@ def nearly_full(folder: Path, *, was: bool) -> str:
     if files.free_bytes(folder) >= least:
         return ""
     return f"its disk is nearly full: less than {size_text(FREE_BYTES_MIN)} is free"
+
+
+async def watch(folder: Path, relieve: Callable[[int], None], changed: Callable[[str], None]) -> None:
+    """Look at a folder's disk for ever; let go of what nobody needs as it fills, and tell when it is too full, or no longer.
+
+    Args:
+        folder: where tasks run.
+        relieve: blocking; lets go of what nobody needs until so many bytes are free.
+        changed: told the sentence of ``nearly_full``.
+    """
+    known = ""
+    while True:
+        full = known
+        with suppress(OSError):  # what is wrong with the folder is found out by whoever uses it
+            await asyncio.to_thread(relieve, FREE_BYTES_MIN + MARGIN_BYTES)
+            full = await asyncio.to_thread(nearly_full, folder, was=bool(known))
+        if full != known:
+            known = full
+            changed(full)
+        await asyncio.sleep(EVERY_S)

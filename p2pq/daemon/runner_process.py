@@ -51,8 +51,15 @@ RunnerToken = NewType("RunnerToken", str)
 class RunnerProcess:
     """A runner from start to certain death."""
 
-    def __init__(self, level: Level, python: sandbox.JobPython, scratch: Scratch, token: RunnerToken) -> None:
-        """Start the process; it is usable after ``ready``.
+    def __init__(
+        self,
+        level: Level,
+        python: sandbox.JobPython,
+        scratch: Scratch,
+        token: RunnerToken,
+        mounts: tuple[sandbox.Mount, ...] = (),
+    ) -> None:
+        """Start the process; it is usable after ``ready``. In strict it sees ``mounts`` besides.
 
         Raises:
             SandboxError: the program or bubblewrap could not be started.
@@ -85,7 +92,7 @@ class RunnerProcess:
         self._control, theirs = socket.socketpair()
         self._stderr_fd, their_stderr = os.pipe()
         try:
-            self._process = self._spawn(python, theirs.fileno(), their_stderr)
+            self._process = self._spawn(python, theirs.fileno(), their_stderr, mounts)
         except BaseException:
             self._control.close()
             os.close(self._stderr_fd)
@@ -100,7 +107,9 @@ class RunnerProcess:
         self._loop.add_reader(self._process_fd, self._on_end)
         self._loop.add_reader(self._control, self._on_readable)
 
-    def _spawn(self, python: sandbox.JobPython, control: int, stderr: int) -> subprocess.Popen[bytes]:
+    def _spawn(
+        self, python: sandbox.JobPython, control: int, stderr: int, mounts: tuple[sandbox.Mount, ...]
+    ) -> subprocess.Popen[bytes]:
         inside = [str(python.executable), "-I", "-S", "-B"]
         folder = sandbox.RUNNER_FOLDER if self.level == "strict" else str(self.scratch.runner)
         tail = [str(control), self.level, OOM_ADJUST, folder]
@@ -116,8 +125,9 @@ class RunnerProcess:
                 self.scratch.job,
                 [*inside, sandbox.RUNNER_PATH, *tail],
                 [
-                    (RUNNER_FILE, sandbox.RUNNER_PATH),
-                    *((file, f"{sandbox.RUNNER_FOLDER}/{name}") for name, file in RUNNER_FILES.items()),
+                    sandbox.Mount(RUNNER_FILE, sandbox.RUNNER_PATH),
+                    *(sandbox.Mount(file, f"{sandbox.RUNNER_FOLDER}/{name}") for name, file in RUNNER_FILES.items()),
+                    *mounts,
                 ],
             )
             self._info_fd, theirs = os.pipe()

@@ -34,7 +34,7 @@ RUNNERS_MAX: Final = 256
 SPARE_AFTER_S: Final = 0.02
 """When a spare was taken the next one starts, once the task that took it has been launched."""
 
-_Key = tuple[bytes, Level, Limits, bool]
+_Key = tuple[bytes, Level, Limits, bool, tuple[sandbox.Mount, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,25 +220,29 @@ class RunnerPool:
 
     def _take(self, launch: TaskLaunch[T]) -> RunnerProcess:
         """Return an idle runner of this job, or start one in a new scratch folder."""
-        key: _Key = (launch.job, launch.level, launch.limits, launch.idle_priority)
+        key: _Key = (launch.job, launch.level, launch.limits, launch.idle_priority, launch.mounts)
         for idle in reversed(self._idle.get(key, [])):
             if not idle.runner.broken:
                 self._forget_idle(idle.runner)
                 return idle.runner
-        spare, self._spare = self._spare, None
-        if spare is not None and spare.level == launch.level and not spare.broken:
-            self._alive[spare] = key
-            return spare
-        if spare is not None:
-            spare.kill()
+        if launch.until_dead is None and not launch.mounts:
+            spare, self._spare = self._spare, None
+            if spare is not None and spare.level == launch.level and not spare.broken:
+                self._alive[spare] = key
+                return spare
+            if spare is not None:
+                spare.kill()
         if len(self._alive) >= self._runners_max:
             oldest = next((items[0] for items in self._idle.values()), None)
             if oldest is None:
                 raise SandboxError(f"{self._runners_max} runners are busy already")
             self._end_idle(oldest.runner)
-        return self._start(launch.level, key)
+        runner = self._start(launch.level, key, launch.mounts)
+        if launch.until_dead is not None:
+            launch.until_dead(runner.dead)
+        return runner
 
-    def _start(self, level: Level, key: _Key | None) -> RunnerProcess:
+    def _start(self, level: Level, key: _Key | None, mounts: tuple[sandbox.Mount, ...] = ()) -> RunnerProcess:
         """Start a runner in a new scratch folder.
 
         Raises:
@@ -250,7 +254,7 @@ class RunnerPool:
         scratch = Scratch(self._scratch / f"{self._count}-{token[:6]}")
         try:
             scratch.create()
-            runner = RunnerProcess(level, self.python, scratch, token)
+            runner = RunnerProcess(level, self.python, scratch, token, mounts)
         except (OSError, SandboxError) as error:
             if scratch.root.is_dir():
                 scratch.remove()
@@ -436,12 +440,13 @@ class RunnerPool:
 
     def surroundings(self, launch: TaskLaunch[T], runner: RunnerProcess) -> dict[str, object]:
         """Return the part of an order that is the same for all tasks of a job."""
+        python = launch.python or self.python
         if launch.level == "strict":
-            env = sandbox.base_environment(self.python) | dict(launch.env)
+            env = sandbox.base_environment(python) | dict(launch.env)
             cwd = sandbox.JOB_FOLDER
         else:
             env = {
-                "PATH": f"{self.python.bin}:/usr/local/bin:/usr/bin:/bin",
+                "PATH": f"{python.bin}:/usr/local/bin:/usr/bin:/bin",
                 "HOME": str(runner.scratch.job),
                 "LANG": "C.UTF-8",
                 "TMPDIR": str(runner.scratch.temporary),

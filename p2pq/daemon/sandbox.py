@@ -18,6 +18,7 @@ from p2pq.errors import SandboxError
 __all__ = [
     "JOB_FOLDER",
     "JobPython",
+    "Mount",
     "StrictCommand",
     "base_environment",
     "find_bwrap",
@@ -88,6 +89,15 @@ def base_environment(python: JobPython) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Something of this machine that a sandbox is to see besides; read-only but for what is made to be written."""
+
+    outside: Path
+    inside: str
+    writable: bool = False
+
+
 @dataclass(slots=True)
 class StrictCommand:
     """A bubblewrap command line with the descriptors that it names; close them after the start."""
@@ -107,16 +117,16 @@ def strict_command(
     python: JobPython,
     job_folder: Path,
     command: Iterable[str],
-    files: Iterable[tuple[Path, str]] = (),
+    files: Iterable[Mount] = (),
 ) -> StrictCommand:
     """Build the complete command line of the level ``strict``.
 
     Args:
         bwrap: The path of bubblewrap, 0.8.0 or newer.
         python: Its prefixes are bound read-only at their own paths; nothing else of what they lie in.
-        job_folder: The only writable folder of the host; it appears as ``/job``.
+        job_folder: It appears as ``/job``, writable.
         command: What becomes process 1 inside.
-        files: Further read-only files, as (path outside, path inside).
+        files: What it is to see besides.
 
     Raises:
         SandboxError: there is no system call filter for this machine.
@@ -147,8 +157,8 @@ def strict_command(
     # After /tmp, which would hide a checkout in the host's /tmp.
     for prefix in python.prefixes:
         argv += ["--ro-bind", str(prefix), str(prefix)]
-    for outside, shown_as in files:
-        argv += ["--ro-bind", str(outside), shown_as]
+    for each in files:
+        argv += ["--bind" if each.writable else "--ro-bind", str(each.outside), each.inside]
     argv += ["--bind", str(job_folder), JOB_FOLDER, "--chdir", "/"]
     argv += ["--remount-ro", "/dev", "--remount-ro", "/"]
     argv += ["--seccomp", str(filter_fd), "--", *command]

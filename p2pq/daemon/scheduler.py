@@ -10,6 +10,8 @@ from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, plain, short, to_text
 from p2pq.wire.objects import ResultItem
 
 ID_PREFIX_CHARS_MIN = 4
+_UNTOLD = "label a node so, or submit without --need env=uv"
+_TOLD = "`p2pq doctor` there says why it builds no environments; `--env none` runs the job with Python as it is there"
 
 
 class Scheduler:
@@ -36,7 +38,8 @@ class Scheduler:
 
     def why(self, job: JobId, task: int | None) -> str | None:
         """Return one sentence about a live job or one of its tasks, or None."""
-        return self._node.why(job, task, self._mono(), self.name_of)
+        found = self._node.why(job, task, self._mono(), self.name_of)
+        return None if found is None else found.replace(_UNTOLD, _TOLD)
 
     def remember(self, node: NodeId, name: str) -> None:
         """Learn what a node is called."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from p2pq.daemon.jobpython import JobPython
-from p2pq.daemon.sandbox import base_environment, find_bwrap, strict_command
+from p2pq.daemon.sandbox import Mount, base_environment, find_bwrap, strict_command
 from p2pq.errors import SandboxError
 from p2pq.runner import probe
 
@@ -123,7 +123,7 @@ def _run(bwrap: str, python: JobPython, user_home: Path, p2pq_home: Path, socket
             python,
             job,
             [str(python.executable), "-I", "-S", "-B", PROBE_PATH, json.dumps(asked)],
-            [(Path(probe.__file__), PROBE_PATH)],
+            [Mount(Path(probe.__file__), PROBE_PATH)],
         )
         try:
             done = subprocess.run(

@@ -14,7 +14,7 @@ from typing import Final, Literal
 import msgspec
 
 from p2pq.core.intervals import IntervalSet
-from p2pq.daemon import executing, folders, foldersettings
+from p2pq.daemon import executing, folders, foldersettings, requirements
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.history import JobExtra
 from p2pq.daemon.ignore import RESULTS
@@ -22,7 +22,7 @@ from p2pq.daemon.taskfolder import DATA_FILE
 from p2pq.errors import RefusedError, Reject, UsageError
 from p2pq.model import sources
 from p2pq.model.ids import JobId, MeshId, NodeId
-from p2pq.model.job import TASKS_MAX, TIME_DEFAULT_S, Limits
+from p2pq.model.job import NEEDS_MAX, TASKS_MAX, TIME_DEFAULT_S, Limits
 from p2pq.model.params import ARGV_CHARS_MAX, Axis, Range, count_tasks, expand, parse_array, parse_sweep, task_params
 from p2pq.wire import body as bodies
 from p2pq.wire import codec, feed, names, prims, seal, sign
@@ -106,6 +106,7 @@ def prepare(  # noqa: PLR0913  a request, who asks, and where it goes
     said = (*_said_of_results(request), *map(_said_of_earlier, earlier))
     found = folders.scan(folder, (*_stay(earlier), *request.exclude, *_own_results(request)))
     main = _main(folder, request.main, found)
+    request = _needing(request, folder, main, found)
     job = JobId(os.urandom(16))
     sink = _sink(blobs, job, given_up)
     with _held(blobs, job, names.display(str(folder))):
@@ -283,6 +284,32 @@ def _main(folder: Path, wanted: str, found: folders.Scan) -> str:
     if not any(entry.path == main and entry.kind == "file" for entry in found.entries):
         raise UsageError(f"{names.display(main)} is what the job runs, but --exclude or an ignore file leaves it out")
     return main
+
+
+def _needing(request: Submit, folder: Path, main: str, found: folders.Scan) -> Submit:
+    """Return the request with what its files ask for among its needs.
+
+    Raises:
+        UsageError: they ask for what no node builds.
+    """
+    travelling = {entry.path for entry in found.entries if entry.kind == "file"}
+
+    def get(path: str) -> bytes | None:
+        if path not in travelling:
+            return None
+        with (folder / path).open("rb") as file:
+            return file.read(requirements.TEXT_MAX + 1)
+
+    needs = request.resources.needs
+    try:
+        if request.env == "none" or requirements.LABEL in needs or requirements.read(get, main) is None:
+            return request
+    except OSError as error:
+        raise UsageError(f"{error.filename}: {error.strerror}") from error
+    if len(needs) >= NEEDS_MAX:
+        raise UsageError(f"at most {NEEDS_MAX - 1} --need, as packages are one more need")
+    resources = msgspec.structs.replace(request.resources, needs=(*needs, requirements.LABEL))
+    return msgspec.structs.replace(request, resources=resources)
 
 
 def _pack(

@@ -65,6 +65,27 @@ class RunnerSettings(_Section, frozen=True, kw_only=True):
     """From SIGTERM, on which a task may leave a checkpoint, to SIGKILL. A node that is going down gives at most 2.5 s."""
 
 
+class EnvironmentSettings(_Section, frozen=True, kw_only=True):
+    """[environments]: packages that jobs ask for, built with uv and kept for the next job that asks for the same."""
+
+    index: Annotated[str, Meta(max_length=4096)] = ""
+    """Address of a package index; empty: what uv's variables or pip's settings name, else PyPI; ``none``: there is none."""
+    extra_indexes: Annotated[tuple[Annotated[str, Meta(max_length=4096)], ...], Meta(max_length=16)] = ()
+    """Further ones; a package that one of them has is taken from there."""
+    find_links: Annotated[tuple[Annotated[str, Meta(max_length=4096)], ...], Meta(max_length=16)] = ()
+    """Folders, or addresses of pages, with packages as files."""
+    hosts: Annotated[tuple[Annotated[str, Meta(max_length=255)], ...], Meta(max_length=64)] = ()
+    """HOST or HOST:PORT that builds may reach besides those of the indexes, as some keep their files elsewhere."""
+    certificates: Annotated[str, Meta(max_length=4096)] = ""
+    """A file of certificates to trust for these; empty: SSL_CERT_FILE, what pip's settings name, else uv's own."""
+    quota_mb: Megabytes = 20 * 1024
+    """Disk for environments and packages kept for further ones; the least recently used that no task needs go first."""
+    disk_mb: Megabytes = 8 * 1024
+    """The most that one build may write."""
+    time_s: Annotated[int, Meta(ge=1, le=24 * 3600)] = 1800
+    """The longest that one build may take."""
+
+
 class StoreSettings(_Section, frozen=True, kw_only=True):
     """[store]: how much disk may be used."""
 
@@ -148,6 +169,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     config_version: Literal[1] = 1
     node: NodeSettings = NodeSettings()
     runner: RunnerSettings = RunnerSettings()
+    environments: EnvironmentSettings = EnvironmentSettings()
     store: StoreSettings = StoreSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     bridge: BridgeSettings = BridgeSettings()

@@ -11,6 +11,7 @@ ATTEMPTS_MAX: Final = 1 << 20
 """Attempts of one task, whatever became of them."""
 TIME_DEFAULT_S: Final = 24 * 3600
 CPUS_MAX: Final = 4096
+NEEDS_MAX: Final = 32
 
 Label = Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -66,7 +67,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     memory_mb: Annotated[int, Meta(ge=0, le=1 << 24)] = 0
     """Mebibytes; 0 asks for nothing in particular and gets the worker's default limit."""
     gpus: Annotated[int, Meta(ge=0, le=64)] = 0
-    needs: Annotated[tuple[tuple[Label, Label], ...], Meta(max_length=32)] = ()
+    needs: Annotated[tuple[tuple[Label, Label], ...], Meta(max_length=NEEDS_MAX)] = ()
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -81,6 +81,8 @@ class Submit(_Said, frozen=True, kw_only=True):
     """With ``resume``: what was done counts even if files or arguments have changed since."""
     cold: bool = False
     """Start each task in a fresh interpreter, whatever ``[tool.p2pq] warm`` says."""
+    env: Literal["auto", "none"] = "auto"
+    """``auto``: each node builds what packages the folder asks for; ``none``: tasks have the Python that is there."""
 
 
 class Jobs(_Said, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ import pytest
 
 from p2pq.daemon import crashpoints, store
 from p2pq.daemon.home import Home
+from tests import packagekit
 from tests.e2e.test_repair import REPAIR
 from tests.golden.store import make as golden
 from tests.netns.test_bridge import MOVING
@@ -83,6 +84,7 @@ MESH = ["mesh.kept", "secret.written", "secret.renamed"]
 JOINING = ["mesh.kept", "secret.written", "secret.renamed", "commit.PeerSeen.before", "commit.PeerSeen.after"]
 WORKER = [f"commit.{row}.{when}:2" for row in ("ResultKept", "ResultReleased") for when in ("before", "after")]
 MASTER = [f"commit.AttemptEnded.{when}:2" for when in ("before", "after")] + ["blobs.synced:3", "delivery.in-place:2"]
+BUILDING = ["environment.built", "environment.in-place"]
 
 
 def test_every_point_has_a_case():
@@ -107,6 +109,7 @@ def test_every_point_has_a_case():
             *WORKER,
             *MASTER,
             *MOVING,
+            *BUILDING,
         )
     }
     assert cases == set(crashpoints.POINTS)
@@ -469,3 +472,23 @@ def test_while_another_machine_runs_the_job(two, tmp_path, who, point):
     check_done(alice, folder, told)
     assert alice.json("status")["kept_results"] == 0
     lab.until(lambda: query(bob, "SELECT count(*) FROM kept") == [(0,)], "the worker keeps nothing for nobody")
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("point", BUILDING)
+def test_while_an_environment_is_built(home, tmp_path, point):
+    packagekit.wheel(tmp_path / "packages", "greeting", "WORDS = 'hello'")
+    places = {"INDEX": "none", "FIND_LINKS": str(tmp_path / "packages")}
+    home.settings |= {f"P2PQ_ENVIRONMENTS_{key}": value for key, value in places.items()}
+    folder = tmp_path / "job"
+    folder.mkdir()
+    (folder / "main.py").write_text("import greeting\nprint(greeting.WORDS)\n")
+    (folder / "requirements.txt").write_text("greeting\n")
+    assert start_to_crash(home, point)
+    told = home.run("submit", "--detach", str(folder)).stdout.strip()
+    has_crashed(home)
+    home.start()
+    home.ok("wait", told, timeout=60)
+    assert "hello" in home.ok("logs", told)
+    built = home.home / "environments" / "built"
+    assert len(list(built.iterdir())) == home.json("status")["disk"]["environments"] == 1

@@ -34,7 +34,7 @@ def test_the_sweep_over_three_hosts_equals_a_local_run(lan: Lan, tmp_path: Path,
     anna = hosts[0]
     folder = tmp_path / "brian2-sweep"
     shutil.copytree(brian.EXAMPLE, folder, ignore=shutil.ignore_patterns("results*", "__pycache__"))
-    anna.ok("submit", "--sweep", "rate=8:30:2", str(folder), timeout=240)
+    anna.ok("submit", "--env", "none", "--sweep", "rate=8:30:2", str(folder), timeout=240)
     [job] = anna.json("jobs")
     tasks = anna.tasks(job["job"])
     nodes = [task.node for task in tasks]

@@ -25,7 +25,7 @@ from p2pq.wire import body as bodies
 from p2pq.wire.body import CommandsBody, JobBody, ResultBody
 from p2pq.wire.feed import Feed
 from p2pq.wire.tree import Directory, File, Part, Tree, convergent, read_part, seal_chunk
-from tests.unit.daemon.guestkit import REPLY, result_of, start_of
+from tests.unit.daemon.guestkit import REPLY, NoEnvironments, result_of, start_of
 
 ME, JOB = NodeId(b"m" * 32), JobId(b"j" * 16)
 
@@ -43,6 +43,7 @@ class Bench:
             blobs=self.blobs,
             transfers=None,  # type: ignore[arg-type]  # all is here
             pool=pool,
+            environments=NoEnvironments(),  # type: ignore[arg-type]
             settings=RunnerSettings(),
             memory_mb=64,
             tasks=tasks,

@@ -52,6 +52,18 @@ def held_for(master, results, days=0.0, **fields):
     )
 
 
+class Environments:
+    """Some that take room."""
+
+    used_bytes = 30
+
+    def __len__(self):
+        return 3
+
+    async def finding(self):
+        return control.Finding(check="environments", ok=True, detail="3 are there")
+
+
 class World:
     """A node whose parts say what the test wants."""
 
@@ -96,6 +108,7 @@ class World:
             scheduler=SimpleNamespace(name_of=lambda node: f"node-{node[:1].decode()}", resolve_node=lambda text: BOB),
             store=SimpleNamespace(live_jobs=lambda: self.live, trouble=None),
             blobs=type("Blobs", (), {"used_bytes": 10, "__len__": lambda _: 2})(),
+            environments=Environments(),
             counters=Counter({"job.queued": 1}),
             carried=Counter({"from-neighbours-bytes": 7}),
             mono=lambda: Mono(5.0),
@@ -145,7 +158,7 @@ async def test_status(world):
     assert (status.slots, status.free, status.queued, status.sandbox) == (4, 2, 7, "unknown")
     assert (status.policy.state, status.policy.reason) == ("run", "")
     assert status.counters == {"job.queued": 1, "link.refused": 2, "blobs.from-neighbours-bytes": 7}
-    assert status.disk == {"blobs_bytes": 10, "blobs": 2}
+    assert status.disk == {"blobs_bytes": 10, "blobs": 2, "environments_bytes": 30, "environments": 3}
     assert status.address == "10.0.0.1:9476"
     running = {"job": b"j" * 16, "task": 2, "owner": "bob", "master": BOB, "own": False}
     world.guests = (

@@ -82,3 +82,10 @@ def test_a_failure_that_does_not_count_says_why():
 )
 def test_how_an_attempt_ended(outcome, said):
     assert how(outcome) == said
+
+
+def test_an_environment_that_could_not_be_built_is_said_with_its_package():
+    why = "environment of requirements.txt: x was not found"
+    assert judged(
+        row(1, "ann", fault="sandbox", detail=why), row(2, "bob", fault="sandbox", detail="no bwrap")
+    ) == Verdict(f"2 attempts ended by their workers' doing, not the task's ({why} on ann, sandbox on bob)", 0)

@@ -202,3 +202,27 @@ async def test_a_task_without_a_results_folder_any_more_says_why_it_failed(rig, 
     task, attempt = await rig.ask(rig.jobs.explaining.attempts, control.Attempts(job=view.job, task=0))
     assert (task.reason, attempt.detail, task.skipped) == (said, said, ())
     assert f"({said} on worker)" in (await why(rig, view, 0)).text
+
+
+async def test_a_job_whose_packages_cannot_be_had_says_which_to_those_who_wait(rig, folder):
+    view = await rig.submit(folder)
+    job = id_of(rig, view)
+    said = []
+
+    async def told():
+        said.clear()
+        await rig.jobs.explaining.say_why_waiting(job, keep)
+        return [note.text for note in said]
+
+    async def keep(note):
+        said.append(note)
+
+    assert await told() == ["still waiting: no machine has that label"]
+    why = "environment of requirements.txt: x was not found"
+    for attempt, detail in ((1, why), (2, "no room")):
+        lease = LeaseId(2, attempt)
+        granted = LeaseGranted(lease=lease, job=job, task=0, attempt=attempt, worker=WORKER, wall=Wall(1))
+        await rig.write(
+            granted, LeaseEnded(lease=lease, job=job, task=0, attempt=attempt, fault="sandbox", detail=detail)
+        )
+        assert await told() == ([f"still waiting: {why} (tried on worker)"] if attempt == 1 else [])

@@ -253,7 +253,7 @@ async def test_what_the_machine_offers_is_told_once_it_is_known(tmp_path: Path) 
 
 async def test_guests_are_welcome_again_once_the_disk_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = FREE_BYTES_MIN - 1
-    monkeypatch.setattr(module, "DISK_EVERY_S", 0.01)
+    monkeypatch.setattr(module.room, "EVERY_S", 0.01)
     monkeypatch.setattr(module.room.files, "free_bytes", lambda _: free)
     app = lasting(tmp_path)
     app.isolation = offering.IsolationReport("strict", "held")

@@ -14,9 +14,12 @@ from p2pq.daemon import launching, sealing
 from p2pq.daemon.attempt import Outcome, exited
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.delivery import open_result
+from p2pq.daemon.environments import Environment
 from p2pq.daemon.guests import Guests
 from p2pq.daemon.jobpython import JobPython
+from p2pq.daemon.sandbox import Mount
 from p2pq.daemon.unpack import collect
+from p2pq.errors import BuildError
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import JobId, LeaseId, NodeId
 from p2pq.model.params import Axis
@@ -25,7 +28,7 @@ from p2pq.wire import body as bodies
 from p2pq.wire.body import CommandsBody, JobBody, ResultBody
 from p2pq.wire.objects import BlobRef
 from p2pq.wire.tree import PLAIN_MAX, File, Part, Tree, TreeLimits, seal_chunk
-from tests.unit.daemon.guestkit import REPLY, result_of, start_of
+from tests.unit.daemon.guestkit import REPLY, NoEnvironments, result_of, start_of
 
 ALICE, MALLORY = NodeId(b"a" * 32), NodeId(b"m" * 32)
 JOB = JobId(b"j" * 16)
@@ -97,6 +100,7 @@ class Bench:
         self.blobs = BlobStore(tmp_path / "blobs", quota_bytes=1 << 30, reserve_bytes=0)
         self.events = asyncio.Queue()
         self.pool = Pool(tmp_path)
+        self.environments = NoEnvironments()
         self.transfers = Transfers()
         self.guests = Guests(
             node=NodeId(b"w" * 32),
@@ -104,6 +108,7 @@ class Bench:
             blobs=self.blobs,
             transfers=self.transfers,
             pool=self.pool,
+            environments=self.environments,
             settings=RunnerSettings(),
             memory_mb=64,
             tasks=tasks,
@@ -490,3 +495,32 @@ async def test_the_newest_body_of_an_own_job_is_kept_however_large_it_is(bench, 
         await bench.run(start)
         await bench.run(start)
         assert len(opened) == times
+
+
+async def test_a_task_has_the_python_of_its_environment_and_holds_it(bench, tmp_path):
+    environment = Environment("name", tmp_path / "built", 1)
+    bench.environments.result = environment
+    for sandbox in ("strict", "none"):
+        start = msgspec.structs.replace(
+            bench.start(NodeId(sandbox.encode().ljust(32)), "pass", len(sandbox)), sandbox=sandbox
+        )
+        assert isinstance(await bench.run(start), Exited)
+    strict, plain = bench.pool.launches
+    assert (strict.argv[0], strict.env["VIRTUAL_ENV"]) == ("/p2pq-env/bin/python", "/p2pq-env")
+    assert strict.mounts == (Mount(tmp_path / "built/env", "/p2pq-env"),)
+    assert (plain.argv[0], plain.mounts) == (str(tmp_path / "built/env/bin/python"), ())
+    assert plain.python is not None
+    assert plain.python.bin == tmp_path / "built/env/bin"
+    assert environment.users == 0, "let go of when the attempts ended"
+    dead = asyncio.get_running_loop().create_future()
+    strict.until_dead(dead)
+    assert environment.users == 1
+    dead.cancel()
+
+
+async def test_an_environment_that_cannot_be_had_is_the_workers_fault(bench):
+    bench.environments.result = BuildError("environment of requirements.txt: x was not found")
+    event = await bench.run(bench.start(ALICE, "pass", 1))
+    assert isinstance(event, Faulted)
+    assert (event.fault, event.detail) == ("sandbox", "environment of requirements.txt: x was not found")
+    assert bench.pool.launches == []

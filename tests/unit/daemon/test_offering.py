@@ -82,3 +82,10 @@ def test_an_interpreter_may_be_named_from_the_users_home(tmp_path: Path, monkeyp
     assert problem.startswith(
         f"{tmp_path}/jobs/bin/python does not run as a Python interpreter (No such file or directory)"
     )
+
+
+def test_environments_are_offered_only_where_a_sandbox_holds() -> None:
+    for level, builds, offered in (("strict", True, True), ("strict", False, False), ("none", True, False)):
+        report = IsolationReport(level, "x")  # type: ignore[arg-type]
+        found = offering.offering(Settings(), offering.machine(Settings()), PYTHON, frozenset(), report, builds=builds)
+        assert ((("env", "uv") in found.profile.labels), ("env", "uv") in found.own.labels) == (offered, offered)

@@ -18,7 +18,13 @@ def pairs(argv: list[str], option: str) -> list[tuple[str, str]]:
 
 def test_the_command_line() -> None:
     job = Path('/h/it\'s "a" job')
-    command = sandbox.strict_command("/usr/bin/bwrap", PYTHON, job, ["cmd", "--bind"], [(Path("/x/r.py"), "/r.py")])
+    command = sandbox.strict_command(
+        "/usr/bin/bwrap",
+        PYTHON,
+        job,
+        ["cmd", "--bind"],
+        [sandbox.Mount(Path("/x/r.py"), "/r.py"), sandbox.Mount(Path("/x/w"), "/w", writable=True)],
+    )
     try:
         argv = command.argv
         assert argv[-3:] == ["--", "cmd", "--bind"]
@@ -29,8 +35,8 @@ def test_the_command_line() -> None:
         ):
             assert options.count(needed) == 1, needed
         assert pairs(options, "--cap-drop")[0][0] == "ALL"
-        # The job's folder is all that is writable of the host.
-        assert pairs(options, "--bind") == [(str(job), "/job")]
+        # The job's folder, and what is said to be, is all that is writable of the host.
+        assert pairs(options, "--bind") == [("/x/w", "/w"), (str(job), "/job")]
         assert "--dev-bind" not in options
         assert "--share-net" not in options
         bound = {source for source, _ in pairs(options, "--ro-bind")}

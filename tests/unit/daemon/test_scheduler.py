@@ -77,3 +77,12 @@ def test_what_names_two_is_refused(scheduler):
     scheduler.remember(NodeId(b"c" * 32), "alpha")
     with pytest.raises(RefusedError, match="could be 2"):
         scheduler.resolve_node("alpha")
+
+
+def test_what_lacks_an_environment_is_told_what_to_do(scheduler):
+    said = "needs env=uv, which nobody has (ann); label a node so, or submit without --need env=uv."
+    scheduler._node.why = lambda *_: said
+    told = (
+        "`p2pq doctor` there says why it builds no environments; `--env none` runs the job with Python as it is there"
+    )
+    assert scheduler.why(JOB, None) == f"needs env=uv, which nobody has (ann); {told}."

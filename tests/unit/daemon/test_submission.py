@@ -244,3 +244,20 @@ def test_inputs_are_the_same_until_something_that_matters_changes(folder, blobs)
     assert first not in {inputs(sweep=("j=1,2",)), inputs(sweep=("k=1,2",), args=("x",)), inputs()}
     (folder / "data" / "49").write_text("y")
     assert first != inputs(sweep=("k=1,2",))
+
+
+def test_what_its_files_ask_for_is_a_need(folder, blobs):
+    def needs(**options):
+        return opened(prepare(folder, blobs, **options), blobs)[0].resources.needs
+
+    assert needs() == ()
+    (folder / "requirements.txt").write_text("numpy\n")
+    assert needs(resources=Resources(needs=(("os", "linux"),))) == (("os", "linux"), ("env", "uv"))
+    assert needs(resources=Resources(needs=(("env", "uv"),))) == (("env", "uv"),)
+    assert needs(env="none") == ()
+    assert needs(exclude=("requirements.txt",)) == ()
+    with pytest.raises(UsageError, match="at most 31 --need"):
+        needs(resources=Resources(needs=(("os", "linux"),) * 32))
+    (folder / "requirements.txt").write_text("-e .\n")
+    with pytest.raises(UsageError, match="-e is not supported"):
+        needs()

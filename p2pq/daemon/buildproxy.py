@@ -1,0 +1,140 @@
+"""All that a build of an environment can reach of the network: the hosts of the node's indexes, by an HTTP proxy on a socket.
+
+The sandbox of a build has no network but this socket; code of packages runs there. So it is the daemon that decides, for each
+connection, where it leads.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS_MAX: Final = 64
+HEAD_BYTES_MAX: Final = 16 << 10
+HEAD_S: Final = 10.0
+CONNECT_S: Final = 20.0
+PIECE_BYTES: Final = 64 << 10
+REFUSED_MAX: Final = 8
+"""Names of hosts that are remembered, to be told."""
+
+Host = tuple[str, int]
+
+
+class BuildProxy:
+    """Serves one build."""
+
+    def __init__(self, hosts: frozenset[Host]) -> None:
+        """Let it reach these hosts and ports only."""
+        self._hosts = hosts
+        self._connections = 0
+        self.refused: dict[str, None] = {}
+        """Hosts that it asked for and did not get."""
+        self.unreached: dict[str, None] = {}
+        """Hosts that it may reach, and that do not answer."""
+
+    @asynccontextmanager
+    async def serving(self, path: Path) -> AsyncIterator[None]:
+        """Listen on a Unix socket, whose folder is this user's alone; all connections end when this is left.
+
+        Raises:
+            OSError: there can be no socket.
+        """
+        _remove(path)
+        tasks: set[asyncio.Task[None]] = set()
+
+        def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name="build proxy")
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        server = await asyncio.start_unix_server(accepted, path, limit=HEAD_BYTES_MAX)
+        try:
+            yield
+        finally:
+            server.close()
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+            _remove(path)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections += 1
+        try:
+            if self._connections <= CONNECTIONS_MAX:
+                await self._request(reader, writer)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
+            log.debug("build.connection-ended reason=%s", error)
+        finally:
+            self._connections -= 1
+            writer.close()
+
+    async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with asyncio.timeout(HEAD_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+        line, _, rest = head.partition(b"\r\n")
+        method, target, version = line.decode("ascii").split(" ")
+        if method == "CONNECT":
+            name, _, port = target.rpartition(":")
+            host, first = (name.strip("[]").lower(), int(port)), b""
+        else:
+            parts = urlsplit(target)
+            host = (parts.hostname or "") if parts.scheme == "http" else "", parts.port or 80
+            path = target.split("/", 3)[3:]
+            fields = [each for each in rest.split(b"\r\n") if each and b"connection:" not in each.lower()]
+            # One request for each connection, so that no later one is for another host.
+            lines = [f"{method} /{''.join(path)} {version}".encode(), *fields, b"Connection: close", b"", b""]
+            first = b"\r\n".join(lines)
+        await self._connect(host, first, reader, writer)
+
+    async def _connect(
+        self, host: Host, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        if host not in self._hosts:
+            if len(self.refused) < REFUSED_MAX:
+                self.refused[host[0][:100]] = None
+            await _answer(writer, b"HTTP/1.1 403 Not a host that this node lets builds reach\r\n\r\n")
+            return
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                far_reader, far_writer = await asyncio.open_connection(*host)
+        except (OSError, TimeoutError):
+            self.unreached[host[0]] = None
+            await _answer(writer, b"HTTP/1.1 502 It does not answer\r\n\r\n")
+            return
+        try:
+            if first:
+                far_writer.write(first)
+            else:
+                writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_copy(reader, far_writer), name="build proxy out")
+                group.create_task(_copy(far_reader, writer), name="build proxy in")
+        except* OSError:
+            pass  # one side has gone, and so has the other
+        finally:
+            far_writer.close()
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+async def _answer(writer: asyncio.StreamWriter, text: bytes) -> None:
+    writer.write(text)
+    await writer.drain()
+
+
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    """Pass on what comes until it ends, and that it ended."""
+    while piece := await source.read(PIECE_BYTES):
+        target.write(piece)
+        await target.drain()
+    with contextlib.suppress(OSError):
+        target.write_eof()

@@ -1,0 +1,427 @@
+"""The environments that this node has built for jobs: each once, kept for the next job that asks for the same.
+
+A task that needs one waits for it and holds it. What nobody holds goes, the least recently used first, when all together take
+more than their quota. What is told of a failure is remembered for a moment, so that ten tasks do not fail ten times.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import platform
+import shutil
+import sysconfig
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from p2pq.core.effects import Start
+from p2pq.daemon import building, indexes, requirements
+from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.building import INSIDE, MADE, Builder, remove_tree
+from p2pq.daemon.home import Home
+from p2pq.daemon.indexes import Index
+from p2pq.daemon.jobpython import JobPython
+from p2pq.daemon.limits import folder_bytes, size_text
+from p2pq.daemon.requirements import FAILED, LABEL, Wanted
+from p2pq.daemon.runners import RunnerPool
+from p2pq.daemon.sandbox import Mount
+from p2pq.daemon.threads import in_thread
+from p2pq.errors import BuildError, ConfigError, RefusedError, StorageError, UsageError
+from p2pq.model.config import EnvironmentSettings
+from p2pq.wire.body import AnyJobBody, JobBody
+from p2pq.wire.control import Finding
+from p2pq.wire.tree import File, Tree, read_part
+
+log = logging.getLogger(__name__)
+
+BUILDS_MAX: Final = 2
+"""Builds at the same time."""
+FAILED_S: Final = 20.0
+"""So long a failure is not tried again: an index may be back by then."""
+REMEMBERED_MAX: Final = 256
+WHEELS_PART: Final = 4
+"""Packages kept for further builds may take one part in so many of the quota."""
+REACH_S: Final = 3.0
+
+
+@dataclass(slots=True, eq=False)
+class Environment:
+    """One that is there."""
+
+    name: str
+    folder: Path
+    bytes: int
+    users: int = 0
+    """Tasks and runners that need it."""
+
+    def hold(self) -> None:
+        """Keep it until ``let_go``."""
+        self.users += 1
+
+    def let_go(self, _done: object = None) -> None:
+        """It is needed no longer by one of those who held it."""
+        self.users -= 1
+
+    def hold_until(self, done: "asyncio.Future[None]") -> None:
+        """Keep it until that is done."""
+        self.hold()
+        done.add_done_callback(self.let_go)
+
+    def python(self, python: JobPython, *, strict: bool) -> JobPython:
+        """Return its interpreter, as a task in the sandbox finds it, or one without a sandbox."""
+        place = Path(INSIDE) if strict else self.folder / MADE
+        return JobPython(executable=place / "bin" / "python", prefixes=python.prefixes, version=python.version)
+
+    def mounts(self) -> tuple[Mount, ...]:
+        """Return what a task sees of it."""
+        return (Mount(self.folder / MADE, INSIDE),)
+
+
+@dataclass(slots=True)
+class _Build:
+    task: "asyncio.Task[Environment | Exception]"
+    waiters: int = 0
+    given_up: bool = False
+    """Nobody waits for it any more."""
+
+
+def _let_go(task: "asyncio.Task[Environment | Exception]") -> None:
+    """Of a build that is over: it holds what it has made no longer."""
+    if not task.cancelled() and isinstance(made := task.result(), Environment):
+        made.let_go()
+
+
+def find_uv() -> Path | None:
+    """Return the path of uv: the one that was installed with p2pq, else the one on PATH."""
+    beside = Path(sysconfig.get_path("scripts")) / "uv"
+    found = str(beside) if beside.is_file() else shutil.which("uv")
+    return None if found is None else Path(os.path.realpath(found))
+
+
+class Environments:
+    """Keeps environments below one folder. Use it from the event loop's thread only."""
+
+    def __init__(  # noqa: PLR0913  the daemon's parts, each used here
+        self,
+        home: Home,
+        settings: EnvironmentSettings,
+        *,
+        pool: RunnerPool,
+        blobs: BlobStore,
+        tasks: asyncio.TaskGroup,
+        memory_mb: int,
+        environ: Mapping[str, str] = os.environ,
+        uv: Path | None = None,
+    ) -> None:
+        """Take the parts; ``start`` looks at what is there.
+
+        Args:
+            home: has a folder for them.
+            settings: the owner's.
+            pool: runs builds.
+            blobs: has the files of jobs.
+            tasks: owns builds.
+            memory_mb: the limit of a build.
+            environ: where uv's and pip's variables are.
+            uv: the program; default: found.
+        """
+        self._folder = home.environments
+        self._settings = settings
+        self._pool = pool
+        self._blobs = blobs
+        self._tasks = tasks
+        self._sockets = home.socket.parent  # where names are short enough
+        self._memory_mb = memory_mb
+        self._environ = environ
+        self._uv = uv or find_uv()
+        self._builder: Builder | None = None
+        self._known: OrderedDict[str, Environment] = OrderedDict()
+        self._builds: dict[str, _Build] = {}
+        self._failed: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._wanted: OrderedDict[tuple[bytes, bytes], tuple[str, Wanted]] = OrderedDict()
+        self._building = asyncio.Semaphore(BUILDS_MAX)
+        self._numbers = 0
+        self._running = 0
+        self._wheels_bytes = 0
+        self.problem = "the node is starting"
+        """Why nothing can be built here; empty if it can."""
+
+    @property
+    def used_bytes(self) -> int:
+        """Return what all of it takes on the disk, as it was measured after builds."""
+        return sum(each.bytes for each in self._known.values()) + self._wheels_bytes
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._known)
+
+    async def start(self) -> None:
+        """Look at what is there, and whether more can be built.
+
+        Raises:
+            StorageError: the folder cannot be used.
+        """
+        try:
+            found = await asyncio.to_thread(self._load)
+        except OSError as error:
+            raise StorageError(f"{self._folder}: {error.strerror}; check the disk and the folder") from error
+        self._known = OrderedDict((each.name, each) for each in found)
+        if self._uv is None:
+            self.problem = "uv is not installed here"
+            return
+        homes = Path.home(), self._folder.parent
+        python = self._pool.python
+        try:
+            index = indexes.find(self._settings, self._environ, homes=homes, prefix=python.executable.parent.parent)
+        except ConfigError as error:
+            self.problem = str(error)
+            return
+        self._builder = Builder(
+            pool=self._pool,
+            python=python,
+            index=index,
+            uv=self._uv,
+            settings=self._settings,
+            memory_mb=self._memory_mb,
+            wheels=self._folder / "wheels",
+        )
+        self.problem = ""
+
+    def _load(self) -> list[Environment]:
+        """Return what is whole, the least recently used first; delete what is not."""
+        built = self._folder / "built"
+        for folder in (self._folder, built, self._folder / "wheels"):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        found = []
+        for folder in built.iterdir():
+            if folder.name.startswith("."):  # beside its place
+                remove_tree(folder)
+                continue
+            try:
+                about = json.loads((folder / building.ABOUT).read_text())
+                used = (folder / building.ABOUT).stat().st_mtime
+                found.append((used, Environment(folder.name, folder, int(about["bytes"]))))
+            except (OSError, ValueError, KeyError, TypeError):
+                remove_tree(folder)  # its build did not get to its end
+        self._wheels_bytes = folder_bytes(self._folder / "wheels", building.ENDLESS) or 0
+        return [each for _, each in sorted(found, key=lambda each: each[0])]
+
+    # ------------------------------------------------------------------ for tasks
+
+    async def of_task(self, start: Start, job: AnyJobBody) -> Environment | None:
+        """Return what a task needs, built if need be, and held; None if it needs nothing.
+
+        Raises:
+            BuildError: it cannot be had here.
+            RefusedError: the job asks for what no node builds.
+            SandboxError, StorageError: this machine's doing.
+        """
+        if LABEL not in start.resources.needs or not isinstance(job, JobBody):
+            return None
+        key = (start.master, start.job)
+        found = self._wanted.get(key)
+        if found is None:
+            try:
+                found = await asyncio.to_thread(self._ask, job)
+            except UsageError as error:
+                raise RefusedError(str(error)) from error
+            if found is None:
+                return None
+            self._wanted[key] = found
+            if len(self._wanted) > REMEMBERED_MAX:
+                self._wanted.popitem(last=False)
+        return await self.get(*found, idle=not start.own)
+
+    def _ask(self, job: JobBody) -> tuple[str, Wanted] | None:
+        """Return what a job wants, and by which name it goes here. Blocking."""
+        wanted = requirements.read(lambda path: _text(job.tree, path, self._blobs), job.main)
+        return None if wanted is None else (self.name_of(wanted), wanted)
+
+    def name_of(self, wanted: Wanted) -> str:
+        """Return by which name something wanted goes here: equal names are equal environments."""
+        python = self._pool.python
+        index = Index() if self._builder is None else self._builder.index
+        where = str(python.executable), python.version, platform.machine(), platform.system()
+        return requirements.digest(wanted, *where, *index.texts())
+
+    async def get(self, name: str, wanted: Wanted, *, idle: bool = False) -> Environment:
+        """Return an environment, built if need be, and held; ``idle``: behind all else that this machine does.
+
+        Raises:
+            BuildError, SandboxError, StorageError: it cannot be had here.
+        """
+        found = self._known.get(name)
+        if found is not None:
+            found.hold()
+            self._touch(found)
+            return found
+        at, why = self._failed.get(name, (0.0, ""))
+        if at > time.monotonic():
+            raise BuildError(why)
+        while (build := self._builds.get(name)) is not None and build.given_up:
+            await asyncio.wait([build.task])
+        if build is None:
+            build = self._begin(name, wanted, idle=idle)
+        build.waiters += 1
+        try:
+            made = await asyncio.shield(build.task)
+            if isinstance(made, Exception):
+                raise made
+            made.hold()
+            return made
+        finally:
+            build.waiters -= 1
+            if build.waiters == 0 and build.task.done():
+                _let_go(build.task)
+            elif build.waiters == 0:
+                build.given_up = True
+                build.task.cancel()
+
+    def _begin(self, name: str, wanted: Wanted, *, idle: bool) -> _Build:
+        task = self._tasks.create_task(self._build(name, wanted, idle=idle), name=f"environment {name[:8]}")
+        build = self._builds[name] = _Build(task)
+
+        def over(_: object) -> None:
+            del self._builds[name]
+            if build.given_up:
+                _let_go(task)
+
+        task.add_done_callback(over)
+        return build
+
+    def _touch(self, found: Environment) -> None:
+        self._known.move_to_end(found.name)
+        os.utime(found.folder / building.ABOUT)
+
+    async def close(self) -> None:
+        """End builds, and wait for that."""
+        running = [build.task for build in self._builds.values()]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+
+    # ------------------------------------------------------------------ building
+
+    async def _build(self, name: str, wanted: Wanted, *, idle: bool) -> Environment | Exception:
+        """Build one, and make room for it; a failure is the result, for whoever waits for it."""
+        try:
+            async with self._building:
+                return await self._built(name, wanted, idle=idle)
+        except BuildError as error:
+            log.warning("environment.failed", extra={"fields": {"name": name[:8], "reason": str(error)}})
+            self._failed[name] = time.monotonic() + FAILED_S, str(error)
+            self._failed.move_to_end(name)
+            if len(self._failed) > REMEMBERED_MAX:
+                self._failed.popitem(last=False)
+            return error
+        except Exception as error:  # noqa: BLE001  told to the tasks that wait
+            return error
+
+    async def _built(self, name: str, wanted: Wanted, *, idle: bool) -> Environment:
+        if self._builder is None:
+            raise BuildError(f"{FAILED}{wanted.source}: this node can build none ({self.problem})")
+        version = self._pool.python.version
+        if not requirements.python_fits(wanted.python, version):
+            raise BuildError(f"{FAILED}{wanted.source}: it wants Python {wanted.python}, and jobs have {version} here")
+        self._numbers += 1
+        self._running += 1
+        folder = self._folder / "built" / name
+        try:
+            begun = time.monotonic()
+            socket = self._sockets / f"env{self._numbers}.sock"
+            size = await self._builder.build(wanted, folder, socket, idle=idle)
+        finally:
+            self._running -= 1
+        found = self._known[name] = Environment(name, folder, size)
+        fields = {"name": name[:8], "of": wanted.source, "bytes": size, "seconds": round(time.monotonic() - begun, 1)}
+        log.info("environment.built", extra={"fields": fields})
+        found.hold()  # nobody who waits for it has it yet; the last of those lets go
+        try:
+            await self._make_room()
+        except asyncio.CancelledError:
+            found.let_go()
+            raise
+        return found
+
+    async def _make_room(self) -> None:
+        """Delete what is over the quota and not in use: environments, and what is kept for further builds."""
+        quota = self._settings.quota_mb << 20
+        wheels = self._folder / "wheels"
+        self._wheels_bytes = await asyncio.to_thread(lambda: folder_bytes(wheels, building.ENDLESS) or 0)
+        doomed = []
+        if self._wheels_bytes > quota // WHEELS_PART and not self._running:
+            doomed.append(wheels)
+            self._wheels_bytes = 0
+        for found in list(self._known.values()):
+            if self.used_bytes > quota and not found.users:
+                doomed.append(found.folder)
+                del self._known[found.name]
+        await in_thread(lambda: self._delete(doomed))
+
+    def _delete(self, folders: list[Path]) -> None:
+        for folder in folders:
+            try:
+                remove_tree(folder)
+            except OSError as error:
+                log.warning("environment.kept", extra={"fields": {"folder": str(folder), "reason": str(error)}})
+        (self._folder / "wheels").mkdir(mode=0o700, exist_ok=True)
+
+    # ------------------------------------------------------------------ for people
+
+    async def finding(self) -> Finding:
+        """Return what doctor says of it."""
+        most = size_text(self._settings.quota_mb << 20)
+        cache = f"{len(self)} in {self._folder}, {size_text(self.used_bytes)} of at most {most}"
+        if self._builder is None:
+            return Finding(
+                check="environments",
+                ok=self._uv is not None,
+                detail=f"packages that jobs ask for cannot be had here: {self.problem}",
+                suggestion="install uv, as p2pq does by itself with pip: pip install uv"
+                if self._uv is None
+                else _SETTINGS,
+            )
+        silent = await _silent(self._builder.index)
+        if silent:
+            detail = f"packages that jobs ask for cannot be had here now: {silent} does not answer; {cache}"
+            return Finding(check="environments", ok=True, detail=detail, suggestion=_SETTINGS)
+        place = self._builder.index.url or "no index, only folders"
+        return Finding(check="environments", ok=True, detail=f"packages come from {place}; {cache}")
+
+
+_SETTINGS: Final = (
+    "set [environments] index in config.toml to where packages can be had; tasks that need some go elsewhere"
+)
+
+
+async def _silent(index: Index) -> str:
+    """Return the host of the index if it does not answer."""
+    if index.url.startswith(("https:", "http:")):
+        parts = urlsplit(index.url)
+        port = parts.port or indexes.PORTS[parts.scheme]
+        try:
+            async with asyncio.timeout(REACH_S):
+                _, writer = await asyncio.open_connection(parts.hostname, port)
+        except (OSError, TimeoutError):
+            return str(parts.hostname)
+        writer.close()
+    return ""
+
+
+def _text(tree: Tree, path: str, blobs: BlobStore) -> bytes | None:
+    """Return the beginning of a file of a job; None where there is none of that path. Blocking."""
+    file: File | None = next((each for each in tree.files if each.path == path), None)
+    if file is None:
+        return None
+    raw = bytearray()
+    for part in file.parts:
+        raw += read_part(tree, part, blobs.get)
+        if len(raw) > requirements.TEXT_MAX:
+            break
+    return bytes(raw)
