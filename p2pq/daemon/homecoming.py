@@ -69,7 +69,7 @@ class Homecoming:
         self._in_trouble = in_trouble
         self._deliveries = asyncio.Semaphore(DELIVERIES_MAX)
         self._unswept: set[JobId] = set()
-        """Jobs of an earlier life, which may have died while it wrote their results out."""
+        """Jobs whose results may lie half written beside their place: this node died meanwhile, or their disk failed."""
         self._brought: dict[NodeId, int] = {}
         """Bytes of results that each worker has brought in this life."""
         self._stays: dict[JobId, bool] = {}
@@ -398,7 +398,12 @@ class Homecoming:
             return folder  # it left nothing
         if item.outcome.ok:  # of no more use; whoever looks into a failure may want it
             tree = select(tree, lambda path: not bodies.in_checkpoint(path))
-        delivery.write(tree, self._blobs, folder, umask=row.extra.umask)
+        try:
+            delivery.write(tree, self._blobs, folder, umask=row.extra.umask)
+        except StorageError:
+            if to is None:
+                self._unswept.add(job)  # where nothing can be written, nothing can be removed
+            raise
         return folder
 
 

@@ -261,6 +261,26 @@ async def test_results_that_can_never_be_written_there_are_not_tried_again(rig, 
     assert ("result", item.lease) not in rig.blobs._tags
 
 
+async def test_what_a_delivery_left_half_written_goes_with_the_next_one(rig, folder, monkeypatch):
+    """A disk that turns read-only lets nothing be removed, either."""
+    job = id_of(rig, await rig.submit(folder))
+    await rig.settle(job)
+    half, write = folder / f"{delivery.STAGING_PREFIX}abcdefgh", delivery.write
+
+    def fails(*_, **__):
+        half.mkdir()
+        (half / "out.txt").touch()
+        raise StorageError("Read-only file system")
+
+    monkeypatch.setattr(delivery, "write", fails)
+    rig.jobs.home.deliver(Deliver(job=job, task=0))
+    assert await rig.event() == DeliverFailed(job=job, task=0, reason="Read-only file system")
+    monkeypatch.setattr(delivery, "write", write)
+    rig.jobs.home.deliver(Deliver(job=job, task=0))
+    assert isinstance(await rig.event(), Delivered)
+    assert not half.exists()
+
+
 async def test_results_that_cannot_be_written_out_are_kept_and_said(rig, folder):
     job = id_of(rig, await rig.submit(folder))
     rig.jobs.home.deliver(Deliver(job=job, task=0))
