@@ -34,10 +34,10 @@ def _own_network():
 @cache
 def networks():
     """Return the network of this process, and one with nothing but a loopback device, which lasts as long as this process."""
-    usual = Path("/proc/thread-self/ns/net").open()  # noqa: SIM115  what is open is kept by the kernel
+    usual = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     forking.leave_network()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    own = Path("/proc/thread-self/ns/net").open()  # noqa: SIM115
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)  # what is open is kept by the kernel
     forking.enter(usual)
     return usual, own
 

@@ -23,7 +23,6 @@ import sys
 import threading
 from functools import cache
 from pathlib import Path
-from typing import IO
 
 import p2pq
 from p2pq.cli.main import main
@@ -58,7 +57,7 @@ class Server:
                     poll.unregister(fd)
                     self.tell_end(fd)
                     continue
-                message, fds, *_ = socket.recv_fds(self.control, MESSAGE_BYTES_MAX, STREAMS + 1)
+                message, fds, *_ = socket.recv_fds(self.control, MESSAGE_BYTES_MAX, STREAMS + 2)
                 if not message:
                     return None
                 order = json.loads(message)
@@ -86,7 +85,7 @@ class Server:
 
     def become(self, order: dict[str, object], fds: list[int]) -> None:
         """Make a fork what a fresh start would be."""
-        *streams, pipe = fds
+        *streams, network, pipe = fds
         self.control.close()
         for end, (_, other) in self.alive.items():
             os.close(end)
@@ -96,8 +95,11 @@ class Server:
             os.dup2(fd, number)
             os.close(fd)
         if order["netns"]:
-            with Path("/run/netns", order["netns"]).open() as file:
-                enter(file)
+            os.close(network)
+            network = os.open(f"/run/netns/{order['netns']}", os.O_RDONLY)
+        if os.geteuid() == 0:
+            enter(network)
+        os.close(network)
         os.environ.clear()
         os.environ.update(order["env"])
         os.chdir(order["cwd"])
@@ -111,9 +113,9 @@ class Server:
             importlib.reload(crashpoints)  # it reads the environment once
 
 
-def enter(netns: IO[str]) -> None:
-    """Let this thread, and all that it starts from now on, go into an open network namespace."""
-    if ctypes.CDLL(None, use_errno=True).setns(netns.fileno(), CLONE_NEWNET):
+def enter(netns: int) -> None:
+    """Let this thread, and all that it starts from now on, go into an open network namespace. Needs root."""
+    if ctypes.CDLL(None, use_errno=True).setns(netns, CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "the network namespace cannot be entered")
 
 
@@ -164,9 +166,12 @@ class Fork(subprocess.Popen[str]):
             os.umask(mask := os.umask(0o77))
             order = {"args": list(args), "env": asked["env"], "cwd": cwd, "netns": self._netns, "umask": mask}
             streams = [number if fd == -1 else fd for number, fd in enumerate(files[::2])]
+            # As a child of this thread it would be in the same network, wherever the server was when it began.
+            network = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             with LOCK:
                 control = server()
-            socket.send_fds(control, [json.dumps(order).encode()], [*streams, theirs])
+            socket.send_fds(control, [json.dumps(order).encode()], [*streams, network, theirs])
+            os.close(network)
         finally:
             os.close(theirs)
             p2c, c2p, err = files[:2], files[3:1:-1], files[5:3:-1]

@@ -106,7 +106,7 @@ def test_either_may_be_killed_and_started_again(mixed, tmp_path):
         job = submit(master, name, tmp_path / f"job-{name}")
         for victim in (worker, master):
             done = master.json("show", job)["tasks"]["done"]
-            lab.until(lambda: master.json("show", job)["tasks"]["done"] > done, "it gets on")  # noqa: B023
+            lab.until(lambda: master.json("show", job)["tasks"]["done"] > done, "it gets on", 90)  # noqa: B023
             victim.kill()
             start(victim, "old" if victim is old else "new")
         master.ok("wait", job)
