@@ -17,8 +17,6 @@ import pytest
 
 ROOT = Path(__file__).parent
 TIERS = ("unit", "property", "tidy", "sim", "sandbox", "netns", "e2e")
-LONG = ("test_bad_input", "test_commands", "test_crashes")
-"""End-to-end tests that take about as long as all others of them."""
 OUTCOMES = ("passed", "failed", "skipped")
 
 hypothesis.settings.register_profile("p2pq", deadline=None, print_blob=True)
@@ -43,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if tier == "netns" and os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs root: network namespaces"))
         if tier == "e2e":
-            item.add_marker(pytest.mark.xdist_group(group_of(item.path)))
+            item.add_marker(pytest.mark.xdist_group("e2e"))  # nodes started again want the port that they had
         elif item.get_closest_marker("sandbox"):
             item.add_marker(pytest.mark.xdist_group("sandbox"))  # bombs of one test would disturb another
         if item.get_closest_marker("sandbox"):
@@ -56,14 +54,6 @@ def tier_of(nodeid: str) -> str:
     """Return the tier of a test by its folder: ``tests/unit/core/test_queue.py::test_x`` is ``unit``."""
     parts = nodeid.partition("::")[0].split("/")
     return parts[1] if len(parts) > 2 and parts[0] == "tests" else "other"
-
-
-def group_of(path: Path) -> str:
-    """Return what an end-to-end test runs one after another with: nodes that are started again want the port that they had.
-
-    As root each process of tests has a network of its own (tests/e2e/conftest.py), so that there can be two.
-    """
-    return "e2e-long" if path.stem in LONG and os.geteuid() == 0 else "e2e"
 
 
 @cache

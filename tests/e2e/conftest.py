@@ -1,10 +1,7 @@
 """Nodes for end-to-end tests."""
 
-import os
 import signal
-import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,34 +9,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import lab
 
-from tests.e2e import forking
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell without job control ignores Ctrl-C for what it starts in the background, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _own_network():
-    """As root: let nodes of this process have a network of their own, where nobody else takes the port that one had."""
-    if os.geteuid() != 0:
-        yield
-        return
-    usual, own = networks()
-    forking.enter(own)
-    yield
-    forking.enter(usual)
-
-
-@cache
-def networks():
-    """Return the network of this process, and one with nothing but a loopback device, which lasts as long as this process."""
-    usual = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    forking.leave_network()
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)  # what is open is kept by the kernel
-    forking.enter(usual)
-    return usual, own
 
 
 @pytest.fixture

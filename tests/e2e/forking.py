@@ -119,12 +119,6 @@ def enter(netns: int) -> None:
         raise OSError(ctypes.get_errno(), "the network namespace cannot be entered")
 
 
-def leave_network() -> None:
-    """Let this thread, and all that it starts from now on, have a network of its own, with nothing in it."""
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "there cannot be another network namespace")
-
-
 def import_all() -> None:
     """Import the whole of p2pq, so that no fork has to."""
     for module in pkgutil.walk_packages(p2pq.__path__, "p2pq."):
