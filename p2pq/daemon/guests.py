@@ -346,8 +346,10 @@ class Guests:
         """Let one runner have them all."""
         launch = self._launching.train(guests, job, self._goes_on)
         self._give_back(guests[len(launch.passengers) :])
+        alone = True  # where none can begin, they must not come together again
         async with aclosing(run_train(self._pool, launch)) as told:
             async for some in told:
+                alone = False
                 if isinstance(some, Left):
                     self._give_back(guests[some.first : len(launch.passengers)], apart=some.apart)
                     continue
@@ -355,8 +357,7 @@ class Guests:
                 if isinstance(some, tuple):
                     place, outcome, sealed = some
                     ended = [(guests[place], outcome, sealed)]
-                    if sealed.body and place < ALONE_MIN and outcome.seconds < trains.LONG_S:
-                        self._leave(guests[0].job)
+                    alone = place < ALONE_MIN and outcome.seconds < trains.LONG_S
                 else:
                     ended = await self._sealed(guests, some)
                 exits = []
@@ -366,6 +367,8 @@ class Guests:
                 for guest, _, _ in ended:  # whose master says when results are held no longer
                     self._over(guest, release=guest.cancelled)
                 self._post(TrainExited(exits=tuple(reversed(exits))))
+        if alone and not any(guest.cancelled or guest.suspended for guest in guests):
+            self._leave(guests[0].job)
 
     def _goes_on(self, started: Started) -> None:
         """One of a train takes long, and is followed like one that came alone."""

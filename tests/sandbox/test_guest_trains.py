@@ -235,6 +235,34 @@ async def test_of_a_job_whose_tasks_leave_something_they_go_one_by_one_from_then
     assert list(bench.guests._leaving) == [(ME, JOB)]
 
 
+async def test_what_is_left_beside_the_results_counts_as_well(bench: Bench) -> None:
+    """Else each train would be for one task, and all others be given back each time."""
+    bench.guests.train(Train(starts=bench._starts(travels(bench, "touch temporary"), 3)))
+    exits, back = await bench.over(3)
+    assert (sorted(exits), back) == ([0], [1, 2])
+    assert exits[0].body == ()
+    assert list(bench.guests._leaving) == [(ME, JOB)]
+
+
+async def test_where_none_of_a_train_can_begin_they_go_one_by_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else they would be given back for ever: on a file system whose dates are of no use no folder can serve several."""
+
+    async def begins_none(*_: object) -> AsyncIterator[Any]:
+        for nothing in ():
+            yield nothing
+
+    starts = bench._starts(travels(bench, "true"), 2)
+    monkeypatch.setattr(guests, "run_train", begins_none)
+    bench.guests.train(Train(starts=starts))
+    assert (await bench.over(2)) == ({}, [0, 1])
+    bench.guests.train(Train(starts=starts))
+    exits, back = await bench.over(2)
+    assert 0 in exits
+    assert sorted([*exits, *back]) == [0, 1]
+
+
 async def test_the_jobs_whose_tasks_leave_something_are_forgotten_at_last(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
