@@ -346,6 +346,7 @@ class Guests:
         """Let one runner have them all."""
         launch = self._launching.train(guests, job, self._goes_on)
         self._give_back(guests[len(launch.passengers) :])
+        begun = 0
         alone = True  # where none can begin, they must not come together again
         async with aclosing(run_train(self._pool, launch)) as told:
             async for some in told:
@@ -360,13 +361,15 @@ class Guests:
                     alone = place < ALONE_MIN and outcome.seconds < trains.LONG_S
                 else:
                     ended = await self._sealed(guests, some)
+                now -= sum(outcome.seconds for _, outcome, _ in ended) * 1000
                 exits = []
-                for guest, outcome, sealed in reversed(ended):
-                    now -= outcome.seconds * 1000
-                    exits.append(_exited(guest.start, outcome, sealed, int(now)))
+                for guest, outcome, sealed in ended:
+                    begun = max(begun, int(now))
+                    now += outcome.seconds * 1000
+                    exits.append(_exited(guest.start, outcome, sealed, begun))
                 for guest, _, _ in ended:  # whose master says when results are held no longer
                     self._over(guest, release=guest.cancelled)
-                self._post(TrainExited(exits=tuple(reversed(exits))))
+                self._post(TrainExited(exits=tuple(exits)))
         if alone and not any(guest.cancelled or guest.suspended for guest in guests):
             self._leave(guests[0].job)
 

@@ -164,8 +164,10 @@ class Fork(subprocess.Popen[str]):
             network = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             with LOCK:
                 control = server()
-            socket.send_fds(control, [json.dumps(order).encode()], [*streams, network, theirs])
-            os.close(network)
+            try:
+                socket.send_fds(control, [json.dumps(order).encode()], [*streams, network, theirs])
+            finally:
+                os.close(network)
         finally:
             os.close(theirs)
             p2c, c2p, err = files[:2], files[3:1:-1], files[5:3:-1]

@@ -12,11 +12,13 @@ import pytest
 from p2pq.core.effects import Kill, Start, Train
 from p2pq.core.events import Event, Exited, Faulted, Progressed, Started, TrainExited
 from p2pq.daemon import guests, trains
+from p2pq.daemon.attempt import Outcome, exited
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.delivery import open_result
 from p2pq.daemon.guests import Guests
 from p2pq.daemon.launching import FOLLOWED_MAX, can_follow
 from p2pq.daemon.runners import RunnerPool
+from p2pq.daemon.trains import Ended
 from p2pq.errors import DiskFullError, SandboxError
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import JobId, LeaseId, NodeId
@@ -27,6 +29,7 @@ from p2pq.wire.feed import Feed
 from p2pq.wire.tree import Directory, File, Part, Tree, convergent, read_part, seal_chunk
 from tests.unit.daemon.guestkit import REPLY, NoEnvironments, result_of, start_of
 
+NONE = Path("/dev/null")
 ME, JOB = NodeId(b"m" * 32), JobId(b"j" * 16)
 
 
@@ -120,6 +123,26 @@ async def test_each_of_a_train_is_told_of_once_with_what_it_printed(bench: Bench
     assert b"no-such-program" in bench.printed(starts[3], exits[3])["stderr"]
     assert bench.printed(starts[4], exits[4]) == {"stdout": b"end\n", "stderr": b""}
     assert [exits[task].outcome.started for task in range(5)] == sorted(each.outcome.started for each in exits.values())
+
+
+async def test_no_attempt_of_a_train_has_begun_before_the_one_ahead_of_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When one began is reckoned from when it was told of, which may be late."""
+    outcome = Outcome(
+        exit=0, signal=None, seconds=5.0, max_rss=1, reason="ok", detail=exited(0), stdout=NONE, stderr=NONE
+    )
+
+    async def told_at_once(*_: object) -> AsyncIterator[Any]:
+        for place in range(3):
+            yield [Ended(place, outcome, b"", b"")]
+
+    monkeypatch.setattr(guests, "run_train", told_at_once)
+    wall = iter([1000.0, 1000.1, 999.0])
+    monkeypatch.setattr(guests.time, "time", lambda: next(wall, 999.0))
+    bench.guests.train(Train(starts=bench.starts("true", "true", "true")))
+    exits, _ = await bench.over(3)
+    assert [exits[task].outcome.started for task in range(3)] == [995_000, 995_100, 995_100]
 
 
 async def test_what_has_not_begun_behind_a_long_one_is_given_back(bench: Bench) -> None:
