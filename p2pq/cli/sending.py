@@ -26,8 +26,6 @@ from p2pq.model.params import Axis
 from p2pq.wire import control, names
 
 MAIN: Final = "p2pq-command.sh"
-EVERYTHING: Final = "!*"
-"""A pattern for ``exclude``: what was named travels, whatever ignore files say."""
 _RUN: Final = """\
 rm -f -- "$0"
 exec /bin/sh -c "$1"
@@ -130,7 +128,7 @@ class Sending:
             main=MAIN,
             args=("{command}",),
             axes=(Axis("command", self._lines),),
-            exclude=(EVERYTHING,),
+            exclude=(control.EVERYTHING,),
             name=name,
             results="" if self._results is None else str(self._results),
             stays=self._results is None,

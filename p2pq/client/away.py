@@ -21,12 +21,10 @@ from p2pq.client.streams import AsyncConnection
 from p2pq.errors import Reject, RemoteError, UntrustedResultError, UsageError
 from p2pq.runner import away, calls, plain, plain_pandas
 from p2pq.wire import names
-from p2pq.wire.control import JobView, Submit
+from p2pq.wire.control import EVERYTHING, JobView, Submit
 
 FOLDER: Final = "p2pq-calls"
 MAIN: Final = f"{FOLDER}/main.py"
-EVERYTHING: Final = "!*"
-"""A pattern for ``exclude``: all of it travels, whatever ignore files say."""
 BOOT: Final = '''\
 """Makes calls; see p2pq/runner/away.py, which lies beside this."""
 

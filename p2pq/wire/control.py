@@ -44,6 +44,10 @@ class Hello(_Said, frozen=True, kw_only=True):
     version: str = ""
 
 
+EVERYTHING: Final = "!*"
+"""A pattern for ``exclude``: all of the folder travels, whatever ignore files say."""
+
+
 class Submit(_Said, frozen=True, kw_only=True):
     """Submit a folder. Items: Note (warnings), then one JobView. Paths are absolute, on this machine."""
 
