@@ -35,6 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by folder, so that no slow tier leaks into the fast tests; skip what this machine cannot do, saying why."""
     for item in items:
+        if varying := sets_in_name(item):
+            msg = (
+                f"{item.nodeid}: name it with ids= so that it is the same in every process; it holds the set {varying}"
+            )
+            raise pytest.UsageError(msg)
         tier = tier_of(item.nodeid)
         if tier in ("property", "sim", "sandbox", "netns", "e2e"):
             item.add_marker(tier)
@@ -48,6 +53,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.user_properties.append(("tier", "sandbox"))
             if why := no_sandbox():
                 item.add_marker(pytest.mark.skip(reason=why))
+
+
+def sets_in_name(item: pytest.Item) -> str:
+    """Return a set in a test's name, or "": its order differs between processes, and xdist's then collect other tests."""
+    params = getattr(item, "callspec", None) and item.callspec.params.values()
+    sets = [repr(value) for value in params or () if isinstance(value, set | frozenset) and len(value) > 1]
+    return next((shown for shown in sets if shown in item.name), "")
 
 
 def tier_of(nodeid: str) -> str:

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests.conftest import TIERS, tier_of
+from tests.conftest import TIERS, sets_in_name, tier_of
 from tests.required_tiers import missing, together
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +34,17 @@ def without(tier: str, **figures: object) -> dict[str, dict[str, object]]:
 )
 def test_a_tier_is_a_folder(nodeid, tier):
     assert tier_of(nodeid) == tier
+
+
+@pytest.mark.parametrize(
+    ("value", "refused"), [({1, "a"}, True), (frozenset("ab"), True), ({1}, False), ([1, 2], False)]
+)
+def test_a_name_that_differs_between_processes_is_refused(value, refused):
+    named = SimpleNamespace(callspec=SimpleNamespace(params={"value": value}), name=f"test_x[{value!r}]")
+    otherwise = SimpleNamespace(callspec=named.callspec, name="test_x[two of them]")
+    assert bool(sets_in_name(named)) is refused
+    assert not sets_in_name(otherwise)
+    assert not sets_in_name(SimpleNamespace(name="test_x"))
 
 
 def test_skips_for_want_of_a_user_say_so_in_the_words_that_are_excused():

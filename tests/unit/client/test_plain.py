@@ -46,7 +46,7 @@ VALUES = [
     (),
     (1, (2,)),
     set(),
-    {1, "a"},
+    pytest.param({1, "a"}, id="a set of two"),
     frozenset({(1, 2)}),
     {},
     {"a": {1: [None]}},
