@@ -142,9 +142,12 @@ def test_results_that_a_worker_has_wait_for_their_masters_disk(small, tmp_path):
 def test_results_wait_for_the_users_disk(home, tmp_path, how):
     home.start("--slots", "2")
     with small_disk(tmp_path / "disk", 1) as disk:
-        folder = lab.make_folder(disk / "job", MAIN)
-        job = home.submit("--array", "0-2", str(folder))
+        go = tmp_path / "go"
+        waits = f"import pathlib, time\nwhile not pathlib.Path({str(go)!r}).exists(): time.sleep(0.02)\n"
+        folder = lab.make_folder(disk / "job", waits + MAIN)
+        job = home.submit("--array", "0-2", "--where", "local", "--sandbox", "none", str(folder))
         filler = fill(disk) if how == "full" else remount(disk, "ro")
+        go.touch()
         lab.until(lambda: home.json("show", job)["tasks"]["done"] == 3, "the tasks are done", 60)
         assert home.json("show", job)["state"] == "running", "results are still to be written out"
         assert not any((folder / "results").glob("*/out.txt")) if (folder / "results").exists() else True
