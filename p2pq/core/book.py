@@ -337,7 +337,7 @@ class Book(Judge):
             skipped=lease.skipped,
             via=self._via(lease),
             proof=lease.proof,
-            delivered=state in OVER and self.left_nothing(lease, item),
+            delivered=state in OVER and self.left_nothing(item),
         )
         self.out.append(fx.Record(row=row))
         if state in OVER:
@@ -354,7 +354,7 @@ class Book(Judge):
 
     def _settled(self, job: Job, lease: Lease, item: ResultItem, state: TaskState) -> None:
         """A result has decided its task; it is to be written out if there is anything in it."""
-        written, index = self.left_nothing(lease, item), lease.task
+        written, index = self.left_nothing(item), lease.task
         job.settle(index, state, deliver=not written)
         self.counted[job.id] = None
         settled = notice.TaskSettled(

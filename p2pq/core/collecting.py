@@ -46,7 +46,7 @@ class CollectingBook(RebuiltBook):
     def collect(self, lease: Lease, item: ResultItem, message: Came, now: Mono) -> bool:
         """Let a result be brought here; False if it is larger than its job allows, and so is lost by its worker's doing.
 
-        Of what left nothing on this very machine there is nothing to bring.
+        Of what left nothing there is nothing to bring.
         """
         limits = self.jobs[lease.job].manifest.limits
         if sum(ref.size for ref in item.blobs) > limits.results_bytes + limits.printed_bytes + OVERHEAD_BYTES:
@@ -54,7 +54,7 @@ class CollectingBook(RebuiltBook):
             return False
         self.leases.collect(lease, item, message.proof)
         blobs = (*item.body, *item.blobs)
-        if self.left_nothing(lease, item):
+        if self.left_nothing(item):
             return True
         names = [BlobId(ref.blob) for ref in blobs]
         came = tuple(message.blobs[name] for name in names if name in message.blobs)

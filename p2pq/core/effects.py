@@ -78,6 +78,8 @@ class Start(_Effect, frozen=True, kw_only=True):
     """The level to use (already decided)."""
     own: bool
     """Submitted on this very node: normal priority."""
+    may_be_empty: bool = False
+    """Its master takes a result without a body, of an attempt that left and printed nothing."""
     checkpoint_key: bytes = b""
     """Opens the body that holds the checkpoint. Kept in memory only."""
     checkpoint: tuple[BlobRef, ...] = ()

@@ -105,10 +105,17 @@ class Fairness:
         self._running[key] = charge
 
     def postpone(self, key: Hashable, by_s: float, now: Mono) -> None:
-        """Do not count so many of the seconds since ``occupy``: nothing ran in them."""
-        charge = self._running[key]
-        assert charge.since is not None, "runs, but since when?"
-        charge.since = min(now, Mono(charge.since + by_s))
+        """Do not count so many of the seconds since ``occupy``, if it has taken a slot: nothing ran in them."""
+        charge = self._running.get(key)
+        if charge is not None and charge.since is not None:
+            charge.since = min(now, Mono(charge.since + by_s))
+
+    def vacate(self, key: Hashable, now: Mono) -> None:
+        """Count the charge as before ``occupy``, if it has taken a slot: it waits for another; the time until now is paid."""
+        charge = self._running.pop(key, None)
+        if charge is not None and charge.since is not None:
+            self._given[charge.owner] += (now - charge.since) * charge.cpus
+            charge.since = None
 
     def free(self, key: Hashable, now: Mono) -> float:
         """Close the charge; the owner pays for the time since ``occupy``, nothing without one.

@@ -110,9 +110,10 @@ class Judge(Docket):
             self._forgive(job, lease)
         return suspect
 
-    def left_nothing(self, lease: Lease, item: ResultItem) -> bool:
-        """Tell whether an attempt on this very machine left and printed nothing: nothing is to be looked into or written out."""
-        return lease.runner == self._node and not (item.body or item.blobs or item.checkpoint)
+    @staticmethod
+    def left_nothing(item: ResultItem) -> bool:
+        """Tell whether an attempt left and printed nothing: nothing is to be brought, looked into or written out."""
+        return not (item.body or item.blobs or item.checkpoint)
 
     def _length(self, lease: Lease, outcome: Outcome, now: Mono) -> float:
         """Return how long an attempt took, in seconds.

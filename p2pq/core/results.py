@@ -130,7 +130,7 @@ class Results(Granting):
                 self._book.place(lease, by)  # whatever its bridge said: this is the leaf's own word
             if not self._book.collect(lease, item, msgspec.structs.replace(came, proof=proof), now):
                 self._receipt(peer, [lease.id], "refused", now)
-            elif self._book.left_nothing(lease, item):
+            elif self._book.left_nothing(item):
                 self._settle(lease, now)
 
     def _prove(self, peer: NodeId, by: NodeId, lease: Lease, came: Came) -> records.Proof | None:

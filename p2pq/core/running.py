@@ -90,8 +90,8 @@ class Running:
                 self._start(self._train(attempt), now, out)
 
     def _train(self, first: Attempt) -> tuple[Attempt, ...]:
-        """Return what starts with an attempt, in its slot; of guests nothing does: they are charged one by one."""
-        mean_s = self._means.get(_run_of(first)) if first.own else None
+        """Return what starts with an attempt, in its slot."""
+        mean_s = self._means.get(_run_of(first))
         limit = 1 if mean_s is None else min(TRAIN_MAX, int(TRAIN_S / max(mean_s, SHORTEST_S)))
         return (first,) if limit <= 1 else self._slots.behind(first, limit)
 
@@ -99,13 +99,17 @@ class Running:
         self._slots.start(attempts, now)
         starts = tuple(attempt.order() for attempt in attempts)
         out.append(starts[0] if len(starts) == 1 else fx.Train(starts=starts))
+        self._occupy(attempts[0], now)
         for attempt in attempts:
             self._deadlines.cancel(("ahead", (attempt.master, attempt.lease)))
-            if not attempt.own:
-                self._accounts[attempt.far].occupy((attempt.master, attempt.lease), now)
             job, lease, master = attempt.manifest, attempt.lease, attempt.master
             taken = GuestTaken(lease=lease, master=master, owner=job.owner, job=JobId(job.job), task=attempt.task)
             out.append(fx.Emit(notice=taken))
+
+    def _occupy(self, attempt: Attempt, now: Mono) -> None:
+        """Let its owner be charged for the slot from now on: of a train the first that has not ended, and no other."""
+        if not attempt.own:
+            self._accounts[attempt.far].occupy((attempt.master, attempt.lease), now)
 
     def _end(self, attempt: Attempt, reason: str, now: Mono, out: list[fx.Effect]) -> float:
         """Hold the lease no longer; return how long its slot was taken, in seconds."""
@@ -139,7 +143,8 @@ class Running:
                 took_s = max(took_s, self._end(attempt, event.outcome.reason, now, out))
                 ended.append((attempt, event))
         for attempt, event in ended:
-            self._slots.next_of(attempt.train, now)
+            if (following := self._slots.next_of(attempt.train, now)) is not None:
+                self._occupy(following, now)
             if event.outcome.reason != "saved":  # which says nothing about how long the job's tasks are
                 job = JobId(attempt.manifest.job)
                 each_s = took_s / len(ended)
@@ -163,7 +168,11 @@ class Running:
         held = [
             attempt for key in back if (attempt := self._slots.get(*key)) is not None and attempt.state == "starting"
         ]
-        self._slots.put_back([attempt for attempt in held if attempt.train])
+        together = [attempt for attempt in held if attempt.train]
+        self._slots.put_back(together)
+        for attempt in together:
+            if not attempt.own:
+                self._accounts[attempt.far].vacate((attempt.master, attempt.lease), now)
         waiting = [attempt for attempt in held if attempt.state == "waiting"]
         for attempt in waiting:
             attempt.apart = attempt.apart or apart

@@ -109,6 +109,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     """The signed grant that it is of."""
     checkpoints: bool = False
     """Its master takes a checkpoint back."""
+    may_be_empty: bool = False
+    """As in ``Start``."""
     checkpoint_key: bytes = b""
     checkpoint: tuple[BlobRef, ...] = ()
     """What it starts with: see ``Start``."""
@@ -171,6 +173,7 @@ class Attempt(msgspec.Struct, kw_only=True):
             limits=manifest.limits,
             sandbox=self.sandbox,
             own=self.own,
+            may_be_empty=self.may_be_empty,
             checkpoint_key=self.checkpoint_key,
             checkpoint=self.checkpoint,
         )
@@ -317,10 +320,12 @@ class Slots:
             self._wait_no_more(attempt)
             attempt.state, attempt.since, attempt.train = "starting", now, number
 
-    def next_of(self, train: int, now: Mono) -> None:
-        """The slot of a train is the next one's from now on."""
-        for attempt in self._trains.get(train, {}).values():
+    def next_of(self, train: int, now: Mono) -> Attempt | None:
+        """The slot of a train is the next one's from now on; return that, if there is one."""
+        left = self._trains.get(train, {}).values()
+        for attempt in left:
             attempt.since = now
+        return next(iter(left), None)
 
     def put_back(self, attempts: list[Attempt]) -> None:
         """Let those of a train that have not begun wait again, before all others."""
@@ -399,6 +404,6 @@ class Slots:
 
 def _alike(first: Attempt, other: Attempt) -> bool:
     """Tell whether two attempts can be of one train: of one job, and begun from nothing."""
-    same = (first.master, first.manifest.job) == (other.master, other.manifest.job)
+    same = (first.master, first.manifest.job, first.far) == (other.master, other.manifest.job, other.far)
     fresh = not (first.checkpoint or other.checkpoint or first.apart or other.apart)
     return other is first or (same and fresh and other.doubted is None)

@@ -302,6 +302,7 @@ class Worker(Running):
                 subs=enclosed.subs,
                 grant=enclosed.grant,
                 checkpoints=master.minor >= msg.CHECKPOINTS_SINCE,
+                may_be_empty=master.minor >= msg.EMPTY_SINCE,
             )
             inline = ()
             if reason := grants.resume(attempt, enclosed, master, self._prekeys):

@@ -17,7 +17,6 @@ from p2pq.core.events import Event, Exited, Faulted, Progressed, Started, TrainE
 from p2pq.core.records import ResultKept
 from p2pq.daemon import taskfolder, trains
 from p2pq.daemon.attempt import Outcome as Ran
-from p2pq.daemon.attempt import exited
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.checkpoints import open_checkpoint
 from p2pq.daemon.environments import Environments
@@ -389,19 +388,20 @@ class Guests:
     async def _sealed(self, guests: list[Guest], some: list[Ended]) -> list[tuple[Guest, Ran, Sealed]]:
         """Seal what attempts that ended have printed."""
 
-        def seal() -> list[tuple[Guest, Ran, Sealed]]:
-            found = []
-            for each in some:
-                guest, outcome = guests[each.place], each.outcome
-                guest.ran = True
-                if each.stdout or each.stderr or outcome.detail != exited(outcome.exit):
-                    sealed = self._launching.sealer(guest).printed(outcome, each.stdout, each.stderr)
-                else:
-                    sealed = NOTHING
-                found.append((guest, outcome, sealed))
-            return found
+        def seal() -> None:
+            for each in told:
+                guest = guests[each.place]
+                sealed[each.place] = self._launching.sealer(guest).printed(each.outcome, each.stdout, each.stderr)
+            if not guests[0].start.own:  # else the master, this very node, does it before results count
+                self._blobs.sync([ref.blob for each in sealed.values() for ref in (*each.body, *each.blobs)])
 
-        return seal() if not any(each.stdout or each.stderr for each in some) else await in_thread(seal)
+        told = [each for each in some if each.tells or not guests[each.place].start.may_be_empty]
+        sealed: dict[int, Sealed] = {}
+        for each in some:
+            guests[each.place].ran = True
+        if told:
+            await in_thread(seal)
+        return [(guests[each.place], each.outcome, sealed.get(each.place, NOTHING)) for each in some]
 
     async def _one_by_one(self, guests: list[Guest]) -> None:
         """Let each have a runner as if it had come alone; behind one that takes long nothing waits."""

@@ -34,7 +34,7 @@ class Sealed:
 
 
 NOTHING: Final = Sealed()
-"""Of an attempt of one's own that left and printed nothing, and of which nothing else is to be said."""
+"""Of an attempt that left and printed nothing, and of which nothing else is to be said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Sealer:
             raise StorageError(f"what it left cannot be read: {error.strerror}") from error
 
     def printed(self, outcome: Outcome, stdout: bytes, stderr: bytes) -> Sealed:
-        """Encrypt what an attempt printed that left nothing else.
+        """Encrypt what an attempt printed that left nothing else; whoever calls makes it durable.
 
         Raises:
             StorageError: it cannot be kept.
@@ -86,7 +86,7 @@ class Sealer:
     def _seal(self, folder: Path, outcome: Outcome) -> Sealed:
         plain = outcome.detail == exited(outcome.exit) and outcome.silent
         remove_progress(folder)
-        if self.start.own and plain and self._left_nothing(folder / "results"):
+        if self.start.may_be_empty and plain and self._left_nothing(folder / "results"):
             return NOTHING  # which needs no blob
         made: list[bytes] = []
 

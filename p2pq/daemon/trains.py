@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Generic
 
-from p2pq.daemon.attempt import ANSWER_S, Outcome, Reason, by_itself, exit_unexecuted, unexecuted
+from p2pq.daemon.attempt import ANSWER_S, Outcome, Reason, by_itself, exit_unexecuted, exited, unexecuted
 from p2pq.daemon.launches import Run, T, TaskLaunch, open_outputs, storage_error
 from p2pq.daemon.limits import size_text
 from p2pq.daemon.runner_messages import Did, End, Gone, Started, Wake
@@ -68,6 +68,11 @@ class Ended:
     outcome: Outcome
     stdout: bytes
     stderr: bytes
+
+    @property
+    def tells(self) -> bool:
+        """Whether there is more to say of it than its exit code."""
+        return bool(self.stdout or self.stderr) or self.outcome.detail != exited(self.outcome.exit)
 
 
 @dataclass(slots=True)

@@ -103,6 +103,8 @@ MANDATES_SINCE: Final = 4
 """The minor version from which on workers say on which way they take part."""
 RENEWALS_SINCE: Final = 4
 """The minor version from which on every admin renews certificates, and bridges pass on what is asked and answered."""
+EMPTY_SINCE: Final = 4
+"""The minor version from which on a result without a body says that nothing was left or printed."""
 PEERINGS_MAX: Final = 64
 REACH_MAX: Final = 256
 """Nodes named in one ``Reach``."""

@@ -335,6 +335,20 @@ def test_another_machine_runs_them_with_their_files(pair, tmp_path, monkeypatch)
     assert (live.returncode, live.stdout) == (4, "3\n1\n2\n")
 
 
+def test_many_short_ones_elsewhere_bring_each_what_is_its_own(pair):
+    alice, bob = pair
+    name = bob.json("status")["name"]
+    script = "case {} in *7) echo {}; exit 3 ;; *5) echo {} >&2 ;; *3) echo {} > results/{} ;; esac"
+    numbers = list(map(str, range(100)))
+    done = alice.run("map", "-k", "--retries", "0", "--where", name, script, ":::", *numbers)
+    assert done.returncode == 1
+    assert done.stdout.split() == [each for each in numbers if each.endswith("7")]
+    assert done.stderr.split()[:10] == [each for each in numbers if each.endswith("5")]
+    tasks = alice.json("tasks", latest(alice)["job"])
+    assert [(task["exit"], task["node"]) for task in tasks] == [(3 * (each % 10 == 7), name) for each in range(100)]
+    lab.until(lambda: bob.json("status")["kept_results"] == 0, "bob is told that all have come")
+
+
 def test_lines_are_read_by_the_users_own_shell(shared, monkeypatch):
     bash = shutil.which("bash")
     monkeypatch.setitem(shared.settings, "SHELL", bash)

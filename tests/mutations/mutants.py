@@ -379,6 +379,11 @@ MUTANTS = (
           "every request of a leaf is answered", f"{UNIT}/test_serving.py"),
     _core("tell-a-master-too-soon", "stock", "return wait_s if young or master.peer in self._busy else 0.0",
           "return 0.0", "leaves may say what they hold before a master takes it for lost"),
+    _core("charge-a-train-for-each", "running", "        self._occupy(attempts[0], now)\n",
+          "        for attempt in attempts:\n            self._occupy(attempt, now)\n",
+          "a slot is charged once, however many follow one another in it", f"{UNIT}/test_running.py"),
+    _core("free-of-charge-behind-the-first", "running", "                self._occupy(following, now)\n", "                pass\n",
+          "who follows on a train pays from then on", f"{UNIT}/test_running.py"),
     # -- neighbours
     Mutant("send-away-again", "p2pq/daemon/neighbours.py", "        if asker in named:\n            return None\n", "",
            "whoever comes back to a holder is served", "tests/unit/daemon/test_neighbours.py"),

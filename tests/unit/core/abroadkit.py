@@ -18,6 +18,7 @@ from p2pq.wire import codec, peering, prims, seal, session, sign, trust
 from p2pq.wire import messages as msg
 from p2pq.wire.messages import PeeringKnown
 from p2pq.wire.objects import CAPABILITIES, PEER_CAPABILITIES, PeerSide
+from tests.unit.core.mesh import LEFT
 from tests.unit.core.workerkit import KEY, OFFER, WALL, manifest
 from tests.unit.wire.makers import DAY_MS
 
@@ -198,7 +199,11 @@ class Peer:
         """Let an attempt end well."""
         self.do(
             ev.Exited(
-                lease=start.lease, master=start.master, outcome=Outcome(reason="ok", exit=0), sandbox=start.sandbox
+                lease=start.lease,
+                master=start.master,
+                outcome=Outcome(reason="ok", exit=0),
+                sandbox=start.sandbox,
+                body=LEFT,
             )
         )
 

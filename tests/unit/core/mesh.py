@@ -164,6 +164,10 @@ OK = Outcome(reason="ok", exit=0)
 BAD = Outcome(reason="exit", exit=3)
 
 
+LEFT = (BlobRef(b"r" * 32, 100),)
+"""The body of a result."""
+
+
 def result_item(item: GrantItem, outcome: Outcome = OK, number: int = 1, **fields) -> ResultItem:
     plain = ResultItem(
         job=job_id(number),
@@ -172,6 +176,8 @@ def result_item(item: GrantItem, outcome: Outcome = OK, number: int = 1, **field
         lease=item.lease,
         outcome=outcome,
         sandbox="strict",
+        key=b"k" * 80,
+        body=LEFT,
     )
     return msgspec.structs.replace(plain, **fields)
 

@@ -21,6 +21,7 @@ from tests.unit.core.mesh import (
     BAD,
     BOB,
     IDENTITY,
+    LEFT,
     OK,
     WALL,
     Bench,
@@ -68,7 +69,7 @@ def granted_again(item: GrantItem) -> list[fx.Effect]:
 
 
 def collect(item: GrantItem) -> fx.Collect:
-    return fx.Collect(lease=item.lease, peer=ALICE.node, blobs=(), inline=())
+    return fx.Collect(lease=item.lease, peer=ALICE.node, blobs=LEFT, inline=())
 
 
 def late(item: GrantItem, member: object = ALICE) -> list[fx.Effect]:

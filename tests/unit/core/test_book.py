@@ -16,6 +16,7 @@ from tests.unit.core.mesh import (
     ALICE,
     BAD,
     BOB,
+    LEFT,
     OK,
     OWNER,
     PROFILE,
@@ -60,7 +61,9 @@ def attempt_ended(item: GrantItem, state: str, outcome: Outcome, *, at: float = 
 
 
 def settled(item: GrantItem, state: str, outcome: Outcome) -> list[fx.Effect]:
-    told = n.TaskSettled(job=JOB, task=item.task, attempt=item.attempt, state=state, worker=ALICE.node, outcome=outcome)
+    told = n.TaskSettled(
+        job=JOB, task=item.task, attempt=item.attempt, state=state, worker=ALICE.node, outcome=outcome, left=True
+    )
     return [fx.Emit(notice=told), fx.Deliver(job=JOB, task=item.task)]
 
 
@@ -130,7 +133,7 @@ def test_what_a_result_says_for_people_is_written_down_with_it() -> None:
 def test_a_worker_that_is_gone_gets_its_receipt_later() -> None:
     bench = with_alice()
     (item,) = bench.leases(ALICE)
-    collect = fx.Collect(lease=item.lease, peer=ALICE.node, blobs=())
+    collect = fx.Collect(lease=item.lease, peer=ALICE.node, blobs=LEFT)
     assert bench.says(ALICE, ready(ALICE, result_item(item))) == [collect]
     bench.do(ev.LinkDown(peer=ALICE.node))
     assert bench.do(ev.Collected(lease=item.lease)) == [

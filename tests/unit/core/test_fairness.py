@@ -194,3 +194,18 @@ def test_who_is_not_known_counts_as_the_mean_of_the_others():
     means.learn("ann", 1.0)
     means.learn("bob", 3.0)
     assert means.lengths(("ann", "bob", "cat"), 10.0) == {"ann": 1.0, "bob": 3.0, "cat": 2.0}
+
+
+def test_what_leaves_its_slot_has_paid_for_it_and_waits_again():
+    fair = Fairness(10.0)
+    fair.charge("a", "ann", 2, 1.0)
+    fair.vacate("a", Mono(1.0))  # it has no slot
+    fair.postpone("a", 1.0, Mono(1.0))
+    assert fair.given(Mono(1.0)) == {"ann": 2.0}
+    fair.occupy("a", Mono(1.0))
+    fair.vacate("a", Mono(4.0))
+    assert fair.given(Mono(50.0)) == {"ann": 8.0}, "3 s of two cpus, and what is expected"
+    fair.occupy("a", Mono(60.0))
+    assert fair.free("a", Mono(61.0)) == 1.0
+    assert fair.given(Mono(61.0)) == {"ann": 8.0}
+    fair.check()

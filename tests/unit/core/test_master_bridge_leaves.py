@@ -20,7 +20,7 @@ from p2pq.wire import messages as msg
 from p2pq.wire import provenance, seal, sign
 from p2pq.wire.objects import Grant
 from tests.unit.core.clusterkit import BRIDGE, CAT, CLUSTER, DOG, FOX, OTHER, Cluster, card, chain
-from tests.unit.core.mesh import IDENTITY, KEY, MASTER, OK, OWNER, PROFILE, WALL, Bench, Member, submitted
+from tests.unit.core.mesh import IDENTITY, KEY, LEFT, MASTER, OK, OWNER, PROFILE, WALL, Bench, Member, submitted
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +28,7 @@ LEAVES = (CAT, DOG)
 ROW = (BRIDGE, OTHER, FOX)
 """Bridges, the one next to the master first."""
 TASK_S = 0.2
+ENDED = msgspec.structs.replace(OK, run_ms=round(TASK_S * 1000))
 STEP_S = 0.01
 
 
@@ -131,7 +132,7 @@ class Mesh:
         self.running = [each for each in self.running if each[0] > self.now]
         for _, node, lease in over:
             self.to_leaf(node, ev.Started(lease=lease, master=MASTER.node))
-            self.to_leaf(node, ev.Exited(lease=lease, master=MASTER.node, outcome=OK, sandbox="strict"))
+            self.to_leaf(node, ev.Exited(lease=lease, master=MASTER.node, outcome=ENDED, sandbox="strict", body=LEFT))
 
 
 def identity(member: Member) -> Identity:

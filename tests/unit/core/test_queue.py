@@ -20,6 +20,7 @@ from tests.unit.core.mesh import (
     BAD,
     BOB,
     IDENTITY,
+    LEFT,
     MASTER,
     OK,
     OWNER,
@@ -382,7 +383,7 @@ def test_blobs_that_came_along_go_with_the_attempt_that_names_them() -> None:
     blobs = (b"one", b"two", b"nobody's")
     refs = [BlobRef(prims.blob_id(blob), len(blob)) for blob in blobs]
     far = BlobRef(b"f" * 32, 1)
-    items = (result_item(first, body=(refs[0],), blobs=(far,)), result_item(second, blobs=(refs[1],)))
+    items = (result_item(first, body=(refs[0],), blobs=(far,)), result_item(second, body=(refs[1],)))
     message = ready(ALICE, *items, blobs=blobs)
     assert busy.says(ALICE, message) == [
         fx.Collect(lease=first.lease, peer=ALICE.node, blobs=(refs[0], far), inline=(b"one",)),
@@ -395,7 +396,7 @@ def test_a_result_that_cannot_be_had_now_keeps_its_lease() -> None:
     busy = bench(ALICE)
     busy.do(submitted())
     (item,) = busy.leases(ALICE)
-    collect = fx.Collect(lease=item.lease, peer=ALICE.node, blobs=())
+    collect = fx.Collect(lease=item.lease, peer=ALICE.node, blobs=LEFT)
     assert busy.says(ALICE, ready(ALICE, result_item(item))) == [collect]
     assert busy.queue.deadline is None
     returned = msg.Return(items=(msg.ReturnItem(item.lease, "draining"),))

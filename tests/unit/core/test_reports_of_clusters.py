@@ -38,6 +38,7 @@ from tests.unit.core.clusterkit import (
 from tests.unit.core.mesh import (
     ALICE,
     BAD,
+    LEFT,
     MASTER,
     OK,
     OWNER,
@@ -370,7 +371,7 @@ def test_a_forgotten_lease_is_adopted_for_the_leaf() -> None:
     effects = cluster2.brings(CAT, result_item(item))
     [granted_row] = rows(effects)
     assert (granted_row.worker, granted_row.lease) == (CLUSTER, item.lease)
-    assert fx.Collect(lease=item.lease, peer=CAT.node, through=BRIDGE.node, blobs=()) in effects
+    assert fx.Collect(lease=item.lease, peer=CAT.node, through=BRIDGE.node, blobs=LEFT) in effects
     assert bench2.queue.tasks(JOB)[0].worker == CAT.node
     assert cluster.node == cluster2.node
 

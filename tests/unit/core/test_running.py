@@ -12,7 +12,6 @@ from p2pq.wire import messages as msg
 from tests.unit.core.workerkit import (
     ANN,
     ME,
-    OK,
     PROFILE,
     Bench,
     ended,
@@ -28,11 +27,13 @@ from tests.unit.core.workerkit import (
 )
 from tests.unit.core.workerkit import OWN as OWN_ROOM
 
+SHORT = Outcome(reason="ok", exit=0, run_ms=2)
+
 OWN = manifest(ME, sandbox="none")
 NONE = {"member": ME, "of": OWN, "sandbox": "none"}
 
 
-def exited(*counters: int, outcome: Outcome = OK) -> tuple[ev.Exited, ...]:
+def exited(*counters: int, outcome: Outcome = SHORT) -> tuple[ev.Exited, ...]:
     """Return the ends of own attempts."""
     return tuple(
         ev.Exited(lease=LeaseId(1, counter), master=ME.node, outcome=outcome, sandbox="none") for counter in counters
@@ -106,15 +107,15 @@ def test_what_takes_its_slot_for_long_only_because_it_came_alone_goes_together_f
     assert trains(own.gets(1, 2, 3, 4)) == [[1, 2], [3], [4]]
 
 
-def test_attempts_of_others_start_alone() -> None:
+def test_short_attempts_of_others_go_together_too() -> None:
     bench = Bench()
     bench.join(ANN)
     bench.worker._means.learn(job_id(), 0.002, 200)
     bench.worker._means.learn(("run", job_id()), 0.002, 200)
     bench.says(granted((item(0),), number=int.from_bytes(requests(bench.work())[-1].nonce)))
-    asked = requests(bench.exited(item(0), after=0.002))[-1]
+    asked = requests(bench.exited(item(0), after=0.002, outcome=SHORT))[-1]
     more = bench.says(granted(tuple(item(each) for each in range(1, 9)), number=int.from_bytes(asked.nonce)))
-    assert trains(more) == [[1], [2]]
+    assert trains(more) == [[1, 2, 3, 4], [5, 6]], "one part for each slot of what waits"
 
 
 def test_ends_that_come_together_are_one_message(own: Own) -> None:
@@ -125,7 +126,7 @@ def test_ends_that_come_together_are_one_message(own: Own) -> None:
         ended(item(2, task=2), member=ME),
     ]
     results = [each for each in effects if isinstance(each, fx.Send) and isinstance(each.message, msg.ResultReady)]
-    items = [result_item(item(each, task=each), sandbox="none") for each in (1, 2)]
+    items = [result_item(item(each, task=each), SHORT, sandbox="none") for each in (1, 2)]
     assert results == [ready(*items, member=ME)]
     assert own.worker._means.get(JobId(job_id())) == pytest.approx(0.002), "4 ms for two of them"
 
@@ -172,3 +173,59 @@ def test_what_is_given_back_while_the_node_goes_down_goes_back_to_its_master(own
     effects = own.do(ev.TrainExited(exits=(), back=((ME.node, LeaseId(1, 2)), (ME.node, LeaseId(1, 3)))))
     assert trains(effects) == []
     assert returned("draining", item(2, task=2), item(3, task=3), member=ME) in effects
+
+
+class Theirs(Bench):
+    """A worker with one slot, which holds a train of four short attempts of ann's job."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        one_slot = msgspec.structs.replace(PROFILE, slots=1)
+        self.join(ANN, offer=ev.Offering(profile=one_slot, own=OWN_ROOM))
+        for key in (job_id(), "ann", ("run", job_id())):
+            self.worker._means.learn(key, 0.002, 200)
+        first = requests(self.work())[-1]
+        self.says(granted((item(0),), number=int.from_bytes(first.nonce)))
+        asked = requests(self.exited(item(0), after=0.0, outcome=SHORT))[-1]
+        self.begun = self.says(granted(tuple(map(item, range(1, 5))), number=int.from_bytes(asked.nonce)))
+
+    def ends(self, *counters: int, back: tuple[int, ...] = (), after: float) -> list[fx.Effect]:
+        exits = tuple(
+            ev.Exited(lease=LeaseId(1, each), master=ANN.node, outcome=SHORT, sandbox="strict") for each in counters
+        )
+        returned = tuple((ANN.node, LeaseId(1, each)) for each in back)
+        return self.do(ev.TrainExited(exits=exits, back=returned), after=after)
+
+    @property
+    def paid_s(self) -> float:
+        """Return what ann has had of this worker, and what is expected of what runs, but not of what waits."""
+        fairness = self.worker._accounts[False]
+        waiting = [each for key, each in fairness._charges.items() if key not in fairness._running]
+        return fairness.given(self.now)["ann"] - sum(each.expected_s * each.cpus for each in waiting)
+
+
+def test_an_owner_is_charged_for_the_slot_of_a_train_once() -> None:
+    theirs = Theirs()
+    assert trains(theirs.begun) == [[1, 2, 3, 4]]
+    theirs.ends(1, 2, after=0.25)
+    assert theirs.paid_s == pytest.approx(0.25, abs=0.003)
+    theirs.ends(3, after=0.5)
+    theirs.ends(4, after=0.125)
+    assert theirs.paid_s == pytest.approx(0.875, abs=0.003)
+
+
+def test_what_did_not_begin_on_a_train_is_charged_from_when_it_has_a_slot() -> None:
+    theirs = Theirs()
+    theirs.ends(back=(2, 3), after=0.25)
+    assert theirs.paid_s == pytest.approx(0.25, abs=0.003), "the first runs"
+    assert trains(theirs.ends(1, 4, after=0.25)) == [[2, 3]]
+    assert theirs.paid_s == pytest.approx(0.5, abs=0.003)
+    assert trains(theirs.ends(back=(2, 3), after=0.25)) == [[2, 3]], "none of them could begin"
+    assert theirs.paid_s == pytest.approx(0.75, abs=0.003), "their slot was taken meanwhile"
+
+
+def test_a_sleep_is_no_time_of_anybody_on_a_train() -> None:
+    theirs = Theirs()
+    theirs.do(ev.Woke(slept_s=100.0, counted=True), after=100.25)
+    theirs.ends(1, 2, 3, 4, after=0.25)
+    assert theirs.paid_s == pytest.approx(0.25, abs=0.003), "they stand still until ann says that they are ours"

@@ -76,7 +76,7 @@ def done(member: Member, item: GrantItem, at: float) -> list[fx.Effect]:
         lease=item.lease, job=JOB, task=1, worker=member.node, result=result_item(item), state="done",
         wall=Wall(WALL + round(at * 1000)), proof=proof(member, result_item(item)),
     )  # fmt: skip
-    told = n.TaskSettled(job=JOB, task=1, attempt=item.attempt, state="done", worker=member.node, outcome=OK)
+    told = n.TaskSettled(job=JOB, task=1, attempt=item.attempt, state="done", worker=member.node, outcome=OK, left=True)
     return [fx.Record(row=row), fx.Emit(notice=told), fx.Deliver(job=JOB, task=1)]
 
 

@@ -36,7 +36,7 @@ KEY = b"k" * 32
 BODY = (BlobRef(b"b" * 32, 10),)
 SAVED_KEY = b"s" * 32
 SAVED_BODY = (BlobRef(b"p" * 32, 70),)
-OK = Outcome(reason="ok", exit=0)
+OK = Outcome(reason="ok", exit=0, run_ms=150)  # too long for trains: what a slot is taken for is said by ``after``
 PROFILE = Profile(slots=2, memory_mb=4096, gpus=1, labels=(("os", "linux"),), sandbox="strict", accepts=True)
 OWN = Profile(slots=3, memory_mb=8192, labels=(("os", "linux"),), sandbox="strict", accepts=True)
 OFFER = ev.Offering(profile=PROFILE, own=OWN)

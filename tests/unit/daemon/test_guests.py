@@ -466,7 +466,16 @@ async def test_a_command_runs_in_its_users_folder_and_environment_and_brings_no_
     for ref, part in zip(refs, parts, strict=True):
         bench.blobs.put(ref.blob, part)
     start = start_of(
-        master=ALICE, lease=LeaseId(1, 1), job=JOB, key=key, body=refs, task=1, tasks=2, own=True, sandbox="none"
+        master=ALICE,
+        lease=LeaseId(1, 1),
+        job=JOB,
+        key=key,
+        body=refs,
+        task=1,
+        tasks=2,
+        own=True,
+        may_be_empty=True,
+        sandbox="none",
     )
     event = await bench.run(start)
     assert isinstance(event, Exited)

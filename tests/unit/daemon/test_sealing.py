@@ -154,7 +154,7 @@ def test_keys_are_used_once():
 
 
 @pytest.mark.parametrize(
-    ("own", "tasks", "files", "printed", "nothing"),
+    ("empty", "tasks", "files", "printed", "nothing"),
     [
         (True, 2, [], "", True),
         (True, 2, [".progress"], "", True),
@@ -163,10 +163,17 @@ def test_keys_are_used_once():
         (True, 1, [], "", False),
         (False, 2, [], "", False),
     ],
-    ids=["silent", "told how far it was", "left a file", "printed", "the only one, whose folder is made", "of another"],
+    ids=[
+        "silent",
+        "told how far it was",
+        "left a file",
+        "printed",
+        "the only one, whose folder is made",
+        "for who does not take it",
+    ],
 )
 def test_of_one_of_many_that_left_nothing_nothing_is_kept(
-    tmp_path: Path, *, own: bool, tasks: int, files: list[str], printed: str, nothing: bool
+    tmp_path: Path, *, empty: bool, tasks: int, files: list[str], printed: str, nothing: bool
 ):
     bench = Bench(tmp_path)
     shutil.rmtree(bench.folder / "results")
@@ -174,13 +181,13 @@ def test_of_one_of_many_that_left_nothing_nothing_is_kept(
     bench.leave(dict.fromkeys(files, "0.5"))
     for name in ("stdout", "stderr"):
         (bench.out / name).write_text(printed)
-    bench.start = msgspec.structs.replace(bench.start, own=own, tasks=tasks)
+    bench.start = msgspec.structs.replace(bench.start, may_be_empty=empty, tasks=tasks)
     sealed = bench.seal("ok", detail=exited(1))
     assert (sealed == NOTHING, bool(bench.blobs._tags)) == (nothing, not nothing)
 
 
 def test_results_that_a_task_closed_are_looked_into(bench: Bench, tmp_path: Path):
-    bench.start = msgspec.structs.replace(bench.start, own=True, tasks=2)
+    bench.start = msgspec.structs.replace(bench.start, may_be_empty=True, tasks=2)
     for name in ("stdout", "stderr"):
         (bench.out / name).write_text("")
     (bench.folder / "results").chmod(0)
