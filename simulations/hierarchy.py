@@ -8,13 +8,16 @@ jobs to their end, and with several masters how equally their owners share the w
 
 import argparse
 import resource
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from time import perf_counter
 from typing import Any, Final
+from unittest.mock import patch
 
 import msgspec
 
@@ -22,8 +25,8 @@ from p2pq.core.effects import Start
 from p2pq.core.stock import GATHER_S
 from p2pq.model.ids import LeaseId, NodeId
 from p2pq.model.job import Outcome, Profile
+from p2pq.wire import codec, handing, prims, provenance
 from p2pq.wire import messages as msg
-from p2pq.wire import prims
 from p2pq.wire.messages import HOPS_MAX
 from simulations import bounds, plot
 from simulations.checkers import Checkers, insist
@@ -37,8 +40,8 @@ from simulations.work import JobPlan
 BEGIN_S: Final = 10.0
 """When jobs are submitted: by then bridges have gathered what there is to know, and told the masters. Where there are bridges
 below bridges that takes longer."""
-SIGNATURES_MAX: Final = 1 << 16
-"""Signatures that need not be checked again, the latest."""
+REMEMBERED_MAX: Final = 1 << 17
+"""Signed objects that need not be decoded, and signatures that need not be checked again, the latest."""
 SIZES: Final = (10, 25, 50, 100)
 HEAD: Final = (
     f"{'mesh':<22}{'in':>8}{'out':>8}{'sum':>8}{'1/':>7}{'Jain':>8}{'makespan, s':>13}"
@@ -141,23 +144,26 @@ class Figures(msgspec.Struct, kw_only=True):
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """Check every signature once: what was found of these very bytes holds for whoever else gets them."""
-    check, known = prims.verify, dict[bytes, None]()
-
-    def verify(public: bytes, message: bytes, signature: bytes) -> None:
-        key = prims.blake2b(public + signature + message, size=16)
-        if key not in known:
-            check(public, message, signature)
-            known[key] = None
-            if len(known) > SIGNATURES_MAX:
-                del known[next(iter(known))]
-
-    module: Any = prims
-    module.verify = verify
-    try:
+    """Decode and check the same bytes once: what was found of them holds for whoever else gets them."""
+    with (
+        patch.object(codec, "decode_strict", lru_cache(REMEMBERED_MAX)(codec.decode_strict)),
+        patch.object(prims, "verify", lru_cache(REMEMBERED_MAX)(prims.verify)),
+        patch.object(provenance, "hands_on", _hands_on()),
+    ):
         yield
-    finally:
-        module.verify = check
+
+
+def _hands_on() -> Callable[[handing.Step, bytes, bytes, Sequence[LeaseId]], bool]:
+    """Return ``handing.hands_on`` that asks once: the digest of what is above a step says which leases these are."""
+    found: dict[tuple[bytes, bytes, bytes], bool] = {}
+
+    def hands_on(step: handing.Step, above: bytes, to: bytes, leases: Sequence[LeaseId]) -> bool:
+        key = step.digest, above, to
+        if key not in found:
+            found[key] = handing.hands_on(step, above, to, leases)
+        return found[key]
+
+    return hands_on
 
 
 class Watch(Checkers):
@@ -293,9 +299,19 @@ class Mesh(Play):
             host.node.check()
             insist(host.idle, "a worker still holds something though all jobs have ended")
 
-    def measure(self) -> Figures:
-        """Play it to the end."""
-        began = perf_counter()
+    def _tell(self, every_s: float) -> None:
+        """Say how far it is, again and again until the jobs have ended."""
+        judged, took_s = self.checkers, perf_counter() - self._began
+        said = f"{self.world.now:.0f} s: {judged.settled} of {self.figures.tasks} tasks have ended"
+        print(f"{said}, {len(self._running)} run; {took_s:.0f} s", file=sys.stderr, flush=True)
+        if not judged.done():
+            self.world.after(every_s, self._tell, every_s)
+
+    def measure(self, every_s: float | None = None) -> Figures:
+        """Play it to the end; tell how far it is every so many seconds of its own time."""
+        began = self._began = perf_counter()
+        if every_s is not None:
+            self.world.after(every_s, self._tell, every_s)
         with remembered():
             report = self.run()
         self.figures.makespan_s = START_S + report.makespan_s - self.shape.begin_s
@@ -320,6 +336,12 @@ def main(argv: Sequence[str]) -> int:
         help="1: every worker is linked to every master; 2: one bridge between; 3 or more: further bridges between",
     )  # fmt: skip
     parser.add_argument("--seed", type=bounds.whole(0, bounds.SEED_MAX), default=1)
+    parser.add_argument(
+        "--progress",
+        type=float,
+        metavar="SECONDS",
+        help="tell how far it is every so many seconds of the mesh's own time",
+    )
     parser.add_argument(
         "--plot", type=_picture, metavar="FILE.png", help="draw messages per task; the figures go to FILE.csv"
     )
@@ -362,7 +384,7 @@ def measured(arguments: argparse.Namespace) -> list[plot.Point]:
                 clusters=arguments.clusters, workers=workers, masters=arguments.masters, tasks=arguments.tasks,
                 mean_s=arguments.mean, depth=depth,
             )  # fmt: skip
-            figures = Mesh(shape, arguments.seed).measure()
+            figures = Mesh(shape, arguments.seed).measure(arguments.progress)
             messages = sum(figures.per_task)
             first = first or messages
             name = "flat" if depth == 1 else f"depth {depth}"

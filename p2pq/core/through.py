@@ -46,11 +46,14 @@ def check_way(way: Sequence[NodeId]) -> None:
     Raises:
         Reject: it leads in a circle, or over too many bridges.
     """
-    named = " > ".join(map(short, way))
     if len(set(way)) < len(way):
-        raise Reject(f"the way leads in a circle: {named}")
+        raise Reject(f"the way leads in a circle: {_named(way)}")
     if len(way) - 2 > HOPS_MAX:
-        raise Reject(f"the way leads over more than {HOPS_MAX} bridges: {named}")
+        raise Reject(f"the way leads over more than {HOPS_MAX} bridges: {_named(way)}")
+
+
+def _named(way: Sequence[NodeId]) -> str:
+    return " > ".join(map(short, way))
 
 
 def bridges_of(
