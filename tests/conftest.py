@@ -1,7 +1,8 @@
 """What every test shares: a clean environment, tiers by folder, and a table of what ran at the end.
 
-A tier is a folder below tests/; tests marked ``sandbox`` count for that tier wherever they lie. A tier that was skipped
-is said, with its reason; .ci/run reads the same figures from the file named by PYTEST_TIERS_FILE and fails for a missing one.
+A tier is a folder below tests/; tests marked ``sandbox`` or ``desktop`` count for that tier wherever they lie. A tier that
+was skipped is said, with its reason; .ci/run reads the same figures from the file named by PYTEST_TIERS_FILE and fails for a
+missing one.
 """
 
 import json
@@ -16,7 +17,9 @@ import hypothesis
 import pytest
 
 ROOT = Path(__file__).parent
-TIERS = ("unit", "property", "tidy", "sim", "sandbox", "netns", "e2e")
+TIERS = ("unit", "property", "tidy", "sim", "sandbox", "desktop", "netns", "e2e")
+DESKTOP = ("Xvfb", "xdotool", "xset", "dbus-daemon")
+"""Programs that tests marked ``desktop`` need; .ci/run installs them."""
 OUTCOMES = ("passed", "failed", "skipped")
 
 hypothesis.settings.register_profile("p2pq", deadline=None, print_blob=True)
@@ -53,6 +56,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.user_properties.append(("tier", "sandbox"))
             if why := no_sandbox():
                 item.add_marker(pytest.mark.skip(reason=why))
+        if item.get_closest_marker("desktop"):
+            item.user_properties.append(("tier", "desktop"))
+            if lacking := [program for program in DESKTOP if shutil.which(program) is None]:
+                item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(lacking)}, which .ci/run installs"))
 
 
 def sets_in_name(item: pytest.Item) -> str:

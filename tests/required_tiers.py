@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ALWAYS = ("unit", "property", "tidy", "sim", "sandbox", "e2e")
+ALWAYS = ("unit", "property", "tidy", "sim", "sandbox", "desktop", "e2e")
 ROOT_ONLY = ("netns",)
 
 

@@ -40,6 +40,7 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "status": ("nodes", "Show this node: mesh, peers, slots, what runs here and for whom."),
         "peers": ("nodes", "List the other nodes that this one sees."),
         "repair": ("repairs", "Save what can be saved of a damaged store."),
+        "screensaver": ("screensavers", "Draw what is computed here and for whom, as an X screensaver."),
         "doctor": ("nodes", "Check what works, and say what to do about what does not."),
         "config": ("nodes", "Show every setting and where it comes from."),
         "completion": ("nodes", "Print the completion script for bash, zsh or fish."),

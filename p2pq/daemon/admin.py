@@ -116,6 +116,7 @@ class Admin:
                 seconds=round(guest.since_s, 1),
                 own=guest.own,
                 state=guest.state,
+                progress=None if guest.progress < 0 else guest.progress / 1000,
             )
             for guest in p.node.guests(now)
             if guest.state != "waiting"

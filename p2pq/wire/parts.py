@@ -24,6 +24,8 @@ class RunningView(msgspec.Struct, frozen=True, kw_only=True):
     own: bool
     state: str = "running"
     """``starting`` (files are fetched), ``running``, or ``suspended``: this node slept and asks whether that is its own."""
+    progress: float | None = None
+    """From 0 to 1, as the task itself says in ``results/.progress``; None where it says nothing."""
 
 
 class KeptView(msgspec.Struct, frozen=True, kw_only=True):

@@ -162,8 +162,8 @@ async def test_status(world):
     assert status.address == "10.0.0.1:9476"
     running = {"job": b"j" * 16, "task": 2, "owner": "bob", "master": BOB, "own": False}
     world.guests = (
-        SimpleNamespace(**running, since_s=1.26, state="suspended"),
-        SimpleNamespace(**running, since_s=0.0, state="waiting"),
+        SimpleNamespace(**running, since_s=1.26, state="suspended", progress=250),
+        SimpleNamespace(**running, since_s=0.0, state="waiting", progress=-1),
     )
     world.parts.isolation = IsolationReport("none", "no bubblewrap", "install it")
     world.parts.links.addresses = ()
@@ -172,6 +172,7 @@ async def test_status(world):
     )
     [status] = await world.ask("status")
     assert [(row.node, row.task, row.seconds, row.state) for row in status.running] == [("node-b", 2, 1.3, "suspended")]
+    assert [row.progress for row in status.running] == [0.25]
     assert (status.sandbox, status.sandbox_reason, status.kept_results) == ("none", "no bubblewrap", 1)
     assert (status.policy.state, status.policy.reason) == ("off", "switched off")
     assert status.address == "127.0.0.1:9476"

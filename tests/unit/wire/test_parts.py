@@ -11,7 +11,7 @@ from tests.samples import smallest
     ("part", "keys"),
     [
         (parts.PolicyView, "state reason"),
-        (parts.RunningView, "job task owner node seconds own state"),
+        (parts.RunningView, "job task owner node seconds own state progress"),
         (parts.KeptView, "owner node results bytes oldest_s full"),
         (parts.KeptLimits, "results bytes days"),
     ],
