@@ -7,6 +7,7 @@ from typing import Final, Protocol
 import msgspec
 
 from p2pq.model.ids import Mono
+from simulations import people
 from simulations.checkers import insist
 from simulations.host import Host
 from simulations.nemesis import Faults
@@ -182,6 +183,25 @@ def _judge_revocation(stage: Stage) -> None:
             insist(all(peer.owner != REVOKED for peer in linked), "somebody is linked who is banned")
 
 
+def _people(mode: str) -> Scenario:
+    """Return a run in which every machine is somebody's, who comes and goes."""
+    return Scenario(
+        about=f"people come and go at every machine, whose policy is: {mode}",
+        faults=lambda _: Faults(
+            crash_every_s=10.0,
+            cut_every_s=20.0,
+            cut_s=20.0,
+            pause_every_s=10.0,
+            pause_s=10.0,
+            asleep=0.5,
+            drop_every_s=5.0,
+        ),
+        faults_s=120.0,
+        work=lambda rng, tasks: workload(rng, tasks, 5.0),
+        script=lambda stage: people.come_and_go(stage, people.settings(mode)),
+    )
+
+
 SCENARIOS: Final[dict[str, Scenario]] = {
     "clean": Scenario(about="nothing goes wrong"),
     "swarm": Scenario(about="a bit of everything, drawn from the seed", faults=swarm_faults, faults_s=120.0),
@@ -288,4 +308,9 @@ SCENARIOS: Final[dict[str, Scenario]] = {
                        work=_equal(1.0), arrive_s=0.0, checks=100),
     "long": Scenario(about="one job of 100 s tasks, clean", tasks=100, masters=1, slots=(1, 1), nodes=11,
                      work=_equal(100.0), arrive_s=0.0, checks=100),
+    "people-always": _people("always"),
+    "people-idle": _people("idle"),
+    "people-night": _people("night"),
+    "people-screensaver": _people("screensaver"),
+    "people-rule": _people("idle_s > 8 and load < 0.5 and not on_battery"),
 }  # fmt: skip

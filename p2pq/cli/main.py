@@ -38,6 +38,8 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "start": ("nodes", "Start a node in the background."),
         "stop": ("nodes", "Stop the node; leases are handed back."),
         "status": ("nodes", "Show this node: mesh, peers, slots, what runs here and for whom."),
+        "pause": ("owners", "Let no tasks of others run here, for a while."),
+        "resume": ("owners", "Let them run again."),
         "peers": ("nodes", "List the other nodes that this one sees."),
         "repair": ("repairs", "Save what can be saved of a damaged store."),
         "screensaver": ("screensavers", "Draw what is computed here and for whom, as an X screensaver."),

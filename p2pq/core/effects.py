@@ -109,6 +109,8 @@ class Kill(_Effect, frozen=True, kw_only=True):
     lease: LeaseId
     master: NodeId
     reason: str
+    detail: str = ""
+    """More about it, for people."""
     checkpoint_s: float = 0.0
     """More than 0: ask it to end, give it so long at most, and answer Exited (``saved``) with what checkpoint it left."""
 
@@ -118,6 +120,8 @@ class Suspend(_Effect, frozen=True, kw_only=True):
 
     lease: LeaseId
     master: NodeId
+    reason: str = ""
+    """Why, for people; none where that is this node's own affair."""
 
 
 class Continue(_Effect, frozen=True, kw_only=True):

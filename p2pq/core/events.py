@@ -8,6 +8,7 @@ from p2pq.core.records import Intervals, RestoredJob
 from p2pq.model.halt import Halt
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import Fault, Outcome, Profile
+from p2pq.model.owner import Verdict
 from p2pq.wire.messages import CoreMessage, PeeringKnown
 from p2pq.wire.objects import BlobRef
 
@@ -282,6 +283,14 @@ class Offering(_Event, frozen=True, kw_only=True):
     """What its own jobs may use: the same machine under the rules for own work."""
 
 
+class OwnerIs(_Event, frozen=True, kw_only=True):
+    """What guests may do here changed, by the policy of this machine's owner."""
+
+    verdict: Verdict
+    grace_s: float = 0.0
+    """What is evicted has so long to leave a checkpoint."""
+
+
 class TrustAsked(_Event, frozen=True, kw_only=True):
     """Base of what the user asks of the membership; neither master nor worker takes it in."""
 
@@ -346,6 +355,7 @@ Event = (
     | DeliverFailed
     | Several
     | Offering
+    | OwnerIs
     | BanAsked
     | OwnerBanAsked
     | MeshKeyAsked

@@ -171,6 +171,7 @@ class Membership:
                 | ev.DeliverFailed()
                 | ev.Several()
                 | ev.Offering()
+                | ev.OwnerIs()
                 | ev.Drain()
             ):
                 pass

@@ -127,8 +127,7 @@ class Node:
         turn = Turn(self._me, self._throughs)
         if self._fresh:
             self._fresh = False
-            turn.take(self._queue.handle(self._self_link, now))
-            turn.take(self._worker.handle(self._self_link, now))
+            turn.take([*self._queue.handle(self._self_link, now), *self._worker.handle(self._self_link, now)])
         if isinstance(event, ev.Tick) and event.wall is not None:
             self._clock.rebase(now, event.wall)
         if self._next is not None and self._next <= now and not isinstance(event, ev.Woke):
@@ -198,6 +197,8 @@ class Node:
             ):
                 turn.take(self._queue.handle(event, now))
             case ev.Started() | ev.Exited() | ev.TrainExited() | ev.Faulted() | ev.Progressed() | ev.Offering():
+                turn.take(self._worker.handle(event, now))
+            case ev.OwnerIs():
                 turn.take(self._worker.handle(event, now))
             case ev.Drain():
                 turn.take(self._worker.handle(event, now))
@@ -342,8 +343,7 @@ class Node:
 
     def _judge(self, turn: Turn, event: ev.Event, now: Mono) -> None:
         """Take in who is out, or what peering is over; of them nothing runs here any more, and of us nothing there."""
-        effects = self._membership.handle(event, now)
-        turn.take(effects)
+        turn.take(effects := self._membership.handle(event, now))
         gone = [each.peer for each in effects if isinstance(each, Hangup)]
         for peer in gone:
             turn.take(self._queue.handle(ev.LinkDown(peer=peer, reason=trust.BANNED), now))

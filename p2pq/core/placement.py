@@ -196,7 +196,8 @@ def why(  # noqa: PLR0913, PLR0917  each is a different fact
     """
     if task is not None and task.state != "pending":
         names = {worker.node: worker.name for worker in workers}
-        return _why_not_pending(task, now, lambda node: names.get(node) or name_of(node))
+        still = next((w.profile.reason for w in workers if w.node == task.worker and w.profile.still and not w.own), "")
+        return _why_not_pending(task, now, lambda node: names.get(node) or name_of(node), still)
     if task is None and not job.pending:
         if job.running:
             what = f"all {job.running} unfinished tasks are" if job.running > 1 else "the one unfinished task is"
@@ -220,10 +221,10 @@ def _why_paused(tasks: int, seconds: float) -> str:
     return f"{tasks} tasks pause as their last attempts came to nothing; the next is tried again in {seconds:.0f} s."
 
 
-def _why_not_pending(task: TaskSnapshot, now: Mono, name_of: NameOf) -> str:
+def _why_not_pending(task: TaskSnapshot, now: Mono, name_of: NameOf, still: str) -> str:
     where = f" on {name_of(whereabouts(task.worker, task.via)[0])}" if task.worker else ""
     if task.state == "running":
-        return _why_running(task, where, now, name_of)
+        return _why_running(task, where, now, name_of, still)
     if task.state == "cancelled":
         return "cancelled; submit the job again to run it."
     tail = "" if task.delivered else ", its results still to be written to the results folder"
@@ -232,7 +233,7 @@ def _why_not_pending(task: TaskSnapshot, now: Mono, name_of: NameOf) -> str:
     return f"failed{where} after {task.attempts} attempts{tail}: {_last(task)}; its results hold what it printed."
 
 
-def _why_running(task: TaskSnapshot, where: str, now: Mono, name_of: NameOf) -> str:
+def _why_running(task: TaskSnapshot, where: str, now: Mono, name_of: NameOf, still: str) -> str:
     since = f" for {now - task.since:.0f} s" if task.since is not None else ""
     if task.again is not None:
         other = name_of(task.again)
@@ -252,6 +253,11 @@ def _why_running(task: TaskSnapshot, where: str, now: Mono, name_of: NameOf) -> 
         return (
             f"{verb}{where}{since} as far as is known, but nothing was heard from there for {now - task.heard:.0f} s; "
             f"if that lasts its lease ends in {task.due - now:.0f} s, and it is tried elsewhere."
+        )
+    if still:
+        return (
+            f"suspended{where}, as that machine's owner comes first: {still}; it goes on there by itself, or elsewhere if that "
+            "takes long."
         )
     resumed = f" from the checkpoint of attempt {task.checkpoint}" if task.checkpoint else ""
     return f"{verb}{where}{since}, attempt {task.attempts}{resumed}; nothing to do but wait."

@@ -104,6 +104,7 @@ class Queue(Results):
                 | ev.Faulted()
                 | ev.Progressed()
                 | ev.Offering()
+                | ev.OwnerIs()
                 | ev.TrustAsked()
                 | ev.Drain()
             ):

@@ -36,7 +36,7 @@ class ResumingBook(Book):
         task = job.tasks[lease.task]
         self._stop(job, task, lease.id, now)
         state: TaskState = "running" if task.leases else "pending"
-        detail = "it left a checkpoint" if item.checkpoint else ""
+        detail = "; ".join(filter(None, (lease.detail, "it left a checkpoint" if item.checkpoint else "")))
         task.detail = f"evicted: {detail}" if detail else "evicted"
         row = records.AttemptEnded(
             lease=lease.id,

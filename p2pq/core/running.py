@@ -15,11 +15,13 @@ from p2pq.core.identity import Identity
 from p2pq.core.records import Restored, ResultKept
 from p2pq.core.reports import Reports
 from p2pq.core.slots import Attempt, Key, Room, Slots
+from p2pq.core.stillness import Stillness
 from p2pq.core.waking import Waking
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, Mono, NodeId, Wall
 from p2pq.model.job import Fault
 from p2pq.model.notice import GuestEnded, GuestTaken
+from p2pq.model.owner import Verdict
 from p2pq.wire import messages as msg
 
 TRAIN_S: Final = 0.1
@@ -28,6 +30,7 @@ than it runs."""
 TRAIN_MAX: Final = 64
 """Attempts at most that go together."""
 SHORTEST_S: Final = 1e-3
+DETAIL_CHARS_MAX: Final = 500
 PATIENCE: Final = 4
 """A lease ahead that waits this many times ``ahead_s`` is handed back: what runs before it is longer than thought."""
 
@@ -53,10 +56,15 @@ class Running:
         self._asking = Asking(identity.node, schedule, self._accounts, self._means, self._deadlines, rng, entropy)
         self._slots = Slots()
         self._reports = Reports(identity, schedule, restored, self._slots, self._asking, self._deadlines)
+        self._stillness = Stillness(self._accounts)
         self._waking = Waking(
-            self._slots, self._accounts, self._asking, self._deadlines, self._reports.masters, entropy
+            self._slots, self._stillness, self._asking, self._deadlines, self._reports.masters, entropy
         )
+        self._machine: ev.Offering | None = None
+        """What this machine can offer."""
+        self._verdict = Verdict()
         self._offering: ev.Offering | None = None
+        """What it offers: that, as far as its owner lets guests have it."""
         self._draining = False
 
     @property
@@ -113,7 +121,7 @@ class Running:
 
     def _end(self, attempt: Attempt, reason: str, now: Mono, out: list[fx.Effect]) -> float:
         """Hold the lease no longer; return how long its slot was taken, in seconds."""
-        self._waking.settle(attempt, now)
+        self._stillness.settle(attempt, now)
         self._slots.remove(attempt)
         self._deadlines.cancel(("ahead", (attempt.master, attempt.lease)))
         if not attempt.own:
@@ -157,7 +165,9 @@ class Running:
         for attempt, event in ended:
             item = attempt.result(event)
             if event.outcome.reason == "saved" and not item.checkpoint:
-                self._reports.hand_back(event.master, [msg.ReturnItem(event.lease, attempt.fault)], out)
+                self._reports.hand_back(
+                    event.master, [msg.ReturnItem(event.lease, attempt.fault, attempt.detail[:DETAIL_CHARS_MAX])], out
+                )
             else:
                 kept.append((attempt.kept(item, self._wall(now)), attempt.grant))
         if kept:
@@ -179,15 +189,20 @@ class Running:
             self._deadlines.set(("ahead", (attempt.master, attempt.lease)), Mono(now + self._patience_s))
         if self._draining:
             self._hand_back(waiting, "draining", now, out)
+        elif self._verdict.stance != "run":
+            guests = [attempt for attempt in waiting if not attempt.own]
+            self._hand_back(guests, "evicted", now, out, self._verdict.reason)
 
-    def _hand_back(self, attempts: Iterable[Attempt], fault: Fault, now: Mono, out: list[fx.Effect]) -> None:
-        """End these attempts and return their leases, master by master."""
+    def _hand_back(
+        self, attempts: Iterable[Attempt], fault: Fault, now: Mono, out: list[fx.Effect], detail: str = ""
+    ) -> None:
+        """End these attempts and return their leases, master by master; ``detail`` says for people why."""
         items: dict[NodeId, list[msg.ReturnItem]] = {}
         for attempt in tuple(attempts):
             if attempt.state != "waiting":
-                out.append(fx.Kill(lease=attempt.lease, master=attempt.master, reason=fault))
+                out.append(fx.Kill(lease=attempt.lease, master=attempt.master, reason=fault, detail=detail))
             self._end(attempt, fault, now, out)
-            items.setdefault(attempt.master, []).append(msg.ReturnItem(attempt.lease, fault))
+            items.setdefault(attempt.master, []).append(msg.ReturnItem(attempt.lease, fault, detail[:DETAIL_CHARS_MAX]))
         for master, returned in items.items():
             self._reports.hand_back(master, returned, out)
 

@@ -122,10 +122,16 @@ class Attempt(msgspec.Struct, kw_only=True):
     """It is to have a slot of its own: the runner of a train that it was on was lost."""
     fault: Fault = "evicted"
     """Why it was told to end, if it was."""
+    detail: str = ""
+    """The same for people."""
     since: Mono | None = None
     """When it took its slot; later by what it did not run meanwhile."""
-    doubted: Mono | None = None
-    """Since when it stands still, or must not start, because this node slept and its master may have given it to others."""
+    doubted: bool = False
+    """It stands still, or must not start, because this node slept and its master may have given it to others."""
+    held: bool = False
+    """It stands still because of this machine's owner."""
+    still: Mono | None = None
+    """Since when it stands still, for whichever of these; None as well where it has no slot."""
     progress: int = -1
     told: int = -1
     """The progress that the master knows."""
@@ -151,7 +157,7 @@ class Attempt(msgspec.Struct, kw_only=True):
         """Return how long it has had its slot, in seconds, without what it stood still."""
         if self.since is None:
             return 0.0
-        return (now if self.doubted is None else self.doubted) - self.since
+        return (now if self.still is None else self.still) - self.since
 
     def order(self) -> Start:
         """Return the order to run it."""
@@ -287,7 +293,7 @@ class Slots:
         return self.free(own=own) if self._first(own=own) is None else Room()
 
     def _first(self, *, own: bool) -> Attempt | None:
-        return next((attempt for attempt in self._waiting[own].values() if attempt.doubted is None), None)
+        return next((attempt for attempt in self._waiting[own].values() if not attempt.doubted), None)
 
     def next(self, *, own: bool) -> Attempt | None:
         """Return the first that may start, if its room is free. In order: a wide one is not overtaken for ever."""
@@ -332,6 +338,7 @@ class Slots:
         for attempt in attempts:
             self._leave_slot(attempt)
             attempt.state, attempt.since, attempt.train = "waiting", None, 0
+            attempt.held, attempt.still = False, None
             self._waiting_s[attempt.own] += attempt.expected_s * attempt.manifest.resources.cpus
         for own in (False, True):
             first = {(each.master, each.lease): each for each in attempts if each.own is own}
@@ -371,7 +378,7 @@ class Slots:
                 job=JobId(attempt.manifest.job),
                 task=attempt.task,
                 attempt=attempt.attempt,
-                state="suspended" if attempt.doubted is not None and attempt.since is not None else attempt.state,
+                state=attempt.state if attempt.still is None else "suspended",
                 own=attempt.own,
                 since_s=attempt.ran_s(now),
                 progress=attempt.progress,
@@ -406,4 +413,4 @@ def _alike(first: Attempt, other: Attempt) -> bool:
     """Tell whether two attempts can be of one train: of one job, and begun from nothing."""
     same = (first.master, first.manifest.job, first.far) == (other.master, other.manifest.job, other.far)
     fresh = not (first.checkpoint or other.checkpoint or first.apart or other.apart)
-    return other is first or (same and fresh and other.doubted is None)
+    return other is first or (same and fresh and not other.doubted)

@@ -13,6 +13,7 @@ from p2pq.core.through import Throughs
 from p2pq.core.worker import Worker
 from p2pq.model.ids import NodeId
 from p2pq.model.job import Profile
+from p2pq.model.owner import Verdict
 
 
 class PeerView(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +57,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     free: int
     kept: tuple[KeptFor, ...]
     """Results that wait for their master's receipt, by master."""
+    verdict: Verdict = Verdict()
+    """What guests may do by the policy of this machine's owner."""
 
 
 class Spoken(msgspec.Struct, frozen=True):
@@ -120,4 +123,5 @@ def policy_of(me: Worker) -> Policy:
         slots=0 if offering is None else offering.profile.slots,
         free=me.free_slots(),
         kept=me.kept(),
+        verdict=me.verdict,
     )

@@ -9,11 +9,11 @@ from typing import Final
 
 from p2pq.core.asking import Asking, Timer
 from p2pq.core.deadlines import Deadlines
-from p2pq.core.effects import Continue, Effect, Send, Suspend
+from p2pq.core.effects import Effect, Send
 from p2pq.core.events import Woke
-from p2pq.core.fairness import Accounts
 from p2pq.core.grants import Master
 from p2pq.core.slots import Attempt, Slots
+from p2pq.core.stillness import Stillness
 from p2pq.model.ids import Mono, NodeId
 from p2pq.wire.messages import LEASES_MAX, SINCE, Confirm, Confirmed
 
@@ -23,12 +23,12 @@ _NONCE_BYTES: Final = 16
 
 
 class Waking:
-    """Attempts across a sleep. Shares the worker's slots, accounts, deadlines and linked masters."""
+    """Attempts across a sleep. Shares the worker's slots, deadlines and linked masters."""
 
     def __init__(
         self,
         slots: Slots,
-        accounts: Accounts,
+        stillness: Stillness,
         asking: Asking,
         deadlines: Deadlines[Timer],
         masters: Mapping[NodeId, Master],
@@ -36,7 +36,7 @@ class Waking:
     ) -> None:
         """Share what the worker has; nothing is in doubt yet."""
         self._slots = slots
-        self._accounts = accounts
+        self._stillness = stillness
         self._asking = asking
         self._deadlines = deadlines
         self._masters = masters
@@ -58,11 +58,12 @@ class Waking:
             for attempt in self._slots:
                 if attempt.since is None:
                     self._deadlines.set(("ahead", (attempt.master, attempt.lease)), Mono(now + patience_s))
-                elif attempt.doubted is None:
-                    self._postpone(attempt, event.slept_s, now)
+                elif attempt.still is None:
+                    self._stillness.postpone(attempt, event.slept_s, now)
         for master in dict.fromkeys(attempt.master for attempt in self._slots if not attempt.own):
             if self._can_say(master):
-                self._doubt(master, now, out)
+                for attempt in self._slots.of(master):
+                    self._stillness.doubt(attempt, now, out)
                 self._ask(master, now, out)
 
     def linked(self, master: NodeId, now: Mono, out: list[Effect]) -> None:
@@ -80,65 +81,40 @@ class Waking:
             return []
         self.forget(master)
         ours = frozenset(message.leases)
-        doubted = [attempt for attempt in self._slots.of(master) if attempt.doubted is not None]
+        doubted = [attempt for attempt in self._slots.of(master) if attempt.doubted]
         for attempt in doubted:
             if attempt.lease in ours:
-                self._go_on(attempt, now, out)
-        return [attempt for attempt in doubted if attempt.doubted is not None]
+                self._stillness.trust(attempt, now, out)
+        return [attempt for attempt in doubted if attempt.doubted]
 
     def lapse(self, master: NodeId, now: Mono, out: list[Effect]) -> None:
         """Go on without an answer."""
         self.forget(master)
         for attempt in self._slots.of(master):
-            if attempt.doubted is not None:
-                self._go_on(attempt, now, out)
+            if attempt.doubted:
+                self._stillness.trust(attempt, now, out)
 
     def forget(self, master: NodeId) -> None:
         """Wait for no answer of that master."""
         self._asked.pop(master, None)
         self._deadlines.cancel(("confirm", master))
 
-    def settle(self, attempt: Attempt, now: Mono) -> None:
-        """End the doubt about an attempt, if there is any: what it stood still counts as no run time."""
-        if attempt.doubted is not None:
-            if attempt.since is not None:
-                self._postpone(attempt, now - attempt.doubted, now)
-            attempt.doubted = None
-
     def _can_say(self, master: NodeId) -> bool:
         """Whether it may answer; of one that is not linked nothing is known yet."""
         linked = self._masters.get(master)
         return linked is None or linked.minor >= SINCE[Confirm]
-
-    def _doubt(self, master: NodeId, now: Mono, out: list[Effect]) -> None:
-        for attempt in self._slots.of(master):
-            if attempt.doubted is None:
-                attempt.doubted = now
-                if attempt.since is not None:
-                    out.append(Suspend(lease=attempt.lease, master=master))
 
     def _ask(self, master: NodeId, now: Mono, out: list[Effect]) -> None:
         self._asked[master] = b""
         self._deadlines.set(("confirm", master), Mono(now + CONFIRM_S))
         if master in self._masters:
             self._asked[master] = self._entropy(_NONCE_BYTES)
-            leases = tuple(attempt.lease for attempt in self._slots.of(master) if attempt.doubted is not None)
+            leases = tuple(attempt.lease for attempt in self._slots.of(master) if attempt.doubted)
             out.append(Send(peer=master, message=Confirm(nonce=self._asked[master], leases=leases[:LEASES_MAX])))
 
-    def _go_on(self, attempt: Attempt, now: Mono, out: list[Effect]) -> None:
-        self.settle(attempt, now)
-        if attempt.since is not None:
-            out.append(Continue(lease=attempt.lease, master=attempt.master))
-
-    def _postpone(self, attempt: Attempt, by_s: float, now: Mono) -> None:
-        assert attempt.since is not None, "runs, but since when?"
-        attempt.since = min(now, Mono(attempt.since + by_s))
-        if not attempt.own:
-            self._accounts[attempt.far].postpone((attempt.master, attempt.lease), by_s, now)
-
     def check(self) -> None:
-        """Assert that no attempt stands still for ever."""
+        """Assert that no attempt is in doubt for ever."""
         for attempt in self._slots:
-            assert attempt.doubted is None or attempt.master in self._asked, "stands still, and nobody is asked"
+            assert not attempt.doubted or attempt.master in self._asked, "stands still, and nobody is asked"
         for master in self._asked:
             assert ("confirm", master) in self._deadlines, "an answer is waited for without end"

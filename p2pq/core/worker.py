@@ -4,7 +4,7 @@ It believes a master nothing that is not signed, asked for and about that master
 master) has room of its own and goes the same way.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from random import Random
 from typing import assert_never
 
@@ -18,18 +18,20 @@ from p2pq.core.identity import Identity
 from p2pq.core.kept import KeptFor
 from p2pq.core.prekeys import Prekeys
 from p2pq.core.records import Restored
-from p2pq.core.running import Running
-from p2pq.core.slots import Attempt, Guest, level, offered, refusal
+from p2pq.core.running import DETAIL_CHARS_MAX
+from p2pq.core.slots import Attempt, Guest, level
 from p2pq.core.ways import Voice
+from p2pq.core.yielding import Yielding
 from p2pq.errors import Reject
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, Wall
-from p2pq.model.job import Fault, Profile
+from p2pq.model.job import Profile
+from p2pq.model.owner import Verdict
 from p2pq.wire import messages as msg
 from p2pq.wire.objects import Grant, Manifest
 
 
-class Worker(Running):
+class Worker(Yielding):
     """This node as a worker. Guests' work is drawn fairly; own work starts at once."""
 
     def __init__(  # noqa: PLR0913, PLR0917  what the node gives is exactly this much
@@ -69,8 +71,13 @@ class Worker(Running):
 
     @property
     def offering(self) -> ev.Offering | None:
-        """What this node offers; None before its sensors have said."""
+        """What this node offers; None before its self-test has said."""
         return self._offering
+
+    @property
+    def verdict(self) -> Verdict:
+        """What guests may do here by the policy of this machine's owner."""
+        return self._verdict
 
     def kept(self) -> tuple[KeptFor, ...]:
         """Return what waits for its master's receipt, by master."""
@@ -139,7 +146,7 @@ class Worker(Running):
                 attempt = self._slots.get(master, lease)
                 if attempt is not None:
                     self._end(attempt, fault, now, out)
-                    self._reports.hand_back(master, [msg.ReturnItem(lease, fault, detail[:500])], out)
+                    self._reports.hand_back(master, [msg.ReturnItem(lease, fault, detail[:DETAIL_CHARS_MAX])], out)
                     self._asking.strike(master, now)
             case ev.Progressed(lease=lease, master=master, progress=progress):
                 attempt = self._slots.get(master, lease)
@@ -148,6 +155,8 @@ class Worker(Running):
                     self._reports.progress(master, now, out)
             case ev.Offering():
                 self._offer(event, now, out)
+            case ev.OwnerIs():
+                self._yield(event, now, out)
             case ev.Drain():
                 self._drain(event, now, out)
             case (
@@ -330,40 +339,6 @@ class Worker(Running):
         else:
             self._reports.release(peer, lease, out)
 
-    def _offer(self, event: ev.Offering, now: Mono, out: list[fx.Effect]) -> None:
-        if event == self._offering:
-            return
-        self._offering = event
-        self._slots.room = {False: offered(event.profile), True: offered(event.own)}
-        self._reports.profiles(self._offering, out, draining=self._draining)
-        for own, profile in ((False, event.profile), (True, event.own)):
-            unwelcome = [
-                attempt
-                for attempt in self._slots.waiting(own=own)
-                if refusal(attempt.manifest, profile, self._identity.node, own=own)
-            ]
-            self._hand_back(unwelcome, "evicted", now, out)
-
-    def _drain(self, event: ev.Drain, now: Mono, out: list[fx.Effect]) -> None:
-        if not self._draining:
-            self._draining = True
-            self._asking.stop()
-            self._reports.profiles(self._offering, out, draining=self._draining)
-        if event.save_s:
-            self._evict(self._slots, "draining", event.save_s, out)
-        self._hand_back(
-            [attempt for attempt in self._slots if event.now or attempt.state == "waiting"], "draining", now, out
-        )
-
-    def _evict(self, attempts: Iterable[Attempt], fault: Fault, save_s: float, out: list[fx.Effect]) -> None:
-        """Tell running attempts to end; what they leave as a checkpoint goes to their master, where that takes it."""
-        for attempt in attempts:
-            if attempt.state == "running" and attempt.checkpoints and attempt.doubted is None:
-                attempt.state = "ending"
-                attempt.fault = fault
-                kill = fx.Kill(lease=attempt.lease, master=attempt.master, reason=fault, checkpoint_s=save_s)
-                out.append(kill)
-
     # -- deadlines ----------------------------------------------------------------------------------------------------
 
     def _due(self, timer: Timer, now: Mono, out: list[fx.Effect]) -> None:
@@ -400,3 +375,8 @@ class Worker(Running):
             key = (attempt.master, attempt.lease)
             assert (attempt.state == "waiting") == (("ahead", key) in self._deadlines), "a wait without an end"
             assert attempt.state == "waiting" or attempt.since is not None, "runs, but since when?"
+            assert attempt.still is None or attempt.since is not None, "stands still without a slot"
+            assert (attempt.still is None) != (attempt.doubted or attempt.held) or attempt.since is None, (
+                "stands still for nothing"
+            )
+        self.check_guests()

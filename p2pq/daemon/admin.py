@@ -26,7 +26,7 @@ from p2pq.daemon.peerfindings import of_peers
 from p2pq.daemon.scheduler import Scheduler
 from p2pq.daemon.selftest import IsolationReport
 from p2pq.daemon.store import Store
-from p2pq.daemon.views import rfc3339, spoken_view
+from p2pq.daemon.views import policy_view, rfc3339, spoken_view
 from p2pq.errors import RefusedError
 from p2pq.model.ids import Mono, Wall, short, to_text
 from p2pq.wire import control, prims, session
@@ -39,7 +39,7 @@ from p2pq.wire.control import (
     PeerView,
     Reply,
 )
-from p2pq.wire.parts import KeptLimits, KeptView, PolicyView, RunningView
+from p2pq.wire.parts import KeptLimits, KeptView, RunningView
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,8 @@ class Parts:
     """What the self-test proved; None until it has run."""
     duplicate: str = ""
     """A sentence, if another node with this node's key was met."""
+    owner_findings: Callable[[], list[Finding]] = list
+    """What there is to say of sensors."""
     more_findings: Callable[[], list[Finding]] = list
     """What other parts have for doctor."""
 
@@ -104,7 +106,6 @@ class Admin:
         """Answer ``Status``."""
         p = self._p
         policy = p.node.policy()
-        state: Literal["run", "off", "draining"] = "run" if policy.accepts else "off"
         now = p.mono()
         name_of = p.scheduler.name_of
         running = tuple(
@@ -131,7 +132,7 @@ class Admin:
                 address=next(iter(p.links.addresses), f"127.0.0.1:{p.links.port}"),
                 slots=policy.slots,
                 free=policy.free,
-                policy=PolicyView(state="draining" if policy.draining else state, reason=policy.reason),
+                policy=policy_view(policy),
                 running=running,
                 peers=sum(peer.state == "up" for peer in p.node.peers(now)),
                 queued=sum(job.pending for job in p.node.jobs()),
@@ -346,6 +347,7 @@ class Admin:
             self._mdns(),
             *self._bridge(),
             *of_peers(self._p.node.peers(self._p.mono()), lambda node: bool(self._p.node.abroad.mesh_of(node))),
+            *self._p.owner_findings(),
             *self._p.more_findings(),
         ):
             await send(finding)

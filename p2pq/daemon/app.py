@@ -24,6 +24,8 @@ from p2pq.daemon.generation import Generation
 from p2pq.daemon.home import Home
 from p2pq.daemon.identity import load_or_create
 from p2pq.daemon.lasting import Lasting
+from p2pq.daemon.owner import Owner
+from p2pq.daemon.sensors.gather import Sensors
 from p2pq.daemon.settings import Entry, load
 from p2pq.daemon.telemetry import Telemetry, logging_to
 from p2pq.errors import InvariantError, P2PQError, RefusedError, StorageError
@@ -110,6 +112,13 @@ class App:
             keys=load_or_create(home, settings.node.name, wall(), os.urandom),
             telemetry=telemetry,
             machine=offering.machine(settings),
+            owner=Owner(
+                settings.policy,
+                home.path,
+                lambda needs: Sensors(home.path, settings.policy.programs, needs=needs),
+                self.mono,
+                wall,
+            ),
             python=python,
             listen=settings.node.listen,
             mono=self.mono,
@@ -162,6 +171,7 @@ class App:
                 raise
         finally:
             self.api.close()
+            self.lasting.owner.close()
         self.lasting.telemetry.event(logging.INFO, "node.stopped")
 
     async def _live_once(self) -> None:
@@ -281,6 +291,11 @@ class App:
         self._route(control.Doctor, lambda now: now.admin.doctor)
         self._route(control.Stop, lambda now: now.admin.stop)
         self.api.register(settingcontrol.SettingsList, self._settings)
+        self.api.register(settingcontrol.PauseGuests, self._pause)
+
+    async def _pause(self, request: settingcontrol.PauseGuests, send: Send) -> None:
+        self.generation()  # whose core hears of it at once
+        await self.lasting.owner.pause(request, send)
 
     async def _settings(self, _request: settingcontrol.SettingsList, send: Send) -> None:
         for entry in self._entries:

@@ -59,6 +59,8 @@ class Stop:
     reason: KillReason
     detail: str
     grace_s: float
+    signal: int = signal.SIGTERM
+    """What tells it so."""
 
 
 class Attempt:
@@ -154,13 +156,13 @@ class Attempt:
         self._breached(breach, now)
 
     def stop(self, stop: Stop, now: float) -> None:
-        """End the task: SIGTERM and, after the grace, SIGKILL to everything; the first reason counts."""
+        """End the task: by a signal and, after the grace, SIGKILL to everything; the first reason counts."""
         if not self._watched:
             return
         self.go_on(now)  # or it could not hear that it should end
         self._stop = stop
         if stop.grace_s > 0:
-            self._send("signal", signal=int(signal.SIGTERM))
+            self._send("signal", signal=int(stop.signal))
             self._send("signal", signal=int(signal.SIGCONT))  # or it could not act on it
         self._kill_at = now + stop.grace_s
 

@@ -149,6 +149,7 @@ class Builder:
             populate=lambda folder: self._populate(wanted, folder, code=code),
             collect=lambda folder, outcome: _collect(folder, outcome, target, wanted, disk_bytes),
             idle_priority=idle,
+            background=idle,
             mounts=tuple(mounts),
         )
 

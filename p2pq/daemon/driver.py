@@ -5,7 +5,7 @@ rows is released when they are durable; the next turns go on meanwhile but are r
 order in which they were decided. A turn without rows that follows none is released at once. Some effects overtake because they
 promise nothing that a crash could break: heartbeats, so that a slow disk costs no leases, starts of tasks whose leases are
 durable (those of others are, at their masters), so that a slot does not wait for the disk to take in the result of the task
-before, and what lets these stand still and go on.
+before, and what lets these stand still, go on and, where the machine's owner is back, end.
 
 A sleep of the machine or of this process is told to the core (``Woke``) before everything that waited meanwhile.
 
@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from p2pq.core.effects import Continue, Effect, Record, Send, Start, Suspend, Train
+from p2pq.core.effects import Continue, Effect, Kill, Record, Send, Start, Suspend, Train
 from p2pq.core.events import Event, Received, Tick, Woke
 from p2pq.core.records import LeaseGranted, Row, needs_full
 from p2pq.daemon.sleeping import LOOK_EVERY_S, Sleeps
@@ -234,7 +234,13 @@ class Driver:
 
     def _overtakes(self, effect: Effect) -> bool:
         match effect:
-            case Send(message=Heartbeat() | Through(message=Heartbeat())) | Start(own=False) | Suspend() | Continue():
+            case (
+                Send(message=Heartbeat() | Through(message=Heartbeat()))
+                | Start(own=False)
+                | Suspend()
+                | Continue()
+                | Kill(reason="evicted")
+            ):
                 self._perform(effect)
                 return True
             case Start(lease=lease) if lease not in self._granting:

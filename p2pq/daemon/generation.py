@@ -32,7 +32,9 @@ from p2pq.daemon.joining import Invitations, with_port
 from p2pq.daemon.lasting import Lasting
 from p2pq.daemon.links import Links
 from p2pq.daemon.logs import Logs
+from p2pq.daemon.owner import signal_number
 from p2pq.daemon.peerings import PeeringDesk
+from p2pq.daemon.performing import Performing
 from p2pq.daemon.runners import RunnerPool
 from p2pq.daemon.scheduler import Scheduler
 from p2pq.daemon.store import Store
@@ -199,6 +201,7 @@ class Generation:
             memory_mb=memory_mb,
             tasks=group,
             post=self._post,
+            checkpoint_signal=signal_number(settings.policy),
         )
         self.guests.pin_kept(restored.kept)
         self.jobs = Jobs(
@@ -243,6 +246,14 @@ class Generation:
             post_durable=self._post_durable,
         )
         self.ends = Ends(store=self.store, blobs=self.blobs, jobs=self.jobs, scheduler=self.scheduler, logs=self.logs)
+        self.performing = Performing(
+            links=self.links,
+            guests=self.guests,
+            home=self.jobs.home,
+            telemetry=self._telemetry,
+            say=self._say_enclosing,
+            told=self._told,
+        )
 
     async def start(self) -> None:
         """Open the doors and set everything going.
@@ -260,6 +271,8 @@ class Generation:
         await self.links.start()
         app.listen = netinfo.join(gate.parse_listen(app.listen)[0], self.links.port)
         self._driving = self._group.create_task(self.driver.run(), name="driver")
+        app.owner.serve(self.guests, self._post)
+        self._group.create_task(app.owner.run(), name="owner")
         if settings.bridge.enabled and not app.bridging:
             reason = "its certificate does not let it be a bridge; see `p2pq doctor`"
             self._telemetry.event(logging.WARNING, "bridge.not-allowed", reason=reason)
@@ -315,6 +328,7 @@ class Generation:
             batch=app.settings.bridge.batch,
             isolation=app.isolation,
             duplicate=app.duplicate,
+            owner_findings=app.owner.findings,
         )
         return self.parts
 
@@ -386,42 +400,8 @@ class Generation:
     async def _post_durable(self, event: ev.Event) -> list[fx.Effect]:
         return await self.driver.post_durable(event)
 
-    def _perform(self, effect: fx.Effect) -> None:  # noqa: C901, PLR0912  one arm per effect
-        match effect:
-            case fx.Send():
-                self._say_enclosing(effect.peer, effect.message)
-            case fx.Record():
-                raise AssertionError("a row is not for performing")
-            case fx.Dial():
-                self.links.dial(effect.address, effect.node)
-            case fx.Hangup():
-                self.links.hangup(effect.peer, effect.reason)
-            case fx.Drop():
-                self._telemetry.drop(effect)
-                if effect.close:
-                    self.links.hangup(effect.peer, effect.reason)
-            case fx.Train():
-                self.guests.train(effect)
-            case fx.Start():
-                self.guests.start(effect)
-            case fx.Fetch():
-                self.guests.fetch(effect)
-            case fx.Kill():
-                self.guests.kill(effect)
-            case fx.Suspend() | fx.Continue():
-                self.guests.hold(effect)
-            case fx.Release():
-                self.guests.release(effect)
-            case fx.Collect():
-                self.jobs.home.collect(effect)
-            case fx.Forget():
-                self.jobs.home.forget(effect)
-            case fx.Deliver():
-                self.jobs.home.deliver(effect)
-            case fx.Emit(notice=notice):
-                self._told(notice)
-            case _:
-                assert_never(effect)
+    def _perform(self, effect: fx.Effect) -> None:
+        self.performing.perform(effect)
 
     def _told(self, notice: Notice) -> None:
         if isinstance(notice, NodeWoke):

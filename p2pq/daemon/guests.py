@@ -6,14 +6,15 @@ The core decides what starts and stops; this performs ``Start``, ``Kill``, ``Fet
 
 import asyncio
 import logging
+import signal
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import aclosing, suppress
-from typing import Final, Literal
+from typing import Final
 
 from p2pq.core.effects import Continue, Fetch, Kill, Release, Start, Suspend, Train
-from p2pq.core.events import Event, Exited, Faulted, Progressed, Started, TrainExited
+from p2pq.core.events import Event, Faulted, Progressed, Started, TrainExited
 from p2pq.core.records import ResultKept
 from p2pq.daemon import taskfolder, trains
 from p2pq.daemon.attempt import Outcome as Ran
@@ -21,7 +22,7 @@ from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.checkpoints import open_checkpoint
 from p2pq.daemon.environments import Environments
 from p2pq.daemon.inputs import entries, open_job
-from p2pq.daemon.launching import Guest, Key, Launching, can_follow, fault_of, pin_tag
+from p2pq.daemon.launching import Guest, Key, Launching, can_follow, ended_of, fault_of, pin_tag
 from p2pq.daemon.requirements import LABEL
 from p2pq.daemon.runners import RunnerPool
 from p2pq.daemon.sealing import NOTHING, Sealed
@@ -31,7 +32,6 @@ from p2pq.daemon.transfer import Transfers
 from p2pq.errors import BuildError, DiskFullError, LinkError, RefusedError, Reject, SandboxError, StorageError
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import LeaseId, NodeId, short
-from p2pq.model.job import Outcome, Reason
 from p2pq.wire import body as bodies
 from p2pq.wire import prims
 from p2pq.wire.body import AnyJobBody, CommandsBody
@@ -78,8 +78,10 @@ class Guests:
         memory_mb: int,
         tasks: asyncio.TaskGroup,
         post: Post,
+        checkpoint_signal: int = signal.SIGTERM,
     ) -> None:
         """Take the parts; ``memory_mb`` is the limit of a task that asks for none."""
+        self._signal = checkpoint_signal
         self._node = node
         self._blobs = blobs
         self._transfers = transfers
@@ -119,8 +121,10 @@ class Guests:
         if guest is None:
             self._unpin(effect.master, effect.lease)
         elif effect.checkpoint_s:
-            grace_s = min(effect.checkpoint_s, self._settings.grace_s)
-            told = self._pool.kill(guest.name, "evicted", f"it was told to end ({effect.reason})", grace_s)
+            evicted = effect.reason == "evicted"  # by this machine's owner, who has set how long that may take
+            grace_s = effect.checkpoint_s if evicted else min(effect.checkpoint_s, self._settings.grace_s)
+            why = f"it was told to end ({effect.detail or effect.reason})"
+            told = self._pool.kill(guest.name, "evicted", why, grace_s, self._signal)
             self._tasks.create_task(told, name=f"evict {effect.lease}")
         elif guest.coupled and guest.task is None:
             guest.cancelled = True
@@ -139,7 +143,14 @@ class Guests:
         guest = self._guests.get((effect.master, effect.lease))
         if guest is not None:
             guest.suspended = isinstance(effect, Suspend)
+            guest.standing.note(effect.reason if isinstance(effect, Suspend) else None)
             self._pool.hold(guest.name, still=guest.suspended)
+
+    def quiet(self, *, still: bool) -> None:
+        """While guests stand still, nothing is done for them either: no build, no fetching ahead."""
+        self._pool.quiet(still=still)
+        for task in self._prefetching.values() if still else ():
+            task.cancel()
 
     def fetch(self, effect: Fetch) -> None:
         """Perform ``Fetch``: bring blobs that will probably be needed, one job at a time."""
@@ -151,6 +162,10 @@ class Guests:
             task = self._tasks.create_task(self._prefetch(effect.master, effect.job, missing), name="prefetch")
             self._prefetching[key] = task
             task.add_done_callback(lambda _: self._prefetching.pop(key, None))
+
+    def pids(self) -> list[int]:
+        """Return the processes above those of guests."""
+        return self._pool.pids()
 
     def pin_kept(self, results: Iterable[ResultKept]) -> None:
         """After a start: hold the blobs of results that their masters have not acknowledged."""
@@ -305,7 +320,7 @@ class Guests:
         else:
             launch = self._launching.job(guest, job, checkpoint)
         outcome, sealed = await self._pool.run(launch)
-        return _exited(start, outcome, sealed, wall)
+        return ended_of(start, outcome, sealed, wall)
 
     # ------------------------------------------------------------------ several, one after another
 
@@ -365,7 +380,7 @@ class Guests:
                 for guest, outcome, sealed in ended:
                     begun = max(begun, int(now))
                     now += outcome.seconds * 1000
-                    exits.append(_exited(guest.start, outcome, sealed, begun))
+                    exits.append(ended_of(guest.start, outcome, sealed, begun))
                 for guest, _, _ in ended:  # whose master says when results are held no longer
                     self._over(guest, release=guest.cancelled)
                 self._post(TrainExited(exits=tuple(exits)))
@@ -450,48 +465,5 @@ class Guests:
         self._blobs.unpin(pin_tag(master, lease))
 
 
-_REASONS: Final[dict[str, Reason]] = {
-    "ok": "ok",
-    "exit": "exit",
-    "signal": "signal",
-    "time-limit": "time-limit",
-    "memory-limit": "memory-limit",
-    "disk-limit": "disk-limit",
-    "output-limit": "output-limit",
-    "cancelled": "cancelled",
-    "evicted": "saved",
-    "sandbox": "runner-died",
-}
-
-
 def _key(guest: Guest) -> Key:
     return guest.start.master, guest.start.lease
-
-
-def _exited(start: Start, outcome: Ran, sealed: Sealed, wall: int) -> Exited:
-    """Return what the core is told of an attempt that began at ``wall`` and ended."""
-    return Exited(
-        lease=start.lease,
-        master=start.master,
-        outcome=Outcome(
-            reason=_reason(outcome.reason, sealed.failure),
-            exit=outcome.exit,
-            signal=outcome.signal,
-            run_ms=round(outcome.seconds * 1000),
-            cpu_ms=round(outcome.cpu_s * 1000),
-            max_rss=outcome.max_rss,
-            started=wall,
-        ),
-        sandbox=start.sandbox,
-        key=sealed.key,
-        body=sealed.body,
-        blobs=sealed.blobs,
-        checkpoint=sealed.checkpoint,
-    )
-
-
-def _reason(ended: str, failure: Literal["", "disk-limit", "exit"]) -> Reason:
-    """Return why an attempt ended: what became of its results tells on those that had succeeded, or left too much."""
-    if failure == "disk-limit" or (failure and ended == "ok"):
-        return failure
-    return _REASONS[ended]

@@ -410,8 +410,9 @@ class Homecoming:
 def _detail(item: ResultItem, body: ResultBody) -> str:
     """Return what a worker says on how an attempt ended, if that is more than its outcome says; others wrote it."""
     outcome = item.outcome
-    if outcome.ok or body.detail == f"it exited with status {outcome.exit}":
-        return ""
+    plain, _, more = body.detail.partition("; ")
+    if outcome.ok or plain == f"it exited with status {outcome.exit}":
+        return names.display(more)
     return names.display(body.detail)
 
 

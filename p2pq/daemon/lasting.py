@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from p2pq.daemon import offering
 from p2pq.daemon.home import Home
 from p2pq.daemon.identity import NodeKeys
+from p2pq.daemon.owner import Owner
 from p2pq.daemon.sandbox import JobPython
 from p2pq.daemon.selftest import IsolationReport
 from p2pq.daemon.telemetry import Telemetry
@@ -26,6 +27,8 @@ class Lasting:
     keys: NodeKeys
     telemetry: Telemetry
     machine: offering.Machine
+    owner: Owner
+    """Whose machine this is, as far as its policy knows."""
     python: JobPython
     listen: str
     """Where to listen: after the first generation with the port that it got."""

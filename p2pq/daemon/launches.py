@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from p2pq.daemon import limits
 from p2pq.daemon.attempt import Attempt, Outcome, Stop
 from p2pq.daemon.limits import Limits
 from p2pq.daemon.runner_process import Level, RunnerProcess
@@ -59,6 +60,9 @@ class TaskLaunch(Generic[T]):
     """``argv`` is Python and a script, which may start in an interpreter that has imported ahead."""
 
     idle_priority: bool = False
+    """It is a guest's, or made for guests: everything else on this machine goes first."""
+    background: bool = False
+    """It is no attempt, but made for some: it stands still while guests do."""
     suspended: bool = False
     """Not to be launched before ``hold`` says so."""
 
@@ -87,8 +91,40 @@ class Run:
     """Once it is launched, and followed by itself."""
 
     stop: Stop | None = None
+    background: bool = False
     coupled: bool = False
     """Its runner has it among others; whoever follows them all wants to hear of whatever is to become of it."""
+
+
+def fill(launch: TaskLaunch[T], scratch: Scratch, files: list[int]) -> None:
+    """Fill the scratch folder and open the output files, which are added to ``files``. Blocking.
+
+    Raises:
+        DiskFullError: there is too little room on the disk.
+        StorageError: it failed.
+    """
+    try:
+        check_room(scratch)
+        if launch.populate is not None:
+            launch.populate(scratch.job)
+        files += open_outputs(scratch, os.O_WRONLY)
+        if launch.stdin is not None:
+            launch.stdin(scratch.output / "stdin")
+            files.append(os.open(scratch.output / "stdin", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        raise storage_error(error, scratch.root) from error
+
+
+def check_room(scratch: Scratch) -> None:
+    """Refuse to run anything where the disk is too full.
+
+    Raises:
+        DiskFullError: it is.
+        OSError: it cannot be told.
+    """
+    if limits.free_bytes(scratch.root) < limits.FREE_BYTES_MIN:
+        least = limits.size_text(limits.FREE_BYTES_MIN)
+        raise DiskFullError(f"less than {least} is free in {scratch.root.parent}")
 
 
 def open_outputs(scratch: Scratch, access: int) -> tuple[int, int]:

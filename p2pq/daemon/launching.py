@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from p2pq.core.effects import Start
-from p2pq.core.events import Started
+from p2pq.core.events import Exited, Started
 from p2pq.daemon import feeding, room, taskfolder
+from p2pq.daemon.attempt import Outcome as Ran
 from p2pq.daemon.blobstore import BlobMissingError, BlobStore
 from p2pq.daemon.checkpoints import put_in_place
 from p2pq.daemon.environments import Environment
@@ -20,12 +21,13 @@ from p2pq.daemon.launches import TaskLaunch
 from p2pq.daemon.limits import Limits
 from p2pq.daemon.sandbox import JOB_FOLDER, JobPython
 from p2pq.daemon.sealing import Sealed, Sealer
+from p2pq.daemon.standstill import Standing
 from p2pq.daemon.trains import Passenger, TrainLaunch
 from p2pq.daemon.unpack import unpack
 from p2pq.errors import BuildError, DiskFullError, RefusedError, SandboxError, StorageError
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import LeaseId, NodeId, short, to_text
-from p2pq.model.job import Fault
+from p2pq.model.job import Fault, Outcome, Reason
 from p2pq.model.params import task_number, task_params
 from p2pq.wire.body import CHECKPOINT, AnyJobBody, CommandsBody, JobBody
 from p2pq.wire.tree import Tree, disk_bytes
@@ -40,6 +42,18 @@ OWN_FILES_MAX: Final = 1 << 60
 
 FOLLOWED_MAX: Final = 200
 """Files of a job, of which each is looked at between two tasks that use the same folder."""
+_REASONS: Final[dict[str, Reason]] = {
+    "ok": "ok",
+    "exit": "exit",
+    "signal": "signal",
+    "time-limit": "time-limit",
+    "memory-limit": "memory-limit",
+    "disk-limit": "disk-limit",
+    "output-limit": "output-limit",
+    "cancelled": "cancelled",
+    "evicted": "saved",
+    "sandbox": "runner-died",
+}
 
 Key = tuple[NodeId, LeaseId]
 
@@ -60,6 +74,8 @@ class Guest:
     ran: bool = False
     """It has ended as one of them."""
     suspended: bool = False
+    standing: Standing = field(default_factory=Standing)
+    """How long it stood still for this machine's owner."""
     environment: Environment | None = None
     """What it has its packages from; held."""
     checkpoint_bytes: int = 0
@@ -215,6 +231,7 @@ class Launching:
             tag=pin_tag(start.master, start.lease),
             bytes_max=self.limits(start).disk_bytes,
             unwanted=lambda: guest.cancelled,
+            stood=guest.standing.said,
         )
 
     def _environment(self, start: Start, number: int, root: str = "") -> dict[str, str]:
@@ -281,3 +298,32 @@ def fault_of(error: Exception, guest: Guest) -> Fault:
             return "disk"
         case _:
             return "fetch"
+
+
+def ended_of(start: Start, outcome: Ran, sealed: Sealed, wall: int) -> Exited:
+    """Return what the core is told of an attempt that began at ``wall`` and ended."""
+    return Exited(
+        lease=start.lease,
+        master=start.master,
+        outcome=Outcome(
+            reason=_reason(outcome.reason, sealed.failure),
+            exit=outcome.exit,
+            signal=outcome.signal,
+            run_ms=round(outcome.seconds * 1000),
+            cpu_ms=round(outcome.cpu_s * 1000),
+            max_rss=outcome.max_rss,
+            started=wall,
+        ),
+        sandbox=start.sandbox,
+        key=sealed.key,
+        body=sealed.body,
+        blobs=sealed.blobs,
+        checkpoint=sealed.checkpoint,
+    )
+
+
+def _reason(ended: str, failure: Literal["", "disk-limit", "exit"]) -> Reason:
+    """Return why an attempt ended: what became of its results tells on those that had succeeded, or left too much."""
+    if failure == "disk-limit" or (failure and ended == "ok"):
+        return failure
+    return _REASONS[ended]

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,13 +18,13 @@ from typing import Final, Literal
 from p2pq.daemon import limits, sandbox
 from p2pq.daemon.attempt import Attempt, KillReason, Outcome, Reason, Stop
 from p2pq.daemon.cgroups import Cgroups
-from p2pq.daemon.launches import Run, T, TaskLaunch, open_outputs, storage_error
+from p2pq.daemon.launches import Run, T, TaskLaunch, fill, storage_error
 from p2pq.daemon.limits import Limits
 from p2pq.daemon.runner_messages import Heard, Wake
 from p2pq.daemon.runner_process import MARK, Level, RunnerProcess, RunnerToken, purge
 from p2pq.daemon.scratch import Scratch
 from p2pq.daemon.threads import in_thread, settled
-from p2pq.errors import DiskFullError, SandboxError, StorageError
+from p2pq.errors import SandboxError, StorageError
 
 __all__ = ["KillReason", "Level", "Limits", "Outcome", "Reason", "RunnerPool", "TaskLaunch"]
 
@@ -35,6 +36,11 @@ SPARE_AFTER_S: Final = 0.02
 """When a spare was taken the next one starts, once the task that took it has been launched."""
 
 _Key = tuple[bytes, Level, Limits, bool, tuple[sandbox.Mount, ...]]
+"""Job, level, limits, whether it is a guest's, and what is mounted."""
+
+
+def _of_guests(key: _Key) -> bool:
+    return key[3]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,8 @@ class RunnerPool:
         self._pinned: Counter[int] = Counter()
         self._removals: set[asyncio.Future[None]] = set()
         self._closing = False
+        self._quiet = False
+        """Guests stand still: so does what is made for them, and nothing that they have imported ahead is kept."""
         self._cgroups: Cgroups | None = None
 
     @property
@@ -125,8 +133,8 @@ class RunnerPool:
         if any(lease in self._running for lease in leases):
             raise ValueError(f"of {', '.join(leases)} one runs already")
         runner = self._take(launch)
-        runs = [Run(runner, asyncio.Event()) for _ in leases]
-        if not launch.suspended:
+        runs = [Run(runner, asyncio.Event(), background=launch.background) for _ in leases]
+        if not (launch.suspended or (launch.background and self._quiet)):
             for run in runs:
                 run.go.set()
         self._running.update(zip(leases, runs, strict=True))
@@ -164,8 +172,15 @@ class RunnerPool:
             return self._collect(launch, runner, outcome)
         return await in_thread(lambda: self._collect(launch, runner, outcome))
 
-    async def kill(self, lease: str, reason: KillReason, detail: str = "", grace_s: float | None = None) -> None:
-        """Ask a task to end (SIGTERM), then make it (SIGKILL after the grace). Unknown leases are ignored.
+    async def kill(
+        self,
+        lease: str,
+        reason: KillReason,
+        detail: str = "",
+        grace_s: float | None = None,
+        number: int = signal.SIGTERM,
+    ) -> None:
+        """Ask a task to end by a signal, then make it (SIGKILL after the grace). Unknown leases are ignored.
 
         Returns at once; ``run`` returns when it is done.
         """
@@ -173,7 +188,7 @@ class RunnerPool:
         if run is None or run.stop is not None:
             return
         grace = self._grace_s if grace_s is None else grace_s
-        run.stop = Stop(reason, detail or "it was cancelled", grace)
+        run.stop = Stop(reason, detail or "it was cancelled", grace, number)
         run.go.set()
         if run.attempt is not None or run.coupled:
             run.runner.heard.put_nowait(Wake())
@@ -194,6 +209,19 @@ class RunnerPool:
             run.go.set()
         if run.coupled:
             run.runner.heard.put_nowait(Wake())
+
+    def quiet(self, *, still: bool) -> None:
+        """Let what is made for guests stand still with them, or go on; runners that they left warm end."""
+        self._quiet = still
+        for lease in [name for name, run in self._running.items() if run.background]:
+            self.hold(lease, still=still)
+        if still:
+            for idle in [item for key, items in self._idle.items() if _of_guests(key) for item in items]:
+                self._end_idle(idle.runner)
+
+    def pids(self) -> list[int]:
+        """Return the process ids of the runners of guests."""
+        return [runner.pid for runner, key in self._alive.items() if key is not None and _of_guests(key) and runner.pid]
 
     def end_job(self, job: bytes) -> None:
         """End the idle runners of a job that has no more tasks for this node."""
@@ -276,12 +304,13 @@ class RunnerPool:
 
     def _rest(self, runner: RunnerProcess) -> None:
         """Keep a clean runner for the next task of its job, for a while."""
-        if self._closing or sum(map(len, self._idle.values())) >= IDLE_MAX:
+        key = self._alive[runner]
+        assert key is not None, "a runner that ran a task belongs to a job"  # noqa: S101
+        unwelcome = self._quiet and _of_guests(key)
+        if self._closing or unwelcome or sum(map(len, self._idle.values())) >= IDLE_MAX:
             runner.kill()
             return
         timer = asyncio.get_running_loop().call_later(self._idle_s, self._end_idle, runner)
-        key = self._alive[runner]
-        assert key is not None, "a runner that ran a task belongs to a job"  # noqa: S101
         self._idle.setdefault(key, []).append(_Idle(runner, timer))
 
     def _forget_idle(self, runner: RunnerProcess) -> None:
@@ -326,9 +355,9 @@ class RunnerPool:
         files: list[int] = []
         try:
             if launch.populate is None and launch.stdin is None:
-                self._fill(launch, runner.scratch, files)
+                fill(launch, runner.scratch, files)
             else:
-                await in_thread(lambda: self._fill(launch, runner.scratch, files))
+                await in_thread(lambda: fill(launch, runner.scratch, files))
             await self.prepare(launch, runner)
             await run.go.wait()
             number = self.numbers(1)
@@ -386,30 +415,6 @@ class RunnerPool:
             runner.group.add(runner.pid)
         except OSError as error:
             raise SandboxError(f"the control group could not be made: {error.strerror}") from error
-
-    def _fill(self, launch: TaskLaunch[T], scratch: Scratch, files: list[int]) -> None:
-        """Fill the scratch folder and open the output files (in a worker thread)."""
-        try:
-            self.check_room(scratch)
-            if launch.populate is not None:
-                launch.populate(scratch.job)
-            files += open_outputs(scratch, os.O_WRONLY)
-            if launch.stdin is not None:
-                launch.stdin(scratch.output / "stdin")
-                files.append(os.open(scratch.output / "stdin", os.O_RDONLY | os.O_CLOEXEC))
-        except OSError as error:
-            raise storage_error(error, scratch.root) from error
-
-    def check_room(self, scratch: Scratch) -> None:
-        """Refuse to run anything where the disk is too full.
-
-        Raises:
-            DiskFullError: it is.
-            OSError: it cannot be told.
-        """
-        if limits.free_bytes(scratch.root) < limits.FREE_BYTES_MIN:
-            least = limits.size_text(limits.FREE_BYTES_MIN)
-            raise DiskFullError(f"less than {least} is free in {self._scratch}")
 
     @contextlib.contextmanager
     def pinned(self, launch: TaskLaunch[T], runner: RunnerProcess) -> Iterator[None]:

@@ -49,6 +49,8 @@ class Sealer:
     """What the results may hold."""
     unwanted: Callable[[], bool]
     """Whether nobody waits for it any more; asked at every blob."""
+    stood: Callable[[], str] = str
+    """What there is to tell of how long it stood still."""
 
     def seal(self, folder: Path, outcome: Outcome) -> Sealed:
         """Pack, encrypt and make durable what an attempt left in its folder and printed.
@@ -114,7 +116,9 @@ class Sealer:
             self.blobs.unpin(self.tag)
             return Sealed()
         output, _ = collect(outcome.stdout.parent, TreeLimits(), sink, random_key, {"stdout", "stderr"}.__contains__)
-        body = ResultBody(tree=tree, output=output, detail=detail, skipped=skipped)
+        body = ResultBody(
+            tree=tree, output=output, detail="; ".join(filter(None, (detail, self.stood()))), skipped=skipped
+        )
         sealed = self._close(body, sink)
         if not self.start.own:
             # Else the master, this very node, does it before the result counts; until then the task can run again.

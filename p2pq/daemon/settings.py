@@ -11,6 +11,7 @@ from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
+from p2pq.core import policy
 from p2pq.daemon import wording
 from p2pq.errors import ConfigError
 from p2pq.model import config
@@ -78,6 +79,7 @@ def load(home: Path, env: Mapping[str, str] = os.environ, overrides: Mapping[str
     settings = _convert({**values, **{key: file[key] for key in ("config_version", *_LISTS) if key in file}}, str(path))
     try:
         config.check(settings)
+        policy.check(settings.policy)
     except ConfigError as error:
         places = [place for key, place in origins.items() if key in str(error)] or [str(path)]
         raise ConfigError(f"{error} ({', '.join(dict.fromkeys(places))})") from None

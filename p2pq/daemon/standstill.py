@@ -8,6 +8,8 @@ with a signal pending cannot fork, so nobody escapes a round that finds nobody n
 import contextlib
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +18,34 @@ from p2pq.daemon import limits
 ROUNDS_MAX: Final = 100
 """A task that starts processes faster than they are stopped is bounded by its limit of processes long before."""
 PROCESSES_MAX: Final = 100_000
+REASONS_MAX: Final = 4
+
+
+class Standing:
+    """How long an attempt stood still, and for what, for people."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """It goes."""
+        self._clock = clock
+        self._since: float | None = None
+        self._reasons: dict[str, float] = {}
+        self._reason = ""
+
+    def note(self, reason: str | None) -> None:
+        """It stands still from now on, or goes on (None). Without a reason it is nobody's concern, and not told."""
+        now = self._clock()
+        if self._since is not None and self._reason:
+            self._reasons[self._reason] = self._reasons.get(self._reason, 0.0) + now - self._since
+            if len(self._reasons) > REASONS_MAX:
+                del self._reasons[next(iter(self._reasons))]
+        self._since = None if reason is None else now
+        self._reason = reason or ""
+
+    def said(self) -> str:
+        """Return what there is to tell: for how long, by reason; nothing where it never stood still."""
+        self.note(None if self._since is None else self._reason)
+        told = [f"{seconds:.0f} s ({reason})" for reason, seconds in self._reasons.items()]
+        return f"it stood still for {', '.join(told)}" if told else ""
 
 
 class Standstill:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Generic
 
 from p2pq.daemon.attempt import ANSWER_S, Outcome, Reason, by_itself, exit_unexecuted, exited, unexecuted
-from p2pq.daemon.launches import Run, T, TaskLaunch, open_outputs, storage_error
+from p2pq.daemon.launches import Run, T, TaskLaunch, check_room, open_outputs, storage_error
 from p2pq.daemon.limits import size_text
 from p2pq.daemon.runner_messages import Did, End, Gone, Started, Wake
 from p2pq.daemon.runner_process import RunnerProcess
@@ -169,7 +169,7 @@ def _depart(pool: RunnerPool, launch: TrainLaunch[T], runs: list[Run]) -> int:
     runner = runs[0].runner
     files: tuple[int, ...] = ()
     try:
-        pool.check_room(runner.scratch)
+        check_room(runner.scratch)
         files = open_outputs(runner.scratch, os.O_RDWR)
         number = pool.numbers(len(runs))
         order: dict[str, object] = {

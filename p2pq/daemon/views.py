@@ -7,14 +7,15 @@ from typing import Literal
 
 from p2pq.core.placement import TaskSnapshot
 from p2pq.core.through import whereabouts
-from p2pq.core.views import Spoken
+from p2pq.core.views import Policy, Spoken
 from p2pq.daemon.delivery import target
 from p2pq.daemon.history import AttemptRow, JobExtra, JobRow, TaskRow
 from p2pq.daemon.submission import Sweep
 from p2pq.model.ids import NodeId, to_text
+from p2pq.model.job import REASON_CHARS_MAX
 from p2pq.model.params import task_number, task_params
 from p2pq.wire.control import AttemptView, Counts, JobView, TaskView
-from p2pq.wire.parts import LeafView, SpokenView
+from p2pq.wire.parts import LeafView, PolicyView, SpokenView
 
 
 def rfc3339(wall_ms: int) -> str:
@@ -58,6 +59,16 @@ def spoken_view(spoken: Spoken, name_of: Callable[[NodeId], str]) -> SpokenView:
     """Return to whom a bridge speaks for its leaves, as ``status`` prints it."""
     leaves = tuple(LeafView(node=name_of(leaf), attempts=count) for leaf, count in spoken.leaves)
     return SpokenView(node=name_of(spoken.master), stock=spoken.stock, leaves=leaves)
+
+
+def policy_view(policy: Policy) -> PolicyView:
+    """Return whether guests may run, as ``status`` prints it."""
+    stance = policy.verdict.stance
+    if policy.draining:
+        return PolicyView(state="draining", reason=policy.reason)
+    if stance != "run" and policy.reason in {"", policy.verdict.reason[:REASON_CHARS_MAX]}:
+        return PolicyView(state=stance, reason=policy.verdict.reason)
+    return PolicyView(state="run" if policy.accepts else "off", reason=policy.reason)
 
 
 def attempt_view(row: AttemptRow, name_of: Callable[[NodeId], str]) -> AttemptView:

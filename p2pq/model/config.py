@@ -21,6 +21,17 @@ Label = Annotated[
 WHOLE_ID: Final = "the other mesh's whole id, 52 characters in quotes, as `p2pq mesh peers` shows it"
 Seconds = Annotated[float, Meta(gt=0, le=1e9)]
 Megabytes = Annotated[int, Meta(ge=0, le=1 << 30)]
+Share = Annotated[float, Meta(ge=0, le=1e6)]
+"""A part of all cores; a load probe of the user's own may count in anything."""
+Hour = Annotated[
+    str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description='a time of day in quotes, as "07:30" or "22:00"')
+]
+RULE_CHARS_MAX: Final = 500
+SIGNALS: Final = ("HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "TERM", "XCPU", "WINCH", "PWR")
+"""Signals by which a task may be told to leave a checkpoint: it can catch them."""
+SIGNALS_MAX: Final = 64
+DEAF: Final = {9: "KILL", 17: "CHLD", 18: "CONT", 19: "STOP", "KILL": 9, "CHLD": 17, "CONT": 18, "STOP": 19}
+"""Those by which it cannot, or which say something else."""
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,6 +119,63 @@ class BridgeSettings(_Section, frozen=True, kw_only=True):
     """As a bridge, speak for the workers linked here to masters that they have no link to, with few messages, instead."""
 
 
+class PolicySettings(_Section, frozen=True, kw_only=True):
+    """[policy]: when guests may run on this machine, which is first of all its owner's."""
+
+    mode: Annotated[str, Meta(min_length=1, max_length=RULE_CHARS_MAX)] = "always"
+    """``always``, ``idle``, ``night``, ``screensaver``, or a rule over what the sensors say (``core.rules``)."""
+    idle_s: Seconds = 900.0
+    """idle: guests start after this long without input ..."""
+    load_max: Share = 0.3
+    """... while other programs use no more than this part of the cores."""
+    load_pause: Share = 0.5
+    """idle: once other programs have used this part of the cores ..."""
+    load_pause_s: Annotated[float, Meta(ge=0, le=1e9)] = 120.0
+    """... for this long, guests are out of the way."""
+    resume_s: Annotated[float, Meta(ge=0, le=1e9)] = 300.0
+    """They go on when it has been quiet again for this long."""
+    evict_s: Annotated[float, Meta(ge=0, le=1e9)] = 600.0
+    """What has stood still for this long goes back to its owner, and elsewhere."""
+    on_return: Literal["suspend", "kill"] = "suspend"
+    """What becomes of guests when they have to get out of the way. ``screensaver`` kills, always."""
+    checkpoint_signal: Annotated[
+        str | int, Meta(description='a signal\'s name in quotes, as "TERM" or "USR1", or its number, from 1 to 64')
+    ] = "TERM"
+    """What tells a task that is to go that it may leave a checkpoint."""
+    grace_s: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    """From that signal to SIGKILL."""
+    start: Hour = "22:00"
+    """night: guests run from here ..."""
+    end: Hour = "07:00"
+    """... until here, by the local clock."""
+    programs: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=255)], ...], Meta(max_length=64)] = ()
+    """Names of programs; while one of them runs, guests are out of the way. idle, night and screensaver only."""
+    on_battery: bool = False
+    """Let guests run on battery, too. idle, night and screensaver only, which otherwise need to know."""
+    full_screen: bool = True
+    """A program that fills the screen keeps guests out of the way. idle and night only, which then need to know."""
+    load_probe: Annotated[str, Meta(max_length=4096)] = ""
+    """A command that prints what counts as the load instead, as a number; empty: what other programs use of the cores."""
+    suspended_memory_mb: Megabytes | None = None
+    """Guests that stand still and take more memory than this, together, go at once; unset: no limit."""
+
+    @property
+    def signal(self) -> str | int:
+        """The signal's name without SIG, or its number."""
+        text = str(self.checkpoint_signal).removeprefix("SIG")
+        return int(text) if text.isdecimal() else text
+
+    @property
+    def from_minute(self) -> int:
+        """Minutes from midnight to ``start``."""
+        return _minutes(self.start)
+
+    @property
+    def to_minute(self) -> int:
+        """Minutes from midnight to ``end``."""
+        return _minutes(self.end)
+
+
 class ScheduleSettings(_Section, frozen=True, kw_only=True):
     """[schedule]: leases, requests and fairness; the defaults are what the simulations check."""
 
@@ -172,6 +240,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     environments: EnvironmentSettings = EnvironmentSettings()
     store: StoreSettings = StoreSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    policy: PolicySettings = PolicySettings()
     bridge: BridgeSettings = BridgeSettings()
     log: LogSettings = LogSettings()
     peer: Annotated[
@@ -203,12 +272,35 @@ def check(settings: Settings) -> None:
                 f"peer[{number}].mesh names the same mesh as peer[{meshes.index(meshes[-1])}].mesh; "
                 "write all that holds for it under one [[peer]]"
             )
+    _check_policy(settings.policy)
     schedule = settings.schedule
     if schedule.lease_s < 3 * schedule.heartbeat_s:
         raise ConfigError(
             f"schedule.lease_s ({schedule.lease_s:g}) must be at least three times "
             f"schedule.heartbeat_s ({schedule.heartbeat_s:g}), or one lost message ends a lease"
         )
+
+
+def _check_policy(policy: PolicySettings) -> None:
+    name, said = policy.signal, f"policy.checkpoint_signal is {policy.checkpoint_signal}"
+    if name in DEAF:
+        raise ConfigError(f"{said}, on which no task can leave a checkpoint; write one like TERM or USR1")
+    if name not in SIGNALS and not (isinstance(name, int) and 1 <= name <= SIGNALS_MAX):
+        raise ConfigError(f"{said}; write a number from 1 to {SIGNALS_MAX} or one of {', '.join(SIGNALS)}")
+    if policy.load_pause < policy.load_max:
+        raise ConfigError(
+            f"policy.load_pause ({policy.load_pause:g}) must be at least policy.load_max ({policy.load_max:g}), "
+            "or guests would begin at a load that ends them"
+        )
+    if policy.start == policy.end:
+        raise ConfigError(
+            f'policy.start and policy.end are both "{policy.start}"; write the hours between which guests may run'
+        )
+
+
+def _minutes(hour: str) -> int:
+    hours, _, minutes = hour.partition(":")
+    return 60 * int(hours) + int(minutes)
 
 
 def _welcome(peer: PeerSettings) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ ATTEMPTS_MAX: Final = 1 << 20
 TIME_DEFAULT_S: Final = 24 * 3600
 CPUS_MAX: Final = 4096
 NEEDS_MAX: Final = 32
+REASON_CHARS_MAX: Final = 300
 
 Label = Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -102,8 +103,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The level that the start-up self-test proved."""
     accepts: bool = False
     """Whether other people's tasks are welcome at all."""
-    reason: Annotated[str, Meta(max_length=300)] = ""
+    reason: Annotated[str, Meta(max_length=REASON_CHARS_MAX)] = ""
     """Why not, if they are not."""
+    still: bool = False
+    """Those that are here stand still, or are being sent away, for the same reason: the machine's owner wants it back."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

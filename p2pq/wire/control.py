@@ -18,7 +18,7 @@ from p2pq.wire.commandcontrol import Ends, KeepInput, SubmitCommands, TaskEnded
 from p2pq.wire.parts import KeptLimits, KeptView, PolicyView, RunningView, SpokenView
 from p2pq.wire.peercontrol import PeerAccept, PeerEnd, PeeringFile, PeeringsList, PeeringView, PeerOffer
 from p2pq.wire.resultcontrol import Results, Wrote
-from p2pq.wire.settingcontrol import SettingsList, SettingView
+from p2pq.wire.settingcontrol import PauseGuests, SettingsList, SettingView
 
 API_VERSION: Final = local.API_VERSION
 FRAME_BYTES_MAX: Final = local.FRAME_BYTES_MAX
@@ -252,6 +252,7 @@ ControlRequest = (
     | PeerEnd
     | Doctor
     | SettingsList
+    | PauseGuests
     | Stop
 )
 

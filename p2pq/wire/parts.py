@@ -6,9 +6,12 @@ import msgspec
 
 
 class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether guests may run now and why."""
+    """Whether guests may run now and why not.
 
-    state: Literal["run", "off", "draining"]
+    ``off``: they are not taken at all, or not yet. ``hold`` to ``kill``: what this machine's owner wants (``model.owner``).
+    """
+
+    state: Literal["run", "hold", "suspend", "evict", "kill", "off", "draining"]
     reason: str = ""
 
 
@@ -23,7 +26,8 @@ class RunningView(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     own: bool
     state: str = "running"
-    """``starting`` (files are fetched), ``running``, or ``suspended``: this node slept and asks whether that is its own."""
+    """``starting`` (files are fetched), ``running``, ``ending``, or ``suspended``: for this machine's owner, or because this node
+    slept and asks whether that is its own."""
     progress: float | None = None
     """From 0 to 1, as the task itself says in ``results/.progress``; None where it says nothing."""
 

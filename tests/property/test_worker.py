@@ -1,6 +1,7 @@
 """Whatever masters say and whatever happens here: no lease runs twice, no room is used twice, no result is lost."""
 
 from random import Random
+from typing import get_args
 
 import msgspec
 from hypothesis import settings
@@ -14,6 +15,7 @@ from p2pq.core.worker import Worker
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import LeaseId, Mono, NodeId, Wall
 from p2pq.model.job import Outcome, Profile, Resources
+from p2pq.model.owner import Stance, Verdict
 from p2pq.wire import messages as msg
 from p2pq.wire import sign
 from p2pq.wire.objects import Grant, GrantItem, Result
@@ -60,6 +62,7 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
     def boot(self) -> None:
         self.lives += 1
         self.offer = OFFER
+        self.stance: Stance = "run"
         self.running: dict[tuple[NodeId, LeaseId], fx.Start] = {}
         self.behind: dict[tuple[NodeId, LeaseId], LeaseId] = {}
         """Of those on a train: its first lease."""
@@ -94,6 +97,7 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
                 case fx.Record(row=ResultReleased() as row):
                     del self.disk[row.master, row.lease]
                 case fx.Start():
+                    assert effect.own or self.stance == "run", "a guest began that the owner does not want"
                     self.starts(effect)
                     self.room_is_not_used_twice()
                 case fx.Train(starts=starts):
@@ -111,9 +115,12 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
                     assert (effect.master, effect.lease) in self.running
                     assert effect.master != ANN.node, "its version takes no checkpoints"
                     self.told[effect.master, effect.lease] = None
-                case fx.Suspend():
-                    assert effect.master != ME.node, "its own master sleeps and wakes with it"
-                    assert (effect.master, effect.lease) in self.running.keys() - self.still
+                    self.still.discard((effect.master, effect.lease))
+                case fx.Suspend(reason=reason):
+                    assert effect.master != ME.node, (
+                        "its own master sleeps and wakes with it, and own tasks are the owner's"
+                    )
+                    assert (effect.master, effect.lease) in self.running.keys() - (set() if reason else self.still)
                     self.still.add((effect.master, effect.lease))
                 case fx.Continue():
                     self.still.remove((effect.master, effect.lease))
@@ -138,7 +145,9 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
                 for item in sign.open_signed(message.result, Result, ME.node).items:
                     self.said[peer, item.lease] = None
             case msg.Confirm():
-                assert {(peer, lease) for lease in message.leases} >= {key for key in self.still if key[0] == peer}
+                still = {key for key in self.still if key[0] == peer}
+                # What the owner does not want now, and came after the sleep, nobody doubts.
+                assert {(peer, lease) for lease in message.leases} >= still or self.stance == "suspend"
                 self.questions[message.nonce] = (MEMBERS[peer], message)
             case msg.Holding():
                 held = {lease for master, lease in (*self.running, *self.disk) if master == peer}
@@ -319,6 +328,25 @@ class Worker_(RuleBasedStateMachine):  # noqa: N801  the rules below are the nam
         if now:
             self.do(ev.Drain(now=True))
             assert not self.running, "something was not handed back"
+
+    @rule(stance=st.sampled_from(get_args(Stance)), grace_s=st.sampled_from([0.0, 10.0]))
+    def owner(self, stance: Stance, grace_s: float) -> None:
+        """The owner comes and goes."""
+        before, told = dict(self.running), dict(self.told)
+        self.stance = stance
+        self.do(ev.OwnerIs(verdict=Verdict(stance=stance, reason="the owner is back"), grace_s=grace_s))
+        gone = before.keys() - self.running.keys()
+        assert all(not before[key].own for key in gone), "an own task was ended"
+        guests = {key for key, start in self.running.items() if not start.own}
+        if stance == "kill":
+            assert not guests, "a guest was not killed"
+        elif stance == "evict":
+            assert guests <= self.told.keys(), "a guest was not told to end"
+        else:
+            assert not gone, "a guest was ended"
+            assert told == self.told, "a guest was told to end"
+        if stance == "suspend":
+            assert guests <= self.still | self.told.keys(), "a guest runs on"
 
     @rule(slept=st.sampled_from([6.0, 30.0, 700.0]), counted=st.booleans())
     def sleep(self, slept: float, counted: bool) -> None:

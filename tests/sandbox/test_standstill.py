@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import dataclasses
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from p2pq.daemon import limits
@@ -128,3 +130,52 @@ async def test_what_is_held_before_its_launch_can_be_killed(pool: RunnerPool) ->
         pool.hold("1", still=True)  # nobody holds what is to end
     outcome, output = task.result()
     assert (outcome.reason, outcome.exit, output) == ("cancelled", None, "")
+
+
+async def test_the_owner_s_signal_arrives_in_a_task_that_stands_still(run: Run, pool: RunnerPool, level: str) -> None:
+    begun = Begun()
+    code = ("/bin/sh", "-c", "trap 'echo saved > results/saved; exit 3' USR1; echo; while :; do sleep 0.05; done")
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(run(code, level=level, on_started=begun))
+        await begun.wait()
+        pool.hold("1", still=True)
+        await until(lambda: "T" in states(pool._running["1"].runner.pid))
+        await pool.kill("1", "evicted", "somebody uses this machine", 20.0, signal.SIGUSR1)
+    outcome = task.result().outcome
+    assert (outcome.reason, outcome.exit, outcome.detail) == ("evicted", 3, "somebody uses this machine")
+
+
+async def test_guests_leave_no_warm_runner_and_what_is_made_for_them_stands_still(pool: RunnerPool) -> None:
+    guest = dataclasses.replace(launch(lease="guest", argv=("/bin/true",)), idle_priority=True)
+    own = launch(lease="own", argv=("/bin/true",))
+    await pool.run(own)
+    await pool.run(dataclasses.replace(guest, job=b"guest"))
+    assert len(pool.pids()) == 1
+    pool.quiet(still=True)
+    await until(lambda: not pool.pids())
+    assert sum(map(len, pool._idle.values())) == 1, "own runners stay"
+    await pool.run(dataclasses.replace(guest, job=b"other"))
+    await until(lambda: not pool.pids())
+    made = dataclasses.replace(guest, lease="made", job=b"made", background=True)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(pool.run(made))
+        await until(lambda: "made" in pool._running)
+        assert not pool._running["made"].go.is_set()
+        pool.quiet(still=False)
+    assert task.result()[0].reason == "ok"
+
+
+async def test_guests_run_behind_everything_else(run: Run, pool: RunnerPool) -> None:
+    begun = Begun()
+    code = ("/bin/sh", "-c", "sleep 1000 & echo; wait")
+    async with asyncio.TaskGroup() as group:
+        guest = dataclasses.replace(launch(argv=code, on_started=begun), idle_priority=True)
+        task = group.create_task(pool.run(guest))
+        await begun.wait()
+        pids = limits.tree(pool._running["1"].runner.pid, 1000)
+        await until(lambda: len(limits.tree(pids[0], 1000)) >= 3)
+        for pid in limits.tree(pids[0], 1000):
+            assert os.sched_getscheduler(pid) == os.SCHED_IDLE
+            assert psutil.Process(pid).ionice().ioclass == psutil.IOPRIO_CLASS_IDLE
+        await pool.kill("1", "cancelled", grace_s=0.0)
+    assert task.result()[0].reason == "cancelled"

@@ -343,3 +343,14 @@ def test_a_pause_before_a_retry_is_told_of_the_job() -> None:
     for until in (None, NOW):
         assert why(job(pending=1), None, NOW, [worker()], until=until).startswith("alice serves others")
     assert why(job(pending=1), task("pending"), NOW, [worker()], until=Mono(105.0)).startswith("alice serves others")
+
+
+def test_why_a_task_stands_still_where_its_machine_s_owner_is_back() -> None:
+    still = {"accepts": False, "reason": "somebody uses this machine", "still": True}
+    running = task("running", started=True, since=Mono(40.0), **RUNS)
+    assert why(job(), running, NOW, [worker(**still)]) == (
+        "suspended on alice, as that machine's owner comes first: somebody uses this machine; it goes on there by itself, "
+        "or elsewhere if that takes long."
+    )
+    own = "running on alice for 60 s, attempt 2; nothing to do but wait."
+    assert why(job(), running, NOW, [worker(**still, own=True)]) == own

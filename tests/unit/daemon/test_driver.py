@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from p2pq.core.effects import Dial, Effect, Emit, Hangup, Record, Send, Start
+from p2pq.core.effects import Continue, Dial, Effect, Emit, Hangup, Kill, Record, Send, Start, Suspend
 from p2pq.core.events import AddressSeen, CancelAsked, Event, LinkDown, LinkUp, Received, Tick, Woke
 from p2pq.core.identity import Identity
 from p2pq.core.node import Node
@@ -245,6 +245,19 @@ async def test_tasks_start_before_the_disk_is_done_if_their_leases_are_durable()
         rig.driver.post(rig.when(cancel(3), Record(row=ROW), said(1), later))
         await rig.store.next_batch()
         assert rig.performed[3:] == [later]
+
+
+async def test_the_disk_does_not_keep_a_guest_from_going_when_the_machine_s_owner_is_back() -> None:
+    evicted = Kill(lease=LeaseId(1, 1), master=PEER, reason="evicted", detail="the owner is back")
+    cancelled = Kill(lease=LeaseId(1, 2), master=PEER, reason="cancelled")
+    still, on = (kind(lease=LeaseId(1, 3), master=PEER) for kind in (Suspend, Continue))
+    async with running(Rig()) as rig:
+        rig.driver.post(rig.when(cancel(1), Record(row=ROW), cancelled, evicted, still, on))
+        _, _, durable = await rig.store.next_batch()
+        assert rig.performed == [evicted, still, on]
+        durable.set_result(None)
+        await rig.settle()
+        assert rig.performed == [evicted, still, on, cancelled]
 
 
 async def test_a_turn_takes_a_bounded_number_of_events() -> None:

@@ -22,11 +22,13 @@ from p2pq.daemon.home import Home
 from p2pq.daemon.jobpython import JobPython
 from p2pq.daemon.lasting import Lasting
 from p2pq.daemon.limits import FREE_BYTES_MIN
+from p2pq.daemon.owner import Owner
 from p2pq.daemon.store import Store
 from p2pq.daemon.telemetry import Telemetry
 from p2pq.errors import ConfigError, LinkError, LocalProtocolError, StorageError
 from p2pq.model.config import LogSettings, NodeSettings, Settings
 from p2pq.model.ids import Mono, NodeId, Wall
+from p2pq.model.owner import Readings
 from p2pq.wire.messages import BlobGone, Leaving, Ping
 from tests.unit.daemon.linkkit import free_address, keys_at, wall
 
@@ -50,6 +52,7 @@ def lasting(path: Path, **changes: object) -> Lasting:
         keys=keys,
         telemetry=Telemetry(mono),
         machine=offering.machine(settings),
+        owner=Owner(settings.policy, path / "home", lambda _: SimpleNamespace(readings=Readings), mono, wall),
         python=JobPython(executable=path / "no-python", prefixes=(), version="3.11.0"),
         listen=free_address(),
         mono=mono,

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from pathlib import Path
 
 import msgspec
@@ -47,13 +48,17 @@ class Pool:
         self.told = asyncio.Queue()
         self.holds = []
         self.reason = "ok"
+        self.quiets = []
         self.go_on = asyncio.Event()
         self.go_on.set()
 
-    async def kill(self, lease, reason, detail, grace_s):
+    async def kill(self, lease, reason, detail, grace_s, number):
         self.reason = reason
-        self.told.put_nowait((lease, reason, detail, grace_s))
+        self.told.put_nowait((lease, reason, detail, grace_s, number))
         self.go_on.set()
+
+    def quiet(self, *, still):
+        self.quiets.append(still)
 
     def hold(self, lease, *, still):
         self.holds.append((lease, still))
@@ -366,10 +371,50 @@ async def test_an_attempt_that_is_told_to_end_reports_its_checkpoint(bench):
     bench.guests.kill(Kill(lease=start.lease, master=ALICE, reason="draining", checkpoint_s=2.5))
     event = await bench.events.get()
     [launch] = bench.pool.launches
-    assert bench.pool.told.get_nowait() == (launch.lease, "evicted", "it was told to end (draining)", 2.5)
+    assert bench.pool.told.get_nowait() == (
+        launch.lease,
+        "evicted",
+        "it was told to end (draining)",
+        2.5,
+        signal.SIGTERM,
+    )
     assert (event.outcome.reason, event.checkpoint) == ("saved", True)
     assert [file.path for file in bench.result(start, event).tree.files] == [".checkpoint/state"]
     assert bench.blobs._tags
+
+
+async def test_a_guest_in_its_host_s_way_gets_the_owner_s_signal_and_grace_and_says_why(bench):
+    bench.guests._signal = signal.SIGUSR1
+    bench.pool.go_on.clear()
+    bench.pool.left = save
+    start = bench.start(ALICE, "pass", 1)
+    bench.guests.start(start)
+    assert isinstance(await bench.events.get(), Started)
+    why = "somebody uses this machine"
+    bench.guests.hold(Suspend(lease=start.lease, master=ALICE, reason=why))
+    bench.guests.kill(Kill(lease=start.lease, master=ALICE, reason="evicted", detail=why, checkpoint_s=60.0))
+    event = await bench.events.get()
+    [launch] = bench.pool.launches
+    assert bench.pool.told.get_nowait() == (
+        launch.lease,
+        "evicted",
+        f"it was told to end ({why})",
+        60.0,
+        signal.SIGUSR1,
+    )
+    assert bench.result(start, event).detail.endswith("; it stood still for 0 s (somebody uses this machine)")
+
+
+async def test_nothing_is_fetched_ahead_while_guests_stand_still(bench):
+    fetching = asyncio.get_running_loop().create_task(asyncio.Event().wait())
+    bench.guests._prefetching[ALICE, b"j"] = fetching
+    bench.guests.quiet(still=False)
+    assert not fetching.cancelling()
+    bench.guests.quiet(still=True)
+    await asyncio.wait([fetching])
+    del bench.guests._prefetching[ALICE, b"j"]
+    assert fetching.cancelled()
+    assert bench.pool.quiets == [False, True]
 
 
 async def test_one_that_left_nothing_reports_that_and_holds_nothing(bench):

@@ -20,6 +20,7 @@ def test_a_bridge_is_one_that_is_told_to_and_may(told: bool, caps: tuple[str, ..
         keys=SimpleNamespace(cert=SimpleNamespace(caps=caps)),  # type: ignore[arg-type]
         telemetry=anything,
         machine=anything,
+        owner=anything,
         python=anything,
         listen="",
         mono=anything,

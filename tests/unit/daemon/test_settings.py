@@ -121,6 +121,17 @@ def test_other_variables_are_none_of_our_business(tmp_path: Path) -> None:
         ),
         ("[schedule]\nlease_s = 5", "schedule.lease_s (5) must be at least three times schedule.heartbeat_s (15)"),
         ("[schedule]\nlease_s = 5", "or one lost message ends a lease (HOME/config.toml)"),
+        (
+            "[policy]\nmode = 'idel'",
+            'policy.mode is "idel", neither always, idle, night nor screensaver, and no rule: "idel"',
+        ),
+        ("[policy]\nmode = 'load < 1 and on'", "programs, by and, or, not (HOME/config.toml)"),
+        ("[policy]\ncheckpoint_signal = 9", "write one like TERM or USR1 (HOME/config.toml)"),
+        (
+            "[policy]\ncheckpoint_signal = 1.5",
+            'policy.checkpoint_signal is 1.5; write a signal\'s name in quotes, as "TERM" or "USR1", or its number',
+        ),
+        ("[policy]\nstart = 'noon'", 'policy.start is the text "noon"; write a time of day in quotes, as "07:30"'),
     ],
 )
 def test_a_mistake_in_the_file_names_file_key_and_what_was_expected(tmp_path: Path, text: str, message: str) -> None:
@@ -173,7 +184,7 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
         load(tmp_path, {})
 
 
-@pytest.mark.parametrize("name", ["workstation", "server"])
+@pytest.mark.parametrize("name", ["workstation", "lab", "server"])
 def test_the_examples_load(tmp_path: Path, name: str) -> None:
     write(tmp_path, (CONFIGS / f"{name}.toml").read_text())
     assert load(tmp_path, {}).settings != Settings()

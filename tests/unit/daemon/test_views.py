@@ -1,15 +1,19 @@
 """Jobs and tasks as people see them."""
 
 import msgspec
+import pytest
 
 from p2pq.core.placement import TaskSnapshot
 from p2pq.core.through import cluster_of
+from p2pq.core.views import Policy
 from p2pq.daemon.history import AttemptRow, JobExtra, JobRow, Kept, TaskRow
 from p2pq.daemon.submission import Sweep
-from p2pq.daemon.views import attempt_view, job_view, rfc3339, task_view
+from p2pq.daemon.views import attempt_view, job_view, policy_view, rfc3339, task_view
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import Outcome
+from p2pq.model.owner import Verdict
 from p2pq.model.params import parse_array, parse_sweep
+from p2pq.wire.parts import PolicyView
 
 JOB = JobId(b"j" * 16)
 OTHER = JobId(b"o" * 16)
@@ -158,3 +162,19 @@ def test_skipped_tasks_are_done_and_say_that_they_ran_before():
     found = [task_view(None, index, Sweep(), extra, lambda _: "", cancelled=False) for index in range(7)]
     assert [each.state for each in found] == ["done", "done", "pending", "pending", "pending", "done", "pending"]
     assert (found[1].reason, found[1].results) == ("it ran before, so it was not to run again", None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "state", "reason"),
+    [
+        ({}, "run", ""),
+        ({"accepts": False, "reason": "switched off"}, "off", "switched off"),
+        ({"accepts": False, "reason": "busy", "verdict": Verdict(stance="suspend", reason="busy")}, "suspend", "busy"),
+        ({"accepts": False, "reason": "full", "verdict": Verdict(stance="hold", reason="busy")}, "off", "full"),
+        ({"accepts": False, "verdict": Verdict(stance="hold", reason="busy")}, "hold", "busy"),
+        ({"draining": True, "reason": "x", "verdict": Verdict(stance="kill", reason="busy")}, "draining", "x"),
+    ],
+)
+def test_whether_guests_may_run_and_why_not(fields, state, reason):
+    plain = {"known": True, "accepts": True, "reason": "", "draining": False, "slots": 1, "free": 1, "kept": ()}
+    assert policy_view(Policy(**(plain | fields))) == PolicyView(state=state, reason=reason)

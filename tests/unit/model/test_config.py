@@ -43,6 +43,41 @@ def test_a_wrong_setting_is_named(sections, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("signal", ["TERM", "SIGUSR1", "USR2", "XCPU", 1, 10, 64, "10"])
+def test_a_checkpoint_is_asked_for_by_any_signal_that_can_be_caught(signal):
+    check(load(policy={"checkpoint_signal": signal}))
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        (
+            {"checkpoint_signal": "KILL"},
+            "checkpoint_signal is KILL, on which no task can leave a checkpoint; write one like",
+        ),
+        ({"checkpoint_signal": "SIGSTOP"}, "checkpoint_signal is SIGSTOP, on which no task can"),
+        ({"checkpoint_signal": 9}, "checkpoint_signal is 9, on which no task can"),
+        ({"checkpoint_signal": 0}, "checkpoint_signal is 0; write a number from 1 to 64 or one of HUP, INT, "),
+        ({"checkpoint_signal": 65}, "checkpoint_signal is 65; write a number from 1 to 64"),
+        ({"checkpoint_signal": "TREM"}, "checkpoint_signal is TREM; write a number from 1 to 64"),
+        ({"load_max": 0.6}, "policy.load_pause (0.5) must be at least policy.load_max (0.6)"),
+        ({"start": "07:00"}, 'policy.start and policy.end are both "07:00"'),
+    ],
+)
+def test_a_policy_makes_sense(policy, said):
+    with pytest.raises(ConfigError) as refused:
+        check(load(policy=policy))
+    assert said in str(refused.value)
+
+
+def test_hours_are_counted_from_midnight():
+    settings = load(policy={"start": "23:59", "end": "00:01"}).policy
+    assert (settings.from_minute, settings.to_minute) == (1439, 1)
+    for hour in ("24:00", "7:00", "07:60", "0700"):
+        with pytest.raises(msgspec.ValidationError):
+            load(policy={"start": hour})
+
+
 def test_a_lease_must_outlive_lost_heartbeats():
     check(Settings(schedule=ScheduleSettings(lease_s=30.0, heartbeat_s=10.0)))
     with pytest.raises(

@@ -1,0 +1,163 @@
+"""The owner of a machine comes first: what runs there for others stands still, goes on, and goes elsewhere."""
+
+import json
+import shutil
+
+import lab
+import psutil
+import pytest
+
+from tests.covers import covers
+
+COUNT = 24
+FAMILY = """\
+import os, subprocess, time
+from pathlib import Path
+
+# A child, and one that tried to get away: nobody of them may run on.
+subprocess.Popen(["sleep", "611"])
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execvp("sleep", ["sleep", "612"])
+    os._exit(0)
+print("begun", flush=True)
+for number in range(100):
+    time.sleep(0.05)
+Path("results/done").write_text("done")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "family"
+    folder.mkdir()
+    (folder / "main.py").write_text(FAMILY)
+    return folder
+
+
+@pytest.fixture
+def tested(pair):
+    """Two nodes that know what they can promise."""
+    for host in pair:
+        lab.until(lambda host=host: host.json("status")["sandbox"] != "unknown", "the sandbox is tested")
+    return pair
+
+
+def again(bob, **policy):
+    """Let a node begin again with another policy; it finds its peers by itself."""
+    assert bob.stop() == 0
+    bob.settings = {f"P2PQ_POLICY_{key.upper()}": value for key, value in policy.items()}
+    bob.start("--name", "bob")
+
+
+def family(host):
+    """Return the states of what a task runs on that host, by name: its program and the two that it has started."""
+    found = {}
+    for process in psutil.Process(host.process.pid).children(recursive=True):
+        try:
+            if process.cmdline() == ["sleep", "611"]:
+                found["main"] = process.parent().status()
+            if process.cmdline()[:1] == ["sleep"]:
+                found[process.cmdline()[1]] = process.status()
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def task(host, job):
+    return host.json("tasks", job)[0]
+
+
+def stand_still(host):
+    return family(host) == dict.fromkeys(("main", "611", "612"), psutil.STATUS_STOPPED)
+
+
+def begun(alice, folder):
+    job = alice.submit("--where", "bob", str(folder))
+    lab.until(lambda: "begun" in alice.ok("logs", job), "it runs on bob")
+    return job
+
+
+@covers("pause", "resume")
+def test_guests_stand_still_while_their_host_is_paused_and_everybody_is_told_why(tested, folder):
+    alice, bob = tested
+    job = begun(alice, folder)
+    assert "guests are paused here; `p2pq resume` ends that" in bob.ok("pause")
+    lab.until(lambda: stand_still(bob), "every process of the task stands still")
+    status = bob.json("status")
+    assert status["policy"] == {"state": "suspend", "reason": "paused with `p2pq pause`; `p2pq resume` ends that"}
+    assert [each["state"] for each in status["running"]] == ["suspended"]
+    lab.until(lambda: "suspended on bob" in alice.ok("why", f"{job}.0"), "alice is told")
+    assert "paused with `p2pq pause`" in alice.ok("why", f"{job}.0")
+    assert "guests may run here" in bob.ok("resume")
+    lab.until(lambda: alice.json("show", job)["state"] == "done", "it has gone on")
+    assert (folder / "results" / "done").read_text() == "done"
+    assert "it stood still for " in alice.ok("show", f"{job}.0")
+    assert "paused with" in alice.ok("show", f"{job}.0")
+
+
+@covers("pause --for")
+def test_a_pause_ends_by_itself(tested, folder):
+    alice, bob = tested
+    job = begun(alice, folder)
+    assert "guests are paused here until " in bob.ok("pause", "--for", "2s")
+    lab.until(lambda: alice.json("show", job)["state"] == "done", "it has gone on by itself")
+    assert bob.json("status")["policy"] == {"state": "run", "reason": ""}
+    assert "is not a duration" in bob.fails(2, "pause", "--for", "soon")
+
+
+def test_a_pause_outlives_the_node(tested):
+    _, bob = tested
+    bob.ok("pause")
+    bob.kill()
+    bob.start("--name", "bob")
+    assert bob.json("status")["policy"]["state"] == "suspend"
+    bob.ok("resume")
+    bob.kill()
+    bob.start("--name", "bob")
+    lab.until(lambda: bob.json("status")["policy"]["state"] == "run", "guests are welcome again")
+
+
+def linked(alice):
+    return any(peer["name"] == "bob" and peer["state"] == "up" for peer in alice.json("peers"))
+
+
+def test_what_stands_still_for_long_goes_on_elsewhere_from_its_checkpoint(tested, tmp_path):
+    alice, bob = tested
+    again(bob, evict_s="1")
+    lab.until(lambda: linked(alice), "bob is back")
+    blocker = lab.make_folder(tmp_path / "block", "import time\ntime.sleep(600)\n")
+    blocking = alice.submit("--cpus", str(alice.json("status")["slots"]), "--where", "alice", str(blocker))
+    lab.until(lambda: alice.json("show", blocking)["state"] == "running", "alice is busy")
+    folder = tmp_path / "count"
+    shutil.copytree(lab.ROOT / "examples" / "checkpoint", folder)
+    job = alice.submit(str(folder), "--", "--to", str(COUNT))
+    lab.until(lambda: task(alice, job)["progress"], "it counts on bob")
+    bob.ok("pause")
+    lab.until(lambda: task(alice, job)["state"] == "pending", "bob has handed it back")
+    assert bob.json("status")["policy"]["state"] == "evict"
+    assert bob.json("status")["running"] == []
+    assert "sent a task back: evicted: it was told to end (paused with `p2pq pause`" in alice.ok("why", job)
+    alice.ok("cancel", blocking)
+    lab.until(lambda: alice.json("show", job)["state"] == "done", "it is done")
+    begun = int(alice.ok("logs", job).splitlines()[0].removeprefix("beginning at "))
+    assert 0 < begun < COUNT
+    assert (folder / "results" / "count.txt").read_text() == f"{COUNT}\n"
+    assert task(alice, job)["node"] == "alice"
+    shown = alice.ok("show", f"{job}.0")
+    assert "it was told to end (paused with `p2pq pause`" in shown
+
+
+def test_a_policy_without_its_sensor_takes_no_guests_and_says_what_to_do(tested, folder):
+    alice, bob = tested
+    again(bob, mode="load < 0.5", load_probe="false")
+    lab.until(lambda: linked(alice), "bob is back")
+    lab.until(lambda: "load_probe printed no number" in bob.json("status")["policy"]["reason"], "bob looks")
+    assert bob.json("status")["policy"]["state"] == "hold"
+    [found] = [each for each in json.loads(bob.run("doctor", "--json").stdout) if each["check"] == "sensor load"]
+    assert (found["ok"], found["detail"]) == (False, "[policy] load_probe printed no number")
+    job = alice.submit("--where", "bob", str(folder))
+    lab.until(lambda: "takes no guests (the policy needs to know of load" in alice.ok("why", job), "alice is told")
+    again(bob, mode="load < 0.5", load_probe="echo 0.1")
+    lab.until(lambda: alice.json("show", job)["state"] == "done", "it runs where it may")
