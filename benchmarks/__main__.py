@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks import array, bulk, calls, command, figures, idle, jobs, latency, links, nodes, rates
+from benchmarks import array, bulk, calls, command, environments, figures, idle, jobs, latency, links, nodes, rates
 from benchmarks.examples import program as examples
 from benchmarks.figures import Figure
 from benchmarks.peers import program as peers
@@ -23,6 +23,7 @@ BENCHMARKS: Final[dict[str, tuple[Callable[[Path, int], list[Figure]], str]]] = 
     "links": (links.run, "handshake and round trip between two processes"),
     "help": (command.run, "p2pq --help"),
     "submit": (jobs.run, "a small folder until its result is there: API, command, cold start"),
+    "environments": (environments.run, "a job with packages that its node has built before, beside the same without"),
     "latency": (latency.run, "one short command: through the Python client, as a whole p2pq run, and without p2pq"),
     "rates": (rates.run, "many short commands beside GNU parallel, xargs and bare processes, where they are installed"),
     "calls": (calls.run, "many calls of functions beside other executors, where they are installed, and one at a time"),

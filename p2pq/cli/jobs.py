@@ -1,8 +1,8 @@
 """Commands about jobs: submit, jobs, show, tasks, wait, results, cancel, why."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import click
 
@@ -104,6 +104,10 @@ class SubmitCommand(click.Command):
     default="auto",
     help="auto: packages that the folder's own files ask for; none: Python as it is there.",
 )
+@click.option("--bundle", is_flag=True, help="Packages go along as wheels, for workers that reach no index.")
+@click.option(
+    "--freeze", is_flag=True, help="Python and packages go along as one program, for workers that have neither."
+)
 @QUIET
 @click.pass_context
 def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **options: Any) -> int:  # noqa: ANN401
@@ -136,7 +140,7 @@ def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **o
         resume=options["resume"] or options["keep_done"],
         keep_done=options["keep_done"],
         cold=options["cold"],
-        env=options["env"],
+        env=_env(options),
     )
     with connect(ctx, start=True) as node:
         job = send(node, request)
@@ -147,6 +151,23 @@ def submit_command(ctx: click.Context, /, folder: Path, args: Sequence[str], **o
             click.echo(job.job)
             return EXIT_OK
         return follow(node, [job.job], quiet=options["quiet"])
+
+
+_SAID: Final = {"none": "--env none", "bundle": "--bundle"}
+
+
+def _env(options: Mapping[str, Any]) -> Literal["auto", "none", "bundle", "freeze"]:
+    """Return how tasks get their packages."""
+    env: Literal["auto", "none", "bundle", "freeze"] = options["env"]
+    ways: tuple[Literal["bundle", "freeze"], ...] = ("bundle", "freeze")
+    for way in ways:
+        if options[way]:
+            if env != "auto":
+                raise UsageError(
+                    f"--{way} is one way to have packages, and `{_SAID[env]}` another; leave one of them out"
+                )
+            env = way
+    return env
 
 
 def send(node: Connection, request: control.Submit | SubmitCommands) -> JobView | None:

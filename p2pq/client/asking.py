@@ -66,8 +66,9 @@ class JobOptions(CommandOptions, total=False):
     """``resume`` that keeps what was done even if files or arguments have changed."""
     cold: bool
     """Each task in a fresh interpreter, not in a fork of one that has imported what the script imports."""
-    env: Literal["auto", "none"]
-    """``none``: the Python that is there, whatever packages the folder's files ask for."""
+    env: Literal["auto", "none", "bundle", "freeze"]
+    """``none``: the Python that is there, whatever packages the folder's files ask for; ``bundle``: they go along as wheels;
+    ``freeze``: they and Python go along as one program."""
 
 
 def submit_of(folder: AnyPath, args: Iterable[object], options: JobOptions) -> Submit:

@@ -22,7 +22,7 @@ from p2pq.errors import Reject
 from p2pq.model import notice
 from p2pq.model.config import ScheduleSettings
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, TaskKey, Wall
-from p2pq.model.job import ATTEMPTS_MAX, FAULTS_MAX, Fault, TaskState
+from p2pq.model.job import ATTEMPTS_MAX, Fault, TaskState
 from p2pq.wire import sign
 from p2pq.wire.objects import Grant, GrantItem, ResultItem
 
@@ -253,11 +253,9 @@ class Book(Judge):
             job=lease.job, task=lease.task, attempt=lease.attempt, worker=lease.runner, fault=fault, detail=detail
         )
         self.out += [self._ended(lease, fault, detail, counted=counted), fx.Emit(notice=lost)]
-        if task.faults > FAULTS_MAX and not task.leases:
-            detail = (
-                f"given up after {task.faults} attempts that ended by their workers' doing; the last: {task.detail}"
-            )
-            self._end_task(job, lease.task, "failed", detail, self._clock.at(now))
+        given_up = self._given_up(job, task, lease.runner, fault, detail)
+        if given_up and not task.leases:
+            self._end_task(job, lease.task, "failed", given_up, self._clock.at(now))
             self.finish(job, now)
         elif job.halted and not task.leases:
             self._end_task(job, lease.task, "cancelled", job.halted, self._clock.at(now))

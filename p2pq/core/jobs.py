@@ -104,6 +104,10 @@ class Job:
         """The condition held when it was last looked at: it halts when it comes to hold, not as long as it does."""
         self.tail = Tail()
         self.standing = Standing()
+        self.unsolved: tuple[NodeId, ...] = ()
+        """Workers that found no solution for the packages that it asks for; a few of them are enough."""
+        self.had_packages = False
+        """An attempt of it ended somewhere, so what it asks for can be had."""
         self.since: Mono | None = None
         """Since when it stands in line, as far as that matters to anybody: see ``overflow``."""
         self.able: tuple[int, tuple[NodeId, ...]] = (-1, ())

@@ -3,6 +3,7 @@
 What fails and how it counts is told by the book; ``standing`` holds how workers fare.
 """
 
+import re
 from collections.abc import Callable, Container
 from typing import Final
 
@@ -16,14 +17,26 @@ from p2pq.core.leases import Lease, Leases
 from p2pq.core.standing import Budgets
 from p2pq.model import notice
 from p2pq.model.ids import JobId, Mono, NodeId
-from p2pq.model.job import FAULTS_MAX, Outcome
+from p2pq.model.job import FAULTS_MAX, Fault, Outcome
 from p2pq.wire.objects import ResultItem
 
 FAULTS_EACH: Final = 3
 """Faults of one worker that count against one task, while another could run it."""
 
+OPINIONS: Final = 2
+"""So many workers that cannot solve what a job asks for are believed that nobody can."""
+_UNSOLVED: Final = re.compile(r"environment of [^:]{1,300}: No solution found when resolving dependencies: (.+)")
+_OF_THE_WORKER: Final = re.compile(r"Python|python|platform|wheel|\btag\b|offline|network")
+"""Words for what differs between workers: where one is named, another one may well have a solution."""
+
 Probe = tuple[JobId | None, NodeId]
 """Somebody who must wait for an attempt: of one job, or (None) of any."""
+
+
+def unsolvable(fault: Fault, detail: str) -> bool:
+    """Tell whether an attempt was lost as its job asks for packages that contradict each other, or that its index has not."""
+    found = _UNSOLVED.match(detail) if fault == "sandbox" else None
+    return found is not None and _OF_THE_WORKER.search(found[1]) is None
 
 
 class Judge(Docket):
@@ -81,6 +94,22 @@ class Judge(Docket):
             task.dropped += (worker,)
         return not again or task.returns >= FAULTS_EACH * FAULTS_MAX or not self._other_is_able(job, worker)
 
+    def _given_up(self, job: Job, task: Task, worker: NodeId, fault: Fault, detail: str) -> str:
+        """An attempt was lost by its worker's doing, or so it says: return why the task is not tried again; empty if it is.
+
+        What a job asks for of packages is the job's own. A second worker is asked in any case, as indexes differ; where there
+        is none, the same one is.
+        """
+        if unsolvable(fault, detail) and not job.had_packages:
+            again = worker in job.unsolved
+            job.unsolved += () if again else (worker,)
+            if len(job.unsolved) >= OPINIONS or (again and not self._other_is_able(job, worker)):
+                self._blame_nobody(job)
+                return f"given up, as no worker has a solution: {detail}"
+        if task.faults > FAULTS_MAX:
+            return f"given up after {task.faults} attempts that ended by their workers' doing; the last: {task.detail}"
+        return ""
+
     def _declined(self, job: Job, worker: NodeId, now: Mono) -> None:
         """A worker has no room for a task of the job, and so for none: it is not offered to it again at once."""
         until = job.standing.decline(worker, now, self._backoff_s)
@@ -94,6 +123,7 @@ class Judge(Docket):
         worker, task, standing = lease.runner, job.tasks[lease.task], job.standing
         self._budgets.ended(worker)
         self._budgets.ended(lease.worker)
+        job.had_packages = True
         if outcome.ok:
             standing.succeeded(worker)
             job.tail.pace.took(self._length(lease, outcome, now))

@@ -9,9 +9,13 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
+
+from p2pq.daemon import upstream
+from p2pq.daemon.upstream import Host, Proxies, Upstream
 
 log = logging.getLogger(__name__)
 
@@ -23,15 +27,14 @@ PIECE_BYTES: Final = 64 << 10
 REFUSED_MAX: Final = 8
 """Names of hosts that are remembered, to be told."""
 
-Host = tuple[str, int]
-
 
 class BuildProxy:
     """Serves one build."""
 
-    def __init__(self, hosts: frozenset[Host]) -> None:
-        """Let it reach these hosts and ports only."""
+    def __init__(self, hosts: frozenset[Host], proxies: Proxies = upstream.NONE) -> None:
+        """Let it reach these hosts and ports only, by the proxies that lead there."""
         self._hosts = hosts
+        self._proxies = proxies
         self._connections = 0
         self.refused: dict[str, None] = {}
         """Hosts that it asked for and did not get."""
@@ -82,37 +85,37 @@ class BuildProxy:
         method, target, version = line.decode("ascii").split(" ")
         if method == "CONNECT":
             name, _, port = target.rpartition(":")
-            host, first = (name.strip("[]").lower(), int(port)), b""
-        else:
-            parts = urlsplit(target)
-            host = (parts.hostname or "") if parts.scheme == "http" else "", parts.port or 80
-            path = target.split("/", 3)[3:]
-            fields = [each for each in rest.split(b"\r\n") if each and b"connection:" not in each.lower()]
-            # One request for each connection, so that no later one is for another host.
-            lines = [f"{method} /{''.join(path)} {version}".encode(), *fields, b"Connection: close", b"", b""]
-            first = b"\r\n".join(lines)
-        await self._connect(host, first, reader, writer)
+            await self._connect((name.strip("[]").lower(), int(port)), None, reader, writer)
+            return
+        parts = urlsplit(target)
+        host = (parts.hostname or "") if parts.scheme == "http" else "", parts.port or 80
+        path = target.split("/", 3)[3:]
+        fields = [each for each in rest.split(b"\r\n") if each and b"connection:" not in each.lower()]
+        # One request for each connection, so that no later one is for another host.
+        fields = [field for field in fields if not field.lower().startswith(b"proxy-authorization:")]
+        await self._connect(host, _Plain(method, "".join(path), version, tuple(fields)), reader, writer)
 
     async def _connect(
-        self, host: Host, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, host: Host, plain: "_Plain | None", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         if host not in self._hosts:
             if len(self.refused) < REFUSED_MAX:
                 self.refused[host[0][:100]] = None
             await _answer(writer, b"HTTP/1.1 403 Not a host that this node lets builds reach\r\n\r\n")
             return
+        through = self._proxies.to(host[0], secure=plain is None)
         try:
             async with asyncio.timeout(CONNECT_S):
-                far_reader, far_writer = await asyncio.open_connection(*host)
-        except (OSError, TimeoutError):
-            self.unreached[host[0]] = None
+                far_reader, far_writer = await _opened(host, through, tunnel=plain is None)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            self.unreached[host[0] if through is None else f"{host[0]} by the proxy {through.host}"] = None
             await _answer(writer, b"HTTP/1.1 502 It does not answer\r\n\r\n")
             return
         try:
-            if first:
-                far_writer.write(first)
-            else:
+            if plain is None:
                 writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+            else:
+                far_writer.write(plain.request(host, through))
             async with asyncio.TaskGroup() as group:
                 group.create_task(_copy(reader, far_writer), name="build proxy out")
                 group.create_task(_copy(far_reader, writer), name="build proxy in")
@@ -120,6 +123,52 @@ class BuildProxy:
             pass  # one side has gone, and so has the other
         finally:
             far_writer.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """A request that is not for a tunnel."""
+
+    method: str
+    path: str
+    version: str
+    fields: tuple[bytes, ...]
+
+    def request(self, host: Host, through: Upstream | None) -> bytes:
+        """Return it as the host takes it, or a proxy that is to pass it on."""
+        place = "" if through is None else f"http://{_written(host)}"
+        more = b"" if through is None else through.headers
+        first = f"{self.method} {place}/{self.path} {self.version}".encode()
+        return b"\r\n".join([first, *self.fields, b"Connection: close"]) + b"\r\n" + more + b"\r\n"
+
+
+async def _opened(
+    host: Host, through: Upstream | None, *, tunnel: bool
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to a host, or to the proxy that leads there.
+
+    Raises:
+        OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError: it does not answer as it should.
+    """
+    if through is None:
+        return await asyncio.open_connection(*host)
+    reader, writer = await asyncio.open_connection(*through.address, limit=HEAD_BYTES_MAX)
+    if tunnel:
+        try:
+            place = _written(host)
+            head = f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n".encode()
+            writer.write(head + through.headers + b"\r\n")
+            answer = await reader.readuntil(b"\r\n\r\n")
+            if answer.split(b" ", 2)[1:2] != [b"200"]:
+                raise ConnectionRefusedError(answer[:100])  # noqa: TRY301  so that it is closed, too
+        except BaseException:
+            writer.close()
+            raise
+    return reader, writer
+
+
+def _written(host: Host) -> str:
+    return f"[{host[0]}]:{host[1]}" if ":" in host[0] else f"{host[0]}:{host[1]}"
 
 
 def _remove(path: Path) -> None:

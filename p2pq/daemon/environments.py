@@ -15,14 +15,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from p2pq.core.effects import Start
-from p2pq.daemon import building, indexes, requirements
+from p2pq.daemon import building, bundles, indexes, requirements, room
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.building import INSIDE, MADE, Builder, remove_tree
+from p2pq.daemon.bundles import Target
 from p2pq.daemon.home import Home
 from p2pq.daemon.indexes import Index
 from p2pq.daemon.jobpython import JobPython
@@ -31,11 +33,12 @@ from p2pq.daemon.requirements import FAILED, LABEL, Wanted
 from p2pq.daemon.runners import RunnerPool
 from p2pq.daemon.sandbox import Mount
 from p2pq.daemon.threads import in_thread
+from p2pq.daemon.unpack import unpack
 from p2pq.errors import BuildError, ConfigError, RefusedError, StorageError, UsageError
 from p2pq.model.config import EnvironmentSettings
 from p2pq.wire.body import AnyJobBody, JobBody
 from p2pq.wire.control import Finding
-from p2pq.wire.tree import File, Tree, read_part
+from p2pq.wire.tree import File, Tree, disk_bytes, read_part
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +83,17 @@ class Environment:
     def mounts(self) -> tuple[Mount, ...]:
         """Return what a task sees of it."""
         return (Mount(self.folder / MADE, INSIDE),)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An environment that is wanted."""
+
+    name: str
+    """Equal names are equal environments, on this node."""
+    wanted: Wanted
+    brought: bundles.Brought | None = None
+    """All that it takes, of a job that brings it along; else it comes from the node's index."""
 
 
 @dataclass(slots=True)
@@ -130,7 +144,7 @@ class Environments:
             environ: where uv's and pip's variables are.
             uv: the program; default: found.
         """
-        self._folder = home.environments
+        self.folder = home.environments
         self._settings = settings
         self._pool = pool
         self._blobs = blobs
@@ -143,7 +157,7 @@ class Environments:
         self._known: OrderedDict[str, Environment] = OrderedDict()
         self._builds: dict[str, _Build] = {}
         self._failed: OrderedDict[str, tuple[float, str]] = OrderedDict()
-        self._wanted: OrderedDict[tuple[bytes, bytes], tuple[str, Wanted]] = OrderedDict()
+        self._orders: OrderedDict[tuple[bytes, bytes], Order] = OrderedDict()
         self._building = asyncio.Semaphore(BUILDS_MAX)
         self._numbers = 0
         self._running = 0
@@ -160,6 +174,11 @@ class Environments:
         """Return how many there are."""
         return len(self._known)
 
+    @property
+    def target(self) -> Target:
+        """Return which packages fit this node: the Python of its jobs, and the kind of machine."""
+        return bundles.target_of(self._pool.python.version, platform.system(), platform.machine())
+
     async def start(self) -> None:
         """Look at what is there, and whether more can be built.
 
@@ -169,12 +188,12 @@ class Environments:
         try:
             found = await asyncio.to_thread(self._load)
         except OSError as error:
-            raise StorageError(f"{self._folder}: {error.strerror}; check the disk and the folder") from error
+            raise StorageError(f"{self.folder}: {error.strerror}; check the disk and the folder") from error
         self._known = OrderedDict((each.name, each) for each in found)
         if self._uv is None:
             self.problem = "uv is not installed here"
             return
-        homes = Path.home(), self._folder.parent
+        homes = Path.home(), self.folder.parent
         python = self._pool.python
         try:
             index = indexes.find(self._settings, self._environ, homes=homes, prefix=python.executable.parent.parent)
@@ -188,14 +207,14 @@ class Environments:
             uv=self._uv,
             settings=self._settings,
             memory_mb=self._memory_mb,
-            wheels=self._folder / "wheels",
+            wheels=self.folder / "wheels",
         )
         self.problem = ""
 
     def _load(self) -> list[Environment]:
         """Return what is whole, the least recently used first; delete what is not."""
-        built = self._folder / "built"
-        for folder in (self._folder, built, self._folder / "wheels"):
+        built = self.folder / "built"
+        for folder in (self.folder, built, self.folder / "wheels"):
             folder.mkdir(mode=0o700, exist_ok=True)
         found = []
         for folder in built.iterdir():
@@ -208,7 +227,7 @@ class Environments:
                 found.append((used, Environment(folder.name, folder, int(about["bytes"]))))
             except (OSError, ValueError, KeyError, TypeError):
                 remove_tree(folder)  # its build did not get to its end
-        self._wheels_bytes = folder_bytes(self._folder / "wheels", building.ENDLESS) or 0
+        self._wheels_bytes = folder_bytes(self.folder / "wheels", building.ENDLESS) or 0
         return [each for _, each in sorted(found, key=lambda each: each[0])]
 
     # ------------------------------------------------------------------ for tasks
@@ -224,37 +243,52 @@ class Environments:
         if LABEL not in start.resources.needs or not isinstance(job, JobBody):
             return None
         key = (start.master, start.job)
-        found = self._wanted.get(key)
-        if found is None:
+        order = self._orders.get(key)
+        if order is None:
             try:
-                found = await asyncio.to_thread(self._ask, job)
+                order = await asyncio.to_thread(self._ask, job)
             except UsageError as error:
                 raise RefusedError(str(error)) from error
-            if found is None:
+            if order is None:
                 return None
-            self._wanted[key] = found
-            if len(self._wanted) > REMEMBERED_MAX:
-                self._wanted.popitem(last=False)
-        return await self.get(*found, idle=not start.own)
+            self._orders[key] = order
+            if len(self._orders) > REMEMBERED_MAX:
+                self._orders.popitem(last=False)
+        return await self.get(order, idle=not start.own)
 
-    def _ask(self, job: JobBody) -> tuple[str, Wanted] | None:
-        """Return what a job wants, and by which name it goes here. Blocking."""
-        wanted = requirements.read(lambda path: _text(job.tree, path, self._blobs), job.main)
-        return None if wanted is None else (self.name_of(wanted), wanted)
+    def _ask(self, job: JobBody) -> Order | None:
+        """Return what a job wants, and by which name it goes here. Blocking.
 
-    def name_of(self, wanted: Wanted) -> str:
+        Raises:
+            RefusedError, UsageError: it wants what cannot be.
+        """
+        path = bundles.find(job.tree, self.target)
+        if path:
+            found = bundles.read(_text(job.tree, path, self._blobs) or b"")
+            wanted = found.wanted()
+            # What it holds is told by hashes, so it is the same from wherever it comes.
+            return Order(self._name(wanted, bundles.FOLDER), wanted, bundles.brought(job.tree, found))
+        asked = requirements.read(lambda path: _text(job.tree, path, self._blobs), job.main)
+        return None if asked is None else self.order(asked)
+
+    def order(self, wanted: Wanted) -> Order:
+        """Return an order for what the index of this node has."""
+        index = Index() if self._builder is None else self._builder.index
+        return Order(self._name(wanted, *index.texts()), wanted)
+
+    def _name(self, wanted: Wanted, *circumstances: str) -> str:
         """Return by which name something wanted goes here: equal names are equal environments."""
         python = self._pool.python
-        index = Index() if self._builder is None else self._builder.index
         where = str(python.executable), python.version, platform.machine(), platform.system()
-        return requirements.digest(wanted, *where, *index.texts())
+        return requirements.digest(wanted, *where, *circumstances)
 
-    async def get(self, name: str, wanted: Wanted, *, idle: bool = False) -> Environment:
+    async def get(self, order: Order, *, idle: bool = False) -> Environment:
         """Return an environment, built if need be, and held; ``idle``: behind all else that this machine does.
 
         Raises:
             BuildError, SandboxError, StorageError: it cannot be had here.
         """
+        name = order.name
         found = self._known.get(name)
         if found is not None:
             found.hold()
@@ -266,7 +300,7 @@ class Environments:
         while (build := self._builds.get(name)) is not None and build.given_up:
             await asyncio.wait([build.task])
         if build is None:
-            build = self._begin(name, wanted, idle=idle)
+            build = self._begin(order, idle=idle)
         build.waiters += 1
         try:
             made = await asyncio.shield(build.task)
@@ -282,12 +316,12 @@ class Environments:
                 build.given_up = True
                 build.task.cancel()
 
-    def _begin(self, name: str, wanted: Wanted, *, idle: bool) -> _Build:
-        task = self._tasks.create_task(self._build(name, wanted, idle=idle), name=f"environment {name[:8]}")
-        build = self._builds[name] = _Build(task)
+    def _begin(self, order: Order, *, idle: bool) -> _Build:
+        task = self._tasks.create_task(self._build(order, idle=idle), name=f"environment {order.name[:8]}")
+        build = self._builds[order.name] = _Build(task)
 
         def over(_: object) -> None:
-            del self._builds[name]
+            del self._builds[order.name]
             if build.given_up:
                 _let_go(task)
 
@@ -308,11 +342,12 @@ class Environments:
 
     # ------------------------------------------------------------------ building
 
-    async def _build(self, name: str, wanted: Wanted, *, idle: bool) -> Environment | Exception:
+    async def _build(self, order: Order, *, idle: bool) -> Environment | Exception:
         """Build one, and make room for it; a failure is the result, for whoever waits for it."""
+        name = order.name
         try:
             async with self._building:
-                return await self._built(name, wanted, idle=idle)
+                return await self._built(order, idle=idle)
         except BuildError as error:
             log.warning("environment.failed", extra={"fields": {"name": name[:8], "reason": str(error)}})
             self._failed[name] = time.monotonic() + FAILED_S, str(error)
@@ -323,19 +358,33 @@ class Environments:
         except Exception as error:  # noqa: BLE001  told to the tasks that wait
             return error
 
-    async def _built(self, name: str, wanted: Wanted, *, idle: bool) -> Environment:
+    def builder(self, source: str) -> Builder:
+        """Return what builds here.
+
+        Raises:
+            BuildError: nothing can be built here; the sentence says for whom it was to be.
+        """
         if self._builder is None:
-            raise BuildError(f"{FAILED}{wanted.source}: this node can build none ({self.problem})")
+            raise BuildError(f"{FAILED}{source}: this node can build none ({self.problem})")
+        return self._builder
+
+    def socket(self) -> Path:
+        """Return where one build may listen."""
+        self._numbers += 1
+        return self._sockets / f"env{self._numbers}.sock"
+
+    async def _built(self, order: Order, *, idle: bool) -> Environment:
+        name, wanted = order.name, order.wanted
+        builder = self.builder(wanted.source)
         version = self._pool.python.version
         if not requirements.python_fits(wanted.python, version):
             raise BuildError(f"{FAILED}{wanted.source}: it wants Python {wanted.python}, and jobs have {version} here")
-        self._numbers += 1
         self._running += 1
-        folder = self._folder / "built" / name
+        folder = self.folder / "built" / name
+        bring = None if order.brought is None else partial(self._bring, order.brought)
         try:
             begun = time.monotonic()
-            socket = self._sockets / f"env{self._numbers}.sock"
-            size = await self._builder.build(wanted, folder, socket, idle=idle)
+            size = await builder.build(wanted, folder, self.socket(), idle=idle, bring=bring)
         finally:
             self._running -= 1
         found = self._known[name] = Environment(name, folder, size)
@@ -349,10 +398,15 @@ class Environments:
             raise
         return found
 
+    def _bring(self, brought: bundles.Brought, folder: Path) -> None:
+        """Unpack the wheels of a job. Blocking."""
+        with room.claim(folder.parent, disk_bytes(brought.tree), self._blobs.reserve_bytes, "the job's packages"):
+            unpack(brought.tree, lambda chunk: self._blobs.get(chunk.blob), folder)
+
     async def _make_room(self) -> None:
         """Delete what is over the quota and not in use: environments, and what is kept for further builds."""
         quota = self._settings.quota_mb << 20
-        wheels = self._folder / "wheels"
+        wheels = self.folder / "wheels"
         self._wheels_bytes = await asyncio.to_thread(lambda: folder_bytes(wheels, building.ENDLESS) or 0)
         doomed = []
         if self._wheels_bytes > quota // WHEELS_PART and not self._running:
@@ -370,14 +424,14 @@ class Environments:
                 remove_tree(folder)
             except OSError as error:
                 log.warning("environment.kept", extra={"fields": {"folder": str(folder), "reason": str(error)}})
-        (self._folder / "wheels").mkdir(mode=0o700, exist_ok=True)
+        (self.folder / "wheels").mkdir(mode=0o700, exist_ok=True)
 
     # ------------------------------------------------------------------ for people
 
     async def finding(self) -> Finding:
         """Return what doctor says of it."""
         most = size_text(self._settings.quota_mb << 20)
-        cache = f"{len(self)} in {self._folder}, {size_text(self.used_bytes)} of at most {most}"
+        cache = f"{len(self)} in {self.folder}, {size_text(self.used_bytes)} of at most {most}"
         if self._builder is None:
             return Finding(
                 check="environments",
@@ -404,12 +458,14 @@ async def _silent(index: Index) -> str:
     """Return the host of the index if it does not answer."""
     if index.url.startswith(("https:", "http:")):
         parts = urlsplit(index.url)
-        port = parts.port or indexes.PORTS[parts.scheme]
+        host, port = str(parts.hostname), parts.port or indexes.PORTS[parts.scheme]
+        proxy = index.proxies.to(host, secure=parts.scheme == "https")
+        host, port = (host, port) if proxy is None else proxy.address
         try:
             async with asyncio.timeout(REACH_S):
-                _, writer = await asyncio.open_connection(parts.hostname, port)
+                _, writer = await asyncio.open_connection(host, port)
         except (OSError, TimeoutError):
-            return str(parts.hostname)
+            return host if proxy is None else f"the proxy {host}"
         writer.close()
     return ""
 

@@ -15,7 +15,7 @@ from p2pq.core import draws, flight
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core.records import Restored
-from p2pq.daemon import draining, gate, inheriting, netinfo, offering, recorder, room, sqlite
+from p2pq.daemon import draining, gate, inheriting, netinfo, offering, preparing, recorder, room, sqlite
 from p2pq.daemon.admin import Admin, Parts
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.commands import Commands
@@ -214,6 +214,7 @@ class Generation:
             post=self._post,
             post_durable=self._post_durable,
             unprotected=self._unprotected,
+            packages=preparing.packages(self.environments, self.scheduler),
         )
         self.jobs.home.pin_live(restored)
         for job in restored.jobs:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from p2pq.daemon import upstream
 from p2pq.daemon.jobpython import inside
 from p2pq.daemon.sandbox import Mount
+from p2pq.daemon.upstream import Proxies
 from p2pq.errors import ConfigError
 from p2pq.model.config import EnvironmentSettings
 
@@ -43,6 +45,8 @@ class Index:
     """A file of those whose word for an https:// address counts, instead of uv's own."""
     hosts: frozenset[tuple[str, int]] = frozenset()
     """All that a build may reach."""
+    proxies: Proxies = upstream.NONE
+    """What leads to those."""
     folders: tuple[tuple[str, Path, str], ...] = ()
     """Of places on this machine: the place, the folder that a build may read for it, and the place as it finds it."""
 
@@ -98,7 +102,8 @@ def find(settings: EnvironmentSettings, environ: Mapping[str, str], *, homes: It
     certificates = settings.certificates or environ.get("SSL_CERT_FILE", "") or pip.get("cert", "")
     url = "" if url == NOWHERE else (url or PYPI)
     urls = tuple(url.partition("=")[2] if _named(url) else url for url in extra)  # uv lets them have names
-    return fix(Index(url, urls, links, best and bool(extra), certificates), settings.hosts, homes)
+    found = Index(url, urls, links, best and bool(extra), certificates, proxies=upstream.find(environ))
+    return fix(found, settings.hosts, homes)
 
 
 def fix(index: Index, hosts: Iterable[str], homes: Iterable[Path]) -> Index:

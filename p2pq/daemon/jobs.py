@@ -7,7 +7,6 @@ what only the running core knows (progress, why) is added on top.
 import asyncio
 import logging
 import os
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from p2pq.daemon.explaining import Explaining
 from p2pq.daemon.history import PAGE_MAX, JobExtra, JobRow
 from p2pq.daemon.homecoming import Homecoming
 from p2pq.daemon.jobfiles import JobFiles
+from p2pq.daemon.preparing import Packages, Preparing
 from p2pq.daemon.resume import resumed
 from p2pq.daemon.retrying import Retrying
 from p2pq.daemon.scheduler import Scheduler
@@ -87,14 +87,19 @@ class Jobs:
         post: Callable[[Event], None],
         post_durable: Callable[[Event], Awaitable[Sequence[Effect]]],
         unprotected: Callable[[], str] = lambda: "",
+        packages: Packages | None = None,
     ) -> None:
-        """Take the parts; ``unprotected`` says why tasks run without a sandbox here, or nothing."""
+        """Take the parts.
+
+        ``unprotected`` says why tasks run without a sandbox here, or nothing; ``packages`` go along with jobs that ask for it.
+        """
         self.author = author
         self._store = store
         self._blobs = blobs
         self._scheduler = scheduler
         self._post_durable = post_durable
         self._unprotected = unprotected
+        self._preparing = Preparing(author, store, blobs, packages)
         self._watchers: dict[Watcher, None] = {}
         self._submitting: set[str] = set()
         self._held = ""
@@ -203,7 +208,7 @@ class Jobs:
         delivery.check_apart(Path(results), Path(request.folder))
         place = os.path.realpath(results)  # noqa: ASYNC240  a few look-ups; one folder may have several names
         with self.claimed(place):
-            prepared = await self._prepare(request, only)
+            prepared = await self._preparing.prepare(request, only, results, send)
             for warning in (*prepared.warnings, *self._warnings(only)):
                 await send(Note(text=warning))
             try:
@@ -253,26 +258,6 @@ class Jobs:
             yield
         finally:
             self._submitting.discard(place)
-
-    async def _prepare(self, request: control.Submit, only: bytes) -> submission.Prepared:
-        """Pack in a thread, which gives up when the client goes away."""
-        given_up = threading.Event()
-        folder, results = Path(request.folder), Path(_results_folder(request))
-        try:
-            earlier = await asyncio.to_thread(places.inside, self._store, folder, results)
-            return await asyncio.to_thread(
-                submission.prepare,
-                request,
-                self.author,
-                self._blobs,
-                only=only,
-                now_ms=_now(),
-                given_up=given_up.is_set,
-                earlier=earlier,
-            )
-        except asyncio.CancelledError:
-            given_up.set()
-            raise
 
     def _warnings(self, only: bytes) -> tuple[str, ...]:
         why = self._unprotected() if only in (b"", self.author.node) else ""

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from p2pq.core.effects import Start
 from p2pq.core.events import Exited, Started
-from p2pq.daemon import feeding, room, taskfolder
+from p2pq.daemon import bundles, feeding, room, taskfolder
 from p2pq.daemon.attempt import Outcome as Ran
 from p2pq.daemon.blobstore import BlobMissingError, BlobStore
 from p2pq.daemon.checkpoints import put_in_place
@@ -188,7 +188,7 @@ class Launching:
 
         def populate(folder: Path) -> None:
             with room.claim(folder, wanted, self._blobs.reserve_bytes, "the job's files"):
-                unpack(job.tree, lambda chunk: self._blobs.get(chunk.blob), folder)
+                unpack(tree, lambda chunk: self._blobs.get(chunk.blob), folder)
             taskfolder.prepare(folder, params)
             # Only now is it known where a task without a sandbox will run.
             root = JOB_FOLDER if strict else str(folder)
@@ -199,7 +199,8 @@ class Launching:
                 env["P2PQ_CHECKPOINT"] = f"{root}/results/{CHECKPOINT}"
             guest.root = folder
 
-        wanted = disk_bytes(job.tree) + (0 if checkpoint is None else disk_bytes(checkpoint))
+        tree = bundles.own_files(job.tree)
+        wanted = disk_bytes(tree) + (0 if checkpoint is None else disk_bytes(checkpoint))
         strict = start.sandbox == "strict"
         found = guest.environment
         python = self._python if found is None else found.python(self._python, strict=strict)

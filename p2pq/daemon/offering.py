@@ -114,6 +114,11 @@ def offering(  # noqa: PLR0913  what there is to know of a machine
     return Offering(profile=guests, own=own)
 
 
+def kind_of_machine() -> tuple[tuple[str, str], tuple[str, str]]:
+    """Return the labels of what programs are made for."""
+    return ("os", platform.system().lower()), ("arch", platform.machine())
+
+
 def labels(
     settings: Settings, python: JobPython, features: frozenset[str], *, builds: bool = False
 ) -> tuple[tuple[str, str], ...]:
@@ -123,8 +128,7 @@ def labels(
     pairs = [
         *sorted(settings.node.labels.items()),
         *([requirements.LABEL] if builds else []),
-        ("os", platform.system().lower()),
-        ("arch", platform.machine()),
+        *kind_of_machine(),
         ("python", python.version),
         ("python", minor),
         *(("has", name) for name in installed),

@@ -23,6 +23,7 @@ from p2pq.daemon.limits import Limits
 from p2pq.daemon.runner_messages import Heard, Wake
 from p2pq.daemon.runner_process import MARK, Level, RunnerProcess, RunnerToken, purge
 from p2pq.daemon.scratch import Scratch
+from p2pq.daemon.spares import Spares
 from p2pq.daemon.threads import in_thread, settled
 from p2pq.errors import SandboxError, StorageError
 
@@ -72,8 +73,7 @@ class RunnerPool:
         self._busy: set[RunnerProcess] = set()
         self._idle: dict[_Key, list[_Idle]] = {}
         self._alive: dict[RunnerProcess, _Key | None] = {}
-        self._spare: RunnerProcess | None = None
-        self._spare_level: Level | None = None
+        self._spares = Spares(self._start_spare)
         self._pinned: Counter[int] = Counter()
         self._removals: set[asyncio.Future[None]] = set()
         self._closing = False
@@ -97,8 +97,7 @@ class RunnerPool:
 
     def keep_spare(self, level: Level) -> None:
         """Keep one runner of that level started ahead, fresh and bound to no job, so that the next job need not wait for it."""
-        self._spare_level = level
-        self._start_spare()
+        self._spares.keep(level)
 
     def _prepare_scratch(self) -> None:
         try:
@@ -253,13 +252,12 @@ class RunnerPool:
             if not idle.runner.broken:
                 self._forget_idle(idle.runner)
                 return idle.runner
-        if launch.until_dead is None and not launch.mounts:
-            spare, self._spare = self._spare, None
-            if spare is not None and spare.level == launch.level and not spare.broken:
+        # One without a sandbox sees all there is, and holds nothing: only its task's end would.
+        if launch.until_dead is None or launch.mounts:
+            spare = self._spares.take(launch.level, launch.mounts)
+            if spare is not None:
                 self._alive[spare] = key
                 return spare
-            if spare is not None:
-                spare.kill()
         if len(self._alive) >= self._runners_max:
             oldest = next((items[0] for items in self._idle.values()), None)
             if oldest is None:
@@ -293,14 +291,11 @@ class RunnerPool:
         runner.dead.add_done_callback(lambda _: self._remove_unused(runner))
         return runner
 
-    def _start_spare(self) -> None:
-        """Start a spare where one is wanted and there is none."""
-        if self._spare_level is None or self._spare is not None or self._closing:
-            return
-        if len(self._alive) < self._runners_max - 1:
-            # One that cannot be started is no loss: the next task tries again and says why.
-            with contextlib.suppress(SandboxError, StorageError):
-                self._spare = self._start(self._spare_level, None)
+    def _start_spare(self, level: Level, mounts: tuple[sandbox.Mount, ...]) -> RunnerProcess | None:
+        """Start one for nobody yet, as ``_start``, if there is room."""
+        if self._closing or len(self._alive) >= self._runners_max - 1:
+            return None
+        return self._start(level, None, mounts)
 
     def _rest(self, runner: RunnerProcess) -> None:
         """Keep a clean runner for the next task of its job, for a while."""
@@ -341,8 +336,7 @@ class RunnerPool:
             return
         self._forget_idle(runner)
         del self._alive[runner]
-        if runner is self._spare:
-            self._spare = None
+        self._spares.forget(runner)
         removal = asyncio.get_running_loop().run_in_executor(None, runner.scratch.remove)
         self._removals.add(removal)
         removal.add_done_callback(self._removals.discard)
@@ -400,7 +394,7 @@ class RunnerPool:
         attempt = Attempt(run.runner, number, launch.limits, self._grace_s, loop.time() - ago_s)
         attempt.on_started = launch.on_started
         run.attempt = attempt
-        loop.call_later(SPARE_AFTER_S, self._start_spare)
+        loop.call_later(SPARE_AFTER_S, self._spares.refill, launch.level, launch.mounts, launch.until_dead)
         return attempt
 
     def _confine(self, launch: TaskLaunch[T], runner: RunnerProcess) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from p2pq.core.node import Node
 from p2pq.core.placement import TaskSnapshot
 from p2pq.core.through import cluster_of
+from p2pq.core.views import PeerView
 from p2pq.errors import RefusedError
 from p2pq.model.ids import JobId, LeaseId, Mono, NodeId, plain, short, to_text
 from p2pq.wire.objects import ResultItem
@@ -20,7 +21,7 @@ class Scheduler:
     def __init__(self, node: Node, *, me: NodeId, name: str, mono: Callable[[], Mono]) -> None:
         """Read that core; ``mono`` is the clock that it runs on."""
         self._node = node
-        self._me = me
+        self.me = me
         self._name = name
         self._mono = mono
         self._names: dict[NodeId, str] = {}
@@ -49,11 +50,15 @@ class Scheduler:
     def name_of(self, node: NodeId) -> str:
         """Return what people call a node, or the bridge of a cluster; the beginning of its id where nobody said."""
         node = self._clusters.get(node, node)
-        if node == self._me:
+        if node == self.me:
             return self._name
         if node not in self._names and (name := self._node.name_of(node)):
             self._names[node] = name  # it may take part no more when people ask for it again
         return self._names.get(node) or short(node)
+
+    def peers(self) -> tuple[PeerView, ...]:
+        """Return the other nodes, as this one sees them."""
+        return self._node.peers(self._mono())
 
     def resolve_node(self, text: str) -> NodeId:
         """Return the one node of that name, or whose id begins so.
@@ -64,7 +69,7 @@ class Scheduler:
         for peer in self._node.peers(self._mono()):
             if peer.id is not None and peer.id not in self._names and peer.name:
                 self._names[peer.id] = peer.name
-        known = {**self._names, self._me: self._name}
+        known = {**self._names, self.me: self._name}
         wanted = plain(text)
         found = [node for node, name in known.items() if name == text]
         if not found and len(wanted) >= ID_PREFIX_CHARS_MIN:

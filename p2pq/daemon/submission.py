@@ -2,8 +2,6 @@
 
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +12,12 @@ from typing import Final, Literal
 import msgspec
 
 from p2pq.core.intervals import IntervalSet
-from p2pq.daemon import executing, folders, foldersettings, requirements
+from p2pq.daemon import bundles, executing, folders, foldersettings, offering, requirements
+from p2pq.daemon.additions import Brought, with_config, with_file, with_folder
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.history import JobExtra
 from p2pq.daemon.ignore import RESULTS
+from p2pq.daemon.requirements import Wanted
 from p2pq.daemon.taskfolder import DATA_FILE
 from p2pq.errors import RefusedError, Reject, UsageError
 from p2pq.model import sources
@@ -30,7 +30,7 @@ from p2pq.wire.body import AnyJobBody, CommandsBody, JobBody
 from p2pq.wire.commandcontrol import SubmitCommands
 from p2pq.wire.control import Submit
 from p2pq.wire.objects import BLOBS_MAX, Manifest
-from p2pq.wire.tree import Chunk, File, KeyOf, Part, Tree, convergent
+from p2pq.wire.tree import Chunk, KeyOf, convergent
 
 JOB_LIFE_MS: Final = 366 * 24 * 3600 * 1000
 """A job that nobody ran for a year is given up."""
@@ -81,6 +81,7 @@ def prepare(  # noqa: PLR0913  a request, who asks, and where it goes
     now_ms: int,
     given_up: Callable[[], bool] = lambda: False,
     earlier: Sequence[str] = (),
+    brought: Brought | None = None,
 ) -> Prepared:
     """Look through the folder, pack it, and sign the job's manifest.
 
@@ -92,6 +93,7 @@ def prepare(  # noqa: PLR0913  a request, who asks, and where it goes
         now_ms: wall time.
         given_up: tells, while it packs, whether nobody waits for it any more.
         earlier: folders in the folder that hold results of its earlier jobs, as paths in it; they stay at home.
+        brought: what goes along with the folder.
 
     Raises:
         RefusedError: nobody waits for it any more.
@@ -104,19 +106,47 @@ def prepare(  # noqa: PLR0913  a request, who asks, and where it goes
     # Too long for the first task is said here, not by eleven workers.
     expand(request.args, task_params(sweep.array, sweep.axes, 0), job="", task=0, swept=sweep.axes)
     said = (*_said_of_results(request), *map(_said_of_earlier, earlier))
-    found = folders.scan(folder, (*_stay(earlier), *request.exclude, *_own_results(request)))
-    main = _main(folder, request.main, found)
+    main, found = _looked_through(request, earlier)
     request = _needing(request, folder, main, found)
     job = JobId(os.urandom(16))
     sink = _sink(blobs, job, given_up)
     with _held(blobs, job, names.display(str(folder))):
-        body = _pack(request, sweep, main, found, sink, author.chunk_keys())
+        body = _pack(request, sweep, main, found, sink, author.chunk_keys(), brought=brought)
         if len(bodies.tree_refs(body.tree)) > BLOBS_MAX:
             raise UsageError(f"{names.display(str(folder))} is too large for one job; --exclude what it does not need")
         raw, key, reply_secret = _signed(request, author, job, tasks, body, sink, only=only, now_ms=now_ms)
         blobs.sync()
     extra = _extra(request, sweep, tasks, body)
     return Prepared(job, raw, key, reply_secret, extra, (*said, *found.warnings))
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a folder is, before it is packed."""
+
+    main: str
+    files: tuple[str, ...]
+    """What of it travels."""
+    wanted: Wanted | None
+    """The packages that it asks for."""
+
+
+def look(request: Submit, earlier: Sequence[str]) -> Looked:
+    """Look through the folder of a request. Blocking.
+
+    Raises:
+        UsageError: the folder is not usable, or asks for what cannot be had.
+    """
+    main, found = _looked_through(request, earlier)
+    files = tuple(entry.path for entry in found.entries if entry.kind == "file")
+    return Looked(main, files, _asked_for(Path(request.folder), main, found))
+
+
+def _looked_through(request: Submit, earlier: Sequence[str]) -> tuple[str, folders.Scan]:
+    """Return what a job runs, and what of its folder travels."""
+    folder = Path(request.folder)
+    found = folders.scan(folder, (*_stay([*earlier, bundles.FOLDER]), *request.exclude, *_own_results(request)))
+    return _main(folder, request.main, found), found
 
 
 def prepare_commands(
@@ -254,7 +284,8 @@ def _extra(request: Submit, sweep: Sweep, tasks: int, body: JobBody) -> JobExtra
 def inputs_of(body: JobBody) -> bytes:
     """Return the digest of all that the results of every task depend on, besides its number and parameters."""
     kind = "python" if body.kind == "python-cold" else body.kind
-    same_for_all = msgspec.structs.replace(body, name="", axes=(), array=(), kind=kind)
+    tree = bundles.own_files(body.tree)  # which nodes there are is no input
+    same_for_all = msgspec.structs.replace(body, name="", axes=(), array=(), kind=kind, tree=tree)
     names = tuple(axis.name for axis in body.axes)
     return prims.blake2b(codec.encode((same_for_all, names)), person="p2pq-inputs")
 
@@ -292,6 +323,22 @@ def _needing(request: Submit, folder: Path, main: str, found: folders.Scan) -> S
     Raises:
         UsageError: they ask for what no node builds.
     """
+    needs = request.resources.needs
+    if request.env == "freeze":
+        # What was made here runs where the system and its processor are the same.
+        said = {key for key, _ in needs}
+        more = tuple((key, value) for key, value in offering.kind_of_machine() if key not in said)
+    elif request.env == "none" or requirements.LABEL in needs or _asked_for(folder, main, found) is None:
+        return request
+    else:
+        more = (requirements.LABEL,)
+    if len(needs) + len(more) > NEEDS_MAX:
+        raise UsageError(f"at most {NEEDS_MAX - len(more)} --need, as packages are {len(more)} more")
+    resources = msgspec.structs.replace(request.resources, needs=(*needs, *more))
+    return msgspec.structs.replace(request, resources=resources)
+
+
+def _asked_for(folder: Path, main: str, found: folders.Scan) -> Wanted | None:
     travelling = {entry.path for entry in found.entries if entry.kind == "file"}
 
     def get(path: str) -> bytes | None:
@@ -300,30 +347,35 @@ def _needing(request: Submit, folder: Path, main: str, found: folders.Scan) -> S
         with (folder / path).open("rb") as file:
             return file.read(requirements.TEXT_MAX + 1)
 
-    needs = request.resources.needs
     try:
-        if request.env == "none" or requirements.LABEL in needs or requirements.read(get, main) is None:
-            return request
+        return requirements.read(get, main)
     except OSError as error:
         raise UsageError(f"{error.filename}: {error.strerror}") from error
-    if len(needs) >= NEEDS_MAX:
-        raise UsageError(f"at most {NEEDS_MAX - 1} --need, as packages are one more need")
-    resources = msgspec.structs.replace(request.resources, needs=(*needs, requirements.LABEL))
-    return msgspec.structs.replace(request, resources=resources)
 
 
-def _pack(
-    request: Submit, sweep: Sweep, main: str, found: folders.Scan, sink: Callable[[bytes, bytes], None], key_of: KeyOf
+def _pack(  # noqa: PLR0913  what travels, and where to
+    request: Submit,
+    sweep: Sweep,
+    main: str,
+    found: folders.Scan,
+    sink: Callable[[bytes, bytes], None],
+    key_of: KeyOf,
+    *,
+    brought: Brought | None,
 ) -> JobBody:
     """Pack the folder and return what the job is."""
     folder = Path(request.folder)
     kind = _kind(folder, main, cold=request.cold)
+    if brought is not None and brought.main:
+        kind, main = "command", f"{brought.path}/{brought.main}"
     config = ""
     tree = folders.pack(folder, found, sink, key_of)
     if request.config:
-        config, tree = _with_config(tree, folder, Path(request.config), sink, key_of)
+        config, tree = with_config(tree, folder, Path(request.config), sink, key_of)
+    if brought is not None:
+        tree = with_folder(tree, brought, sink, key_of)
     if request.data:
-        tree = _with_file(tree, Path(request.data), DATA_FILE, sink, key_of)
+        tree = with_file(tree, Path(request.data), DATA_FILE, sink, key_of)
     return JobBody(
         name=_name(request)[:200],
         main=main,
@@ -393,47 +445,3 @@ def _kind(folder: Path, main: str, *, cold: bool) -> Literal["python", "python-c
     if main.endswith(".sh"):
         return "shell"
     raise UsageError(f"{names.display(main)} is neither Python nor executable; run `chmod +x` on it")
-
-
-def _with_config(
-    tree: Tree, folder: Path, config: Path, sink: Callable[[bytes, bytes], None], key_of: KeyOf
-) -> tuple[str, Tree]:
-    """Return the config file's path in the tree, and a tree that holds it."""
-    if not config.is_file():
-        raise UsageError(f"--config {names.display(str(config))} is not a file")
-    inside = config.resolve().is_relative_to(folder.resolve())
-    path = config.resolve().relative_to(folder.resolve()).as_posix() if inside else config.name
-    if any(file.path == path for file in tree.files):
-        if inside:
-            return path, tree
-        raise UsageError(f"--config: the folder has a {names.display(path)} of its own; rename one of the two")
-    return path, _with_file(tree, config, path, sink, key_of)
-
-
-def _with_file(tree: Tree, file: Path, path: str, sink: Callable[[bytes, bytes], None], key_of: KeyOf) -> Tree:
-    """Return a tree that holds a file from elsewhere, too, at a path where it has none."""
-    with tempfile.TemporaryDirectory() as staging:
-        shutil.copyfile(file, Path(staging) / "file")  # whatever it is called, nothing leaves it out
-        packed = folders.pack(Path(staging), folders.scan(Path(staging)), sink, key_of)
-    renamed = tuple(msgspec.structs.replace(each, path=path) for each in packed.files)
-    return merge(tree, msgspec.structs.replace(packed, files=renamed))
-
-
-def merge(first: Tree, second: Tree) -> Tree:
-    """Return one tree with the files of both, which have no path in common."""
-    shift = len(first.chunks)
-    moved = tuple(
-        File(
-            file.path,
-            file.executable,
-            file.size,
-            tuple(Part(part.chunk + shift, part.offset, part.length) for part in file.parts),
-        )
-        for file in second.files
-    )
-    return Tree(
-        files=tuple(sorted((*first.files, *moved), key=lambda file: file.path)),
-        dirs=first.dirs,
-        links=first.links,
-        chunks=(*first.chunks, *second.chunks),
-    )

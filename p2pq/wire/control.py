@@ -85,8 +85,10 @@ class Submit(_Said, frozen=True, kw_only=True):
     """With ``resume``: what was done counts even if files or arguments have changed since."""
     cold: bool = False
     """Start each task in a fresh interpreter, whatever ``[tool.p2pq] warm`` says."""
-    env: Literal["auto", "none"] = "auto"
-    """``auto``: each node builds what packages the folder asks for; ``none``: tasks have the Python that is there."""
+    env: Literal["auto", "none", "bundle", "freeze"] = "auto"
+    """``auto``: each node builds what packages the folder asks for; ``none``: tasks have the Python that is there;
+    ``bundle``: the packages go along, for the Pythons and machines of all nodes that this one knows;
+    ``freeze``: the script, its packages and Python go along as one program."""
 
 
 class Jobs(_Said, frozen=True, kw_only=True):

@@ -38,6 +38,10 @@ def _terms(name: str, old: str, new: str, breaks: str) -> Mutant:
     return Mutant(name, "p2pq/wire/peering.py", old, new, breaks, "tests/unit/wire/test_peering.py")
 
 
+def _bundle(name: str, old: str, new: str, breaks: str) -> Mutant:
+    return Mutant(name, "p2pq/daemon/bundles.py", old, new, breaks, "tests/unit/daemon/test_bundles.py")
+
+
 def _abroad(name: str, module: str, old: str, new: str, breaks: str) -> Mutant:
     return _core(name, module, old, new, breaks, f"{UNIT}/test_abroad.py", f"{UNIT}/test_peerings.py")
 
@@ -429,4 +433,31 @@ MUTANTS = (
     Mutant("favours-without-limit", "p2pq/daemon/blobhttp.py", "return self._uploads if near else nullcontext()",
            "return nullcontext()", "what goes to neighbours leaves the machine to its owner",
            "tests/unit/daemon/test_blobhttp.py"),
+    # -- environments
+    _core("one-index-speaks-for-all", "judging", "OPINIONS: Final = 2", "OPINIONS: Final = 1",
+          "a second worker is asked for packages that one could not have"),
+    _core("a-worker-alone-gives-up-at-once", "judging", "(again and not self._other_is_able(job, worker))",
+          "not self._other_is_able(job, worker)", "where there is no other worker the same is asked twice"),
+    _core("blame-the-unable", "judging", '                self._blame_nobody(job)\n                return f"given up, as',
+          '                return f"given up, as', "what is a job's own fault is held against no worker"),
+    _core("what-ran-cannot-be", "judging", "        job.had_packages = True\n", "",
+          "packages that a task had are not given up"),
+    _core("a-workers-python-is-the-jobs-fault", "judging", "return found is not None and _OF_THE_WORKER.search(found[1]) is None",
+          "return found is not None", "what a worker's Python cannot have another's may"),
+    _bundle("bundles-for-those-who-build-none", "LABEL not in profile.labels", "False",
+            "packages are found for nodes that can install them"),
+    _bundle("bundles-for-those-who-may-not-run", "        if missing_needs(resources, profile):\n            continue\n", "",
+            "packages are found for nodes that may run the job"),
+    _bundle("any-wheel-before-the-machines", '(each.wheel.file.endswith("-any.whl"), each.size, each.wheel.file)',
+            "(each.size, each.wheel.file)", "a wheel for the machine comes before one for all"),
+    _bundle("tasks-see-the-bundle", "select(tree, lambda path: not is_bundled(path)) if _brings(tree) else tree", "tree",
+            "packages are not unpacked for each task"),
+    _bundle("install-what-is-not-there", "    if len(wheels.files) != len(paths):\n", "    if len(wheels.files) > len(paths):\n",
+            "a list without its wheels is refused"),
+    Mutant("a-proxy-for-all-below", "p2pq/daemon/upstream.py", 'host.endswith(f".{name}")', "host.endswith(name)",
+           "NO_PROXY spares a name and what is below it", "tests/unit/daemon/test_upstream.py"),
+    Mutant("a-second-spare-for-all", "p2pq/daemon/spares.py", "with_mounts[:-WITH_MOUNTS_MAX]", "with_mounts[:0]",
+           "few runners wait with an environment", "tests/unit/daemon/test_spares.py"),
+    Mutant("spares-for-builds", "p2pq/daemon/spares.py", "if mounts and hold is not None and level", "if mounts and level",
+           "what a build saw is for it alone", "tests/unit/daemon/test_spares.py"),
 )  # fmt: skip

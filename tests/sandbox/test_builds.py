@@ -1,15 +1,21 @@
 """Builds of environments: what packages can be had, and what the code of a hostile one cannot do while it is built."""
 
 import asyncio
+import functools
+import hashlib
+import http.server
 import os
 import shutil
 import socket
+import threading
 from pathlib import Path
+from typing import ClassVar
+from urllib.parse import urlsplit
 
 import pytest
 
 from p2pq.daemon import indexes
-from p2pq.daemon.building import Builder
+from p2pq.daemon.building import Bring, Builder
 from p2pq.daemon.environments import find_uv
 from p2pq.daemon.requirements import Wanted
 from p2pq.daemon.runners import RunnerPool
@@ -67,12 +73,14 @@ class Bench:
         self.built.mkdir()
         self.pool = pool
         self.hosts: tuple[str, ...] = ()
+        self.index = "none"
+        self.environ: dict[str, str] = {}
 
-    async def build(self, *lines: str, memory_mb: int = 512, **settings: object) -> int:
-        """Build an environment called ``env`` of what the folder of packages has."""
-        kept = EnvironmentSettings(index="none", find_links=(str(self.packages),), hosts=self.hosts, **settings)  # type: ignore[arg-type]
+    async def build(self, *lines: str, memory_mb: int = 512, bring: Bring | None = None, **settings: object) -> int:
+        """Build an environment called ``env`` of what the folder of packages has, or of what is brought."""
+        kept = EnvironmentSettings(index=self.index, find_links=(str(self.packages),), hosts=self.hosts, **settings)  # type: ignore[arg-type]
         index = indexes.find(
-            kept, {"HOME": "/nowhere", "PIP_CONFIG_FILE": "/dev/null"}, homes=[], prefix=Path("/nowhere")
+            kept, {"HOME": "/nowhere", "PIP_CONFIG_FILE": "/dev/null"} | self.environ, homes=[], prefix=Path("/nowhere")
         )
         uv = find_uv()
         assert uv is not None
@@ -85,7 +93,7 @@ class Bench:
             memory_mb=memory_mb,
             wheels=self.wheels,
         )
-        return await builder.build(Wanted("requirements.txt", lines), self.built / "env", self.path / "s")
+        return await builder.build(Wanted("requirements.txt", lines), self.built / "env", self.path / "s", bring=bring)
 
 
 @pytest.fixture
@@ -125,6 +133,59 @@ async def test_sources_are_built_apart_from_what_others_use(bench):
     assert not list(bench.wheels.rglob("poison"))
     assert not list(bench.wheels.rglob("*.whl"))
     assert dict(os.environ) == before
+
+
+async def test_what_is_brought_is_taken_by_its_hash_and_nothing_else_is(bench):
+    wheel = packagekit.wheel(bench.path / "brought", "greeting", "import inner\n", requires=("inner>=1",))
+    line = f"greeting==1.0 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
+    packagekit.wheel(bench.packages, "inner")
+    packagekit.wheel(bench.packages, "greeting", "evil = 1\n")
+
+    def bring(folder):
+        shutil.copytree(wheel.parent, folder)
+
+    await bench.build(line, bring=bring)
+    site = next((bench.built / "env/env/lib").glob("python3*/site-packages"))
+    assert (site / "greeting.py").read_text() == "import inner\n"
+    assert not (site / "inner.py").exists(), "it is in the index only"
+    assert list(bench.wheels.iterdir()) == []
+    shutil.rmtree(bench.built / "env")
+    packagekit.wheel(wheel.parent, "greeting", "evil = 1\n")
+    with pytest.raises(BuildError, match=r"Hash mismatch for `greeting==1\.0`"):
+        await bench.build(line, bring=bring)
+
+
+class Upstream(http.server.SimpleHTTPRequestHandler):
+    """A proxy that has the pages of an index, which nobody else has."""
+
+    asked: ClassVar[list[tuple[str, str]]] = []
+
+    def do_GET(self):
+        self.asked.append((self.path, self.headers["Proxy-Authorization"]))
+        self.path = urlsplit(self.path).path
+        super().do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+async def test_an_index_behind_a_proxy_of_the_nodes_owner(bench, monkeypatch):
+    monkeypatch.setattr(Upstream, "asked", [])
+    packagekit.wheel(bench.path / "pages/simple/greeting", "greeting", "X = 1\n")
+    (bench.path / "pages/simple/greeting/index.html").write_text(
+        '<!DOCTYPE html><a href="greeting-1.0-py3-none-any.whl">greeting-1.0-py3-none-any.whl</a>'
+    )
+    serve = functools.partial(Upstream, directory=str(bench.path / "pages"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        bench.environ = {"http_proxy": f"http://me:secret@127.0.0.1:{server.server_port}"}
+        bench.index = "http://index.invalid/simple"
+        await bench.build("greeting")
+        server.shutdown()
+    site = next((bench.built / "env/env/lib").glob("python3*/site-packages"))
+    assert (site / "greeting.py").read_text() == "X = 1\n"
+    assert {url.partition("/simple/")[0] for url, _ in Upstream.asked} == {"http://index.invalid:80"}
+    assert {said for _, said in Upstream.asked} == {"Basic bWU6c2VjcmV0"}
 
 
 @pytest.mark.parametrize(

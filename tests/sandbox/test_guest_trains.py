@@ -69,7 +69,15 @@ class Bench:
         refs, parts = bodies.encrypt(key, body)
         for ref, part in zip(refs, parts, strict=True):
             self.blobs.put(ref.blob, part)
-        fields = {"job": JOB, "tasks": count, "own": True, "sandbox": "none", "key": key, "body": refs}
+        fields = {
+            "job": JOB,
+            "tasks": count,
+            "own": True,
+            "may_be_empty": True,
+            "sandbox": "none",
+            "key": key,
+            "body": refs,
+        }
         return tuple(start_of(master=ME, lease=LeaseId(1, task), task=task, **fields) for task in range(count))
 
     async def over(self, count: int) -> tuple[dict[int, Exited], list[int]]:

@@ -19,6 +19,7 @@ from p2pq.daemon import limits as limits_module
 from p2pq.daemon import runner_process, sandbox
 from p2pq.daemon.cgroups import Cgroups
 from p2pq.daemon.runners import Limits, RunnerPool, TaskLaunch
+from p2pq.daemon.sandbox import Mount
 from p2pq.errors import DiskFullError, SandboxError, StorageError
 
 Run = Callable[..., Awaitable[Any]]
@@ -459,9 +460,37 @@ async def test_a_spare_that_died_or_does_not_fit_costs_nothing_but_time(pool: Ru
     outcome, _ = await pool.run(launch(job=b"a", level="strict"))
     assert outcome.reason == "ok"
     assert spare not in pool._alive
-    pool._start_spare()
+    pool.keep_spare("strict")
     outcome, _ = await pool.run(launch(job=b"b", level="none"))
     assert outcome.reason == "ok"
+
+
+@pytest.mark.sandbox
+async def test_the_next_job_that_sees_the_same_has_a_runner_that_was_started_ahead(
+    pool: RunnerPool, tmp_path: Path
+) -> None:
+    (tmp_path / "word").write_text("seen")
+    seen = {
+        "mounts": (Mount(tmp_path, "/p2pq-env"),),
+        "argv": ("/bin/cat", "/p2pq-env/word"),
+        "collect": lambda _, outcome: outcome.stdout.read_text(),
+        "level": "strict",
+    }
+    dead: list[asyncio.Future[None]] = []
+    pool.keep_spare("strict")
+    (plain,) = pool._alive
+    _, said = await pool.run(launch(job=b"a", until_dead=dead.append, **seen))
+    assert said == "seen"
+    async with asyncio.timeout(20):
+        while len(dead) < 2:  # noqa: ASYNC110  the pool tells nobody
+            await asyncio.sleep(0.01)
+    spare = list(pool._alive)[-1]
+    _, said = await pool.run(launch(job=b"b", until_dead=dead.append, **seen))
+    assert said == "seen"
+    assert dead[:2] == [next(runner for runner in pool._alive if runner not in (plain, spare)).dead, spare.dead]
+    pool.end_job(b"b")
+    assert spare.broken
+    assert not plain.broken
 
 
 async def test_what_cannot_be_executed_says_so_to_whoever_reads_its_errors(pool: RunnerPool) -> None:

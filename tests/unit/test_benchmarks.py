@@ -6,7 +6,7 @@ import os
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import array, bulk, calls, command, figures, idle, latency, links, rates
+from benchmarks import array, bulk, calls, command, environments, figures, idle, latency, links, rates
 from benchmarks.figures import Figure
 
 pytestmark = pytest.mark.slow
@@ -124,3 +124,15 @@ def test_calls_are_made_beside_other_executors_in_the_same_run(tmp_path, monkeyp
     assert found["p2pq over ProcessPoolExecutor"].median == pytest.approx(own.median / other.median)
     assert found["one call: p2pq"].goal is not None
     assert dict(os.environ) == before
+
+
+@pytest.mark.sandbox
+def test_what_packages_that_are_there_cost(tmp_path, monkeypatch):
+    monkeypatch.setattr(environments, "PAIRS", 1)
+    found = environments.run(tmp_path, 1)
+    assert [(figure.unit, len(figure.samples), figure.goal) for figure in found] == [
+        ("ms", 1, None),
+        ("ms", 1, 100.0),
+        ("ms", 1, 100.0),
+    ]
+    assert "sandbox strict" in found[1].note

@@ -1,11 +1,12 @@
 """Failures and faults at their master: charged to the task, or to the worker that they follow around."""
 
 import msgspec
+import pytest
 
 from p2pq.core import effects as fx
 from p2pq.core import events as ev
 from p2pq.core import records as r
-from p2pq.core.judging import FAULTS_EACH
+from p2pq.core.judging import FAULTS_EACH, unsolvable
 from p2pq.core.standing import CAUTION, FAULTS_FREE, OTHERS_MIN
 from p2pq.model import notice as n
 from p2pq.model.job import FAULTS_MAX
@@ -272,3 +273,75 @@ def test_it_is_woken_when_the_pause_is_over() -> None:
     assert fresh.queue.deadline is not None
     told = fresh.tick(fresh.queue.deadline - fresh.now)
     assert [each.peer for each in told if isinstance(each, fx.Send)] == [ALICE.node]
+
+
+CANNOT = "environment of requirements.txt: No solution found when resolving dependencies: Because numpie was not found"
+"""in the package registry and you require numpie"""
+
+
+def loses(fresh: Bench, member: Member, detail: str = CANNOT, fault: str = "sandbox") -> None:
+    """Let one attempt be lost there, once one is to be had."""
+    while not (items := fresh.leases(member, tasks_max=1)):
+        fresh.tick(fresh.queue.deadline - fresh.now)
+    fresh.tick(0.01)
+    fresh.says(member, msg.Return(items=(msg.ReturnItem(items[0].lease, fault, detail),)))
+
+
+@pytest.mark.parametrize(
+    ("fault", "detail", "expected"),
+    [
+        ("sandbox", CANNOT, True),
+        ("sandbox", CANNOT.replace("requirements.txt", "uv.lock"), True),
+        ("fetch", CANNOT, False),
+        ("sandbox", CANNOT.replace("environment of", "x environment of"), False),
+        ("sandbox", "environment of requirements.txt: Failed to fetch: numpie", False),
+        ("sandbox", f"{CANNOT} because the current Python version (3.11.2) is too old", False),
+        ("sandbox", f"{CANNOT} has no wheels with a matching platform tag", False),
+        (
+            "sandbox",
+            "environment of x: pypi.org does not answer: No solution found when resolving dependencies: y",
+            False,
+        ),
+    ],
+)
+def test_what_is_the_jobs_own_fault_is_told_by_what_the_worker_says(fault, detail, expected):
+    assert unsolvable(fault, detail) is expected
+
+
+def test_packages_that_a_second_worker_has_not_either_end_the_task() -> None:
+    fresh = bench(ALICE, BOB, tasks=2)
+    loses(fresh, ALICE)
+    loses(fresh, ALICE)
+    assert [task.state for task in fresh.queue.tasks(JOB)] == ["pending", "pending"], "one may have an index of its own"
+    loses(fresh, BOB)
+    assert [task.state for task in fresh.queue.tasks(JOB)].count("failed") == 1
+    assert [task.detail for task in fresh.queue.tasks(JOB) if task.state == "failed"] == [
+        f"given up, as no worker has a solution: {CANNOT}"
+    ]
+    loses(fresh, BOB)
+    assert fresh.queue.jobs() == [], "the next one at once"
+
+
+def test_nobody_is_blamed_for_packages_that_nobody_has() -> None:
+    fresh = bench(ALICE, BOB, tasks=20)
+    for _ in range(FAULTS_FREE + 1):
+        loses(fresh, ALICE)
+    assert fresh.leases(ALICE) == []
+    loses(fresh, BOB)
+    assert len(fresh.leases(ALICE)) == 4
+
+
+def test_a_worker_alone_is_asked_twice() -> None:
+    fresh = bench(ALICE, tasks=1)
+    loses(fresh, ALICE)
+    assert fresh.queue.tasks(JOB)[0].state == "pending"
+    loses(fresh, ALICE)
+    assert fresh.queue.jobs() == []
+
+
+def test_packages_that_somebody_had_can_be_had() -> None:
+    fresh = bench(ALICE, BOB, tasks=3)
+    fares(fresh, ALICE, OK)
+    for member in (ALICE, BOB):
+        loses(fresh, member)
+    assert [task.state for task in fresh.queue.tasks(JOB)].count("failed") == 0

@@ -8,6 +8,7 @@ import pytest
 
 from p2pq.daemon import buildproxy
 from p2pq.daemon.buildproxy import BuildProxy
+from p2pq.daemon.upstream import Proxies, Upstream
 
 
 @asynccontextmanager
@@ -43,6 +44,65 @@ async def test_a_tunnel_to_a_host_that_it_may_reach(tmp_path):
             assert await ask(tmp_path / "s", opened, b"hello") == b"heard hello"
     assert (proxy.refused, proxy.unreached) == ({}, {})
     assert not (tmp_path / "s").exists()
+
+
+@asynccontextmanager
+async def asked(answer: bytes) -> AsyncIterator[tuple[Upstream, list[bytes]]]:
+    """Serve as a proxy between here and the world: answer as told, and then as what it leads to would."""
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answer)
+        if b" 200 " in answer and heads[-1].startswith(b"CONNECT"):
+            writer.write(b"heard " + await reader.read(1000))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield Upstream("127.0.0.1", server.sockets[0].getsockname()[1], b"Proxy-Authorization: Basic eA==\r\n"), heads
+
+
+async def test_a_tunnel_goes_by_the_proxy_of_the_nodes_owner(tmp_path):
+    opened = b"CONNECT index.example:443 HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with asked(b"HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\n") as (upstream, heads):
+        proxy = BuildProxy(frozenset({("index.example", 443), ("::1", 443)}), Proxies(https=upstream))
+        async with proxy.serving(tmp_path / "s"):
+            assert await ask(tmp_path / "s", opened) == b"HTTP/1.1 200 Connected\r\n\r\n"
+            assert await ask(tmp_path / "s", opened, b"hello") == b"heard hello"
+            assert b" 403 " in await ask(tmp_path / "s", opened.replace(b"index", b"other"))
+            await ask(tmp_path / "s", opened.replace(b"index.example", b"[::1]"))
+    told = b"\r\nProxy-Authorization: Basic eA==\r\n\r\n"
+    assert heads[0] == b"CONNECT index.example:443 HTTP/1.1\r\nHost: index.example:443" + told
+    assert heads[2] == b"CONNECT [::1]:443 HTTP/1.1\r\nHost: [::1]:443" + told
+    assert len(heads) == 3, "what builds may not reach is not asked for there either"
+    assert proxy.unreached == {}
+
+
+async def test_a_plain_request_goes_by_the_proxy_of_the_nodes_owner(tmp_path):
+    async with asked(b"HTTP/1.1 200 OK\r\n\r\nbody") as (upstream, heads):
+        proxy = BuildProxy(frozenset({("index.example", 80)}), Proxies(http=upstream))
+        async with proxy.serving(tmp_path / "s"):
+            head = b"GET http://index.example/simple/ HTTP/1.1\r\nHost: h\r\nProxy-Authorization: Basic mine\r\n\r\n"
+            assert await ask(tmp_path / "s", head) == b"HTTP/1.1 200 OK\r\n\r\nbody"
+    [head] = heads
+    assert head.split(b"\r\n") == [
+        b"GET http://index.example:80/simple/ HTTP/1.1",
+        b"Host: h",
+        b"Connection: close",
+        b"Proxy-Authorization: Basic eA==",
+        b"",
+        b"",
+    ]
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 407 Who are you?\r\n\r\n", b"", b"x" * 40_000])
+async def test_a_proxy_that_does_not_lead_there_is_named(tmp_path, answer):
+    async with asked(answer) as (upstream, _):
+        proxy = BuildProxy(frozenset({("index.example", 443)}), Proxies(https=upstream))
+        async with proxy.serving(tmp_path / "s"):
+            assert b" 502 " in await ask(tmp_path / "s", b"CONNECT index.example:443 HTTP/1.1\r\n\r\n")
+    assert proxy.unreached == {"index.example by the proxy 127.0.0.1": None}
 
 
 async def test_a_plain_request_is_passed_on_once(tmp_path):

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from p2pq.daemon import building, environments, indexes
+from p2pq.daemon import building, bundles, environments, indexes
 from p2pq.daemon.blobstore import BlobStore
-from p2pq.daemon.environments import Environments
+from p2pq.daemon.building import Bring
+from p2pq.daemon.bundles import Source, Target, Wheel
+from p2pq.daemon.environments import Environments, Order
 from p2pq.daemon.home import Home
 from p2pq.daemon.jobpython import JobPython
 from p2pq.daemon.requirements import LABEL, Wanted
@@ -24,6 +26,7 @@ from tests.unit.daemon.guestkit import start_of
 
 MB = 1 << 20
 ONE, TWO = Wanted("requirements.txt", ("one",)), Wanted("requirements.txt", ("two",))
+
 PYTHON = JobPython(executable=Path("/usr/bin/python3"), prefixes=(Path("/opt/x"),), version="3.11.2")
 
 
@@ -38,16 +41,21 @@ class Builder:
         self.index = indexes.Index()
         self.asked: list[tuple[str, bool]] = []
         self.bytes = MB
+        self.brought: dict[str, bytes] = {}
         self.failure: Exception | None = None
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.began = asyncio.Event()
 
-    async def build(self, wanted: Wanted, target: Path, socket: Path, *, idle: bool) -> int:
+    async def build(self, wanted: Wanted, target: Path, socket: Path, *, idle: bool, bring: Bring | None) -> int:
         self.asked.append((wanted.lines[0], idle))
         assert len(os.fsencode(socket)) < 108
         self.began.set()
         await self.go_on.wait()
+        if bring is not None:
+            place = target.parent / "brought"
+            await asyncio.to_thread(bring, place)
+            self.brought = {path.name: path.read_bytes() for path in place.iterdir()}
         if self.failure is not None:
             raise self.failure
         make(target, self.bytes)
@@ -94,7 +102,7 @@ async def test_ten_at_once_build_once(bench):
     cache = await bench.begin()
     bench.builder.go_on.clear()
     async with asyncio.TaskGroup() as group:
-        waiting = [group.create_task(cache.get("a", ONE, idle=True)) for _ in range(10)]
+        waiting = [group.create_task(cache.get(Order("a", ONE), idle=True)) for _ in range(10)]
         await bench.builder.began.wait()
         bench.builder.go_on.set()
     found = {task.result() for task in waiting}
@@ -102,30 +110,30 @@ async def test_ten_at_once_build_once(bench):
     assert len(found) == 1
     [environment] = found
     assert environment.users == 10
-    assert (await cache.get("a", ONE)) is environment
+    assert (await cache.get(Order("a", ONE))) is environment
     assert (len(cache), cache.used_bytes, bench.builder.asked) == (1, MB, [("one", True)])
 
 
 async def test_the_least_recently_used_that_nobody_needs_go(bench):
     cache = await bench.begin()
-    kept = [await cache.get(name, ONE) for name in ("a", "b", "c")]
+    kept = [await cache.get(Order(name, ONE)) for name in ("a", "b", "c")]
     for each in kept:
         each.let_go()
-    (await cache.get("a", ONE)).let_go()
+    (await cache.get(Order("a", ONE))).let_go()
     assert len(bench.builder.asked) == 3
-    (await cache.get("d", ONE)).let_go()
+    (await cache.get(Order("d", ONE))).let_go()
     built = bench.home.environments / "built"
     assert {path.name for path in built.iterdir()} == {"a", "c", "d"}
     kept[2].hold()
     bench.builder.bytes = 3 * MB
-    await cache.get("e", ONE)
+    await cache.get(Order("e", ONE))
     assert {path.name for path in built.iterdir()} == {"c", "e"}, "one in use stays, whatever the quota says"
     assert cache.used_bytes == 4 * MB
 
 
 async def test_what_a_runner_needs_stays_until_it_is_dead(bench):
     cache = await bench.begin()
-    found = await cache.get("a", ONE)
+    found = await cache.get(Order("a", ONE))
     dead = asyncio.get_running_loop().create_future()
     found.hold_until(dead)
     found.let_go()
@@ -139,11 +147,11 @@ async def test_what_is_kept_for_further_builds_has_its_part_of_the_quota(bench):
     cache = await bench.begin()
     wheels = bench.home.environments / "wheels"
     (wheels / "small").write_bytes(b"x" * (MB // 2))
-    (await cache.get("a", ONE)).let_go()
+    (await cache.get(Order("a", ONE))).let_go()
     assert (wheels / "small").exists()
     assert cache.used_bytes > MB + MB // 2
     (wheels / "large").write_bytes(b"x" * MB)
-    (await cache.get("b", ONE)).let_go()
+    (await cache.get(Order("b", ONE))).let_go()
     assert list(wheels.iterdir()) == []
     assert cache.used_bytes == 2 * MB
 
@@ -151,36 +159,36 @@ async def test_what_is_kept_for_further_builds_has_its_part_of_the_quota(bench):
 async def test_a_failure_is_told_to_all_who_wait_and_not_tried_again_for_a_moment(bench, monkeypatch):
     cache = await bench.begin()
     bench.builder.failure = BuildError("environment of x: there is no such package")
-    results = await asyncio.gather(*(cache.get("a", ONE) for _ in range(3)), return_exceptions=True)  # noqa: TID251
+    results = await asyncio.gather(*(cache.get(Order("a", ONE)) for _ in range(3)), return_exceptions=True)  # noqa: TID251
     assert [str(each) for each in results] == ["environment of x: there is no such package"] * 3
     with pytest.raises(BuildError, match="no such package"):
-        await cache.get("a", ONE)
+        await cache.get(Order("a", ONE))
     assert len(bench.builder.asked) == 1
     monkeypatch.setattr(environments.time, "monotonic", lambda: 1e12)
     bench.builder.failure = DiskFullError("full")
     with pytest.raises(DiskFullError):
-        await cache.get("a", ONE)
+        await cache.get(Order("a", ONE))
     bench.builder.failure = None
-    await cache.get("a", ONE)
+    await cache.get(Order("a", ONE))
     assert len(bench.builder.asked) == 3, "what is no failure of the build is tried again at once"
 
 
 async def test_what_nobody_waits_for_any_more_is_not_built(bench):
     cache = await bench.begin()
     bench.builder.go_on.clear()
-    waiting = asyncio.ensure_future(cache.get("a", ONE))  # noqa: TID251
+    waiting = asyncio.ensure_future(cache.get(Order("a", ONE)))  # noqa: TID251
     await bench.builder.began.wait()
     waiting.cancel()
     await asyncio.wait([waiting])
     bench.builder.go_on.set()
-    found = await cache.get("a", ONE)
+    found = await cache.get(Order("a", ONE))
     assert (found.users, len(bench.builder.asked)) == (1, 2)
 
 
 async def test_a_stop_ends_builds(bench):
     cache = await bench.begin()
     bench.builder.go_on.clear()
-    waiting = asyncio.ensure_future(cache.get("a", ONE))  # noqa: TID251
+    waiting = asyncio.ensure_future(cache.get(Order("a", ONE)))  # noqa: TID251
     await bench.builder.began.wait()
     await cache.close()
     await asyncio.wait([waiting])
@@ -197,16 +205,16 @@ async def test_a_later_life_finds_them_in_order_and_deletes_what_is_not_whole(be
     (built / "e" / building.ABOUT).write_text("[]")
     cache = await bench.begin()
     assert {path.name for path in built.iterdir()} == {"a", "b", "c"}
-    (await cache.get("b", ONE)).let_go()
+    (await cache.get(Order("b", ONE))).let_go()
     assert bench.builder.asked == []
-    (await cache.get("d", ONE)).let_go()
+    (await cache.get(Order("d", ONE))).let_go()
     assert {path.name for path in built.iterdir()} == {"b", "c", "d"}
 
 
 async def test_another_python_than_it_wants(bench):
     cache = await bench.begin()
     with pytest.raises(BuildError, match=r"of main.py: it wants Python >=3.13, and jobs have 3.11.2 here"):
-        await cache.get("a", Wanted("main.py", ("one",), python=">=3.13"))
+        await cache.get(Order("a", Wanted("main.py", ("one",), python=">=3.13")))
     assert bench.builder.asked == []
 
 
@@ -217,7 +225,7 @@ async def test_a_node_that_can_build_nothing_says_why(bench, monkeypatch):
     assert (finding.ok, cache.problem) == (False, "uv is not installed here")
     assert "pip install uv" in finding.suggestion
     with pytest.raises(BuildError, match=r"this node can build none .uv is not installed here."):
-        await cache.get("a", ONE)
+        await cache.get(Order("a", ONE))
     bench.settings = EnvironmentSettings(index="https://u:p@host/simple")
     cache = await bench.begin()
     finding = await cache.finding()
@@ -238,7 +246,7 @@ async def test_an_index_that_does_not_answer_is_named(bench, unused_tcp_port):
 
 
 def job_of(bench: Bench, path: Path, files: dict[str, str], main: str = "main.py") -> JobBody:
-    path.mkdir()
+    path.mkdir(exist_ok=True)
     for name, text in files.items():
         (path / name).write_text(text)
     tree, _ = collect(path, TreeLimits(), bench.blobs.put, lambda _: os.urandom(32))
@@ -254,7 +262,7 @@ async def test_what_a_task_asks_for_is_read_from_the_files_of_its_job_once(bench
     assert await cache.of_task(needing, CommandsBody(cwd="/")) is None
     found = await cache.of_task(needing, job)
     assert found is not None
-    assert (found.users, found.name) == (1, cache.name_of(ONE))
+    assert (found.users, found.name) == (1, cache.order(ONE).name)
     reads: list[bytes] = []
     bench.blobs.get = reads.append
     assert await cache.of_task(needing, job) is found
@@ -276,11 +284,33 @@ async def test_a_job_that_asks_for_nothing_or_for_what_cannot_be(bench, tmp_path
     assert bench.builder.asked == []
 
 
+async def test_a_job_that_brings_its_packages_asks_no_index(bench, tmp_path):
+    cache = await bench.begin()
+    wheel = Wheel("one", "1.0", "one-1.0-py3-none-any.whl", "1" * 64)
+    folder = tmp_path / "brings"
+    (folder / bundles.FOLDER).mkdir(parents=True)
+    (folder / bundles.FOLDER / wheel.file).write_bytes(b"a wheel")
+    (folder / bundles.FOLDER / cache.target.file).write_bytes(bundles.listed([Source(wheel, "https://x", 0)]))
+    job = job_of(bench, folder, {"main.py": "", "requirements.txt": "one"})
+    needing = {"master": NodeId(b"m" * 32), "lease": LeaseId(1, 1), "resources": Resources(needs=(LABEL,))}
+    found = await cache.of_task(start_of(**needing, job=JobId(b"a" * 16)), job)
+    assert found is not None
+    assert bench.builder.asked == [(f"one==1.0 --hash=sha256:{'1' * 64}", True)]
+    assert bench.builder.brought == {wheel.file: b"a wheel"}
+    bench.builder.index = indexes.Index(url="https://other.example")
+    assert await cache.of_task(start_of(**needing, job=JobId(b"b" * 16)), job) is found, "whatever the index"
+    (tmp_path / "other" / bundles.FOLDER).mkdir(parents=True)
+    (tmp_path / "other" / bundles.FOLDER / Target("3.9", "linux", "x86_64").file).write_bytes(bundles.listed([]))
+    other = job_of(bench, tmp_path / "other", {})
+    with pytest.raises(RefusedError, match="brings its packages along"):
+        await cache.of_task(start_of(**needing, job=JobId(b"c" * 16)), other)
+
+
 async def test_a_name_is_that_of_the_python_and_the_index_as_well(bench):
     cache = await bench.begin()
-    names = {cache.name_of(ONE), cache.name_of(TWO)}
+    names = {cache.order(ONE).name, cache.order(TWO).name}
     bench.builder.index = indexes.Index(url="https://other.example")
-    names.add(cache.name_of(ONE))
+    names.add(cache.order(ONE).name)
     assert len(names) == 3
 
 

@@ -79,7 +79,8 @@ async def test_they_travel_if_that_is_asked_for(rig, folder):
     (folder / "r1").mkdir()
     (folder / "r1/data").write_text("x")
     for exclude, expected in (((), False), (("!/r1/",), True)):
-        prepared = await rig.jobs._prepare(control.Submit(folder=str(folder), exclude=exclude), b"")
+        request = control.Submit(folder=str(folder), exclude=exclude)
+        prepared = await rig.jobs._preparing.prepare(request, b"", f"{folder}/results", rig.jobs)  # nothing is said
         manifest = sign.open_signed(prepared.manifest, Manifest, AUTHOR.node)
         parts = {ref.blob: rig.blobs.get(ref.blob) for ref in manifest.body}
         body = bodies.decrypt(prepared.key, manifest.body, parts, JobBody)
