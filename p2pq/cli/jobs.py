@@ -90,7 +90,10 @@ class SubmitCommand(click.Command):
 @for_tasks(retries=1)
 @click.option("--where", default="any", metavar="any|local|NAME", help="Any machine, this one, or that one.")
 @click.option(
-    "--sandbox", type=click.Choice(["strict", "none"]), default="strict", help="none: only with --where local."
+    "--sandbox",
+    type=click.Choice(["strict", "basic", "none"]),
+    default="strict",
+    help="basic: also where only a weaker one works; none: only with --where local.",
 )
 @HALT
 @click.option("--resume", is_flag=True, help="Run only tasks that failed, are new, or whose inputs changed.")

@@ -58,8 +58,8 @@ class JobOptions(CommandOptions, total=False):
     """Labels that a machine must have: ``{"has": "numpy"}``."""
     where: str
     """``any``, ``local``, or the name or id of a node."""
-    sandbox: Literal["strict", "none"]
-    """``none`` only with ``where="local"``."""
+    sandbox: Literal["strict", "basic", "none"]
+    """``basic`` also where only a weaker one works; ``none`` only with ``where="local"``."""
     resume: bool
     """Run only what the latest job of this folder has not done."""
     keep_done: bool

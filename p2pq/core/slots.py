@@ -63,11 +63,11 @@ def level(manifest: Manifest, profile: Profile, *, own: bool) -> SandboxLevel | 
     """Return the isolation to run a job at, or None where it must not run here.
 
     Guests get the level that was proved here, if it is at least what they ask for; ``none`` is never accepted from others
-    and counts as ``strict``. Own tasks get what they ask for, or ``none`` where that is not proved.
+    and counts as ``strict``. Own tasks get what they ask for, or where that is not proved what is.
     """
     wanted = manifest.sandbox
     if own:
-        return wanted if _RANK[profile.sandbox] >= _RANK[wanted] else "none"
+        return wanted if _RANK[profile.sandbox] >= _RANK[wanted] else profile.sandbox
     if wanted == "none":
         wanted = "strict"
     return profile.sandbox if _RANK[profile.sandbox] >= _RANK[wanted] else None

@@ -356,7 +356,7 @@ class Admin:
         report = self._p.isolation
         if report is None:
             return Finding(check="sandbox", ok=True, detail="the self-test is still running")
-        return Finding(check="sandbox", ok=report.level == "strict", detail=report.reason, suggestion=report.suggestion)
+        return Finding(check="sandbox", ok=report.level != "none", detail=report.reason, suggestion=report.suggestion)
 
     def _store_finding(self) -> Finding:
         trouble = self._p.store.trouble

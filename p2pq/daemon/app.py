@@ -204,9 +204,9 @@ class App:
 
     async def _prove(self) -> None:
         """Find out in a thread, while the node begins to serve, what it can promise as a worker."""
-        lasting = self.lasting
+        lasting, floor = self.lasting, self.lasting.settings.runner.sandbox_floor
         report, lasting.features = await asyncio.to_thread(
-            offering.prove, lasting.python, lasting.home.path, lasting.home.socket, self._python_problem
+            offering.prove, lasting.python, lasting.home.path, lasting.home.socket, self._python_problem, floor
         )
         lasting.isolation = report
         level = logging.INFO if report.level == "strict" else logging.WARNING

@@ -84,7 +84,7 @@ class Attempt:
         self.watch = Watch(
             limits,
             runner.pid,
-            runner.scratch.job,
+            runner.scratch.written,
             (self.stdout, self.stderr),
             runner.in_memory,
         )

@@ -199,6 +199,7 @@ class Generation:
             environments=self.environments,
             settings=settings.runner,
             memory_mb=memory_mb,
+            gpus=app.machine.gpus,
             tasks=group,
             post=self._post,
             checkpoint_signal=signal_number(settings.policy),
@@ -350,8 +351,8 @@ class Generation:
         app = self._app
         if app.isolation is not None:
             self.parts.isolation = app.isolation
-            if app.isolation.level == "strict":
-                self.pool.keep_spare("strict")
+            if app.isolation.level != "none":
+                self.pool.keep_spare(app.isolation.level)
             found = app.settings, app.machine, app.python, app.features, app.isolation
             self._post(offering.offering(*found, self._full, builds=not self.environments.problem))
 
@@ -451,7 +452,7 @@ class Generation:
 
     def _unprotected(self) -> str:
         found = self._app.isolation
-        return found.reason if found is not None and found.level != "strict" else ""
+        return "" if found is None else found.shortcoming
 
     def _on_trouble(self, trouble: StorageError | None) -> None:
         if trouble is None:

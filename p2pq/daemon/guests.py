@@ -9,7 +9,7 @@ import logging
 import signal
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
 from typing import Final
 
@@ -76,6 +76,7 @@ class Guests:
         environments: Environments,
         settings: RunnerSettings,
         memory_mb: int,
+        gpus: Sequence[int] = (),
         tasks: asyncio.TaskGroup,
         post: Post,
         checkpoint_signal: int = signal.SIGTERM,
@@ -88,7 +89,9 @@ class Guests:
         self._pool = pool
         self._environments = environments
         self._settings = settings
-        self._launching = Launching(name=name, python=pool.python, blobs=blobs, settings=settings, memory_mb=memory_mb)
+        self._launching = Launching(
+            name=name, python=pool.python, blobs=blobs, settings=settings, memory_mb=memory_mb, has=gpus
+        )
         self._tasks = tasks
         self._post = post
         self._guests: dict[Key, Guest] = {}
@@ -315,11 +318,8 @@ class Guests:
     async def _execute(self, guest: Guest, job: AnyJobBody, checkpoint: Tree | None) -> Event:
         start = guest.start
         wall = int(time.time() * 1000)
-        if isinstance(job, CommandsBody):
-            launch = self._launching.commands(guest, job)
-        else:
-            launch = self._launching.job(guest, job, checkpoint)
-        outcome, sealed = await self._pool.run(launch)
+        async with self._launching.alone(guest, job, checkpoint) as launch:
+            outcome, sealed = await self._pool.run(launch)
         return ended_of(start, outcome, sealed, wall)
 
     # ------------------------------------------------------------------ several, one after another
@@ -329,7 +329,8 @@ class Guests:
         try:
             job = await self._open(guests[0].start)
             wanted = [guest for guest in guests if not guest.cancelled]
-            alone = LABEL in guests[0].start.resources.needs  # each holds its environment
+            needs = guests[0].start.resources
+            alone = needs.gpus or LABEL in needs.needs  # each holds its own
             if alone or not can_follow(job) or guests[0].job in self._leaving:
                 await self._one_by_one(wanted)
             elif wanted:

@@ -261,7 +261,7 @@ class Jobs:
 
     def _warnings(self, only: bytes) -> tuple[str, ...]:
         why = self._unprotected() if only in (b"", self.author.node) else ""
-        return (f"tasks that run on this machine run without a sandbox: {why}",) if why else ()
+        return (f"tasks that run on this machine run {why}",) if why else ()
 
     def _only(self, request: control.Submit) -> bytes:
         if request.where == "any":

@@ -3,7 +3,8 @@
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Final, Literal
 
 from p2pq.core.effects import Start
 from p2pq.core.events import Exited, Started
-from p2pq.daemon import bundles, feeding, room, taskfolder
+from p2pq.daemon import bundles, feeding, gpus, room, taskfolder
 from p2pq.daemon.attempt import Outcome as Ran
 from p2pq.daemon.blobstore import BlobMissingError, BlobStore
 from p2pq.daemon.checkpoints import put_in_place
 from p2pq.daemon.environments import Environment
 from p2pq.daemon.executing import command, command_line, for_libraries, own_environment
+from p2pq.daemon.gpus import Gpus
 from p2pq.daemon.launches import TaskLaunch
 from p2pq.daemon.limits import Limits
 from p2pq.daemon.sandbox import JOB_FOLDER, JobPython
@@ -100,19 +102,44 @@ class Launching:
     """Knows how attempts are launched here."""
 
     def __init__(
-        self, *, name: str, python: JobPython, blobs: BlobStore, settings: RunnerSettings, memory_mb: int
+        self,
+        *,
+        name: str,
+        python: JobPython,
+        blobs: BlobStore,
+        settings: RunnerSettings,
+        memory_mb: int,
+        has: Sequence[int] = (),
     ) -> None:
-        """Take the node's name and what it lets a task have; ``memory_mb`` is the limit of one that asks for none."""
+        """Take the node's name and what it lets a task have; ``memory_mb`` is the limit of one that asks for none.
+
+        ``has`` are the gpus that tasks may use.
+        """
+        self._gpus = Gpus(has)
         self._name = name
         self._python = python
         self._blobs = blobs
         self._settings = settings
         self._memory_mb = memory_mb
 
-    def commands(self, guest: Guest, job: CommandsBody) -> TaskLaunch[Sealed]:
-        """Return how to run a command in its user's folder and environment."""
+    @asynccontextmanager
+    async def alone(self, guest: Guest, job: AnyJobBody, checkpoint: Tree | None) -> AsyncIterator[TaskLaunch[Sealed]]:
+        """Give how to run an attempt that comes alone; until this is left, nobody else has its gpus.
+
+        Raises:
+            RefusedError: it asks for more of them than there are.
+        """
+        async with self._gpus.assigned(guest.start.resources.gpus) as has:
+            yield (
+                self.commands(guest, job, has)
+                if isinstance(job, CommandsBody)
+                else self.job(guest, job, checkpoint, has)
+            )
+
+    def commands(self, guest: Guest, job: CommandsBody, has: Sequence[int] = ()) -> TaskLaunch[Sealed]:
+        """Return how to run a command in its user's folder and environment; ``has`` are the gpus that it may use."""
         start = guest.start
-        env = own_environment(job) | self._environment(start, start.task)
+        env = own_environment(job) | self._environment(start, start.task) | (gpus.variables(has) if has else {})
         argv, otherwise = command_line(job, start.task)
         limits = self.limits(start)
         return TaskLaunch(
@@ -181,8 +208,8 @@ class Launching:
             params["config"] = job.config
         return params, task_number(job.array, job.axes, start.task)
 
-    def job(self, guest: Guest, job: JobBody, checkpoint: Tree | None) -> TaskLaunch[Sealed]:
-        """Return how to run a task of a folder that travels, in a scratch folder of its own."""
+    def job(self, guest: Guest, job: JobBody, checkpoint: Tree | None, has: Sequence[int] = ()) -> TaskLaunch[Sealed]:
+        """Return how to run a task of a folder that travels, in a scratch folder of its own, with the gpus that it has."""
         start = guest.start
         env: dict[str, str] = {}
 
@@ -193,6 +220,7 @@ class Launching:
             # Only now is it known where a task without a sandbox will run.
             root = JOB_FOLDER if strict else str(folder)
             env.update(self._environment(start, number, root) | for_libraries(start.resources.cpus))
+            env.update(gpus.variables(has))
             if found is not None:
                 env["VIRTUAL_ENV"] = str(python.bin.parent)
             if checkpoint is not None and put_in_place(start, checkpoint, self._blobs, folder):
@@ -201,23 +229,24 @@ class Launching:
 
         tree = bundles.own_files(job.tree)
         wanted = disk_bytes(tree) + (0 if checkpoint is None else disk_bytes(checkpoint))
-        strict = start.sandbox == "strict"
+        strict, basic = start.sandbox == "strict", start.sandbox == "basic"
         found = guest.environment
         python = self._python if found is None else found.python(self._python, strict=strict)
         params, number = self._params(start, job)
         return TaskLaunch(
             lease=guest.name,
             job=start.master + start.job,  # no runner ever serves two masters
-            level="strict" if strict else "none",
+            level=start.sandbox,
             argv=command(job, params, python, job_id=to_text(start.job), number=number),
             env=env,
             limits=self.limits(start),
             populate=populate,
             collect=self.sealer(guest).seal,
-            warm=job.kind == "python" and start.tasks > 1,  # one task alone would only wait for it
+            # One task alone would only wait for it; in ``basic`` each task is shut in by itself, and so starts afresh.
+            warm=job.kind == "python" and start.tasks > 1 and not basic,
             idle_priority=not start.own,
             suspended=guest.suspended,
-            mounts=found.mounts() if found is not None and strict else (),
+            mounts=(*(() if found is None else found.mounts()), *gpus.mounts(has)) if strict or basic else (),
             python=python,
             until_dead=None if found is None else found.hold_until,
             on_started=lambda stdout, stderr: _remember(guest, stdout, stderr),

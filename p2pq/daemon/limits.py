@@ -61,10 +61,11 @@ class Limits:
             "RLIMIT_CPU": int(self.wall_s * self.cpus) + 60,
         }
         if level == "strict":
+            # Counted in the sandbox's own user namespace; outside it would count the user's desktop.
+            limits["RLIMIT_NPROC"] = self.processes
+        if level != "none":
             limits |= {
                 "RLIMIT_NOFILE": 1024,
-                # Counted in the sandbox's own user namespace; outside it would count the user's desktop.
-                "RLIMIT_NPROC": self.processes,
                 "RLIMIT_STACK": 64 << 20,
                 "RLIMIT_MEMLOCK": 0,
                 "RLIMIT_MSGQUEUE": 0,
@@ -211,11 +212,11 @@ class Watch:
         self,
         limits: Limits,
         pid: int,
-        scratch: Path,
+        scratch: tuple[Path, ...],
         outputs: tuple[Path, ...],
         in_memory: Sequence[int] = (),
     ) -> None:
-        """Watch the tree below ``pid`` (the runner, which is not counted) and the folders that lie in memory."""
+        """Watch the tree below ``pid`` (the runner, which is not counted), its folders, and those that lie in memory."""
         self._in_memory = in_memory
         self._limits = limits
         self._pid = pid
@@ -267,7 +268,10 @@ class Watch:
     def walk(self) -> Breach | None:
         """Check the scratch folder, and set ``next_walk_s`` by how long that took."""
         begun = time.monotonic()
-        used = folder_bytes(self._scratch, self._limits.disk_bytes)
+        used: int | None = 0
+        for folder in self._scratch:
+            took = folder_bytes(folder, self._limits.disk_bytes)
+            used = None if took is None or used is None else used + took
         self.next_walk_s = max(DISK_POLL_S_MIN, (time.monotonic() - begun) * DISK_POLL_RATIO)
         if used is None:
             return Breach("disk-limit", f"its folders are nested deeper than {DEPTH_MAX} levels")

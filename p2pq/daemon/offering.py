@@ -6,12 +6,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import psutil
 
 from p2pq.core.events import Offering
-from p2pq.daemon import requirements
+from p2pq.daemon import gpus, requirements
 from p2pq.daemon.jobpython import JobPython, python_features, resolve_python
 from p2pq.daemon.selftest import IsolationReport, self_test
 from p2pq.errors import SandboxError
@@ -32,6 +32,8 @@ class Machine:
     memory_mb: int
     task_memory_mb: int
     """Limit of a task that asks for none."""
+    gpus: tuple[int, ...] = ()
+    """Their numbers."""
 
 
 def machine(settings: Settings) -> Machine:
@@ -39,7 +41,7 @@ def machine(settings: Settings) -> Machine:
     slots = len(os.sched_getaffinity(0)) if settings.node.slots is None else settings.node.slots
     memory_mb = psutil.virtual_memory().total >> 20
     task_memory_mb = settings.runner.memory_mb or max(MEMORY_MB_MIN, memory_mb // max(1, slots))
-    return Machine(slots=slots, memory_mb=memory_mb, task_memory_mb=task_memory_mb)
+    return Machine(slots=slots, memory_mb=memory_mb, task_memory_mb=task_memory_mb, gpus=gpus.find(settings.node.gpus))
 
 
 def find_python(settings: Settings, home: Path) -> tuple[JobPython, str]:
@@ -56,14 +58,16 @@ def find_python(settings: Settings, home: Path) -> tuple[JobPython, str]:
         return JobPython(executable=wanted or Path(sys.executable), prefixes=(), version=version), str(error)
 
 
-def prove(python: JobPython, home: Path, socket: Path, problem: str) -> tuple[IsolationReport, frozenset[str]]:
+def prove(
+    python: JobPython, home: Path, socket: Path, problem: str, floor: Literal["strict", "basic"] = "strict"
+) -> tuple[IsolationReport, frozenset[str]]:
     """Run the self-test and ask what the interpreter can import. Blocking, some 60 ms; call it in a worker thread."""
     with ThreadPoolExecutor(1, thread_name_prefix="p2pq-features") as pool:
         asked = pool.submit(python_features, python)  # side by side: own tasks wait for both
         if problem:
             report = IsolationReport("none", problem, "set [runner] python to an interpreter in a folder of its own")
         else:
-            report = self_test(python, user_home=Path.home(), p2pq_home=home, socket_path=socket)
+            report = self_test(python, user_home=Path.home(), p2pq_home=home, socket_path=socket, floor=floor)
     try:
         features = asked.result()
     except SandboxError as error:
@@ -88,7 +92,7 @@ def offering(  # noqa: PLR0913  what there is to know of a machine
     """
     if not settings.node.accept:
         reason = "this node runs nobody else's tasks (accept = false)"
-    elif report.level != "strict":
+    elif report.level == "none":
         reason = f"tasks of others cannot be shut in here: {report.reason}"
     elif found.slots == 0:
         reason = "this node offers no slots (slots = 0)"
@@ -99,6 +103,7 @@ def offering(  # noqa: PLR0913  what there is to know of a machine
     guests = Profile(
         slots=found.slots,
         memory_mb=found.memory_mb,
+        gpus=len(found.gpus),
         labels=labels(settings, python, features, builds=builds and report.level == "strict"),
         sandbox=report.level,
         accepts=not reason,
@@ -107,6 +112,7 @@ def offering(  # noqa: PLR0913  what there is to know of a machine
     own = Profile(
         slots=max(1, found.slots),
         memory_mb=found.memory_mb,
+        gpus=len(found.gpus),
         labels=guests.labels,
         sandbox=report.level,
         accepts=True,

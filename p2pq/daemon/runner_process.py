@@ -6,6 +6,7 @@ to the thread that started it.
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import select
@@ -20,7 +21,7 @@ from typing import Final, Literal, NewType
 import msgspec
 import psutil
 
-from p2pq.daemon import limits, sandbox
+from p2pq.daemon import basic, limits, sandbox
 from p2pq.daemon.cgroups import Group
 from p2pq.daemon.runner_messages import TRAIN_MAX, Gone, Heard, Ready, decode
 from p2pq.daemon.scratch import RUNNER_FILES, Scratch
@@ -44,7 +45,7 @@ RUNNER_FILE: Final = Path(runner_main.__file__)
 MARK: Final = "P2PQ_RUNNER"
 """Names the runner in the environment of tasks at level ``none``, to find what outlived a runner that was killed."""
 
-Level = Literal["strict", "none"]
+Level = Literal["strict", "basic", "none"]
 RunnerToken = NewType("RunnerToken", str)
 
 
@@ -59,7 +60,7 @@ class RunnerProcess:
         token: RunnerToken,
         mounts: tuple[sandbox.Mount, ...] = (),
     ) -> None:
-        """Start the process; it is usable after ``ready``. In strict it sees ``mounts`` besides.
+        """Start the process; it is usable after ``ready``. In a sandbox it sees ``mounts`` besides.
 
         Raises:
             SandboxError: the program or bubblewrap could not be started.
@@ -84,6 +85,7 @@ class RunnerProcess:
         self.in_memory: list[int] = []
         """The sandbox's /tmp and /dev/shm, to count what they hold."""
 
+        self._confinement = basic.confinement(python, scratch, mounts) if level == "basic" else None
         self._buffer = bytearray()
         self._last_words = ""
         self._inner_pid = 0
@@ -172,7 +174,7 @@ class RunnerProcess:
             await self.wait_dead()
             said = self._last_words or (heard.why if isinstance(heard, Gone) else "a wrong first message")
             raise SandboxError(f"the {self.level} sandbox did not start: {said}")
-        if self.level == "none":
+        if self.level != "strict":
             self._inner_pid = self._process.pid
             return
         info = json.loads(os.read(self._info_fd, 4096))
@@ -203,6 +205,7 @@ class RunnerProcess:
                 "rlimits": dict(rlimits),
                 "keep": keep,
                 "autogroup": idle_priority and _autogroup(),
+                "confine": None if self._confinement is None else dataclasses.asdict(self._confinement),
             }
         )
 
@@ -327,6 +330,8 @@ class RunnerProcess:
     def _finish(self) -> None:
         if self.level == "none" and self.occupied:
             kill_marked(self.token)
+        if self._confinement is not None and self.occupied:
+            basic.kill_marked(self._confinement.mark)
         if self.group is not None:
             self.group.remove()
         self._control.close()
@@ -395,7 +400,8 @@ def kill_marked(token: RunnerToken) -> None:
 
 
 def purge(folder: Path) -> None:
-    """Kill sandboxes that an earlier daemon left half started, and delete its scratch folders."""
+    """Kill what an earlier daemon left in sandboxes, or half started, and delete its scratch folders."""
+    basic.purge(folder)
     mark = f"{folder}/".encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

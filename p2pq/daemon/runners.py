@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from p2pq.daemon import limits, sandbox
+from p2pq.daemon import basic, limits, sandbox
 from p2pq.daemon.attempt import Attempt, KillReason, Outcome, Reason, Stop
 from p2pq.daemon.cgroups import Cgroups
 from p2pq.daemon.launches import Run, T, TaskLaunch, fill, storage_error
@@ -412,8 +412,8 @@ class RunnerPool:
 
     @contextlib.contextmanager
     def pinned(self, launch: TaskLaunch[T], runner: RunnerProcess) -> Iterator[None]:
-        """Give a task in ``strict`` as many processors as it asked for, the least used ones, for as long as it runs."""
-        if launch.level != "strict":
+        """Give a task in a sandbox as many processors as it asked for, the least used ones, for as long as it runs."""
+        if launch.level == "none":
             yield
             return
         usable = os.sched_getaffinity(0)
@@ -443,6 +443,10 @@ class RunnerPool:
         if launch.level == "strict":
             env = sandbox.base_environment(python) | dict(launch.env)
             cwd = sandbox.JOB_FOLDER
+        elif launch.level == "basic":
+            scratch = runner.scratch
+            env = basic.base_environment(python, scratch.job, scratch.temporary) | dict(launch.env)
+            cwd = str(scratch.job)
         else:
             env = {
                 "PATH": f"{python.bin}:/usr/local/bin:/usr/bin:/bin",

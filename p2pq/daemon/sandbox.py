@@ -26,6 +26,7 @@ __all__ = [
     "python_features",
     "resolve_python",
     "strict_command",
+    "system_folders",
 ]
 
 JOB_FOLDER: Final = "/job"
@@ -65,10 +66,18 @@ def sealed_file(data: bytes) -> int:
     return fd
 
 
+_BESIDE_USR: Final = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+
+
+def system_folders() -> list[str]:
+    """Return the folders and files of the system that a task may read; some may be missing."""
+    return ["/usr", *(name for name in _BESIDE_USR if not Path(name).is_symlink()), *_ETC]
+
+
 def _system() -> list[str]:
     """Return the read-only system: /usr, and the folders beside it as links where the system has merged them."""
     argv = ["--ro-bind", "/usr", "/usr"]
-    for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"):
+    for name in _BESIDE_USR:
         path = Path(name)
         if path.is_symlink():
             argv += ["--symlink", str(path.readlink()), name]
@@ -96,6 +105,13 @@ class Mount:
     outside: Path
     inside: str
     writable: bool = False
+    device: bool = False
+    """A device file, to be used as one."""
+
+    @property
+    def option(self) -> str:
+        """How bubblewrap is told."""
+        return "--dev-bind" if self.device else "--bind" if self.writable else "--ro-bind"
 
 
 @dataclass(slots=True)
@@ -158,7 +174,7 @@ def strict_command(
     for prefix in python.prefixes:
         argv += ["--ro-bind", str(prefix), str(prefix)]
     for each in files:
-        argv += ["--bind" if each.writable else "--ro-bind", str(each.outside), each.inside]
+        argv += [each.option, str(each.outside), each.inside]
     argv += ["--bind", str(job_folder), JOB_FOLDER, "--chdir", "/"]
     argv += ["--remount-ro", "/dev", "--remount-ro", "/"]
     argv += ["--seccomp", str(filter_fd), "--", *command]

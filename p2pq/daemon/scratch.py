@@ -6,13 +6,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from p2pq.runner import emptying, script, warm, zygote
+from p2pq.runner import confine, emptying, script, warm, zygote
 from p2pq.runner import folder as task_folder
 
 RUNNER_FILES: Final = {
     f"{warm.NAME}.py": Path(warm.__file__),
     f"{warm.SCRIPTS}.py": Path(script.__file__),
     "zygote.py": Path(zygote.__file__),
+    "confine.py": Path(confine.__file__),
     "emptying.py": Path(emptying.__file__),
     "folder.py": Path(task_folder.__file__),
 }
@@ -37,12 +38,17 @@ class Scratch:
 
     @property
     def temporary(self) -> Path:
-        """TMPDIR at level ``none``; a strict sandbox has its own."""
+        """TMPDIR at the levels ``basic`` and ``none``; a strict sandbox has its own."""
         return self.root / "tmp"
+
+    @cached_property
+    def written(self) -> tuple[Path, ...]:
+        """Where a task can write."""
+        return self.job, self.temporary
 
     @property
     def runner(self) -> Path:
-        """``RUNNER_FILES`` as level ``none`` sees them."""
+        """``RUNNER_FILES`` as the levels ``basic`` and ``none`` see them."""
         return self.root / "runner"
 
     @property

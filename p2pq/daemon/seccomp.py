@@ -1,8 +1,11 @@
-"""The system calls that a sandboxed task may not make, as a classic BPF program for ``bwrap --seccomp``.
+"""The system calls that a sandboxed task may not make, as a classic BPF program for ``bwrap --seccomp`` and for ``basic``.
 
 A deny-list modelled on Flatpak's: what opens new attack surface (namespaces, mounts, BPF, io_uring, keys, tracing, modules),
 what escapes the accounting (memory outside any mapping, CPU affinity) and what injects terminal input. Everything else works.
 Calls that programs probe for answer ENOSYS, so that they fall back; the others EPERM.
+
+In ``basic`` a task has no namespaces of its own, and Landlock says nothing of modes, owners, dates and attributes of files, of
+other processes' priorities and limits, of what System V shares, or of sockets with a name. There the filter does.
 """
 
 import errno
@@ -93,6 +96,74 @@ ENOSYS_CALLS: Final[dict[str, tuple[int | None, int | None]]] = {
     "shmget": (29, 194),
 }
 
+# The rest in ``basic`` only.
+
+SHARED_EPERM_CALLS: Final[dict[str, tuple[int | None, int | None]]] = {
+    # Paths that Landlock does not look at: whoever owns a file may change these of it, wherever it lies.
+    "chown": (92, None),
+    "fchown": (93, 55),
+    "fchownat": (260, 54),
+    "file_setattr": (469, 469),
+    "lchown": (94, None),
+    # What has no socket needs none of these; a pair of sockets can be turned to others by a name.
+    "bind": (49, 200),
+    "connect": (42, 203),
+    # Shared by all processes of a user, or of the machine.
+    "mq_open": (240, 180),
+    "mq_unlink": (241, 181),
+    "msgctl": (71, 187),
+    "msgget": (68, 186),
+    "msgrcv": (70, 188),
+    "msgsnd": (69, 189),
+    "process_mrelease": (448, 448),
+    "semctl": (66, 191),
+    "semget": (64, 190),
+    "semop": (65, 193),
+    "semtimedop": (220, 192),
+    "shmat": (30, 196),
+    "shmctl": (31, 195),
+}
+
+SHARED_ENOSYS_CALLS: Final[dict[str, tuple[int | None, int | None]]] = {
+    # A watch tells the names of files in folders that cannot be read.
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
+}
+
+SHARED_ENOTSUP_CALLS: Final[dict[str, tuple[int | None, int | None]]] = {
+    "fremovexattr": (199, 16),
+    "fsetxattr": (190, 7),
+    "lremovexattr": (198, 15),
+    "lsetxattr": (189, 6),
+    "removexattr": (197, 14),
+    "removexattrat": (466, 466),
+    "setxattr": (188, 5),
+    "setxattrat": (463, 463),
+}
+
+IGNORED_CALLS: Final[dict[str, tuple[int | None, int | None]]] = {
+    # They do nothing and say that they did: copying a file would fail for the mode that it cannot get.
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "futimesat": (261, None),
+    "utime": (132, None),
+    "utimensat": (280, 88),
+    "utimes": (235, None),
+}
+
+# Of other processes of the same user.
+SHARED_CHECKED_CALLS: Final[dict[str, tuple[int, int]]] = {
+    "ioprio_set": (251, 30),
+    "prlimit64": (302, 261),
+    "sched_setattr": (314, 274),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "setpriority": (141, 140),
+    "setrlimit": (160, 164),
+}
+
 # Calls that are allowed for some arguments only.
 CHECKED_CALLS: Final[dict[str, tuple[int, int]]] = {
     "clone": (56, 220),
@@ -107,18 +178,25 @@ CLONE_NEW_ANY: Final = 0x7E020080
 
 TIOCSTI: Final = 0x5412
 TIOCLINUX: Final = 0x541C
+FILE_SETTINGS: Final = (0x40086602, 0x401C5820, 0x40087602, 0x40806685)
+"""FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_SETVERSION, FS_IOC_ENABLE_VERITY of linux/fs.h, for any open file."""
+RLIMIT_LOCKS: Final = 10
+"""A limit without a meaning since Linux 2.4, by which what outlived a runner of the level ``basic`` is found."""
 SOCKET_FAMILIES: Final = (1, 2, 10)
 """AF_UNIX, AF_INET, AF_INET6: with an empty network namespace these reach nothing outside."""
+
+PAIRS: Final = (1, 5)
+"""SOCK_STREAM, SOCK_SEQPACKET: a datagram socket of a pair sends to any other by its name."""
 
 PERSONALITIES: Final = (0, 0xFFFFFFFF)
 """PER_LINUX, and the query that changes nothing."""
 
 # linux/bpf_common.h and linux/filter.h
-_LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _RETURN, _AND = 0x20, 0x15, 0x35, 0x45, 0x06, 0x54
 # linux/seccomp.h
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 # struct seccomp_data: nr, arch, instruction pointer, args; the low half comes first on both architectures.
-_NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24
+_NR, _ARCH, _ARG0, _ARG1, _ARG2, _ARG2_HIGH = 0, 4, 16, 24, 32, 36
 
 
 def _op(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
@@ -145,8 +223,42 @@ def _except(arg: int, refused: tuple[int, ...], number: int) -> bytes:
     return program + _op(_RETURN, _ALLOW) + _fail(number)
 
 
-def program(machine: str) -> bytes:
+def _require(arg: int, value: int, number: int) -> bytes:
+    """Return: fail unless the argument's half is that value, else go on."""
+    return _op(_LOAD, arg) + _op(_JUMP_EQUAL, value, if_true=1) + _fail(number)
+
+
+def _shared_bodies() -> dict[str, bytes]:
+    """Return what is checked where a task has no namespaces of its own."""
+    own = _require(_ARG0, 0, errno.EPERM) + _op(_RETURN, _ALLOW)
+    mark = _require(_ARG2, 0, errno.EPERM) + _require(_ARG2_HIGH, 0, errno.EPERM)  # it may be read
+    pair = _op(_LOAD, _ARG1) + _op(_AND, 0xF)
+    for position, kind in enumerate(PAIRS):
+        pair += _op(_JUMP_EQUAL, kind, if_true=len(PAIRS) - position)
+    return {
+        "ioctl": _except(_ARG1, (TIOCSTI, TIOCLINUX, *FILE_SETTINGS), errno.EPERM),
+        "ioprio_set": _require(_ARG0, 1, errno.EPERM) + _require(_ARG1, 0, errno.EPERM) + _op(_RETURN, _ALLOW),
+        "prlimit64": _require(_ARG0, 0, errno.EPERM)
+        + _op(_LOAD, _ARG1)
+        + _op(_JUMP_EQUAL, RLIMIT_LOCKS, if_false=len(mark) // 8)
+        + mark
+        + _op(_RETURN, _ALLOW),
+        "sched_setattr": own,
+        "sched_setparam": own,
+        "sched_setscheduler": own,
+        "setpriority": _require(_ARG0, 0, errno.EPERM) + _require(_ARG1, 0, errno.EPERM) + _op(_RETURN, _ALLOW),
+        "setrlimit": _except(_ARG0, (RLIMIT_LOCKS,), errno.EPERM),
+        "socket": _fail(errno.EACCES),
+        "socketpair": _require(_ARG0, 1, errno.EAFNOSUPPORT) + pair + _fail(errno.EACCES) + _op(_RETURN, _ALLOW),
+    }
+
+
+def program(machine: str, *, shared: bool = False) -> bytes:
     """Return the filter for a machine as an array of ``struct sock_filter``.
+
+    Args:
+        machine: as ``os.uname().machine`` has it.
+        shared: the task has no namespaces of its own, as in ``basic``.
 
     Raises:
         KeyError: the machine is neither x86_64 nor aarch64.
@@ -159,7 +271,15 @@ def program(machine: str) -> bytes:
     out += _op(_LOAD, _NR)
     if machine == "x86_64":
         out += _op(_JUMP_AT_LEAST, X32_BIT, if_false=1) + _fail(errno.ENOSYS)
-    for calls, number in ((EPERM_CALLS, errno.EPERM), (ENOSYS_CALLS, errno.ENOSYS)):
+    refused = [(EPERM_CALLS, errno.EPERM), (ENOSYS_CALLS, errno.ENOSYS)]
+    if shared:
+        refused += [
+            (SHARED_EPERM_CALLS, errno.EPERM),
+            (SHARED_ENOSYS_CALLS, errno.ENOSYS),
+            (SHARED_ENOTSUP_CALLS, errno.EOPNOTSUPP),
+            (IGNORED_CALLS, 0),
+        ]
+    for calls, number in refused:
         for numbers in calls.values():
             call = numbers[column]
             if call is not None:
@@ -174,8 +294,9 @@ def program(machine: str) -> bytes:
         "socket": _only(_ARG0, SOCKET_FAMILIES, errno.EAFNOSUPPORT),
         "socketpair": _only(_ARG0, SOCKET_FAMILIES, errno.EAFNOSUPPORT),
     }
-    for name, body in bodies.items():
-        call = CHECKED_CALLS[name][column]
+    checked = CHECKED_CALLS | SHARED_CHECKED_CALLS
+    for name, body in (bodies | (_shared_bodies() if shared else {})).items():
+        call = checked[name][column]
         out += _op(_JUMP_EQUAL, call, if_false=len(body) // 8) + body
     return out + _op(_RETURN, _ALLOW)
 

@@ -156,7 +156,7 @@ async def _populate(launch: TrainLaunch[T], runner: RunnerProcess) -> None:
 
 def _has_temporary(launch: TrainLaunch[T]) -> bool:
     """Tell whether the tasks have a folder for temporary files that the daemon made; in ``strict`` it is the sandbox's."""
-    return launch.common.level == "none" and not launch.common.whole_env
+    return launch.common.level != "strict" and not launch.common.whole_env
 
 
 def _ends(runs: list[Run]) -> bool:

@@ -45,6 +45,8 @@ class NodeSettings(_Section, frozen=True, kw_only=True):
     """What people see; empty: the host name. A nickname only: the key is the identity."""
     slots: Annotated[int, Meta(ge=0, le=4096)] | None = None
     """Cpus that tasks may use; unset: as many as the machine has."""
+    gpus: Annotated[int, Meta(ge=0, le=64)] | None = None
+    """Gpus that tasks may use; unset: as many as the machine has."""
     listen: Annotated[str, Meta(max_length=64)] = "0.0.0.0:0"
     """HOST:PORT for peers; port 0 picks 9476 if it is free, else any."""
     peers: Annotated[tuple[Annotated[str, Meta(max_length=255)], ...], Meta(max_length=64)] = ()
@@ -64,6 +66,8 @@ class RunnerSettings(_Section, frozen=True, kw_only=True):
 
     python: Annotated[str, Meta(max_length=4096)] = ""
     """The interpreter for Python jobs; empty: the one that runs the node."""
+    sandbox_floor: Literal["strict", "basic"] = "strict"
+    """The weakest sandbox that tasks of others may run in here: ``basic`` is used where ``strict`` does not hold."""
     memory_mb: Megabytes = 0
     """Memory limit of a task that asks for none; 0: an equal part of the machine per slot, at least 512."""
     time_s: Annotated[int, Meta(ge=1, le=366 * 24 * 3600)] = 24 * 3600

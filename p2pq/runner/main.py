@@ -1,8 +1,9 @@
 """The program that runs tasks inside a sandbox: standard library only, few imports, of which two lie beside it.
 
 It is started once per job and slot, talks to the daemon over one inherited socket and runs one task after another. In
-``strict`` it is process 1 of its PID namespace. It holds no secret and the daemon believes nothing of what it says beyond
-the outcome of its own job's tasks, because a task may have taken it over.
+``strict`` it is process 1 of its PID namespace; in ``basic`` each task is shut in by itself, and so is it: ``confine.py``.
+It holds no secret and the daemon believes nothing of what it says beyond the outcome of its own job's tasks, because a task may
+have taken it over.
 
 Frames, both ways: four bytes of length, big-endian, then a JSON object with ``op``.
 
@@ -37,6 +38,7 @@ TYPE_CHECKING = False  # importing typing for real would cost 2 ms at every star
 if TYPE_CHECKING:
     from typing import Any
 
+    from p2pq.runner.confine import Rules
     from p2pq.runner.folder import Folder
     from p2pq.runner.zygote import Warmth
 
@@ -63,10 +65,14 @@ SIGNALS_RESET = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT, 
 class Runner:
     """Runs the tasks of one job, one at a time, until the daemon closes the socket."""
 
-    def __init__(self, control: _socket.socket, level: str) -> None:
-        """Take the control socket; ``level`` is ``strict`` or ``none``."""
+    def __init__(self, control: _socket.socket, level: str, folder: str) -> None:
+        """Take the control socket; ``level`` is ``strict``, ``basic`` or ``none``; ``folder`` holds our other code."""
         self.control = control
+        self.folder = folder
         self.strict = level == "strict"
+        self.basic = level == "basic"
+        self.rules: Rules | None = None
+        """What a task may reach, where it is the runner that shuts it in."""
         self.task_id = 0
         self.pid = 0
         self.started = 0.0
@@ -163,6 +169,8 @@ class Runner:
         self.keep = message["keep"]
         if message["autogroup"]:
             lower_session()
+        if self.basic:
+            self.rules = __import__("confine").enclose(message["confine"], self.folder)
 
     def run(self, message: "dict[str, Any]", out: int, err: int, feed: int = -1) -> None:
         """Start one task, in a warm interpreter if it may be, and say so; without ``feed`` its standard input is empty."""
@@ -244,6 +252,8 @@ class Runner:
 
     def spawn(self, argv: "list[str]", env: "dict[str, str]", out: int, err: int, feed: int = -1) -> int:
         """Start a program and return its process id."""
+        if self.basic:
+            return int(__import__("confine").spawn(argv, env, (feed, out, err), self.rules, SIGNALS_RESET))
         empty = (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
         return os.posix_spawnp(
             argv[0],
@@ -445,8 +455,8 @@ def kill_descendants(spared: int = 0) -> list[int]:
             found.append(pid)
             try:
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue  # it ended meanwhile
+            except (ProcessLookupError, PermissionError):
+                continue  # it ended meanwhile; its number may be another's by now
     return found
 
 
@@ -458,7 +468,9 @@ def main() -> None:
         file.write(oom)
     libc = ctypes.CDLL(None, use_errno=True)
     # Not dumpable: no task may read this process, trace it or take its socket.
-    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) or (level == "none" and libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)):
+    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) or (
+        level != "strict" and libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ):
         raise OSError(ctypes.get_errno(), "prctl")
     os.set_inheritable(fd, False)
     wake_read, wake_write = os.pipe()
@@ -468,7 +480,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # process 1 is immune to what it does not handle
     os.umask(0o022)
-    Runner(_socket.socket(fileno=fd), level).serve(wake_read)
+    Runner(_socket.socket(fileno=fd), level, folder).serve(wake_read)
 
 
 if __name__ == "__main__":

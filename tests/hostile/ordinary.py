@@ -17,20 +17,21 @@ async def sub():
 
 
 if __name__ == "__main__":
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        squares = pool.map(square, [1, 2, 3])
     done = []
     threads = [threading.Thread(target=done.append, args=(1,)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    memory = shared_memory.SharedMemory(create=True, size=100)
-    memory.buf[0] = 5
     with tempfile.TemporaryFile("w+") as file:
         file.write("x")
         file.seek(0)
         text = file.read()
-    print(squares, len(done), asyncio.run(sub()), memory.buf[0], text)
+    print(len(done), asyncio.run(sub()), text, flush=True)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        squares = pool.map(square, [1, 2, 3])
+    memory = shared_memory.SharedMemory(create=True, size=100)
+    memory.buf[0] = 5
+    print(squares, memory.buf[0])
     memory.close()
     memory.unlink()

@@ -20,19 +20,19 @@ for path in asked["paths"]:
     except OSError:
         continue
 for name in asked["unix"]:
-    with socket.socket(socket.AF_UNIX) as sock:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(name)
             reached.append(name)
-        except OSError:
-            continue
+    except OSError:
+        continue
 for kind, host, port in asked["inet"]:
     for family in (socket.AF_INET, socket.AF_INET6):
-        with socket.socket(family, getattr(socket, kind)) as sock:
-            sock.settimeout(1)
-            try:
+        try:
+            with socket.socket(family, getattr(socket, kind)) as sock:
+                sock.settimeout(1)
                 sock.connect((host, port))
                 reached.append(host)
-            except OSError:
-                continue
+        except OSError:
+            continue
 print(json.dumps(reached))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pq.daemon import sandbox
+from p2pq.daemon import basic, sandbox
 from p2pq.daemon.runners import Limits, Outcome, RunnerPool, TaskLaunch
 
 HOSTILE = Path(__file__).parents[1] / "hostile"
@@ -54,11 +54,25 @@ def python(tmp_path: Path) -> sandbox.JobPython:
     return sandbox.resolve_python(Path(sys.executable), user_home=Path.home(), p2pq_home=tmp_path / "home")
 
 
-@pytest.fixture(params=[pytest.param("strict", marks=pytest.mark.sandbox), "none"])
+SANDBOXES = [pytest.param("strict", marks=pytest.mark.sandbox), pytest.param("basic", marks=pytest.mark.sandbox)]
+
+
+@pytest.fixture(params=[*SANDBOXES, "none"])
 def level(request: pytest.FixtureRequest) -> str:
-    if request.param == "strict" and shutil.which("bwrap") is None:
+    return possible(request.param)
+
+
+@pytest.fixture(params=SANDBOXES)
+def sandboxed(request: pytest.FixtureRequest) -> str:
+    return possible(request.param)
+
+
+def possible(level: str) -> str:
+    if level == "strict" and shutil.which("bwrap") is None:
         pytest.skip("bubblewrap (bwrap) is not installed")
-    return request.param
+    if level == "basic" and basic.problem():
+        pytest.skip(basic.problem())
+    return level
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from p2pq.daemon import limits as limits_module
 from p2pq.daemon.executing import for_libraries
 from p2pq.daemon.runners import Outcome, RunnerPool, TaskLaunch
-from tests.sandbox.conftest import LIMITS
+from tests.sandbox.conftest import LIMITS, SANDBOXES, possible
 from tests.sandbox.corpus import BESIDE, SCRIPTS
 from tests.sandbox.test_runners import Begun
 
@@ -34,6 +34,12 @@ class Ended:
 
 
 Start = Callable[..., Awaitable[Ended]]
+
+
+@pytest.fixture(params=[SANDBOXES[0], "none"])
+def level(request: pytest.FixtureRequest) -> str:
+    """Where there are such interpreters: in ``basic`` each task is shut in by itself."""
+    return possible(request.param)
 
 
 @pytest.fixture

@@ -249,9 +249,11 @@ async def test_what_the_machine_offers_is_told_once_it_is_known(tmp_path: Path) 
         app.isolation = offering.IsolationReport("none", "no bwrap", "install it")
         generation.offer()
         (offered,) = told
-        assert generation._unprotected() == "no bwrap"
+        assert generation._unprotected() == "without a sandbox: no bwrap"
         assert isinstance(offered, ev.Offering)
         assert generation.parts.isolation == app.isolation
+        app.isolation = offering.IsolationReport("basic", "Landlock held")
+        assert generation._unprotected() == "in a sandbox that is weaker than strict: Landlock held"
 
 
 async def test_guests_are_welcome_again_once_the_disk_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ async def test_a_submission_is_durable_before_it_is_said(rig, folder):
 
 @pytest.mark.parametrize(("where", "notes"), [("any", 1), ("local", 1), ("worker", 0)])
 async def test_a_machine_without_a_sandbox_says_so_where_it_matters(rig, folder, where, notes):
-    rig.jobs._unprotected = lambda: "bubblewrap is not installed"
+    rig.jobs._unprotected = lambda: "without a sandbox: bubblewrap is not installed"
     *said, _ = await rig.ask(rig.jobs.submit, control.Submit(folder=str(folder), where=where))
     assert (
         said == [Note(text="tasks that run on this machine run without a sandbox: bubblewrap is not installed")] * notes

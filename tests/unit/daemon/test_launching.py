@@ -6,15 +6,18 @@ from pathlib import Path
 import pytest
 
 from p2pq.core.events import Started
+from p2pq.daemon import gpus
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.jobpython import JobPython
 from p2pq.daemon.launching import OWN_COMMANDS, Guest, Launching, pin_tag
+from p2pq.errors import RefusedError
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import JobId, LeaseId, NodeId, to_text
+from p2pq.model.job import Resources
 from p2pq.model.sources import Source
-from p2pq.wire.body import CommandsBody
+from p2pq.wire.body import CommandsBody, JobBody
 from p2pq.wire.feed import Feed
-from p2pq.wire.tree import convergent, seal_chunk
+from p2pq.wire.tree import Tree, convergent, seal_chunk
 from tests.unit.daemon.guestkit import start_of
 
 ME, JOB = NodeId(b"m" * 32), JobId(b"j" * 16)
@@ -88,3 +91,60 @@ async def test_limits_of_guests_are_those_of_this_node_where_they_are_lower(laun
 def test_what_holds_blobs_is_named_by_master_and_lease():
     assert pin_tag(ME, LeaseId(1, 2)) != pin_tag(NodeId(b"n" * 32), LeaseId(1, 2))
     assert pin_tag(ME, LeaseId(1, 2)) != pin_tag(ME, LeaseId(1, 3))
+
+
+@pytest.mark.parametrize(("sandbox", "bound"), [("strict", True), ("basic", True), ("none", False)])
+async def test_a_task_has_its_own_gpus_and_nobody_else_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: str, bound: bool
+):
+    real = gpus.mounts
+    for name in ("nvidia0", "nvidia1", "nvidiactl"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(gpus, "mounts", lambda has: real(has, tmp_path))
+    python = JobPython(executable=Path("/usr/bin/python3"), prefixes=(), version="3")
+    blobs = BlobStore(tmp_path / "blobs", quota_bytes=1 << 30, reserve_bytes=0)
+    settings = RunnerSettings()
+    launching = Launching(name="here", python=python, blobs=blobs, settings=settings, memory_mb=64, has=(0, 1))
+    job = JobBody(main="main.sh", kind="shell", tree=Tree())
+    seen = []
+    for number, count in enumerate((1, 1, 0)):
+        start = start_of(
+            master=ME, lease=LeaseId(1, number), job=JOB, sandbox=sandbox, own=True, resources=Resources(gpus=count)
+        )
+        seen.append(start)
+    async with (
+        launching.alone(Guest(seen[0]), job, None) as first,
+        launching.alone(Guest(seen[1]), job, None) as second,
+        launching.alone(Guest(seen[2]), job, None) as third,
+    ):
+        for at, (launch, has) in enumerate(((first, "0"), (second, "1"), (third, ""))):
+            folder = tmp_path / f"job {at}"
+            folder.mkdir()
+            launch.populate(folder)
+            assert launch.env["CUDA_VISIBLE_DEVICES"] == launch.env["HIP_VISIBLE_DEVICES"] == has
+            names = [f"/dev/nvidia{has}", "/dev/nvidiactl"] if has and bound else []
+            assert [mount.inside for mount in launch.mounts] == names
+            assert launch.level == sandbox
+    with pytest.raises(RefusedError):
+        async with launching.alone(
+            Guest(start_of(master=ME, lease=LeaseId(1, 9), job=JOB, resources=Resources(gpus=3))), job, None
+        ):
+            pytest.fail("it was given them")
+
+
+async def test_commands_see_the_gpus_that_their_user_sees_unless_they_ask(tmp_path):
+    launching = Launching(
+        name="here",
+        python=JobPython(executable=Path("/usr/bin/python3"), prefixes=(), version="3"),
+        blobs=BlobStore(tmp_path / "blobs", quota_bytes=1 << 30, reserve_bytes=0),
+        settings=RunnerSettings(),
+        memory_mb=64,
+        has=(4,),
+    )
+    job = CommandsBody(words=("true",), cwd="/", environment=b"CUDA_VISIBLE_DEVICES=1\0")
+    for count, seen in ((0, "1"), (1, "4")):
+        start = start_of(
+            master=ME, lease=LeaseId(1, 0), job=JOB, sandbox="none", own=True, resources=Resources(gpus=count)
+        )
+        async with launching.alone(Guest(start), job, None) as launch:
+            assert launch.env["CUDA_VISIBLE_DEVICES"] == seen

@@ -24,7 +24,7 @@ LIMITS = Limits(
 def watch(tmp_path: Path, pid: int = 0, **changes: object) -> Watch:
     (tmp_path / "job").mkdir(exist_ok=True)
     chosen = dataclasses.replace(LIMITS, **changes)
-    return Watch(chosen, pid or os.getpid(), tmp_path / "job", (tmp_path / "out",))
+    return Watch(chosen, pid or os.getpid(), (tmp_path / "job",), (tmp_path / "out",))
 
 
 def test_resource_limits_are_stricter_in_a_sandbox() -> None:
@@ -118,7 +118,7 @@ def test_folder_bytes_gives_up_on_deep_nesting(tmp_path: Path) -> None:
         deep /= "d"
     deep.mkdir(parents=True)
     assert limits.folder_bytes(tmp_path, 1 << 40) is None
-    found = Watch(dataclasses.replace(LIMITS, disk_bytes=1 << 40), os.getpid(), tmp_path, ()).walk()
+    found = Watch(dataclasses.replace(LIMITS, disk_bytes=1 << 40), os.getpid(), (tmp_path,), ()).walk()
     assert found == Breach("disk-limit", "its folders are nested deeper than 256 levels")
 
 

@@ -89,3 +89,16 @@ def test_environments_are_offered_only_where_a_sandbox_holds() -> None:
         report = IsolationReport(level, "x")  # type: ignore[arg-type]
         found = offering.offering(Settings(), offering.machine(Settings()), PYTHON, frozenset(), report, builds=builds)
         assert ((("env", "uv") in found.profile.labels), ("env", "uv") in found.own.labels) == (offered, offered)
+
+
+def test_guests_who_ask_for_no_more_are_welcome_where_basic_holds_and_nothing_is_built_for_them() -> None:
+    report = IsolationReport("basic", "Landlock held")
+    event = offering.offering(Settings(), MACHINE, PYTHON, frozenset(), report, builds=True)
+    assert (event.profile.accepts, event.profile.sandbox, event.own.sandbox) == (True, "basic", "basic")
+    assert ("env", "uv") not in event.profile.labels
+
+
+def test_gpus_are_offered_to_guests_and_to_own_tasks() -> None:
+    event = offer(Settings(), found=Machine(slots=1, memory_mb=1, task_memory_mb=1, gpus=(0, 3)))
+    assert (event.profile.gpus, event.own.gpus) == (2, 2)
+    assert offering.machine(Settings(node=NodeSettings(gpus=3))).gpus == (0, 1, 2)
