@@ -7,7 +7,9 @@ import lab
 import psutil
 import pytest
 
+from tests import keypress
 from tests.covers import covers
+from tests.desktopkit import x_server
 
 COUNT = 24
 FAMILY = """\
@@ -75,7 +77,7 @@ def stand_still(host):
 
 def begun(alice, folder):
     job = alice.submit("--where", "bob", str(folder))
-    lab.until(lambda: "begun" in alice.ok("logs", job), "it runs on bob")
+    lab.until(lambda: "begun" in alice.run("logs", job).stdout, "it runs on bob")
     return job
 
 
@@ -161,3 +163,34 @@ def test_a_policy_without_its_sensor_takes_no_guests_and_says_what_to_do(tested,
     lab.until(lambda: "takes no guests (the policy needs to know of load" in alice.ok("why", job), "alice is told")
     again(bob, mode="load < 0.5", load_probe="echo 0.1")
     lab.until(lambda: alice.json("show", job)["state"] == "done", "it runs where it may")
+
+
+@pytest.mark.desktop
+def test_a_key_press_stops_guests_quiet_lets_them_go_on_and_more_of_it_sends_them_elsewhere(tested, folder, tmp_path):
+    alice, bob = tested
+    with x_server(tmp_path, "640x400") as server:
+        idle = keypress.policy(server, evict_s="3")
+        again(bob, **idle.policy)
+        bob.settings |= idle.environ
+        assert bob.stop() == 0
+        bob.start("--name", "bob")
+        lab.until(lambda: linked(alice), "bob is back")
+        lab.until(lambda: bob.json("status")["policy"]["state"] == "run", "nobody is at bob's")
+        job = begun(alice, folder)
+        server.key()
+        lab.until(lambda: stand_still(bob), "every process of the task stands still")
+        assert "uses this machine" in bob.json("status")["policy"]["reason"]
+        lab.until(lambda: alice.json("show", job)["state"] == "done", "nobody is there any more, so it went on")
+        assert (folder / "results" / "done").read_text() == "done"
+        assert task(alice, job)["node"] == "bob"
+
+        blocker = lab.make_folder(tmp_path / "block", "import time\ntime.sleep(600)\n")
+        blocking = alice.submit("--cpus", str(alice.json("status")["slots"]), "--where", "alice", str(blocker))
+        lab.until(lambda: alice.json("show", blocking)["state"] == "running", "alice is busy")
+        again_job = alice.submit(str(folder))
+        lab.until(lambda: "begun" in alice.run("logs", again_job).stdout, "it runs on bob")
+        alice.ok("cancel", blocking)
+        with keypress.typing(server):
+            lab.until(lambda: alice.json("show", again_job)["state"] == "done", "it is done elsewhere", 60)
+        assert task(alice, again_job)["node"] == "alice"
+        assert (folder / "results" / "done").read_text() == "done"
