@@ -261,8 +261,11 @@ async def test_h65_what_a_killed_daemon_and_its_killed_runner_left_is_gone_at_th
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(basic, "kill_marked", lambda _: None)  # the daemon is dead
-        await runs_and_loses_its_runner(pool, "survivor", lambda runner: os.kill(runner.pid, signal.SIGKILL))
-    assert len(marked(pool)) == 1
+        for _ in range(5):  # the watch of its limits may be at work just then, and end it as well
+            await runs_and_loses_its_runner(pool, "survivor", lambda runner: os.kill(runner.pid, signal.SIGKILL))
+            if marked(pool):
+                break
+    assert marked(pool), "something is left"
     await RunnerPool(pool._scratch, pool.python).start()
     deadline = time.monotonic() + 10
     while marked(pool):  # killed, and reaped by whoever has it now
