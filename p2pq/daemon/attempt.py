@@ -179,6 +179,8 @@ class Attempt:
         if self._watched and now >= self._look_at:
             if self._still is not None:
                 self._still.hold()  # what was being started, or woken from outside
+                if self._still.resists:
+                    self.stop(Stop("evicted", "it did not stand still", 0.0), now)
             self._breached(self.watch.look(), now)
             self._look_at = now + self.watch.next_look_s
         if self._kill_at is not None and now >= self._kill_at:

@@ -22,7 +22,7 @@ from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.checkpoints import open_checkpoint
 from p2pq.daemon.environments import Environments
 from p2pq.daemon.inputs import entries, open_job
-from p2pq.daemon.launching import Guest, Key, Launching, can_follow, ended_of, fault_of, pin_tag
+from p2pq.daemon.launching import Guest, Key, Launching, can_follow, ended_of, fault_of, fetching, pin_tag
 from p2pq.daemon.requirements import LABEL
 from p2pq.daemon.runners import RunnerPool
 from p2pq.daemon.sealing import NOTHING, Sealed
@@ -122,7 +122,8 @@ class Guests:
         """Perform ``Kill``: nobody wants a result and nothing is said when it is over, unless it may leave a checkpoint."""
         guest = self._guests.get((effect.master, effect.lease))
         if guest is None:
-            self._unpin(effect.master, effect.lease)
+            if not effect.checkpoint_s:  # else its end is on the way already, and what it left may be kept
+                self._unpin(effect.master, effect.lease)
         elif effect.checkpoint_s:
             evicted = effect.reason == "evicted"  # by this machine's owner, who has set how long that may take
             grace_s = effect.checkpoint_s if evicted else min(effect.checkpoint_s, self._settings.grace_s)
@@ -131,8 +132,12 @@ class Guests:
             self._tasks.create_task(told, name=f"evict {effect.lease}")
         elif guest.coupled and guest.task is None:
             guest.cancelled = True
-            told = self._pool.kill(guest.name, "cancelled", grace_s=STOP_S)
+            # What is its user's own, in folders of its own, may tidy up; a guest is gone at once.
+            tidies = guest.start.own and guest.start.sandbox == "none"
+            told = self._pool.kill(guest.name, "cancelled", grace_s=STOP_S if tidies else 0.0)
             self._tasks.create_task(told, name=f"stop {effect.lease}")
+            if guest.fetching is not None:
+                guest.fetching.drop()
         elif guest.task is not None:
             guest.cancelled = True
             if guest.start.own and guest.start.sandbox == "none" and guest.stdout is not None:
@@ -207,11 +212,14 @@ class Guests:
             job = await self._open(start)
             checkpoint = await self._open_checkpoint(guest)
             guest.environment = await self._environments.of_task(start, job)
-            self._post(Started(lease=start.lease, master=start.master))
-            guest.began = time.monotonic()
-            if not isinstance(job, CommandsBody):
-                progress = self._tasks.create_task(self._watch_progress(guest), name="progress")
-            event: Event = await self._execute(guest, job, checkpoint)
+            async with self._launching.alone(guest, job, checkpoint) as launch:
+                self._post(Started(lease=start.lease, master=start.master))
+                guest.began = time.monotonic()
+                if not isinstance(job, CommandsBody):
+                    progress = self._tasks.create_task(self._watch_progress(guest), name="progress")
+                wall = int(time.time() * 1000)
+                outcome, sealed = await self._pool.run(launch)
+            event: Event = ended_of(start, outcome, sealed, wall)
         except asyncio.CancelledError:
             if not guest.cancelled:
                 raise
@@ -315,19 +323,13 @@ class Guests:
         while len(self._bodies) > BODIES_MAX or (self._entries > ENTRIES_KEPT_MAX and len(self._bodies) > least):
             self._entries -= entries(self._bodies.popitem(last=False)[1])
 
-    async def _execute(self, guest: Guest, job: AnyJobBody, checkpoint: Tree | None) -> Event:
-        start = guest.start
-        wall = int(time.time() * 1000)
-        async with self._launching.alone(guest, job, checkpoint) as launch:
-            outcome, sealed = await self._pool.run(launch)
-        return ended_of(start, outcome, sealed, wall)
-
     # ------------------------------------------------------------------ several, one after another
 
     async def _run_train(self, guests: list[Guest]) -> None:
         stopped = False
         try:
-            job = await self._open(guests[0].start)
+            with fetching(guests):
+                job = await self._open(guests[0].start)
             wanted = [guest for guest in guests if not guest.cancelled]
             needs = guests[0].start.resources
             alone = needs.gpus or LABEL in needs.needs  # each holds its own
@@ -339,10 +341,11 @@ class Guests:
             stopped = True
             raise
         except Exception as error:  # noqa: BLE001  see ``_run``
-            first = next((guest for guest in guests if not guest.over.is_set() and not guest.cancelled), None)
-            if first is not None:
-                self._failed(first, error)
-            else:
+            left = [guest for guest in guests if not guest.over.is_set() and not guest.cancelled]
+            # What has run must not run again as if it had not begun.
+            for guest in [guest for guest in left if guest.ran] or left[:1]:
+                self._failed(guest, error)
+            if not left:
                 log.warning("train.failed", extra={"fields": {"reason": str(error)}})  # all results are had
         finally:
             # Those that were begun one by one have a task of their own, which tells of them.

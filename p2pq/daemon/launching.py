@@ -3,8 +3,8 @@
 import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -60,6 +60,19 @@ _REASONS: Final[dict[str, Reason]] = {
 Key = tuple[NodeId, LeaseId]
 
 
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """What attempts that are to go together need is being brought here."""
+
+    guests: "list[Guest]"
+    task: "asyncio.Task[None] | None"
+
+    def drop(self) -> None:
+        """Bring it no longer, if none of them is wanted any more."""
+        if self.task is not None and all(guest.cancelled for guest in self.guests):
+            self.task.cancel()
+
+
 @dataclass(slots=True)
 class Guest:
     """One attempt between Start and its end."""
@@ -73,6 +86,8 @@ class Guest:
     stderr: Path | None = None
     coupled: bool = False
     """It came with others, to run one after another."""
+    fetching: Fetching | None = None
+    """Until that is here: how it comes."""
     ran: bool = False
     """It has ended as one of them."""
     suspended: bool = False
@@ -96,6 +111,20 @@ class Guest:
     def job(self) -> tuple[NodeId, bytes]:
         """Its job: ids of jobs are chosen by masters, so one says nothing without whose it is."""
         return self.start.master, self.start.job
+
+
+@contextmanager
+def fetching(guests: list[Guest]) -> Iterator[None]:
+    """Let this task be dropped while it brings what these need, if none of them is wanted any more."""
+    how = Fetching(guests, asyncio.current_task())
+    for guest in guests:
+        guest.fetching = how
+    how.drop()
+    try:
+        yield
+    finally:
+        for guest in guests:
+            guest.fetching = None
 
 
 class Launching:

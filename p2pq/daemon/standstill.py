@@ -18,6 +18,8 @@ from p2pq.daemon import limits
 ROUNDS_MAX: Final = 100
 """A task that starts processes faster than they are stopped is bounded by its limit of processes long before."""
 PROCESSES_MAX: Final = 100_000
+RESISTS_MAX: Final = 3
+"""Who runs again at so many looks lets himself be woken, and will do so for ever."""
 REASONS_MAX: Final = 4
 
 
@@ -56,10 +58,19 @@ class Standstill:
         self._pid = pid
         self._held: set[int] = set()
         self._stood: set[int] = set()
-        """Stopped by the task's own doing before; they are its own affair."""
+        """Stopped by the task's own doing before; they are its own affair, for as long as they stand."""
+        self._used: dict[int, int] = {}
+        """Clock ticks of processor time that those held had used at the last look."""
+        self._ran = 0
+
+    @property
+    def resists(self) -> bool:
+        """Whether what was stopped runs all the same: a task can have itself woken, by a timer that sends SIGCONT."""
+        return self._ran >= RESISTS_MAX
 
     def hold(self) -> None:
         """Stop all of them, again until none is new; call it again now and then, for whoever was just being started."""
+        self._look()
         for _ in range(ROUNDS_MAX):
             below = set(self._below())
             fresh = below - self._held - self._stood
@@ -69,6 +80,14 @@ class Standstill:
             if not fresh:
                 return
             self._held |= fresh - self._stood
+
+    def _look(self) -> None:
+        """See who has used the processor since he was stopped, and who, of those that stood before, stands no longer."""
+        self._stood = {pid for pid in self._stood if _stands(pid)}
+        used = {pid: ticks for pid in self._held if (ticks := _ticks(pid)) is not None}
+        # Between the signal and the first look after it each may have got as far as its stop.
+        self._ran += any(ticks > self._used.get(pid, ticks) for pid, ticks in used.items())
+        self._used = used
 
     def release(self) -> None:
         """Let them go on, but for those that stood still before."""
@@ -86,8 +105,19 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _stands(pid: int) -> bool:
-    """Whether a process is stopped; the command name before the state may hold anything."""
+    """Whether a process is stopped."""
+    return _stat(pid)[:1] == [b"T"]
+
+
+def _ticks(pid: int) -> int | None:
+    """Return the processor time that a process has used, in clock ticks; None where it has ended."""
+    times = _stat(pid)[11:13]  # utime and stime, proc(5)
+    return sum(map(int, times)) if times else None
+
+
+def _stat(pid: int) -> list[bytes]:
+    """Return what there is to know of a process from its state on; the command name before that may hold anything."""
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
-    except (OSError, IndexError):
-        return False  # it ended
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return []  # it ended

@@ -18,8 +18,9 @@ from p2pq.daemon.delivery import open_result
 from p2pq.daemon.guests import Guests
 from p2pq.daemon.launching import FOLLOWED_MAX, can_follow
 from p2pq.daemon.runners import RunnerPool
+from p2pq.daemon.sealing import Sealer
 from p2pq.daemon.trains import Ended
-from p2pq.errors import DiskFullError, SandboxError
+from p2pq.errors import DiskFullError, SandboxError, StorageError
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import JobId, LeaseId, NodeId
 from p2pq.model.sources import Source
@@ -233,6 +234,35 @@ async def test_trouble_after_all_have_been_told_of_is_nobody_s(bench: Bench, mon
     bench.guests.train(Train(starts=bench.starts("true", "true")))
     exits, back = await bench.over(2)
     assert (sorted(exits), back) == ([0, 1], []), "and the node goes on"
+
+
+async def test_what_has_run_and_cannot_be_kept_does_not_run_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = Outcome(
+        exit=0,
+        signal=None,
+        seconds=0.0,
+        max_rss=1,
+        reason="ok",
+        detail=exited(0),
+        stdout=bench.folder,
+        stderr=bench.folder,
+    )
+
+    async def both_at_once(*_: Any) -> AsyncIterator[Any]:
+        yield [Ended(place, ran, b"out", b"") for place in (0, 1)]
+
+    def full(*_: object) -> None:
+        raise StorageError("no room for it")
+
+    monkeypatch.setattr(guests, "run_train", both_at_once)
+    monkeypatch.setattr(Sealer, "printed", full)
+    bench.guests.train(Train(starts=bench.starts("echo out", "echo out", "true")))
+    told = [await bench.events.get() for _ in range(3)]
+    assert [each.lease.counter for each in told if isinstance(each, Faulted)] == [0, 1]
+    [back] = [each.back for each in told if isinstance(each, TrainExited)]
+    assert [lease.counter for _, lease in back] == [2], "that has not begun"
 
 
 def travels(bench: Bench, script: str, kind: str = "shell") -> JobBody:

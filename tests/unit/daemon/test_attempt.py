@@ -212,6 +212,7 @@ class Held:
         assert pid == 2**22
         self.holds = 0
         self.releases = 0
+        self.resists = False
         Held.last = self
 
     def hold(self) -> None:
@@ -252,6 +253,18 @@ def test_who_is_being_started_is_held_as_soon_as_it_is_there(attempt: Attempt, m
     attempt.suspend(100.0)
     attempt.hear(Started(id=NUMBER, pid=2), 100.1)
     assert (Held.last.holds, Held.last.releases) == (2, 0)
+
+
+def test_who_does_not_stand_still_is_ended_at_once(
+    attempt: Attempt, runner: Recorded, held: Callable[[], tuple[int, int]]
+) -> None:
+    Held.last.resists = True
+    attempt.tick(attempt.deadline)
+    attempt.tick(attempt.deadline)
+    assert held()[1] == 1
+    assert ("kill", None) in orders(runner)
+    attempt.hear(exited(signal=9, exit=None), 104.0)
+    assert attempt.outcome(104.0).reason == "evicted"
 
 
 def test_it_is_held_again_at_every_look(attempt: Attempt, held: Callable[[], tuple[int, int]]) -> None:

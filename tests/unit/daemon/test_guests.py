@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from p2pq.core.effects import Continue, Fetch, Kill, Suspend
+from p2pq.core.effects import Continue, Fetch, Kill, Suspend, Train
 from p2pq.core.events import Exited, Faulted, Started
+from p2pq.daemon import gpus, launching, sealing
 from p2pq.daemon import guests as module
-from p2pq.daemon import launching, sealing
 from p2pq.daemon.attempt import Outcome, exited
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.delivery import open_result
@@ -23,6 +23,7 @@ from p2pq.daemon.unpack import collect
 from p2pq.errors import BuildError
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import JobId, LeaseId, NodeId
+from p2pq.model.job import Resources
 from p2pq.model.params import Axis
 from p2pq.model.sources import Source
 from p2pq.wire import body as bodies
@@ -52,7 +53,7 @@ class Pool:
         self.go_on = asyncio.Event()
         self.go_on.set()
 
-    async def kill(self, lease, reason, detail, grace_s, number):
+    async def kill(self, lease, reason, detail="", grace_s=0.0, number=15):
         self.reason = reason
         self.told.put_nowait((lease, reason, detail, grace_s, number))
         self.go_on.set()
@@ -92,10 +93,12 @@ class Pool:
 class Transfers:
     def __init__(self):
         self.fetches = []
+        self.begun = asyncio.Event()
         self.go_on = asyncio.Event()
 
     async def fetch(self, peer, blobs, *, shared):
         self.fetches.append((peer, blobs))
+        self.begun.set()
         await self.go_on.wait()
 
 
@@ -360,6 +363,57 @@ def with_checkpoint(bench, start, text="half way"):
     for ref, part in zip(refs, parts, strict=True):
         bench.blobs.put(ref.blob, part)
     return msgspec.structs.replace(start, checkpoint_key=key, checkpoint=refs), tree
+
+
+async def test_what_has_ended_when_it_is_told_to_end_may_be_kept(bench):
+    start = bench.start(ALICE, "pass", 1)
+    event = await bench.run(start)
+    assert event.body
+    bench.guests.kill(Kill(lease=start.lease, master=ALICE, reason="evicted", checkpoint_s=2.5))
+    assert bench.blobs._tags, "its master has not got it yet"
+    bench.guests.kill(Kill(lease=start.lease, master=ALICE, reason="cancelled"))
+    assert not bench.blobs._tags
+
+
+async def test_an_attempt_has_begun_once_it_has_its_gpus(bench):
+    bench.guests._launching._gpus = gpus.Gpus((0,))
+    bench.pool.go_on.clear()
+    resources = Resources(gpus=1)
+    first, second = (
+        msgspec.structs.replace(bench.start(ALICE, "pass", number), resources=resources) for number in (1, 2)
+    )
+    bench.guests.start(first)
+    assert isinstance(await bench.events.get(), Started)
+    bench.guests.start(second)
+    bench.pool.go_on.set()
+    told = [await bench.events.get() for _ in range(3)]
+    assert [(type(each), each.lease) for each in told] == [
+        (Exited, first.lease),
+        (Started, second.lease),
+        (Exited, second.lease),
+    ]
+
+
+def far(number):
+    """Return the Start of a guest whose blobs are not here."""
+    body = (BlobRef(os.urandom(32), 100),)
+    return start_of(master=ALICE, lease=LeaseId(1, number), job=JOB, key=bytes(32), body=body, blobs=())
+
+
+async def test_what_is_fetched_for_a_train_that_nobody_wants_any_more_is_fetched_no_longer(bench):
+    starts = (far(1), far(2))
+    bench.guests.train(Train(starts=starts))
+    await bench.transfers.begun.wait()
+    waited = [bench.guests.find(start.lease, ALICE).over.wait() for start in starts]
+    for start in starts:
+        assert bench.guests.find(start.lease, ALICE) is not None
+        bench.guests.kill(Kill(lease=start.lease, master=ALICE, reason="cancelled"))
+        told = await bench.pool.told.get()
+        assert told[3] == 0.0, "a guest is gone at once"
+    for each in waited:
+        await each
+    assert bench.events.empty()
+    assert not bench.blobs._tags
 
 
 async def test_an_attempt_that_is_told_to_end_reports_its_checkpoint(bench):

@@ -11,7 +11,7 @@ import pytest
 
 from p2pq.daemon import limits
 from p2pq.daemon.runner_process import kill_below
-from p2pq.daemon.standstill import Standstill
+from p2pq.daemon.standstill import RESISTS_MAX, Standstill, _ticks
 
 TREE = "sleep 100 & (sleep 100 & sleep 100; :) & setsid sleep 100 & echo up; wait"
 PROCESSES = 6
@@ -119,3 +119,36 @@ def test_nobody_below_is_nothing_to_do() -> None:
     still = Standstill(2**22)  # no such process
     still.hold()
     still.release()
+
+
+def test_who_lets_himself_be_woken_is_noticed(spawned: Callable[[str], int]) -> None:
+    runner = spawned("echo up; while :; do :; done")
+    [busy] = below(runner)
+    still = Standstill(runner)
+    still.hold()
+    until(lambda: stand(runner))
+    for _ in range(2 * RESISTS_MAX):
+        still.hold()
+    assert not still.resists
+    for _ in range(RESISTS_MAX):
+        assert not still.resists
+        before = _ticks(busy)
+        os.kill(busy, signal.SIGCONT)  # as a timer of its own does
+        until(lambda: _ticks(busy) > before)  # noqa: B023  asked at once
+        still.hold()
+    assert still.resists
+    assert _ticks(2**22) is None
+
+
+def test_who_stood_before_and_goes_on_is_stopped(spawned: Callable[[str], int]) -> None:
+    runner = spawned("sleep 100 & kill -STOP $!; echo up; wait")
+    _, sleeper = below(runner)
+    until(lambda: state(sleeper) == "T")
+    still = Standstill(runner)
+    still.hold()
+    os.kill(sleeper, signal.SIGCONT)
+    until(lambda: state(sleeper) == "S")
+    still.hold()
+    until(lambda: state(sleeper) == "T")
+    still.release()
+    until(lambda: state(sleeper) == "S")
