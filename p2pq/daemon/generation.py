@@ -255,6 +255,7 @@ class Generation:
             telemetry=self._telemetry,
             say=self._say_enclosing,
             told=self._told,
+            guest_begins=self._app.owner.guest_begins,
         )
 
     async def start(self) -> None:

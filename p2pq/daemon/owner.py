@@ -1,12 +1,13 @@
 """The owner of this machine: asks the sensors, lets the policy decide, tells the core, and keeps `p2pq pause`.
 
-Sensors are read ten times a second only while guests run that must go the moment somebody touches the machine, else every two
-seconds, and in ``always`` never. The core hears of changes alone.
+Sensors are read ten times a second only while guests run that must go the moment somebody touches the machine, and at once when
+one begins; else every two seconds, and in ``always`` never. The core hears of changes alone.
 """
 
 import asyncio
 import logging
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,6 +90,10 @@ class Owner:
         self._post: Callable[[Event], None] = lambda _: None
         self._told: Verdict | None = None
         self._asked = asyncio.Event()
+        self._begun = Mono(float("-inf"))
+        """When a guest began last."""
+        self._failure = ""
+        """What keeps the sensors from being read, as it was when that began."""
         self.readings = Readings()
         """What the sensors said last."""
 
@@ -102,13 +107,13 @@ class Owner:
         try:
             while True:
                 self._asked.clear()
+                if self._probe is not None:
+                    self._probe.look()
                 try:
                     async with asyncio.timeout(self._rest_s()):
                         await self._asked.wait()
                 except TimeoutError:
                     pass
-                if self._probe is not None:
-                    await self._probe.look()
                 self.look()
         finally:
             if self._probe is not None:
@@ -131,6 +136,13 @@ class Owner:
         self._told = verdict
         self._post(OwnerIs(verdict=verdict, grace_s=self._settings.grace_s))
 
+    def guest_begins(self) -> None:
+        """Look at once, and then often: what was read last may be two seconds old. Only asks for it, and returns."""
+        now = self._mono()
+        if self._sensors is not None and self.policy.watches and now - self._begun >= SLOW_S:
+            self._asked.set()  # after one that began less long ago it looks often anyway
+            self._begun = now
+
     def close(self) -> None:
         """Let go of the sensors."""
         if self._sensors is not None:
@@ -140,7 +152,8 @@ class Owner:
         """Return for how long nothing has to be looked at; None: until somebody asks."""
         now, rest_s = self._mono(), None
         if self._sensors is not None:
-            quick = self.policy.watches and self.policy.verdict.stance in {"run", "hold"} and self._has_guests()
+            guests = self._has_guests() or now - self._begun < SLOW_S
+            quick = self.policy.watches and self.policy.verdict.stance in {"run", "hold"} and guests
             rest_s = QUICK_S if quick else SLOW_S
         deadline = self.policy.deadline
         if deadline is not None:
@@ -151,11 +164,32 @@ class Owner:
         return self._guests is not None and any(not guest.start.own for guest in self._guests.guests().values())
 
     def _readings(self, sensors: Sensors) -> Readings:
-        readings = sensors.readings()
+        readings = self._read_sensors(sensors)
         if self._probe is not None:
             readings = self._probe.put_in(readings)
         if self.policy.verdict.stance == "suspend" and self._settings.suspended_memory_mb is not None:
             readings = msgspec.structs.replace(readings, guests_mb=self._guests_mb())
+        return readings
+
+    def _read_sensors(self, sensors: Sensors) -> Readings:
+        """Return what the sensors say. Where reading them fails, none of those needed can tell: no guests, but the node lives."""
+        try:
+            readings = sensors.readings()
+        except Exception as error:  # whatever it is, the node has more to do than to look after guests
+            kind = f"{type(error).__name__}: "
+            if not self._failure.startswith(kind):
+                self._failure = f"{kind}{str(error)[:120]}"
+                log.exception("owner.sensors-failed")
+            local = time.localtime(self._wall() / 1000)
+            why = f"the sensors failed ({self._failure}); see the node's log"
+            return Readings(
+                weekday=local.tm_wday,
+                minute=local.tm_hour * 60 + local.tm_min,
+                absent=tuple((name, why) for name in self.policy.needs),
+            )
+        if self._failure:
+            self._failure = ""
+            log.info("owner.sensors-again")
         return readings
 
     def _guests_mb(self) -> int:

@@ -24,6 +24,8 @@ class Performing:
     telemetry: Telemetry
     say: Callable[[NodeId, msg.Message], None]
     told: Callable[[Notice], None]
+    guest_begins: Callable[[], None]
+    """Hears when what is not this node's own begins here."""
 
     def perform(self, effect: fx.Effect) -> None:  # noqa: C901, PLR0912  one arm per effect
         """Perform one effect, without waiting; what comes of it returns as an event."""
@@ -42,8 +44,12 @@ class Performing:
                     self.links.hangup(effect.peer, effect.reason)
             case fx.Train():
                 self.guests.train(effect)
+                if not all(start.own for start in effect.starts):
+                    self.guest_begins()
             case fx.Start():
                 self.guests.start(effect)
+                if not effect.own:
+                    self.guest_begins()
             case fx.Fetch():
                 self.guests.fetch(effect)
             case fx.Kill():

@@ -105,7 +105,9 @@ class Bus:
         """
         self._send()
         if wait_s > 0:
-            select.select([self._socket], [], [], wait_s)
+            poll = select.poll()  # select() refuses descriptors from 1024 on
+            poll.register(self._socket, select.POLLIN)
+            poll.poll(1000 * wait_s)
         try:
             while part := self._socket.recv(PART_BYTES):
                 self._parser.add_data(part)

@@ -4,6 +4,7 @@ A node may have been started by ssh or by the service manager, without a word ab
 user's other processes tells. Servers that come later, or come again, are found later.
 """
 
+import math
 import os
 import re
 import socket
@@ -22,8 +23,17 @@ ANSWER_S: Final = 0.02
 AGAIN_S: Final = 2.0
 """Look for servers again after that, where there is none,"""
 RESCAN_S: Final = 30.0
-"""and after that, where there are some."""
+"""and after that, where there are some. One that refused or was silent is not dialled again before that either."""
 DISPLAYS_MAX: Final = 8
+DIALS_MAX: Final = 8
+"""So many of those that nobody but their socket's name tells of are dialled in one look: everybody may make sockets there,"""
+FIND_S: Final = 0.06
+"""and it takes no longer than that."""
+SOCKETS_MAX: Final = 1000
+"""More than that are not looked at."""
+_LAST_DIAL_S: Final = FIND_S - ANSWER_S
+_SOCKET: Final = re.compile(r"X(\d{1,5})")
+_UNASKED: Final = "there are more than can be asked at once"
 _LOCAL: Final = re.compile(r"(?:unix)?:(\d{1,5})(?:\.\d+)?")
 _GET_GEOMETRY: Final = 14
 _GET_INPUT_FOCUS: Final = 43
@@ -40,6 +50,14 @@ class Idle(NamedTuple):
     seconds: float
     """Since the last key or mouse event."""
     blanked: bool
+
+
+class Word(NamedTuple):
+    """What came of dialling a server that did not let us in."""
+
+    at: float
+    refused: str
+    """Why it does not; empty where nobody listened."""
 
 
 class Display:
@@ -115,6 +133,16 @@ class Displays:
         self._open: dict[int, Display] = {}
         self._looked: float | None = None
         self._lost = False
+        self._known: dict[tuple[int, str], Word] = {}
+        """Those dialled in vain, by number and file of cookies; forgotten once nothing names them any more."""
+        self._named: set[tuple[int, str]] = set()
+        """What is named in this look,"""
+        self._told: set[int] = set()
+        """and which servers by an environment, not by a socket that anybody may have made."""
+        self._spent_s = 0.0
+        """What dialling took in this look."""
+        self._scans = False
+        """Some of the sockets were not asked yet."""
         self.wayland = False
         """A Wayland desktop of this user runs."""
         self.refused: tuple[str, ...] = ()
@@ -149,48 +177,99 @@ class Displays:
                 display.close()
                 del self._open[number]
                 self._lost = True
+                if number not in self._told and isinstance(error.__cause__, TimeoutError):
+                    self._known[number, self._cookies(self._environ)] = Word(self._clock(), str(error))
                 self.refused = (*self.refused, f"X server :{number}: {error}")
         return answers
 
     def _find(self) -> None:
         self.wayland = False
-        refused: dict[int, str] = {}
+        self._spent_s = 0.0
+        self._named.clear()
         for environ in self._environments():
-            self._try(environ, refused)
+            self._try(environ)
             if self._open and environ is self._environ:
                 break
-        if not self._open and not self.wayland:
-            for name in peeking.names(self._folder):
-                self._try({**self._environ, "DISPLAY": f":{name[1:]}"}, refused)
-        self.refused = tuple(
-            f"X server :{number}: {why}" for number, why in refused.items() if number not in self._open
-        )
+        self._told = {number for number, _ in self._named}
+        unasked = None
+        if not self.wayland and (not self._open or (self._scans and self._told.isdisjoint(self._open))):
+            unasked = self._scan()
+        self._scans = unasked is not None
+        self._known = {key: word for key, word in self._known.items() if key in self._named}
+        vain = [(number, word.refused) for (number, _), word in self._known.items() if word.refused]
+        refused = {number: why for number, why in vain if number not in self._open}
+        if unasked is not None:
+            refused.setdefault(unasked, _UNASKED)
+        self._lost = _UNASKED in refused.values()
+        self.refused = tuple(f"X server :{number}: {why}" for number, why in refused.items())
 
-    def _try(self, environ: Mapping[str, str], refused: dict[int, str]) -> None:
+    def _scan(self) -> int | None:
+        """Dial some of those that have a socket, first whom it has been longest for; return one that never was, if any."""
+        file = self._cookies(self._environ)
+        names = peeking.some_names(self._folder, SOCKETS_MAX + 1)
+        keys = [(int(named[1]), file) for named in map(_SOCKET.fullmatch, names) if named]
+        keys.sort(key=lambda key: (self._known[key].at if key in self._known else -math.inf, key))
+        self._named.update(keys)
+        left = DIALS_MAX
+        unasked = keys[-1][0] if len(names) > SOCKETS_MAX and keys else None
+        for key in keys:
+            if len(self._open) >= DISPLAYS_MAX or self.wayland:
+                break
+            if left and self._may_dial():
+                left -= self._dial(key)
+            elif key[0] not in self._open and key not in self._known:
+                return key[0]
+        return unasked
+
+    def _may_dial(self) -> bool:
+        return self._spent_s <= _LAST_DIAL_S
+
+    def _cookies(self, environ: Mapping[str, str]) -> str:
+        return environ.get("XAUTHORITY") or os.path.join(self._environ.get("HOME", ""), ".Xauthority")
+
+    def _try(self, environ: Mapping[str, str]) -> None:
+        """Open what an environment names."""
         if environ.get("WAYLAND_DISPLAY"):
             self.wayland = True  # what is there for X programs is started on demand, and hears little
             return
         named = _LOCAL.fullmatch(environ.get("DISPLAY", ""))
-        if named is None or (number := int(named[1])) in self._open or len(self._open) >= DISPLAYS_MAX:
-            return
-        file = environ.get("XAUTHORITY") or os.path.join(self._environ.get("HOME", ""), ".Xauthority")
-        content = peeking.read_plain(file, xauthority.FILE_BYTES_MAX)
+        if named is not None:
+            key = int(named[1]), self._cookies(environ)
+            self._named.add(key)
+            if not self._may_dial():
+                self._known.setdefault(key, Word(-math.inf, _UNASKED))
+            else:
+                self._dial(key)
+
+    def _dial(self, key: tuple[int, str]) -> bool:
+        """Open a server, unless that was in vain lately; tell whether it was dialled."""
+        number, file = key
+        began, word, path = self._clock(), self._known.get(key), f"{self._folder}/X{number}"
+        if number in self._open or len(self._open) >= DISPLAYS_MAX:
+            return False
+        if word is not None and word.refused and began - word.at < RESCAN_S and os.path.exists(path):
+            return False
+        cookie = xauthority.cookie(peeking.read_plain(file, xauthority.FILE_BYTES_MAX), number)
+        client = None
         try:
-            client = XClient(number, xauthority.cookie(content, number), answer_s=ANSWER_S, folder=self._folder)
-        except XGoneError as error:
-            if _listens(f"{self._folder}/X{number}"):
-                refused[number] = str(error)
-            return
-        try:
+            client = XClient(number, cookie, answer_s=ANSWER_S, folder=self._folder)
             display = Display(client)
-        except (XGoneError, XAnswerError):
-            client.close()
-            return
+        except (XGoneError, XAnswerError) as error:
+            if client is not None:
+                client.close()
+            # Who was silent listens; to find that out once more would take as long again.
+            listens = isinstance(error.__cause__, TimeoutError) or _listens(path)
+            self._known[key] = Word(began, str(error) if listens else "")
+            return True
+        finally:
+            self._spent_s += self._clock() - began
+        self._known.pop(key, None)
         if display.rootless:
             self.wayland = True
             display.close()
-            return
-        self._open[number] = display
+        else:
+            self._open[number] = display
+        return True
 
     def _environments(self) -> Iterator[Mapping[str, str]]:
         """Yield our environment, then those of this user's processes; what ours (guests!) say is not believed."""

@@ -1,5 +1,6 @@
 """Small files of /proc and /sys, read often: without a path object, an encoding or an exception for what is not there."""
 
+import itertools
 import os
 import stat
 from typing import Final
@@ -50,6 +51,15 @@ def names(folder: str) -> list[str]:
     """Return what is in a folder, sorted; nothing where it cannot be read."""
     try:
         return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def some_names(folder: str, most: int) -> list[str]:
+    """Return the same of a folder where others may put things: at most so many, in any order."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in itertools.islice(entries, most)]
     except OSError:
         return []
 

@@ -1,6 +1,7 @@
 """The owner's loop: when it looks, what it tells the core and the guests, and that a pause is kept."""
 
 import asyncio
+import logging
 import signal
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 
 from p2pq.core.events import OwnerIs
 from p2pq.core.policy import PAUSED, TOUCHED, UNTOLD
+from p2pq.daemon import loadprobe
 from p2pq.daemon import owner as module
 from p2pq.daemon.owner import QUICK_S, SLOW_S, Owner, Paused, signal_number
 from p2pq.errors import StorageError
@@ -28,6 +30,7 @@ class World:
         self.home = home
         self.now = 100.0
         self.readings_are = CALM
+        self.fails = None
         self.looked = 0
         self.closed = False
         self.needs = None
@@ -53,6 +56,8 @@ class World:
 
     def readings(self):
         self.looked += 1
+        if self.fails is not None:
+            raise self.fails
         return self.readings_are
 
     def close(self):
@@ -162,6 +167,44 @@ async def test_the_loop_looks_and_is_woken_by_a_pause(tmp_path, monkeypatch):
     await asyncio.wait([running])
 
 
+async def test_a_guest_that_begins_is_looked_after_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SLOW_S", 3600.0)
+    world = World(tmp_path, mode="idle")
+    posts = asyncio.Queue()
+    world.owner._post = posts.put_nowait
+    running = asyncio.get_running_loop().create_task(world.owner.run())
+    while not world.owner._asked._waiters:  # noqa: ASYNC110  it rests
+        await asyncio.sleep(0)
+    world.readings_are = msgspec.structs.replace(CALM, idle_s=0.0)
+    world.running = {1: SimpleNamespace(start=SimpleNamespace(own=False))}
+    world.owner.guest_begins()
+    assert await posts.get() == told("suspend", TOUCHED)
+    running.cancel()
+    await asyncio.wait([running])
+
+
+def test_many_guests_that_begin_and_end_wake_it_once(tmp_path):
+    world = World(tmp_path, mode="idle")
+    world.owner.guest_begins()
+    assert world.owner._asked.is_set()
+    world.owner._asked.clear()
+    world.now += SLOW_S - 0.1
+    world.owner.guest_begins()
+    assert not world.owner._asked.is_set()
+    assert world.owner._rest_s() == QUICK_S
+    world.now += 0.2
+    assert world.owner._rest_s() == SLOW_S
+    world.owner.guest_begins()
+    assert world.owner._asked.is_set()
+
+
+@pytest.mark.parametrize("policy", [{}, {"mode": "night", "start": "00:00", "end": "23:59"}])
+def test_where_nobody_has_to_be_watched_a_guest_that_begins_is_no_reason_to_look(tmp_path, policy):
+    world = World(tmp_path, **policy)
+    world.owner.guest_begins()
+    assert not world.owner._asked.is_set()
+
+
 async def test_a_pause_is_kept_and_told_at_once(tmp_path):
     world = World(tmp_path)
     assert await world.ask() == "guests are paused here; `p2pq resume` ends that"
@@ -228,13 +271,50 @@ async def test_a_load_probe_stands_in_for_the_load(tmp_path):
     world = World(tmp_path, mode="load < 0.5", load_probe="echo 0.9")
     assert world.events[0].verdict.stance == "hold"
     assert world.owner.readings.load is None
-    await world.owner._probe.look()
+    running = asyncio.get_running_loop().create_task(world.owner.run())
+    while world.owner._probe._asking is None:  # noqa: ASYNC110  it begins
+        await asyncio.sleep(0)
+    await world.owner._probe._asking
     world.look()
     assert world.owner.readings.load == 0.9
-    running = asyncio.get_running_loop().create_task(world.owner.run())
-    await asyncio.sleep(0)
     running.cancel()
     await asyncio.wait([running])
+
+
+async def test_while_a_load_probe_runs_the_sensors_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SLOW_S", 0.001)
+    monkeypatch.setattr(module, "QUICK_S", 0.001)
+    monkeypatch.setattr(loadprobe, "PATIENCE_S", 3600.0)
+    world = World(tmp_path, mode="idle", load_probe="sleep 613")
+    running = asyncio.get_running_loop().create_task(world.owner.run())
+    while world.owner._probe._process is None:  # noqa: ASYNC110  it begins
+        await asyncio.sleep(0.001)
+    before = world.looked
+    while world.looked < before + 5:  # noqa: ASYNC110  for ever, if they waited for the probe
+        await asyncio.sleep(0.001)
+    running.cancel()
+    await asyncio.wait([running])
+    assert await world.owner._probe._process.wait() == -signal.SIGKILL
+
+
+def test_sensors_that_fail_keep_guests_away_and_not_the_node_from_living(tmp_path, caplog):
+    world = World(tmp_path, mode="idle", resume_s=60)
+    caplog.set_level(logging.INFO, module.__name__)
+    world.fails = ValueError("filedescriptor out of range")
+    [heard] = world.look(1.0)
+    assert heard.verdict.stance == "suspend"
+    assert "the sensors failed (ValueError: filedescriptor out of range)" in heard.verdict.reason
+    assert {name for name, _ in world.owner.readings.absent} == set(world.needs)
+    assert not any(each.ok for each in world.owner.findings())
+    world.fails = ValueError("another word for the same")
+    assert world.look(1.0) == []
+    world.fails = KeyError("x")
+    assert "KeyError" in world.look(1.0)[0].verdict.reason
+    world.fails = None
+    assert world.look(1.0) == []
+    assert world.look(60.0) == [told("run")]
+    said = [each.message for each in caplog.records if "sensors" in each.message]
+    assert said == ["owner.sensors-failed", "owner.sensors-failed", "owner.sensors-again"]
 
 
 def test_doctor_hears_of_the_sensors_that_are_needed(tmp_path):

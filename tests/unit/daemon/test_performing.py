@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import get_args
 
+import msgspec
 import pytest
 
 from p2pq.core import effects as fx
@@ -15,7 +16,7 @@ PARTS = {
     fx.Hangup: ["links.hangup"],
     fx.Drop: ["telemetry.drop"],
     fx.Train: ["guests.train"],
-    fx.Start: ["guests.start"],
+    fx.Start: ["guests.start", "guest_begins"],
     fx.Fetch: ["guests.fetch"],
     fx.Kill: ["guests.kill"],
     fx.Suspend: ["guests.hold"],
@@ -32,7 +33,9 @@ class Rig:
     def __init__(self):
         self.called = []
         parts = {name: self.part(name) for name in ("links", "guests", "home", "telemetry")}
-        self.performing = Performing(**parts, say=self.note("say"), told=self.note("told"))
+        self.performing = Performing(
+            **parts, say=self.note("say"), told=self.note("told"), guest_begins=self.note("guest_begins")
+        )
 
     def note(self, name):
         return lambda *_args: self.called.append(name)
@@ -47,6 +50,16 @@ def test_each_effect_has_its_part(kind):
     rig = Rig()
     rig.performing.perform(smallest(kind))
     assert rig.called == PARTS[kind]
+
+
+def test_what_is_of_this_very_node_is_no_guest():
+    rig = Rig()
+    own = msgspec.structs.replace(smallest(fx.Start), own=True)
+    rig.performing.perform(own)
+    rig.performing.perform(fx.Train(starts=(own, own)))
+    assert rig.called == ["guests.start", "guests.train"]
+    rig.performing.perform(fx.Train(starts=(own, smallest(fx.Start))))
+    assert rig.called[2:] == ["guests.train", "guest_begins"]
 
 
 def test_what_must_not_be_said_may_cost_the_link():

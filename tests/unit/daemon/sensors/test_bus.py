@@ -1,5 +1,7 @@
 """A message bus, a real one, and what only listens like one."""
 
+import fcntl
+import resource
 import socket
 import threading
 from collections.abc import Callable
@@ -131,3 +133,36 @@ def test_a_bus_that_never_answers_is_asked_no_more(tmp_path: Path, monkeypatch: 
             made.call(new_method_call(THING, "Say"), lambda _: None)
         made.close()
         held[0].close()
+
+
+def test_a_descriptor_that_is_too_high_for_select_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus, "GREETING_S", 20)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held: list[socket.socket] = []
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "bus"))
+        listening.listen()
+
+        def serve() -> None:
+            held.append(listening.accept()[0])
+            held[0].recv(1000)
+            held[0].sendall(b"OK 1234\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        made = Bus(f"unix:path={tmp_path}/bus", lambda _: None)
+        thread.join()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        try:
+            high = fcntl.fcntl(made._socket.fileno(), fcntl.F_DUPFD_CLOEXEC, 1024)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        made._socket.close()
+        made._socket = socket.socket(fileno=high)
+        made.look(0.001)
+        held[0].close()
+        with pytest.raises(BusGoneError):
+            until(made, lambda: False)
+        made.close()

@@ -4,13 +4,14 @@ import socket
 import struct
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from p2pq.daemon.sensors import displays
 from p2pq.daemon.sensors.displays import AGAIN_S, RESCAN_S, Displays
 from p2pq.daemon.sensors.kin import Kin
-from p2pq.daemon.sensors.xclient import XClient
+from p2pq.daemon.sensors.xclient import XClient, XGoneError
 from tests.desktopkit import XServer, x_server
 from tests.unit.daemon.sensors.prockit import FakeProc
 
@@ -224,3 +225,123 @@ def test_a_server_that_does_not_let_us_in_is_named_and_one_that_is_dead_is_not(
         looked.now += RESCAN_S
     looked.displays.look()
     assert looked.displays.refused == ()
+
+
+class Dialled(Looked):
+    """A machine whose sockets are mere names, and what answers where one is dialled."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, names: int, **environ: str) -> None:
+        super().__init__(environ, tmp_path)
+        self.fake = fake_machine(tmp_path)
+        self.folder = tmp_path / "tmp" / ".X11-unix"
+        for number in range(names):
+            (self.folder / f"X{number}").touch()
+        self.numbers: list[int] = []
+        self.good: set[int] = set()
+        self.silent = True
+        """Those that are not good take their time, else nobody listens there."""
+        self.takes_s = 0.0
+        monkeypatch.setattr(displays, "XClient", self.dial)
+        monkeypatch.setattr(displays, "Display", lambda client: client)
+
+    def dial(self, number: int, *_: object, **__: object) -> SimpleNamespace:
+        self.numbers.append(number)
+        self.now += self.takes_s
+        if number in self.good:
+            return SimpleNamespace(number=number, rootless=False, close=lambda: None)
+        raise XGoneError("timed out") from (TimeoutError() if self.silent else None)
+
+    def look(self, after: float = AGAIN_S) -> list[int]:
+        """Look; return who was dialled."""
+        self.now += after
+        self.numbers.clear()
+        self.displays.look()
+        return list(self.numbers)
+
+
+def test_thousands_of_sockets_that_never_answer_cost_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Dialled(monkeypatch, tmp_path, 40)
+    machine.takes_s = displays.FIND_S / 3
+    first = machine.look(0)
+    assert 1 <= len(first) <= 3
+    assert machine.now <= 100.0 + displays.FIND_S + 1e-6
+    assert len(machine.displays.refused) == len(first) + 1  # and there may be more
+    machine.takes_s = 0.0
+    asked = first
+    while len(asked) < 40:
+        found = machine.look()
+        assert 1 <= len(found) <= displays.DIALS_MAX
+        asked += found
+    assert sorted(asked) == list(range(40))
+    assert len(machine.displays.refused) == 40
+    assert machine.look() == []
+    assert machine.look(RESCAN_S)[0] == first[0]
+    for path in machine.folder.iterdir():
+        path.unlink()
+    assert machine.look() == []
+    assert machine.displays.refused == ()
+    assert machine.displays._known == {}
+
+
+def test_a_server_behind_many_that_are_dead_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Dialled(monkeypatch, tmp_path, 30)
+    machine.silent = False
+    machine.good = {12}
+    assert machine.look(0) == list(range(8))
+    assert machine.displays.refused == ("X server :8: there are more than can be asked at once",)
+    assert machine.look() == list(range(8, 16))
+    assert [number for number, _ in machine.displays.each(lambda each: each.number)] == [12]
+    assert machine.displays.refused  # one of the rest may be in use, too
+    assert (machine.look() + machine.look())[:14] == list(range(16, 30))
+    assert machine.displays.refused == ()
+    assert machine.look() == []  # for RESCAN_S
+
+
+def test_our_own_display_is_asked_first_and_then_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Dialled(monkeypatch, tmp_path, 40, DISPLAY=":33")
+    machine.takes_s = displays.FIND_S
+    assert machine.look(0) == [33]
+    machine.takes_s = 0.0
+    assert machine.look() == list(range(8))
+    machine.good = {33}
+    found = machine.look(RESCAN_S)
+    assert found == [33]
+    assert machine.displays.refused == ()
+
+
+def test_more_sockets_than_anybody_needs_are_not_even_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(displays, "SOCKETS_MAX", 3)
+    machine = Dialled(monkeypatch, tmp_path, 9)
+    machine.silent = False
+    assert len(machine.look(0)) == len(machine.look()) == 4
+    ((number, _),) = [(int(each[10]), each) for each in machine.displays.refused]
+    assert 0 <= number < 9
+    assert len(machine.displays._known) == 4
+
+
+def test_a_strange_server_that_falls_silent_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fall_silent(_: object) -> None:
+        raise XGoneError("timed out") from TimeoutError()
+
+    machine = Dialled(monkeypatch, tmp_path, 1)
+    machine.good = {0}
+    assert machine.look(0) == [0]
+    assert machine.displays.each(fall_silent) == []
+    assert machine.look() == []
+    assert machine.displays.refused == ("X server :0: timed out",)
+    assert machine.look(RESCAN_S) == [0]
+    assert machine.displays.refused == ()
+
+
+def test_processes_that_name_more_than_can_be_asked_are_heard_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Dialled(monkeypatch, tmp_path, 2, DISPLAY=":0")
+    machine.fake.process(7)
+    (machine.fake.proc / "7" / "environ").write_text("DISPLAY=:1\0")
+    machine.takes_s = displays.FIND_S
+    machine.good = {1}
+    assert machine.look(0) == [0]
+    assert len(machine.displays.refused) == 2
+    assert machine.look() == [1]
+    assert machine.displays.refused == ("X server :0: timed out",)

@@ -25,6 +25,14 @@ def test_texts_and_numbers(tmp_path: Path) -> None:
     assert peeking.names(str(tmp_path / "none")) == []
 
 
+def test_of_a_folder_of_others_only_some_names_are_read(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / name).touch()
+    assert len(peeking.some_names(str(tmp_path), 2)) == 2
+    assert sorted(peeking.some_names(str(tmp_path), 4)) == ["a", "b", "c"]
+    assert peeking.some_names(str(tmp_path / "none"), 2) == []
+
+
 def test_of_a_path_that_others_chose_only_a_short_plain_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     os.mkfifo(tmp_path / "pipe")
