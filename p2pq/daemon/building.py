@@ -84,6 +84,11 @@ class Work(Generic[R]):
     """Behind all else that this machine does."""
     mounts: tuple[Mount, ...] = ()
 
+    @property
+    def apart(self) -> bool:
+        """Return whether it has nothing of what is kept for further builds."""
+        return self.code or self.offline
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Builder:
@@ -141,16 +146,17 @@ class Builder:
         Raises:
             SandboxError, StorageError: this machine's doing.
         """
-        proxy = BuildProxy(self.index.hosts, self.index.proxies)
+        proxy = BuildProxy(self.index.hosts, self.index.proxies, secure=self.index.secure)
         async with AsyncExitStack() as stack:
             if not work.offline:
                 await stack.enter_async_context(proxy.serving(socket))
             launch = self._launch(work, socket)
-            watching = asyncio.get_running_loop().create_task(self._watch_wheels(launch.lease), name="wheels")
+            if not work.apart:
+                watching = asyncio.get_running_loop().create_task(self._watch_wheels(launch.lease), name="wheels")
+                stack.callback(watching.cancel)
             try:
                 outcome, made = await self.pool.run(launch)
             finally:
-                watching.cancel()
                 self.pool.end_job(launch.job)
         return outcome, made, _unreached(proxy)
 
@@ -169,14 +175,13 @@ class Builder:
 
     def _launch(self, work: Work[R], socket: Path) -> TaskLaunch[R]:
         """Return how to run it."""
-        apart = work.code or work.offline
         mounts = [Mount(self.uv, UV), Mount(Path(build_program.__file__), _PROGRAM), *work.mounts]
         if not work.offline:
             mounts += [*self.index.mounts(), Mount(socket, _SOCKET)]
-        if not apart:
+        if not work.apart:
             mounts.append(Mount(self.wheels, _WHEELS, writable=True))
         env = {
-            "UV_CACHE_DIR": f"{JOB_FOLDER}/cache" if apart else _WHEELS,
+            "UV_CACHE_DIR": f"{JOB_FOLDER}/cache" if work.apart else _WHEELS,
             "UV_LINK_MODE": "copy",
             "UV_NO_PROGRESS": "1",
             "UV_PYTHON_DOWNLOADS": "never",

@@ -7,6 +7,7 @@ connection, where it leads.
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +25,17 @@ HEAD_BYTES_MAX: Final = 16 << 10
 HEAD_S: Final = 10.0
 CONNECT_S: Final = 20.0
 PIECE_BYTES: Final = 64 << 10
+_HEAD: Final = re.compile(rb"[A-Z]+ [\x21-\x7e]+ HTTP/1\.[01]\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\x20-\x7e]*\r\n)*\r\n")
+"""One line, and fields of one line each. Whatever else an index or a proxy could take for the end of a line is no part of it."""
+PLAIN: Final = frozenset({"GET", "HEAD"})
+"""What builds may ask for outside of a tunnel: it has no body."""
+_OWN: Final = frozenset(
+    {
+        *(b"connection", b"proxy-connection", b"proxy-authorization", b"keep-alive", b"te", b"upgrade"),
+        *(b"transfer-encoding", b"content-length", b"expect"),
+    }
+)
+"""Fields that are between two ends of a connection, or tell of a body: none is passed on."""
 REFUSED_MAX: Final = 8
 """Names of hosts that are remembered, to be told."""
 
@@ -31,9 +43,12 @@ REFUSED_MAX: Final = 8
 class BuildProxy:
     """Serves one build."""
 
-    def __init__(self, hosts: frozenset[Host], proxies: Proxies = upstream.NONE) -> None:
-        """Let it reach these hosts and ports only, by the proxies that lead there."""
+    def __init__(
+        self, hosts: frozenset[Host], proxies: Proxies = upstream.NONE, *, secure: frozenset[Host] = frozenset()
+    ) -> None:
+        """Let it reach these hosts and ports only, by the proxies that lead there; the ``secure`` ones by a tunnel only."""
         self._hosts = hosts
+        self._secure = secure
         self._proxies = proxies
         self._connections = 0
         self.refused: dict[str, None] = {}
@@ -81,24 +96,27 @@ class BuildProxy:
     async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(HEAD_S):
             head = await reader.readuntil(b"\r\n\r\n")
-        line, _, rest = head.partition(b"\r\n")
+        if not _HEAD.fullmatch(head):
+            raise ValueError(head[:100])
+        line, *fields = head[: -len(b"\r\n\r\n")].split(b"\r\n")
         method, target, version = line.decode("ascii").split(" ")
         if method == "CONNECT":
             name, _, port = target.rpartition(":")
             await self._connect((name.strip("[]").lower(), int(port)), None, reader, writer)
             return
+        if method not in PLAIN:
+            await _answer(writer, b"HTTP/1.1 405 Builds may GET and HEAD only\r\nAllow: GET, HEAD\r\n\r\n")
+            return
         parts = urlsplit(target)
         host = (parts.hostname or "") if parts.scheme == "http" else "", parts.port or 80
         path = target.split("/", 3)[3:]
-        fields = [each for each in rest.split(b"\r\n") if each and b"connection:" not in each.lower()]
-        # One request for each connection, so that no later one is for another host.
-        fields = [field for field in fields if not field.lower().startswith(b"proxy-authorization:")]
-        await self._connect(host, _Plain(method, "".join(path), version, tuple(fields)), reader, writer)
+        kept = [field for field in fields if field.partition(b":")[0].lower() not in _OWN]
+        await self._connect(host, _Plain(method, "".join(path), version, tuple(kept)), reader, writer)
 
     async def _connect(
         self, host: Host, plain: "_Plain | None", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        if host not in self._hosts:
+        if host not in self._hosts or (plain is not None and host in self._secure):
             if len(self.refused) < REFUSED_MAX:
                 self.refused[host[0][:100]] = None
             await _answer(writer, b"HTTP/1.1 403 Not a host that this node lets builds reach\r\n\r\n")
@@ -112,12 +130,13 @@ class BuildProxy:
             await _answer(writer, b"HTTP/1.1 502 It does not answer\r\n\r\n")
             return
         try:
-            if plain is None:
-                writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
-            else:
-                far_writer.write(plain.request(host, through))
             async with asyncio.TaskGroup() as group:
-                group.create_task(_copy(reader, far_writer), name="build proxy out")
+                if plain is None:
+                    writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+                    group.create_task(_copy(reader, far_writer), name="build proxy out")
+                else:
+                    # One request for each connection, and nothing after it: a later one could be for another host.
+                    far_writer.write(plain.request(host, through))
                 group.create_task(_copy(far_reader, writer), name="build proxy in")
         except* OSError:
             pass  # one side has gone, and so has the other

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from p2pq.daemon import building, bundles, limits, requirements
+from p2pq.daemon import building, bundles, files, limits, requirements
 from p2pq.daemon.attempt import Outcome
 from p2pq.daemon.building import Builder, Work, remove_tree, write_plan
 from p2pq.daemon.bundles import Source, Target
@@ -122,23 +122,34 @@ class Bundler:
             raise BuildError(f"uv knows no wheels for {target.os} {target.arch}")
         if not requirements.python_fits(wanted.python, target.python):
             raise BuildError(f"{wanted.source} wants Python {wanted.python}")
-        name = requirements.digest(wanted, target.file, platform, *builder.index.texts())
-        kept = self._folder / "found" / f"{name}.toml"
+        kept = self._kept(builder, wanted, target)
         with suppress(OSError, BuildError):  # not there, or not whole
-            return bundles.chosen(await asyncio.to_thread(kept.read_text, errors="replace"), target)
+            return bundles.chosen(await asyncio.to_thread(_read, kept), target)
         await begins()
         work = Work(
-            name=f"bundle {name[:16]}",
+            name=f"bundle {kept.stem[:16]}",
             populate=partial(_ask, builder, wanted, target.python, platform),
             collect=_answer,
             code=False,
         )
-        _, (text, failure), unreached = await builder.run(work, self._environments.socket())
+        with self._environments.running():
+            _, (text, failure), unreached = await builder.run(work, self._environments.socket())
         if failure:
             raise BuildError(f"{requirements.FAILED}{wanted.source}: {unreached}{failure}")
         found = bundles.chosen(text, target)
-        await asyncio.to_thread(kept.write_text, text)
+        if found:  # nothing is what markers make of it, if at all: then it is found again
+            await asyncio.to_thread(_write, kept, text)
         return found
+
+    def _kept(self, builder: Builder, wanted: Wanted, target: Target) -> Path:
+        """Return where what was found for a target is kept."""
+        platform = bundles.PLATFORMS[target.os, target.arch]
+        name = requirements.digest(wanted, target.file, platform, *builder.index.texts())
+        return self._folder / "found" / f"{name}.toml"
+
+    def _forget(self, kept: Sequence[Path]) -> None:
+        for path in kept:
+            path.unlink(missing_ok=True)
 
     # ------------------------------------------------------------------ whence
 
@@ -164,8 +175,12 @@ class Bundler:
                 code=False,
                 mounts=(Mount(Path(fetch_program.__file__), _PROGRAM), *_authorities(builder)),
             )
-            _, failure, unreached = await builder.run(work, self._environments.socket())
+            with self._environments.running():
+                _, failure, unreached = await builder.run(work, self._environments.socket())
             if failure:
+                # Its index may have others by now: the next time it is asked again.
+                of = [target for target, sources in found.items() if not have.issuperset(map(_hash, sources))]
+                await asyncio.to_thread(self._forget, [self._kept(builder, wanted, target) for target in of])
                 raise BuildError(f"{requirements.FAILED}{wanted.source}: {unreached}{failure}")
         quota_bytes = builder.settings.quota_mb << 20
         total = await asyncio.to_thread(self._make_room, by_hash, quota_bytes // WHEELS_PART)
@@ -235,6 +250,33 @@ class Bundler:
                 there[wheel.file] = wheel.sha256
 
 
+def _hash(source: Source) -> str:
+    return source.wheel.sha256
+
+
+def _write(path: Path, text: str) -> None:
+    """Keep what uv has found, below its hash, so that it is there as a whole or not at all. Blocking."""
+    raw = text.encode()
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_bytes(f"# {hashlib.sha256(raw).hexdigest()}\n".encode() + raw)
+    files.sync(fresh)
+    fresh.rename(path)
+    files.sync_folder(path.parent)
+
+
+def _read(path: Path) -> str:
+    """Return what was kept; blocking.
+
+    Raises:
+        OSError: it is not there.
+        BuildError: it is not what was written.
+    """
+    head, _, raw = path.read_bytes().partition(b"\n")
+    if head != f"# {hashlib.sha256(raw).hexdigest()}".encode():
+        raise BuildError(f"{path} is damaged")
+    return raw.decode(errors="replace")
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -264,7 +306,8 @@ def _answer(folder: Path, outcome: Outcome) -> tuple[str, str]:
     path = folder / PYLOCK
     if not stat.S_ISREG(os.lstat(path).st_mode) or path.stat().st_size > PYLOCK_BYTES_MAX:
         return "", "what uv has found is not a file of a size that it could have"
-    return path.read_text(errors="replace"), ""
+    text = path.read_text(errors="replace")
+    return (text, "") if text.strip() else ("", "uv has written nothing of what it has found")
 
 
 def _order(builder: Builder, missing: Sequence[Source], folder: Path) -> None:

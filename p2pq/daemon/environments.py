@@ -5,6 +5,7 @@ more than their quota. What is told of a failure is remembered for a moment, so 
 """
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
@@ -13,12 +14,15 @@ import shutil
 import sysconfig
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
+
+import msgspec
 
 from p2pq.core.effects import Start
 from p2pq.daemon import building, bundles, indexes, requirements, room
@@ -49,7 +53,6 @@ FAILED_S: Final = 20.0
 REMEMBERED_MAX: Final = 256
 WHEELS_PART: Final = 4
 """Packages kept for further builds may take one part in so many of the quota."""
-REACH_S: Final = 3.0
 
 
 @dataclass(slots=True, eq=False)
@@ -94,6 +97,16 @@ class Order:
     wanted: Wanted
     brought: bundles.Brought | None = None
     """All that it takes, of a job that brings it along; else it comes from the node's index."""
+
+    @property
+    def attempt(self) -> str:
+        """Return what a build of it has in common with others: also the very bytes, of a job that brings them.
+
+        They are checked by hash, so what comes of them is for all who want the same; that they are wrong concerns nobody else.
+        """
+        if self.brought is None:
+            return self.name
+        return f"{self.name} {hashlib.sha256(msgspec.msgpack.encode(self.brought.tree)).hexdigest()}"
 
 
 @dataclass(slots=True)
@@ -157,6 +170,7 @@ class Environments:
         self._known: OrderedDict[str, Environment] = OrderedDict()
         self._builds: dict[str, _Build] = {}
         self._failed: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._orders: OrderedDict[tuple[bytes, bytes], Order] = OrderedDict()
         self._building = asyncio.Semaphore(BUILDS_MAX)
         self._numbers = 0
@@ -288,16 +302,14 @@ class Environments:
         Raises:
             BuildError, SandboxError, StorageError: it cannot be had here.
         """
-        name = order.name
-        found = self._known.get(name)
+        found = self._held(order.name)
         if found is not None:
-            found.hold()
-            self._touch(found)
             return found
-        at, why = self._failed.get(name, (0.0, ""))
+        attempt = order.attempt
+        at, why = self._failed.get(attempt, (0.0, ""))
         if at > time.monotonic():
             raise BuildError(why)
-        while (build := self._builds.get(name)) is not None and build.given_up:
+        while (build := self._builds.get(attempt)) is not None and build.given_up:
             await asyncio.wait([build.task])
         if build is None:
             build = self._begin(order, idle=idle)
@@ -318,19 +330,25 @@ class Environments:
 
     def _begin(self, order: Order, *, idle: bool) -> _Build:
         task = self._tasks.create_task(self._build(order, idle=idle), name=f"environment {order.name[:8]}")
-        build = self._builds[order.name] = _Build(task)
+        attempt = order.attempt
+        build = self._builds[attempt] = _Build(task)
 
         def over(_: object) -> None:
-            del self._builds[order.name]
+            del self._builds[attempt]
             if build.given_up:
                 _let_go(task)
 
         task.add_done_callback(over)
         return build
 
-    def _touch(self, found: Environment) -> None:
-        self._known.move_to_end(found.name)
-        os.utime(found.folder / building.ABOUT)
+    def _held(self, name: str) -> Environment | None:
+        """Return one that is there, held."""
+        found = self._known.get(name)
+        if found is not None:
+            found.hold()
+            self._known.move_to_end(name)
+            os.utime(found.folder / building.ABOUT)
+        return found
 
     async def close(self) -> None:
         """End builds, and wait for that."""
@@ -344,14 +362,20 @@ class Environments:
 
     async def _build(self, order: Order, *, idle: bool) -> Environment | Exception:
         """Build one, and make room for it; a failure is the result, for whoever waits for it."""
-        name = order.name
+        attempt = order.attempt
         try:
-            async with self._building:
-                return await self._built(order, idle=idle)
+            turn = self._turns.setdefault(order.name, asyncio.Lock())
+            async with turn:  # one at a time makes what goes by a name
+                # Of other bytes, it may have been built meanwhile.
+                found = self._held(order.name)
+                if found is not None:
+                    return found
+                async with self._building:
+                    return await self._built(order, idle=idle)
         except BuildError as error:
-            log.warning("environment.failed", extra={"fields": {"name": name[:8], "reason": str(error)}})
-            self._failed[name] = time.monotonic() + FAILED_S, str(error)
-            self._failed.move_to_end(name)
+            log.warning("environment.failed", extra={"fields": {"name": attempt[:8], "reason": str(error)}})
+            self._failed[attempt] = time.monotonic() + FAILED_S, str(error)
+            self._failed.move_to_end(attempt)
             if len(self._failed) > REMEMBERED_MAX:
                 self._failed.popitem(last=False)
             return error
@@ -368,6 +392,15 @@ class Environments:
             raise BuildError(f"{FAILED}{source}: this node can build none ({self.problem})")
         return self._builder
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Leave what is kept for further builds as it is: one runs that uses it."""
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+
     def socket(self) -> Path:
         """Return where one build may listen."""
         self._numbers += 1
@@ -379,14 +412,11 @@ class Environments:
         version = self._pool.python.version
         if not requirements.python_fits(wanted.python, version):
             raise BuildError(f"{FAILED}{wanted.source}: it wants Python {wanted.python}, and jobs have {version} here")
-        self._running += 1
         folder = self.folder / "built" / name
         bring = None if order.brought is None else partial(self._bring, order.brought)
-        try:
-            begun = time.monotonic()
+        begun = time.monotonic()
+        with self.running():
             size = await builder.build(wanted, folder, self.socket(), idle=idle, bring=bring)
-        finally:
-            self._running -= 1
         found = self._known[name] = Environment(name, folder, size)
         fields = {"name": name[:8], "of": wanted.source, "bytes": size, "seconds": round(time.monotonic() - begun, 1)}
         log.info("environment.built", extra={"fields": fields})
@@ -441,7 +471,7 @@ class Environments:
                 if self._uv is None
                 else _SETTINGS,
             )
-        silent = await _silent(self._builder.index)
+        silent = await indexes.silent(self._builder.index)
         if silent:
             detail = f"packages that jobs ask for cannot be had here now: {silent} does not answer; {cache}"
             return Finding(check="environments", ok=True, detail=detail, suggestion=_SETTINGS)
@@ -452,22 +482,6 @@ class Environments:
 _SETTINGS: Final = (
     "set [environments] index in config.toml to where packages can be had; tasks that need some go elsewhere"
 )
-
-
-async def _silent(index: Index) -> str:
-    """Return the host of the index if it does not answer."""
-    if index.url.startswith(("https:", "http:")):
-        parts = urlsplit(index.url)
-        host, port = str(parts.hostname), parts.port or indexes.PORTS[parts.scheme]
-        proxy = index.proxies.to(host, secure=parts.scheme == "https")
-        host, port = (host, port) if proxy is None else proxy.address
-        try:
-            async with asyncio.timeout(REACH_S):
-                _, writer = await asyncio.open_connection(host, port)
-        except (OSError, TimeoutError):
-            return host if proxy is None else f"the proxy {host}"
-        writer.close()
-    return ""
 
 
 def _text(tree: Tree, path: str, blobs: BlobStore) -> bytes | None:

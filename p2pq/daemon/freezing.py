@@ -10,12 +10,12 @@ import os
 import shutil
 import stat
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from p2pq.daemon import building, limits, requirements
+from p2pq.daemon import building, files, limits, requirements
 from p2pq.daemon.additions import Brought
 from p2pq.daemon.attempt import Outcome
 from p2pq.daemon.building import INSIDE, Builder, Work, remove_tree, write_plan
@@ -44,6 +44,7 @@ class Freezer:
     def __init__(self, environments: Environments) -> None:
         """Use what builds environments, and a folder beside them."""
         self._folder = environments.folder / "frozen"
+        self._stage = environments.folder / "freezing"
         self._environments = environments
         self._lock = asyncio.Lock()
 
@@ -72,20 +73,25 @@ class Freezer:
         try:
             builder = self._environments.builder("--freeze")
             modules = [path for path in looked.files if path.endswith(MODULES) or path == looked.main]
-            name = await asyncio.to_thread(_name, builder, folder, looked, modules)
+            # Named and made by one copy: whoever edits the folder meanwhile does not give the name to something else.
+            await asyncio.to_thread(_copy, folder, modules, self._stage)
+            name = await asyncio.to_thread(_name, builder, self._stage, looked, modules)
             place = self._folder / name
             if not place.is_dir():
                 await say("freeze: making one program of the script and its packages ...")
-                await self._build(builder, place, folder, looked, modules)
+                await self._build(builder, place, looked)
             size = await asyncio.to_thread(self._make_room, place, builder.settings.quota_mb << 20)
         except BuildError as error:
             raise UsageError(f"--freeze: {error}") from error
         except OSError as error:
             raise StorageError(f"{error.filename or self._folder} failed: {error.strerror}") from error
+        finally:
+            with suppress(OSError):
+                await asyncio.to_thread(remove_tree, self._stage)
         await say(f"freeze: a program of {limits.size_text(size)}")
         return place
 
-    async def _build(self, builder: Builder, place: Path, folder: Path, looked: Looked, modules: Sequence[str]) -> None:
+    async def _build(self, builder: Builder, place: Path, looked: Looked) -> None:
         held: list[Environment] = []
         try:
             held.append(await self._environments.get(self._environments.order(FREEZER)))
@@ -95,7 +101,7 @@ class Freezer:
                 mounts += held[1].mounts()
             work = Work(
                 name=f"freeze {place.name[:16]}",
-                populate=partial(_populate, folder, looked.main, modules),
+                populate=partial(_populate, self._stage, looked.main),
                 collect=partial(_collect, place=place, bytes_max=builder.settings.disk_mb << 20),
                 code=True,
                 offline=True,
@@ -120,28 +126,39 @@ class Freezer:
         return sizes[place]
 
 
-def _name(builder: Builder, folder: Path, looked: Looked, modules: Sequence[str]) -> str:
+def _copy(folder: Path, modules: Sequence[str], stage: Path) -> None:
+    """Copy what a program is made of.
+
+    Raises:
+        BuildError: it is too much.
+    """
+    remove_tree(stage)
+    stage.mkdir(parents=True)
+    total = 0
+    for path in modules:
+        target = stage / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / path, target)
+        total += target.stat().st_size
+        if total > MODULES_BYTES_MAX:
+            raise BuildError(f"the modules in the folder take more than {limits.size_text(MODULES_BYTES_MAX)}")
+
+
+def _name(builder: Builder, stage: Path, looked: Looked, modules: Sequence[str]) -> str:
     """Return by which name a program goes: equal names are equal programs."""
     wanted = looked.wanted or Wanted("nothing")
     python = str(builder.python.executable), builder.python.version
     about = requirements.digest(wanted, *FREEZER.lines, looked.main, *python, *builder.index.texts())
     found = hashlib.sha256(about.encode())
-    total = 0
     for path in sorted(modules):
-        content = (folder / path).read_bytes()
-        total += len(content)
-        if total > MODULES_BYTES_MAX:
-            raise BuildError(f"the modules in the folder take more than {limits.size_text(MODULES_BYTES_MAX)}")
+        content = (stage / path).read_bytes()
         found.update(f"{path}\0{len(content)}\0".encode(errors="surrogateescape") + content)
     return found.hexdigest()
 
 
-def _populate(folder: Path, main: str, modules: Sequence[str], scratch: Path) -> None:
+def _populate(stage: Path, main: str, scratch: Path) -> None:
     """Write down how the program is made, and copy what it is made of."""
-    for path in modules:
-        target = scratch / _SOURCES / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / path, target)
+    shutil.copytree(stage, scratch / _SOURCES)
     script = f"{JOB_FOLDER}/{_SOURCES}/{main}"
     # What the script imports is found as Python finds it: beside the script, then among its packages.
     freezing = (
@@ -154,16 +171,27 @@ def _populate(folder: Path, main: str, modules: Sequence[str], scratch: Path) ->
 
 
 def _collect(folder: Path, outcome: Outcome, *, place: Path, bytes_max: int) -> str:
-    """Put the program where it is kept; return why there is none, if there is none."""
+    """Put the program where it is kept; return why there is none, if there is none. Whatever wrote it is dead."""
     if outcome.reason != "ok":
         return building.said(outcome, last=True)
     made = folder / _MADE / PROGRAM
-    if not stat.S_ISDIR(os.lstat(made).st_mode):
+    # Each component, from the outermost: code of packages may have put a link to a folder of the owner's in place of any.
+    if not all(_is_folder(each) for each in (made.parent, made)):
         return "PyInstaller has put something else in the place of the program"
     size = limits.folder_bytes(made, bytes_max)
     if size is None or size > bytes_max:
         return f"the program takes more than {limits.size_text(bytes_max)} ([environments] disk_mb)"
     place.parent.mkdir(mode=0o700, exist_ok=True)
     remove_tree(place)
+    files.sync_tree(made)  # a program that is there counts as whole
     made.rename(place)
+    files.sync(place.parent)
     return ""
+
+
+def _is_folder(path: Path) -> bool:
+    """Tell whether that is a folder itself, and no link to one."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False

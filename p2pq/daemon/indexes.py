@@ -4,6 +4,7 @@ The first of these that names any place counts, as a whole: ``[environments]``, 
 else the Python Package Index.
 """
 
+import asyncio
 import configparser
 import dataclasses
 import os
@@ -29,6 +30,7 @@ CERTIFICATES: Final = "/p2pq-certificates"
 """Where a build finds them."""
 SYSTEM_FILES: Final = (Path("/etc/xdg/pip/pip.conf"), Path("/etc/pip.conf"))
 PORTS: Final = {"https": 443, "http": 80}
+REACH_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Index:
     """A file of those whose word for an https:// address counts, instead of uv's own."""
     hosts: frozenset[tuple[str, int]] = frozenset()
     """All that a build may reach."""
+    secure: frozenset[tuple[str, int]] = frozenset()
+    """Those of them that it may reach by https only."""
     proxies: Proxies = upstream.NONE
     """What leads to those."""
     folders: tuple[tuple[str, Path, str], ...] = ()
@@ -113,14 +117,18 @@ def fix(index: Index, hosts: Iterable[str], homes: Iterable[Path]) -> Index:
         ConfigError: as ``find``.
     """
     reached = {_host(host) for host in hosts}
+    secure = {each for each in reached if each[1] == PORTS["https"]}
+    plain: set[tuple[str, int]] = set()
     folders: list[tuple[str, Path, str]] = []
     places = dict.fromkeys(each for each in (index.url, *index.extra, *index.find_links) if each)
     for place in places:
         parts = _split(place)
         if parts.scheme in PORTS:
-            reached.add((str(parts.hostname), parts.port or PORTS[parts.scheme]))
+            found = {(str(parts.hostname), parts.port or PORTS[parts.scheme])}
             if parts.hostname == "pypi.org":
-                reached.add((PYPI_FILES, 443))
+                found.add((PYPI_FILES, PORTS["https"]))
+            reached |= found
+            (secure if parts.scheme == "https" else plain).update(found)
         else:
             folder = Path(unquote(parts.path) if parts.scheme else place).expanduser()
             # Pages of an index name files that lie beside them.
@@ -133,7 +141,24 @@ def fix(index: Index, hosts: Iterable[str], homes: Iterable[Path]) -> Index:
                 folders.append((place, _seen(folder, homes), f"file://{inner}"))
     if index.certificates and not Path(index.certificates).is_file():
         raise ConfigError(f"{index.certificates}, which is to hold certificates for packages, is not a file")
-    return dataclasses.replace(index, hosts=frozenset(reached), folders=tuple(folders))
+    only = frozenset(secure - plain)
+    return dataclasses.replace(index, hosts=frozenset(reached), secure=only, folders=tuple(folders))
+
+
+async def silent(index: Index) -> str:
+    """Return the host of the index if it does not answer."""
+    if index.url.startswith(("https:", "http:")):
+        parts = urlsplit(index.url)
+        host, port = str(parts.hostname), parts.port or PORTS[parts.scheme]
+        proxy = index.proxies.to(host, secure=parts.scheme == "https")
+        host, port = (host, port) if proxy is None else proxy.address
+        try:
+            async with asyncio.timeout(REACH_S):
+                _, writer = await asyncio.open_connection(host, port)
+        except (OSError, TimeoutError):
+            return host if proxy is None else f"the proxy {host}"
+        writer.close()
+    return ""
 
 
 def _split(place: str) -> SplitResult:

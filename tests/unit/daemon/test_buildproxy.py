@@ -112,6 +112,69 @@ async def test_a_plain_request_is_passed_on_once(tmp_path):
     assert said == b"heard GET /simple/x?y HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 
 
+PLAIN = b"GET http://index.example/simple/ HTTP/1.1\r\nHost: h\r\n\r\n"
+SMUGGLED = [
+    PLAIN.replace(b"\r\nHost", b"\nHost"),
+    PLAIN.replace(b"Host: h", b"Host: h\n\nCONNECT other.example:443 HTTP/1.1"),
+    PLAIN.replace(b"Host: h", b"Host: h\rX: y"),
+    PLAIN.replace(b"Host: h", b"Host: h\0"),
+    PLAIN.replace(b"Host: h", b"Host: h\x7f"),
+    PLAIN.replace(b"Host: h", b"Host: h\r\n Proxy-Authorization: x"),
+    PLAIN.replace(b"Host: h", b"Connection : keep-alive"),
+    PLAIN.replace(b"Host: h", b"no field"),
+    PLAIN.replace(b"simple", b"sim\x0bple"),
+    PLAIN.replace(b"HTTP/1.1", b"HTTP/2.0"),
+    PLAIN.replace(b"HTTP/1.1", b"HTTP/1.1\n"),
+    PLAIN.replace(b"HTTP/1.1", b"x"),
+    PLAIN.replace(b"GET", b"POST"),
+    PLAIN.replace(b"GET", b"TRACE"),
+    PLAIN.replace(b"GET", b"get"),
+    PLAIN.replace(b"GET", b"GET\nX"),
+]
+
+
+@pytest.mark.parametrize("head", SMUGGLED)
+async def test_nothing_else_than_a_plain_request_gets_to_the_proxy_of_the_nodes_owner(tmp_path, head):
+    async with asked(b"HTTP/1.1 200 OK\r\n\r\nbody") as (upstream, heads):
+        proxy = BuildProxy(frozenset({("index.example", 80)}), Proxies(http=upstream))
+        async with proxy.serving(tmp_path / "s"):
+            assert await ask(tmp_path / "s", head) in {
+                b"",
+                b"HTTP/1.1 405 Builds may GET and HEAD only\r\nAllow: GET, HEAD\r\n\r\n",
+            }
+    assert heads == []
+
+
+async def test_nothing_follows_a_plain_request(tmp_path):
+    got: list[bytes] = []
+    answered = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await answered.wait()
+        writer.write_eof()
+        got.append(await reader.read())
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        proxies = Proxies(http=Upstream("127.0.0.1", server.sockets[0].getsockname()[1]))
+        async with BuildProxy(frozenset({("index.example", 80)}), proxies).serving(tmp_path / "s"):
+            reader, writer = await asyncio.open_unix_connection(tmp_path / "s")
+            second = b"CONNECT other.example:443 HTTP/1.1\r\n\r\n"
+            writer.write(PLAIN.replace(b"Host: h", b"Host: h\r\nContent-Length: 9\r\nUpgrade: x") + second)
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 200 OK\r\n\r\n"
+            writer.write(second)
+            await writer.drain()
+            answered.set()
+            await reader.read()
+            writer.close()
+            while len(got) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert got == [b"GET http://index.example:80/simple/ HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", b""]
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -122,12 +185,14 @@ async def test_a_plain_request_is_passed_on_once(tmp_path):
         "CONNECT allowed.example.evil.example:443 HTTP/1.1",
         "GET http://127.0.0.1:{port}/ HTTP/1.1",
         "GET https://allowed.example/ HTTP/1.1",
+        "GET http://allowed.example:443/ HTTP/1.1",
         "GET / HTTP/1.1",
     ],
 )
 async def test_others_are_refused(tmp_path, head):
     async with echo() as port:
-        proxy = BuildProxy(frozenset({("allowed.example", 443)}))
+        allowed = frozenset({("allowed.example", 443)})
+        proxy = BuildProxy(allowed, secure=allowed)
         async with proxy.serving(tmp_path / "s"):
             said = await ask(tmp_path / "s", head.format(port=port).encode() + b"\r\n\r\n")
     assert said.startswith(b"HTTP/1.1 403 ")

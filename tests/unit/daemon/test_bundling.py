@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pq.daemon import bundles
+from p2pq.daemon import bundles, bundling, environments
 from p2pq.daemon.attempt import Outcome
 from p2pq.daemon.building import Work
 from p2pq.daemon.bundles import Target
@@ -41,6 +41,8 @@ class Builder:
         self.calls: list[list[str]] = []
         self.fetched: list[str] = []
         self.failure = ""
+        self.mute = False
+        self.running = lambda: 0
 
     def asked_steps(self, folder: Path) -> list[str]:
         return json.loads((folder / "plan.json").read_text())["steps"][-1]["argv"]
@@ -54,6 +56,7 @@ class Builder:
         work.populate(folder)
         argv = self.asked_steps(folder)
         assert not work.code
+        assert self.running() == 1, "what is kept for further builds is in use"
         reason = "ok"
         if "compile" in argv:
             self.calls.append(argv)
@@ -74,7 +77,7 @@ class Builder:
         return outcome, work.collect(folder, outcome), "x does not answer; "
 
     def _answer(self, folder: Path, files: dict[str, bytes]) -> None:
-        lines = ['lock-version = "1.0"']
+        lines = [] if self.mute else ['lock-version = "1.0"']
         for name, content in files.items():
             package, version = name.split("-")[:2]
             promised = self.promised.get(name, sha256(content))
@@ -87,12 +90,16 @@ class Environments:
     def __init__(self, path: Path, builder: Builder) -> None:
         self.folder = path / "environments"
         self._builder = builder
+        self._running = 0
+        builder.running = lambda: self._running
         self.problem = ""
 
     def builder(self, source: str):
         if self.problem:
             raise BuildError(self.problem)
         return self._builder
+
+    running = environments.Environments.running
 
     def socket(self) -> Path:
         return Path("/nowhere")
@@ -148,11 +155,54 @@ async def test_the_second_time_nothing_is_asked_and_only_what_was_damaged_is_fet
     [kept] = (bench.environments.folder / "bundles/wheels").iterdir()
     kept.write_bytes(b"onx")
     [found] = (bench.environments.folder / "bundles/found").iterdir()
-    found.write_text("half of")
-    assert await bench.bundle() == first
-    assert (len(bench.builder.calls), len(bench.builder.fetched)) == (2, 2)
+    whole = found.read_bytes()
+    for calls, damaged in enumerate((b"half of", b"", whole[: whole.index(b"[[packages")], b'lock-version = "1.0"'), 2):
+        found.write_bytes(damaged)
+        assert await bench.bundle() == first
+        assert (len(bench.builder.calls), len(bench.builder.fetched)) == (calls, 2)
     await bench.bundle(wanted=Wanted("requirements.txt", ("one", "two")))
-    assert len(bench.builder.calls) == 3
+    assert len(bench.builder.calls) == 6
+
+
+async def test_what_was_found_is_on_the_disk_before_it_counts(bench, monkeypatch):
+    done: list[tuple[str, list[str]]] = []
+
+    def synced(path):
+        done.append((path.name[:1], [each.suffix for each in (bench.environments.folder / "bundles/found").iterdir()]))
+
+    monkeypatch.setattr(bundling.files, "sync", synced)
+    monkeypatch.setattr(bundling.files, "sync_folder", synced)
+    await bench.bundle()
+    assert done == [(".", [".new"]), ("f", [".toml"])]
+
+
+async def test_nothing_is_not_kept(bench):
+    """Markers may leave a target without packages; what was found by mistake must not stay so for ever."""
+    bench.builder.has["3.11"], one = {}, bench.builder.has["3.11"]
+    assert list(await bench.bundle()) == [HERE.file]
+    bench.builder.has["3.11"] = one
+    assert sorted(await bench.bundle()) == [HERE.file, "one-1.0-py3-none-any.whl"]
+    bench.builder.has["3.11"], bench.builder.mute = {}, True
+    with pytest.raises(UsageError, match="uv has written nothing of what it has found"):
+        await bench.bundle(wanted=Wanted("requirements.txt", ("two",)))
+
+
+async def test_what_cannot_be_fetched_is_found_again(bench):
+    await bench.bundle(THERE, HERE)
+    name = "one-1.0-py3-none-any.whl"
+    bench.builder.has["3.12"] = {name: bench.builder.has["3.11"][name], "two-2.0-py3-none-any.whl": b"two"}
+    bench.builder.promised["two-2.0-py3-none-any.whl"] = "0" * 64
+    with pytest.raises(UsageError, match="not what its index promised"):
+        await bench.bundle(HERE, THERE)
+    bench.builder.promised.clear()
+    assert "two-2.0-py3-none-any.whl" in await bench.bundle(HERE, THERE)
+    pythons = [argv[argv.index("--python-version") + 1] for argv in bench.builder.calls]
+    assert pythons == ["3.12", "3.11", "3.12", "3.12"], "what the others were found is as good as before"
+
+
+async def test_afterwards_what_is_kept_is_in_use_no_longer(bench):
+    await bench.bundle()
+    assert bench.environments._running == 0
 
 
 async def test_who_cannot_have_it_is_named_and_the_others_have_it(bench):

@@ -156,6 +156,17 @@ async def test_what_is_kept_for_further_builds_has_its_part_of_the_quota(bench):
     assert cache.used_bytes == 2 * MB
 
 
+async def test_what_is_kept_for_further_builds_is_not_taken_from_one_that_runs(bench):
+    cache = await bench.begin()
+    large = bench.home.environments / "wheels/large"
+    large.write_bytes(b"x" * MB)
+    with cache.running():
+        (await cache.get(Order("a", ONE))).let_go()
+    assert large.exists()
+    (await cache.get(Order("b", ONE))).let_go()
+    assert not large.exists()
+
+
 async def test_a_failure_is_told_to_all_who_wait_and_not_tried_again_for_a_moment(bench, monkeypatch):
     cache = await bench.begin()
     bench.builder.failure = BuildError("environment of x: there is no such package")
@@ -304,6 +315,62 @@ async def test_a_job_that_brings_its_packages_asks_no_index(bench, tmp_path):
     other = job_of(bench, tmp_path / "other", {})
     with pytest.raises(RefusedError, match="brings its packages along"):
         await cache.of_task(start_of(**needing, job=JobId(b"c" * 16)), other)
+
+
+def order_of(bench: Bench, path: Path, content: bytes) -> Order:
+    path.mkdir()
+    (path / "one-1.0-py3-none-any.whl").write_bytes(content)
+    tree, _ = collect(path, TreeLimits(), bench.blobs.put, lambda _: bytes(32))
+    return Order("a", ONE, bundles.Brought(tree))
+
+
+def hashes_checked(bench: Bench, monkeypatch) -> None:
+    """Let the builder fail for wheels that are garbage, as uv would."""
+    build = bench.builder.build
+
+    async def checked(wanted, target, socket, *, idle, bring):
+        def look(place: Path) -> None:
+            bring(place)
+            content = next(place.iterdir()).read_bytes()
+            for each in place.iterdir():
+                each.unlink()
+            place.rmdir()
+            bench.builder.failure = BuildError("hash mismatch") if content == b"garbage" else None
+            place.mkdir()
+
+        return await build(wanted, target, socket, idle=idle, bring=look)
+
+    monkeypatch.setattr(bench.builder, "build", checked)
+
+
+async def test_garbage_that_one_job_brings_is_a_failure_of_that_job_only(bench, tmp_path, monkeypatch):
+    cache = await bench.begin()
+    hashes_checked(bench, monkeypatch)
+    hostile, honest = order_of(bench, tmp_path / "x", b"garbage"), order_of(bench, tmp_path / "y", b"a wheel")
+    with pytest.raises(BuildError, match="hash mismatch"):
+        await cache.get(hostile)
+    found = await cache.get(honest)
+    assert found.users == 1
+    assert await cache.get(hostile) is found, "what was built right is for all who want it, whatever they have brought"
+    assert len(bench.builder.asked) == 2
+
+
+async def test_who_waits_behind_garbage_builds_of_what_it_has_brought(bench, tmp_path, monkeypatch):
+    cache = await bench.begin()
+    hashes_checked(bench, monkeypatch)
+    orders = [order_of(bench, tmp_path / str(n), each) for n, each in enumerate((b"garbage", b"a wheel", b"a wheel "))]
+    bench.builder.go_on.clear()
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(asyncio.wait([asyncio.ensure_future(cache.get(orders[0]))]))  # noqa: TID251
+        others = [group.create_task(cache.get(order)) for order in (*orders[1:], orders[1])]
+        await bench.builder.began.wait()
+        bench.builder.go_on.set()
+    [failed] = first.result()[0]
+    assert str(failed.exception()) == "hash mismatch"
+    assert len({task.result() for task in others}) == 1
+    assert others[0].result().users == 3
+    assert len(bench.builder.asked) == 2, "one after the other, and the third has what the second has made"
+    assert cache._builds == {}
 
 
 async def test_a_name_is_that_of_the_python_and_the_index_as_well(bench):

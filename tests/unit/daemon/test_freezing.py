@@ -71,10 +71,13 @@ class Environments:
             str(each.relative_to(folder / "sources")) for each in folder.rglob("sources/**/*") if each.is_file()
         )
         made = folder / "dist/main"
-        made.parent.mkdir()
+        if self.failure == "link":
+            made.parent.symlink_to(self.path / "owner")
+        elif self.failure != "nothing":
+            made.parent.mkdir()
         if self.failure == "odd":
             made.symlink_to("/etc")
-        else:
+        elif self.failure not in {"link", "nothing"}:
             made.mkdir()
             (made / "main").write_bytes(bytes(self.bytes))
         (folder / "stderr").write_text("Traceback\n  a line\nModuleNotFoundError: No module named 'x'\n")
@@ -147,6 +150,7 @@ async def test_it_is_made_again_only_if_what_goes_into_it_has_changed(bench):
     [
         ("exit", "--freeze: ModuleNotFoundError: No module named 'x'$"),
         ("odd", "something else in the place of the program"),
+        ("nothing", "something else in the place of the program"),
         ("environment", "--freeze: environment of requirements.txt: no such package"),
     ],
 )
@@ -157,6 +161,49 @@ async def test_what_cannot_be_made_is_said(bench, failure, said):
     assert [each.users for each in bench.environments.known.values()] == [0] * len(bench.environments.known)
     bench.environments.failure = ""
     await bench.freeze()
+
+
+async def test_no_folder_of_the_owners_is_taken_for_the_program(bench, tmp_path):
+    """Code of packages runs in the sandbox, and may write there what leads out of it once it is looked at from outside."""
+    owners = tmp_path / "owner/main"
+    owners.mkdir(parents=True)
+    (owners / "thesis.txt").write_text("mine")
+    bench.environments.failure = "link"
+    with pytest.raises(UsageError, match="something else in the place of the program"):
+        await bench.freeze()
+    assert (owners / "thesis.txt").read_text() == "mine"
+
+
+async def test_a_program_is_on_the_disk_before_it_counts(bench, monkeypatch):
+    kept = bench.environments.folder / "frozen"
+    done: list[str] = []
+
+    def synced(name):
+        return lambda path: done.append(f"{name} {path.name} {len(list(kept.iterdir()))}")
+
+    monkeypatch.setattr(freezing.files, "sync_tree", synced("tree"))
+    monkeypatch.setattr(freezing.files, "sync", synced("names"))
+    await bench.freeze()
+    assert done == ["tree main 0", "names frozen 1"]
+
+
+async def test_what_is_edited_meanwhile_does_not_get_the_name_of_what_it_was(bench):
+    seen: list[str] = []
+    get, run = bench.environments.get, bench.environments.run
+
+    async def edited(order):
+        (bench.folder / "inner/helper.py").write_text("x = 1")
+        return await get(order)
+
+    async def looked_at(work, socket):
+        made = await run(work, socket)
+        seen.append((bench.environments.path / "job0/sources/inner/helper.py").read_text())
+        return made
+
+    bench.environments.get, bench.environments.run = edited, looked_at
+    await bench.freeze()
+    assert seen == [""], "it is named by what it is made of"
+    assert [path.name for path in bench.environments.folder.iterdir()] == ["frozen"]
 
 
 async def test_only_python_is_frozen_and_with_what_that_takes(bench, monkeypatch):

@@ -30,7 +30,7 @@ def here(tmp_path, monkeypatch):
 def test_by_itself_it_is_the_python_package_index(here):
     index = here()
     assert index.options() == ("--default-index", PYPI)
-    assert index.hosts == {("pypi.org", 443), ("files.pythonhosted.org", 443)}
+    assert index.hosts == index.secure == {("pypi.org", 443), ("files.pythonhosted.org", 443)}
     assert index.mounts() == ()
 
 
@@ -44,8 +44,14 @@ def test_the_owners_own_settings_come_first(here, tmp_path):
     )
     assert index.options() == ("--default-index", "https://own.example:8443/simple", "--index", "http://more.example")
     assert index.hosts == {("own.example", 8443), ("more.example", 80), ("files.example", 443), ("x.example", 81)}
+    assert index.secure == {("own.example", 8443), ("files.example", 443)}
     assert here(environ).url == "https://uv.example/simple"
     assert here({"PIP_INDEX_URL": "https://pip.example/simple"}).url == "https://pip.example/simple"
+
+
+def test_a_host_that_an_address_names_for_http_is_not_for_https_only(here):
+    index = here(index="https://a.example:81/x", extra_indexes=("http://a.example:81/y", "http://b.example:443"))
+    assert (index.hosts, index.secure) == ({("a.example", 81), ("b.example", 443)}, frozenset())
 
 
 def test_the_variables_of_uv(here, tmp_path):
