@@ -18,6 +18,21 @@ def without_node(home: Home) -> list[Finding]:
     return [_python(), _home(home), _settings(home), *_store(home), _bubblewrap(), _disk(home.path)]
 
 
+def with_sandbox(findings: list[Finding], level: str) -> list[Finding]:
+    """Return what was found, told by the sandbox that the node proved: without bubblewrap ``basic`` may do."""
+    return [
+        Finding(
+            check=each.check,
+            ok=True,
+            detail="it is not installed; the sandbox basic, which is weaker than strict, is used instead",
+            suggestion=f"for strict, {each.suggestion}",
+        )
+        if level == "basic" and each.check == "bubblewrap" and not each.ok
+        else each
+        for each in findings
+    ]
+
+
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     return Finding(check="python", ok=True, detail=f"{version} at {sys.executable}")

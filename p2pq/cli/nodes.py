@@ -245,11 +245,12 @@ def peers_command(ctx: click.Context, as_json: bool) -> None:
 @click.pass_context
 def doctor_command(ctx: click.Context, as_json: bool) -> int:
     """Check what works, what does not, and say the one thing to do about it; exit 1 if something fails."""
-    from p2pq.cli.checks import without_node  # noqa: PLC0415
+    from p2pq.cli.checks import with_sandbox, without_node  # noqa: PLC0415
 
     findings = without_node(home_of(ctx))
     try:
         with connect(ctx) as node:
+            findings = with_sandbox(findings, node.one(control.Status(), StatusView).sandbox)
             findings.append(Finding(check="node", ok=True, detail=f"{node.welcome.name} answers"))
             findings += node.all(control.Doctor(), Finding)
     except NodeUnreachableError as error:

@@ -63,11 +63,12 @@ def level(manifest: Manifest, profile: Profile, *, own: bool) -> SandboxLevel | 
     """Return the isolation to run a job at, or None where it must not run here.
 
     Guests get the level that was proved here, if it is at least what they ask for; ``none`` is never accepted from others
-    and counts as ``strict``. Own tasks get what they ask for, or where that is not proved what is.
+    and counts as ``strict``. Own tasks get the level that was proved here, too, even if that is less; no other one was ever
+    tried here, and an older kernel may not have it. They get ``none`` only if they ask for it, or nothing is proved.
     """
     wanted = manifest.sandbox
     if own:
-        return wanted if _RANK[profile.sandbox] >= _RANK[wanted] else profile.sandbox
+        return "none" if wanted == "none" else profile.sandbox
     if wanted == "none":
         wanted = "strict"
     return profile.sandbox if _RANK[profile.sandbox] >= _RANK[wanted] else None

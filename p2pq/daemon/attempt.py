@@ -87,6 +87,7 @@ class Attempt:
             runner.scratch.written,
             (self.stdout, self.stderr),
             runner.in_memory,
+            threads=runner.level == "basic",
         )
         self.on_started: Callable[[Path, Path], None] | None = None
         self.done = False

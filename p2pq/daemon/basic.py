@@ -24,6 +24,9 @@ from p2pq.runner import confine
 
 ROUNDS_MAX: Final = 20
 DIES_S: Final = 0.05
+AT_ONCE_MAX: Final = 256
+"""So many killed processes are waited for at a time: each takes one of this process's descriptors."""
+
 RUNNER_BITS: Final = 30
 
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
@@ -120,22 +123,46 @@ def purge(folder: Path) -> None:
 def _kill(ours: Callable[[int], bool]) -> None:
     """Kill the processes with such a mark, again until there is none."""
     for _ in range(ROUNDS_MAX):
-        fds = []
-        with os.scandir("/proc") as listing:  # read as it goes on: who forks ahead of us is met again
-            for entry in listing:
-                if entry.name.isdigit() and (mark := _mark(entry.path)) is not None and ours(mark):
-                    with contextlib.suppress(OSError):  # it ended
-                        fd = os.pidfd_open(int(entry.name))
-                        if _mark(entry.path) != mark or select.select([fd], [], [], 0)[0]:
-                            os.close(fd)  # the number is another's by now, or nobody has asked how it ended
+        found = False
+        fds: list[int] = []
+        try:
+            with os.scandir("/proc") as listing:  # read as it goes on: who forks ahead of us is met again
+                for entry in listing:
+                    if entry.name.isdigit() and (mark := _mark(entry.path)) is not None and ours(mark):
+                        if len(fds) >= AT_ONCE_MAX:
+                            _await(fds)
+                        try:
+                            fds.append(os.pidfd_open(int(entry.name)))
+                        except ProcessLookupError:
+                            continue  # it ended
+                        except OSError:  # too many open files
+                            found = True
+                            _await(fds)
                             continue
-                        fds.append(fd)
-                        signal.pidfd_send_signal(fd, signal.SIGKILL)
-        for fd in fds:
-            select.select([fd], [], [], DIES_S)
-            os.close(fd)
-        if not fds:
+                        if _mark(entry.path) != mark or ended(fds[-1], 0):
+                            os.close(fds.pop())  # the number is another's by now, or nobody has asked how it ended
+                            continue
+                        found = True
+                        with contextlib.suppress(ProcessLookupError, PermissionError):
+                            signal.pidfd_send_signal(fds[-1], signal.SIGKILL)
+        finally:
+            _await(fds)
+        if not found:
             return
+
+
+def _await(fds: list[int]) -> None:
+    """Wait a little for each of the processes behind these descriptors to end, and close them."""
+    while fds:
+        ended(fds[-1], DIES_S)
+        os.close(fds.pop())
+
+
+def ended(pidfd: int, wait_s: float) -> bool:
+    """Tell whether a process and all its threads ended, within so many seconds."""
+    poll = select.poll()  # select.select knows no descriptors from 1024 on
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(wait_s * 1000))
 
 
 def _mark(process: str) -> int | None:

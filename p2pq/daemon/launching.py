@@ -20,7 +20,7 @@ from p2pq.daemon.environments import Environment
 from p2pq.daemon.executing import command, command_line, for_libraries, own_environment
 from p2pq.daemon.gpus import Gpus
 from p2pq.daemon.launches import TaskLaunch
-from p2pq.daemon.limits import Limits
+from p2pq.daemon.limits import BASIC_PROCESSES_MAX, Limits
 from p2pq.daemon.sandbox import JOB_FOLDER, JobPython
 from p2pq.daemon.sealing import Sealed, Sealer
 from p2pq.daemon.standstill import Standing
@@ -309,13 +309,16 @@ class Launching:
     def limits(self, start: Start) -> Limits:
         """Return what an attempt may take here."""
         memory_mb = start.resources.memory_mb or self._memory_mb
+        processes = start.limits.processes
+        if start.sandbox == "basic":
+            processes = min(processes, BASIC_PROCESSES_MAX)
         time_s = start.limits.time_s if start.own else min(start.limits.time_s, self._settings.time_s)
         return Limits(
             cpus=start.resources.cpus,
             memory_bytes=memory_mb << 20 if memory_mb else None,
             wall_s=float(time_s),
             disk_bytes=min(start.limits.disk_mb, self._settings.disk_mb) << 20,
-            processes=start.limits.processes,
+            processes=processes,
             output_bytes=start.limits.output_mb << 20,
         )
 

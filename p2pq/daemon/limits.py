@@ -33,6 +33,11 @@ DISK_POLL_S_MIN: Final = 1.0
 DISK_POLL_RATIO: Final = 20.0
 """A walk of the scratch folder may take one part in this many of the time."""
 
+HIDDEN: Final = "this user cannot see its own processes in /proc (hidepid?)"
+
+BASIC_PROCESSES_MAX: Final = 1024
+"""So many processes and threads, together, a task may have at level ``basic``, where often only this watch bounds them."""
+
 BreachReason = Literal["memory-limit", "disk-limit", "output-limit"]
 
 
@@ -107,6 +112,17 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def shown(pid: int) -> bool:
+    """Tell whether /proc shows a process to this user: all that is counted and killed by ``children`` needs that.
+
+    With the mount option hidepid it does not show those that are not dumpable, as runners are.
+    """
+    try:
+        return bool(os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208  as in ``children``
+    except OSError:
+        return False
+
+
 def inner_pid(pid: int) -> int:
     """Return the id of a process as its own namespace counts; 0 when it is gone."""
     try:
@@ -124,6 +140,33 @@ def tree(pid: int, count_max: int) -> list[int]:
             break
         found += children(parent)
     return found[:count_max]
+
+
+def threads(pid: int) -> int:
+    """Return how many threads a process has; 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  in a hot loop
+            # The command name may hold spaces and brackets; the fields follow the last one.
+            return int(file.read().rpartition(b")")[2].split()[17])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def crowd(pid: int, count_max: int) -> tuple[list[int], int]:
+    """Return all processes below one, and how many threads they have; looks no further where these are more than allowed."""
+    found: list[int] = []
+    counted = 0
+    fresh = children(pid)
+    while fresh:
+        below: list[int] = []
+        for each in fresh:
+            found.append(each)
+            counted += max(1, threads(each))
+            if counted > count_max:
+                return found, counted
+            below += children(each)  # no more folders to read than it has threads, which are counted by now
+        fresh = below
+    return found, counted
 
 
 def resident_bytes(pids: list[int]) -> int:
@@ -215,8 +258,14 @@ class Watch:
         scratch: tuple[Path, ...],
         outputs: tuple[Path, ...],
         in_memory: Sequence[int] = (),
+        *,
+        threads: bool = False,
     ) -> None:
-        """Watch the tree below ``pid`` (the runner, which is not counted), its folders, and those that lie in memory."""
+        """Watch the tree below ``pid`` (the runner, which is not counted), its folders, and those that lie in memory.
+
+        With ``threads`` each of them counts as a process, as it does where the kernel counts.
+        """
+        self._threads = threads
         self._in_memory = in_memory
         self._limits = limits
         self._pid = pid
@@ -245,9 +294,14 @@ class Watch:
                 "output-limit",
                 f"it wrote {size_text(written)} to standard output and error; the limit is {size_text(limits.output_bytes)}",
             )
-        pids = [pid for pid in tree(self._pid, limits.processes + 3)[1:] if pid != self._beside]
-        if len(pids) > limits.processes:
-            return Breach("memory-limit", f"it started more than {limits.processes} processes")
+        if self._threads:
+            pids, count = crowd(self._pid, limits.processes)
+        else:
+            pids = [pid for pid in tree(self._pid, limits.processes + 3)[1:] if pid != self._beside]
+            count = len(pids)
+        if count > limits.processes:
+            kinds = "processes and threads" if self._threads else "processes"
+            return Breach("memory-limit", f"it started more than {limits.processes} {kinds}")
         headroom = limits.output_bytes - written
         if limits.memory_bytes is not None:
             files = sum(map(held_bytes, self._in_memory))

@@ -9,14 +9,13 @@ import contextlib
 import dataclasses
 import json
 import os
-import select
 import signal
 import socket
 import struct
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal, NewType
+from typing import Final, Literal, NewType, NoReturn
 
 import msgspec
 import psutil
@@ -175,6 +174,8 @@ class RunnerProcess:
             said = self._last_words or (heard.why if isinstance(heard, Gone) else "a wrong first message")
             raise SandboxError(f"the {self.level} sandbox did not start: {said}")
         if self.level != "strict":
+            if self.level == "basic" and not limits.shown(self._process.pid):
+                await self._hidden()
             self._inner_pid = self._process.pid
             return
         info = json.loads(os.read(self._info_fd, 4096))
@@ -182,9 +183,13 @@ class RunnerProcess:
         self._inner_fd = os.pidfd_open(pid)
         self._inner_pid = pid
         if not limits.children(self._process.pid):
-            self.kill()
-            await self.wait_dead()
-            raise SandboxError("this user cannot see its own processes in /proc (hidepid?)")
+            await self._hidden()
+
+    async def _hidden(self) -> NoReturn:
+        """End it: what its tasks use could not be counted."""
+        self.kill()
+        await self.wait_dead()
+        raise SandboxError(limits.HIDDEN)
 
     def _said(self) -> str:
         """Return the end of what the process wrote to standard error, on one printable line."""
@@ -328,12 +333,26 @@ class RunnerProcess:
         self._finish()
 
     def _finish(self) -> None:
+        try:
+            try:
+                self._end_the_rest()
+            finally:
+                self._let_go()
+        finally:  # whatever fails: nobody waits for ever
+            self.heard.put_nowait(Gone("it ended"))
+            self.dead.set_result(None)
+
+    def _end_the_rest(self) -> None:
+        """Kill what a task may have left, and remove the control group."""
         if self.level == "none" and self.occupied:
             kill_marked(self.token)
         if self._confinement is not None and self.occupied:
             basic.kill_marked(self._confinement.mark)
         if self.group is not None:
             self.group.remove()
+
+    def _let_go(self) -> None:
+        """Close all that was held of the process, and keep its last words."""
         self._control.close()
         while self.in_memory:
             os.close(self.in_memory.pop())
@@ -342,8 +361,6 @@ class RunnerProcess:
         self._close_fd("_info_fd")
         self._last_words = self._said()
         self._close_fd("_stderr_fd")
-        self.heard.put_nowait(Gone("it ended"))
-        self.dead.set_result(None)
 
     async def wait_dead(self) -> None:
         """Wait for the end, however often the waiting is cancelled."""
@@ -393,7 +410,7 @@ def kill_marked(token: RunnerToken) -> None:
                     continue  # another user's, or it ended
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
-                select.select([fd], [], [], 0.05)
+                basic.ended(fd, basic.DIES_S)
                 os.close(fd)
         if not found:
             return

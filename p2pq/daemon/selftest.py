@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from p2pq.daemon import basic
+from p2pq.daemon import basic, limits
 from p2pq.daemon.jobpython import JobPython
 from p2pq.daemon.sandbox import Mount, base_environment, find_bwrap, strict_command
 from p2pq.errors import SandboxError
@@ -34,6 +34,7 @@ INSTALL: Final = (
 )
 BUG: Final = "report this as a bug"
 LOWER: Final = 'set [runner] sandbox_floor = "basic" to use a weaker sandbox (docs/threat-model.md)'
+_NOT_DUMPABLE: Final = "import ctypes, sys; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); print(flush=True); sys.stdin.read()"
 _SYSCTLS: Final = {
     "kernel.unprivileged_userns_clone": "/proc/sys/kernel/unprivileged_userns_clone",
     "user.max_user_namespaces": "/proc/sys/user/max_user_namespaces",
@@ -98,7 +99,8 @@ def self_test(
             reason=f"{weaker.reason}, which is weaker than strict: {strict.reason}"[:300],
             suggestion=strict.suggestion,
         )
-    return IsolationReport("none", f"{strict.reason}; nor does basic hold: {weaker.reason}"[:300], strict.suggestion)
+    nor = f"; nor does basic hold: {weaker.reason}"[:180]
+    return IsolationReport("none", strict.reason[: 300 - len(nor)] + nor, strict.suggestion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,8 @@ def _basic(outside: _Outside) -> IsolationReport:
     """Run the probe as the level ``basic`` runs tasks."""
     python = outside.python
     try:
+        if not basic.problem() and not _shown(python):
+            return IsolationReport("none", limits.HIDDEN)
         with _asked(outside) as (asked, job):
             shutil.copy(probe.__file__, job / "probe.py")
             asked |= {"namespaces": {}, "processes": [os.getpid()]}
@@ -164,6 +168,18 @@ def _basic(outside: _Outside) -> IsolationReport:
     if found is None:
         return IsolationReport("none", f"the sandbox did not start: {_printable(done.stderr)}")
     return _verdict("basic", "Landlock and a system call filter", found)
+
+
+def _shown(python: JobPython) -> bool:
+    """Tell whether a process that is not dumpable, as the runners of ``basic`` are, is shown by /proc."""
+    argv = [str(python.executable), "-I", "-S", "-B", "-c", _NOT_DUMPABLE]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            if process.stdout is None or not process.stdout.readline():
+                raise OSError("a Python did not start")
+            return limits.shown(process.pid)
+        finally:
+            process.kill()
 
 
 def _version(bwrap: str) -> tuple[int, ...]:

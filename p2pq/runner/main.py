@@ -442,7 +442,8 @@ def kill_descendants(spared: int = 0) -> list[int]:
                     # The command name may hold spaces and brackets; the fields follow the last one.
                     state, parent = file.read().rpartition(b")")[2].split()[:2]
                     parents[int(name)] = int(parent)
-                    if state == b"Z":
+                    # So is one shown whose main thread ended before others, too.
+                    if state == b"Z" and len(os.listdir(f"/proc/{name}/task")) == 1:
                         ended.add(int(name))
             except OSError:
                 continue  # it ended meanwhile
@@ -451,8 +452,9 @@ def kill_descendants(spared: int = 0) -> list[int]:
         above = pid
         while above in parents and above != me:
             above = parents[above]
-        if above == me and pid not in (me, spared) and pid not in ended:
-            found.append(pid)
+        if above == me and pid not in (me, spared):
+            if pid not in ended:
+                found.append(pid)
             try:
                 os.kill(pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):

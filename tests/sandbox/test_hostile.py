@@ -155,6 +155,17 @@ async def test_h61_fork_bomb_stops_at_the_limit(run: Run, sandboxed: str) -> Non
     assert (await run(("/bin/true",))).outcome.reason == "ok"
 
 
+async def test_h61_thread_bomb_stops_at_the_limit(run: Run, sandboxed: str) -> None:
+    ran = await run("thread_bomb", "500", limits=limited(wall_s=1.0))
+    if sandboxed == "basic":
+        assert ran.outcome.reason == "memory-limit"
+        assert ran.outcome.detail == "it started more than 64 processes and threads"
+    else:
+        assert ran.outcome.reason == "time-limit"
+        assert os.getuid() == 0 or int(ran.stdout) < 64
+    assert (await run(("/bin/true",))).outcome.reason == "ok"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("who", ["alone", "child"])
 async def test_h61_memory_bomb_is_killed(run: Run, who: str) -> None:

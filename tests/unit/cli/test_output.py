@@ -3,13 +3,14 @@
 import json
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from p2pq.cli import jobs
+from p2pq.cli import checks, jobs, nodes
 from p2pq.cli.common import table
 from p2pq.cli.main import main
-from p2pq.wire.control import Counts, JobView, TaskView
+from p2pq.wire.control import Counts, Finding, JobView, TaskView
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -69,6 +70,48 @@ def test_doctor_names_what_is_wrong_with_the_settings(
     assert f"FAIL  settings: unknown setting node.slotz, did you mean `node.slots`? ({home}/config.toml)" in shown
     assert "FAIL  node: no node" in shown
     assert "-> start one with `p2pq start`" in shown
+
+
+@pytest.mark.parametrize(
+    ("proved", "code", "said"),
+    [
+        (
+            "basic",
+            0,
+            (
+                "ok    bubblewrap: it is not installed; the sandbox basic, which is weaker than strict, is used instead\n"
+                "      -> for strict, install it, for instance: sudo apt install bubblewrap\n"
+            ),
+        ),
+        ("none", 1, "FAIL  bubblewrap: it is not installed, so other people's tasks are refused here and"),
+        ("unknown", 1, "FAIL  bubblewrap: it is not installed, so other people's tasks are refused here and"),
+    ],
+)
+def test_doctor_says_that_the_weaker_sandbox_is_used_without_bubblewrap(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    proved: str,
+    code: int,
+    said: str,
+) -> None:
+    class Node:
+        welcome = SimpleNamespace(name="ann")
+
+        def all(self, *_: object) -> list[Finding]:
+            return [Finding(check="sandbox", ok=proved != "none", detail="it held")]
+
+        def one(self, *_: object) -> SimpleNamespace:
+            return SimpleNamespace(sandbox=proved)
+
+    monkeypatch.setenv("P2PQ_ALLOW_ROOT", "1")
+    monkeypatch.setattr(nodes, "connect", lambda _: nullcontext(Node()))
+    monkeypatch.setattr(checks.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(checks, "FREE_BYTES_MIN", 0)
+    with pytest.raises(SystemExit) as ended:
+        main(["--home", str(tmp_path / "home"), "doctor"])
+    assert ended.value.code == code
+    assert said in capsys.readouterr().out
 
 
 def test_a_task_is_listed_with_the_attempt_that_counted(

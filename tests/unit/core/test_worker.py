@@ -295,10 +295,14 @@ def test_own_work_is_kept_and_released_like_any_other(bench: Bench) -> None:
     assert bench.says(receipted(LeaseId(1, 1), member=ME), ME)[1] == fx.Release(lease=LeaseId(1, 1), master=ME.node)
 
 
-def test_unproved_isolation_is_none_for_own_tasks(bench: Bench) -> None:
-    bench.join(ME, offer=msgspec.structs.replace(OFFER, own=msgspec.structs.replace(OWN, sandbox="basic")))
+@pytest.mark.parametrize("proved", ["strict", "basic", "none"])
+def test_own_tasks_run_in_what_is_proved(bench: Bench, proved: str) -> None:
+    bench.join(ME, offer=msgspec.structs.replace(OFFER, own=msgspec.structs.replace(OWN, sandbox=proved)))
     bench.work(ME)
-    assert bench.says(granted((item(1),), member=ME), ME)[:2] == start(item(1), member=ME, sandbox="none")
+    for number, wanted in ((1, "strict"), (2, "basic")):
+        job = manifest(ME, number, sandbox=wanted)
+        found = bench.says(granted((item(number),), number=number, member=ME, of=job), ME)[:2]
+        assert found == start(item(number), member=ME, of=job, sandbox=proved)
 
 
 def test_a_guest_that_asks_for_none_is_shut_in_all_the_same(bench: Bench) -> None:

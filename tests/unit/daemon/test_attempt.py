@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from p2pq.daemon import attempt as attempt_module
+from p2pq.daemon import limits
 from p2pq.daemon.attempt import ANSWER_S, Attempt, Stop
 from p2pq.daemon.limits import Breach, Limits
 from p2pq.daemon.runner_messages import Clean, Dirty, Exited, Failed, Gone, Ready, Started, Wake
@@ -23,6 +24,7 @@ class Recorded:
 
     def __init__(self, tmp_path: Path) -> None:
         self.scratch = Scratch(tmp_path)
+        self.level = "strict"
         self.pid = 2**22  # no such process: nothing to count
         self.in_memory: list[int] = []
         self.group = None
@@ -45,6 +47,17 @@ def runner(tmp_path: Path) -> Recorded:
 @pytest.fixture
 def attempt(runner: Recorded) -> Attempt:
     return Attempt(runner, NUMBER, LIMITS, 5.0, 100.0)
+
+
+@pytest.mark.parametrize(("level", "reason"), [("strict", None), ("basic", "memory-limit"), ("none", None)])
+def test_threads_count_where_only_the_watch_bounds_them(
+    runner: Recorded, monkeypatch: pytest.MonkeyPatch, level: str, reason: str | None
+) -> None:
+    monkeypatch.setattr(limits, "children", lambda pid: [runner.pid + 1] if pid == runner.pid else [])
+    monkeypatch.setattr(limits, "threads", lambda _: LIMITS.processes + 1)
+    runner.level = level
+    breach = Attempt(runner, NUMBER, LIMITS, 5.0, 100.0).watch.look()
+    assert (breach and breach.reason) == reason
 
 
 def exited(**changes: object) -> Exited:

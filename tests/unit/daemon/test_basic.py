@@ -1,5 +1,6 @@
 """The level ``basic``: what is in reach, by which rules, and how what outlives a runner is told from all else."""
 
+import os
 import resource
 import signal
 import subprocess
@@ -102,6 +103,55 @@ def test_what_is_left_of_all_runners_of_a_folder_is_killed_and_nothing_else(
     small = marked(100)
     basic.purge(tmp_path / "scratch")
     assert (ours.wait(10), theirs.poll(), small.poll()) == (-signal.SIGKILL, None, None)
+
+
+@pytest.fixture
+def many_files():
+    """Have descriptors of this process from 1024 on, beyond what ``select`` knows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2048), hard))
+    taken = [os.open("/dev/null", os.O_RDONLY)]
+    while taken[-1] < 1024:
+        taken.append(os.dup(taken[0]))
+    yield
+    for fd in taken:
+        os.close(fd)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@needs_landlock
+@pytest.mark.usefixtures("many_files")
+def test_what_is_left_is_killed_where_descriptors_have_high_numbers(tmp_path: Path, marked) -> None:
+    ours = marked(basic._of_folder(tmp_path) << basic.RUNNER_BITS | 7)
+    basic.purge(tmp_path)
+    assert ours.wait(10) == -signal.SIGKILL
+
+
+@needs_landlock
+def test_a_round_holds_few_descriptors_and_kills_all(tmp_path: Path, marked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(basic, "AT_ONCE_MAX", 2)
+    held, most = set(), []
+    opens, closes = os.pidfd_open, os.close
+
+    def opened(pid: int) -> int:
+        fd = opens(pid)
+        held.add(fd)
+        most.append(len(held))
+        return fd
+
+    def closed(fd: int) -> None:
+        held.discard(fd)
+        closes(fd)
+
+    mark = basic._of_folder(tmp_path) << basic.RUNNER_BITS | 7
+    ours = [marked(mark) for _ in range(5)]
+    monkeypatch.setattr(os, "pidfd_open", opened)
+    monkeypatch.setattr(os, "close", closed)
+    basic.purge(tmp_path)
+    monkeypatch.undo()
+    assert [each.wait(10) for each in ours] == [-signal.SIGKILL] * 5
+    assert max(most) == 2
+    assert not held
 
 
 def test_who_has_no_mark_has_none() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from p2pq.core.events import Started
@@ -13,7 +14,7 @@ from p2pq.daemon.launching import OWN_COMMANDS, Guest, Launching, pin_tag
 from p2pq.errors import RefusedError
 from p2pq.model.config import RunnerSettings
 from p2pq.model.ids import JobId, LeaseId, NodeId, to_text
-from p2pq.model.job import Resources
+from p2pq.model.job import Limits, Resources
 from p2pq.model.sources import Source
 from p2pq.wire.body import CommandsBody, JobBody
 from p2pq.wire.feed import Feed
@@ -86,6 +87,13 @@ async def test_limits_of_guests_are_those_of_this_node_where_they_are_lower(laun
     assert own.wall_s >= other.wall_s
     assert own.memory_bytes == other.memory_bytes == 64 << 20
     assert isinstance(guest(0).over, asyncio.Event)
+
+
+@pytest.mark.parametrize(("sandbox", "processes"), [("strict", 1 << 16), ("basic", 1024), ("none", 1 << 16)])
+async def test_the_weaker_sandbox_holds_fewer_processes(launching: Launching, sandbox: str, processes: int):
+    asked = start_of(master=ME, lease=LeaseId(1, 1), job=JOB, sandbox=sandbox, limits=Limits(processes=1 << 16))
+    assert launching.limits(asked).processes == processes
+    assert launching.limits(msgspec.structs.replace(asked, limits=Limits(processes=7))).processes == 7
 
 
 def test_what_holds_blobs_is_named_by_master_and_lease():

@@ -153,6 +153,33 @@ def test_memory_and_processes_are_limited(tmp_path: Path) -> None:
         process.stdin.close()
 
 
+def test_threads_are_counted_where_the_kernel_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "import threading; gate = threading.Event()\n"
+        "each = [threading.Thread(target=gate.wait, daemon=True) for _ in range(8)]\n"
+        "[thread.start() for thread in each]; print(flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        process.stdout.readline()
+        assert limits.threads(process.pid) == 9
+        assert watch(tmp_path, processes=1).look() is None
+
+        def counting(processes: int) -> Breach | None:
+            chosen = dataclasses.replace(LIMITS, processes=processes)
+            return Watch(chosen, os.getpid(), (tmp_path / "job",), (tmp_path / "out",), threads=True).look()
+
+        assert counting(9) is None
+        walked, children = [], limits.children
+        monkeypatch.setattr(limits, "children", lambda pid: [walked.append(pid), *children(pid)][1:])
+        assert counting(8) == Breach("memory-limit", "it started more than 8 processes and threads")
+        assert walked == [os.getpid()]  # a process with very many threads has as many lists of children
+        process.stdin.write(b"\n")
+    assert limits.threads(process.pid) == 0
+    assert limits.crowd(os.getpid(), 8) == ([], 0)
+
+
 def test_pace_follows_the_headroom(tmp_path: Path) -> None:
     near = watch(tmp_path)
     near.look()

@@ -1,5 +1,6 @@
 """The parts of a runner process that need no sandbox; tests/sandbox runs real ones."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from p2pq.daemon.runner_process import MARK, RunnerToken, Scratch, kill_below, kill_marked, purge
+from p2pq.daemon import basic, jobpython, limits, runner_process
+from p2pq.daemon.runner_process import MARK, RunnerProcess, RunnerToken, Scratch, kill_below, kill_marked, purge
+from p2pq.errors import SandboxError
 
 
 def test_scratch_folders_are_private_and_emptied(tmp_path: Path) -> None:
@@ -35,6 +38,60 @@ def test_an_orphan_is_found_by_its_mark() -> None:
         kill_marked(token)
         assert orphan.wait(20) == -9
         assert other.poll() is None
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Scratch:
+    found = Scratch(tmp_path / "scratch" / "1")
+    found.create()
+    return found
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> jobpython.JobPython:
+    return jobpython.resolve_python(None, user_home=Path.home(), p2pq_home=tmp_path / "home")
+
+
+async def test_a_runner_is_dead_even_where_cleaning_up_after_it_fails(
+    scratch: Scratch, python: jobpython.JobPython, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: RunnerToken) -> None:
+        raise ValueError("filedescriptor out of range in select()")
+
+    monkeypatch.setattr(runner_process, "kill_marked", fails)
+    said = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(str(context["exception"])))
+    runner = RunnerProcess("none", python, scratch, RunnerToken("t"))
+    await runner.ready()
+    runner.occupied = True
+    runner.kill()
+    await runner.wait_dead()
+    assert said == ["filedescriptor out of range in select()"]
+
+
+@pytest.mark.skipif(bool(basic.problem()), reason=basic.problem() or "never")
+async def test_a_runner_that_proc_hides_is_not_used_in_basic(
+    scratch: Scratch, python: jobpython.JobPython, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listdir = os.listdir
+    runner = RunnerProcess("basic", python, scratch, RunnerToken("t"))
+    hidden = f"/proc/{runner._process.pid}/task"
+
+    def lists(path: str) -> list[str]:
+        if path == hidden:
+            raise PermissionError(1, "Operation not permitted", path)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", lists)
+    with pytest.raises(SandboxError, match=r"^this user cannot see its own processes in /proc \(hidepid\?\)$"):
+        await runner.ready()
+    assert runner.dead.done()
+    assert runner.pid == 0
+
+
+def test_the_threads_of_a_process_can_be_listed_or_not() -> None:
+    assert limits.shown(os.getpid())
+    assert not limits.shown(1 << 30)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 import struct
@@ -198,3 +199,22 @@ def test_where_the_weaker_one_cannot_start_the_reason_says_so(tmp_path: Path, mo
     rules = basic.rules
     monkeypatch.setattr(basic, "rules", lambda *args: {**rules(*args), "filter": "AAAA"})
     assert "nor does basic hold: the sandbox did not start: OSError: [Errno 22]" in examined(tmp_path, "basic").reason
+
+
+@needs_landlock
+def test_the_weaker_one_is_not_believed_where_proc_hides_what_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = selftest.IsolationReport("none", "x" * 400)
+    monkeypatch.setattr(selftest, "explain", lambda *_: long)
+    listdir = os.listdir
+
+    def lists(path: str) -> list[str]:
+        if re.fullmatch(r"/proc/\d+/task", str(path)):
+            raise PermissionError(1, "Operation not permitted", path)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", lists)
+    report = examined(tmp_path, "basic")
+    assert (report.level, len(report.reason)) == ("none", 300)
+    assert report.reason.endswith("nor does basic hold: this user cannot see its own processes in /proc (hidepid?)")

@@ -90,3 +90,49 @@ def test_an_oversized_frame_ends_the_runner() -> None:
     serving.control.send(b"\xff\xff\xff\xff")
     assert serving.process.wait(20) == 0
     serving.end()
+
+
+LEADERLESS = """
+import ctypes, os, threading
+def rest():
+    # The main thread is gone for the kernel when it is shown as a zombie.
+    while open(f"/proc/{os.getpid()}/stat").read().rpartition(")")[2].split()[0] != "Z":
+        pass
+    os.write(1, b"x")
+    os.read(0, 1)
+threading.Thread(target=rest).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)
+"""
+
+
+KILLING = """
+import os, subprocess, sys, types
+import main
+
+def start(code):
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdout.read(1)
+    return child.pid
+
+ended, first = start("print()"), start(sys.argv[1])
+os.waitid(os.P_PID, ended, os.WEXITED | os.WNOWAIT)
+print(main.kill_descendants() == [first])
+os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+print(main.kill_descendants() == [])
+start(sys.argv[1])
+main.Runner.kill_everything(types.SimpleNamespace(strict=False))
+print("clean")
+"""
+
+
+def test_a_process_without_its_main_thread_is_killed_and_counts_as_alive() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLING, LEADERLESS],
+        cwd=Path(runner.__file__).parent,
+        env={"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.stdout.split(), done.stderr) == (["True", "True", "clean"], "")
