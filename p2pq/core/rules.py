@@ -188,7 +188,7 @@ def _evaluate(  # noqa: PLR0911  one for each kind of part
             return all(_COMPARE[type(op)](*pair) for op, pair in zip(ops, pairwise(found), strict=True))
         case ast.Name(id=name):
             return known[name]
-        case ast.Constant(value=bool() | int() | float() as value):
-            return value
         case _:
-            raise AssertionError("a rule with a part that was not let through")
+            value = ast.literal_eval(node)
+            assert isinstance(value, bool | int | float), "a rule with a part that was not let through"
+            return value

@@ -59,7 +59,7 @@ class Yielding(Running):
                 self._hand_back(
                     [each for each in guests if each.state != "ending"], "evicted", now, out, verdict.reason
                 )
-            case "kill":
+            case _:  # kill
                 self._hand_back(guests, "evicted", now, out, verdict.reason)
         if self._machine is not None:
             self._offer(self._machine, now, out)

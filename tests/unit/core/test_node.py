@@ -19,6 +19,7 @@ from p2pq.model.halt import Halt
 from p2pq.model.ids import JobId, LeaseId, Mono, Wall
 from p2pq.model.job import Outcome, Resources
 from p2pq.model.notice import BridgeSuspected, NodeWoke, PeerDown
+from p2pq.model.owner import Verdict
 from p2pq.wire import body, prims, seal, sign, trust
 from p2pq.wire import messages as msg
 from p2pq.wire.objects import Cert, Grant, GrantItem
@@ -439,6 +440,10 @@ def test_the_policy_is_shown(bench: Bench):
     assert bench.node.policy() == nothing
     bench.do(OFFER)
     shown = Policy(known=True, accepts=True, reason="", draining=False, slots=2, free=2, kept=())
+    assert bench.node.policy() == shown
+    bench.do(ev.OwnerIs(verdict=Verdict(stance="suspend", reason="ben is here")))
+    assert bench.node.policy() == msgspec.structs.replace(shown, accepts=False, reason="ben is here")
+    bench.do(ev.OwnerIs(verdict=Verdict()))
     assert bench.node.policy() == shown
     bench.do(ev.Drain())
     assert bench.node.policy() == msgspec.structs.replace(shown, accepts=False, draining=True)
