@@ -441,8 +441,9 @@ def test_the_policy_is_shown(bench: Bench):
     bench.do(OFFER)
     shown = Policy(known=True, accepts=True, reason="", draining=False, slots=2, free=2, kept=())
     assert bench.node.policy() == shown
-    bench.do(ev.OwnerIs(verdict=Verdict(stance="suspend", reason="ben is here")))
-    assert bench.node.policy() == msgspec.structs.replace(shown, accepts=False, reason="ben is here")
+    held = Verdict(stance="suspend", reason="ben is here")
+    bench.do(ev.OwnerIs(verdict=held))
+    assert bench.node.policy() == msgspec.structs.replace(shown, accepts=False, reason="ben is here", verdict=held)
     bench.do(ev.OwnerIs(verdict=Verdict()))
     assert bench.node.policy() == shown
     bench.do(ev.Drain())
