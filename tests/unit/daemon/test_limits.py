@@ -159,25 +159,27 @@ def test_threads_are_counted_where_the_kernel_does_not(tmp_path: Path, monkeypat
         "each = [threading.Thread(target=gate.wait, daemon=True) for _ in range(8)]\n"
         "[thread.start() for thread in each]; print(flush=True); input()"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    argv = ["/bin/sh", "-c", '"$0" -c "$1"; :', sys.executable, code]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         process.stdout.readline()
-        assert limits.threads(process.pid) == 9
-        assert watch(tmp_path, processes=1).look() is None
+        [below] = limits.children(process.pid)
+        assert limits.threads(below) == 9
+        assert watch(tmp_path, process.pid, processes=1).look() is None
 
         def counting(processes: int) -> Breach | None:
             chosen = dataclasses.replace(LIMITS, processes=processes)
-            return Watch(chosen, os.getpid(), (tmp_path / "job",), (tmp_path / "out",), threads=True).look()
+            return Watch(chosen, process.pid, (tmp_path / "job",), (tmp_path / "out",), threads=True).look()
 
         assert counting(9) is None
         walked, children = [], limits.children
         monkeypatch.setattr(limits, "children", lambda pid: [walked.append(pid), *children(pid)][1:])
         assert counting(8) == Breach("memory-limit", "it started more than 8 processes and threads")
-        assert walked == [os.getpid()]  # a process with very many threads has as many lists of children
+        assert walked == [process.pid]  # a process with very many threads has as many lists of children
         process.stdin.write(b"\n")
-    assert limits.threads(process.pid) == 0
-    assert limits.crowd(os.getpid(), 8) == ([], 0)
+    assert limits.threads(below) == 0
+    assert limits.crowd(process.pid, 8) == ([], 0)
 
 
 def test_pace_follows_the_headroom(tmp_path: Path) -> None:

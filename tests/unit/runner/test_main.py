@@ -109,8 +109,11 @@ KILLING = """
 import os, subprocess, sys, types
 import main
 
+kept = []  # or the next Popen would reap those that have ended
+
 def start(code):
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    kept.append(child)
     child.stdout.read(1)
     return child.pid
 
