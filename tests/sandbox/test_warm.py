@@ -171,10 +171,11 @@ for _ in range(3):
         os.fork()
         time.sleep(1000)
 """
-    await start(leaves, 1, warm=True)
-    (first,) = zygotes(pool)
-    await start(leaves, 2, warm=True)
-    assert zygotes(pool) == [first]
+    found: list[list[int]] = []
+    while len(found) < 2 or not found[-1] or found[-1] != found[-2]:
+        assert len(found) < 6, "on a busy machine it may be too slow, and is lost; not each time"
+        await start(leaves, len(found), warm=True)
+        found.append(zygotes(pool))
 
 
 async def test_a_task_is_killed_like_any_other(start: Start, pool: RunnerPool) -> None:
