@@ -1,6 +1,6 @@
 #!/bin/sh
-# The whole suite: suite.sh VENV (run by `make test`). First what computes, in two processes; then nodes, end to end and on hosts in network
-# namespaces, which mostly wait, in four; then the one test that needs every processor. The table of tiers and pytest's closing line end each part.
+# The whole suite: suite.sh VENV (run by `make test`). First all but the hosts in network namespaces, in two processes; then these, which
+# mostly wait, in four; then the one test that needs every processor. The table of tiers and pytest's closing line end each part.
 set -eu
 
 venv=$1
@@ -33,7 +33,7 @@ run() {
 case "$(id -u) ${PYTEST_ADDOPTS:-}" in
 "0 ") nice "$venv/bin/python" -m tests.netns.brian >/dev/null 2>&1 </dev/null & ;;
 esac
-run most -n 2 --dist loadgroup --ignore tests/netns --ignore tests/e2e tests
-run nodes -n 4 --dist loadgroup --ignore "$whole" tests/e2e tests/netns
+run most -n 2 --dist loadgroup --ignore tests/netns tests
+run netns -n 4 --ignore "$whole" tests/netns
 run whole "$whole"
 [ -z "$failed" ] || { echo "failed: $failed" >&2; exit 1; }
