@@ -1,7 +1,6 @@
 """The half of a worker that makes room: what it offers, what the owner of its machine lets guests do, how it goes down."""
 
 from collections.abc import Iterable
-from typing import Final
 
 from msgspec.structs import replace
 
@@ -11,10 +10,6 @@ from p2pq.core.running import Running
 from p2pq.core.slots import Attempt, offered, refusal
 from p2pq.model.ids import Mono
 from p2pq.model.job import REASON_CHARS_MAX, Fault
-from p2pq.model.owner import Stance
-
-_STILL: Final[tuple[Stance, ...]] = ("suspend", "evict", "kill")
-"""In these no guest runs."""
 
 
 class Yielding(Running):
@@ -24,7 +19,7 @@ class Yielding(Running):
         """Offer something else from now on; what its owner says of guests holds on top of it."""
         self._machine = event
         welcome = self._verdict.stance == "run"
-        profile = replace(event.profile, still=self._verdict.stance in _STILL)
+        profile = replace(event.profile, still=self._verdict.still)
         if profile.accepts and not welcome:
             profile = replace(profile, accepts=False, reason=self._verdict.reason[:REASON_CHARS_MAX])
         event = replace(event, profile=profile)
@@ -100,10 +95,10 @@ class Yielding(Running):
 
     def check_guests(self) -> None:
         """Assert that guests do what this machine's owner lets them do."""
-        stance = self._verdict.stance
+        stance, still = self._verdict.stance, self._verdict.still
         for attempt in self._slots:
             assert not (attempt.own and attempt.held), "an own task stands still for its owner"
             if not attempt.own:
                 assert stance == "run" or attempt.state != "waiting", "a guest waits that is not welcome"
-                assert stance not in _STILL or attempt.held or attempt.state == "ending", "a guest runs on"
+                assert not still or attempt.held or attempt.state == "ending", "a guest runs on"
                 assert stance == "suspend" or not attempt.held, "a guest stands still for nobody"

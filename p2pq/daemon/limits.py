@@ -144,12 +144,17 @@ def tree(pid: int, count_max: int) -> list[int]:
 
 def threads(pid: int) -> int:
     """Return how many threads a process has; 0 when it is gone."""
+    return sum(map(int, stat_fields(pid)[17:18]))
+
+
+def stat_fields(pid: int) -> list[bytes]:
+    """Return what the kernel tells of a process, proc(5), from its state on; nothing when it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  in a hot loop
             # The command name may hold spaces and brackets; the fields follow the last one.
-            return int(file.read().rpartition(b")")[2].split()[17])
-    except (OSError, IndexError, ValueError):
-        return 0
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
 
 
 def crowd(pid: int, count_max: int) -> tuple[list[int], int]:

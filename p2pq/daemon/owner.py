@@ -37,7 +37,6 @@ QUICK_S: Final = 0.1
 SLOW_S: Final = 2.0
 FILE_BYTES_MAX: Final = 1024
 PROCESSES_MAX: Final = 100_000
-_STILL: Final = ("suspend", "evict", "kill")
 
 Send = Callable[[Reply], Awaitable[None]]
 
@@ -128,9 +127,9 @@ class Owner:
         verdict = self.policy.sense(self.readings, now)
         if verdict == self._told:
             return
-        if self._told is None or (self._told.stance in _STILL) != (verdict.stance in _STILL):
+        if self._told is None or self._told.still != verdict.still:
             assert self._guests is not None, "serves no core"  # noqa: S101
-            self._guests.quiet(still=verdict.stance in _STILL)
+            self._guests.quiet(still=verdict.still)
         if self._told is None or self._told.stance != verdict.stance:
             log.info("owner.is", extra={"fields": {"guests": verdict.stance, "reason": verdict.reason}})
         self._told = verdict

@@ -10,7 +10,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from p2pq.daemon import limits
@@ -106,18 +105,10 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 def _stands(pid: int) -> bool:
     """Whether a process is stopped."""
-    return _stat(pid)[:1] == [b"T"]
+    return limits.stat_fields(pid)[:1] == [b"T"]
 
 
 def _ticks(pid: int) -> int | None:
     """Return the processor time that a process has used, in clock ticks; None where it has ended."""
-    times = _stat(pid)[11:13]  # utime and stime, proc(5)
+    times = limits.stat_fields(pid)[11:13]  # utime and stime, proc(5)
     return sum(map(int, times)) if times else None
-
-
-def _stat(pid: int) -> list[bytes]:
-    """Return what there is to know of a process from its state on; the command name before that may hold anything."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return []  # it ended

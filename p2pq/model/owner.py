@@ -50,3 +50,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     stance: Stance = "run"
     reason: str = ""
+
+    @property
+    def still(self) -> bool:
+        """Whether no guest runs."""
+        return self.stance in {"suspend", "evict", "kill"}

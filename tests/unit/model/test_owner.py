@@ -27,3 +27,10 @@ def test_a_verdict_is_written_down_and_read_again_and_no_other_stance_is():
 
 def test_sensors_have_names_of_their_own():
     assert len(set(SENSORS)) == len(SENSORS)
+
+
+@pytest.mark.parametrize(
+    ("stance", "still"), [("run", False), ("hold", False), ("suspend", True), ("evict", True), ("kill", True)]
+)
+def test_it_says_whether_guests_run(stance, still):
+    assert Verdict(stance=stance).still is still
