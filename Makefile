@@ -10,7 +10,7 @@ export PYTHON
 help:
 	@echo "make demo    install into .venv, run examples/pi on a node of its own, show the results"
 	@echo "make test    the whole test suite"
-	@echo "make check   lint, types, import contracts and unit tests; under a minute"
+	@echo "make check   lint, types, import contracts and unit tests; a minute and a half"
 
 demo:
 	@venv=$$(sh tests/venv.sh run) && sh examples/demo.sh "$$venv"

@@ -338,7 +338,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=bounds.whole(0, bounds.SEED_MAX), default=1)
     parser.add_argument(
         "--progress",
-        type=float,
+        type=bounds.whole(1, 1_000_000),
         metavar="SECONDS",
         help="tell how far it is every so many seconds of the mesh's own time",
     )

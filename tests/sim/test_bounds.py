@@ -22,6 +22,7 @@ pytestmark = pytest.mark.quick
         ("seeds --count 0", "argument --count: '0' is not a whole number from 1 to 1000000"),
         ("swarm --jobs 0", "argument --jobs: '0' is not a whole number from 1 to 1024"),
         ("fairness --seeds -1", "argument --seeds: '-1' is not a whole number"),
+        ("hierarchy --progress 0", "argument --progress: '0' is not a whole number from 1 to 1000000"),
         ("weight --tasks 0", "argument --tasks: '0' is not a whole number"),
     ],
 )

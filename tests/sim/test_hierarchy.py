@@ -66,6 +66,15 @@ def forbidden(*_):
     raise AssertionError("it simulates")
 
 
+def test_who_is_told_how_far_it_is_sees_the_same_mesh(capsys):
+    shape = Shape(clusters=2, workers=3, tasks=30)
+    silent, telling = Mesh(shape).measure(), Mesh(shape).measure(5)
+    assert (telling.heard, telling.said, telling.makespan_s) == (silent.heard, silent.said, silent.makespan_s)
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("5 s: 0 of 30 tasks have ended, 0 run; ")
+    assert " s: 30 of 30 tasks have ended, " in told[-1]
+
+
 def test_the_table_is_printed_and_the_picture_drawn_and_drawn_again(capsys, tmp_path, monkeypatch):
     plot, figures = tmp_path / "plot.png", tmp_path / "plot.csv"
     assert main([*TINY, "--plot", str(plot)]) == 0
