@@ -50,8 +50,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs root: network namespaces"))
         if tier == "e2e":
             item.add_marker(pytest.mark.xdist_group("e2e"))  # nodes started again want the port that they had
-        elif item.get_closest_marker("sandbox"):
-            item.add_marker(pytest.mark.xdist_group("sandbox"))  # bombs of one test would disturb another
+        elif item.get_closest_marker("sandbox") and bombs(item):
+            item.add_marker(pytest.mark.xdist_group("bombs"))  # those of one test would disturb another
         if item.get_closest_marker("sandbox"):
             item.user_properties.append(("tier", "sandbox"))
             if why := no_sandbox():
@@ -67,6 +67,11 @@ def sets_in_name(item: pytest.Item) -> str:
     params = getattr(item, "callspec", None) and item.callspec.params.values()
     sets = [repr(value) for value in params or () if isinstance(value, set | frozenset) and len(value) > 1]
     return next((shown for shown in sets if shown in item.name), "")
+
+
+def bombs(item: pytest.Item) -> bool:
+    """Tell whether a test is of those that fill processes, memory and disks on purpose."""
+    return item.path.name == "test_hostile.py"
 
 
 def tier_of(nodeid: str) -> str:
@@ -92,26 +97,30 @@ class TierTable:
     def __init__(self) -> None:
         """Start with nothing counted."""
         self.counts: dict[str, Counter[str]] = {tier: Counter() for tier in TIERS}
+        self.seconds: Counter[str] = Counter()
         self.reasons: dict[str, Counter[str]] = {tier: Counter() for tier in TIERS}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count as pytest does: a test by its call, errors of set-up and teardown as failures."""
+        tiers = {tier_of(report.nodeid)} | {value for name, value in report.user_properties if name == "tier"}
+        for tier in tiers & self.counts.keys():
+            self.seconds[tier] += report.duration
         if report.when != "call" and report.outcome == "passed":
             return
-        tiers = {tier_of(report.nodeid)} | {value for name, value in report.user_properties if name == "tier"}
         for tier in sorted(tiers & self.counts.keys()):
             self.counts[tier][report.outcome] += 1
             if report.outcome == "skipped" and isinstance(report.longrepr, tuple):
                 self.reasons[tier][report.longrepr[2].removeprefix("Skipped: ")] += 1
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print which tiers ran."""
+        """Print which tiers ran, and for how long: the sum over tests, several of which may have run at a time."""
         terminalreporter.section("tiers")
         for tier in TIERS:
             counts = self.counts[tier]
             said = ", ".join(f"{counts[o]} {o}" for o in OUTCOMES if counts[o]) or "not run"
             why = "; ".join(self.reasons[tier])
-            terminalreporter.write_line(f"{tier:<9} {said}" + (f" ({why})" if why else ""))
+            took = f", {self.seconds[tier]:.0f} s" if self.seconds[tier] else ""
+            terminalreporter.write_line(f"{tier:<9} {said}" + (f" ({why})" if why else "") + took)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the figures; only the process that the user started has them all."""
