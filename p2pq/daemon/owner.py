@@ -182,6 +182,7 @@ class Owner:
             local = time.localtime(self._wall() / 1000)
             why = f"the sensors failed ({self._failure}); see the node's log"
             return Readings(
+                saver=None,
                 weekday=local.tm_wday,
                 minute=local.tm_hour * 60 + local.tm_min,
                 absent=tuple((name, why) for name in self.policy.needs),

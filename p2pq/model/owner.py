@@ -21,8 +21,8 @@ class Readings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since anybody touched a keyboard or mouse of this machine, or typed into a terminal of it, here or from afar."""
     locked: bool | None = None
     """The screen is locked or blanked."""
-    saver: bool = False
-    """`p2pq screensaver` runs."""
+    saver: bool | None = False
+    """`p2pq screensaver` runs. The node itself knows that; None only where reading the sensors failed as a whole."""
     full_screen: bool | None = None
     """A program fills the screen: a film, a talk, a game."""
     load: float | None = None

@@ -317,6 +317,17 @@ def test_sensors_that_fail_keep_guests_away_and_not_the_node_from_living(tmp_pat
     assert said == ["owner.sensors-failed", "owner.sensors-failed", "owner.sensors-again"]
 
 
+def test_a_rule_that_wants_something_not_to_be_does_not_hold_where_the_sensors_fail(tmp_path):
+    world = World(tmp_path, mode="not saver")
+    assert world.events == [told("run")]
+    world.fails = OSError("out of memory")
+    [heard] = world.look(1.0)
+    assert heard.verdict.stance == "suspend"
+    assert heard.verdict.reason.startswith(
+        "the policy needs to know of screen: the sensors failed (OSError: out of memory)"
+    )
+
+
 def test_doctor_hears_of_the_sensors_that_are_needed(tmp_path):
     assert World(tmp_path).owner.findings() == []
     world = World(tmp_path, mode="idle")
