@@ -23,6 +23,9 @@ from p2pq.wire.objects import Cert, ResultItem
 from p2pq.wire.provenance import Handing, Kept
 
 Certs = tuple[bytes, ...]
+Where = tuple[int | None, int | None, int | None]
+"""In which rows what proves a result is: the signed result, the certificates, and the last sub-grant."""
+_NOWHERE: Final[Where] = (None, None, None)
 
 OF_JOB: Final = """
 SELECT t.task, t.state, t.delivered, a.attempt, a.epoch, a.counter, a.ended, CAST(a.result AS BLOB),
@@ -73,10 +76,28 @@ def keep_grant(db: sqlite3.Connection, number: int | None, row: GrantKept) -> No
         )
 
 
-def keep(db: sqlite3.Connection, number: int | None, proof: Proof | None) -> tuple[int | None, int | None, int | None]:
-    """Keep what proves a result of a live job; return where the signed result is, the certificates, and the last sub-grant."""
-    if number is None or proof is None:
-        return None, None, None
+class Proofs:
+    """Keeps what proves results. What ended together has one proof, which is looked for once."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        """Use a connection within its transactions."""
+        self._db = db
+        self.forget()
+
+    def forget(self) -> None:
+        """What was kept may be gone: a transaction was undone."""
+        self._last: tuple[int, Proof, Where] | None = None
+
+    def keep(self, number: int | None, proof: Proof | None) -> Where:
+        """Keep what proves a result of a live job; return where it is."""
+        if number is None or proof is None:
+            return _NOWHERE
+        if self._last is None or self._last[0] != number or self._last[1] is not proof:
+            self._last = (number, proof, _keep(self._db, number, proof))
+        return self._last[2]
+
+
+def _keep(db: sqlite3.Connection, number: int, proof: Proof) -> Where:
     digest = sign.digest(proof.signed)
     db.execute(
         "INSERT INTO proofs (n, digest, signed) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (number, digest, proof.signed)

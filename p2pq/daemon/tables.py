@@ -213,18 +213,17 @@ class Tables:
     def __init__(self, db: sqlite3.Connection) -> None:
         """Use a connection whose database has the schema."""
         self._db = db
-        self._numbers: dict[bytes, int] = {}
-        self._settled: dict[int, IntervalSet] = {}
-        self._touched: dict[int, None] = {}
+        self._proofs = evidence.Proofs(db)
         self.reload()
 
     def reload(self) -> None:
         """Forget what is remembered of the database and read it again."""
-        self._numbers = dict(self._db.execute("SELECT job, n FROM jobs WHERE state IS NULL"))
-        self._settled = {}
+        self._numbers: dict[bytes, int] = dict(self._db.execute("SELECT job, n FROM jobs WHERE state IS NULL"))
+        self._settled: dict[int, IntervalSet] = {}
         for epoch, start, stop in self._db.execute("SELECT epoch, start, stop FROM settled"):
             self._settled.setdefault(epoch, IntervalSet()).add(start, stop)
-        self._touched = {}
+        self._touched: dict[int, None] = {}
+        self._proofs.forget()
 
     def apply(self, row: Row | ExtraKept, wall: Wall) -> None:  # noqa: C901, PLR0912, PLR0915  one arm per row
         """Change the database as the row says; rows of a job that has ended change nothing but leases.
@@ -405,7 +404,7 @@ class Tables:
         self._db.execute("DELETE FROM leases WHERE epoch = ? AND counter = ?", (epoch, counter))
         self._settled.setdefault(epoch, IntervalSet()).add(counter)
         self._touched[epoch] = None
-        proof, chain, sub = evidence.keep(self._db, number, row.proof)
+        proof, chain, sub = self._proofs.keep(number, row.proof)
         self._db.execute(
             "UPDATE tasks SET state = ?, failures = failures + ?, died = died OR ?, ended = ?, decided = ?, "
             "checkpoint = max(checkpoint, ?), delivered = max(delivered, ?) WHERE n = ? AND task = ?",

@@ -12,6 +12,7 @@ from p2pq.core.records import (
     MeshKeysKept,
     OwnerBanKept,
     PeerSeen,
+    Proof,
     Restored,
     RestoredJob,
     RestoredLease,
@@ -184,3 +185,29 @@ async def test_after_a_repair_an_attempt_may_begin_again(opened: Opened) -> None
     restored = await opened.reopened()
     assert (restored.rebuilt, restored.leases[0].lease) == (7, LeaseId(1, 4))
     assert [(row.lease, row.fault) for row in opened.store.attempts(JOB)] == [(LeaseId(1, 4), None)]
+
+
+async def test_what_was_proved_in_a_transaction_that_was_undone_is_proved_again(opened: Opened) -> None:
+    proof = Proof(signed=b"both", certs=(b"member",))
+    ends = [msgspec.structs.replace(attempt_ended(item(task, 1, LeaseId(1, task))), proof=proof) for task in range(2)]
+    other = msgspec.structs.replace(ADDED, job=JobId(b"k" * 16))
+    elsewhere = msgspec.structs.replace(ends[0], job=other.job, lease=LeaseId(1, 2))
+    await opened.write(ADDED, other, *(granted(task, lease=LeaseId(1, task)) for task in range(2)))
+    await opened.write(granted(0, lease=LeaseId(1, 2), job=other.job))
+    applied, db = opened.store._tables, opened.store._writer
+    db.execute("BEGIN IMMEDIATE")
+    applied.apply(ends[0], NOW)
+    db.execute("ROLLBACK")
+    applied.reload()
+    await opened.write(*ends, elsewhere)
+    assert raw(opened.path, "SELECT n, signed FROM proofs") == [(1, b"both"), (2, b"both")]
+    assert raw(opened.path, "SELECT n, task, proof IS NOT NULL, chain FROM attempts") == [
+        (1, 0, 1, 1),
+        (1, 1, 1, 1),
+        (2, 0, 1, 1),
+    ]
+    found = raw(
+        opened.path,
+        "SELECT count(DISTINCT proof), count(*) FROM attempts JOIN proofs ON p = proof AND proofs.n = attempts.n",
+    )
+    assert found == [(2, 3)]
