@@ -88,6 +88,7 @@ class Attempt:
             (self.stdout, self.stderr),
             runner.in_memory,
             threads=runner.level == "basic",
+            grouped=runner.grouped,
         )
         self.on_started: Callable[[Path, Path], None] | None = None
         self.done = False

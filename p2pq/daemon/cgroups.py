@@ -1,7 +1,7 @@
 """Memory and process limits by cgroup v2, where the service manager has delegated a group to this daemon alone.
 
-A systemd user unit with ``Delegate=yes`` does. Elsewhere the watch of `p2pq.daemon.limits` is the only bound; where there is a
-group the watch goes on as well, so that reasons and sentences are the same.
+A systemd user unit with ``Delegate=memory pids`` does. Elsewhere the watch of `p2pq.daemon.limits` is the only bound; where there
+is a group the watch goes on as well, so that reasons and sentences are the same.
 """
 
 import contextlib

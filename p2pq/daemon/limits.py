@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from p2pq.daemon import autogroups
+
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 FREE_BYTES_MIN: Final = 1 << 30
 """Free space that tasks leave to the machine's owner."""
@@ -256,7 +258,7 @@ def free_bytes(path: Path) -> int:
 class Watch:
     """Looks at one running task. ``look`` is cheap (1 ms); ``walk`` reads the scratch folder (in a thread)."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  each is something else of a task
         self,
         limits: Limits,
         pid: int,
@@ -265,12 +267,15 @@ class Watch:
         in_memory: Sequence[int] = (),
         *,
         threads: bool = False,
+        grouped: bool = False,
     ) -> None:
         """Watch the tree below ``pid`` (the runner, which is not counted), its folders, and those that lie in memory.
 
-        With ``threads`` each of them counts as a process, as it does where the kernel counts.
+        With ``threads`` each of them counts as a process, as it does where the kernel counts. With ``grouped`` their sessions are
+        kept behind all others.
         """
         self._threads = threads
+        self._grouped = grouped
         self._in_memory = in_memory
         self._limits = limits
         self._pid = pid
@@ -291,7 +296,7 @@ class Watch:
         self._beside = next((pid for pid in children(self._pid) if beside and inner_pid(pid) == beside), 0)
 
     def look(self) -> Breach | None:
-        """Check memory, processes and output, and set ``next_look_s``."""
+        """Check memory, processes and output, and set ``next_look_s``; keep what is to be behind others there."""
         limits = self._limits
         written = sum(self._size(path) for path in self._outputs)
         if written > limits.output_bytes:
@@ -304,6 +309,8 @@ class Watch:
         else:
             pids = [pid for pid in tree(self._pid, limits.processes + 3)[1:] if pid != self._beside]
             count = len(pids)
+        if self._grouped:
+            autogroups.lower(pids)
         if count > limits.processes:
             kinds = "processes and threads" if self._threads else "processes"
             return Breach("memory-limit", f"it started more than {limits.processes} {kinds}")

@@ -20,7 +20,7 @@ from typing import Final, Literal, NewType, NoReturn
 import msgspec
 import psutil
 
-from p2pq.daemon import basic, limits, sandbox
+from p2pq.daemon import autogroups, basic, limits, sandbox
 from p2pq.daemon.cgroups import Group
 from p2pq.daemon.runner_messages import TRAIN_MAX, Gone, Heard, Ready, decode
 from p2pq.daemon.scratch import RUNNER_FILES, Scratch
@@ -50,6 +50,9 @@ RunnerToken = NewType("RunnerToken", str)
 
 class RunnerProcess:
     """A runner from start to certain death."""
+
+    grouped = False
+    """Its tasks are behind everything else, and the kernel has to be told so for each of their sessions."""
 
     def __init__(
         self,
@@ -204,12 +207,13 @@ class RunnerProcess:
         """Set what holds for all tasks of this runner. Call once, after ``ready``."""
         if idle_priority:
             self._lower()
+            self.grouped = autogroups.enabled()
         self.send(
             {
                 "op": "setup",
                 "rlimits": dict(rlimits),
                 "keep": keep,
-                "autogroup": idle_priority and _autogroup(),
+                "autogroup": self.grouped,
                 "confine": None if self._confinement is None else dataclasses.asdict(self._confinement),
             }
         )
@@ -371,14 +375,6 @@ class RunnerProcess:
         if fd >= 0:
             os.close(fd)
             setattr(self, name, -1)
-
-
-def _autogroup() -> bool:
-    """Whether this kernel groups processes by session, so that nice alone does not reach across sessions."""
-    try:
-        return Path("/proc/sys/kernel/sched_autogroup_enabled").read_text().strip() == "1"
-    except OSError:
-        return False
 
 
 def kill_below(pid: int) -> None:

@@ -65,8 +65,13 @@ SIGNALS_RESET = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT, 
 class Runner:
     """Runs the tasks of one job, one at a time, until the daemon closes the socket."""
 
-    def __init__(self, control: _socket.socket, level: str, folder: str) -> None:
-        """Take the control socket; ``level`` is ``strict``, ``basic`` or ``none``; ``folder`` holds our other code."""
+    def __init__(self, control: _socket.socket, level: str, folder: str, autogroup: int = -1) -> None:
+        """Take the control socket; ``level`` is ``strict``, ``basic`` or ``none``; ``folder`` holds our other code.
+
+        ``autogroup`` writes the weight of this session, where the kernel has such.
+        """
+        self.autogroup = autogroup
+        self.lowers = False
         self.control = control
         self.folder = folder
         self.strict = level == "strict"
@@ -137,6 +142,8 @@ class Runner:
         """Do what one frame asks."""
         try:
             op = message["op"]
+            if self.lowers:
+                self.lower_session()
             if op in ("signal", "kill") and message["id"] == self.task_id and self.warmth is not None:
                 self.warmth.wait_no_longer()
             busy = self.pid or (self.warmth and self.warmth.waiting)
@@ -167,10 +174,19 @@ class Runner:
             capped = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(which, (capped, capped))
         self.keep = message["keep"]
-        if message["autogroup"]:
-            lower_session()
+        self.lowers = message["autogroup"] and self.autogroup >= 0
+        if self.lowers:
+            self.lower_session()
         if self.basic:
             self.rules = __import__("confine").enclose(message["confine"], self.folder)
+
+    def lower_session(self) -> None:
+        """Lower this whole session against others: under autogroup, priorities only count inside one."""
+        try:
+            os.write(self.autogroup, b"19")
+        except OSError:
+            return  # the whole machine may do that ten times a second: again with the next order
+        self.lowers = False
 
     def run(self, message: "dict[str, Any]", out: int, err: int, feed: int = -1) -> None:
         """Start one task, in a warm interpreter if it may be, and say so; without ``feed`` its standard input is empty."""
@@ -346,15 +362,6 @@ class Runner:
             os.waitpid(-1, 0)
 
 
-def lower_session() -> None:
-    """Lower this whole session against others: under autogroup, nice alone only counts inside one."""
-    try:
-        with open("/proc/self/autogroup", "w") as file:
-            file.write("19")
-    except OSError:
-        return  # the kernel limits the rate; nice still holds inside
-
-
 class Train:
     """Short tasks of one job, to run one after another, and what is to be told of them."""
 
@@ -466,8 +473,12 @@ def main() -> None:
     """Start serving on the descriptor given as first argument; the second is the level, the last where our other code is."""
     fd, level, oom, folder = int(sys.argv[1]), *sys.argv[2:5]
     sys.path.append(folder)
-    with open("/proc/self/oom_score_adj", "w") as file:  # before this process stops being dumpable
+    with open("/proc/self/oom_score_adj", "w") as file:  # this and the next before this process stops being dumpable
         file.write(oom)
+    try:
+        autogroup = os.open("/proc/self/autogroup", os.O_WRONLY)
+    except OSError:
+        autogroup = -1  # this kernel has none
     libc = ctypes.CDLL(None, use_errno=True)
     # Not dumpable: no task may read this process, trace it or take its socket.
     if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) or (
@@ -482,7 +493,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # process 1 is immune to what it does not handle
     os.umask(0o022)
-    Runner(_socket.socket(fileno=fd), level, folder).serve(wake_read)
+    Runner(_socket.socket(fileno=fd), level, folder, autogroup).serve(wake_read)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from p2pq.daemon import limits
+from p2pq.daemon import autogroups, limits
 from p2pq.daemon.runners import RunnerPool
 from tests.sandbox.conftest import LIMITS
 from tests.sandbox.test_runners import Begun, launch
@@ -167,15 +167,18 @@ async def test_guests_leave_no_warm_runner_and_what_is_made_for_them_stands_stil
 
 async def test_guests_run_behind_everything_else(run: Run, pool: RunnerPool) -> None:
     begun = Begun()
-    code = ("/bin/sh", "-c", "sleep 1000 & echo; wait")
+    code = ("/bin/sh", "-c", "sleep 1000 & setsid sleep 1000 & echo; wait")
     async with asyncio.TaskGroup() as group:
         guest = dataclasses.replace(launch(argv=code, on_started=begun), idle_priority=True)
         task = group.create_task(pool.run(guest))
         await begun.wait()
         pids = limits.tree(pool._running["1"].runner.pid, 1000)
-        await until(lambda: len(limits.tree(pids[0], 1000)) >= 3)
+        await until(lambda: len(limits.tree(pids[0], 1000)) >= 4)
         for pid in limits.tree(pids[0], 1000):
             assert os.sched_getscheduler(pid) == os.SCHED_IDLE
             assert psutil.Process(pid).ionice().ioclass == psutil.IOPRIO_CLASS_IDLE
+        # Where sessions compete as a whole, each of them is lowered, also one that a task began.
+        files = [Path(f"/proc/{pid}/autogroup") for pid in limits.tree(pids[0], 1000)] if autogroups.enabled() else []
+        await until(lambda: all(file.read_text().endswith("nice 19\n") for file in files))
         await pool.kill("1", "cancelled", grace_s=0.0)
     assert task.result()[0].reason == "cancelled"

@@ -109,7 +109,7 @@ def test_service_unit_delegates_and_ends_in_order():
     unit.read(ROOT / "configs" / "p2pq.service")
     service = unit["Service"]
     assert service["ExecStart"].endswith("p2pq node")
-    assert service["Delegate"] == "yes"
+    assert service["Delegate"] == "memory pids", "a group with a share of the processors would compete as a whole"
     assert int(service["TimeoutStopSec"]) > 10, "SIGTERM may take ten seconds"
     assert service["UMask"] == "0077"
     assert unit["Install"]["WantedBy"] == "default.target"

@@ -28,6 +28,7 @@ class Recorded:
         self.pid = 2**22  # no such process: nothing to count
         self.in_memory: list[int] = []
         self.group = None
+        self.grouped = False
         self.occupied = True
         self.killed = False
         self.sent: list[dict[str, object]] = []

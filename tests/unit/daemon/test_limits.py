@@ -197,3 +197,14 @@ def test_disk_is_limited(tmp_path: Path) -> None:
     assert looking.next_walk_s >= limits.DISK_POLL_S_MIN
     (tmp_path / "job" / "x").write_bytes(os.urandom(2 << 20))
     assert looking.walk() == Breach("disk-limit", "it holds more than 1 MiB on disk")
+
+
+def test_what_is_to_be_behind_others_is_kept_there_at_each_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lowered: list[list[int]] = []
+    monkeypatch.setattr(limits.autogroups, "lower", lowered.append)
+    monkeypatch.setattr(limits, "children", lambda pid: [4] if pid == 3 else [])
+    for grouped in (False, True):
+        Watch(LIMITS, 3, (tmp_path,), (), grouped=grouped).look()
+    assert lowered == [[4]]

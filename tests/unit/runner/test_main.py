@@ -1,11 +1,17 @@
 """The runner's own code, without a sandbox: deleting hostile trees, its frames, its end."""
 
+import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
+
+import pytest
 
 from p2pq.runner import main as runner
 
@@ -20,6 +26,7 @@ class Serving:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-S", runner.__file__, str(theirs.fileno()), "none", "0", folder],
                 pass_fds=[theirs.fileno()],
+                start_new_session=True,  # it may lower its session, which must not be that of these tests
             )
 
     def hear(self) -> dict[str, object]:
@@ -139,3 +146,57 @@ def test_a_process_without_its_main_thread_is_killed_and_counts_as_alive() -> No
         check=False,
     )
     assert (done.stdout.split(), done.stderr) == (["True", "True", "clean"], "")
+
+
+def test_a_session_that_cannot_be_lowered_yet_is_with_the_next_order() -> None:
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with socket.socket() as unused:
+        serving = runner.Runner(unused, "none", "", theirs)
+        setup = {"op": "setup", "rlimits": {}, "keep": [], "autogroup": True}
+        size = os.write(theirs, bytes(1 << 20))  # no more fits in
+        serving.handle(setup, [])
+        os.read(ours, size)
+        serving.handle({"op": "kill", "id": 1}, [])
+        serving.handle({"op": "kill", "id": 1}, [])
+        assert os.read(ours, 100) == b"19"
+        serving.handle(setup | {"autogroup": False}, [])
+        serving.handle({"op": "kill", "id": 1}, [])
+    os.close(theirs)
+    assert os.read(ours, 100) == b""
+    os.close(ours)
+
+
+def test_an_ordinary_user_s_runner_lowers_its_session_though_nobody_may_look_into_it() -> None:
+    """The kernel lets no ordinary user open that file of a process that is not dumpable."""
+    user = "nobody" if os.geteuid() == 0 else None
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # where that user gets to
+        Path(folder).chmod(0o755)
+        file = Path(shutil.copy(runner.__file__, folder))
+        file.chmod(0o644)
+        control, theirs = socket.socketpair()
+        argv = ["-I", "-S", str(file), str(theirs.fileno()), "none", "0", folder]
+        process = None
+        for python in (Path(sys.executable).resolve(), "/usr/bin/python3"):
+            with contextlib.suppress(PermissionError, FileNotFoundError):
+                process = process or subprocess.Popen(
+                    [python, *argv], pass_fds=[theirs.fileno()], user=user, start_new_session=True, cwd="/"
+                )
+        if process is None:
+            pytest.skip("needs an ordinary user that can run an interpreter")
+        theirs.close()
+        group = Path(f"/proc/{process.pid}/autogroup")
+        serving = Serving.__new__(Serving)
+        serving.control, serving.process = control, process
+        control.settimeout(20)
+        try:
+            assert serving.hear() == {"op": "ready"}
+            serving.say(op="setup", rlimits={}, keep=[], autogroup=True)
+            deadline = time.monotonic() + 20
+            # Others on this machine may have used up how often the kernel lets us do that.
+            while group.exists() and not group.read_text().endswith("nice 19\n"):
+                assert time.monotonic() < deadline
+                serving.say(op="nothing", id=0)
+                time.sleep(0.02)
+        finally:
+            serving.end()
