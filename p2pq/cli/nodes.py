@@ -34,6 +34,11 @@ def _node_options(command: F) -> F:
         click.option("--bridge", is_flag=True, help="Carry links between peers that cannot reach each other."),
         click.option("--label", multiple=True, metavar="K=V", help="What --need of a job is matched against."),
         click.option(
+            "--load-probe",
+            metavar="COMMAND",
+            help="What it prints counts as the load, for a [policy] that goes by that.",
+        ),
+        click.option(
             "--flight", is_flag=True, help="Record decisions in HOME/flight, for replay. Holds the node's keys."
         ),
     ):
@@ -52,12 +57,14 @@ def _overrides(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
         node["accept"] = False
     bridge = {"enabled": True} if options["bridge"] else {}
     log = {"flight": True} if options["flight"] else {}
+    policy = {} if options["load_probe"] is None else {"load_probe": options["load_probe"]}
     if options["label"]:
         labels = dict(text.partition("=")[::2] for text in options["label"])
         if not all(key and value for key, value in labels.items()):
             raise UsageError("--label is not K=V; write it like --label room=12")
         node["labels"] = labels
-    return {section: given for section, given in (("node", node), ("bridge", bridge), ("log", log)) if given}
+    given = {"node": node, "bridge": bridge, "policy": policy, "log": log}
+    return {section: settings for section, settings in given.items() if settings}
 
 
 @click.command("node")

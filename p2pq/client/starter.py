@@ -31,6 +31,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     no_mdns: bool = False
     no_accept: bool = False
     bridge: bool = False
+    load_probe: str | None = None
     flight: bool = False
 
     def over(self, kept: "Options") -> "Options":

@@ -22,6 +22,7 @@ FILE: Final = "config.toml"
 DEFAULT: Final = "default"
 OPTION: Final = "option"
 PREFIX: Final = "P2PQ_"
+LOAD_PROBE: Final = "policy.load_probe"
 _LISTS: Final = ("peer",)
 
 
@@ -80,6 +81,8 @@ def load(home: Path, env: Mapping[str, str] = os.environ, overrides: Mapping[str
     try:
         config.check(settings)
         policy.check(settings.policy)
+        if origins.get(LOAD_PROBE) == OPTION:
+            _check_load_is_asked_for(settings)
     except ConfigError as error:
         places = [place for key, place in origins.items() if key in str(error)] or [str(path)]
         raise ConfigError(f"{error} ({', '.join(dict.fromkeys(places))})") from None
@@ -90,6 +93,13 @@ def load(home: Path, env: Mapping[str, str] = os.environ, overrides: Mapping[str
             parts = msgspec.structs.asdict(table).items()
             entries += [Entry(key=f"{name}[{number}].{key}", value=value, origin=str(path)) for key, value in parts]
     return Effective(settings=settings, entries=tuple(entries))
+
+
+def _check_load_is_asked_for(settings: Settings) -> None:
+    """Assert that the policy goes by the load, of which an option tells."""
+    if "load" not in policy.OwnerPolicy(settings.policy).needs:
+        mode = settings.policy.mode[:80]
+        raise ConfigError(f'{LOAD_PROBE} is for a policy that goes by the load; "{mode}" does not, "idle" does')
 
 
 def variable(key: str) -> str:

@@ -59,3 +59,11 @@ def pair(tmp_path):
         bob.ok("join", code, "--at", alice.address, "--yes")
         lab.until(lambda: any(peer["state"] == "up" for peer in alice.json("peers")), "bob is linked")
         yield found
+
+
+@pytest.fixture
+def tested(pair):
+    """Two nodes that know what they can promise."""
+    for host in pair:
+        lab.until(lambda host=host: host.json("status")["sandbox"] != "unknown", "the sandbox is tested")
+    return pair

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import lab
+import owners
 import psutil
 import pytest
 
@@ -38,21 +39,6 @@ def folder(tmp_path):
     return folder
 
 
-@pytest.fixture
-def tested(pair):
-    """Two nodes that know what they can promise."""
-    for host in pair:
-        lab.until(lambda host=host: host.json("status")["sandbox"] != "unknown", "the sandbox is tested")
-    return pair
-
-
-def again(bob, **policy):
-    """Let a node begin again with another policy; it finds its peers by itself."""
-    assert bob.stop() == 0
-    bob.settings = {f"P2PQ_POLICY_{key.upper()}": value for key, value in policy.items()}
-    bob.start("--name", "bob")
-
-
 def family(host):
     """Return the states of what a task runs on that host, by name: its program and the two that it has started."""
     found = {}
@@ -65,10 +51,6 @@ def family(host):
         except psutil.NoSuchProcess:
             continue
     return found
-
-
-def task(host, job):
-    return host.json("tasks", job)[0]
 
 
 def stand_still(host):
@@ -121,23 +103,17 @@ def test_a_pause_outlives_the_node(tested):
     lab.until(lambda: bob.json("status")["policy"]["state"] == "run", "guests are welcome again")
 
 
-def linked(alice):
-    return any(peer["name"] == "bob" and peer["state"] == "up" for peer in alice.json("peers"))
-
-
 def test_what_stands_still_for_long_goes_on_elsewhere_from_its_checkpoint(tested, tmp_path):
     alice, bob = tested
-    again(bob, evict_s="1")
-    lab.until(lambda: linked(alice), "bob is back")
-    blocker = lab.make_folder(tmp_path / "block", "import time\ntime.sleep(600)\n")
-    blocking = alice.submit("--cpus", str(alice.json("status")["slots"]), "--where", "alice", str(blocker))
-    lab.until(lambda: alice.json("show", blocking)["state"] == "running", "alice is busy")
+    owners.again(bob, evict_s="1")
+    lab.until(lambda: owners.linked(alice), "bob is back")
+    blocking = owners.blocked(alice, tmp_path)
     folder = tmp_path / "count"
     shutil.copytree(lab.ROOT / "examples" / "checkpoint", folder)
     job = alice.submit(str(folder), "--", "--to", str(COUNT))
-    lab.until(lambda: task(alice, job)["progress"], "it counts on bob")
+    lab.until(lambda: owners.task(alice, job)["progress"], "it counts on bob")
     bob.ok("pause")
-    lab.until(lambda: task(alice, job)["state"] == "pending", "bob has handed it back")
+    lab.until(lambda: owners.task(alice, job)["state"] == "pending", "bob has handed it back")
     assert bob.json("status")["policy"]["state"] == "evict"
     assert bob.json("status")["running"] == []
     assert "sent a task back: evicted: it was told to end (paused with `p2pq pause`" in alice.ok("why", job)
@@ -146,23 +122,45 @@ def test_what_stands_still_for_long_goes_on_elsewhere_from_its_checkpoint(tested
     begun = int(alice.ok("logs", job).splitlines()[0].removeprefix("beginning at "))
     assert 0 < begun < COUNT
     assert (folder / "results" / "count.txt").read_text() == f"{COUNT}\n"
-    assert task(alice, job)["node"] == "alice"
+    assert owners.task(alice, job)["node"] == "alice"
     shown = alice.ok("show", f"{job}.0")
     assert "it was told to end (paused with `p2pq pause`" in shown
 
 
 def test_a_policy_without_its_sensor_takes_no_guests_and_says_what_to_do(tested, folder):
     alice, bob = tested
-    again(bob, mode="load < 0.5", load_probe="false")
-    lab.until(lambda: linked(alice), "bob is back")
+    owners.again(bob, mode="load < 0.5", load_probe="false")
+    lab.until(lambda: owners.linked(alice), "bob is back")
     lab.until(lambda: "load_probe printed no number" in bob.json("status")["policy"]["reason"], "bob looks")
     assert bob.json("status")["policy"]["state"] == "hold"
     [found] = [each for each in json.loads(bob.run("doctor", "--json").stdout) if each["check"] == "sensor load"]
     assert (found["ok"], found["detail"]) == (False, "[policy] load_probe printed no number")
     job = alice.submit("--where", "bob", str(folder))
     lab.until(lambda: "takes no guests (the policy needs to know of load" in alice.ok("why", job), "alice is told")
-    again(bob, mode="load < 0.5", load_probe="echo 0.1")
+    owners.again(bob, mode="load < 0.5", load_probe="echo 0.1")
     lab.until(lambda: alice.json("show", job)["state"] == "done", "it runs where it may")
+
+
+@covers("node --load-probe")
+@covers("start --load-probe")
+@pytest.mark.parametrize("command", ["node", "start"])
+def test_what_a_load_probe_prints_counts_as_the_load(home, command):
+    home.settings |= {"P2PQ_POLICY_MODE": "load < 0.5", "P2PQ_NODE_LISTEN": "127.0.0.1:0"}
+    found = {
+        "0.9": {"state": "hold", "reason": "the rule does not hold: load < 0.5"},
+        "0.1": {"state": "run", "reason": ""},
+    }
+    for load, policy in found.items():
+        options = ("--load-probe", f"echo {load}")
+        if command == "node":
+            home.start(*options)
+        else:
+            home.ok("start", "--no-mdns", *options)
+        lab.until(lambda: home.json("status")["policy"] == policy, "the load is known")  # noqa: B023
+        if command == "node":
+            assert home.stop() == 0
+        else:
+            home.ok("stop")
 
 
 @pytest.mark.desktop
@@ -170,11 +168,8 @@ def test_a_key_press_stops_guests_quiet_lets_them_go_on_and_more_of_it_sends_the
     alice, bob = tested
     with x_server(tmp_path, "640x400") as server:
         idle = keypress.policy(server, evict_s="3")
-        again(bob, **idle.policy)
-        bob.settings |= idle.environ
-        assert bob.stop() == 0
-        bob.start("--name", "bob")
-        lab.until(lambda: linked(alice), "bob is back")
+        owners.again(bob, idle.environ, **idle.policy)
+        lab.until(lambda: owners.linked(alice), "bob is back")
         lab.until(lambda: bob.json("status")["policy"]["state"] == "run", "nobody is at bob's")
         job = begun(alice, folder)
         server.key()
@@ -182,15 +177,13 @@ def test_a_key_press_stops_guests_quiet_lets_them_go_on_and_more_of_it_sends_the
         assert "uses this machine" in bob.json("status")["policy"]["reason"]
         lab.until(lambda: alice.json("show", job)["state"] == "done", "nobody is there any more, so it went on")
         assert (folder / "results" / "done").read_text() == "done"
-        assert task(alice, job)["node"] == "bob"
+        assert owners.task(alice, job)["node"] == "bob"
 
-        blocker = lab.make_folder(tmp_path / "block", "import time\ntime.sleep(600)\n")
-        blocking = alice.submit("--cpus", str(alice.json("status")["slots"]), "--where", "alice", str(blocker))
-        lab.until(lambda: alice.json("show", blocking)["state"] == "running", "alice is busy")
+        blocking = owners.blocked(alice, tmp_path)
         again_job = alice.submit(str(folder))
         lab.until(lambda: "begun" in alice.run("logs", again_job).stdout, "it runs on bob")
         alice.ok("cancel", blocking)
         with keypress.typing(server):
             lab.until(lambda: alice.json("show", again_job)["state"] == "done", "it is done elsewhere", 60)
-        assert task(alice, again_job)["node"] == "alice"
+        assert owners.task(alice, again_job)["node"] == "alice"
         assert (folder / "results" / "done").read_text() == "done"

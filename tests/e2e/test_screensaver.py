@@ -8,6 +8,7 @@ import lab
 import pytest
 
 from p2pq.daemon.sensors import Sensors
+from tests import keypress, saverend
 from tests.desktopkit import x_server
 
 SLEEP = "import os, time\nopen(os.environ['P2PQ_RESULTS'] + '/.progress', 'w').write('0.5')\ntime.sleep(600)"
@@ -42,3 +43,17 @@ def test_what_is_computed_is_shown_and_the_end_of_the_saver_is_seen_within_a_ten
             saver.kill()
             saver.wait()
     print(f"seen after {1000 * took:.1f} ms")
+
+
+@pytest.mark.desktop
+@pytest.mark.parametrize("way", ["closed", "killed"])
+def test_every_process_of_a_guest_ends_with_the_screensaver(tmp_path, way):
+    with (
+        x_server(tmp_path, "640x400", "-s", "0") as server,
+        keypress.guest(tmp_path, saverend.policy(server), saverend.SPIN) as host,
+    ):
+        took = saverend.end_of_saver(host, server, way)
+        assert host.json("status")["policy"] == {"state": "kill", "reason": "the screen is in use"}
+        lab.until(lambda: host.json("status")["running"] == [], "the task has been handed back")
+        assert keypress.guests(host) == []
+    print(f"gone after {1000 * took:.0f} ms")

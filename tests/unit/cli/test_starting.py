@@ -23,11 +23,24 @@ def test_what_is_given_anew_wins_and_the_rest_holds(started, tmp_path, capsys):
     plain = ["--name", "b", "--slots", "0", "--peer", "a:1", "--peer", "b:2", "--label", "k=v", "--no-mdns"]
     assert starting.start(tmp_path, Options()) == "ready"
     assert f"its options hold: {' '.join(plain)}" in capsys.readouterr().err
-    starting.start(tmp_path, Options(slots=3, peer=("c:3",), flight=True))
+    starting.start(tmp_path, Options(slots=3, peer=("c:3",), load_probe="echo 1", flight=True))
     starting.forget(tmp_path)
     starting.forget(tmp_path)
     starting.start(tmp_path, Options())
-    anew = ["--name", "b", "--slots", "3", "--peer", "c:3", "--label", "k=v", "--no-mdns", "--flight"]
+    anew = [
+        "--name",
+        "b",
+        "--slots",
+        "3",
+        "--peer",
+        "c:3",
+        "--label",
+        "k=v",
+        "--no-mdns",
+        "--load-probe",
+        "echo 1",
+        "--flight",
+    ]
     assert started == [plain, plain, anew, []]
     assert (tmp_path / starter.OPTIONS_FILE).stat().st_mode & 0o777 == 0o600
 

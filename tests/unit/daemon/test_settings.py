@@ -167,6 +167,16 @@ def test_a_mistake_in_an_option_is_named(tmp_path: Path) -> None:
         load(tmp_path, {}, {"node.slots": "3"})
 
 
+def test_a_load_probe_that_nobody_would_ask_is_refused_where_it_is_an_option(tmp_path: Path) -> None:
+    given = {"policy.load_probe": "echo 1"}
+    with pytest.raises(ConfigError, match=r'"always" does not, "idle" does \(option\)'):
+        load(tmp_path, {}, given)
+    for mode in ("idle", "load < 0.5"):
+        loaded = load(tmp_path, {"P2PQ_POLICY_MODE": mode}, given)
+        assert loaded.settings.policy.load_probe == "echo 1"
+    assert load(tmp_path, {"P2PQ_POLICY_LOAD_PROBE": "echo 1"}).settings.policy.mode == "always"
+
+
 def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.mkdir()
