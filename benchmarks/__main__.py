@@ -13,7 +13,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks import array, bulk, calls, command, environments, figures, idle, jobs, latency, links, nodes, rates
+from benchmarks import (
+    array,
+    bulk,
+    calls,
+    command,
+    delay,
+    environments,
+    figures,
+    idle,
+    jobs,
+    latency,
+    links,
+    nodes,
+    rates,
+)
 from benchmarks.examples import program as examples
 from benchmarks.figures import Figure
 from benchmarks.peers import program as peers
@@ -28,6 +42,10 @@ BENCHMARKS: Final[dict[str, tuple[Callable[[Path, int], list[Figure]], str]]] = 
     "rates": (rates.run, "many short commands beside GNU parallel, xargs and bare processes, where they are installed"),
     "calls": (calls.run, "many calls of functions beside other executors, where they are installed, and one at a time"),
     "idle": (idle.run, "memory and processor time of a node that has nothing to do"),
+    "delay": (
+        delay.run,
+        "how long a program in the foreground waits for a processor, with guests on all cores and without",
+    ),
     "bulk": (bulk.run, "200 MB to another node and back, as one file and as 10,000"),
     "array": (array.run, "a million tasks: submitted, the first 100,000 done, a kill -9 in between; only if named"),
     "whole": (array.whole, "the same until the last task is done; only if named"),

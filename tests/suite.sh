@@ -1,6 +1,6 @@
 #!/bin/sh
 # The whole suite: suite.sh VENV (run by `make test`). First all but the hosts in network namespaces, in two processes; then these, which
-# mostly wait, in four; then the one test that needs every processor. The table of tiers and pytest's closing line end each part.
+# mostly wait, in four; then the tests that need every processor. The table of tiers and pytest's closing line end each part.
 set -eu
 
 venv=$1
@@ -22,7 +22,8 @@ part() {
 }
 
 failed=
-whole=tests/netns/test_brian2.py
+brian=tests/netns/test_brian2.py
+load=tests/e2e/test_load.py
 run() {
     code=0
     (part "$@") || code=$?
@@ -33,7 +34,7 @@ run() {
 case "$(id -u) ${PYTEST_ADDOPTS:-}" in
 "0 ") nice "$venv/bin/python" -m tests.netns.brian >/dev/null 2>&1 </dev/null & ;;
 esac
-run most -n 2 --dist loadgroup --ignore tests/netns tests
-run netns -n 4 --ignore "$whole" tests/netns
-run whole "$whole"
+run most -n 2 --dist loadgroup --ignore tests/netns --ignore "$load" tests
+run netns -n 4 --ignore "$brian" tests/netns
+run whole "$brian" "$load"
 [ -z "$failed" ] || { echo "failed: $failed" >&2; exit 1; }

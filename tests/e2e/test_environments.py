@@ -4,6 +4,8 @@ import hashlib
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import lab
@@ -219,14 +221,28 @@ def test_packages_that_go_along_are_had_where_there_is_no_index(packaged, apart,
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="needs binutils")
 def test_a_program_runs_where_python_has_no_packages_and_nobody_builds_any(pair, tmp_path):
     alice, bob = pair
-    lab.until(lambda: alice.json("status")["sandbox"] == "strict", "the sandbox is tested")
-    main = "import helper, sys\nprint(helper.plain(sys.argv[1]), sys.frozen)\n"
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True, timeout=60)
+    assert bob.stop() == 0
+    bob.settings |= {"P2PQ_RUNNER_PYTHON": str(bare / "bin/python"), "P2PQ_ENVIRONMENTS_INDEX": "none"}
+    bob.start("--name", "bob")
+    for host in pair:
+        lab.until(lambda host=host: host.json("status")["sandbox"] == "strict", "the sandbox is tested")
+    lab.until(lambda: any(peer["state"] == "up" for peer in alice.json("peers")), "bob is back")
+    main = "import helper, sys\nprint(helper.plain(sys.argv[1]), getattr(sys, 'frozen', False), 'bare' in sys.prefix)\n"
     helper = "import text_unidecode\ndef plain(text): return text_unidecode.unidecode(text)\n"
     wanted = folder(tmp_path / "wanted", main_py=main, helper_py=helper, requirements_txt="text-unidecode==1.3\n")
+    # What the node itself imports is not there either, so it is not that which the program runs with.
+    asks = (
+        "from importlib.util import find_spec as f\nimport sys\nprint(f('msgspec'), f('text_unidecode'), sys.prefix)\n"
+    )
+    lacks = alice.submit("--where", "bob", folder(tmp_path / "asks", main_py=asks))
+    alice.ok("wait", lacks)
+    assert alice.ok("logs", lacks).splitlines() == [f"None None {bare}"]
     done = alice.run("submit", wanted, "--freeze", "--where", "bob", "--quiet", "--", "gr\u00fcn", timeout=400)
     assert done.returncode == 0, done.stderr
     [job] = alice.json("jobs")
-    assert alice.ok("logs", job["job"]).splitlines()[-1] == "grun True"
+    assert alice.ok("logs", job["job"]).splitlines()[-1] == "grun True False"
     again = alice.run("submit", wanted, "--freeze", "--where", "bob", "--quiet", "--", "blau")
     assert again.returncode == 0, again.stderr
     assert "making one program" not in again.stderr

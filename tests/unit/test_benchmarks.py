@@ -6,7 +6,7 @@ import os
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import array, bulk, calls, command, environments, figures, idle, latency, links, rates
+from benchmarks import array, bulk, calls, command, delay, environments, figures, idle, latency, links, rates
 from benchmarks.figures import Figure
 
 pytestmark = pytest.mark.slow
@@ -136,3 +136,35 @@ def test_what_packages_that_are_there_cost(tmp_path, monkeypatch):
         ("ms", 1, 100.0),
     ]
     assert "sandbox strict" in found[1].note
+
+
+def test_delays_are_compared_turn_by_turn():
+    def turn(middle, worst):
+        return {kind: [middle] * 98 + [worst] * 2 for kind in delay.KINDS}
+
+    bare, still, beside = [turn(1e-5, 1e-5)], [turn(1e-4, 1e-3), turn(2e-4, 1e-3)], [turn(1e-4, 2e-3), turn(3e-4, 3e-3)]
+    found = delay.report(bare, still, beside)
+    assert [(each.note, tuple(round(one, 6) for one in each.samples)) for each in found[:8]] == [
+        ("no node", (10.0,)),
+        ("guests stand still", (100.0, 200.0)),
+        ("guests on all cores", (100.0, 300.0)),
+        ("with guests over without", (1.0, 1.5)),
+        ("no node", (10.0,)),
+        ("guests stand still", (1000.0, 1000.0)),
+        ("guests on all cores", (2000.0, 3000.0)),
+        ("with guests over without", (2.0, 3.0)),
+    ]
+    assert [(each.name, each.met) for each in found if each.goal] == [
+        ("to be woken, median", True),
+        ("to be woken, 99th percentile", False),
+        ("to have computed for some 2 ms, median", True),
+        ("to have computed for some 2 ms, 99th percentile", False),
+    ]
+
+
+def test_delays_are_measured_beside_guests_that_are_behind_everything_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(delay, "TURN_S", 0.3)
+    *found, taken = delay.run(tmp_path, 1)
+    assert [len(each.samples) for each in found] == [2, 1, 1, 1] * 4
+    assert all(min(each.samples) > 0 for each in found)
+    assert taken.unit == "%"
