@@ -56,6 +56,15 @@ _FILE: Final = click.option(
 _RETURN: Final = click.option(
     "--return", "returns", multiple=True, metavar="FILE", help="With --where: bring it back; may hold {} and its kin."
 )
+_BEGIN: Final = click.option(
+    "--begin",
+    default="",
+    metavar="CMD",
+    help="Run this shell command before the first task in each runner, for all tasks there: what it exports they have.",
+)
+_END: Final = click.option(
+    "--end", default="", metavar="CMD", help="Run this shell command in each runner after its last task."
+)
 _QUIET: Final = click.option("--quiet", "-q", is_flag=True, help="No remarks but errors.")
 _NULL: Final = click.option("--null", "-0", is_flag=True, help="Items of files end with NUL instead of at line ends.")
 
@@ -98,6 +107,8 @@ def _for_many(command: F) -> F:
         _NULL,
         _NAME,
         DETACH,
+        _BEGIN,
+        _END,
         for_tasks(retries=1),
         _WHERE,
         _FILE,
@@ -382,6 +393,8 @@ def _request(
         halt=options.get("halt", ""),
         umask=umask(),
         skipped=skipped,
+        begin=options.get("begin", ""),
+        end=options.get("end", ""),
     )
 
 

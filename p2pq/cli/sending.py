@@ -140,6 +140,7 @@ class Sending:
             env="none",
             halt=options.get("halt", ""),
             umask=umask(),
+            hooks=(options.get("begin", ""), options.get("end", "")),
         )
 
     def say_where(self) -> None:

@@ -22,13 +22,15 @@ from p2pq.model.params import task_number
 from p2pq.wire.body import ResultBody
 from p2pq.wire.commandcontrol import Ends as Asked
 from p2pq.wire.commandcontrol import TaskEnded
-from p2pq.wire.control import LogChunk, Reply
+from p2pq.wire.control import LogChunk, Note, Reply
 from p2pq.wire.tree import Tree, read_part
 
 Send = Callable[[Reply], Awaitable[None]]
 Stream = Literal["stdout", "stderr"]
 
 FOLLOWERS_MAX: Final = 256
+NOTES_MAX: Final = 8
+"""Different ones that a follower is told."""
 AT_ONCE: Final = 64
 """Tasks that are looked up together."""
 SMALL_BYTES: Final = 64 << 10
@@ -61,6 +63,21 @@ class _Follower:
         self.over = False
         self.news = asyncio.Event()
 
+        self.notes: dict[str, bool] = {}
+        """What there is to say besides, each once, and whether it has been said."""
+
+    def note(self, text: str) -> None:
+        """There is something to say."""
+        if text not in self.notes and len(self.notes) < NOTES_MAX:
+            self.notes[text] = False
+            self.news.set()
+
+    def unsaid(self) -> list[str]:
+        """Return what there is to say, and has not been returned before."""
+        texts = [text for text, said in self.notes.items() if not said]
+        self.notes.update(dict.fromkeys(texts, True))
+        return texts
+
     def take(self, task: int) -> None:
         """A task has ended."""
         self.ended.append(task)
@@ -90,8 +107,18 @@ class _Printed:
 class Ends:
     """Tells of tasks as they end. Use it from the event loop's thread only."""
 
-    def __init__(self, *, store: Store, blobs: BlobStore, jobs: Jobs, scheduler: Scheduler, logs: Logs) -> None:
-        """Take the parts."""
+    def __init__(
+        self,
+        *,
+        store: Store,
+        blobs: BlobStore,
+        jobs: Jobs,
+        scheduler: Scheduler,
+        logs: Logs,
+        finish: Callable[[JobId], Awaitable[None]],
+    ) -> None:
+        """Take the parts; ``finish`` returns once nothing of a job that is over is under way here."""
+        self._finish = finish
         self._store = store
         self._blobs = blobs
         self._catalogue, self._explaining = jobs.catalogue, jobs.explaining
@@ -118,6 +145,11 @@ class Ends:
                     follower.news.set()
             case _:
                 pass
+
+    def said(self, job: JobId, text: str) -> None:
+        """Tell who follows a job what went wrong here beside its tasks."""
+        for follower in self._followers.get(job, ()):
+            follower.note(text)
 
     def _hold(self, follower: _Follower, job: JobId, task: int) -> None:
         """Keep what a task printed until this follower has been told: it would make room for newer as soon as it is delivered."""
@@ -149,12 +181,18 @@ class Ends:
                 await self._live(followed, send)
             else:
                 await self._each(followed, follower, send)
+            await self._finish(job)
+            await self._say(follower, send)
         finally:
             for task in list(follower.held):
                 self._let_go(follower, task)
             self._followers[job].remove(follower)
             if not self._followers[job]:
                 del self._followers[job]
+
+    async def _say(self, follower: _Follower, send: Send) -> None:
+        for text in follower.unsaid():
+            await send(Note(text=text))
 
     async def _live(self, job: _Job, send: Send) -> None:
         row = job.row
@@ -234,6 +272,7 @@ class Ends:
             while not (follower.over and not follower.ended):
                 await follower.news.wait()
                 follower.news.clear()
+                await self._say(follower, send)
                 while follower.ended:
                     await tell([follower.ended.popleft() for _ in range(min(AT_ONCE, len(follower.ended)))])
             waiting.cancel()

@@ -42,7 +42,7 @@ from p2pq.daemon.submission import Author
 from p2pq.daemon.transfer import Transfers
 from p2pq.daemon.ways import Bridges
 from p2pq.errors import LinkError, LocalProtocolError, Reject, StorageError
-from p2pq.model.ids import NodeId, short, to_text
+from p2pq.model.ids import JobId, NodeId, short, to_text
 from p2pq.model.notice import MeshKeyRotated, NodeWoke, Notice, PrekeyChanged
 from p2pq.wire import messages as msg
 from p2pq.wire.peering import name_abroad
@@ -247,7 +247,15 @@ class Generation:
             opened=self.guests.opened,
             post_durable=self._post_durable,
         )
-        self.ends = Ends(store=self.store, blobs=self.blobs, jobs=self.jobs, scheduler=self.scheduler, logs=self.logs)
+        self.ends = Ends(
+            store=self.store,
+            blobs=self.blobs,
+            jobs=self.jobs,
+            scheduler=self.scheduler,
+            logs=self.logs,
+            finish=lambda job: self.pool.finish(keys.node + job),
+        )
+        self.pool.hooks.said = lambda job, text: self.ends.said(JobId(job.removeprefix(keys.node)), text)
         self.performing = Performing(
             links=self.links,
             guests=self.guests,

@@ -6,17 +6,27 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from p2pq.daemon import limits
+from p2pq.daemon import basic, limits, sandbox
 from p2pq.daemon.attempt import Attempt, Outcome, Stop
 from p2pq.daemon.limits import Limits
-from p2pq.daemon.runner_process import Level, RunnerProcess
+from p2pq.daemon.runner_process import MARK, Level, RunnerProcess
 from p2pq.daemon.sandbox import JobPython, Mount
 from p2pq.daemon.scratch import Scratch
 from p2pq.errors import DiskFullError, StorageError
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Command lines that a runner runs before its first task of a job, and after its last; empty: nothing."""
+
+    begin: str
+    end: str
+    shell: str = "/bin/sh"
+    """What reads them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,9 @@ class TaskLaunch(Generic[T]):
     otherwise: tuple[str, ...] = ()
     """What to run where ``argv`` cannot be executed."""
 
+    hooks: Hooks | None = None
+    """What its runner runs before and after all tasks, which are of its job alone then."""
+
     warm: bool = False
     """``argv`` is Python and a script, which may start in an interpreter that has imported ahead."""
 
@@ -94,6 +107,46 @@ class Run:
     background: bool = False
     coupled: bool = False
     """Its runner has it among others; whoever follows them all wants to hear of whatever is to become of it."""
+
+    def heed(self, attempt: Attempt, now: float) -> None:
+        """End its attempt, if that is wanted."""
+        if self.stop is not None:
+            attempt.stop(self.stop, now)
+
+
+def surroundings(launch: TaskLaunch[T], runner: RunnerProcess, python: JobPython) -> dict[str, Any]:
+    """Return the part of an order that is the same for all tasks of a job."""
+    scratch = runner.scratch
+    cwd, begun = str(scratch.job), str(scratch.begun)
+    if launch.level == "strict":
+        env = sandbox.base_environment(python)
+        cwd, begun = sandbox.JOB_FOLDER, sandbox.BEGUN_FOLDER
+    elif launch.level == "basic":
+        env = basic.base_environment(python, scratch.job, scratch.temporary)
+    elif launch.whole_env:
+        env = {}
+    else:
+        env = {
+            "PATH": f"{python.bin}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(scratch.job),
+            "LANG": "C.UTF-8",
+            "TMPDIR": str(scratch.temporary),
+        }
+    env |= launch.env
+    if runner.begun is not None:
+        env = runner.begun.environment(env)
+    if launch.hooks is not None:
+        env["P2PQ_BEGUN"] = begun
+    if launch.level == "none":
+        env[MARK] = runner.token
+        cwd = launch.cwd or cwd
+    return {"umask": launch.umask, "env": env, "cwd": cwd}
+
+
+def order(launch: TaskLaunch[T], number: int, around: Mapping[str, Any]) -> dict[str, object]:
+    """Return the message that launches a task by a number, in what is the same for all tasks of its job."""
+    argv, otherwise = list(launch.argv), list(launch.otherwise)
+    return {"op": "run", "id": number, "argv": argv, "otherwise": otherwise, **around, "warm": launch.warm}
 
 
 def fill(launch: TaskLaunch[T], scratch: Scratch, files: list[int]) -> None:

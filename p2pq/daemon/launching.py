@@ -17,9 +17,9 @@ from p2pq.daemon.attempt import Outcome as Ran
 from p2pq.daemon.blobstore import BlobMissingError, BlobStore
 from p2pq.daemon.checkpoints import put_in_place
 from p2pq.daemon.environments import Environment
-from p2pq.daemon.executing import command, command_line, for_libraries, own_environment
+from p2pq.daemon.executing import command, command_line, for_libraries, own_environment, shell_of
 from p2pq.daemon.gpus import Gpus
-from p2pq.daemon.launches import TaskLaunch
+from p2pq.daemon.launches import Hooks, TaskLaunch
 from p2pq.daemon.limits import BASIC_PROCESSES_MAX, Limits
 from p2pq.daemon.sandbox import JOB_FOLDER, JobPython
 from p2pq.daemon.sealing import Sealed, Sealer
@@ -170,10 +170,11 @@ class Launching:
         start = guest.start
         env = own_environment(job) | self._environment(start, start.task) | (gpus.variables(has) if has else {})
         argv, otherwise = command_line(job, start.task)
-        limits = self.limits(start)
+        limits, hooks = self.limits(start), hooks_of(job)
         return TaskLaunch(
             lease=guest.name,
-            job=OWN_COMMANDS,
+            job=OWN_COMMANDS if hooks is None else start.master + start.job,
+            hooks=hooks,
             level="none",
             argv=argv,
             otherwise=otherwise,
@@ -265,6 +266,7 @@ class Launching:
         return TaskLaunch(
             lease=guest.name,
             job=start.master + start.job,  # no runner ever serves two masters
+            hooks=hooks_of(job),
             level=start.sandbox,
             argv=command(job, params, python, job_id=to_text(start.job), number=number),
             env=env,
@@ -321,6 +323,14 @@ class Launching:
             processes=processes,
             output_bytes=start.limits.output_mb << 20,
         )
+
+
+def hooks_of(job: AnyJobBody) -> Hooks | None:
+    """Return what is to run in a runner before and after the tasks of a job."""
+    begin, end = (hook if isinstance(hook, str) else "" for hook in (job.begin, job.end))
+    if not begin and not end:
+        return None
+    return Hooks(begin, end, shell_of(job.environment) if isinstance(job, CommandsBody) else "/bin/sh")
 
 
 def can_follow(job: AnyJobBody) -> bool:

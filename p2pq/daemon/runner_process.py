@@ -15,7 +15,7 @@ import struct
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal, NewType, NoReturn
+from typing import TYPE_CHECKING, Final, Literal, NewType, NoReturn
 
 import msgspec
 import psutil
@@ -27,6 +27,9 @@ from p2pq.daemon.scratch import RUNNER_FILES, Scratch
 from p2pq.errors import SandboxError
 from p2pq.runner import emptying
 from p2pq.runner import main as runner_main
+
+if TYPE_CHECKING:
+    from p2pq.daemon.hooks import Begun
 
 FRAME_BYTES_MAX: Final = 128 << 10
 """The ends of some tasks, with what they printed."""
@@ -53,6 +56,8 @@ class RunnerProcess:
 
     grouped = False
     """Its tasks are behind everything else, and the kernel has to be told so for each of their sessions."""
+    begun: "Begun | None" = None
+    """What its job has run in it before all tasks, once it has."""
 
     def __init__(
         self,

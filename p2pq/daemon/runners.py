@@ -10,18 +10,19 @@ import os
 import secrets
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from p2pq.daemon import basic, limits, sandbox
+from p2pq.daemon import limits, sandbox
 from p2pq.daemon.attempt import Attempt, KillReason, Outcome, Reason, Stop
 from p2pq.daemon.cgroups import Cgroups
-from p2pq.daemon.launches import Run, T, TaskLaunch, fill, storage_error
+from p2pq.daemon.hooks import Endings
+from p2pq.daemon.launches import Run, T, TaskLaunch, fill, order, storage_error, surroundings
 from p2pq.daemon.limits import Limits
 from p2pq.daemon.runner_messages import Heard, Wake
-from p2pq.daemon.runner_process import MARK, Level, RunnerProcess, RunnerToken, purge
+from p2pq.daemon.runner_process import Level, RunnerProcess, RunnerToken, purge
 from p2pq.daemon.scratch import Scratch
 from p2pq.daemon.spares import Spares
 from p2pq.daemon.threads import in_thread, settled
@@ -33,6 +34,7 @@ GRACE_S: Final = 5.0
 IDLE_S: Final = 5.0
 IDLE_MAX: Final = 32
 RUNNERS_MAX: Final = 256
+LOOK_S: Final = 0.2
 SPARE_AFTER_S: Final = 0.02
 """When a spare was taken the next one starts, once the task that took it has been launched."""
 
@@ -65,7 +67,8 @@ class RunnerPool:
         """Keep scratch folders below ``scratch``, which belongs to this pool alone."""
         self.python = python
         self._scratch = scratch
-        self._grace_s = grace_s
+        self.grace_s = grace_s
+        self.hooks = Endings(self)
         self._idle_s = idle_s
         self._runners_max = runners_max
         self._count = 0
@@ -186,7 +189,7 @@ class RunnerPool:
         run = self._running.get(lease)
         if run is None or run.stop is not None:
             return
-        grace = self._grace_s if grace_s is None else grace_s
+        grace = self.grace_s if grace_s is None else grace_s
         run.stop = Stop(reason, detail or "it was cancelled", grace, number)
         run.go.set()
         if run.attempt is not None or run.coupled:
@@ -215,8 +218,10 @@ class RunnerPool:
         for lease in [name for name, run in self._running.items() if run.background]:
             self.hold(lease, still=still)
         if still:
-            for idle in [item for key, items in self._idle.items() if _of_guests(key) for item in items]:
-                self._end_idle(idle.runner)
+            for runner in [each for each, key in self._alive.items() if key is not None and _of_guests(key)]:
+                if runner not in self._busy:  # nor does it end as its job wants it to
+                    self._forget_idle(runner)
+                    runner.kill()
 
     def pids(self) -> list[int]:
         """Return the process ids of the runners of guests."""
@@ -227,9 +232,18 @@ class RunnerPool:
         for idle in [item for key, items in self._idle.items() if key[0] == job for item in items]:
             self._end_idle(idle.runner)
 
+    async def finish(self, job: bytes) -> None:
+        """A job is over: wait until its runners that have something to do at their end have done it."""
+        while left := [each for each, key in self._alive.items() if key and key[0] == job and each.begun is not None]:
+            self.end_job(job)
+            await asyncio.wait([each.dead for each in left], timeout=LOOK_S)
+
     async def close(self) -> None:
         """Kill everything and wait until nothing is left."""
         self._closing = True
+        for idle in [item for items in self._idle.values() for item in items if item.runner.begun is not None]:
+            self._end_idle(idle.runner)
+        await self.hooks.close()
         for run in self._running.values():
             run.stop = run.stop or Stop("cancelled", "the node is stopping", 0.0)
         runners = list(self._alive)
@@ -253,7 +267,7 @@ class RunnerPool:
                 self._forget_idle(idle.runner)
                 return idle.runner
         # One without a sandbox sees all there is, and holds nothing: only its task's end would.
-        if launch.until_dead is None or launch.mounts:
+        if (launch.until_dead is None or launch.mounts) and (launch.hooks is None or launch.level == "none"):
             spare = self._spares.take(launch.level, launch.mounts)
             if spare is not None:
                 self._alive[spare] = key
@@ -263,13 +277,15 @@ class RunnerPool:
             if oldest is None:
                 raise SandboxError(f"{self._runners_max} runners are busy already")
             self._end_idle(oldest.runner)
-        runner = self._start(launch.level, key, launch.mounts)
+        runner = self._start(launch.level, key, launch.mounts, begins=launch.hooks is not None)
         if launch.until_dead is not None:
             launch.until_dead(runner.dead)
         return runner
 
-    def _start(self, level: Level, key: _Key | None, mounts: tuple[sandbox.Mount, ...] = ()) -> RunnerProcess:
-        """Start a runner in a new scratch folder.
+    def _start(
+        self, level: Level, key: _Key | None, mounts: tuple[sandbox.Mount, ...] = (), *, begins: bool = False
+    ) -> RunnerProcess:
+        """Start a runner in a new scratch folder, in ``strict`` with a place for what its job begins with if it does.
 
         Raises:
             SandboxError: it could not be started.
@@ -280,6 +296,8 @@ class RunnerPool:
         scratch = Scratch(self._scratch / f"{self._count}-{token[:6]}")
         try:
             scratch.create()
+            if begins and level == "strict":
+                mounts = (*mounts, sandbox.Mount(scratch.begun, sandbox.BEGUN_FOLDER, writable=True))
             runner = RunnerProcess(level, self.python, scratch, token, mounts)
         except (OSError, SandboxError) as error:
             if scratch.root.is_dir():
@@ -301,9 +319,11 @@ class RunnerPool:
         """Keep a clean runner for the next task of its job, for a while."""
         key = self._alive[runner]
         assert key is not None, "a runner that ran a task belongs to a job"  # noqa: S101
-        unwelcome = self._quiet and _of_guests(key)
-        if self._closing or unwelcome or sum(map(len, self._idle.values())) >= IDLE_MAX:
+        if self._closing or (self._quiet and _of_guests(key)):
             runner.kill()
+            return
+        if sum(map(len, self._idle.values())) >= IDLE_MAX:
+            self.hooks.end(runner)
             return
         timer = asyncio.get_running_loop().call_later(self._idle_s, self._end_idle, runner)
         self._idle.setdefault(key, []).append(_Idle(runner, timer))
@@ -324,7 +344,7 @@ class RunnerPool:
     def _end_idle(self, runner: RunnerProcess) -> None:
         """End a runner that nobody uses; its folder goes when it is dead."""
         self._forget_idle(runner)
-        runner.kill()
+        self.hooks.end(runner)
 
     def _remove_unused(self, runner: RunnerProcess) -> None:
         if runner not in self._busy:  # else ``run`` still needs the folder, and removes it itself
@@ -348,6 +368,8 @@ class RunnerPool:
         runner = run.runner
         files: list[int] = []
         try:
+            if (failed := await self.hooks.begin(launch, runner, [run])) is not None:
+                return failed
             if launch.populate is None and launch.stdin is None:
                 fill(launch, runner.scratch, files)
             else:
@@ -358,7 +380,7 @@ class RunnerPool:
             with self.pinned(launch, runner):
                 if run.stop is None:
                     runner.occupied = True
-                    runner.send(self._order(launch, runner, number), tuple(files))
+                    runner.send(order(launch, number, self.surroundings(launch, runner)), tuple(files))
                 attempt = self.attempt(launch, run, number)
                 if run.stop is not None:
                     attempt.never_started(run.stop)
@@ -391,7 +413,7 @@ class RunnerPool:
     def attempt(self, launch: TaskLaunch[T], run: Run, number: int, *, ago_s: float = 0.0) -> Attempt:
         """Begin to follow what was launched by that number, just now or so many seconds ago."""
         loop = asyncio.get_running_loop()
-        attempt = Attempt(run.runner, number, launch.limits, self._grace_s, loop.time() - ago_s)
+        attempt = Attempt(run.runner, number, launch.limits, self.grace_s, loop.time() - ago_s)
         attempt.on_started = launch.on_started
         run.attempt = attempt
         loop.call_later(SPARE_AFTER_S, self._spares.refill, launch.level, launch.mounts, launch.until_dead)
@@ -425,41 +447,16 @@ class RunnerPool:
         finally:
             self._pinned.subtract(chosen)
 
-    def _order(self, launch: TaskLaunch[T], runner: RunnerProcess, number: int) -> dict[str, object]:
-        """Return the message that launches the task."""
-        argv, otherwise = list(launch.argv), list(launch.otherwise)
-        return {
-            "op": "run",
-            "id": number,
-            "argv": argv,
-            "otherwise": otherwise,
-            **self.surroundings(launch, runner),
-            "warm": launch.warm,
-        }
-
-    def surroundings(self, launch: TaskLaunch[T], runner: RunnerProcess) -> dict[str, object]:
+    def surroundings(self, launch: TaskLaunch[T], runner: RunnerProcess) -> dict[str, Any]:
         """Return the part of an order that is the same for all tasks of a job."""
-        python = launch.python or self.python
-        if launch.level == "strict":
-            env = sandbox.base_environment(python) | dict(launch.env)
-            cwd = sandbox.JOB_FOLDER
-        elif launch.level == "basic":
-            scratch = runner.scratch
-            env = basic.base_environment(python, scratch.job, scratch.temporary) | dict(launch.env)
-            cwd = str(scratch.job)
-        else:
-            env = {
-                "PATH": f"{python.bin}:/usr/local/bin:/usr/bin:/bin",
-                "HOME": str(runner.scratch.job),
-                "LANG": "C.UTF-8",
-                "TMPDIR": str(runner.scratch.temporary),
-            }
-            env = ({} if launch.whole_env else env) | dict(launch.env) | {MARK: runner.token}
-            cwd = launch.cwd or str(runner.scratch.job)
-        return {"umask": launch.umask, "env": env, "cwd": cwd}
+        return surroundings(launch, runner, launch.python or self.python)
 
-    async def follow(self, run: Run, attempt: Attempt) -> Outcome:
-        """Drive the attempt by what the runner says and by the clock, until its runner is clean or lost."""
+    async def follow(self, run: Run, attempt: Attempt, heed: Callable[[Attempt, float], None] | None = None) -> Outcome:
+        """Drive the attempt by what the runner says and by the clock, until its runner is clean or lost.
+
+        ``heed`` is told that there may be something to do with it: by default what is to become of ``run``.
+        """
+        heed = heed or run.heed
         loop = asyncio.get_running_loop()
         walk: asyncio.Future[limits.Breach | None] | None = None
         try:
@@ -471,8 +468,7 @@ class RunnerPool:
                         heard = await run.runner.heard.get()
                 now = loop.time()
                 attempt.woke(due, now)
-                if run.stop is not None:
-                    attempt.stop(run.stop, now)
+                heed(attempt, now)
                 attempt.hear(heard, now)
                 attempt.tick(now)
                 if walk is not None and walk.done():

@@ -16,6 +16,7 @@ from p2pq.daemon.jobpython import JobPython, inside, python_features, resolve_py
 from p2pq.errors import SandboxError
 
 __all__ = [
+    "BEGUN_FOLDER",
     "JOB_FOLDER",
     "JobPython",
     "Mount",
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 JOB_FOLDER: Final = "/job"
+BEGUN_FOLDER: Final = "/begun"
+"""Where a job has something to run before its tasks: what that leaves for them."""
 RUNNER_PATH: Final = "/p2pq-runner.py"
 RUNNER_FOLDER: Final = "/p2pq-runner"
 """Holds what else the runner imports."""

@@ -41,10 +41,15 @@ class Scratch:
         """TMPDIR at the levels ``basic`` and ``none``; a strict sandbox has its own."""
         return self.root / "tmp"
 
+    @property
+    def begun(self) -> Path:
+        """What stays from task to task: what the job's ``--begin`` has left."""
+        return self.root / "begun"
+
     @cached_property
     def written(self) -> tuple[Path, ...]:
         """Where a task can write."""
-        return self.job, self.temporary
+        return self.job, self.temporary, self.begun
 
     @property
     def runner(self) -> Path:
@@ -58,7 +63,7 @@ class Scratch:
 
     def create(self) -> None:
         """Make the folders, for the owner only."""
-        for folder in (self.root, self.job, self.temporary, self.output, self.runner):
+        for folder in (self.root, self.job, self.temporary, self.begun, self.output, self.runner):
             folder.mkdir(mode=0o700, parents=folder == self.root)
         for name, file in RUNNER_FILES.items():
             (self.runner / name).symlink_to(file)
@@ -68,9 +73,9 @@ class Scratch:
         if stat.S_ISDIR(self.job.lstat().st_mode):
             self.job.chmod(0o700)
 
-    def empty(self) -> None:
-        """Delete what a task left; no process of it may be alive."""
-        for folder in (self.job, self.temporary, self.output):
+    def empty(self, *, begun: bool = False) -> None:
+        """Delete what a task left, or what ``--begin`` did, too; no process of it may be alive."""
+        for folder in (self.job, self.temporary, self.output, *([self.begun] if begun else [])):
             emptying.empty_folder(str(folder))
 
     def remove(self) -> None:

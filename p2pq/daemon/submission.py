@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from p2pq.core.intervals import IntervalSet
 from p2pq.daemon import bundles, executing, folders, foldersettings, offering, requirements
@@ -26,7 +27,7 @@ from p2pq.model.job import NEEDS_MAX, TASKS_MAX, TIME_DEFAULT_S, Limits
 from p2pq.model.params import ARGV_CHARS_MAX, Axis, Range, count_tasks, expand, parse_array, parse_sweep, task_params
 from p2pq.wire import body as bodies
 from p2pq.wire import codec, feed, names, prims, seal, sign
-from p2pq.wire.body import AnyJobBody, CommandsBody, JobBody
+from p2pq.wire.body import HOOK_CHARS_MAX, AnyJobBody, CommandsBody, JobBody
 from p2pq.wire.commandcontrol import SubmitCommands
 from p2pq.wire.control import Submit
 from p2pq.wire.objects import BLOBS_MAX, Manifest
@@ -179,6 +180,8 @@ def prepare_commands(
         environment=request.environment,
         umask=request.umask,
         stdin=feed.Feed(request.stdin, chunks) if request.stdin or chunks else None,
+        begin=_hook("--begin", request.begin),
+        end=_hook("--end", request.end),
     )
     _check_commands(body)
     job = JobId(os.urandom(16))
@@ -385,7 +388,22 @@ def _pack(  # noqa: PLR0913  what travels, and where to
         array=sweep.array,
         config=config,
         tree=tree,
+        begin=_hook("--begin", request.hooks[0]),
+        end=_hook("--end", request.hooks[1]),
     )
+
+
+def _hook(option: str, line: str) -> str | UnsetType:
+    """Return what a runner is to run for all tasks, as a body has it.
+
+    Raises:
+        UsageError: no shell could be given it.
+    """
+    if len(line) > HOOK_CHARS_MAX or "\0" in line:
+        raise UsageError(
+            f"{option} is longer than {HOOK_CHARS_MAX} characters or holds a zero byte; put it into a script"
+        )
+    return line or UNSET
 
 
 def _own_results(request: Submit) -> tuple[str, ...]:

@@ -107,6 +107,10 @@ async def run_train(
     leases = tuple(each.lease for each in launch.passengers)
     async with pool.borrowed(launch.common, leases) as runs:
         runner = runs[0].runner
+        if (failed := await pool.hooks.begin(launch.common, runner, runs)) is not None:
+            yield Left(1)
+            yield 0, failed, await pool.collected(_launch_of(launch, 0), runner, failed)
+            return
         await pool.prepare(launch.common, runner)
         await _populate(launch, runner)
         if _ends(runs):

@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from p2pq.errors import Reject
 from p2pq.model.ids import LeaseId
@@ -34,6 +34,9 @@ WORDS_MAX: Final = 1 << 18
 """Words of a command: what a shell makes of ``*`` in a large folder."""
 
 Text = Annotated[str, Meta(max_length=128 << 10)]
+HOOK_CHARS_MAX: Final = 64 << 10
+Hook = Annotated[str, Meta(min_length=1, max_length=HOOK_CHARS_MAX)]
+"""A command line for a shell."""
 
 
 class JobBody(msgspec.Struct, frozen=True, kw_only=True, tag="job", forbid_unknown_fields=True):
@@ -55,6 +58,10 @@ class JobBody(msgspec.Struct, frozen=True, kw_only=True, tag="job", forbid_unkno
     config: Annotated[str, Meta(max_length=4096)] = ""
     """A file of the tree whose path is passed as ``--config``."""
     tree: Tree
+    begin: Hook | UnsetType = UNSET
+    """A command line that each runner runs before its first task of the job, and after its last. Nodes of before refuse such a
+    body; one without these is what it ever was."""
+    end: Hook | UnsetType = UNSET
 
 
 class CommandsBody(msgspec.Struct, frozen=True, kw_only=True, tag="commands", forbid_unknown_fields=True):
@@ -73,6 +80,9 @@ class CommandsBody(msgspec.Struct, frozen=True, kw_only=True, tag="commands", fo
     umask: Annotated[int, Meta(ge=0, le=0o777)] = 0o022
     stdin: Feed | None = None
     """What each task reads as its standard input; None: nothing."""
+    begin: Hook | UnsetType = UNSET
+    """As of a ``JobBody``."""
+    end: Hook | UnsetType = UNSET
 
 
 class ResultBody(msgspec.Struct, frozen=True, kw_only=True, tag="result-body", forbid_unknown_fields=True):

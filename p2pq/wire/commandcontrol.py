@@ -58,6 +58,9 @@ class SubmitCommands(Said, frozen=True, kw_only=True):
     """What was kept of it with ``KeepInput``: as many bytes as all tasks read. It can be used once."""
     skipped: tuple[tuple[TaskIndex, TaskIndex], ...] = ()
     """Tasks that are not to run, as they ran before: half-open intervals. They count as done."""
+    begin: str = ""
+    end: str = ""
+    """What each runner runs before its first task of this job, and after its last; empty: nothing."""
 
 
 class Ends(Said, frozen=True, kw_only=True):

@@ -60,10 +60,9 @@ class Submit(_Said, frozen=True, kw_only=True):
     """Where results go; empty: ``FOLDER/results``. With ``stays`` nowhere: only what tasks print can be read."""
     exclude: tuple[str, ...] = ()
     array: str = ""
-    """``0-99``, ``0-99:5`` or ``3,7,10-12`` as typed."""
     sweep: tuple[str, ...] = ()
     axes: tuple[Axis, ...] = ()
-    """``k=1,2,3`` or ``x=0:1:0.1`` as typed; then the same as values."""
+    """``0-99:5`` and ``k=1,2,3`` or ``x=0:1:0.1`` as typed; then the same as values."""
     config: str = ""
     data: str = ""
     """A file that travels as ``.p2pq/data.pickle``."""
@@ -77,6 +76,7 @@ class Submit(_Said, frozen=True, kw_only=True):
     sandbox: SandboxLevel = "strict"
     umask: Annotated[int, Meta(ge=0, le=0o777)] = 0o022
     """Modes that the user does not want on the results."""
+    hooks: tuple[str, str] = ("", "")  # as begin and end of SubmitCommands
     halt: str = ""
     """``now,fail=3``, ``soon,fail=10%`` and the like, as typed; empty: never."""
     resume: bool = False

@@ -363,3 +363,48 @@ def test_more_replacement_strings(shared):
     assert shared.ok(*line) == "a.x\ta\ta A 2\nb\ta\tb A 2\n"
     assert shared.ok("map", "-k", "--plus", "echo", "{choose_k}", *(":::", "A", "B", "C") * 2) == "A B\nA C\nB C\n"
     assert shared.run("map", "--plus", "echo", "{%(}", ":::", "x").returncode == 2
+
+
+def hooked(tmp_path, kind, *hooks):
+    """Return the arguments of a map or a batch of four tasks that fail, with hooks."""
+    line = 'echo $X$(cat "$P2PQ_BEGUN"/file)'
+    (tmp_path / "lines").write_text("".join(f"{line}{number}; false\n" for number in "1234"))
+    words = {"map": (f"{line}; false # {{}}", ":::", *"1234"), "batch": (str(tmp_path / "lines"),)}
+    return (*hooks, "--retries", "0", *words[kind])
+
+
+@pytest.mark.parametrize("kind", ["map", "batch"])
+@covers("map --begin", "map --end", "batch --begin", "batch --end")
+def test_each_runner_begins_before_its_first_task_and_ends_after_its_last(shared, tmp_path, kind):
+    log = tmp_path / "log"
+    begin = f'export X=x; echo y > "$P2PQ_BEGUN"/file; echo begin >> {log}'
+    words = hooked(tmp_path, kind, "--begin", begin, "--end", f"echo end $X >> {log}; exit 4")
+    done = shared.run("map", *words) if kind == "map" else shared.run("batch", *words)
+    assert (done.returncode, done.stdout.split()) == (1, [*["xy"] * 4] if kind == "map" else [f"xy{n}" for n in "1234"])
+    words = log.read_text().splitlines()
+    assert words.count("begin") == words.count("end x") == len(words) // 2 <= 2
+    assert "--end failed: it exited with status 4" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["map", "batch"])
+@covers("map --begin", "batch --begin")
+def test_where_the_begin_fails_no_task_runs(shared, tmp_path, kind):
+    words = hooked(tmp_path, kind, "--begin", "echo no >&2; exit 3", "--end", f"touch {tmp_path}/ended")
+    done = shared.run("map", *words) if kind == "map" else shared.run("batch", *words)
+    assert (done.returncode, done.stdout, done.stderr.splitlines()[:4]) == (1, "", ["no"] * 4)
+    assert {(task["exit"], task["state"]) for task in shared.json("tasks", latest(shared)["job"])} == {(3, "failed")}
+    assert not (tmp_path / "ended").exists()
+
+
+def test_another_machine_begins_with_the_files_that_were_sent(pair, tmp_path, monkeypatch):
+    alice, bob = pair
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").write_text("3\n")
+    name = bob.json("status")["name"]
+    begin = 'export X=$(cat in.txt); echo kept > "$P2PQ_BEGUN"/file'
+    words = ("map", "-k", "--where", name, "--file", "in.txt", "--begin", begin, "--end", "true")
+    assert alice.ok(*words, 'echo {} $X $(cat "$P2PQ_BEGUN"/file)', ":::", "a", "b") == "a 3 kept\nb 3 kept\n"
+    wrong = ("map", "--where", name, "--begin", "echo oh no >&2; exit 3", "--detach", "echo", ":::", "a")
+    job = alice.ok(*wrong).strip()
+    lab.until(lambda: "oh no" in alice.ok("why", job), "why it does not run")
+    alice.ok("cancel", job)

@@ -47,7 +47,7 @@ def marked(tmp_path: Path):
 def test_the_rules_name_the_system_the_python_and_the_folders(python: jobpython.JobPython, tmp_path: Path) -> None:
     scratch = Scratch(tmp_path / "scratch" / "1")
     found = basic.confinement(python, scratch, [Mount(tmp_path / "environment", "/environment")])
-    assert found.rules["write"] == [str(scratch.job), str(scratch.temporary)]
+    assert found.rules["write"] == [str(scratch.job), str(scratch.temporary), str(scratch.begun)]
     assert found.outputs == str(scratch.output)
     read = found.rules["read"]
     assert {"/usr", str(tmp_path / "environment"), "/proc/meminfo", *map(str, python.prefixes)} <= set(read)

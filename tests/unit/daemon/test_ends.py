@@ -15,7 +15,7 @@ from p2pq.daemon.history import Kept
 from p2pq.daemon.logs import CHUNK_BYTES, Logs
 from p2pq.errors import NotFoundError, RefusedError
 from p2pq.model import notice as facts
-from p2pq.model.ids import Wall
+from p2pq.model.ids import JobId, Wall
 from p2pq.model.job import Outcome
 from p2pq.model.sources import Source
 from p2pq.wire.commandcontrol import Ends as Asked
@@ -48,7 +48,19 @@ class Bench:
             tasks=group,
             say=lambda *_: None,
         )
-        self.ends = Ends(store=rig.store, blobs=rig.blobs, jobs=rig.jobs, scheduler=rig.scheduler, logs=self.logs)
+        self.finished: list[JobId] = []
+
+        async def finish(job: JobId) -> None:
+            self.finished.append(job)
+
+        self.ends = Ends(
+            store=rig.store,
+            blobs=rig.blobs,
+            jobs=rig.jobs,
+            scheduler=rig.scheduler,
+            logs=self.logs,
+            finish=finish,
+        )
         self.said = []
         self.news = asyncio.Event()
 
@@ -227,6 +239,31 @@ async def test_output_that_is_gone_while_it_is_followed_is_said_to_be(bench, mon
     bench.rig.blobs.discard([ref.blob for ref in bench.rig.store.result(id_of(bench.rig, view), 0).blobs])
     await bench.ends.ends(Asked(job=view.job, live=True), bench.send)
     assert "not here any more" in bench.said[-1].gone
+
+
+async def test_what_goes_wrong_beside_the_tasks_is_told_once_and_the_end_of_runners_waited_for(bench):
+    view = await bench.job()
+    following = bench.follow(view)
+    job = id_of(bench.rig, view)
+    while not bench.ends._followers.get(job):  # noqa: ASYNC110  nobody is told
+        await asyncio.sleep(0)
+    for text in ("--begin failed: a", "--begin failed: a", "--begin failed: b"):
+        bench.ends.said(job, text)
+    bench.ends.said(JobId(b"o" * 16), "of another job")
+    await bench.settle(view, 0)
+    assert not bench.finished
+    await bench.finish(view)
+    await following
+    assert bench.finished == [job]
+    assert [each.text for each in bench.said if isinstance(each, Note)] == ["--begin failed: a", "--begin failed: b"]
+
+
+async def test_no_more_than_a_few_notes_wait_for_who_reads_slowly(bench):
+    follower = module._Follower(views=False, written=False)
+    for number in range(100):
+        follower.note(str(number))
+    assert follower.unsaid() == list(map(str, range(module.NOTES_MAX)))
+    assert follower.unsaid() == []
 
 
 async def test_a_task_that_nobody_ran_has_nothing_to_tell(bench):

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import UNSET
 
 from p2pq.core.events import Started
 from p2pq.daemon import gpus
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.jobpython import JobPython
+from p2pq.daemon.launches import Hooks
 from p2pq.daemon.launching import OWN_COMMANDS, Guest, Launching, pin_tag
 from p2pq.errors import RefusedError
 from p2pq.model.config import RunnerSettings
@@ -156,3 +158,12 @@ async def test_commands_see_the_gpus_that_their_user_sees_unless_they_ask(tmp_pa
         )
         async with launching.alone(Guest(start), job, None) as launch:
             assert launch.env["CUDA_VISIBLE_DEVICES"] == seen
+
+
+def test_what_runs_before_and_after_tasks_makes_runners_the_job_s_own(launching: Launching):
+    plain, hooked = (msgspec.structs.replace(COMMANDS, begin=begin) for begin in (UNSET, "true"))
+    assert (launching.commands(guest(0), plain).hooks, launching.commands(guest(0), plain).job) == (None, OWN_COMMANDS)
+    launch = launching.commands(guest(0), hooked)
+    assert (launch.hooks, launch.job) == (Hooks("true", "", "/bin/sh"), ME + JOB)
+    folder = JobBody(main="main.sh", kind="shell", tree=Tree(), end="rm x")
+    assert launching.job(guest(0), folder, None).hooks == Hooks("", "rm x")

@@ -8,7 +8,7 @@ from p2pq.daemon.scratch import RUNNER_FILES, Scratch
 def test_it_is_made_for_its_owner_only_emptied_and_removed(tmp_path: Path) -> None:
     scratch = Scratch(tmp_path / "one")
     scratch.create()
-    assert {path.name for path in scratch.root.iterdir()} == {"job", "tmp", "out", "runner"}
+    assert {path.name for path in scratch.root.iterdir()} == {"job", "tmp", "begun", "out", "runner"}
     assert {path.stat().st_mode & 0o777 for path in (scratch.root, *scratch.root.iterdir())} == {0o700}
     for folder in (scratch.job, scratch.temporary, scratch.output):
         (folder / "left").mkdir()

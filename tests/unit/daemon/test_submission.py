@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from msgspec import UNSET
 
 from p2pq.daemon import submission
 from p2pq.daemon.blobstore import BlobStore
@@ -261,3 +262,15 @@ def test_what_its_files_ask_for_is_a_need(folder, blobs):
     (folder / "requirements.txt").write_text("-e .\n")
     with pytest.raises(UsageError, match="-e is not supported"):
         needs()
+
+
+def test_what_runners_run_before_and_after_all_tasks_is_in_the_body(folder, blobs):
+    _, packed = opened(prepare(folder, blobs, hooks=("export A=1", "")), blobs)
+    assert (packed.begin, packed.end) == ("export A=1", UNSET)
+
+
+@pytest.mark.parametrize("line", ["a\0b", "x" * (body.HOOK_CHARS_MAX + 1)])
+def test_what_no_shell_can_be_given_is_refused(folder, blobs, line):
+    with pytest.raises(UsageError, match=r"--end is longer than .* zero byte; put it into a script"):
+        prepare(folder, blobs, hooks=("", line))
+    assert not blobs._tags

@@ -151,7 +151,16 @@ def test_what_a_job_brings_along(job, blobs):
     assert body.brought(job) == (body.tree_refs(job.tree) if blobs is None else blobs)
 
 
-@pytest.mark.parametrize("job", [JOB, COMMANDS, FED])
+HOOKED = [msgspec.structs.replace(job, begin="export A=1", end="rm x") for job in (JOB, COMMANDS)]
+
+
+@pytest.mark.parametrize("job", [JOB, COMMANDS])
+def test_a_body_without_hooks_is_what_older_nodes_read(job):
+    names = msgspec.msgpack.decode(msgspec.msgpack.encode(job)).keys()
+    assert not names & {"begin", "end"}
+
+
+@pytest.mark.parametrize("job", [JOB, COMMANDS, FED, *HOOKED])
 def test_the_body_of_a_job_comes_back_whatever_kind_of_job_it_is(job):
     refs, blobs = body.encrypt(KEY, job)
     assert body.decrypt_job(KEY, refs, _store(blobs)) == job
