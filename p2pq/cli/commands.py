@@ -14,12 +14,12 @@ import msgspec
 
 from p2pq.cli import inputs, outputs, pipes
 from p2pq.cli.common import connect, harmless, note
-from p2pq.cli.grammar import ManyCommand, for_pipes, for_values, grammar_of
+from p2pq.cli.grammar import ManyCommand, for_many, for_pipes, for_values, grammar_of
 from p2pq.cli.inputs import Tasks
 from p2pq.cli.interrupts import HELD, Interrupts, StoppedError
 from p2pq.cli.jobs import EXIT_INTERRUPTED, EXIT_OK, send, went_away
 from p2pq.cli.many import FOR_FOLLOWERS, Many, failed_ones, joblog
-from p2pq.cli.options import DETACH, HALT, JOBS, at_once, for_tasks, resources_of, time_of
+from p2pq.cli.options import DETACH, FILES, LESS, NAME, RETURNS, WHERE, at_once, for_tasks, resources_of, time_of
 from p2pq.cli.outputs import is_its_own_doing
 from p2pq.cli.progress import Progress, WaitOver
 from p2pq.cli.sending import Sending, plain_path
@@ -41,83 +41,6 @@ NAME_CHARS: Final = 60
 """Of a command, so much names its job."""
 STOP_S: Final = 5.0
 """So long the end of a cancelled job is waited for: what is ended has a moment to clean up, the user has not."""
-
-
-_NAME: Final = click.option("--name", default="", help="What to call the job (default: after the command).")
-_WHERE: Final = click.option(
-    "--where",
-    default="local",
-    metavar="any|local|NAME",
-    help="This machine, in this folder (default); any machine, or that one, in a sandbox with what --file sends.",
-)
-_FILE: Final = click.option(
-    "--file", "files", multiple=True, metavar="FILE", help="With --where: send it along; may hold {} and its kin."
-)
-_RETURN: Final = click.option(
-    "--return", "returns", multiple=True, metavar="FILE", help="With --where: bring it back; may hold {} and its kin."
-)
-_BEGIN: Final = click.option(
-    "--begin",
-    default="",
-    metavar="CMD",
-    help="Run this shell command before the first task in each runner, for all tasks there: what it exports they have.",
-)
-_END: Final = click.option(
-    "--end", default="", metavar="CMD", help="Run this shell command in each runner after its last task."
-)
-_QUIET: Final = click.option("--quiet", "-q", is_flag=True, help="No remarks but errors.")
-_NULL: Final = click.option("--null", "-0", is_flag=True, help="Items of files end with NUL instead of at line ends.")
-
-
-def _for_many(command: F) -> F:
-    """Add the options of map and batch."""
-    options = (
-        click.option("--keep-order", "-k", is_flag=True, help="Print output in the order of the tasks."),
-        click.option("--tag", is_flag=True, help="Put the task's values and a tab before each line of its output."),
-        click.option("--tagstring", default="", metavar="TEXT", help="--tag with this, which may hold {} and its kin."),
-        click.option(
-            "--joblog",
-            type=click.Path(path_type=Path, dir_okay=False),
-            metavar="FILE",
-            help="Log a line per ended task there, with GNU parallel's columns.",
-        ),
-        click.option("--resume", is_flag=True, help="Run only what --joblog or --results does not tell of; add to it."),
-        click.option("--resume-failed", is_flag=True, help="--resume that runs failed tasks of --joblog again."),
-        click.option(
-            "--retry-failed", is_flag=True, help="Run the failed command lines of --joblog again, and nothing else."
-        ),
-        click.option(
-            "--results",
-            default="",
-            metavar="DIR|NAME|FILE.csv",
-            help="Keep output in files and print none: DIR/1/VALUE/stdout, a NAME with {}, or a table.",
-        ),
-        click.option(
-            "--each",
-            default="",
-            metavar="MODULE:FUNCTION",
-            help="Call that Python function with each task as it ends, instead of printing its output.",
-        ),
-        click.option("--shuf", is_flag=True, help="Run the tasks in random order."),
-        click.option("--dry-run", is_flag=True, help="Print the command lines; run nothing."),
-        click.option("--bar", is_flag=True, help="On a terminal: a bar of how many tasks are over."),
-        click.option("--eta", is_flag=True, help="On a terminal: how many tasks are over, and the time left."),
-        HALT,
-        JOBS,
-        _NULL,
-        _NAME,
-        DETACH,
-        _BEGIN,
-        _END,
-        for_tasks(retries=1),
-        _WHERE,
-        _FILE,
-        _RETURN,
-        _QUIET,
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 # -- run ----------------------------------------------------------------------------------------------------------------------
@@ -162,13 +85,13 @@ def of_its_own() -> Iterator[None]:
 @click.command("run", cls=RunCommand, context_settings={"allow_interspersed_args": False})
 @click.argument("words", metavar="[--] CMD [ARG]...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--stdin", "-i", is_flag=True, help="Let CMD read our standard input, once that has ended.")
-@_NAME
+@NAME
 @DETACH
 @for_tasks(retries=0)
-@_WHERE
-@_FILE
-@_RETURN
-@_QUIET
+@WHERE
+@FILES
+@RETURNS
+@LESS
 @click.pass_context
 def run_command(ctx: click.Context, /, words: Sequence[str], **options: Any) -> int:  # noqa: ANN401
     """Run CMD with its ARGs here, once there is room for it; its output and exit code become this command's.
@@ -242,7 +165,7 @@ def exit_code(job: str, ended: TaskEnded | None) -> int:
 @click.argument("words", metavar="[CMD]... [::: VALUE...]...", nargs=-1, type=click.UNPROCESSED)
 @for_values
 @for_pipes
-@_for_many
+@for_many
 @click.pass_context
 def map_command(ctx: click.Context, /, words: Sequence[str], **options: Any) -> int:  # noqa: ANN401
     """Run CMD once for each value, as many at a time as there are slots; print the output of each when it ends.
@@ -265,7 +188,7 @@ def map_command(ctx: click.Context, /, words: Sequence[str], **options: Any) -> 
 
 @click.command("batch", cls=ManyCommand)
 @click.argument("file", metavar="FILE|-", required=False)
-@_for_many
+@for_many
 @click.pass_context
 def batch_command(ctx: click.Context, /, file: str | None, **options: Any) -> int:  # noqa: ANN401
     """Run every line of FILE (-: standard input) as a shell command; print the output of each when it ends.

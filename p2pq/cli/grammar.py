@@ -2,26 +2,36 @@
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
 from p2pq.cli.inputs import Grammar
-from p2pq.cli.options import at_once
+from p2pq.cli.options import (
+    BEGIN,
+    DETACH,
+    END,
+    FILES,
+    HALT,
+    JOBS,
+    LESS,
+    NAME,
+    NULL,
+    RETURNS,
+    WHERE,
+    at_once,
+    for_tasks,
+)
 from p2pq.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_LATER: Final = (
-    "what a task prints comes in one piece when it ends; `p2pq logs JOB.TASK --follow` shows it while it runs"
-)
 _MACHINES: Final = "p2pq finds machines itself; --where any runs commands on them"
 _SENT: Final = "with --where any, --file FILE goes along with every task"
 REFUSED: Final[Mapping[str, str]] = {
-    "--line-buffer": _LATER,
-    "--lb": _LATER,
-    "--ungroup": _LATER,
-    "-u": _LATER,
+    "--latest-line": "--line-buffer prints lines as they come",
+    "--ll": "--line-buffer prints lines as they come",
     "--pipepart": "--pipe -a FILE reads a file",
     "--pipe-part": "--pipe -a FILE reads a file",
     "--round-robin": "--pipe gives each block to a task of its own",
@@ -147,6 +157,64 @@ def for_pipes(command: F) -> F:
         ),
         click.option("--recstart", default=None, metavar="TEXT", help="With --pipe: what begins a record."),
         click.option("--regexp", is_flag=True, help="With --pipe: both are regular expressions."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def for_many(command: F) -> F:
+    """Add the options of map and batch."""
+    options = (
+        click.option("--keep-order", "-k", is_flag=True, help="Print output in the order of the tasks."),
+        click.option(
+            "--line-buffer",
+            "--lb",
+            is_flag=True,
+            help="Print lines as tasks print them, mixed; with -k those of the first task that still runs.",
+        ),
+        click.option("--ungroup", "-u", is_flag=True, help="Print at once what tasks print, mixed anywhere; no tags."),
+        click.option("--tag", is_flag=True, help="Put the task's values and a tab before each line of its output."),
+        click.option("--tagstring", default="", metavar="TEXT", help="--tag with this, which may hold {} and its kin."),
+        click.option(
+            "--joblog",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            help="Log a line per ended task there, with GNU parallel's columns.",
+        ),
+        click.option("--resume", is_flag=True, help="Run only what --joblog or --results does not tell of; add to it."),
+        click.option("--resume-failed", is_flag=True, help="--resume that runs failed tasks of --joblog again."),
+        click.option(
+            "--retry-failed", is_flag=True, help="Run the failed command lines of --joblog again, and nothing else."
+        ),
+        click.option(
+            "--results",
+            default="",
+            metavar="DIR|NAME|FILE.csv",
+            help="Keep output in files and print none: DIR/1/VALUE/stdout, a NAME with {}, or a table.",
+        ),
+        click.option(
+            "--each",
+            default="",
+            metavar="MODULE:FUNCTION",
+            help="Call that Python function with each task as it ends, instead of printing its output.",
+        ),
+        click.option("--shuf", is_flag=True, help="Run the tasks in random order."),
+        click.option("--dry-run", is_flag=True, help="Print the command lines; run nothing."),
+        click.option("--bar", is_flag=True, help="On a terminal: a bar of how many tasks are over."),
+        click.option("--eta", is_flag=True, help="On a terminal: how many tasks are over, and the time left."),
+        HALT,
+        JOBS,
+        NULL,
+        NAME,
+        DETACH,
+        BEGIN,
+        END,
+        for_tasks(retries=1),
+        WHERE,
+        FILES,
+        RETURNS,
+        LESS,
     )
     for option in reversed(options):
         command = option(command)

@@ -17,7 +17,7 @@ from p2pq.cli.inputs import Tasks, of_lines
 from p2pq.cli.joblogs import JobLog
 from p2pq.cli.jobs import EXIT_FAILED, EXIT_OK, say_end
 from p2pq.cli.keeping import Folders, Named, Table
-from p2pq.cli.outputs import CountsLine, Printer, is_its_own_doing
+from p2pq.cli.outputs import CountsLine, Mixer, Printer, is_its_own_doing
 from p2pq.client.connection import Connection
 from p2pq.client.told import EndedTask
 from p2pq.core.intervals import IntervalSet
@@ -31,7 +31,18 @@ from p2pq.wire.control import JobView, LogChunk, Note
 Options = Mapping[str, Any]
 R = TypeVar("R")
 
-FOR_FOLLOWERS: Final = ("keep_order", "tag", "tagstring", "joblog", "results", "each", "bar", "eta")
+FOR_FOLLOWERS: Final = (
+    "keep_order",
+    "line_buffer",
+    "ungroup",
+    "tag",
+    "tagstring",
+    "joblog",
+    "results",
+    "each",
+    "bar",
+    "eta",
+)
 """Options about what is printed, or written, as tasks end."""
 
 
@@ -81,6 +92,11 @@ class Many:
         self._incomplete = False
         """Not all of what tasks printed could be had."""
         self.skipped = self._over()
+        self._live = options["line_buffer"] or options["ungroup"]
+        if self._live and (options["results"] or options["each"]):
+            raise UsageError(
+                "--line-buffer and -u are about what is printed, and with --results or --each nothing is; leave them out"
+            )
 
     @cached_property
     def to_run(self) -> tuple[int, ...]:
@@ -117,7 +133,7 @@ class Many:
             for output in outputs:
                 stack.enter_context(output)
             stack.callback(line.clear)
-            for told in node.ask(Ends(job=job.job, written=written is not None)):
+            for told in node.ask(Ends(job=job.job, written=written is not None, live=self._live)):
                 reply = self._as_ours(told, job)
                 match reply:
                     case LogChunk():
@@ -194,11 +210,11 @@ class Many:
 
     # -- where their output goes --------------------------------------------------------------------------------------
 
-    def _outputs(self) -> "list[Printer | Folders | Table | Calls]":
+    def _outputs(self) -> "list[Printer | Mixer | Folders | Table | Calls]":
         options = self._options
         results = options["results"]
         order = self._order() if options["keep_order"] else None
-        outputs: list[Printer | Folders | Table | Calls] = []
+        outputs: list[Printer | Mixer | Folders | Table | Calls] = []
         if results and not _delimited(results):
             outputs.append(Folders(self._files))
         elif results:
@@ -210,7 +226,14 @@ class Many:
             outputs.append(Table(results, columns, row, goes_on=goes_on(options)))
         if self._each is not None:
             outputs.append(Calls(self._each, order, self._made))
-        return outputs or [Printer(order=order, tag=self._tag if options["tag"] or options["tagstring"] else None)]
+        return outputs or [self._printer()]
+
+    def _printer(self) -> "Printer | Mixer":
+        options = self._options
+        tag = self._tag if options["tag"] or options["tagstring"] else None
+        if self._live and not options["keep_order"]:
+            return Mixer(lines=not options["ungroup"], tag=tag)
+        return Printer(order=self._order() if options["keep_order"] else None, tag=tag, live=self._live)
 
     def _made(self, ended: TaskEnded, stdout: bytes, stderr: bytes) -> EndedTask:
         results = self._options["results"]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -15,6 +15,30 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DETACH = click.option("--detach", is_flag=True, help="Print the job id alone and return.")
 QUIET = click.option("--quiet", is_flag=True, help="No progress bar.")
+NAME: Final = click.option("--name", default="", help="What to call the job (default: after the command).")
+WHERE: Final = click.option(
+    "--where",
+    default="local",
+    metavar="any|local|NAME",
+    help="This machine, in this folder (default); any machine, or that one, in a sandbox with what --file sends.",
+)
+FILES: Final = click.option(
+    "--file", "files", multiple=True, metavar="FILE", help="With --where: send it along; may hold {} and its kin."
+)
+RETURNS: Final = click.option(
+    "--return", "returns", multiple=True, metavar="FILE", help="With --where: bring it back; may hold {} and its kin."
+)
+BEGIN: Final = click.option(
+    "--begin",
+    default="",
+    metavar="CMD",
+    help="Run this shell command before the first task in each runner, for all tasks there: what it exports they have.",
+)
+END: Final = click.option(
+    "--end", default="", metavar="CMD", help="Run this shell command in each runner after its last task."
+)
+LESS: Final = click.option("--quiet", "-q", is_flag=True, help="No remarks but errors.")
+NULL: Final = click.option("--null", "-0", is_flag=True, help="Items of files end with NUL instead of at line ends.")
 
 
 def _halt(_context: click.Context, _option: click.Parameter, text: str) -> str:

@@ -20,7 +20,10 @@ Stream = Literal["stdout", "stderr"]
 
 KEPT_BYTES_MAX: Final = 16 << 20
 """Output that came early is kept in memory up to here, then in a file without a name."""
+LINE_BYTES_MAX: Final = 1 << 20
+"""A line that is longer is printed in pieces."""
 BAR_CELLS: Final = 30
+_STREAMS: Final[tuple[Stream, ...]] = ("stdout", "stderr")
 
 
 def write(chunk: LogChunk) -> None:
@@ -51,8 +54,18 @@ def _ours(name: Stream) -> BinaryIO:
 class Printer:
     """Prints the output of tasks, one task after another: as they end, or in their order. A context manager."""
 
-    def __init__(self, *, order: Iterable[int] | None = None, tag: Callable[[int], bytes] | None = None) -> None:
-        """Print tasks in that order, None: as they end; put what ``tag`` says of a task before each of its lines."""
+    def __init__(
+        self,
+        *,
+        order: Iterable[int] | None = None,
+        tag: Callable[[int], bytes] | None = None,
+        live: bool = False,
+    ) -> None:
+        """Print tasks in that order, None: as they end; put what ``tag`` says of a task before each of its lines.
+
+        With ``live``, what the task prints whose turn it is stands at once where it belongs.
+        """
+        self._live = live
         self._order = None if order is None else iter(order)
         self._next = None if self._order is None else next(self._order, None)
         self._tag = tag
@@ -79,6 +92,8 @@ class Printer:
         """
         if self._order is None or chunk.task == self._next:
             self._print(chunk.task, chunk.stream, chunk.data)
+            if self._live:
+                _ours(chunk.stream).flush()
         else:
             self._kept.add(chunk)
 
@@ -125,6 +140,64 @@ class Printer:
         if stream == "stderr":
             sys.stdout.buffer.flush()  # where both are one terminal, what was printed first stands first
         _ours(stream).write(data)
+
+
+class Mixer:
+    """Prints the output of tasks that run at the same time as it comes: whole lines, or whatever there is."""
+
+    def __init__(self, *, lines: bool, tag: Callable[[int], bytes] | None = None) -> None:
+        """Print whole ``lines``, after what ``tag`` says of their task; or all at once, without it."""
+        self._lines = lines
+        self._tag = tag if lines else None
+        self._begun: dict[tuple[int, Stream], bytes] = {}
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Do nothing: nothing is held open."""
+
+    def take(self, chunk: LogChunk) -> None:
+        """Take output of a task.
+
+        Raises:
+            OSError: our own output does not take it.
+        """
+        if not self._lines:
+            write(chunk)
+            return
+        key = chunk.task, chunk.stream
+        data = self._begun.pop(key, b"") + chunk.data
+        whole = data.rfind(b"\n") + 1 or (len(data) if len(data) >= LINE_BYTES_MAX else 0)
+        if whole < len(data):
+            self._begun[key] = data[whole:]
+        self._print(*key, data[:whole])
+
+    def end(self, ended: TaskEnded) -> None:
+        """Take it that a task has no more output: what it began is a line.
+
+        Raises:
+            OSError: our own output does not take it.
+        """
+        for stream in _STREAMS:
+            self._print(ended.task, stream, self._begun.pop((ended.task, stream), b""))
+
+    def finish(self) -> None:
+        """Print what tasks began that are not told of any more."""
+        for (task, stream), data in self._begun.items():
+            self._print(task, stream, data)
+        self._begun.clear()
+
+    def _print(self, task: int, stream: Stream, data: bytes) -> None:
+        if data:
+            if self._tag is not None:
+                tag = self._tag(task)
+                inside = data.removesuffix(b"\n")
+                data = tag + inside.replace(b"\n", b"\n" + tag) + data[len(inside) :]
+            write(LogChunk(task=task, data=data, stream=stream))
 
 
 class _Kept:

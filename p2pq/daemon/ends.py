@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -12,12 +12,13 @@ from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.history import JobRow, JobSecret, TaskRow
 from p2pq.daemon.jobs import WAIT_WHY_S, Jobs
 from p2pq.daemon.logs import Logs
+from p2pq.daemon.mixing import LOOKED_AT_MAX, Mixer, Told
 from p2pq.daemon.scheduler import Scheduler
 from p2pq.daemon.store import Store
 from p2pq.daemon.submission import Sweep, open_sweep
 from p2pq.errors import NotFoundError, RefusedError, Reject, StorageError
 from p2pq.model import notice as facts
-from p2pq.model.ids import JobId, to_text
+from p2pq.model.ids import JobId
 from p2pq.model.params import task_number
 from p2pq.wire.body import ResultBody
 from p2pq.wire.commandcontrol import Ends as Asked
@@ -62,6 +63,8 @@ class _Follower:
         self.ended: deque[int] = deque()
         self.over = False
         self.news = asyncio.Event()
+        self.mixer: Mixer | None = None
+        """Where output is told of as it is printed."""
 
         self.notes: dict[str, bool] = {}
         """What there is to say besides, each once, and whether it has been said."""
@@ -101,6 +104,8 @@ class _Printed:
     pieces: list[tuple[Stream, bytes]]
     printed: tuple[int, int] = (0, 0)
     large: Tree | None = None
+    heard: Mapping[Stream, int] = field(default_factory=dict)
+    """So many bytes of each stream are told already."""
     gone: str = ""
 
 
@@ -135,6 +140,8 @@ class Ends:
                         self._hold(follower, job, task)
                     if outcome is None or not follower.written:  # with an outcome, results are still to be written out
                         follower.take(task)
+            case facts.TaskGranted(job=job, task=task):
+                self._granted(job, task)
             case facts.TaskResultsWritten(job=job, task=task):
                 for follower in self._followers.get(job, ()):
                     if follower.written:
@@ -145,6 +152,11 @@ class Ends:
                     follower.news.set()
             case _:
                 pass
+
+    def _granted(self, job: JobId, task: int) -> None:
+        for follower in self._followers.get(job, ()):
+            if follower.mixer is not None:
+                follower.mixer.granted([task])
 
     def said(self, job: JobId, text: str) -> None:
         """Tell who follows a job what went wrong here beside its tasks."""
@@ -177,8 +189,10 @@ class Ends:
             followed = _Job(row, open_sweep(row.extra), self._store.secret(job))
             if request.views:
                 await self._views(followed, follower, send)
-            elif request.live:
+            elif request.live and row.extra is not None and row.extra.tasks == 1:
                 await self._live(followed, send)
+            elif request.live:
+                await self._mixed(followed, follower, send)
             else:
                 await self._each(followed, follower, send)
             await self._finish(job)
@@ -196,8 +210,6 @@ class Ends:
 
     async def _live(self, job: _Job, send: Send) -> None:
         row = job.row
-        if row.extra is None or row.extra.tasks != 1:
-            raise RefusedError(f"job {to_text(row.job)[:8]} has several tasks; only one can be followed as it prints")
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(self._say_why_waiting(row, send), name="why")
             streams = [group.create_task(self._stream(row, stream, send), name=f"live {stream}") for stream in _STREAMS]
@@ -213,6 +225,16 @@ class Ends:
             return str(error)
         return ""
 
+    async def _mixed(self, job: _Job, follower: _Follower, send: Send) -> None:
+        """Tell of each task, of its output as it is printed."""
+        async with asyncio.TaskGroup() as group:
+            mixer = follower.mixer = Mixer(job.row, logs=self._logs, scheduler=self._scheduler, send=send, group=group)
+            mixer.granted(range(min(LOOKED_AT_MAX, job.row.extra.tasks if job.row.extra is not None else 0)))
+            watching = group.create_task(mixer.watch(), name="mixer")
+            await self._each(job, follower, send)
+            watching.cancel()
+            mixer.close()
+
     async def _each(self, job: _Job, follower: _Follower, send: Send) -> None:
         row = job.row
         told: dict[int, int] = {}
@@ -226,7 +248,9 @@ class Ends:
             start = page[-1].task + 1
 
         async def tell(some: list[int]) -> None:
-            await self._tell(job, some, send, told=told)
+            mixer = follower.mixer
+            heard = {} if mixer is None else {index: heard for index in some if (heard := mixer.end(index))}
+            await self._tell(job, some, send, told=told, heard=heard)
             for index in some:
                 self._let_go(follower, index)
 
@@ -281,7 +305,7 @@ class Ends:
         await asyncio.sleep(WAIT_WHY_S)
         await self._explaining.say_why_waiting(row.job, send)
 
-    async def _tell(
+    async def _tell(  # noqa: PLR0913  what is told, and what was
         self,
         job: _Job,
         indices: Sequence[int],
@@ -290,11 +314,15 @@ class Ends:
         output: bool = True,
         gone: str = "",
         told: Mapping[int, int] = MappingProxyType({}),
+        heard: Mapping[int, Told] = MappingProxyType({}),
     ) -> None:
-        """Send what some tasks printed, and how they ended; but not of those ``told`` of after as many attempts."""
+        """Send what some tasks printed, and how they ended; but not of those ``told`` of after as many attempts.
+
+        What is ``heard`` already is not sent again.
+        """
         for first in range(0, len(indices), AT_ONCE):
             some = indices[first : first + AT_ONCE]
-            for printed in await asyncio.to_thread(self._look, job, some, output=output):
+            for printed in await asyncio.to_thread(self._look, job, some, heard, output=output):
                 if told.get(printed.row.task) == printed.row.attempts:
                     continue
                 number = task_number(job.sweep.array, job.sweep.axes, printed.row.task)
@@ -302,7 +330,7 @@ class Ends:
                     await send(LogChunk(task=number, data=data, stream=stream))
                 printed.gone = printed.gone or gone
                 if printed.large is not None:
-                    printed.gone = await self._send_large(printed.large, number, send)
+                    printed.gone = await self._send_large(printed.large, printed.heard, number, send)
                 await send(self._ended(number, printed))
 
     def _rows(self, job: JobId, indices: Sequence[int]) -> dict[int, TaskRow]:
@@ -313,16 +341,16 @@ class Ends:
             }
         return found
 
-    def _look(self, job: _Job, indices: Sequence[int], *, output: bool) -> list[_Printed]:
+    def _look(self, job: _Job, indices: Sequence[int], heard: Mapping[int, Told], *, output: bool) -> list[_Printed]:
         found = []
         for task in self._rows(job.row.job, indices).values():
             printed = _Printed(task, [])
             if job.secret is not None:
-                self._open(job.row.job, job.secret, printed, output=output)
+                self._open(job.row.job, job.secret, printed, heard.get(task.task), output=output)
             found.append(printed)
         return found
 
-    def _open(self, job: JobId, secret: JobSecret, printed: _Printed, *, output: bool) -> None:
+    def _open(self, job: JobId, secret: JobSecret, printed: _Printed, heard: Told | None, *, output: bool) -> None:
         """Find out what a task printed last; a cancelled one may have left nothing."""
         item = self._store.result(job, printed.row.task)
         if item is None:
@@ -334,10 +362,16 @@ class Ends:
             printed.printed = (sizes.get("stdout", 0), sizes.get("stderr", 0))
             if not output:
                 return
+            if heard is not None and heard.lease == item.lease:
+                printed.heard = heard.counts
             if sum(printed.printed) > SMALL_BYTES:
                 printed.large = body.output
             else:
-                printed.pieces = self._small(body)
+                printed.pieces = [
+                    (stream, left)
+                    for stream, data in self._small(body)
+                    if (left := data[printed.heard.get(stream, 0) :])
+                ]
         except (StorageError, Reject) as error:
             printed.gone = str(error)
 
@@ -349,11 +383,11 @@ class Ends:
             if file.path == stream and file.size
         ]
 
-    async def _send_large(self, output: Tree, number: int, send: Send) -> str:
+    async def _send_large(self, output: Tree, heard: Mapping[Stream, int], number: int, send: Send) -> str:
         """Send output piece by piece; return why the rest could not be read, if so."""
         try:
             for stream in _STREAMS:
-                await self._logs.send_output(output, stream, 0, number, send)
+                await self._logs.send_output(output, stream, heard.get(stream, 0), number, send)
         except (StorageError, Reject) as error:
             return str(error)
         return ""

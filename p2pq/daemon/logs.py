@@ -225,7 +225,7 @@ class Logs:
         if live is not None and found[0].fault is None and found[0].outcome is None:
             its = msgspec.structs.replace(live, lease=found[0].lease, worker=found[0].worker)
             if await self._reached(its, send, {}, follow=False):
-                await self._stream(row, index, its, request.stream, 0, send, follow=False)
+                await self.stream(row, index, its, request.stream, 0, send, follow=False)
         elif not await self._send(row, index, request.stream, 0, send, attempt=request.attempt):
             what = f"{found[0].fault or 'its lease is over'}{': ' * bool(found[0].detail)}{found[0].detail}"
             raise NotFoundError(f"attempt {request.attempt} left no output ({what}); see `p2pq show {name}`")
@@ -267,7 +267,7 @@ class Logs:
         live = self._live(row, index)
         if live is not None:
             if await self._reached(live, send, away, follow=False):
-                await self._stream(row, index, live, request.stream, 0, send, follow=False)
+                await self.stream(row, index, live, request.stream, 0, send, follow=False)
         elif alone:
             last = next(reversed(self._store.attempts(row.job, index)), None)
             why = "it has not run" if last is None or not last.fault else f"{last.fault}: {last.detail}".rstrip(": ")
@@ -290,7 +290,7 @@ class Logs:
                         offset = 0
                     lease = live.lease
                     if await self._reached(live, send, away, follow=True):
-                        offset = await self._stream(row, index, live, stream, offset, send, follow=True)
+                        offset = await self.stream(row, index, live, stream, offset, send, follow=True)
                 if self._over(row, index):
                     await self._stored(row, index, stream, offset, send)
                     return
@@ -313,7 +313,7 @@ class Logs:
         task = self._jobs.catalogue.task(now, index, self._jobs.catalogue.task_row(now, index))
         return task.state in {"done", "failed", "cancelled"}
 
-    async def _stream(  # noqa: PLR0913  what to read, how far, and to whom
+    async def stream(  # noqa: PLR0913  what to read, how far, and to whom
         self, row: JobRow, index: int, live: TaskSnapshot, stream: Stream, offset: int, send: Send, *, follow: bool
     ) -> int:
         """Send a running attempt's output from ``offset``; return how far it came."""

@@ -72,7 +72,7 @@ class Ends(Said, frozen=True, kw_only=True):
 
     job: Annotated[str, Meta(min_length=1, max_length=64)]
     live: bool = False
-    """What is printed comes as it is printed, both streams mixed; for a job of one task. What a lost attempt printed stays."""
+    """What is printed comes as it is printed, streams and tasks mixed. What a lost attempt printed stays."""
     written: bool = False
     """Tell of a task once its results are written out, where its job has a folder for them."""
     views: bool = False

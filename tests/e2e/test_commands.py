@@ -408,3 +408,64 @@ def test_another_machine_begins_with_the_files_that_were_sent(pair, tmp_path, mo
     job = alice.ok(*wrong).strip()
     lab.until(lambda: "oh no" in alice.ok("why", job), "why it does not run")
     alice.ok("cancel", job)
+
+
+def in_turns(tmp_path):
+    """Return a command for values 1 and 2: 1 begins, 2 says a line, 1 ends; each waits to be told to."""
+    wait = f"while [ ! -e {tmp_path}/$1 ]; do sleep 0.02; done"
+    return f"wait_for() {{ {wait}; }}; if [ {{}} = 1 ]; then printf begin; wait_for a; echo end; else wait_for b; echo two; fi"
+
+
+@pytest.mark.parametrize("kind", ["map", "batch"])
+@covers("map --line-buffer", "batch --line-buffer", "map --ungroup", "batch --ungroup")
+def test_what_tasks_print_may_come_as_they_print_it(shared, tmp_path, kind):
+    words = {
+        "map": ["map", "OPTION", in_turns(tmp_path), ":::", "1", "2"],
+        "batch": ["batch", "OPTION", f"{tmp_path}/lines"],
+    }
+    (tmp_path / "lines").write_text("".join(in_turns(tmp_path).replace("{}", each) + "\n" for each in "12"))
+    for option, before, after in (("--line-buffer", "two\n", "beginend\n"), ("--ungroup", "begin", "end\n")):
+        (tmp_path / "a").unlink(missing_ok=True)
+        (tmp_path / "b").unlink(missing_ok=True)
+        line = [option if word == "OPTION" else word for word in words[kind]]
+        with shared.popen(*line) as process:
+            if option == "--ungroup":
+                assert read(process, len(before)) == before
+                (tmp_path / "b").touch()
+                assert read(process, 4) == "two\n"
+            else:
+                (tmp_path / "b").touch()
+                assert read(process, len(before)) == before
+            (tmp_path / "a").touch()
+            assert read(process, len(after)) == after
+            assert process.wait(timeout=60) == 0
+
+
+def read(process, count):
+    """Read so many characters; the test's own limit of time ends this if they do not come."""
+    return process.stdout.read(count)
+
+
+def test_lines_may_come_in_order_and_tagged_as_they_are_printed(shared, tmp_path):
+    with shared.popen("map", "-k", "--lb", "--tag", in_turns(tmp_path), ":::", "1", "2") as process:
+        (tmp_path / "b").touch()
+        assert read(process, 7) == "1\tbegin"
+        (tmp_path / "a").touch()
+        assert process.stdout.read() == "end\n2\ttwo\n"
+        assert process.wait(timeout=60) == 0
+
+
+def test_much_that_comes_as_it_is_printed_comes_whole_and_once(shared):
+    done = shared.run("map", "--lb", "--tag", "seq {}; sleep 0.4; seq {}", ":::", "100000", "3")
+    lines = done.stdout.splitlines()
+    for count in (100_000, 3):
+        ours = [line.partition("\t")[2] for line in lines if line.startswith(f"{count}\t")]
+        assert ours == list(map(str, range(1, count + 1))) * 2
+
+
+def test_another_machine_is_heard_as_it_prints(pair):
+    alice, bob = pair
+    name = bob.json("status")["name"]
+    with alice.popen("map", "--lb", "--where", name, "echo {}; sleep 600", ":::", "1", "1") as process:
+        assert read(process, 2) == "1\n"
+        lab.interrupt(process)

@@ -149,3 +149,41 @@ def test_what_an_output_does_not_take_is_let_go_of(tmp_path, monkeypatch):
         outputs.let_go()
         broken.flush()
     assert (tmp_path / "f").read_text() == "kept"
+
+
+def test_lines_of_several_tasks_are_mixed_and_never_cut(capfdbinary):
+    mixer = outputs.Mixer(lines=True, tag=lambda task: b"%d\t" % task)
+    with mixer:
+        mixer.take(LogChunk(task=1, data=b"be"))
+        mixer.take(LogChunk(task=2, data=b"a\rb\n\nc"))
+        mixer.take(LogChunk(task=1, data=b"gin", stream="stderr"))
+        mixer.take(LogChunk(task=1, data=b"gin\n"))
+        assert capfdbinary.readouterr() == (b"2\ta\rb\n2\t\n1\tbegin\n", b"")
+        mixer.end(TaskEnded(task=2, state="done"))
+        assert capfdbinary.readouterr() == (b"2\tc", b"")
+        mixer.finish()
+        mixer.finish()
+    assert capfdbinary.readouterr() == (b"", b"1\tgin")
+
+
+def test_a_line_that_does_not_end_is_printed_in_pieces(capfdbinary, monkeypatch):
+    monkeypatch.setattr(outputs, "LINE_BYTES_MAX", 4)
+    mixer = outputs.Mixer(lines=True)
+    for piece in (b"abc", b"de", b"f"):
+        mixer.take(LogChunk(task=1, data=piece))
+    assert capfdbinary.readouterr().out == b"abcde"
+
+
+def test_what_is_not_grouped_comes_at_once_without_a_tag(capfdbinary):
+    mixer = outputs.Mixer(lines=False, tag=lambda _: b"tag\t")
+    mixer.take(LogChunk(task=1, data=b"a"))
+    mixer.take(LogChunk(task=2, data=b"b", stream="stderr"))
+    assert capfdbinary.readouterr() == (b"a", b"b")
+    mixer.end(TaskEnded(task=1, state="done"))
+
+
+def test_in_order_the_task_whose_turn_it_is_may_be_heard_at_once(capfdbinary):
+    with outputs.Printer(order=[1, 2], live=True) as printer:
+        printer.take(LogChunk(task=2, data=b"b\n"))
+        printer.take(LogChunk(task=1, data=b"a"))
+        assert capfdbinary.readouterr().out == b"a"

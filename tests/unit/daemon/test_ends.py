@@ -13,9 +13,10 @@ from p2pq.daemon.ends import Ends, runs
 from p2pq.daemon.feeding import Uploads
 from p2pq.daemon.history import Kept
 from p2pq.daemon.logs import CHUNK_BYTES, Logs
+from p2pq.daemon.mixing import Told
 from p2pq.errors import NotFoundError, RefusedError
 from p2pq.model import notice as facts
-from p2pq.model.ids import JobId, Wall
+from p2pq.model.ids import JobId, LeaseId, Wall
 from p2pq.model.job import Outcome
 from p2pq.model.sources import Source
 from p2pq.wire.commandcontrol import Ends as Asked
@@ -286,10 +287,47 @@ async def test_one_task_is_followed_as_it_prints_and_its_output_is_not_said_twic
     assert bench.said == [LogChunk(task=0, data=b"hello\n"), ended(0, printed=(6, 0))]
 
 
-async def test_several_tasks_are_not_followed_as_they_print(bench):
-    view = await bench.job(2)
-    with pytest.raises(RefusedError, match="several tasks"):
-        await bench.ends.ends(Asked(job=view.job, live=True), bench.send)
+async def test_what_was_told_as_it_was_printed_is_not_told_again(bench, monkeypatch):
+    view = await bench.job(3)
+    stopped = []
+
+    class Heard:
+        """Has told of two bytes of task 0, and of task 1 under another lease than the one that brought its result."""
+
+        def __init__(self, _row, **_parts):
+            self.seen = set()
+
+        def granted(self, tasks):
+            self.seen |= set(tasks)
+
+        async def watch(self):
+            await asyncio.Event().wait()
+
+        def close(self):
+            stopped.append(self.seen)
+
+        def end(self, task):
+            item = bench.rig.store.result(id_of(bench.rig, view), task)
+            lease = item.lease if task == 0 else LeaseId(99, 99)
+            return None if task == 2 else Told(lease, {"stdout": 2, "stderr": 0})
+
+    monkeypatch.setattr(module, "Mixer", Heard)
+    monkeypatch.setattr(module, "LOOKED_AT_MAX", 1)
+    following = bench.follow(view, live=True)
+    await asyncio.sleep(0)
+    for task in range(3):
+        bench.tell(granted(id_of(bench.rig, view), task))
+        await bench.settle(view, task, printed="hello\n")
+    await bench.until(3)
+    await bench.finish(view)
+    await following
+    assert [bytes(each.data) for each in bench.said if isinstance(each, LogChunk)] == [b"llo\n", b"hello\n", b"hello\n"]
+    assert stopped == [{0, 1, 2}]
+
+
+def granted(job, task):
+    lease = LeaseId(1, task + 1)
+    return facts.TaskGranted(job=job, task=task, attempt=1, lease=lease, worker=AUTHOR.node)
 
 
 @pytest.mark.parametrize("live", [False, True])
