@@ -19,7 +19,19 @@ from p2pq.cli.inputs import Tasks
 from p2pq.cli.interrupts import HELD, Interrupts, StoppedError
 from p2pq.cli.jobs import EXIT_INTERRUPTED, EXIT_OK, send, went_away
 from p2pq.cli.many import FOR_FOLLOWERS, Many, failed_ones, joblog
-from p2pq.cli.options import DETACH, FILES, LESS, NAME, RETURNS, WHERE, at_once, for_tasks, resources_of, time_of
+from p2pq.cli.options import (
+    DETACH,
+    FILES,
+    LESS,
+    MAP_QUIET,
+    NAME,
+    RETURNS,
+    WHERE,
+    at_once,
+    for_tasks,
+    resources_of,
+    time_of,
+)
 from p2pq.cli.outputs import is_its_own_doing
 from p2pq.cli.progress import Progress, WaitOver
 from p2pq.cli.sending import Sending, plain_path
@@ -165,7 +177,7 @@ def exit_code(job: str, ended: TaskEnded | None) -> int:
 @click.argument("words", metavar="[CMD]... [::: VALUE...]...", nargs=-1, type=click.UNPROCESSED)
 @for_values
 @for_pipes
-@for_many
+@for_many(MAP_QUIET)
 @click.pass_context
 def map_command(ctx: click.Context, /, words: Sequence[str], **options: Any) -> int:  # noqa: ANN401
     """Run CMD once for each value, as many at a time as there are slots; print the output of each when it ends.
@@ -178,7 +190,7 @@ def map_command(ctx: click.Context, /, words: Sequence[str], **options: Any) -> 
     Commands run in this folder, with this environment; their standard input is empty, or with --pipe a block of ours. Exit
     code: 0 if all succeeded, 1 if some failed. Ctrl-C cancels the job.
     """
-    if options["pipe"]:
+    if options["pipe"] or options["pipe_part"]:
         return _run_pipe(ctx, words, options)
     if options["retry_failed"]:
         return _run_many(ctx, failed_ones(options), options)
@@ -188,7 +200,7 @@ def map_command(ctx: click.Context, /, words: Sequence[str], **options: Any) -> 
 
 @click.command("batch", cls=ManyCommand)
 @click.argument("file", metavar="FILE|-", required=False)
-@for_many
+@for_many(LESS)
 @click.pass_context
 def batch_command(ctx: click.Context, /, file: str | None, **options: Any) -> int:  # noqa: ANN401
     """Run every line of FILE (-: standard input) as a shell command; print the output of each when it ends.
@@ -259,6 +271,10 @@ def _run_pipe(ctx: click.Context, words: Sequence[str], options: dict[str, Any])
     command, given = template.split_sources(words, values=options["arg_sep"], files=options["arg_file_sep"])
     if given or not command:
         raise UsageError("--pipe takes a command that reads its standard input, and no values; an input may be -a FILE")
+    if options["pipe_part"] and not options["arg_file"]:
+        raise UsageError("--pipe-part cuts files into blocks; name them with -a FILE, or use --pipe for standard input")
+    if options["quote"]:
+        command = template.quote(command)
     if not options["arg_file"] and sys.stdin.isatty():
         raise UsageError(
             "--pipe cuts our standard input into blocks; pipe something into it, or name files with -a FILE"

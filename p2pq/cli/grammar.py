@@ -15,7 +15,6 @@ from p2pq.cli.options import (
     FILES,
     HALT,
     JOBS,
-    LESS,
     NAME,
     NULL,
     RETURNS,
@@ -32,8 +31,6 @@ _SENT: Final = "with --where any, --file FILE goes along with every task"
 REFUSED: Final[Mapping[str, str]] = {
     "--latest-line": "--line-buffer prints lines as they come",
     "--ll": "--line-buffer prints lines as they come",
-    "--pipepart": "--pipe -a FILE reads a file",
-    "--pipe-part": "--pipe -a FILE reads a file",
     "--round-robin": "--pipe gives each block to a task of its own",
     "--cat": "tasks read their standard input; write `cat > file` into the command",
     "--fifo": "tasks read their standard input; write `cat > file` into the command",
@@ -49,7 +46,6 @@ REFUSED: Final[Mapping[str, str]] = {
     "--trc": "with --where any, --file {} --return FILE goes there and back",
     "--cleanup": "of --where any nothing stays on other machines",
     "--progress": "--bar and --eta show how far it is",
-    "--quote": "put the command into quotes",
     "--no-run-if-empty": "an empty line is a value; leave such lines out, as with `grep .`",
     "-r": "an empty line is a value; leave such lines out, as with `grep .`",
     "-I": "the replacement string is {}",
@@ -85,7 +81,8 @@ class ManyCommand(click.Command):
 
 def for_values(command: F) -> F:
     """Add the options of map that are about its values."""
-    options = (
+    return _added(
+        command,
         click.option(
             "--arg-file",
             "-a",
@@ -110,8 +107,8 @@ def for_values(command: F) -> F:
         click.option(
             "--trim",
             type=click.Choice(["n", "l", "r", "lr", "rl"]),
-            default="n",
-            help="Cut blanks off values: left, right.",
+            default=None,
+            help="Cut blanks off values: left, right (default: off columns of --colsep).",
         ),
         click.option(
             "--max-args",
@@ -136,35 +133,42 @@ def for_values(command: F) -> F:
             is_flag=True,
             help="More replacement strings: {..} {+/} {+.} {##} {%x} {#x} {/x/y} {^x} {:2:3} {uniq} ...",
         ),
+        click.option(
+            "--quote", "-q", is_flag=True, help="Words of CMD are no shell's: quote them, all but {} and its kin."
+        ),
         click.option("-m", "--multiple", is_flag=True, help="As -X, but a{}b becomes aV Wb."),
         click.option("--arg-sep", default=":::", metavar="TEXT", help="Instead of :::."),
         click.option("--arg-file-sep", default="::::", metavar="TEXT", help="Instead of ::::."),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 def for_pipes(command: F) -> F:
     """Add the options of map that are about an input that is cut into blocks."""
-    options = (
+    return _added(
+        command,
         click.option(
             "--pipe", is_flag=True, help="Cut standard input (or -a FILE) into blocks, and let each task read one."
         ),
-        click.option("--block", default="1M", metavar="SIZE", help="With --pipe: so large are blocks (default 1M)."),
+        click.option("--pipe-part", "--pipepart", is_flag=True, help="--pipe of the files of -a."),
+        click.option(
+            "--block",
+            default="1M",
+            metavar="SIZE",
+            help="With --pipe: so large are blocks (default 1M). -N: N blocks of the files of -a for each cpu.",
+        ),
         click.option(
             "--recend", default=None, metavar="TEXT", help="With --pipe: what ends a record (default: a line end)."
         ),
         click.option("--recstart", default=None, metavar="TEXT", help="With --pipe: what begins a record."),
         click.option("--regexp", is_flag=True, help="With --pipe: both are regular expressions."),
+        click.option(
+            "--rrs", "--remove-rec-sep", is_flag=True, help="With --pipe: take what ends and begins records away."
+        ),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
-def for_many(command: F) -> F:
-    """Add the options of map and batch."""
+def for_many(quiet: Callable[[F], F]) -> Callable[[F], F]:
+    """Return what adds the options of map and batch, ``quiet`` among them."""
     options = (
         click.option("--keep-order", "-k", is_flag=True, help="Print output in the order of the tasks."),
         click.option(
@@ -214,8 +218,14 @@ def for_many(command: F) -> F:
         WHERE,
         FILES,
         RETURNS,
-        LESS,
+        quiet,
     )
+
+    return lambda command: _added(command, *options)
+
+
+def _added(command: F, *options: Callable[[F], F]) -> F:
+    """Add options, which help shows in this order."""
     for option in reversed(options):
         command = option(command)
     return command
@@ -234,6 +244,8 @@ def grammar_of(options: Mapping[str, Any]) -> Grammar:
     several = (
         options["context"] or options["multiple"] or options["max_args"] is not None or options["max_lines"] is not None
     )
+    if options["plus"] and options["quote"]:
+        raise UsageError("-q does not know the replacement strings of --plus; leave one of them out")
     if options["plus"] and several:
         raise UsageError("--plus goes with one value for each source; leave out -X, -m, -n, -N and -L")
     return Grammar(
@@ -242,6 +254,7 @@ def grammar_of(options: Mapping[str, Any]) -> Grammar:
         header=options["header"] is not None,
         link=options["link"],
         trim="lr" if options["trim"] == "rl" else options["trim"],
+        quote=options["quote"],
         shuffle=options["shuf"],
         plus=options["plus"],
         values_max=options["max_lines"] if options["max_args"] is None else options["max_args"],

@@ -37,8 +37,10 @@ class Grammar:
     """The first value of each source names it."""
     link: bool = False
     """Sources do not multiply: the first value goes with the first, and short ones begin again."""
-    trim: Trim = "n"
-    """At which ends of values blanks are taken away."""
+    trim: Trim | None = None
+    """At which ends of values blanks are taken away; None: at both ends of columns, and nowhere else."""
+    quote: bool = False
+    """The command's words are what they are, and nothing in them is for the shell."""
     shuffle: bool = False
     plus: bool = False
     """There are more replacement strings."""
@@ -98,7 +100,7 @@ class Tasks:
     def tag(self, task: int) -> str:
         """Return what ``--tag`` puts before the lines of a task."""
         shown = self.values(task)
-        return " ".join(shown) + "\t" if self.grouped else "".join(f"{value}\t" for value in shown)
+        return " ".join(shown) + "\t"
 
 
 class Inputs:
@@ -187,8 +189,15 @@ def of_map(words: Sequence[str], *, files: Sequence[str] = (), grammar: Grammar)
     if grammar.header:
         names, columns = _named(columns, grammar.colsep)
         command = template.name_columns(command, names)
-    columns = [([_trimmed(value, grammar.trim) for value in values], linked) for values, linked in columns]
-    sources = template.combine(_linked(columns) if grammar.link else columns, separator=grammar.colsep)
+    if grammar.quote:
+        command = template.quote(command)
+    trim = grammar.trim or "n"
+    columns = [([_trimmed(value, trim) for value in values], linked) for values, linked in columns]
+    sources = template.combine(
+        _linked(columns) if grammar.link else columns,
+        separator=grammar.colsep,
+        trimmed=lambda column: _trimmed(column, grammar.trim or "lr"),
+    )
     if sources is None:
         return None
     width = sum(source.columns for source in sources)

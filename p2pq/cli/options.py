@@ -38,6 +38,7 @@ END: Final = click.option(
     "--end", default="", metavar="CMD", help="Run this shell command in each runner after its last task."
 )
 LESS: Final = click.option("--quiet", "-q", is_flag=True, help="No remarks but errors.")
+MAP_QUIET: Final = click.option("--quiet", is_flag=True, help="No remarks but errors.")  # -q is GNU parallel's
 NULL: Final = click.option("--null", "-0", is_flag=True, help="Items of files end with NUL instead of at line ends.")
 
 

@@ -1,6 +1,7 @@
 """A large input, cut into blocks at the ends of records: what ``--pipe`` gives tasks to read, as GNU parallel does."""
 
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ NOT_OF_PIPES: Final = (
 )
 _GROWTH: Final = 1.3
 _SIZE: Final = re.compile(r"([0-9]{1,12})([kKmMgG]?)")
+_SHARES: Final = re.compile(r"-([1-9][0-9]{0,3})")
 _UNITS: Final = {"": 1, "k": 10**3, "K": 1 << 10, "m": 10**6, "M": 1 << 20, "g": 10**9, "G": 1 << 30}
 _ESCAPE: Final = re.compile(r"\\([nrt0\\])")
 _ESCAPED: Final = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", "\\": "\\"}
@@ -51,6 +53,8 @@ class Cutting:
     """So many records are a block, however large; None: as many as fit."""
     header: bool = False
     """The first line is none of the records and begins each block."""
+    removed: tuple[re.Pattern[bytes], ...] = ()
+    """What is taken out of blocks."""
 
 
 def cutting_of(options: Mapping[str, Any]) -> Cutting:
@@ -76,7 +80,8 @@ def cutting_of(options: Mapping[str, Any]) -> Cutting:
     return Cutting(
         between=_between(end, start, regexp=options["regexp"]),
         certain=not options["regexp"],
-        block_bytes=_bytes(options["block"]),
+        block_bytes=_share(options) or _bytes(options["block"]),
+        removed=_separators(end, start, regexp=options["regexp"]) if options["rrs"] else (),
         lines=options["max_lines"] or 1,
         records=records,
         header=options["header"] is not None,
@@ -87,7 +92,7 @@ def _between(end: str, start: str, *, regexp: bool) -> re.Pattern[bytes] | None:
     if not end and not start:
         return None
     if not regexp:
-        end, start = (re.escape(_ESCAPE.sub(lambda match: _ESCAPED[match[1]], text)) for text in (end, start))
+        end, start = map(_literal, (end, start))
     try:
         pattern = re.compile(f"(?P<end>{end})(?:{start})".encode())
     except (re.error, OverflowError, RecursionError) as error:
@@ -95,6 +100,30 @@ def _between(end: str, start: str, *, regexp: bool) -> re.Pattern[bytes] | None:
     if pattern.search(b""):
         raise UsageError("--recend and --recstart match between any two bytes; they must match one or more")
     return pattern
+
+
+def _separators(end: str, start: str, *, regexp: bool) -> tuple[re.Pattern[bytes], ...]:
+    """Return what matches between two records, before the first of a block, and behind the last one."""
+    if not regexp:
+        end, start = map(_literal, (end, start))
+    inside = re.compile(f"(?:{end})(?:{start})".encode())
+    return inside, re.compile(rf"\A(?:{start})".encode()), re.compile(rf"(?:{end})\Z".encode())
+
+
+def _literal(text: str) -> str:
+    return re.escape(_ESCAPE.sub(lambda match: _ESCAPED[match[1]], text))
+
+
+def _share(options: Mapping[str, Any]) -> int:
+    """Return how large blocks are of which each cpu is to have so many, 0 where their size was given."""
+    match = _SHARES.fullmatch(options["block"])
+    if match is None:
+        return 0
+    if not options["arg_file"] or STDIN in options["arg_file"]:
+        raise UsageError("--block -N divides files, whose size is known; name them with -a FILE")
+    total = sum(os.stat(name).st_size for name in options["arg_file"])  # noqa: PTH116  errors name the file as typed
+    parts = int(match[1]) * len(os.sched_getaffinity(0))
+    return min(max(1, -(-total // parts)), RECORD_BYTES_MAX)
 
 
 def _bytes(text: str) -> int:
@@ -115,6 +144,8 @@ def blocks(read: Read, cutting: Cutting) -> Iterator[bytes]:
     for number, block in enumerate(_cut(read, cutting)):
         if number == TASKS_MAX:
             raise UsageError(f"the input makes more than {TASKS_MAX} blocks; make them larger with --block or -N")
+        for pattern in cutting.removed:
+            block = pattern.sub(b"", block)  # noqa: PLW2901
         yield head + block
 
 

@@ -22,6 +22,27 @@ _REPLACEMENT: Final = re.compile(r"\{(?:(?P<column>-?[0-9]{1,9})\s*)?(?P<form>//
 _CHOOSES_COMMAND: Final = re.compile(rf"[^ \t\n=]*?(?:{_REPLACEMENT.pattern})", re.ASCII)
 
 
+def quote(words: Sequence[str]) -> tuple[str, ...]:
+    """Return words of which a shell takes each for one as it is, replacement strings excepted."""
+    return tuple(
+        "".join(
+            word[start:end] if replaced else shlex.quote(word[start:end])
+            for start, end, replaced in _parts(word)
+            if start < end or not word
+        )
+        for word in words
+    )
+
+
+def _parts(word: str) -> list[tuple[int, int, bool]]:
+    """Return where the parts of a word are, and which of them are replacement strings."""
+    parts, at = [], 0
+    for match in _REPLACEMENT.finditer(word):
+        parts += [(at, match.start(), False), (match.start(), match.end(), True)]
+        at = match.end()
+    return [*parts, (at, len(word), False)]
+
+
 def render(words: Sequence[str], values: Sequence[str], number: int) -> str:
     """Return the shell command line of one task: the words joined by blanks, each replacement string filled in.
 
@@ -227,7 +248,7 @@ def split_sources(
         files: what begins files of values.
 
     Raises:
-        UsageError: the first source is linked, or a file is missing.
+        UsageError: a file is missing.
     """
     separators: dict[str, tuple[Literal["values", "files"], bool]] = {
         values: ("values", False),
@@ -240,10 +261,6 @@ def split_sources(
     for start, end in pairwise([*starts, len(words)]):
         separator, given = words[start], tuple(words[start + 1 : end])
         kind, linked = separators[separator]
-        if linked and not sources:
-            raise UsageError(
-                f"{separator} links values to the source before, and there is none; start with {separator[:-1]}"
-            )
         if kind == "values":
             sources.append(Given(kind, given, linked))
         elif given:
@@ -255,7 +272,10 @@ def split_sources(
 
 
 def combine(
-    columns: Sequence[tuple[Sequence[str], bool]], *, separator: str | None = None
+    columns: Sequence[tuple[Sequence[str], bool]],
+    *,
+    separator: str | None = None,
+    trimmed: Callable[[str], str] | None = None,
 ) -> tuple[Source, ...] | None:
     """Return the sources that lists of values make, each with whether it is linked to the one before.
 
@@ -268,7 +288,7 @@ def combine(
     """
     groups: list[list[Source]] = []
     for values, linked in columns:
-        source = _source(values, 1) if separator is None else split_columns(values, separator)
+        source = _source(values, 1) if separator is None else split_columns(values, separator, trimmed)
         if linked and groups:
             groups[-1].append(source)
         else:
@@ -290,8 +310,8 @@ def rows(rows: Sequence[Sequence[str]]) -> tuple[Source, ...]:
     return (_source([value for row in rows for value in row], widest),)
 
 
-def split_columns(lines: Sequence[str], separator: str) -> Source:
-    """Return the columns of lines between what a regular expression matches, without blanks around them.
+def split_columns(lines: Sequence[str], separator: str, trimmed: Callable[[str], str] | None = None) -> Source:
+    """Return the columns of lines between what a regular expression matches, ``trimmed``, else without blanks around them.
 
     Rows are padded with empty columns to the widest. What groups of the expression match are columns too. Without lines there
     are no rows.
@@ -306,7 +326,8 @@ def split_columns(lines: Sequence[str], separator: str) -> Source:
         raise UsageError(f"--colsep {separator!r} is not a regular expression: {error}") from error
     if pattern.search(""):
         raise UsageError(f"--colsep {separator!r} matches between any two characters; it must match one or more")
-    rows = [[(column or "").strip(" \t\n\r\f\v") for column in pattern.split(line)] for line in lines]
+    trimmed = trimmed or (lambda column: column.strip(" \t\n\r\f\v"))
+    rows = [[trimmed(column or "") for column in pattern.split(line)] for line in lines]
     widest = max(map(len, rows), default=1)
     _bound(len(rows), widest)
     return _source([column for row in rows for column in row + [""] * (widest - len(row))], widest)

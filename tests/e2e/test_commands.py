@@ -360,7 +360,7 @@ def test_lines_are_read_by_the_users_own_shell(shared, monkeypatch):
 @covers("map --plus")
 def test_more_replacement_strings(shared):
     line = ("map", "-k", "--plus", "--tag", "echo {1%.x} {2^a} {##}", ":::", "a.x", "b", ":::", "a")
-    assert shared.ok(*line) == "a.x\ta\ta A 2\nb\ta\tb A 2\n"
+    assert shared.ok(*line) == "a.x a\ta A 2\nb a\tb A 2\n"
     assert shared.ok("map", "-k", "--plus", "echo", "{choose_k}", *(":::", "A", "B", "C") * 2) == "A B\nA C\nB C\n"
     assert shared.run("map", "--plus", "echo", "{%(}", ":::", "x").returncode == 2
 
@@ -469,3 +469,21 @@ def test_another_machine_is_heard_as_it_prints(pair):
     with alice.popen("map", "--lb", "--where", name, "echo {}; sleep 600", ":::", "1", "1") as process:
         assert read(process, 2) == "1\n"
         lab.interrupt(process)
+
+
+@covers("map --quote", "map --trim")
+def test_a_command_may_be_quoted_and_columns_keep_their_blanks(shared):
+    assert shared.ok("map", "-q", "echo", "a  $HOME;", "{}'s", ":::", "it's") == "a  $HOME; it's's\n"
+    assert shared.ok("map", "--quote", "--colsep", ";", "--trim", "n", "echo", "[{2}]", ":::", "a; b ") == "[ b ]\n"
+    assert shared.ok("map", "-k", "echo {1} {2}", ":::+", "a", "b", ":::+", "1", "2") == "a 1\nb 2\n"
+
+
+@covers("map --pipe-part", "map --rrs")
+def test_files_are_cut_into_records_without_what_is_between(shared, tmp_path):
+    (tmp_path / "genes").write_text(">a\n1\n>b\n2\n")
+    options = ("--pipe-part", "-a", str(tmp_path / "genes"), "--recstart", ">", "--rrs")
+    assert shared.ok("map", "-k", *options, "-N1", "cat; echo") == "a\n1\n\nb\n2\n\n"
+    assert shared.ok("map", "-k", *options, "--block", "-1", "tr -d '\\n'") == "a1b2"
+    assert shared.run("map", "--pipe-part", "cat").stderr.endswith(
+        "name them with -a FILE, or use --pipe for standard input\n"
+    )

@@ -293,7 +293,7 @@ def test_keep_order_prints_in_the_order_of_tasks(ran, typed_in, command):
 @covers("map --tag", "batch --tag")
 def test_tag_puts_values_before_lines(ran, tmp_path):
     node = Node(chunk(1, b"x\ny"), chunk(1, b"z\n"), done(1), chunk(0, b"e", "stderr"), done(0))
-    assert ran(node, "map", "--tag", "x", ":::", "a", ":::", "1", "2") == (0, b"a\t2\tx\na\t2\tyz\n", "a\t1\te")
+    assert ran(node, "map", "--tag", "x", ":::", "a", ":::", "1", "2") == (0, b"a 2\tx\na 2\tyz\n", "a 1\te")
     (tmp_path / "list").write_text("echo x\n")
     node = Node(chunk(0, b"x\n"), done(0))
     assert ran(node, "batch", "--tag", str(tmp_path / "list"))[1] == b"echo x\tx\n"

@@ -14,8 +14,8 @@ PLAIN = {"null": False, "shuf": False, "jobs": ""}
 
 
 OTHER = {
-    "header": None, "arg_sep": ":::", "arg_file_sep": "::::", "colsep": None, "link": False, "trim": "n", "max_args": None,
-    "max_lines": None, "context": True, "multiple": False, "plus": False,
+    "header": None, "arg_sep": ":::", "arg_file_sep": "::::", "colsep": None, "link": False, "trim": None, "max_args": None,
+    "quote": False, "max_lines": None, "context": True, "multiple": False, "plus": False,
 }  # fmt: skip
 
 

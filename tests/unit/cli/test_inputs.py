@@ -1,6 +1,7 @@
 """Items of files and of standard input."""
 
 import io
+import shlex
 import sys
 
 import pytest
@@ -131,11 +132,11 @@ def test_values_of_tasks_are_known_however_their_command_lines_are_made():
         tasks = inputs.of_map(line.split(), grammar=Grammar(**grammar))
         return [(tasks.tag(task), tasks.values(task)) for task in range(tasks.count)], tasks.names, tasks.name
 
-    assert shown("e ::: a ::: 1 2") == ([("a\t1\t", ("a", "1")), ("a\t2\t", ("a", "2"))], ("1", "2"), "")
+    assert shown("e ::: a ::: 1 2") == ([("a 1\t", ("a", "1")), ("a 2\t", ("a", "2"))], ("1", "2"), "")
     assert shown("e ::: a b c", values_max=2) == ([("a b\t", ("a", "b")), ("c\t", ("c",))], ("1",), "")
     assert shown("e x ::: a b", fill="values") == ([("a b\t", ("a", "b"))], ("1",), "e x")
     assert shown("e x ::: a b", values_max=0) == ([("a\t", ("a",)), ("b\t", ("b",))], ("1",), "e x")
-    assert shown("e ::: k a ::: v 1", header=True) == ([("a\t1\t", ("a", "1"))], ("k", "v"), "")
+    assert shown("e ::: k a ::: v 1", header=True) == ([("a 1\t", ("a", "1"))], ("k", "v"), "")
 
 
 def test_as_many_values_as_fit_are_filled_in(monkeypatch):
@@ -179,5 +180,20 @@ def test_a_source_without_values_makes_no_tasks_with_any_grammar():
 def test_more_replacement_strings_make_command_lines_and_may_leave_tasks_out():
     tasks = inputs.of_map(["echo", "{2choose_k}", "{1..}", ":::", "a.x.y", "b", ":::", "b"], grammar=Grammar(plus=True))
     assert [tasks.command(task) for task in range(tasks.count)] == ["echo b a"]
-    assert (tasks.values(0), tasks.name, tasks.tag(0)) == (("a.x.y", "b"), "echo {2choose_k} {1..}", "a.x.y\tb\t")
+    assert (tasks.values(0), tasks.name, tasks.tag(0)) == (("a.x.y", "b"), "echo {2choose_k} {1..}", "a.x.y b\t")
     assert inputs.of_map(["{uniq}", ":::", "a", ":::", "a"], grammar=Grammar(plus=True)) is None
+
+
+def test_columns_keep_their_blanks_if_they_are_told_to():
+    words = ["e", "{1}{2}", ":::", " a ; b "]
+    found = {trim: inputs.of_map(words, grammar=Grammar(colsep=";", trim=trim)) for trim in (None, "n", "l")}
+    assert {trim: tasks.values(0) for trim, tasks in found.items()} == {
+        None: ("a", "b"),
+        "n": (" a ", " b "),
+        "l": ("a ", "b "),
+    }
+
+
+def test_a_quoted_command_is_for_no_shell():
+    tasks = inputs.of_map(["perl", "$a;{}{1.}", "", ":::", "it's x.y"], grammar=Grammar(quote=True))
+    assert shlex.split(tasks.command(0)) == ["perl", "$a;it's x.yit's x", ""]

@@ -10,8 +10,8 @@ from p2pq.errors import UsageError
 
 PLAIN = {
     "recend": None, "recstart": None, "regexp": False, "max_args": None, "max_lines": None, "header": None, "block": "1M",
-    "null": False, "colsep": None, "link": False, "trim": "n", "context": False, "multiple": False, "shuf": False,
-    "resume": False, "resume_failed": False, "retry_failed": False,
+    "rrs": False, "arg_file": (), "null": False, "colsep": None, "link": False, "trim": "n", "context": False, "multiple": False,
+    "shuf": False, "resume": False, "resume_failed": False, "retry_failed": False,
 }  # fmt: skip
 TEN = b"".join(b"%d\n" % number for number in range(1, 11))
 FASTA = b">1\na\n>2\nb\nc\n>3\nd\n"
@@ -47,6 +47,9 @@ def cut(data, **options):
         (b"a\\b\tc", {"recend": r"\\b\t", "max_args": 1}, [b"a\\b\t", b"c"]),
         # Not as there: an empty record is one, and what a regular expression matches at the end of a block may go on.
         (b"a;;b", {"recend": ";", "max_args": 1}, [b"a;", b";", b"b"]),
+        (FASTA, {"recstart": ">", "max_args": 1, "rrs": True}, [b"1\na\n", b"2\nb\nc\n", b"3\nd\n"]),
+        (b"1;2;3;4;", {"recend": ";", "max_args": 2, "rrs": True}, [b"12", b"34"]),
+        (b"a1b22", {"regexp": True, "recend": "[0-9]+", "max_args": 1, "rrs": True}, [b"a", b"b"]),
         (b"a1b22c", {"regexp": True, "recend": "[0-9]+", "block": "4"}, [b"a1", b"b22", b"c"]),
     ],
 )
@@ -100,3 +103,16 @@ def test_files_are_read_one_behind_the_other(tmp_path, monkeypatch):
     assert [read(4), read(0), read(2), read(9), read(9)] == [b"1234", b"", b"56", b"7", b""]
     with pytest.raises(FileNotFoundError):
         pipes.reading(["/no/such"])(1)
+
+
+def test_files_may_be_divided_over_all_cpus(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipes.os, "sched_getaffinity", lambda _: {0, 1, 2})
+    for name in "ab":
+        (tmp_path / name).write_bytes(b"x" * 11)
+    files = tuple(str(tmp_path / name) for name in "ab")
+    assert pipes.cutting_of({**PLAIN, "block": "-2", "arg_file": files}).block_bytes == 4
+    (tmp_path / "a").write_bytes(b"")
+    assert pipes.cutting_of({**PLAIN, "block": "-2", "arg_file": files[:1]}).block_bytes == 1
+    for given in ((), ("-",)):
+        with pytest.raises(UsageError, match="whose size is known"):
+            pipes.cutting_of({**PLAIN, "block": "-1", "arg_file": given})

@@ -8,7 +8,7 @@ from p2pq.errors import UsageError
 from p2pq.model import template
 from p2pq.model.params import ARGV_CHARS_MAX, VALUE_CHARS_MAX
 from p2pq.model.sources import COLUMNS_MAX, SOURCES_MAX, Source, count, values
-from p2pq.model.template import CELLS_MAX, Given, argv, combine, render, split_columns, split_sources
+from p2pq.model.template import CELLS_MAX, Given, argv, combine, quote, render, split_columns, split_sources
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,16 @@ def test_sources_begin_with_what_was_chosen():
     command, given = split_sources(("x", ":::", ",", "a", ",+", "b", "::", "f"), values=",", files="::")
     assert command == ("x", ":::")
     assert given == (Given("values", ("a",)), Given("values", ("b",), linked=True), Given("files", ("f",)))
-    with pytest.raises(UsageError, match="start with ,"):
-        split_sources((",+", "a"), values=",")
+    assert split_sources((",+", "a"), values=",")[1] == (Given("values", ("a",), linked=True),)
+
+
+def test_the_first_source_is_linked_to_nothing():
+    assert rows(("a b", True), ("1 2 3", True)) == ["a 1", "b 2"]
+    assert rows(("a b", True), ("1 2", False)) == ["a 1", "a 2", "b 1", "b 2"]
+
+
+def test_quoted_words_are_what_they_are_but_for_replacement_strings():
+    assert quote(["a", "$x {}", "{1.}'", "", "{#}"]) == ("a", "'$x '{}", "{1.}''\"'\"''", "''", "{#}")
 
 
 def test_without_words_the_values_are_the_command_line():
@@ -361,8 +369,6 @@ def test_sources_follow_the_command(words, command, sources):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("echo :::+ a", "start with :::$"),
-        ("echo ::::+ f", "start with ::::$"),
         ("echo ::::", "needs a file"),
         ("echo :::: ::: a", "needs a file"),
         ("echo ::: a ::::+", "::::\\+ needs a file"),
