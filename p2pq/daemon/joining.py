@@ -13,6 +13,7 @@ from typing import Final
 import aiohttp
 from aiohttp import web
 
+from p2pq.core import reaching
 from p2pq.daemon import link, netinfo
 from p2pq.daemon.dialing import NO_ANSWER, SENTENCES, WS_MESSAGE_MAX, dial_reason, open_stream
 from p2pq.daemon.gate import DEFAULT_PORT
@@ -251,7 +252,8 @@ class Invitations:
                 certs=chain,
                 psks=self._psks() or state.psks,
                 bans=self._bans()[-256:],
-                peers=self._peers()[:PEERS_MAX],
+                # Who is linked to this node over a bridge has no address that means something elsewhere.
+                peers=tuple(each for each in self._peers() if not reaching.is_via(each))[:PEERS_MAX],
                 wall=self._wall(),
             )
         )

@@ -10,11 +10,12 @@ import pytest
 from aiohttp import web
 
 from p2pq.core.events import LinkUp
+from p2pq.core.reaching import via_address
 from p2pq.daemon.identity import NodeKeys
 from p2pq.daemon.joining import OPEN_MAX, Invitation, Invitations, Joined, join_mesh, with_port
 from p2pq.daemon.views import rfc3339
 from p2pq.errors import ConfigError, NodeUnreachableError, RefusedError, UsageError
-from p2pq.model.ids import Wall
+from p2pq.model.ids import NodeId, Wall
 from p2pq.wire import join
 from tests.unit.daemon.linkkit import Node, admit, keys_at, wall
 
@@ -87,6 +88,14 @@ async def test_a_code_lets_one_in(tmp_path: Path) -> None:
             ant.links.dial(hub.address)
             assert (await ant.event(LinkUp)).peer == a.node
             await ant.links.close()
+
+
+async def test_who_is_linked_over_a_bridge_is_told_to_no_joiner(tmp_path: Path) -> None:
+    a, b = keys_at(tmp_path / "a", "hub"), keys_at(tmp_path / "b", "ant")
+    behind = via_address(NodeId(b"b" * 32), NodeId(b"n" * 32))
+    async with inviting(a, peers=lambda: (*[behind] * 64, "10.0.0.1:9476")) as hub:
+        joined = await enter(b, hub.invitations.invite(("work",)).code.text, at=hub.address)
+        assert joined.peers == ("10.0.0.1:9476",)
 
 
 async def test_a_found_inviter(tmp_path: Path) -> None:
