@@ -165,7 +165,9 @@ class Generation:
             admit=self.links.admit,
             show_slot=self._show_slot,
             is_banned=self.node.banned,
-            names=lambda: frozenset(peer.name for peer in self.node.peers(app.mono()) if not peer.realm),
+            names=lambda joiner: frozenset(
+                peer.name for peer in self.node.peers(app.mono()) if not peer.realm and peer.id != joiner
+            ),
             peers=lambda: tuple(
                 filter(
                     None,

@@ -73,7 +73,7 @@ class Invitations:
         admit: Callable[[web.BaseRequest], None],
         show_slot: Callable[[str], None] = lambda _: None,
         is_banned: Callable[[NodeId, str], bool] = lambda _node, _owner: False,
-        names: Callable[[], frozenset[str]] = frozenset,
+        names: Callable[[NodeId], frozenset[str]] = lambda _joiner: frozenset(),
         peers: Callable[[], tuple[str, ...]] = tuple,
         bans: Callable[[], tuple[bytes, ...]] = tuple,
         psks: Callable[[], tuple[bytes, ...]] = tuple,
@@ -88,7 +88,7 @@ class Invitations:
             admit: tells the gate that a connection has proved its code.
             show_slot: announces the newest open slot by mDNS; empty for none.
             is_banned: whether a node, or its owner, is out.
-            names: the names of all members known; a joiner of the same name gets a number behind it.
+            names: the names of all members known but that one; a joiner of the same name gets a number behind it.
             peers: where members listen, told to the joiner.
             bans: signed bans, told to the joiner.
             psks: the mesh keys, newest first, told to the joiner; none: those that came with this node's membership.
@@ -99,7 +99,7 @@ class Invitations:
         self._peers, self._bans, self._psks, self._joined = peers, bans, psks, joined
         self._loop = asyncio.get_running_loop()
         self._open: list[Invitation] = []
-        self._given: set[str] = set()
+        self._given: dict[str, NodeId] = {}
 
     def routes(self) -> list[web.RouteDef]:
         """Return the route for ``Links.add_routes``."""
@@ -235,12 +235,12 @@ class Invitations:
         if chain is None:
             if invitation not in self._open:
                 return server.refuse(join.USED if invitation.uses == 0 else join.EXPIRED)
-            name = self._free_name(request.name)
+            name = self._free_name(request.name, node)
             subject = trust.Subject(node=node, name=name, owner=invitation.owner, caps=server.caps)
             chain = self._keys.issue(subject, self._wall())
             invitation.admitted[node] = chain
             invitation.uses -= 1
-            self._given.add(name)
+            self._given[name] = node
             if invitation.uses == 0:
                 self._end(invitation)
             self._joined(node, name)
@@ -258,9 +258,10 @@ class Invitations:
             )
         )
 
-    def _free_name(self, wanted: str) -> str:
+    def _free_name(self, wanted: str, joiner: NodeId) -> str:
         name = usable_name(wanted)
-        taken = self._names() | self._given | {self._keys.cert.name}
+        given = {each for each, node in self._given.items() if node != joiner}
+        taken = self._names(joiner) | given | {self._keys.cert.name}
         number = 2
         free = name
         while free in taken:

@@ -196,6 +196,20 @@ async def test_several_uses_and_equal_names(tmp_path: Path) -> None:
         assert (await enter(c, opened.code.text, at=hub.address)).name == "box-3"
 
 
+async def test_who_joins_again_keeps_its_name_and_nobody_else_gets_it(tmp_path: Path) -> None:
+    a, b, c = keys_at(tmp_path / "a", "hub"), keys_at(tmp_path / "b", "box"), keys_at(tmp_path / "c", "box")
+    known = {b.node: "box"}
+    async with inviting(a, names=lambda joiner: frozenset(name for node, name in known.items() if node != joiner)) as hub:
+        opened = hub.invitations.invite(("work",), uses=2)
+        assert (await enter(b, opened.code.text, at=hub.address)).name == "box"
+        b.found("elsewhere", wall())
+        again = hub.invitations.invite(("work", "bridge"), uses=2)
+        joined = await enter(b, again.code.text, at=hub.address)
+        assert (joined.name, joined.caps) == ("box", ("bridge", "work"))
+        known.clear()
+        assert (await enter(c, again.code.text, at=hub.address)).name == "box-2"  # given a moment ago, if not known yet
+
+
 async def test_a_lost_answer_may_be_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = keys_at(tmp_path / "a", "hub"), keys_at(tmp_path / "b", "ant")
     async with inviting(a) as hub:
