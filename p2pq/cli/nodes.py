@@ -167,6 +167,7 @@ def status_command(ctx: click.Context, as_json: bool) -> None:
             ("owner", view.owner),
             ("address", view.address),
             ("peers", view.peers),
+            ("bridge", view.bridging or None),
             ("slots", f"{view.free} of {view.slots} free for others; own work goes first" if view.slots else None),
             ("guests", f"{view.policy.state}{': ' + view.policy.reason if view.policy.reason else ''}"),
             ("sandbox", f"{view.sandbox}{': ' + view.sandbox_reason if view.sandbox_reason else ''}"),

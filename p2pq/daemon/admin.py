@@ -147,6 +147,7 @@ class Admin:
                     **{f"link.{key}": count for key, count in p.links.counters.items()},
                     **{f"blobs.{key}": count for key, count in p.carried.items()},
                 },
+                bridging=self._bridging()[0],
                 bridge=tuple(spoken_view(each, name_of) for each in p.node.spoken()),
                 disk={
                     "blobs_bytes": p.blobs.used_bytes,
@@ -319,7 +320,7 @@ class Admin:
         p = self._p
         signed = p.keys.sign_mesh_key(_wall(), p.node.mesh_keys.newest_at)
         await p.post_durable(MeshKeyAsked(signed=signed))
-        linked = len(p.links.peers())
+        linked = sum(not p.node.abroad.mesh_of(peer) for peer in p.links.peers())
         await send(
             Note(
                 text=f"The mesh has a new key; {linked} linked {'node was' if linked == 1 else 'nodes were'} told. "
@@ -449,23 +450,26 @@ class Admin:
         )
 
     def _bridge(self) -> list[Finding]:
+        detail, todo = self._bridging()
+        return [Finding(check="bridge", ok=not todo, detail=detail, suggestion=todo)] if detail else []
+
+    def _bridging(self) -> tuple[str, str]:
+        """Return what this node carries as a bridge, or why nothing and what to do; nothing where it is not to be one."""
         if not self._p.bridge:
-            return []
-        may = "bridge" in self._p.keys.cert.caps
+            todo = "set enabled = true there, too, or start it with --bridge"
+            return ("is no bridge, so [bridge] batch = true does nothing", todo) if self._p.batch else ("", "")
+        if "bridge" not in self._p.keys.cert.caps:
+            todo = (
+                "leave the mesh with `p2pq mesh init NAME` and join it again with a code of "
+                "`p2pq invite --caps work,submit,bridge`, or let it be no bridge"
+            )
+            return "is to be a bridge, but its certificate does not let it", todo
         detail = f"carries links between peers, {self._p.links.relays.carried} now"
         if self._p.batch:
             spoken = self._p.node.spoken()
             leaves = {leaf for each in spoken for leaf, _ in each.leaves}
             detail = f"speaks for workers here, now {len(leaves)}, to masters, now {len(spoken)}; {detail}"
-        todo = "let it join again with a code of `p2pq invite --caps work,submit,bridge`, or start it without --bridge"
-        return [
-            Finding(
-                check="bridge",
-                ok=may,
-                detail=detail if may else "is to be a bridge, but its certificate does not let it",
-                suggestion="" if may else todo,
-            )
-        ]
+        return detail, ""
 
 
 def _banned(who: str, signed: bytes, *, banned: bool) -> Note:

@@ -57,7 +57,10 @@ def job_view(row: JobRow, owner: str) -> JobView:
 
 def spoken_view(spoken: Spoken, name_of: Callable[[NodeId], str]) -> SpokenView:
     """Return to whom a bridge speaks for its leaves, as ``status`` prints it."""
-    leaves = tuple(LeafView(node=name_of(leaf), attempts=count) for leaf, count in spoken.leaves)
+    held: dict[str, int] = {}
+    for leaf, count in spoken.leaves:  # a bridge below is there twice, as a worker and for its own leaves
+        held[name_of(leaf)] = held.get(name_of(leaf), 0) + count
+    leaves = tuple(LeafView(node=name, attempts=count) for name, count in held.items())
     return SpokenView(node=name_of(spoken.master), stock=spoken.stock, leaves=leaves)
 
 

@@ -2,8 +2,7 @@
 
 A frame is 4 bytes of length (big endian, at most FRAME_BYTES_MAX) and MessagePack. The client sends ``Hello``; the node
 answers ``Welcome`` or ``Failed``. Then the client sends one request; the node answers with any number of items of that
-request's kind and ends with ``Done`` or ``Failed``. More requests may follow on the same connection, one at a time. Closing the
-connection ends a stream and nothing else.
+request's kind and ends with ``Done`` or ``Failed``. More requests may follow, one at a time. Closing the connection ends a stream.
 """
 
 from typing import Annotated, Any, Final, Literal
@@ -460,6 +459,7 @@ class StatusView(_Said, frozen=True, kw_only=True, omit_defaults=False):
     owner: str = ""
     counters: dict[str, int] = {}
     """Notices since the start, by name: what was refused, lost, expired."""
+    bridging: str = ""  # what it carries as a bridge, or why nothing; empty where it is not to be one
     bridge: tuple[SpokenView, ...] = ()
     """As a bridge that batches: the masters to which it speaks for workers here, or of which it has anything."""
     disk: dict[str, Any] = {}

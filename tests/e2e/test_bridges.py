@@ -29,7 +29,7 @@ def test_a_bridge_that_is_to_batch_says_so(home):
     assert home.json("status")["bridge"] == []
 
 
-@covers("node --bridge")
+@covers("node --bridge", "invite --caps", "mesh init")
 def test_who_may_not_be_a_bridge_is_told_what_to_do(tmp_path):
     with lab.hosts(tmp_path, ["home", "another"]) as [home, another]:
         home.start("--listen", "127.0.0.1:0", "--slots", "1")
@@ -42,3 +42,13 @@ def test_who_may_not_be_a_bridge_is_told_what_to_do(tmp_path):
         assert "certificate does not let it" in finding["detail"]
         assert "--caps work,submit,bridge" in finding["suggestion"]
         assert "WARNING bridge.not-allowed" in another.log()
+        assert "its certificate does not let it" in another.ok("status")
+        assert "`p2pq mesh init NAME`" in finding["suggestion"]
+        named = another.json("status")["name"]
+        code = home.ok("invite", "--caps", "work,submit,bridge").split()[0]
+        another.ok("mesh", "init", "its-own")
+        another.ok("join", code, "--at", home.json("status")["address"], "--yes")
+        [finding] = [each for each in another.json("doctor") if each["check"] == "bridge"]
+        assert finding["ok"]
+        assert "carries links between peers" in another.ok("status")
+        assert another.json("status")["name"] == named  # it was not taken for another one of that name

@@ -200,13 +200,29 @@ async def test_a_bridge_that_batches_says_to_whom_it_speaks_for_whom(world):
     world.parts.links.relays = SimpleNamespace(carried=1)
     assert (await world.ask("status"))[0].bridge == ()
     world.spoken = (Spoken(BOB, 3, ((EVE, 2), (NEW, 0))), Spoken(NEW, 0, ((EVE, 0),)))
+    world.keys.cert = msgspec.structs.replace(world.keys.cert, caps=("bridge", "work"))
     [status] = await world.ask("status")
     eve, new = LeafView(node="node-e", attempts=2), LeafView(node="node-n", attempts=0)
     assert status.bridge[0] == SpokenView(node="node-b", stock=3, leaves=(eve, new))
-    world.keys.cert = msgspec.structs.replace(world.keys.cert, caps=("bridge", "work"))
     [finding] = await world.findings("bridge")
     said = "speaks for workers here, now 2, to masters, now 2; carries links between peers, 1 now"
-    assert (finding.ok, finding.detail) == (True, said)
+    assert (finding.ok, finding.detail, status.bridging) == (True, said, said)
+
+
+async def test_who_is_no_bridge_and_should_be_is_told_why(world):
+    assert (await world.ask("status"))[0].bridging == ""
+    assert await world.findings("bridge") == []
+    world.parts.batch = True
+    [finding] = await world.findings("bridge")
+    assert not finding.ok
+    assert finding.detail == (await world.ask("status"))[0].bridging == "is no bridge, so [bridge] batch = true does nothing"
+    assert "enabled = true" in finding.suggestion
+    world.parts.bridge = True
+    world.keys.cert = msgspec.structs.replace(world.keys.cert, caps=("submit", "work"))
+    [finding] = await world.findings("bridge")
+    assert (finding.ok, "certificate does not let it" in finding.detail) == (False, True)
+    assert (await world.ask("status"))[0].bridging == finding.detail
+    assert "`p2pq mesh init NAME`" in finding.suggestion
 
 
 async def test_who_takes_part_through_a_bridge_is_counted_and_shown_as_a_member(world):
@@ -349,7 +365,11 @@ async def test_a_new_mesh_key_is_durable_before_it_is_said(world, monkeypatch):
     monkeypatch.setattr(type(world.keys), "sign_mesh_key", lambda _keys, _wall, newest: b"after %d" % newest)
     [note] = await world.ask("rotate_key", control.RotateKey())
     assert world.asked == [MeshKeyAsked(signed=b"after 7")]
-    assert "new key" in note.text
+    assert "new key; 0 linked nodes were told" in note.text
+    world.infos |= {BOB: info(), EVE: info()}
+    world.parts.node.abroad = SimpleNamespace(mesh_of=lambda node: b"another" if node == EVE else b"")
+    [note] = await world.ask("rotate_key", control.RotateKey())
+    assert "1 linked node was told" in note.text  # none of another mesh
 
 
 async def test_stop(world):

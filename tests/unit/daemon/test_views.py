@@ -5,15 +5,15 @@ import pytest
 
 from p2pq.core.placement import TaskSnapshot
 from p2pq.core.through import cluster_of
-from p2pq.core.views import Policy
+from p2pq.core.views import Policy, Spoken
 from p2pq.daemon.history import AttemptRow, JobExtra, JobRow, Kept, TaskRow
 from p2pq.daemon.submission import Sweep
-from p2pq.daemon.views import attempt_view, job_view, policy_view, rfc3339, task_view
+from p2pq.daemon.views import attempt_view, job_view, policy_view, rfc3339, spoken_view, task_view
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
 from p2pq.model.job import Outcome
 from p2pq.model.owner import Verdict
 from p2pq.model.params import parse_array, parse_sweep
-from p2pq.wire.parts import PolicyView
+from p2pq.wire.parts import LeafView, PolicyView
 
 JOB = JobId(b"j" * 16)
 OTHER = JobId(b"o" * 16)
@@ -39,6 +39,15 @@ def task(row, live=None, *, cancelled=False, sweep=SWEEP, extra=EXTRA):
 def row(state, last, **fields):
     settled = {"failures": 0, "faults": 0, "detail": "", "delivered": False, "ended": None, **fields}
     return TaskRow(task=3, state=state, attempts=2, last=last, **settled)
+
+
+def test_a_bridge_below_is_one_line_of_those_that_a_bridge_speaks_for():
+    below, leaf = NodeId(b"b" * 32), NodeId(b"l" * 32)
+    names = {WORKER: "master", below: "gate", cluster_of(below): "gate", leaf: "leaf"}
+    spoken = Spoken(WORKER, 2, ((below, 1), (leaf, 0), (cluster_of(below), 3)))
+    view = spoken_view(spoken, names.__getitem__)
+    assert (view.node, view.stock) == ("master", 2)
+    assert view.leaves == (LeafView(node="gate", attempts=4), LeafView(node="leaf", attempts=0))
 
 
 def test_times_are_utc_to_the_second():
