@@ -32,7 +32,10 @@ def mesh_command(ctx: click.Context, as_json: bool) -> None:
 def init(ctx: click.Context, name: str, as_json: bool) -> None:
     """Found a new mesh NAME. This node is its first member and admin."""
     with connect(ctx, start=True) as node:
+        old = node.one(control.Mesh(), MeshView)
         _show(node.one(control.MeshInit(name=name), MeshView), as_json=as_json)
+    if not old.solo:
+        note(f"it has left mesh {old.name}, which has other members; a code from an admin there lets it in again")
 
 
 @mesh_command.command("rotate-key")
@@ -96,15 +99,19 @@ def invite_command(ctx: click.Context, caps: str, owner: str, ttl: str, uses: in
     request = control.Invite(caps=wanted, owner=owner, ttl_s=parse_seconds(ttl), uses=uses)
     with connect(ctx, start=True) as node:
         view = node.one(request, InviteView)
+        mesh = node.one(control.Mesh(), MeshView)
     if as_json:
         print_json(view)
         return
     click.echo(view.code)
     machines = "one machine" if view.uses == 1 else f"{view.uses} machines"
     note(f"on the other machine: p2pq join {view.code}")
-    note(f"good for {machines} until {view.expires}; it will count as {view.owner} and may {', '.join(view.caps)}")
+    note(
+        f"good for {machines} until {view.expires}; "
+        f"in mesh {mesh.name} it will count as {view.owner} and may {', '.join(view.caps)}"
+    )
     if view.addresses:
-        note(f"if it is not found there, add: --at {view.addresses[0]}")
+        note(f"if it is not found there, add: --at {' or --at '.join(view.addresses[:4])}")
 
 
 @click.command("join")

@@ -32,6 +32,8 @@ STATE_BYTES_MAX: Final = 64 << 10
 NAME_CHARS_MAX: Final = 64
 RENEW_FROM: Final = 2 / 3
 """A certificate is renewed from this part of its life on."""
+NO_ADMIN: Final = "this node is not an admin of its mesh; invite on one that is, `p2pq members` shows which"
+ONLY_FOUNDER: Final = "only the founder of a mesh can make admins; invite there, and let who is to be one reach it directly"
 
 
 class MeshState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -190,9 +192,9 @@ class NodeKeys:
             StorageError: the home cannot be written.
         """
         if not self.admin:
-            raise RefusedError("this node is not an admin of its mesh; invite from the one that founded it")
+            raise RefusedError(NO_ADMIN)
         if "admin" in subject.caps and not self.founder:
-            raise RefusedError("only the founder of a mesh can make admins; invite from there")
+            raise RefusedError(ONLY_FOUNDER)
         chain = self._chain(subject, wall)
         self._keep(msgspec.structs.replace(self.state, issued=self.state.issued + 1))
         return chain

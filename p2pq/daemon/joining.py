@@ -17,7 +17,7 @@ from p2pq.core import reaching
 from p2pq.daemon import link, netinfo
 from p2pq.daemon.dialing import NO_ANSWER, SENTENCES, WS_MESSAGE_MAX, dial_reason, open_stream
 from p2pq.daemon.gate import DEFAULT_PORT
-from p2pq.daemon.identity import NodeKeys, usable_name
+from p2pq.daemon.identity import NO_ADMIN, ONLY_FOUNDER, NodeKeys, usable_name
 from p2pq.daemon.views import rfc3339
 from p2pq.errors import ConfigError, NodeUnreachableError, RefusedError, Reject
 from p2pq.model.ids import NodeId, Wall
@@ -32,6 +32,7 @@ USES_MAX: Final = 1000
 TTL_MAX_S: Final = 7 * 24 * 3600
 EXCHANGE_S: Final = 10.0
 FIND_S: Final = 5.0
+DIRECTLY: Final = "An inviter has to be reached directly, not over a bridge: any admin that this machine reaches may invite."
 PEERS_MAX: Final = 64
 NAME_CHARS_MAX: Final = 64
 
@@ -119,12 +120,12 @@ class Invitations:
             ConfigError: a value is out of range.
         """
         if not self._keys.admin:
-            raise RefusedError("this node is not an admin of its mesh; invite from the one that founded it")
+            raise RefusedError(NO_ADMIN)
         offered = tuple(sorted(cap for cap in CAPABILITIES if cap in caps))
         if len(offered) != len(set(caps)):
             raise ConfigError(f"--caps: choose among {', '.join(CAPABILITIES)}")
         if "admin" in offered and not self._keys.founder:
-            raise RefusedError("only the founder of a mesh can make admins; invite from there")
+            raise RefusedError(ONLY_FOUNDER)
         if not 0 < ttl_s <= TTL_MAX_S or not 0 < uses <= USES_MAX:
             raise ConfigError(f"an invitation lasts 1 s to {TTL_MAX_S // 86400} days, for 1 to {USES_MAX} machines")
         if owner != "" and usable_name(owner) != owner:
@@ -322,7 +323,7 @@ async def join_mesh(  # noqa: PLR0913  each is a different fact
     if not addresses:
         raise NodeUnreachableError(
             f"no node on this network shows an invitation {code.slot}-...; check the code, "
-            "or name the inviter with --at HOST:PORT"
+            f"or name the inviter with --at HOST:PORT. {DIRECTLY}"
         )
     guesses = 0
     problem = NO_ANSWER
@@ -342,7 +343,7 @@ async def join_mesh(  # noqa: PLR0913  each is a different fact
             problem = problem if guesses else SENTENCES[reason]
     if guesses:
         raise RefusedError(problem)
-    raise NodeUnreachableError(f"{', '.join(addresses)}: {problem}")
+    raise NodeUnreachableError(f"{', '.join(addresses)}: {problem} {DIRECTLY}")
 
 
 def with_port(text: str) -> str:

@@ -45,8 +45,12 @@ def test_who_may_not_be_a_bridge_is_told_what_to_do(tmp_path):
         assert "its certificate does not let it" in another.ok("status")
         assert "`p2pq mesh init NAME`" in finding["suggestion"]
         named = another.json("status")["name"]
-        code = home.ok("invite", "--caps", "work,submit,bridge").split()[0]
-        another.ok("mesh", "init", "its-own")
+        invited = home.run("invite", "--caps", "work,submit,bridge")
+        code, mesh = invited.stdout.split()[0], home.json("mesh")["name"]
+        assert f"in mesh {mesh} it will count as" in invited.stderr
+        assert f"add: --at {home.json('status')['address']}" in invited.stderr
+        assert f"it has left mesh {mesh}," in another.run("mesh", "init", "its-own").stderr
+        assert "left" not in another.run("mesh", "init", "its-own-again").stderr
         another.ok("join", code, "--at", home.json("status")["address"], "--yes")
         [finding] = [each for each in another.json("doctor") if each["check"] == "bridge"]
         assert finding["ok"]

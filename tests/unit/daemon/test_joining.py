@@ -250,9 +250,9 @@ async def test_who_may_invite_and_for_what(tmp_path: Path) -> None:
     admit(a, b)
     admit(a, c, caps=("admin", "submit", "work"))
     async with inviting(a) as founder, inviting(b) as member, inviting(c) as admin:
-        with pytest.raises(RefusedError, match="not an admin"):
+        with pytest.raises(RefusedError, match="not an admin.*`p2pq members`"):
             member.invitations.invite(("work",))
-        with pytest.raises(RefusedError, match="only the founder"):
+        with pytest.raises(RefusedError, match="only the founder.*reach it directly"):
             admin.invitations.invite(("admin",))
         for call in (
             lambda: founder.invitations.invite(("fly",)),
@@ -285,9 +285,9 @@ async def test_who_has_a_mesh_does_not_join_another(tmp_path: Path) -> None:
 
 async def test_nobody_invites(tmp_path: Path) -> None:
     keys = keys_at(tmp_path / "a")
-    with pytest.raises(NodeUnreachableError, match="--at HOST:PORT"):
+    with pytest.raises(NodeUnreachableError, match="--at HOST:PORT.*not over a bridge"):
         await enter(keys, "4T-K7QX-93FD")
-    with pytest.raises(NodeUnreachableError, match="no node listens"):
+    with pytest.raises(NodeUnreachableError, match="no node listens.*not over a bridge"):
         await enter(keys, "4T-K7QX-93FD", at="127.0.0.1:1")
 
 
