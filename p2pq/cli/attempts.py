@@ -2,7 +2,7 @@
 
 import click
 
-from p2pq.cli.common import connect, duration, note, pairs, plain, print_json, size, table
+from p2pq.cli.common import behind, connect, duration, note, pairs, plain, print_json, size, table
 from p2pq.cli.jobs import EXIT_OK, JSON, follow, split
 from p2pq.errors import RemoteProtocolError
 from p2pq.wire import control
@@ -39,7 +39,7 @@ def show_task(ctx: click.Context, job: str, task: int, *, as_json: bool) -> None
         [
             (
                 each.attempt,
-                each.node,
+                behind(each.node, each.via),
                 each.state,
                 each.exit if each.signal is None else f"signal {each.signal}",
                 "yes" if each.counted else None,

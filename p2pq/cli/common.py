@@ -94,6 +94,11 @@ def pairs(rows: Iterable[tuple[str, object]]) -> None:
         click.echo(f"{name.ljust(width)}  {value}")
 
 
+def behind(node: str | None, via: Sequence[str]) -> str:
+    """Return a node and the bridges that it is behind, the one next to this node first: ``leaf < gate``."""
+    return " < ".join(filter(None, (node, *via)))
+
+
 def duration(seconds: float | None) -> str:
     """Return seconds as people say them: ``0.3 s``, ``12 s``, ``3:05``, ``2:03:04``, ``3 days, 1:00:00``."""
     if seconds is None:

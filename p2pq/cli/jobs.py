@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 import click
 
 from p2pq.cli.common import (
+    behind,
     connect,
     duration,
     note,
@@ -343,7 +344,7 @@ def tasks_command(ctx: click.Context, job: str, as_json: bool) -> None:
             (
                 v.task,
                 v.state if v.progress is None or v.state != "running" else f"{v.state} {v.progress:.0%}",
-                " < ".join(filter(None, (v.node, *v.via))),
+                behind(v.node, v.via),
                 v.attempt or None,
                 v.exit if v.signal is None else f"signal {v.signal}",
                 duration(v.seconds),

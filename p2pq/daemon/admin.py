@@ -16,6 +16,7 @@ from p2pq.core.node import Node
 from p2pq.core.views import PeerView as CorePeer
 from p2pq.daemon import netinfo
 from p2pq.daemon.blobstore import BlobStore
+from p2pq.daemon.dialing import ALREADY
 from p2pq.daemon.discovery import Discovery
 from p2pq.daemon.environments import Environments
 from p2pq.daemon.home import Home
@@ -173,7 +174,8 @@ class Admin:
     async def peers(self, _request: control.PeersList, send: Send) -> None:
         """Answer ``PeersList``."""
         for peer in self._p.node.peers(self._p.mono()):
-            await send(self._peer(peer))
+            if peer.id is not None or peer.reason != ALREADY:  # else a further address of a node that has its own line
+                await send(self._peer(peer))
 
     def _peer(self, peer: CorePeer) -> PeerView:
         p = self._p

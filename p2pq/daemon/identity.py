@@ -33,7 +33,9 @@ NAME_CHARS_MAX: Final = 64
 RENEW_FROM: Final = 2 / 3
 """A certificate is renewed from this part of its life on."""
 NO_ADMIN: Final = "this node is not an admin of its mesh; invite on one that is, `p2pq members` shows which"
-ONLY_FOUNDER: Final = "only the founder of a mesh can make admins; invite there, and let who is to be one reach it directly"
+ONLY_FOUNDER: Final = (
+    "only the founder of a mesh can make admins; invite there, and let who is to be one reach it directly"
+)
 
 
 class MeshState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -32,7 +32,9 @@ USES_MAX: Final = 1000
 TTL_MAX_S: Final = 7 * 24 * 3600
 EXCHANGE_S: Final = 10.0
 FIND_S: Final = 5.0
-DIRECTLY: Final = "An inviter has to be reached directly, not over a bridge: any admin that this machine reaches may invite."
+DIRECTLY: Final = (
+    "An inviter has to be reached directly, not over a bridge: any admin that this machine reaches may invite."
+)
 PEERS_MAX: Final = 64
 NAME_CHARS_MAX: Final = 64
 

@@ -2,7 +2,7 @@
 
 A frame is 4 bytes of length (big endian, at most FRAME_BYTES_MAX) and MessagePack. The client sends ``Hello``; the node
 answers ``Welcome`` or ``Failed``. Then the client sends one request; the node answers with any number of items of that
-request's kind and ends with ``Done`` or ``Failed``. More requests may follow, one at a time. Closing the connection ends a stream.
+request's kind and ends with ``Done`` or ``Failed``. More requests may follow, one at a time. Closing it ends a stream.
 """
 
 from typing import Annotated, Any, Final, Literal

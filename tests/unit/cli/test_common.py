@@ -22,6 +22,13 @@ def test_durations_as_people_say_them(seconds, text):
 
 
 @pytest.mark.parametrize(
+    ("node", "via", "text"), [("leaf", (), "leaf"), ("leaf", ("near", "far"), "leaf < near < far"), (None, (), "")]
+)
+def test_who_is_behind_bridges_is_named_with_them(node, via, text):
+    assert common.behind(node, via) == text
+
+
+@pytest.mark.parametrize(
     ("count", "text"), [(None, ""), (0, "0 B"), (1536, "2 KiB"), (12 << 20, "12 MiB"), (5 << 40, "5.0 TiB")]
 )
 def test_sizes_as_people_say_them(count, text):

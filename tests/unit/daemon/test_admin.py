@@ -215,7 +215,11 @@ async def test_who_is_no_bridge_and_should_be_is_told_why(world):
     world.parts.batch = True
     [finding] = await world.findings("bridge")
     assert not finding.ok
-    assert finding.detail == (await world.ask("status"))[0].bridging == "is no bridge, so [bridge] batch = true does nothing"
+    assert (
+        finding.detail
+        == (await world.ask("status"))[0].bridging
+        == "is no bridge, so [bridge] batch = true does nothing"
+    )
     assert "enabled = true" in finding.suggestion
     world.parts.bridge = True
     world.keys.cert = msgspec.structs.replace(world.keys.cert, caps=("submit", "work"))
@@ -285,6 +289,8 @@ async def test_peers_and_members(world):
     )
     assert (eve.name, eve.slots, eve.rtt_ms, eve.reason, eve.mesh) == ("node-e", None, None, "timeout", "")
     assert (unknown.id, unknown.address) == ("", "10.0.0.9:9476")
+    world.peers[2] = peer(None, "", state="down", reason="already-linked")
+    assert [each.name for each in await world.ask("peers")] == ["bob", "node-e"]  # that address is one of theirs
     world.banned.add(EVE)
     me, bob, eve = await world.ask("members")
     assert (me.name, me.state, me.caps) == ("ant", "self", world.keys.cert.caps)

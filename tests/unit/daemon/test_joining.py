@@ -199,7 +199,9 @@ async def test_several_uses_and_equal_names(tmp_path: Path) -> None:
 async def test_who_joins_again_keeps_its_name_and_nobody_else_gets_it(tmp_path: Path) -> None:
     a, b, c = keys_at(tmp_path / "a", "hub"), keys_at(tmp_path / "b", "box"), keys_at(tmp_path / "c", "box")
     known = {b.node: "box"}
-    async with inviting(a, names=lambda joiner: frozenset(name for node, name in known.items() if node != joiner)) as hub:
+    async with inviting(
+        a, names=lambda joiner: frozenset(name for node, name in known.items() if node != joiner)
+    ) as hub:
         opened = hub.invitations.invite(("work",), uses=2)
         assert (await enter(b, opened.code.text, at=hub.address)).name == "box"
         b.found("elsewhere", wall())
@@ -250,9 +252,9 @@ async def test_who_may_invite_and_for_what(tmp_path: Path) -> None:
     admit(a, b)
     admit(a, c, caps=("admin", "submit", "work"))
     async with inviting(a) as founder, inviting(b) as member, inviting(c) as admin:
-        with pytest.raises(RefusedError, match="not an admin.*`p2pq members`"):
+        with pytest.raises(RefusedError, match=r"not an admin.*`p2pq members`"):
             member.invitations.invite(("work",))
-        with pytest.raises(RefusedError, match="only the founder.*reach it directly"):
+        with pytest.raises(RefusedError, match=r"only the founder.*reach it directly"):
             admin.invitations.invite(("admin",))
         for call in (
             lambda: founder.invitations.invite(("fly",)),
@@ -285,9 +287,9 @@ async def test_who_has_a_mesh_does_not_join_another(tmp_path: Path) -> None:
 
 async def test_nobody_invites(tmp_path: Path) -> None:
     keys = keys_at(tmp_path / "a")
-    with pytest.raises(NodeUnreachableError, match="--at HOST:PORT.*not over a bridge"):
+    with pytest.raises(NodeUnreachableError, match=r"--at HOST:PORT.*not over a bridge"):
         await enter(keys, "4T-K7QX-93FD")
-    with pytest.raises(NodeUnreachableError, match="no node listens.*not over a bridge"):
+    with pytest.raises(NodeUnreachableError, match=r"no node listens.*not over a bridge"):
         await enter(keys, "4T-K7QX-93FD", at="127.0.0.1:1")
 
 
