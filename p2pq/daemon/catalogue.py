@@ -25,7 +25,9 @@ def find_job(store: History, name: str) -> JobRow:
         raise NotFoundError(f"{name!r} is too short; give at least {PREFIX_CHARS_MIN} characters of the job's id")
     found = store.find_jobs(name)
     if not found:
-        raise NotFoundError(f"there is no job {name!r} here; see `p2pq jobs`")
+        raise NotFoundError(
+            f"there is no job {name!r} here; see `p2pq jobs`, and ask the node that it was submitted on"
+        )
     if len(found) > 1:
         raise NotFoundError(f"{name!r} could be {len(found)} jobs; give more of the id, see `p2pq jobs`")
     return job_of(store, found[0])

@@ -27,11 +27,9 @@ Entropy = Callable[[int], bytes]
 
 SERIAL_BYTES: Final = 16
 BOOT_BYTES: Final = 16
-PSKS_KEPT: Final = session.PSKS_MAX
 STATE_BYTES_MAX: Final = 64 << 10
 NAME_CHARS_MAX: Final = 64
-RENEW_FROM: Final = 2 / 3
-"""A certificate is renewed from this part of its life on."""
+RENEW_FROM: Final = 2 / 3  # of the life of a certificate: from then on it is renewed
 NO_ADMIN: Final = "this node is not an admin of its mesh; invite on one that is, `p2pq members` shows which"
 ONLY_FOUNDER: Final = (
     "only the founder of a mesh can make admins; invite there, and let who is to be one reach it directly"
@@ -47,7 +45,7 @@ class MeshState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The root's public key; the mesh id is its hash."""
     certs: Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=trust.CHAIN_MAX)]
     """This node's chain, leaf first."""
-    psks: Annotated[tuple[Bytes32, ...], Meta(min_length=1, max_length=PSKS_KEPT)]
+    psks: Annotated[tuple[Bytes32, ...], Meta(min_length=1, max_length=session.PSKS_MAX)]
     """Mesh keys as they came with the membership, newest first; those that admins made since are in the store."""
     issued: Annotated[int, Meta(ge=0)] = 0
     """How many members this node has let in."""
@@ -166,7 +164,7 @@ class NodeKeys:
         if leaf.sub != self.node:
             raise Reject(session.NOT_HOLDER)
         old = self.mesh
-        self._keep(MeshState(name=name, root=root, certs=certs, psks=psks[:PSKS_KEPT]))
+        self._keep(MeshState(name=name, root=root, certs=certs, psks=psks[: session.PSKS_MAX]))
         crashpoints.reached("mesh.kept")
         if old != self.mesh:
             self._home.root_key(old).unlink(missing_ok=True)
