@@ -149,21 +149,19 @@ def _note(reply: "dict[str, Any]") -> None:
 
 
 def _refusal(reply: "dict[str, Any]") -> P2PQError:
-    import msgspec  # noqa: PLC0415
-
+    from p2pq import decoders  # noqa: PLC0415
     from p2pq.client.framing import AnswerError  # noqa: PLC0415
     from p2pq.wire.control import Failed  # noqa: PLC0415
 
-    return AnswerError(msgspec.convert(reply, Failed))
+    return AnswerError(decoders.convert(reply, Failed))
 
 
 def _exit_code(job: str, ended: "dict[str, Any] | None") -> int:
-    import msgspec  # noqa: PLC0415
-
+    from p2pq import decoders  # noqa: PLC0415
     from p2pq.cli.commands import exit_code  # noqa: PLC0415
     from p2pq.wire.commandcontrol import TaskEnded  # noqa: PLC0415
 
-    return exit_code(job, None if ended is None else msgspec.convert(ended, TaskEnded))
+    return exit_code(job, None if ended is None else decoders.convert(ended, TaskEnded))
 
 
 def _given_up(home: str, job: str, trouble: BaseException) -> int:

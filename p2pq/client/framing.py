@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from p2pq import __version__
+from p2pq import __version__, decoders
 from p2pq.errors import (
     NodeSilentError,
     NodeUnreachableError,
@@ -29,7 +29,7 @@ _CALLED: Final = {
 """What people call a field of a request, and where they find what belongs there."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_DECODER: Final = msgspec.msgpack.Decoder(Reply)
+_DECODER: Final = decoders.of_packed(Reply)
 
 
 class AnswerError(P2PQError):
@@ -55,7 +55,7 @@ def frame_of(request: ControlRequest) -> bytes:
     try:
         body = _ENCODER.encode(request)
         # Limits of the request are checked here, where the user can be told which one it is.
-        msgspec.msgpack.decode(body, type=ControlRequest)
+        decoders.unpack(body, ControlRequest)
     except UnicodeEncodeError as error:
         raise UsageError("a name or an argument is not UTF-8 text; rename it, or write it in UTF-8") from error
     except msgspec.ValidationError as error:

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from p2pq import decoders
 from p2pq.errors import ConfigError, NodeUnreachableError, RefusedError
 
 READY_S: Final = 30.0
@@ -68,7 +69,7 @@ def kept(home: Path) -> Options:
     path = home / OPTIONS_FILE
     try:
         with path.open("rb") as file:
-            return msgspec.json.decode(file.read(_OPTIONS_BYTES_MAX), type=Options)
+            return decoders.read_json(file.read(_OPTIONS_BYTES_MAX), Options)
     except FileNotFoundError:
         return Options()
     except (OSError, msgspec.DecodeError) as error:

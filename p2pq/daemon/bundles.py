@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from msgspec import Meta
 
+from p2pq import decoders
 from p2pq.core.views import PeerView
 from p2pq.daemon.requirements import LABEL, Wanted
 from p2pq.errors import BuildError, RefusedError
@@ -179,7 +180,7 @@ def _source(package: dict[str, Any], wheel: dict[str, Any]) -> Source:
     size = wheel.get("size", 0)
     if urlsplit(wheel["url"]).scheme not in {"https", "http", "file"} or not isinstance(size, int):
         raise ValueError(wheel["url"])
-    return Source(msgspec.convert(tuple(said.values()), Wheel), wheel["url"], max(0, size))
+    return Source(decoders.convert(tuple(said.values()), Wheel), wheel["url"], max(0, size))
 
 
 def _file_name(url: str) -> str:
@@ -236,7 +237,7 @@ def read(raw: bytes) -> WheelList:
     try:
         if len(raw) > LIST_BYTES_MAX:
             raise msgspec.ValidationError("it is too long")
-        return msgspec.json.decode(raw, type=WheelList)
+        return decoders.read_json(raw, WheelList)
     except msgspec.MsgspecError as error:
         raise RefusedError(f"the list of packages that the job brings is not understood ({error})") from error
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from p2pq import decoders
 from p2pq.core.records import GrantKept, HandedOn, Proof
 from p2pq.errors import Reject
 from p2pq.model.ids import JobId, LeaseId, NodeId, Wall
@@ -180,7 +181,7 @@ def names(rows: Iterable[tuple[bytes]]) -> dict[NodeId, str]:
     found: dict[NodeId, str] = {}
     for (certs,) in rows:
         with suppress(msgspec.MsgspecError, Reject, IndexError):  # what is damaged names nobody; a repair finds it
-            first = sign.body_of(msgspec.msgpack.decode(certs, type=Certs)[0])
+            first = sign.body_of(decoders.unpack(certs, Certs)[0])
             cert = codec.decode_strict(first, Cert, size_max=sign.size_max(Cert))
             found[NodeId(cert.sub)] = cert.name
     return found
@@ -205,7 +206,7 @@ def _decided(row: tuple[Any, ...], rebuilt: int) -> Decided:
         lease=LeaseId(epoch, counter),
         granted=Wall(granted),
         wall=Wall(ended),
-        item=msgspec.msgpack.decode(result, type=ResultItem),
+        item=decoders.unpack(result, ResultItem),
         grant=grant or b"",
         signed=signed or b"",
         certs=_certs(certs),
@@ -216,7 +217,7 @@ def _decided(row: tuple[Any, ...], rebuilt: int) -> Decided:
 
 
 def _certs(raw: bytes | None) -> Certs:
-    return () if raw is None else msgspec.msgpack.decode(raw, type=Certs)
+    return () if raw is None else decoders.unpack(raw, Certs)
 
 
 def _handed(found: list[Any]) -> tuple[Handing, ...]:

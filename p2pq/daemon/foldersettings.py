@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from p2pq import decoders
 from p2pq.errors import UsageError
 from p2pq.wire import names
 
@@ -67,7 +68,7 @@ def _settings(text: str, where: str) -> FolderSettings | None:
     try:
         tool = tomllib.loads(text).get("tool")
         said = tool.get("p2pq") if isinstance(tool, dict) else None
-        return None if said is None else msgspec.convert(said, FolderSettings)
+        return None if said is None else decoders.convert(said, FolderSettings)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
         known = ", ".join(FolderSettings.__struct_fields__)
         raise UsageError(f"[tool.p2pq] in {where} is not usable ({error}); it may hold: {known}") from error

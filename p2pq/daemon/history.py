@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from p2pq import decoders
 from p2pq.core.records import Intervals, RestoredJob
 from p2pq.daemon import evidence, restoring, sqlite
 from p2pq.daemon.evidence import Decided
@@ -171,9 +172,9 @@ _ATTEMPT: Final = (
     "a.task, a.attempt, a.epoch, a.counter, a.worker, a.granted, a.ended, a.fault, a.detail, a.outcome, a.counted, "
     "a.via"
 )
-_EXTRA: Final = msgspec.msgpack.Decoder(JobExtra)
-_OUTCOME: Final = msgspec.msgpack.Decoder(Outcome)
-_RESULT: Final = msgspec.msgpack.Decoder(ResultItem)
+_EXTRA: Final = decoders.of_packed(JobExtra)
+_OUTCOME: Final = decoders.of_packed(Outcome)
+_RESULT: Final = decoders.of_packed(ResultItem)
 
 
 def encode_extra(extra: JobExtra) -> bytes:

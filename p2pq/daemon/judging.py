@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from p2pq import decoders
 from p2pq.core.intervals import IntervalSet
 from p2pq.core.records import Intervals
 from p2pq.daemon.delivery import target
@@ -82,10 +83,10 @@ def _belong(salvage: Salvage) -> None:
         rest |= dict.fromkeys(n for (n,) in run(f"SELECT DISTINCT n FROM {table} WHERE n NOT IN (SELECT n FROM jobs)"))  # noqa: S608
     for n in rest:
         found = run("SELECT result FROM attempts WHERE n = ? AND result IS NOT NULL LIMIT 1", (n,)).fetchone()
-        rest[n] = None if found is None else msgspec.msgpack.decode(found[0], type=ResultItem).job
+        rest[n] = None if found is None else decoders.unpack(found[0], ResultItem).job
     named = dict(run("SELECT job, extra FROM extras WHERE job NOT IN (SELECT job FROM jobs)").fetchall())
     for job, raw in named.items():
-        extra = msgspec.msgpack.decode(raw, type=JobExtra)
+        extra = decoders.unpack(raw, JobExtra)
         salvage.lost.append(f"{to_text(job)[:8]} {extra.name} ({extra.folder})")
     ids = {job for job in rest.values() if job is not None}
     salvage.lost += [f"{to_text(job)[:8]} (its name and folder are lost, too)" for job in sorted(ids - named.keys())]
@@ -134,7 +135,7 @@ def _note(salvage: Salvage, number: int, missing: str) -> None:
         if state is None:
             salvage.moved.append(f"{to_text(JobId(job))[:8]}: {results}")
     else:
-        extra = msgspec.msgpack.decode(found[0], type=JobExtra)
+        extra = decoders.unpack(found[0], JobExtra)
     extra = msgspec.structs.replace(extra, lost=f"lost with a damaged store: {missing}")
     run("INSERT OR REPLACE INTO extras VALUES (?, ?)", (job, encode_extra(extra)))
     salvage.incomplete.append(f"{to_text(JobId(job))[:8]} {extra.name}: {missing}")
@@ -166,9 +167,7 @@ def _rebuild_tasks(salvage: Salvage) -> None:
     ).fetchall()
     for number, task, attempts, faults, ended, job, job_state, outcomes in lost:
         salvage.counts["tasks"].lost += job_state is None
-        ends = [
-            msgspec.msgpack.decode(bytes.fromhex(text), type=Outcome) for text in (outcomes or "").split(",") if text
-        ]
+        ends = [decoders.unpack(bytes.fromhex(text), Outcome) for text in (outcomes or "").split(",") if text]
         done = any(outcome.ok for outcome in ends)
         delivered = done and (job_state is not None or _is_delivered(salvage, job, task))
         salvage.again += not done and job_state is None
@@ -182,7 +181,7 @@ def _is_delivered(salvage: Salvage, job: bytes, task: int) -> bool:
     found = salvage.db.execute("SELECT extra FROM extras WHERE job = ?", (job,)).fetchone()
     if found is None:
         return False
-    extra = msgspec.msgpack.decode(found[0], type=JobExtra)
+    extra = decoders.unpack(found[0], JobExtra)
     sweep = open_sweep(extra)
     number = task_number(sweep.array, sweep.axes, task)
     return target(Path(extra.results), tasks=extra.tasks, number=number).is_dir()
@@ -195,7 +194,7 @@ def _fill_done(salvage: Salvage) -> None:
         (rows,) = run("SELECT count(*) FROM tasks WHERE n = ?", (number,)).fetchone()
         if rows >= done:
             continue
-        kept = IntervalSet(() if raw is None else msgspec.msgpack.decode(raw, type=Intervals))
+        kept = IntervalSet(() if raw is None else decoders.unpack(raw, Intervals))
         run("UPDATE tasks SET state = 'done', delivered = 1 WHERE n = ?", (number,))
         salvage.db.executemany(
             "INSERT OR IGNORE INTO tasks (n, task, state, attempts, delivered, detail) VALUES (?, ?, 'done', 1, 1, ?)",

@@ -17,6 +17,7 @@ import msgspec
 import psutil
 from msgspec import Meta
 
+from p2pq import decoders
 from p2pq.core.events import Event, OwnerIs
 from p2pq.core.policy import OwnerPolicy
 from p2pq.daemon import limits
@@ -262,7 +263,7 @@ class Owner:
         """Return the pause that the home keeps. One that cannot be read is a pause: the machine is its owner's."""
         try:
             with self._file.open("rb") as file:
-                return msgspec.json.decode(file.read(FILE_BYTES_MAX), type=Paused)
+                return decoders.read_json(file.read(FILE_BYTES_MAX), Paused)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

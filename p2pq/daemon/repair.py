@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from p2pq import decoders
 from p2pq.daemon import crashpoints, files, judging, salvage, sqlite, store
 from p2pq.daemon.history import JobExtra
 from p2pq.daemon.home import Home, write_private
@@ -147,7 +148,7 @@ def _repair(home: Home, node: NodeId, wall: Wall) -> Report:
 def _report(saved: Salvage, pages: Pages) -> Report:
     restored = Tables(saved.db).restore()
     named = dict(saved.db.execute("SELECT job, extra FROM extras"))
-    names = {job.job: msgspec.msgpack.decode(named[job.job], type=JobExtra).name for job in restored.jobs}
+    names = {job.job: decoders.unpack(named[job.job], JobExtra).name for job in restored.jobs}
     return Report(
         damaged="",
         unreadable_pages=len(pages.wrong),

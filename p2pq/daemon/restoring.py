@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from p2pq import decoders
 from p2pq.core.intervals import IntervalSet
 from p2pq.core.records import (
     BanKept,
@@ -63,17 +64,17 @@ def restored(db: sqlite3.Connection, settled: dict[int, IntervalSet]) -> Restore
             ResultKept(
                 lease=LeaseId(e, c),
                 master=NodeId(master),
-                item=msgspec.msgpack.decode(item, type=ResultItem),
+                item=decoders.unpack(item, ResultItem),
                 wall=Wall(since),
                 owner=owner,
-                subs=() if subs is None else msgspec.msgpack.decode(subs, type=tuple[bytes, ...]),
+                subs=() if subs is None else decoders.unpack(subs, tuple[bytes, ...]),
             )
             for master, e, c, item, since, owner, subs in run(
                 "SELECT master, epoch, counter, item, since, owner, subs FROM kept ORDER BY master, epoch, counter"
             )
         ),
         peers=tuple(
-            PeerSeen(node=NodeId(node), name=name, addresses=msgspec.msgpack.decode(found, type=tuple[str, ...]))
+            PeerSeen(node=NodeId(node), name=name, addresses=decoders.unpack(found, tuple[str, ...]))
             for node, name, found in run("SELECT node, name, addresses FROM peers ORDER BY seen")
         ),
         bans=tuple(
@@ -126,8 +127,8 @@ def _job(db: sqlite3.Connection, row: tuple[Any, ...]) -> RestoredJob:
         reply_secret=reply_secret,
         wall=Wall(submitted),
         cancelled=bool(cancelled),
-        kept=() if kept is None else msgspec.msgpack.decode(kept, type=Intervals),
-        halt=None if halt is None else msgspec.msgpack.decode(halt, type=Halt),
+        kept=() if kept is None else decoders.unpack(kept, Intervals),
+        halt=None if halt is None else decoders.unpack(halt, Halt),
         halted=halted,
         tasks=tuple(
             RestoredTask(
@@ -139,7 +140,7 @@ def _job(db: sqlite3.Connection, row: tuple[Any, ...]) -> RestoredJob:
                 detail=detail,
                 delivered=bool(delivered),
                 died=bool(died),
-                checkpoint=None if left is None else msgspec.msgpack.decode(left, type=ResultItem),
+                checkpoint=None if left is None else decoders.unpack(left, ResultItem),
             )
             for task, state, attempts, failures, faults, detail, delivered, died, left in db.execute(_TASKS, (number,))
         ),

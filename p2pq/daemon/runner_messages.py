@@ -5,6 +5,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from p2pq import decoders
 from p2pq.core.running import TRAIN_MAX
 from p2pq.runner import main as runner_main
 
@@ -120,5 +121,5 @@ class Wake(msgspec.Struct, frozen=True):
 
 FromRunner = Ready | Started | Failed | Exited | Did | Clean | Dirty
 Heard = FromRunner | Gone | Wake
-decode: Final = msgspec.json.Decoder(FromRunner).decode
+decode: Final = decoders.of_json(FromRunner).decode
 """Raises ``msgspec.MsgspecError`` where bytes are no such message."""

@@ -11,6 +11,7 @@ from typing import Any, Final, get_args
 
 import msgspec
 
+from p2pq import decoders
 from p2pq.core.records import Intervals
 from p2pq.daemon import evidence
 from p2pq.daemon.history import JobExtra
@@ -187,9 +188,9 @@ def _insert(salvage: Salvage, table: str, rows: Iterable[Row]) -> None:
 def _job(salvage: Salvage, row: Row) -> bool:
     manifest = sign.open_signed(row["manifest"], Manifest, salvage.node)
     if row["kept"] is not None:
-        msgspec.msgpack.decode(row["kept"], type=Intervals)
+        decoders.unpack(row["kept"], Intervals)
     if row["halt"] is not None:
-        msgspec.msgpack.decode(row["halt"], type=Halt)
+        decoders.unpack(row["halt"], Halt)
     salvage.sizes[row["n"]] = manifest.tasks
     return (
         manifest.job == row["job"]
@@ -208,9 +209,9 @@ def _task(salvage: Salvage, row: Row) -> bool:
 
 def _attempt(salvage: Salvage, row: Row) -> bool:
     if row["outcome"] is not None:
-        msgspec.msgpack.decode(row["outcome"], type=Outcome)
+        decoders.unpack(row["outcome"], Outcome)
     if row["result"] is not None:
-        item = msgspec.msgpack.decode(row["result"], type=ResultItem)
+        item = decoders.unpack(row["result"], ResultItem)
         if (item.lease, item.task, item.attempt) != (
             LeaseId(row["epoch"], row["counter"]),
             row["task"],
@@ -228,20 +229,20 @@ def _lease(salvage: Salvage, row: Row) -> bool:
 
 
 def _kept(_: Salvage, row: Row) -> bool:
-    item = msgspec.msgpack.decode(row["item"], type=ResultItem)
+    item = decoders.unpack(row["item"], ResultItem)
     if row["subs"] is not None:
-        msgspec.msgpack.decode(row["subs"], type=tuple[bytes, ...])
+        decoders.unpack(row["subs"], tuple[bytes, ...])
     return len(row["master"]) == NODE_BYTES and item.lease == LeaseId(row["epoch"], row["counter"])
 
 
 def _extra(_: Salvage, row: Row) -> bool:
-    extra = msgspec.msgpack.decode(row["extra"], type=JobExtra)
+    extra = decoders.unpack(row["extra"], JobExtra)
     open_sweep(extra)
     return len(row["job"]) == JOB_BYTES
 
 
 def _peer(_: Salvage, row: Row) -> bool:
-    msgspec.msgpack.decode(row["addresses"], type=tuple[str, ...])
+    decoders.unpack(row["addresses"], tuple[str, ...])
     return len(row["node"]) == NODE_BYTES
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
+from p2pq import decoders
 from p2pq.core import policy
 from p2pq.daemon import wording
 from p2pq.errors import ConfigError
@@ -162,7 +163,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _convert(table: Mapping[str, Any], where: str) -> Settings:
     try:
-        return msgspec.convert(table, Settings)
+        return decoders.convert(table, Settings)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{wording.complaint(table, Settings)} ({where})") from error
 
@@ -211,7 +212,7 @@ def _is_container(kind: Any, wanted: type) -> bool:  # noqa: ANN401
 
 def _checked(value: object, kind: Any, key: str, where: str, *, strict: bool) -> object:  # noqa: ANN401
     try:
-        converted: object = msgspec.convert(value, kind, strict=strict)
+        converted: object = decoders.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{wording.wrong(key, value, kind, quoted=False)} ({where})") from error
     return converted

@@ -27,6 +27,7 @@ from typing import Final, Self
 
 import msgspec
 
+from p2pq import decoders
 from p2pq.core.records import Restored, Row
 from p2pq.daemon import crashpoints, files, migrations, sqlite, wal
 from p2pq.daemon.history import AttemptRow, History, JobExtra, JobRow, JobSecret, TaskRow, encode_extra
@@ -355,7 +356,7 @@ def check(path: Path) -> Restored:
         if found := sqlite.failed_check(writer, "integrity_check"):
             raise sqlite.damaged(path, found)
         raw = msgspec.msgpack.encode(Tables(writer).restore())
-        return msgspec.msgpack.decode(raw, type=Restored)
+        return decoders.unpack(raw, Restored)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from p2pq import decoders
 from p2pq.core.intervals import IntervalSet
 from p2pq.daemon import bundles, executing, folders, foldersettings, offering, requirements
 from p2pq.daemon.additions import Brought, with_config, with_file, with_folder
@@ -300,7 +301,7 @@ def open_sweep(extra: JobExtra | None) -> Sweep:
 
 @lru_cache(maxsize=2)  # or whoever lists the tasks of a job would decode all their values for each of them
 def _decoded(axes: bytes) -> Sweep:
-    return msgspec.msgpack.decode(axes, type=Sweep)
+    return decoders.unpack(axes, Sweep)
 
 
 def _sweep(request: Submit) -> Sweep:

@@ -8,6 +8,7 @@ from typing import Any, Final, get_args, get_origin
 import msgspec
 from msgspec import inspect
 
+from p2pq import decoders
 from p2pq.errors import InvariantError
 
 FOUND_CHARS_MAX: Final = 64
@@ -63,7 +64,7 @@ def unknown(key: str, known: Iterable[str]) -> str:
 def _takes(value: object, kind: Any) -> bool:  # noqa: ANN401
     """Tell whether a value is of a type, as it stands."""
     try:
-        msgspec.convert(value, kind)
+        decoders.convert(value, kind)
     except msgspec.ValidationError:
         return False
     return True

@@ -6,11 +6,11 @@ one check. Link messages are *lenient*: unknown fields are ignored, so that vers
 failure, ``Reject``.
 """
 
-from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import msgspec
 
+from p2pq import decoders
 from p2pq.errors import Reject
 
 T = TypeVar("T")
@@ -20,11 +20,6 @@ _ENCODER: Final = msgspec.msgpack.Encoder(order="deterministic")
 
 # msgspec reports bad UTF-8 as UnicodeDecodeError (a ValueError) and deep nesting as RecursionError.
 _FAILURES: Final = (ValueError, TypeError, OverflowError, RecursionError)
-
-
-@lru_cache(maxsize=256)
-def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:  # noqa: ANN401  unions are not types
-    return msgspec.msgpack.Decoder(kind)
 
 
 def encode(value: object) -> bytes:
@@ -67,6 +62,6 @@ def decode_lenient(raw: bytes, kind: Any, *, size_max: int) -> Any:  # noqa: ANN
     if len(raw) > size_max:
         raise Reject("too long")
     try:
-        return _decoder(kind).decode(raw)
+        return decoders.unpack(raw, kind)
     except _FAILURES:
         raise Reject("malformed") from None

@@ -10,6 +10,7 @@ MODULE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
 DISPATCH_STATEMENTS_MAX = 2  # a short name for something, and the match
 PRODUCT = sorted((ROOT / "p2pq").rglob("*.py")) + sorted((ROOT / "simulations").rglob("*.py"))
+DECODING = [path for path in sorted((ROOT / "p2pq").rglob("*.py")) if path.name != "decoders.py"]
 CORE = sorted((ROOT / "p2pq" / "core").rglob("*.py"))
 EVERYTHING = sorted(
     path
@@ -18,6 +19,10 @@ EVERYTHING = sorted(
     if path.is_file() and path.suffix in {".py", ".md", ".toml", ".sh", ".service", ""} and "results" not in path.parts
 )
 LEFTOVERS = tuple(word[::-1] for word in ("EMXIF", "ODOT", "XXX", "KCAH"))  # reversed, or this file would find itself
+MAKES_DECODERS = {
+    "msgspec.convert",
+    *(f"msgspec.{form}.{what}" for form in ("msgpack", "json", "toml", "yaml") for what in ("decode", "Decoder")),
+}
 INDIFFERENT = {"sorted", "any", "all", "sum", "len", "set", "frozenset"}
 CONSUMERS = ("list", "tuple", "enumerate", "iter", "zip", "map", "filter", "dict", "deque", "chain", ".join", ".extend")
 
@@ -52,6 +57,13 @@ def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 def test_functions_fit_on_a_screen(path):
     functions = [node for node in ast.walk(parse(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     assert {each.name: lines_of(each) for each in functions if lines_of(each) > FUNCTION_LINES_MAX} == {}
+
+
+@pytest.mark.parametrize("path", DECODING, ids=name_of)
+def test_decoders_are_made_in_one_place(path):
+    """To make two at once ends the process (ADR 0012)."""
+    names = [ast.unparse(node) for node in ast.walk(parse(path)) if isinstance(node, ast.Attribute)]
+    assert [name for name in names if name in MAKES_DECODERS] == []
 
 
 def test_nothing_is_left_over():

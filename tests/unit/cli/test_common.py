@@ -93,9 +93,10 @@ def test_a_reader_that_has_had_enough(monkeypatch):
 
     monkeypatch.setattr("p2pq.cli.jobs.connect", broken)
     assert ended("jobs") == 141
-    monkeypatch.setattr("p2pq.cli.main.cli.main", lambda **_options: 0)
-    monkeypatch.setattr("sys.stdout.flush", broken)
-    assert ended("jobs") == 141
+    with monkeypatch.context() as patched:  # pytest itself flushes when the test is over
+        patched.setattr("p2pq.cli.main.cli.main", lambda **_options: 0)
+        patched.setattr("sys.stdout.flush", broken)
+        assert ended("jobs") == 141
     assert let_go == [True, True]
 
 

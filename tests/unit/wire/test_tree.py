@@ -30,7 +30,10 @@ def encoded(**fields: object) -> bytes:
 # -- chunks -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("plain", [b"x", b"ab" * 50_000, os.urandom(100_000), bytes(tree.PLAIN_MAX)])
+CHUNKS = {"one": b"x", "even": b"ab" * 50_000, "random": os.urandom(100_000), "full": bytes(tree.PLAIN_MAX)}
+
+
+@pytest.mark.parametrize("plain", CHUNKS.values(), ids=CHUNKS)
 def test_chunk_round_trip(plain):
     chunk, ciphertext = tree.seal_chunk(plain, tree.convergent(SECRET))
     assert tree.open_chunk(chunk, ciphertext) == plain
