@@ -247,6 +247,8 @@ def _run_many(ctx: click.Context, tasks: Tasks | None, options: dict[str, Any]) 
 def _run_many_away(ctx: click.Context, tasks: Tasks, many: Many, options: dict[str, Any]) -> int:
     if options["jobs"]:
         raise UsageError("--jobs shares out the slots of this machine; leave it or --where out")
+    if options["delay_ms"]:
+        raise UsageError("--delay is for this machine only; leave it or --where out")
     lines = [tasks.command(task) for task in many.to_run]
     files = (plain_path("--file", path) for given in options["files"] for path in tasks.filled(given, many.to_run))
     each = [[plain_path("--return", path) for path in tasks.filled(given, many.to_run)] for given in options["returns"]]
@@ -334,6 +336,7 @@ def _request(
         skipped=skipped,
         begin=options.get("begin", ""),
         end=options.get("end", ""),
+        delay_ms=options.get("delay_ms", 0),
     )
 
 

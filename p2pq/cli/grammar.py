@@ -10,6 +10,7 @@ import click
 from p2pq.cli.inputs import Grammar
 from p2pq.cli.options import (
     BEGIN,
+    DELAY,
     DETACH,
     END,
     FILES,
@@ -34,7 +35,6 @@ REFUSED: Final[Mapping[str, str]] = {
     "--round-robin": "--pipe gives each block to a task of its own",
     "--cat": "tasks read their standard input; write `cat > file` into the command",
     "--fifo": "tasks read their standard input; write `cat > file` into the command",
-    "--delay": "tasks start when there is a slot; write `sleep` into the command",
     "--onall": _MACHINES,
     "--nonall": _MACHINES,
     "--sshlogin": _MACHINES,
@@ -212,6 +212,7 @@ def for_many(quiet: Callable[[F], F]) -> Callable[[F], F]:
         NULL,
         NAME,
         DETACH,
+        DELAY,
         BEGIN,
         END,
         for_tasks(retries=1),

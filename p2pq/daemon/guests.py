@@ -23,6 +23,7 @@ from p2pq.daemon.checkpoints import open_checkpoint
 from p2pq.daemon.environments import Environments
 from p2pq.daemon.inputs import entries, open_job
 from p2pq.daemon.launching import Guest, Key, Launching, can_follow, ended_of, fault_of, fetching, pin_tag
+from p2pq.daemon.pacing import Pacing
 from p2pq.daemon.requirements import LABEL
 from p2pq.daemon.runners import RunnerPool
 from p2pq.daemon.sealing import NOTHING, Sealed
@@ -102,6 +103,7 @@ class Guests:
         self._leaving: OrderedDict[JobKey, None] = OrderedDict()
         """Jobs whose tasks do not go together."""
         self._prefetching: dict[JobKey, asyncio.Task[None]] = {}
+        self._pacing: Pacing[JobKey] = Pacing(time.monotonic)
 
     # ------------------------------------------------------------------ effects
 
@@ -212,6 +214,8 @@ class Guests:
             job = await self._open(start)
             checkpoint = await self._open_checkpoint(guest)
             guest.environment = await self._environments.of_task(start, job)
+            if isinstance(job, CommandsBody) and isinstance(job.delay_ms, int):
+                await self._pacing.wait((start.master, start.job), job.delay_ms / 1000)
             async with self._launching.alone(guest, job, checkpoint) as launch:
                 self._post(Started(lease=start.lease, master=start.master))
                 guest.began = time.monotonic()

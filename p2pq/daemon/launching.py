@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
+from msgspec import UNSET
+
 from p2pq.core.effects import Start
 from p2pq.core.events import Exited, Started
 from p2pq.daemon import bundles, feeding, gpus, room, taskfolder
@@ -336,7 +338,7 @@ def hooks_of(job: AnyJobBody) -> Hooks | None:
 def can_follow(job: AnyJobBody) -> bool:
     """Tell whether tasks of a job may follow one another in one runner, without anything being made for each of them."""
     if isinstance(job, CommandsBody):
-        return job.stdin is None
+        return job.stdin is None and job.delay_ms is UNSET
     tree = job.tree
     # A warm interpreter starts tasks one at a time.
     return job.kind != "python" and len(tree.files) + len(tree.dirs) + len(tree.links) <= FOLLOWED_MAX

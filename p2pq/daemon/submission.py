@@ -183,6 +183,7 @@ def prepare_commands(
         stdin=feed.Feed(request.stdin, chunks) if request.stdin or chunks else None,
         begin=_hook("--begin", request.begin),
         end=_hook("--end", request.end),
+        delay_ms=request.delay_ms or UNSET,
     )
     _check_commands(body)
     job = JobId(os.urandom(16))

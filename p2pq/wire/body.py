@@ -16,6 +16,7 @@ from p2pq.model.ids import LeaseId
 from p2pq.model.params import Axis, Range
 from p2pq.model.sources import SOURCES_MAX, Source
 from p2pq.wire import codec, feed, prims, seal
+from p2pq.wire.commandcontrol import DELAY_MS_MAX
 from p2pq.wire.feed import Feed
 from p2pq.wire.objects import BODY_PARTS_MAX, BlobRef
 from p2pq.wire.shape import check_shape
@@ -83,6 +84,8 @@ class CommandsBody(msgspec.Struct, frozen=True, kw_only=True, tag="commands", fo
     begin: Hook | UnsetType = UNSET
     """As of a ``JobBody``."""
     end: Hook | UnsetType = UNSET
+    delay_ms: Annotated[int, Meta(ge=1, le=DELAY_MS_MAX)] | UnsetType = UNSET
+    """Between the starts of any two tasks; nodes of before refuse a body with it."""
 
 
 class ResultBody(msgspec.Struct, frozen=True, kw_only=True, tag="result-body", forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ from p2pq.model.job import TASKS_MAX, Resources, TaskState
 from p2pq.model.sources import SOURCES_MAX, Source
 from p2pq.wire.peercontrol import Said
 
+DELAY_MS_MAX: Final = 24 * 3600 * 1000
 TaskIndex = Annotated[int, Meta(ge=0, le=TASKS_MAX)]
 
 PIECE_BYTES_MAX: Final = 1 << 20
@@ -61,6 +62,8 @@ class SubmitCommands(Said, frozen=True, kw_only=True):
     begin: str = ""
     end: str = ""
     """What each runner runs before its first task of this job, and after its last; empty: nothing."""
+    delay_ms: Annotated[int, Meta(ge=0, le=DELAY_MS_MAX)] = 0
+    """Between the starts of any two tasks."""
 
 
 class Ends(Said, frozen=True, kw_only=True):

@@ -397,6 +397,29 @@ def test_where_the_begin_fails_no_task_runs(shared, tmp_path, kind):
     assert not (tmp_path / "ended").exists()
 
 
+@pytest.mark.parametrize("kind", ["map", "batch"])
+@covers("map --delay", "batch --delay")
+def test_time_passes_between_the_starts_of_tasks(shared, tmp_path, kind):
+    log = tmp_path / "log"
+    line = f"cat /proc/uptime >> {log}"
+    (tmp_path / "lines").write_text(f"{line}\n" * 4)
+    if kind == "map":
+        shared.ok("map", "--delay", "0.3", f"{line} # {{}}", ":::", *"1234")
+    else:
+        shared.ok("batch", "--delay", "0.3s", str(tmp_path / "lines"))
+    starts = sorted(float(each.split()[0]) for each in log.read_text().splitlines())
+    assert len(starts) == 4
+    assert starts[-1] - starts[0] > 0.8, "three times 0.3 s, but for what the first took longer to start than the last"
+
+
+def test_a_task_that_waits_for_its_time_can_be_cancelled(shared):
+    job = shared.ok("map", "--detach", "--delay", "24h", "true", ":::", *"123").strip()
+    lab.until(lambda: [task["state"] for task in shared.json("tasks", job)].count("done") == 1, "the first has run")
+    shared.ok("cancel", job)
+    assert shared.run("wait", job).returncode != 0
+    assert shared.ok("run", "--", "echo", "free") == "free\n"
+
+
 def test_another_machine_begins_with_the_files_that_were_sent(pair, tmp_path, monkeypatch):
     alice, bob = pair
     monkeypatch.chdir(tmp_path)
