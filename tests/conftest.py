@@ -35,7 +35,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(TierTable(), "tiers")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks for groups at the same time
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by folder, so that no slow tier leaks into the fast tests; skip what this machine cannot do, saying why."""
     for item in items:

@@ -54,31 +54,6 @@ def test_skips_for_want_of_a_user_say_so_in_the_words_that_are_excused():
     assert [why for why in reasons if not why.startswith(("needs an ordinary user", "needs root"))] == []
 
 
-def test_groups_of_tests_run_in_one_process(tmp_path):
-    """Two nodes that are started again at the same time would take each other's ports."""
-    suite = tmp_path / "tests"
-    (suite / "e2e").mkdir(parents=True)
-    (suite / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
-    case = "import pytest\n@pytest.mark.parametrize('number', range(8))\ndef test_one(number): pass\n"
-    for name in ("a", "b"):
-        (suite / "e2e" / f"test_{name}.py").write_text(case)
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    argv = [sys.executable, "-m", "pytest", "-v", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider", "tests"]
-    done = subprocess.run(
-        argv,
-        cwd=tmp_path,
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    workers = re.findall(r"^\[(gw\d)\].* PASSED ", done.stdout, re.MULTILINE)
-    assert len(workers) == 16, done.stdout
-    assert len(set(workers)) == 1
-
-
 @pytest.mark.parametrize("root", [True, False])
 def test_everything_ran(root):
     assert missing(FULL, root=root) == []
