@@ -189,7 +189,7 @@ def of_map(words: Sequence[str], *, files: Sequence[str] = (), grammar: Grammar)
     if grammar.header:
         names, columns = _named(columns, grammar.colsep)
         command = template.name_columns(command, names)
-    if grammar.quote:
+    if grammar.quote and grammar.fill != "context":
         command = template.quote(command)
     trim = grammar.trim or "n"
     columns = [([_trimmed(value, trim) for value in values], linked) for values, linked in columns]
@@ -244,7 +244,8 @@ def _tasks(
         return _plus(words, sources, names)
     if grammar.fill:
         flat = [value for row in range(total) for value in values_of(sources, row)]
-        return _filled(words, list(_groups(words, flat, grammar)), names, grammar)
+        typed = template.quote(words) if grammar.quote and grammar.fill == "context" else words
+        return _filled(words, list(_groups(typed, flat, grammar)), names, grammar)
     if grammar.values_max == 0:
         given = tuple(values_of(sources, row) for row in range(total))
         lines = [(template.render(words, (), row + 1),) for row in range(total)]
@@ -294,6 +295,6 @@ def _filled(
 ) -> Tasks:
     lines = []
     for number, group in enumerate(groups, 1):
-        spread = template.spread(words, len(group)) if grammar.fill == "context" else words
+        spread = template.spread(words, len(group), quoted=grammar.quote) if grammar.fill == "context" else words
         lines.append((template.render(spread, group, number),))
     return Tasks((), template.rows(lines), names, name=" ".join(words), grouped=True, given=tuple(groups))

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,11 +78,12 @@ def cutting_of(options: Mapping[str, Any]) -> Cutting:
         raise UsageError("a block of no records would never end; leave -N 0 out")
     if not end and not start and (records is not None or options["max_lines"] is not None):
         raise UsageError("without --recend and --recstart there are no records to count; leave -N and -L out")
+    between = _between(end, start, regexp=options["regexp"])
     return Cutting(
-        between=_between(end, start, regexp=options["regexp"]),
+        between=between,
         certain=not options["regexp"],
         block_bytes=_share(options) or _bytes(options["block"]),
-        removed=_separators(end, start, regexp=options["regexp"]) if options["rrs"] else (),
+        removed=(between, *_outer(end, start, regexp=options["regexp"])) if between and options["rrs"] else (),
         lines=options["max_lines"] or 1,
         records=records,
         header=options["header"] is not None,
@@ -93,21 +95,24 @@ def _between(end: str, start: str, *, regexp: bool) -> re.Pattern[bytes] | None:
         return None
     if not regexp:
         end, start = map(_literal, (end, start))
-    try:
-        pattern = re.compile(f"(?P<end>{end})(?:{start})".encode())
-    except (re.error, OverflowError, RecursionError) as error:
-        raise UsageError(f"--recend and --recstart make no regular expression: {error}") from error
+    pattern = _compiled(f"(?P<end>{end})(?:{start})")
     if pattern.search(b""):
         raise UsageError("--recend and --recstart match between any two bytes; they must match one or more")
     return pattern
 
 
-def _separators(end: str, start: str, *, regexp: bool) -> tuple[re.Pattern[bytes], ...]:
-    """Return what matches between two records, before the first of a block, and behind the last one."""
+def _outer(end: str, start: str, *, regexp: bool) -> tuple[re.Pattern[bytes], ...]:
+    """Return what matches before the first record of a block, and behind the last one."""
     if not regexp:
         end, start = map(_literal, (end, start))
-    inside = re.compile(f"(?:{end})(?:{start})".encode())
-    return inside, re.compile(rf"\A(?:{start})".encode()), re.compile(rf"(?:{end})\Z".encode())
+    return _compiled(rf"\A(?:{start})"), _compiled(rf"(?P<end>{end})\Z")
+
+
+def _compiled(text: str) -> re.Pattern[bytes]:
+    try:
+        return re.compile(os.fsencode(text))
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UsageError(f"--recend and --recstart make no regular expression: {error}") from error
 
 
 def _literal(text: str) -> str:
@@ -121,7 +126,10 @@ def _share(options: Mapping[str, Any]) -> int:
         return 0
     if not options["arg_file"] or STDIN in options["arg_file"]:
         raise UsageError("--block -N divides files, whose size is known; name them with -a FILE")
-    total = sum(os.stat(name).st_size for name in options["arg_file"])  # noqa: PTH116  errors name the file as typed
+    found = [os.stat(name) for name in options["arg_file"]]  # noqa: PTH116  errors name the file as typed
+    if not all(stat.S_ISREG(each.st_mode) for each in found):
+        raise UsageError("--block -N divides files, whose size is known; a pipe or a folder is none, so give a size")
+    total = sum(each.st_size for each in found)
     parts = int(match[1]) * len(os.sched_getaffinity(0))
     return min(max(1, -(-total // parts)), RECORD_BYTES_MAX)
 

@@ -117,19 +117,25 @@ _CONTEXT: Final = re.compile(r"[^ \t\n]*\{(?://|/\.|/|\.|)\}[^ \t\n]*", re.ASCII
 _OF_ALL: Final = re.compile(r"\{(//|/\.|/|\.|)\}", re.ASCII)
 
 
-def spread(words: Sequence[str], count: int) -> tuple[str, ...]:
+def spread(words: Sequence[str], count: int, *, quoted: bool = False) -> tuple[str, ...]:
     """Return words that say each value of a command line by its number, in a word of its own: ``-X`` of GNU parallel.
 
     What is not divided by blanks from a replacement string without a number is repeated with it: ``a{}.x`` becomes
-    ``a{1}.x a{2}.x`` for two values.
+    ``a{1}.x a{2}.x`` for two values. To be ``quoted`` are the words that result: blanks between quotes would be blanks to this.
     """
+    if quoted and not any(map(_REPLACEMENT.search, words)):
+        words = (*words, "{}")
     template = " ".join(words)
     if words and not _REPLACEMENT.search(template):
         template += " {}"
 
     def repeat(match: re.Match[str]) -> str:
-        return " ".join(_OF_ALL.sub(rf"{{{number}\1}}", match.group()) for number in range(1, count + 1))
+        return ("\0" if quoted else " ").join(
+            _OF_ALL.sub(rf"{{{number}\1}}", match.group()) for number in range(1, count + 1)
+        )
 
+    if quoted:
+        return (" ".join(quote([each for word in words for each in _CONTEXT.sub(repeat, word).split("\0")])),)
     return (_CONTEXT.sub(repeat, template),)
 
 

@@ -197,3 +197,11 @@ def test_columns_keep_their_blanks_if_they_are_told_to():
 def test_a_quoted_command_is_for_no_shell():
     tasks = inputs.of_map(["perl", "$a;{}{1.}", "", ":::", "it's x.y"], grammar=Grammar(quote=True))
     assert shlex.split(tasks.command(0)) == ["perl", "$a;it's x.yit's x", ""]
+
+
+def test_no_value_gets_out_of_a_quoted_command_that_is_filled():
+    words = ["echo", "a b{}", ":::", "1", "; touch x; "]
+    tasks = inputs.of_map(words, grammar=Grammar(quote=True, fill="context"))
+    assert shlex.split(tasks.command(0)) == ["echo", "a b1", "b; touch x; "]
+    many = inputs.of_map(["e", "'" * 8000 + "{}", ":::", "a", "b"], grammar=Grammar(quote=True, fill="context"))
+    assert many.count == 2, "what quotes take counts, too"

@@ -1,6 +1,7 @@
 """A large input in blocks. What GNU parallel 20221122 does with the same input was looked at for each case but those said."""
 
 import io
+import os
 
 import pytest
 
@@ -50,6 +51,9 @@ def cut(data, **options):
         (FASTA, {"recstart": ">", "max_args": 1, "rrs": True}, [b"1\na\n", b"2\nb\nc\n", b"3\nd\n"]),
         (b"1;2;3;4;", {"recend": ";", "max_args": 2, "rrs": True}, [b"12", b"34"]),
         (b"a1b22", {"regexp": True, "recend": "[0-9]+", "max_args": 1, "rrs": True}, [b"a", b"b"]),
+        (b"1aa2bb", {"regexp": True, "recend": r"([a-z])\2", "max_args": 1, "rrs": True}, [b"1", b"2"]),
+        (b"ab", {"recend": "", "block": "1", "rrs": True}, [b"a", b"b"]),
+        (b"a\xffb\xff", {"recend": "\udcff", "max_args": 1, "rrs": True}, [b"a", b"b"]),
         (b"a1b22c", {"regexp": True, "recend": "[0-9]+", "block": "4"}, [b"a1", b"b22", b"c"]),
     ],
 )
@@ -75,6 +79,7 @@ def test_sizes_of_blocks(text, size):
         ({"recend": "", "max_args": 2}, "there are no records to count"),
         ({"recend": "", "max_lines": 2}, "there are no records to count"),
         ({"recend": "(", "regexp": True}, "make no regular expression"),
+        ({"recend": "x", "recstart": "(?P=end)", "regexp": True, "rrs": True}, "make no regular expression"),
         ({"recend": "x*", "regexp": True}, "match between any two bytes"),
         ({"colsep": ","}, "--colsep is about values"),
         ({"trim": "l"}, "--trim is about values"),
@@ -113,6 +118,7 @@ def test_files_may_be_divided_over_all_cpus(tmp_path, monkeypatch):
     assert pipes.cutting_of({**PLAIN, "block": "-2", "arg_file": files}).block_bytes == 4
     (tmp_path / "a").write_bytes(b"")
     assert pipes.cutting_of({**PLAIN, "block": "-2", "arg_file": files[:1]}).block_bytes == 1
-    for given in ((), ("-",)):
+    os.mkfifo(tmp_path / "pipe")
+    for given in ((), ("-",), (*files, str(tmp_path / "pipe")), ("/dev/zero",), (str(tmp_path),)):
         with pytest.raises(UsageError, match="whose size is known"):
             pipes.cutting_of({**PLAIN, "block": "-1", "arg_file": given})

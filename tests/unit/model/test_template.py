@@ -122,6 +122,13 @@ def test_each_value_has_a_word_of_its_own(words, count, spread):
     assert template.spread(words, count) == (spread,)
 
 
+def test_quoted_words_are_repeated_before_they_are_quoted():
+    words = ("e", "a b{}c d", "", "{#}'")
+    (line,) = template.spread(words, 2, quoted=True)
+    assert shlex.split(line) == ["e", "a b{1}c", "b{2}c d", "", "{#}'"]
+    assert template.spread(("a b",), 2, quoted=True) == ("'a b' {1} {2}",)
+
+
 def test_columns_have_names():
     words = ("e", "{a}{ab.}{b/}", "{c} {a.x}")
     assert template.name_columns(words, ("ab", "a", "")) == ("e", "{2}{1.}{b/}", "{c} {a.x}")
