@@ -14,6 +14,8 @@ from p2pq.wire.control import LogChunk, Reply
 
 Send = Callable[[Reply], Awaitable[None]]
 
+AGAIN_S: Final = 1.0
+"""Until output is asked for again, where a stream of it ended before its task: nothing came for long, or something was lost."""
 TAILS_MAX: Final = 64
 """Tasks whose output comes as it is printed; that of others comes when they end."""
 LOOKED_AT_MAX: Final = 1024
@@ -33,7 +35,7 @@ class Told:
 @dataclass(slots=True)
 class _Tail:
     told: Told
-    streams: list["asyncio.Task[int]"]
+    streams: list["asyncio.Task[None]"]
 
 
 class Mixer:
@@ -73,13 +75,15 @@ class Mixer:
             streams = [self._group.create_task(self._follow(live, stream, told)) for stream in _STREAMS]
             self._tails[task] = _Tail(told, streams)
 
-    async def _follow(self, live: TaskSnapshot, stream: Stream, told: Told) -> int:
+    async def _follow(self, live: TaskSnapshot, stream: Stream, told: Told) -> None:
         async def send(reply: Reply) -> None:
             if isinstance(reply, LogChunk):
                 told.counts[stream] += len(reply.data)  # which is on its way from here on, whatever becomes of us
             await self._send(reply)
 
-        return await self._logs.stream(self._row, live.task, live, stream, 0, send, follow=True)
+        while True:  # until it is stopped
+            await self._logs.stream(self._row, live.task, live, stream, told.counts[stream], send, follow=True)
+            await asyncio.sleep(AGAIN_S)
 
     def end(self, task: int) -> Told | None:
         """A task has ended: send no more of it; return what was sent of what its last attempt had printed."""

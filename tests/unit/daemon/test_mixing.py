@@ -21,6 +21,7 @@ class World:
         self.tasks = {}
         self.lines = {}
         self.sent = asyncio.Queue()
+        self.ended_at = []
         self.mixer = Mixer(ROW, logs=self, scheduler=self, send=self.sent.put, group=group)
 
     def run(self, task, *, attempt=1, started=True, state="running"):
@@ -32,9 +33,10 @@ class World:
         return self.tasks.get(task)
 
     async def stream(self, row, index, live, stream, offset, send, *, follow):
-        assert (row, offset, follow) == (ROW, 0, True)
-        while True:
-            await send(await self.queue(live.lease, stream).get())
+        assert (row, follow) == (ROW, True)
+        while (item := await self.queue(live.lease, stream).get()) is not None:
+            await send(item)
+        self.ended_at.append(offset)
 
     def queue(self, lease, stream):
         return self.lines.setdefault((lease, stream), asyncio.Queue())
@@ -50,6 +52,7 @@ class World:
 @pytest.fixture
 async def world(monkeypatch):
     monkeypatch.setattr(mixing, "TAIL_POLL_S", 0)
+    monkeypatch.setattr(mixing, "AGAIN_S", 0)
     async with asyncio.TaskGroup() as group:
         world = World(group)
         watching = group.create_task(world.mixer.watch())
@@ -111,3 +114,16 @@ async def test_notes_are_passed_on_and_no_more_than_so_many_are_followed(world, 
     assert world.sent.empty()
     assert world.mixer.end(0).counts["stdout"] == 0
     assert (await world.next()).data == b"x"
+
+
+async def test_what_was_silent_for_long_is_asked_again_from_where_it_was(world):
+    world.run(0)
+    world.mixer.granted([0])
+    for text in (b"abc", b"de"):
+        world.print(0, text)
+        world.queue(LeaseId(1, 0), "stdout").put_nowait(None)
+        assert (await world.next()).data == text
+    world.print(0, b"f")
+    assert (await world.next()).data == b"f"
+    assert world.ended_at == [0, 3]
+    assert world.mixer.end(0).counts["stdout"] == 6
