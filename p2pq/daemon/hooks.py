@@ -8,15 +8,17 @@ task: it runs when the runner is needed no longer, in no slot, and nothing depen
 
 import asyncio
 import dataclasses
+import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from p2pq.daemon.attempt import Attempt, Outcome
-from p2pq.daemon.launches import Hooks, Run, TaskLaunch, fill, order
+from p2pq.daemon.attempt import Attempt, Outcome, Stop
+from p2pq.daemon.launches import Hooks, Run, TaskLaunch, fill, order, storage_error
 from p2pq.daemon.runner_process import RunnerProcess
+from p2pq.daemon.scratch import Scratch
 from p2pq.daemon.threads import in_thread
 from p2pq.errors import SandboxError, StorageError
 
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 
 END_S: Final = 60.0
 """``end`` may take no longer."""
+GUESTS_MAX: Final = max(4, os.cpu_count() or 1)
+"""So many runners of guests may end at once: that takes no slot, and so is no less than a task takes, and beside them."""
 CLOSE_S: Final = 1.0
 """So long a node that goes down lets what ends end."""
 ENVIRONMENT_BYTES_MAX: Final = 1 << 20
@@ -34,8 +38,9 @@ ENVIRONMENT_BYTES_MAX: Final = 1 << 20
 WORDS_BYTES: Final = 4096
 WORDS_CHARS: Final = 300
 
-_BEGIN: Final = 'trap \'[ "$?" -ne 0 ] || command -p env -0 1>&0\' EXIT\neval "$1"'
+_BEGIN: Final = 'trap \'[ "$?" -ne 0 ] || command -p env -0 1>&0 || exit 126\' EXIT\neval "$1"'
 """Its standard input is a file that is empty at first, out of the sandbox's reach otherwise."""
+_TOO_MUCH: Final = f"exports more than {ENVIRONMENT_BYTES_MAX >> 20} MiB; use files in $P2PQ_BEGUN"
 _OF_THE_SHELL: Final = frozenset({"_", "PWD", "OLDPWD", "SHLVL"})
 _OF_A_TASK: Final = ("P2PQ_TASK", "P2PQ_ATTEMPT", "P2PQ_PARAMS", "P2PQ_RESULTS", "P2PQ_CHECKPOINT")
 
@@ -104,6 +109,8 @@ class Endings:
             )
 
             def heed(attempt: Attempt, now: float) -> None:
+                if os.fstat(files[-1]).st_size > ENVIRONMENT_BYTES_MAX:
+                    attempt.stop(Stop("output-limit", f"it {_TOO_MUCH}", 0.0), now)
                 stops = [run.stop for run in runs if run.stop is not None]
                 if len(stops) == len(runs):
                     attempt.stop(stops[0], now)
@@ -120,18 +127,16 @@ class Endings:
                     return dataclasses.replace(outcome, detail=f"--begin failed: {outcome.detail}")
                 raise self._failed("--begin", launch.job, outcome)
             left = os.pread(files[-1], ENVIRONMENT_BYTES_MAX + 1, 0)
+            if len(left) > ENVIRONMENT_BYTES_MAX and not stopped:
+                raise SandboxError(f"--begin {_TOO_MUCH}")
         finally:
             for fd in files:
                 os.close(fd)
             for run in runs:
                 run.coupled = False
         if not runner.broken:
-            await in_thread(lambda: runner.scratch.empty(begun=stopped))
-        if stopped:
-            return None
-        if len(left) > ENVIRONMENT_BYTES_MAX:
-            raise SandboxError(f"--begin exports more than {ENVIRONMENT_BYTES_MAX >> 20} MiB; use files in $P2PQ_BEGUN")
-        return changes(self._surroundings(launch, runner)["env"], left)
+            await in_thread(lambda: _empty(runner.scratch, begun=stopped))
+        return None if stopped else _checked(changes(self._surroundings(launch, runner)["env"], left))
 
     # -- end
 
@@ -140,7 +145,13 @@ class Endings:
         begun = runner.begun
         if begun is None or begun.launch.hooks is None or not begun.launch.hooks.end or runner.broken:
             runner.kill()
-        elif runner not in self._ending:
+        elif runner in self._ending:
+            pass
+        elif begun.launch.idle_priority and sum(map(_of_guest, self._ending)) >= GUESTS_MAX:
+            self.said(begun.launch.job, "--end did not run: too many others ran here")
+            log.warning("runner.end-failed", extra={"fields": {"reason": f"{GUESTS_MAX} others ran"}})
+            runner.kill()
+        else:
             ending = self._last(begun, begun.launch.hooks, runner)
             task = asyncio.get_running_loop().create_task(ending, name="end of a runner")
             self._ending[runner] = task
@@ -187,7 +198,10 @@ class Endings:
         await in_thread(lambda: fill(bare, scratch, files))
         if exported:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            files.append(os.open(scratch.output / "exported", flags, 0o600))
+            try:
+                files.append(os.open(scratch.output / "exported", flags, 0o600))
+            except OSError as error:
+                raise storage_error(error, scratch.root) from error
         number = self._pool.numbers(1)
         runner.occupied = True
         runner.send(order(bare, number, self._surroundings(launch, runner)), tuple(files))
@@ -216,6 +230,24 @@ def changes(before: Mapping[str, str], left: bytes) -> tuple[dict[str, str], fro
     own = {key for key in (*before, *after) if key in _OF_THE_SHELL or key.startswith("P2PQ_")}
     added = {key: value for key, value in after.items() if key not in own and before.get(key) != value}
     return added, frozenset(before.keys() - after.keys() - own)
+
+
+def _empty(scratch: Scratch, *, begun: bool) -> None:
+    try:
+        scratch.empty(begun=begun)
+    except OSError as error:
+        raise storage_error(error, scratch.root) from error
+
+
+def _checked(changed: tuple[dict[str, str], frozenset[str]]) -> tuple[dict[str, str], frozenset[str]]:
+    """Return changes that a runner can be told of, in one frame with a task."""
+    if len(json.dumps(changed[0])) > 2 * ENVIRONMENT_BYTES_MAX:  # what is no ASCII takes six times as much
+        raise SandboxError(f"--begin {_TOO_MUCH}")
+    return changed
+
+
+def _of_guest(runner: RunnerProcess) -> bool:
+    return runner.begun is not None and runner.begun.launch.idle_priority
 
 
 def _words(outcome: Outcome) -> str:

@@ -1,16 +1,20 @@
 """What a job has run in a runner before its first task there and after its last, at every level."""
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from p2pq.daemon import hooks as hooks_module
 from p2pq.daemon import trains
 from p2pq.daemon.launches import Hooks
 from p2pq.daemon.runners import RunnerPool, TaskLaunch
+from p2pq.daemon.scratch import Scratch
 from p2pq.daemon.trains import Left, Passenger, TrainLaunch, run_train
-from p2pq.errors import SandboxError
+from p2pq.errors import DiskFullError, SandboxError
 from tests.sandbox.conftest import LIMITS, Ran, collect
 
 BEGIN = """
@@ -132,7 +136,58 @@ async def test_a_train_of_this_machine_whose_begin_fails_gives_the_others_back(
     assert (place, outcome.exit) == (0, 3)
 
 
-async def test_what_exports_too_much_is_refused(pool: RunnerPool) -> None:
-    much = "X=$(head -c 100000 /dev/zero | tr '\\0' x); for i in 1 2 3 4 5 6 7 8 9 10 11; do export X$i=$X; done"
+BYTES = "X=$(head -c 100000 /dev/zero | tr '\\0' '{}'); "
+MANY = "for i in 1 2 3 4 5 6 7 8 9; do export X$i=$X; done"
+
+
+@pytest.mark.parametrize("begin", [BYTES.format("x") + "X=$X$X; " + MANY, BYTES.format("\\001") + MANY])
+async def test_what_exports_too_much_is_refused(pool: RunnerPool, begin: str) -> None:
     with pytest.raises(SandboxError, match="exports more than 1 MiB"):
-        await pool.run(launch("none", Hooks(much, "")))
+        await pool.run(launch("none", Hooks(begin.replace("=$X$X", "=$X; export Y=$X Z=$X"), "")))
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+async def test_a_begin_whose_environment_cannot_be_had_has_failed(pool: RunnerPool, shell: str) -> None:
+    large = BYTES.format("x") + "export X=$X$X"  # no program can be given it
+    for begin in (large, "export A=1; exec 0<&-", "export A=1; exec </dev/null"):
+        with pytest.raises(SandboxError, match=r"--begin failed: it exited with status 126: \S"):
+            await pool.run(launch("none", Hooks(begin, "", shell)))
+
+
+async def test_what_writes_on_and_on_to_where_its_environment_goes_is_ended(pool: RunnerPool, level: str) -> None:
+    with pytest.raises(SandboxError, match="--begin failed: it exports more than 1 MiB"):
+        await pool.run(launch(level, Hooks("head -c 2000000 /dev/zero >&0; sleep 600", "")))
+
+
+async def test_a_disk_that_fails_when_a_begin_is_over_is_said_to_be_one(
+    pool: RunnerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "")
+
+    monkeypatch.setattr(Scratch, "empty", full)
+    with pytest.raises(DiskFullError):
+        await pool.run(launch("none", Hooks("true", "")))
+
+
+async def test_guests_do_not_end_more_at_once_than_there_is_room_for(
+    pool: RunnerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks_module, "GUESTS_MAX", 1)
+    said: list[tuple[bytes, str]] = []
+    pool.hooks.said = lambda job, text: said.append((job, text))
+    os.mkfifo(tmp_path / "gate")
+    ends = Hooks("", f"echo $P2PQ_JOB >> {tmp_path}/log; read _ < {tmp_path}/gate")
+    for job, guest in ((b"a", True), (b"b", True), (b"own", False)):
+        env = {"P2PQ_JOB": job.decode()}
+        await pool.run(launch("none", ends, job=job, idle_priority=guest, env=env))
+    for job in (b"a", b"b", b"own"):
+        pool.end_job(job)
+    assert said == [(b"b", "--end did not run: too many others ran here")]
+    await pool.finish(b"b")
+    gate = os.open(tmp_path / "gate", os.O_RDWR)  # which waits for no reader
+    os.write(gate, b"go\n" * 2)
+    for job in (b"a", b"own"):
+        await pool.finish(job)
+    os.close(gate)
+    assert sorted((tmp_path / "log").read_text().split()) == ["a", "own"]
