@@ -1,7 +1,9 @@
 """Nodes are killed and cables pulled; every task is done once in the results."""
 
+import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from p2pq.wire import control
@@ -115,7 +117,7 @@ def test_results_wait_for_a_dead_master_through_a_restart_of_their_worker(trio: 
     running = {host.name: job.wait_until_on(host) for host in (bert, carl)}
     anna.kill()
     for host in (bert, carl):
-        lab.until(lambda host=host: kept(host) >= len(running[host.name]), f"{host.name} keeps its results")
+        lab.until(lambda host=host: stored(host) >= len(running[host.name]), f"{host.name} keeps its results")
     bert.kill()
     bert.start()
     assert kept(bert) >= len(running["bert"])
@@ -132,6 +134,12 @@ def kept(host: Host) -> int:
     """Return how many results a host keeps for their masters."""
     [status] = host.ask(control.Status(), control.StatusView)
     return status.kept_results
+
+
+def stored(host: Host) -> int:
+    """Return how many of them are in its store: no kill loses these."""
+    with closing(sqlite3.connect(f"file:{host.home / 'store.sqlite'}?mode=ro", uri=True)) as store:
+        return int(store.execute("SELECT count(*) FROM kept").fetchone()[0])
 
 
 def done(job: Running) -> set[int]:
