@@ -58,10 +58,11 @@ rm -f "$stamp"
     exit 1
 }
 case $kind in
-dev) what=".[dev]" ;;
-*) what="." ;;
+dev) what=".[dev]" compile=--no-compile ;; # check.sh and suite.sh keep compiled modules elsewhere
+*) what="." compile= ;;
 esac
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --editable "$what" >&2 || {
+# shellcheck disable=SC2086  # $compile is one word or none
+"$venv/bin/python" -m pip install --quiet $compile --disable-pip-version-check --no-input --editable "$what" >&2 || {
     say "pip could not install p2pq's dependencies: see its message above"
     exit 1
 }
