@@ -188,7 +188,8 @@ class Api:
             except Exception as error:
                 if connection.broken:
                     raise
-                reply = _internal(error)
+                ours = _ours(error)
+                reply = _internal(error) if ours is None else _failed(ours)
             await connection.send(reply)
 
     async def _answer(self, connection: "_Connection", raw: bytes) -> None:
@@ -239,6 +240,13 @@ class _Connection:
         except OSError:
             self.broken = True
             raise
+
+
+def _ours(error: Exception) -> P2PQError | None:
+    """Return the first of the errors that a group of tasks ended with, if all are p2pq's own."""
+    while isinstance(error, ExceptionGroup) and error.split(P2PQError)[1] is None:
+        error = error.exceptions[0]
+    return error if isinstance(error, P2PQError) else None
 
 
 def _failed(error: P2PQError) -> Failed:

@@ -227,9 +227,12 @@ async def test_too_many_clients_are_cut_off_and_places_come_free(rig: Rig, monke
         (NotFoundError("no job abcd"), Failed(message="no job abcd", exit_code=4)),
         (DiskFullError("full"), Failed(message="full", exit_code=4, retryable=True)),
         (P2PQError(), Failed(message="Something in p2pq went wrong.", exit_code=4)),
+        # Out of the groups of tasks that some answers need.
+        (ExceptionGroup("", [ExceptionGroup("", [NotFoundError("gone")])]), Failed(message="gone", exit_code=4)),
+        (ExceptionGroup("", [DiskFullError("full"), P2PQError()]), Failed(message="full", exit_code=4, retryable=True)),
     ],
 )
-async def test_our_errors_become_their_sentence_and_exit_code(rig: Rig, error: P2PQError, expected: Failed) -> None:
+async def test_our_errors_become_their_sentence_and_exit_code(rig: Rig, error: Exception, expected: Failed) -> None:
     async def fail(_request: Show, send: Any) -> None:
         await send(Note(text="before"))
         raise error
@@ -240,7 +243,15 @@ async def test_our_errors_become_their_sentence_and_exit_code(rig: Rig, error: P
         assert await client.ask(Show(job="abcd")) == [Note(text="before"), expected]
 
 
-@pytest.mark.parametrize("error", [ValueError("secret detail"), OSError("secret detail"), EOFError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("secret detail"),
+        OSError("secret detail"),
+        EOFError(),
+        ExceptionGroup("", [NotFoundError("no job"), ValueError("secret detail")]),
+    ],
+)
 async def test_a_bug_is_logged_and_the_node_goes_on(
     rig: Rig, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
