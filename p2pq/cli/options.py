@@ -1,6 +1,5 @@
 """Options that several commands take, and what becomes of them: what a task needs, how long it may run, how it is told."""
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
@@ -8,7 +7,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from p2pq.errors import UsageError
-from p2pq.model.amounts import parse_megabytes, parse_seconds
+from p2pq.model.amounts import parse_megabytes, parse_milliseconds, parse_seconds
 from p2pq.model.halt import parse_halt
 from p2pq.model.job import Resources
 from p2pq.wire.commandcontrol import DELAY_MS_MAX
@@ -39,18 +38,11 @@ BEGIN: Final = click.option(
 END: Final = click.option(
     "--end", default="", metavar="CMD", help="Run this shell command in each runner after its last task."
 )
-_PAUSE: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})([smhd]?)")
-_UNIT_S: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _delay(_context: click.Context, _option: click.Parameter, text: str) -> int:
     """Return the milliseconds of ``--delay``."""
-    if not text:
-        return 0
-    match = _PAUSE.fullmatch(text)
-    if match is None:
-        raise UsageError(f"--delay {text!r} is no time; write it like 0.5, 2s or 1m")
-    delay_ms = math.ceil(float(match[1]) * 1000) * _UNIT_S[match[2]]
+    delay_ms = parse_milliseconds(text) if text else 0
     if delay_ms > DELAY_MS_MAX:
         raise UsageError(f"--delay {text} is too long; at most 24h may lie between two starts")
     return delay_ms

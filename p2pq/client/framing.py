@@ -55,7 +55,7 @@ def frame_of(request: ControlRequest) -> bytes:
     try:
         body = _ENCODER.encode(request)
         # Limits of the request are checked here, where the user can be told which one it is.
-        decoders.unpack(body, ControlRequest)
+        decoders.of_packed(ControlRequest).decode(body)
     except UnicodeEncodeError as error:
         raise UsageError("a name or an argument is not UTF-8 text; rename it, or write it in UTF-8") from error
     except msgspec.ValidationError as error:

@@ -1,5 +1,6 @@
 """Times and sizes as people type them: ``15m``, ``4G``."""
 
+import math
 import re
 from typing import Final
 
@@ -30,6 +31,16 @@ def parse_seconds(text: str) -> int:
     if seconds > SECONDS_MAX:
         raise UsageError(f"{text!r} is longer than a year; write it like 90, 15m, 2h, 1d or 01:30:00")
     return seconds
+
+
+def parse_milliseconds(text: str) -> int:
+    """Parse seconds with a fraction, ``0.5`` or ``.25s``, none at all (``0``), and what ``parse_seconds`` does; round up.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    plain = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})s?", text)
+    return parse_seconds(text) * 1000 if plain is None else math.ceil(float(plain[1]) * 1000)
 
 
 def parse_megabytes(text: str) -> int:

@@ -644,7 +644,7 @@ def test_a_line_that_counts_is_for_terminals_only(ran, typed_in, monkeypatch, co
         (["map", "--retry-failed"], "name it with --joblog FILE"),
         (["map", "--detach", "--results", "d", "x", ":::", "a"], "leave --results out"),
         (["map", "-j", "many", "x", ":::", "a"], "write it like 2, 50%"),
-        (["map", "--delay", "3x", "x", ":::", "a"], "--delay '3x' is no time; write it like 0.5, 2s or 1m"),
+        (["map", "--delay", "3x", "x", ":::", "a"], "'3x' is not a duration; write it like 90, 15m"),
         (["map", "--delay", "25h", "x", ":::", "a"], "--delay 25h is too long; at most 24h"),
         (["map", "--delay", "1", "--where", "any", "x", ":::", "a"], "--delay is for this machine only"),
         (["map", "--halt", "", "x", ":::", "a"], "write it like never, now,fail=1"),

@@ -3,7 +3,7 @@
 import pytest
 
 from p2pq.errors import UsageError
-from p2pq.model.amounts import SECONDS_MAX, parse_megabytes, parse_seconds
+from p2pq.model.amounts import SECONDS_MAX, parse_megabytes, parse_milliseconds, parse_seconds
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,20 @@ def test_no_duration_is_longer_than_a_year(text):
     with pytest.raises(UsageError, match="15m"):
         parse_seconds(text)
     assert parse_seconds("366d") == SECONDS_MAX
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [("0", 0), ("0.5", 500), (".25s", 250), ("2.", 2000), ("0.0001", 1), ("3", 3000), ("1h30m", 5_400_000)],
+)
+def test_fractions_of_seconds(text, milliseconds):
+    assert parse_milliseconds(text) == milliseconds
+
+
+@pytest.mark.parametrize("text", ["", ".", "-1", "1.5m", "0m", "1e3", "nan", "9" * 30])
+def test_what_is_no_time_in_milliseconds(text):
+    with pytest.raises(UsageError, match="15m"):
+        parse_milliseconds(text)
 
 
 @pytest.mark.parametrize("text", ["9" * 400, "9" * 30 + "G", "999999999999T", "17T"])
