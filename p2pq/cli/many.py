@@ -91,6 +91,7 @@ class Many:
         self._each = function_of(options["each"]) if options["each"] and not options["dry_run"] else None
         self._incomplete = False
         """Not all of what tasks printed could be had."""
+        template.refuse_unsupported(options["results"])  # or it would be the name of a folder
         self.skipped = self._over()
         self._live = options["line_buffer"] or options["ungroup"]
         if self._live and (options["results"] or options["each"]):

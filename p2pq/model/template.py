@@ -59,7 +59,7 @@ def render(words: Sequence[str], values: Sequence[str], number: int) -> str:
             ARGV_CHARS_MAX (found out before it is built: a short text can name a long value a million times).
     """
     template = " ".join(words)
-    _refuse_unsupported(template)
+    refuse_unsupported(template)
     show = shlex.quote if words and not _CHOOSES_COMMAND.match(template) else str
     if values and not replaces(template):
         template += " {}" if words else "{}"
@@ -82,7 +82,7 @@ def fill(text: str, values: Sequence[str], number: int, show: Callable[[str], st
     Raises:
         UsageError: as ``render``.
     """
-    _refuse_unsupported(text)
+    refuse_unsupported(text)
     return _filled(text, values, number, show)
 
 
@@ -156,7 +156,8 @@ def name_columns(words: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
     return tuple(pattern.sub(lambda match: f"{{{numbers[match[1]]}{match[2]}}}", word) for word in words)
 
 
-def _refuse_unsupported(template: str) -> None:
+def refuse_unsupported(template: str) -> None:
+    """Raise UsageError if a text holds what looks like a replacement string and is none here: ``{%}`` or ``{= perl =}``."""
     if "{%}" in template:
         raise UsageError("{%}, the number of a slot, is not supported; use {#}, the number of the task")
     start = template.find("{=")

@@ -647,6 +647,8 @@ def test_a_line_that_counts_is_for_terminals_only(ran, typed_in, monkeypatch, co
         (["map", "--delay", "3x", "x", ":::", "a"], "'3x' is not a duration; write it like 90, 15m"),
         (["map", "--delay", "25h", "x", ":::", "a"], "--delay 25h is too long; at most 24h"),
         (["map", "--delay", "1", "--where", "any", "x", ":::", "a"], "--delay is for this machine only"),
+        (["map", "--results", "{= $_ =}/", "x", ":::", "a"], "{= perl =} is not supported"),
+        (["map", "--results", "d{%}", "x", ":::", "a"], "{%}, the number of a slot, is not supported"),
         (["map", "--halt", "", "x", ":::", "a"], "write it like never, now,fail=1"),
         (["map", "--nmae", "x", "y"], "No such option"),
         (["batch"], "Missing argument"),
