@@ -94,6 +94,8 @@ class BlobStore:
         self._unchecked: set[bytes] = set()
         self._dirty: dict[bytes, None] = {}
         self._subfolders: set[str] = set()
+        self._unsynced: set[str] = set()
+        """Those of them that a loss of power may undo."""
         self._used = 0
         self._numbers = count()
         try:
@@ -221,11 +223,9 @@ class BlobStore:
             try:
                 paths = [self._path(blob) for blob in wanted]
                 files.sync_all(paths)  # what was evicted in the meantime nobody needed
-                folders = dict.fromkeys(str(path.parent) for path in paths)
-                for folder in folders:
+                for folder in dict.fromkeys(str(path.parent) for path in paths):
                     files.sync(Path(folder))
-                if folders:
-                    files.sync(self._folder)
+                self._sync_subfolders({path.parent.name for path in paths})
             except OSError as error:
                 for blob in wanted:
                     self._forget(blob)  # after a failed fsync the next one would lie
@@ -234,6 +234,14 @@ class BlobStore:
             with self._lock:
                 for blob in wanted:
                     self._dirty.pop(blob, None)
+
+    def _sync_subfolders(self, needed: set[str]) -> None:
+        with self._lock:
+            unsynced = set(self._unsynced)
+        if needed & unsynced:
+            files.sync(self._folder)
+            with self._lock:
+                self._unsynced -= unsynced
 
     def pin(self, tag: Hashable, blobs: Iterable[bytes]) -> None:
         """Add blobs, here or yet to come, to what a tag holds."""
@@ -285,6 +293,7 @@ class BlobStore:
             if folder.name == _TEMPORARY:
                 continue
             self._subfolders.add(folder.name)
+            self._unsynced.add(folder.name)  # for all that is known
             with os.scandir(folder) as listing:
                 for item in listing:
                     info = item.stat(follow_symlinks=False)
@@ -340,7 +349,9 @@ class BlobStore:
         path = self._path(blob)
         if path.parent.name not in self._subfolders:
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            self._subfolders.add(path.parent.name)
+            with self._lock:
+                self._subfolders.add(path.parent.name)
+                self._unsynced.add(path.parent.name)
         try:
             descriptor = os.open(temporary, _CREATE, 0o600)
             try:

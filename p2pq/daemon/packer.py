@@ -31,6 +31,8 @@ PACK_MAX: Final = 3 << 20
 _BOUNDARY_MASK: Final = 0x0F
 THREADS: Final = 2
 """lz4, BLAKE2b and XChaCha20 release the interpreter lock; more than two threads starve on reading."""
+AT_ONCE_BYTES: Final = 64 << 10
+"""So little is sealed or opened sooner than a thread begins."""
 IN_FLIGHT_MAX: Final = 4
 """Chunks being sealed at once: bounds memory to about 50 MiB."""
 
@@ -46,7 +48,7 @@ class Packer:
     """
 
     def __init__(self, sink: Sink, key_of: KeyOf, *, threads: int = THREADS) -> None:
-        """Start the threads. ``key_of`` is called from them."""
+        """Take what is needed. ``key_of`` is called from these threads, too."""
         self._sink = sink
         self._key_of = key_of
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="p2pq-pack")
@@ -139,7 +141,12 @@ class Packer:
         if len(self._flying) >= IN_FLIGHT_MAX:
             self._land()
         self._submitted += 1
-        self._flying.append(self._pool.submit(seal_chunk, data, self._key_of))
+        if len(data) > AT_ONCE_BYTES:
+            self._flying.append(self._pool.submit(seal_chunk, data, self._key_of))
+            return
+        sealed: Future[tuple[Chunk, bytes]] = Future()
+        sealed.set_result(seal_chunk(data, self._key_of))
+        self._flying.append(sealed)
 
     def _land(self) -> None:
         chunk, ciphertext = self._flying.popleft().result()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from p2pq.daemon import crashpoints
-from p2pq.daemon.packer import IN_FLIGHT_MAX, THREADS, ChangedError, Packer, Sink
+from p2pq.daemon.packer import AT_ONCE_BYTES, IN_FLIGHT_MAX, THREADS, ChangedError, Packer, Sink
 from p2pq.errors import DiskFullError, RefusedError, Reject, StorageError
 from p2pq.wire import names
 from p2pq.wire.tree import (
@@ -240,6 +240,10 @@ def _opened_chunks(tree: Tree, read_blob: ReadBlob) -> Iterator[tuple[list[Slice
     def fetch(chunk: Chunk) -> bytes:
         return open_chunk(chunk, read_blob(chunk))
 
+    if sum(tree.chunks[index].length for index in slices) <= AT_ONCE_BYTES:
+        for index in slices:
+            yield slices[index], fetch(tree.chunks[index])
+        return
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="p2pq-unpack")
     flying: deque[tuple[int, Future[bytes]]] = deque()
     try:

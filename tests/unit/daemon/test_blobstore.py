@@ -296,6 +296,26 @@ def test_sync_reaches_files_and_folders(store, monkeypatch):
     assert synced == []
 
 
+def test_the_store_s_own_folder_is_synced_where_a_folder_in_it_is_new(store, tmp_path, monkeypatch):
+    """What an earlier run made may not be on the disk yet: it may have ended before it synced anything."""
+    numbers: dict[str, list[int]] = {}
+    for number in range(256):
+        numbers.setdefault(to_text(blob_of(data_of(number)))[:2], []).append(number)
+    first, second, third = next(same for same in numbers.values() if len(same) > 2)[:3]
+    synced = []
+    monkeypatch.setattr(blobstore.files, "sync", lambda path: synced.append(path.name))
+    put(store, first)
+    store.sync()
+    put(store, second)
+    store.sync()
+    inner = store.path(blob_of(data_of(first))).parent.name
+    assert synced == [inner, "blobs", inner]
+    again = reopened(tmp_path)
+    put(again, third)
+    again.sync()
+    assert synced[3:] == [inner, "blobs"]
+
+
 def test_a_full_disk_is_relieved_where_that_is_enough(tmp_path, monkeypatch):
     store = reopened(tmp_path)
     held, old, new = put(store, 1, pin="job"), put(store, 2), put(store, 3)
