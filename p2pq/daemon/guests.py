@@ -415,8 +415,7 @@ class Guests:
             for each in told:
                 guest = guests[each.place]
                 sealed[each.place] = self._launching.sealer(guest).printed(each.outcome, each.stdout, each.stderr)
-            if not guests[0].start.own:  # else the master, this very node, does it before results count
-                self._blobs.sync([ref.blob for each in sealed.values() for ref in (*each.body, *each.blobs)])
+            self._launching.sealer(guests[0]).secure(*sealed.values())
 
         told = [each for each in some if each.tells or not guests[each.place].start.may_be_empty]
         sealed: dict[int, Sealed] = {}

@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from p2pq.daemon import tidying
 from p2pq.daemon.attempt import Attempt, Outcome, Stop
 from p2pq.daemon.launches import Hooks, Run, TaskLaunch, fill, order, storage_error
 from p2pq.daemon.runner_process import RunnerProcess
-from p2pq.daemon.scratch import Scratch
 from p2pq.daemon.threads import in_thread
 from p2pq.errors import SandboxError, StorageError
 
@@ -135,7 +135,7 @@ class Endings:
             for run in runs:
                 run.coupled = False
         if not runner.broken:
-            await in_thread(lambda: _empty(runner.scratch, begun=stopped))
+            await in_thread(lambda: tidying.empty(runner, begun=stopped))
         return None if stopped else _checked(changes(self._surroundings(launch, runner)["env"], left))
 
     # -- end
@@ -166,7 +166,7 @@ class Endings:
 
     async def _last(self, begun: Begun, hooks: Hooks, runner: RunnerProcess) -> None:
         limits = dataclasses.replace(begun.launch.limits, wall_s=min(begun.launch.limits.wall_s, END_S))
-        launch = dataclasses.replace(begun.launch, limits=limits, populate=None)
+        launch = dataclasses.replace(begun.launch, limits=limits, furniture=None, populate=None)
         files: list[int] = []
         run = Run(runner, asyncio.Event())
         try:
@@ -195,7 +195,7 @@ class Endings:
         """Launch a command line as a task of that launch; with ``exported`` the last of ``files`` takes its environment."""
         scratch = runner.scratch
         bare = dataclasses.replace(launch, argv=argv, otherwise=(), stdin=None, warm=False, on_started=None)
-        await in_thread(lambda: fill(bare, scratch, files))
+        await in_thread(lambda: fill(bare, runner, files))
         if exported:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             try:
@@ -230,13 +230,6 @@ def changes(before: Mapping[str, str], left: bytes) -> tuple[dict[str, str], fro
     own = {key for key in (*before, *after) if key in _OF_THE_SHELL or key.startswith("P2PQ_")}
     added = {key: value for key, value in after.items() if key not in own and before.get(key) != value}
     return added, frozenset(before.keys() - after.keys() - own)
-
-
-def _empty(scratch: Scratch, *, begun: bool) -> None:
-    try:
-        scratch.empty(begun=begun)
-    except OSError as error:
-        raise storage_error(error, scratch.root) from error
 
 
 def _checked(changed: tuple[dict[str, str], frozenset[str]]) -> tuple[dict[str, str], frozenset[str]]:

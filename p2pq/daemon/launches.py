@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -30,11 +30,22 @@ class Hooks:
 
 
 @dataclass(frozen=True, slots=True)
+class Furniture:
+    """What every task of a job finds in its folder, each anew."""
+
+    key: Hashable
+    """Tells it from that of other jobs."""
+    write: Callable[[Path], None]
+    small: bool
+    """It is so little that it may be written in vain, for a task that then does not come."""
+
+
+@dataclass(frozen=True, slots=True)
 class TaskLaunch(Generic[T]):
     """Everything needed to run one attempt.
 
-    ``populate`` and ``collect`` run in worker threads; what they raise ends the attempt as a fault of this machine. The
-    output files, which lie outside the sandbox, live until ``collect`` returns.
+    ``populate``, ``collect`` and ``secure`` run in worker threads; what they raise ends the attempt as a fault of this
+    machine. The output files, which lie outside the sandbox, live until ``collect`` returns.
     """
 
     lease: str
@@ -48,9 +59,15 @@ class TaskLaunch(Generic[T]):
 
     limits: Limits
     populate: Callable[[Path], None] | None
-    """None: nothing has to be there."""
+    """Adds what is of this task only. None: nothing has to be there."""
 
     collect: Callable[[Path, Outcome], T]
+    furniture: Furniture | None = None
+    """What is in the folder before ``populate``."""
+    quick: bool = False
+    """``populate`` is done sooner than a thread begins, where the folder is furnished."""
+    secure: Callable[[T], None] | None = None
+    """Makes what was collected durable; None: nobody needs that yet."""
     stdin: Callable[[Path], None] | None = None
     """Writes what the task reads as its standard input to a file of that name, in a worker thread; None: it reads nothing."""
 
@@ -149,23 +166,55 @@ def order(launch: TaskLaunch[T], number: int, around: Mapping[str, Any]) -> dict
     return {"op": "run", "id": number, "argv": argv, "otherwise": otherwise, **around, "warm": launch.warm}
 
 
-def fill(launch: TaskLaunch[T], scratch: Scratch, files: list[int]) -> None:
+def quick(launch: TaskLaunch[T], runner: RunnerProcess) -> bool:
+    """Tell whether ``fill`` is done sooner than a thread would begin."""
+    furnished = launch.furniture is None or runner.furnished == launch.furniture.key
+    return launch.stdin is None and (launch.populate is None or launch.quick) and furnished
+
+
+def fill(launch: TaskLaunch[T], runner: RunnerProcess, files: list[int]) -> None:
     """Fill the scratch folder and open the output files, which are added to ``files``. Blocking.
 
     Raises:
         DiskFullError: there is too little room on the disk.
         StorageError: it failed.
     """
+    scratch = runner.scratch
     try:
         check_room(scratch)
-        if launch.populate is not None:
-            launch.populate(scratch.job)
+        populate(launch, runner)
         files += open_outputs(scratch, os.O_WRONLY)
         if launch.stdin is not None:
             launch.stdin(scratch.output / "stdin")
             files.append(os.open(scratch.output / "stdin", os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
         raise storage_error(error, scratch.root) from error
+
+
+def populate(launch: TaskLaunch[T], runner: RunnerProcess) -> None:
+    """Fill the folder of a task. Blocking.
+
+    Raises:
+        StorageError: it failed.
+    """
+    try:
+        if launch.furniture is not None:
+            furnish(launch.furniture, runner)
+        if launch.populate is not None:
+            launch.populate(runner.scratch.job)
+    except OSError as error:
+        raise storage_error(error, runner.scratch.root) from error
+
+
+def furnish(furniture: Furniture, runner: RunnerProcess) -> None:
+    """Put into an empty folder what every task finds there, unless that has been done. Blocking.
+
+    Raises:
+        OSError, StorageError: it failed.
+    """
+    if runner.furnished != furniture.key:
+        furniture.write(runner.scratch.job)
+        runner.furnished = furniture.key
 
 
 def check_room(scratch: Scratch) -> None:

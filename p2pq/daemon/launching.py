@@ -21,7 +21,7 @@ from p2pq.daemon.checkpoints import put_in_place
 from p2pq.daemon.environments import Environment
 from p2pq.daemon.executing import command, command_line, for_libraries, own_environment, shell_of
 from p2pq.daemon.gpus import Gpus
-from p2pq.daemon.launches import Hooks, TaskLaunch
+from p2pq.daemon.launches import Furniture, Hooks, TaskLaunch
 from p2pq.daemon.limits import BASIC_PROCESSES_MAX, Limits
 from p2pq.daemon.sandbox import JOB_FOLDER, JobPython
 from p2pq.daemon.sealing import Sealed, Sealer
@@ -46,6 +46,8 @@ OWN_FILES_MAX: Final = 1 << 60
 
 FOLLOWED_MAX: Final = 200
 """Files of a job, of which each is looked at between two tasks that use the same folder."""
+SMALL_BYTES: Final = 1 << 20
+"""Files of a job that hold so much in sum are unpacked for a task that may not come."""
 _REASONS: Final[dict[str, Reason]] = {
     "ok": "ok",
     "exit": "exit",
@@ -245,10 +247,13 @@ class Launching:
         start = guest.start
         env: dict[str, str] = {}
 
-        def populate(folder: Path) -> None:
+        def furnish(folder: Path) -> None:
             with room.claim(folder, wanted, self._blobs.reserve_bytes, "the job's files"):
                 unpack(tree, lambda chunk: self._blobs.get(chunk.blob), folder)
-            taskfolder.prepare(folder, params)
+            taskfolder.furnish(folder)
+
+        def populate(folder: Path) -> None:
+            taskfolder.write_params(folder, params)
             # Only now is it known where a task without a sandbox will run.
             root = JOB_FOLDER if strict else str(folder)
             env.update(self._environment(start, number, root) | for_libraries(start.resources.cpus))
@@ -273,8 +278,11 @@ class Launching:
             argv=command(job, params, python, job_id=to_text(start.job), number=number),
             env=env,
             limits=self.limits(start),
+            furniture=Furniture(guest.job, furnish, small=is_small(tree) and start.tasks > 1),
             populate=populate,
+            quick=checkpoint is None,
             collect=self.sealer(guest).seal,
+            secure=self.sealer(guest).secure,
             # One task alone would only wait for it; in ``basic`` each task is shut in by itself, and so starts afresh.
             warm=job.kind == "python" and start.tasks > 1 and not basic,
             idle_priority=not start.own,
@@ -339,9 +347,17 @@ def can_follow(job: AnyJobBody) -> bool:
     """Tell whether tasks of a job may follow one another in one runner, without anything being made for each of them."""
     if isinstance(job, CommandsBody):
         return job.stdin is None and job.delay_ms is UNSET
-    tree = job.tree
     # A warm interpreter starts tasks one at a time.
-    return job.kind != "python" and len(tree.files) + len(tree.dirs) + len(tree.links) <= FOLLOWED_MAX
+    return job.kind != "python" and _entries(job.tree) <= FOLLOWED_MAX
+
+
+def is_small(tree: Tree) -> bool:
+    """Tell whether a job's files are so few and small that they may be unpacked in vain."""
+    return _entries(tree) <= FOLLOWED_MAX and disk_bytes(tree) <= SMALL_BYTES
+
+
+def _entries(tree: Tree) -> int:
+    return len(tree.files) + len(tree.dirs) + len(tree.links)
 
 
 def _own_variables(guest: Guest, number: int) -> dict[str, str]:

@@ -13,7 +13,7 @@ import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NewType, NoReturn
 
@@ -56,6 +56,10 @@ class RunnerProcess:
 
     grouped = False
     """Its tasks are behind everything else, and the kernel has to be told so for each of their sessions."""
+    furnished: Hashable = None
+    """The key of what its folder holds for the next task; None: nothing."""
+    tidying: "asyncio.Future[None] | None" = None
+    """Its folders are made ready for the next task by that."""
     begun: "Begun | None" = None
     """What its job has run in it before all tasks, once it has."""
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from p2pq.daemon import limits, sandbox
+from p2pq.daemon import limits, sandbox, tidying
 from p2pq.daemon.attempt import Attempt, KillReason, Outcome, Reason, Stop
 from p2pq.daemon.cgroups import Cgroups
 from p2pq.daemon.hooks import Endings
-from p2pq.daemon.launches import Run, T, TaskLaunch, fill, order, storage_error, surroundings
+from p2pq.daemon.launches import Run, T, TaskLaunch, fill, order, quick, storage_error, surroundings
 from p2pq.daemon.limits import Limits
 from p2pq.daemon.runner_messages import Heard, Wake
 from p2pq.daemon.runner_process import Level, RunnerProcess, RunnerToken, purge
@@ -163,7 +163,7 @@ class RunnerPool:
             self._running.pop(lease, None)
 
     async def collected(self, launch: TaskLaunch[T], runner: RunnerProcess, outcome: Outcome) -> T:
-        """Return what ``collect`` makes of an attempt that ended, and empty its folder.
+        """Return what ``collect`` makes of an attempt that ended, made durable; its folder is emptied, or soon will be.
 
         Raises:
             StorageError: that failed.
@@ -171,8 +171,9 @@ class RunnerPool:
         if runner.broken:
             await runner.wait_dead()
         if launch.populate is None and outcome.silent:  # which is quicker than any thread
-            return self._collect(launch, runner, outcome)
-        return await in_thread(lambda: self._collect(launch, runner, outcome))
+            return tidying.collect(launch, runner, outcome)
+        loop = asyncio.get_running_loop() if tidying.ahead(launch) else None
+        return await in_thread(lambda: tidying.collect(launch, runner, outcome, loop))
 
     async def kill(
         self,
@@ -357,7 +358,7 @@ class RunnerPool:
         self._forget_idle(runner)
         del self._alive[runner]
         self._spares.forget(runner)
-        removal = asyncio.get_running_loop().run_in_executor(None, runner.scratch.remove)
+        removal = asyncio.get_running_loop().create_task(tidying.remove(runner), name="remove a runner")
         self._removals.add(removal)
         removal.add_done_callback(self._removals.discard)
 
@@ -368,12 +369,13 @@ class RunnerPool:
         runner = run.runner
         files: list[int] = []
         try:
+            await tidying.over(runner)
             if (failed := await self.hooks.begin(launch, runner, [run])) is not None:
                 return failed
-            if launch.populate is None and launch.stdin is None:
-                fill(launch, runner.scratch, files)
+            if quick(launch, runner):
+                fill(launch, runner, files)
             else:
-                await in_thread(lambda: fill(launch, runner.scratch, files))
+                await in_thread(lambda: fill(launch, runner, files))
             await self.prepare(launch, runner)
             await run.go.wait()
             number = self.numbers(1)
@@ -480,14 +482,3 @@ class RunnerPool:
             if walk is not None:
                 await settled(walk)
         return attempt.outcome(loop.time())
-
-    def _collect(self, launch: TaskLaunch[T], runner: RunnerProcess, outcome: Outcome) -> T:
-        """Collect the results, then empty the folder for the next task (in a worker thread)."""
-        try:
-            runner.scratch.open_up()
-            result = launch.collect(runner.scratch.job, outcome)
-            if not runner.broken:
-                runner.scratch.empty()
-        except OSError as error:
-            raise storage_error(error, runner.scratch.root) from error
-        return result

@@ -22,7 +22,7 @@ from p2pq.wire.tree import Chunk, File, Part, Tree, TreeLimits, seal_chunk
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """What an attempt left, encrypted and durable here."""
+    """What an attempt left, encrypted and kept here."""
 
     key: bytes = b""
     body: tuple[BlobRef, ...] = ()
@@ -53,7 +53,7 @@ class Sealer:
     """What there is to tell of how long it stood still."""
 
     def seal(self, folder: Path, outcome: Outcome) -> Sealed:
-        """Pack, encrypt and make durable what an attempt left in its folder and printed.
+        """Pack and encrypt what an attempt left in its folder and printed; ``secure`` makes it durable.
 
         Of an attempt that was told to end only the checkpoint is taken, if there is one; a good one leaves none.
 
@@ -85,18 +85,26 @@ class Sealer:
         body = ResultBody(tree=Tree(), output=Tree(files=files, chunks=chunks), detail=outcome.detail)
         return self._close(body, lambda blob, ciphertext: self.blobs.add(blob, ciphertext, pin=self.tag))
 
+    def secure(self, *sealed: Sealed) -> None:
+        """Make durable what attempts of one job left.
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        if not self.start.own:
+            # Else the master, this very node, does it before the results count; until then the tasks can run again.
+            self.blobs.sync([ref.blob for each in sealed for ref in (*each.body, *each.blobs)])
+
     def _seal(self, folder: Path, outcome: Outcome) -> Sealed:
         plain = outcome.detail == exited(outcome.exit) and outcome.silent
         remove_progress(folder)
         if self.start.may_be_empty and plain and self._left_nothing(folder / "results"):
             return NOTHING  # which needs no blob
-        made: list[bytes] = []
 
         def sink(blob: bytes, ciphertext: bytes) -> None:
             if self.unwanted():
                 raise SandboxError("it was ended before its results were packed")
             self.blobs.add(blob, ciphertext, pin=self.tag)
-            made.append(blob)
 
         failure: Literal["", "disk-limit", "exit"] = ""
         detail = outcome.detail
@@ -110,7 +118,6 @@ class Sealer:
                 detail = f"{detail}; nothing of them was taken along"
             tree, skipped = Tree(), ()
             self.blobs.unpin(self.tag)
-            made.clear()
         checkpoint = bodies.has_checkpoint(tree)
         if outcome.reason == "evicted" and not checkpoint:
             self.blobs.unpin(self.tag)
@@ -119,11 +126,7 @@ class Sealer:
         body = ResultBody(
             tree=tree, output=output, detail="; ".join(filter(None, (detail, self.stood()))), skipped=skipped
         )
-        sealed = self._close(body, sink)
-        if not self.start.own:
-            # Else the master, this very node, does it before the result counts; until then the task can run again.
-            self.blobs.sync(made)
-        return replace(sealed, failure=failure, checkpoint=checkpoint)
+        return replace(self._close(body, sink), failure=failure, checkpoint=checkpoint)
 
     def _left_nothing(self, results: Path) -> bool:
         """Tell whether there are no results to write out. Of a job's only task there are: a folder, even if it is empty."""

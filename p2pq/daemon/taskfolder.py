@@ -2,7 +2,8 @@
 
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,17 +15,33 @@ DATA_FILE: Final = ".p2pq/data.pickle"
 PROGRESS_NAME: Final = ".progress"
 
 
-def prepare(folder: Path, params: dict[str, str]) -> None:
-    """Put beside a job's files what every task finds there.
+def furnish(folder: Path) -> None:
+    """Make the folders that every task finds beside its job's files.
 
     Raises:
         RefusedError: files of the job are in the way.
         OSError: the disk failed.
     """
-    try:
+    with _in_the_way(folder):
         (folder / "results").mkdir(exist_ok=True)
         (folder / PARAMS_FILE).parent.mkdir(exist_ok=True)
+
+
+def write_params(folder: Path, params: dict[str, str]) -> None:
+    """Put a task's parameters into its folder, where ``furnish`` has been.
+
+    Raises:
+        RefusedError: files of the job are in the way.
+        OSError: the disk failed.
+    """
+    with _in_the_way(folder):
         _write_anew(folder / PARAMS_FILE, written(params).encode())
+
+
+@contextmanager
+def _in_the_way(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         name = Path(error.filename or folder).name
         raise RefusedError(f"the job brings something of its own called {name}, where every task has p2pq's") from error

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Generic
 
+from p2pq.daemon import tidying
 from p2pq.daemon.attempt import ANSWER_S, Outcome, Reason, by_itself, exit_unexecuted, exited, unexecuted
-from p2pq.daemon.launches import Run, T, TaskLaunch, check_room, open_outputs, storage_error
+from p2pq.daemon.launches import Run, T, TaskLaunch, check_room, open_outputs, populate, storage_error
 from p2pq.daemon.limits import size_text
 from p2pq.daemon.runner_messages import Did, End, Gone, Started, Wake
 from p2pq.daemon.runner_process import RunnerProcess
 from p2pq.daemon.runners import RunnerPool
 from p2pq.daemon.threads import in_thread
+from p2pq.errors import StorageError
 from p2pq.runner import main as runner_main
 
 LONG_S: Final = runner_main.LONG_S
@@ -111,6 +113,7 @@ async def run_train(
             yield Left(1)
             yield 0, failed, await pool.collected(_launch_of(launch, 0), runner, failed)
             return
+        await tidying.over(runner)
         await pool.prepare(launch.common, runner)
         await _populate(launch, runner)
         if _ends(runs):
@@ -149,13 +152,8 @@ async def run_train(
 
 async def _populate(launch: TrainLaunch[T], runner: RunnerProcess) -> None:
     """Fill the folder that serves them all, if there is one."""
-    populate = launch.common.populate
-    if populate is None:
-        return
-    try:
-        await in_thread(lambda: populate(runner.scratch.job))
-    except OSError as error:
-        raise storage_error(error, runner.scratch.root) from error
+    if launch.common.populate is not None:
+        await in_thread(lambda: populate(launch.common, runner))
 
 
 def _has_temporary(launch: TrainLaunch[T]) -> bool:
@@ -311,7 +309,9 @@ def _launch_of(launch: TrainLaunch[T], place: int) -> TaskLaunch[T]:
         argv=launch.passengers[place].argv,
         env=common.env,
         limits=common.limits,
+        furniture=common.furniture,
         populate=common.populate,
+        secure=common.secure,
         collect=lambda folder, outcome: launch.collect(place, folder, outcome),
         on_started=lambda stdout, stderr: launch.on_started(place, stdout, stderr),
     )
@@ -324,12 +324,17 @@ def _lose(train: _Train, runner: RunnerProcess, why: str) -> None:
 
 async def _tidy(launch: TrainLaunch[T], runner: RunnerProcess) -> None:
     """Empty the folders for the next task; nothing of the train is alive. Where that fails the runner is not used again."""
+    if runner.broken:
+        return
+    if tidying.ahead(launch.common):
+        tidying.begin(launch.common, runner)
+        return
     try:
-        if launch.common.populate is not None and not runner.broken:
-            await in_thread(runner.scratch.empty)
-        elif not runner.broken:
-            runner.scratch.empty()
-    except OSError:
+        if launch.common.populate is not None:
+            await in_thread(lambda: tidying.empty(runner))
+        else:
+            tidying.empty(runner)
+    except StorageError:
         runner.kill()  # all results are had already
 
 

@@ -241,8 +241,8 @@ def _opened_chunks(tree: Tree, read_blob: ReadBlob) -> Iterator[tuple[list[Slice
         return open_chunk(chunk, read_blob(chunk))
 
     if sum(tree.chunks[index].length for index in slices) <= AT_ONCE_BYTES:
-        for index in slices:
-            yield slices[index], fetch(tree.chunks[index])
+        for index, some in slices.items():
+            yield some, fetch(tree.chunks[index])
         return
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="p2pq-unpack")
     flying: deque[tuple[int, Future[bytes]]] = deque()

@@ -334,7 +334,7 @@ async def test_who_kills_its_runner_is_blamed_where_nobody_else_can_have_been_it
 async def test_a_folder_that_cannot_be_emptied_costs_the_runner_and_nothing_else(
     pool: RunnerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: object) -> None:
+    def fail(_: object, *, begun: bool) -> None:
         raise OSError(5, "broken")
 
     monkeypatch.setattr(Scratch, "empty", fail)

@@ -69,6 +69,8 @@ class Pool:
         job, out = (self.folder / f"{name}{len(self.launches)}" for name in ("job", "out"))
         job.mkdir()
         out.mkdir()
+        if launch.furniture is not None:
+            launch.furniture.write(job)
         if launch.populate is not None:
             launch.populate(job)
         main = job / "main.py"
@@ -87,7 +89,10 @@ class Pool:
             stdout=out / "stdout",
             stderr=out / "stderr",
         )
-        return outcome, launch.collect(job, outcome)
+        result = launch.collect(job, outcome)
+        if launch.secure is not None:
+            launch.secure(result)
+        return outcome, result
 
 
 class Transfers:
@@ -265,6 +270,17 @@ async def test_results_that_were_replaced_are_the_tasks_failure(bench, ended, re
     assert event.outcome.reason == reason
     assert not event.outcome.ok
     assert "results is a link now" in bench.result(start, event).detail
+
+
+async def test_results_of_guests_are_on_the_disk_before_anybody_hears_of_them(bench):
+    """Those of this node's own jobs are made so when they count."""
+    bench.pool.left = lambda job: (job / "results/x").write_text("kept")
+    starts = [bench.start(ALICE, "pass", 1), msgspec.structs.replace(bench.start(ALICE, "pass", 2), own=True)]
+    bench.blobs.sync()
+    assert isinstance(await bench.run(starts[0]), Exited)
+    assert not bench.blobs._dirty
+    assert isinstance(await bench.run(starts[1]), Exited)
+    assert bench.blobs._dirty
 
 
 async def test_results_that_cannot_be_read_are_this_machines_trouble(bench, monkeypatch):

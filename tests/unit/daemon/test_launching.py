@@ -130,6 +130,7 @@ async def test_a_task_has_its_own_gpus_and_nobody_else_s(
         for at, (launch, has) in enumerate(((first, "0"), (second, "1"), (third, ""))):
             folder = tmp_path / f"job {at}"
             folder.mkdir()
+            launch.furniture.write(folder)
             launch.populate(folder)
             assert launch.env["CUDA_VISIBLE_DEVICES"] == launch.env["HIP_VISIBLE_DEVICES"] == has
             names = [f"/dev/nvidia{has}", "/dev/nvidiactl"] if has and bound else []

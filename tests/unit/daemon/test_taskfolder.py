@@ -8,12 +8,17 @@ from p2pq.daemon import taskfolder
 from p2pq.errors import RefusedError
 
 
+def prepare(folder, params):
+    taskfolder.furnish(folder)
+    taskfolder.write_params(folder, params)
+
+
 def test_a_task_finds_a_results_folder_and_its_parameters(tmp_path):
     for folder in (tmp_path / "bare", tmp_path / "used"):
         folder.mkdir()
     (tmp_path / "used/results").mkdir()
     for folder in (tmp_path / "bare", tmp_path / "used"):
-        taskfolder.prepare(folder, {"k": "1"})
+        prepare(folder, {"k": "1"})
         assert (folder / "results").is_dir()
         assert json.loads((folder / taskfolder.PARAMS_FILE).read_text()) == {"k": "1"}
 
@@ -22,7 +27,7 @@ def test_a_task_finds_a_results_folder_and_its_parameters(tmp_path):
 def test_a_file_in_its_place_is_the_jobs_own_doing(tmp_path, name, blamed):
     (tmp_path / name).write_text("x")
     with pytest.raises(RefusedError, match=f"called {blamed}, where every task"):
-        taskfolder.prepare(tmp_path, {})
+        prepare(tmp_path, {})
 
 
 def test_links_that_a_job_has_put_there_lead_nowhere(tmp_path):
@@ -33,14 +38,14 @@ def test_links_that_a_job_has_put_there_lead_nowhere(tmp_path):
     job = tmp_path / "job"
     (job / ".p2pq").mkdir(parents=True)
     (job / taskfolder.PARAMS_FILE).symlink_to(mine)
-    taskfolder.prepare(job, {"k": "1"})
+    prepare(job, {"k": "1"})
     assert (mine.read_text(), json.loads((job / taskfolder.PARAMS_FILE).read_text())) == ("mine", {"k": "1"})
     assert not (job / taskfolder.PARAMS_FILE).is_symlink()
     other = tmp_path / "other"
     other.mkdir()
     (other / ".p2pq").symlink_to(outside)
     with pytest.raises(RefusedError, match=r"called \.p2pq"):
-        taskfolder.prepare(other, {})
+        prepare(other, {})
     assert [path.name for path in outside.iterdir()] == ["profile"]
 
 

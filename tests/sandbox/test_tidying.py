@@ -1,0 +1,157 @@
+"""A runner's folders between two tasks of a job: in time for the next one, and never with anything of the last."""
+
+import asyncio
+import dataclasses
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2pq.daemon import tidying
+from p2pq.daemon.launches import Furniture, Hooks, TaskLaunch, quick
+from p2pq.daemon.runner_process import RunnerProcess
+from p2pq.daemon.runners import RunnerPool
+from p2pq.daemon.scratch import Scratch
+from p2pq.errors import SandboxError, StorageError
+from tests.sandbox.conftest import LIMITS
+
+
+class Furnisher:
+    """Counts how often it furnishes a folder."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.fails = False
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def __call__(self, folder: Path) -> None:
+        assert self.go_on.wait(60)
+        if self.fails:
+            raise StorageError("gone")
+        assert not list(folder.iterdir()), "something of another task is here"
+        self.times += 1
+        (folder / "given").write_text("given")
+
+
+def launch(furnisher: Callable[[Path], None], *, small: bool = True, **changes: Any) -> TaskLaunch[str]:
+    fields: dict[str, Any] = {
+        "lease": "1",
+        "job": b"job",
+        "level": "none",
+        "argv": ("/bin/sh", "-c", "cat given; ls; echo x > left; echo y >> given"),
+        "env": {},
+        "limits": LIMITS,
+        "furniture": Furniture("this job", furnisher, small),
+        "populate": lambda _: None,
+        "quick": True,
+        "collect": lambda _, outcome: outcome.stdout.read_text(),
+    }
+    return TaskLaunch(**(fields | changes))
+
+
+def only(pool: RunnerPool) -> RunnerProcess:
+    [runner] = pool._alive
+    return runner
+
+
+async def test_a_task_finds_what_all_find_and_nothing_of_the_one_before(pool: RunnerPool, level: str) -> None:
+    given = Furnisher()
+    for times in range(1, 4):
+        _, printed = await pool.run(launch(given, level=level))
+        assert printed == "givengiven\n"
+        await tidying.over(only(pool))
+        assert given.times == times + 1, "it is there before the next task is"
+        assert quick(launch(given, level=level), only(pool)), "no thread has to be waited for"
+
+
+async def test_what_is_large_is_written_for_a_task_that_is_there(pool: RunnerPool) -> None:
+    given = Furnisher()
+    for times in (1, 2):
+        assert (await pool.run(launch(given, small=False)))[1] == "givengiven\n"
+        assert (given.times, only(pool).tidying, only(pool).furnished) == (times, None, None)
+        assert not list(only(pool).scratch.job.iterdir())
+
+
+async def test_what_a_job_runs_at_its_end_finds_its_folder_empty(pool: RunnerPool) -> None:
+    given = Furnisher()
+    await pool.run(launch(given, hooks=Hooks("", "true")))
+    assert (given.times, only(pool).tidying) == (1, None)
+
+
+async def test_a_task_that_comes_soon_waits_for_its_folder(pool: RunnerPool) -> None:
+    given = Furnisher()
+
+    def hold(_: Path) -> None:
+        given.go_on.clear()
+
+    await pool.run(launch(given, populate=hold))
+    async with asyncio.TaskGroup() as group:
+        second = group.create_task(pool.run(launch(given)))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert (only(pool) in pool._busy, second.done()) == (True, False)
+        given.go_on.set()
+    assert second.result()[1] == "givengiven\n"
+
+
+async def test_a_folder_that_cannot_be_made_ready_costs_the_runner_only(pool: RunnerPool) -> None:
+    given, seen = Furnisher(), []
+
+    def fail_later(_: Path) -> None:
+        seen.append(only(pool))
+        given.fails = True
+
+    assert (await pool.run(launch(given, populate=fail_later)))[1] == "givengiven\n"
+    [lost] = seen
+    with pytest.raises(SandboxError, match="its folder could not be made ready: gone"):
+        await tidying.over(lost)
+    await lost.wait_dead()
+    given.fails = False
+    assert (await pool.run(launch(given)))[1] == "givengiven\n"
+    assert lost not in pool._alive
+
+
+async def test_folders_are_removed_when_nothing_works_on_them_any_more(pool: RunnerPool) -> None:
+    given = Furnisher()
+    await pool.run(launch(given, populate=lambda _: given.go_on.clear()))
+    runner = only(pool)
+    runner.kill()
+    await runner.wait_dead()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert runner.scratch.job.is_dir(), "it is being filled"
+    given.go_on.set()
+    while pool._removals:
+        await asyncio.wait(pool._removals)
+    assert not runner.scratch.root.exists()
+
+
+async def test_what_was_collected_counts_once_it_is_durable(pool: RunnerPool) -> None:
+    given, secured = Furnisher(), []
+    await pool.run(launch(given, secure=secured.append))
+    assert secured == ["givengiven\n"]
+
+    def fail(_: str) -> None:
+        raise StorageError("the disk failed")
+
+    with pytest.raises(StorageError, match="the disk failed"):
+        await pool.run(launch(given, secure=fail))
+
+
+async def test_one_folder_that_cannot_be_emptied_is_this_machines_trouble(
+    pool: RunnerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = Furnisher()
+    once = dataclasses.replace(launch(given), furniture=None, argv=("/bin/true",))
+    with monkeypatch.context() as patch:
+
+        def fail(_: Scratch, *, begun: bool) -> None:
+            raise OSError(5, f"broken {begun}")
+
+        patch.setattr(Scratch, "empty", fail)
+        with pytest.raises(StorageError, match="failed: broken False"):
+            await pool.run(once)
+    assert not [runner for runner in pool._alive if not runner.broken]
