@@ -108,7 +108,8 @@ class Host:
         self._skew_ms = plan.skew_ms
         self._wake = inf
         self._running: dict[tuple[NodeId, LeaseId], int] = {}
-        self._trains = Trains(world.rng(f"trains {plan.index}"), self._running, self._start, self.post)
+        rng = world.rng(f"trains {plan.index}")
+        self._trains = Trains(rng, self._clock, misfortune, self._running, self._start, self.post)
         self._still: dict[tuple[NodeId, LeaseId], list[Callable[[], None]]] = {}
         """Attempts that stand still, and what becomes of them when they go on."""
         self._cached: dict[JobId, None] = {}
@@ -181,7 +182,7 @@ class Host:
         self.life += 1
         self._clock.reset()
         self._waiting.clear()
-        self._checkers.killed += len(self._running)
+        self._checkers.killed += len(self._trains)
         self._trains.clear()
         self._still.clear()
         self._disk.crash(power=silent)
@@ -196,7 +197,7 @@ class Host:
 
     def leave(self) -> None:
         """Go down politely: leases are handed back first."""
-        self._checkers.killed += len(self._running)
+        self._checkers.killed += len(self._trains)
         self.post(ev.Drain(now=True))
 
     @property

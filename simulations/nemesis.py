@@ -57,6 +57,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     fault: float = 0.0
     collect: float = 0.0
     deliver: float = 0.0
+    packs: float = 0.0
 
     @property
     def any(self) -> bool:
@@ -95,6 +96,7 @@ class Nemesis:
         self._misfortune.fault = faults.fault
         self._misfortune.collect = faults.collect
         self._misfortune.deliver = faults.deliver
+        self._misfortune.packs = faults.packs
         for mean_s, strike in (
             (faults.crash_every_s, self._crash),
             (faults.leave_every_s, self._leave),

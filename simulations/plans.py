@@ -44,6 +44,8 @@ class Misfortune(msgspec.Struct):
     """A result cannot be fetched."""
     deliver: float = 0.0
     """Results cannot be written out."""
+    packs: float = 0.0
+    """What an attempt left takes a while to be packed, and its slot is free meanwhile."""
 
 
 def address_of(index: int) -> str:

@@ -94,6 +94,7 @@ def swarm_faults(rng: Random) -> Faults:
         fault=0.1 * rng.choice(few),
         collect=0.2 * rng.choice(few),
         deliver=0.2 * rng.choice(few),
+        packs=rng.choice((0.0, 0.5, 1.0)),
     )
 
 
@@ -195,6 +196,7 @@ def _people(mode: str) -> Scenario:
             pause_s=10.0,
             asleep=0.5,
             drop_every_s=5.0,
+            packs=0.5,
         ),
         faults_s=120.0,
         work=lambda rng, tasks: workload(rng, tasks, 5.0),

@@ -187,6 +187,13 @@ class Started(_Event, frozen=True, kw_only=True):
     master: NodeId
 
 
+class Vacated(_Event, frozen=True, kw_only=True):
+    """Nothing of an attempt of ours (as worker) runs any more; until it has Exited, only what it left is packed and kept."""
+
+    lease: LeaseId
+    master: NodeId
+
+
 class Exited(_Event, frozen=True, kw_only=True):
     """An attempt of ours (as worker) ended and its results are sealed and durable here."""
 
@@ -345,6 +352,7 @@ Event = (
     | CancelAsked
     | RetryAsked
     | Started
+    | Vacated
     | Exited
     | TrainExited
     | Faulted

@@ -161,6 +161,7 @@ class Membership:
                 | ev.RetryAsked()
                 | ev.CancelAsked()
                 | ev.Started()
+                | ev.Vacated()
                 | ev.Exited()
                 | ev.TrainExited()
                 | ev.Faulted()

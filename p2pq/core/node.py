@@ -196,9 +196,9 @@ class Node:
                 | ev.Several()
             ):
                 turn.take(self._queue.handle(event, now))
-            case ev.Started() | ev.Exited() | ev.TrainExited() | ev.Faulted() | ev.Progressed() | ev.Offering():
+            case ev.Started() | ev.Vacated() | ev.Exited() | ev.TrainExited() | ev.Faulted() | ev.Progressed():
                 turn.take(self._worker.handle(event, now))
-            case ev.OwnerIs():
+            case ev.Offering() | ev.OwnerIs():
                 turn.take(self._worker.handle(event, now))
             case ev.Drain():
                 turn.take(self._worker.handle(event, now))

@@ -99,6 +99,7 @@ class Queue(Results):
                 | ev.DialFailed()
                 | ev.Misserved()
                 | ev.Started()
+                | ev.Vacated()
                 | ev.Exited()
                 | ev.TrainExited()
                 | ev.Faulted()

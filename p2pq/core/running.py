@@ -119,6 +119,11 @@ class Running:
         if not attempt.own:
             self._accounts[attempt.far].occupy((attempt.master, attempt.lease), now)
 
+    def _vacated(self, attempt: Attempt | None, now: Mono) -> None:
+        """An attempt needs its slot no longer, though its end is still to come."""
+        if attempt is not None and self._slots.vacate(attempt, now) and not attempt.own:
+            self._accounts[attempt.far].vacate((attempt.master, attempt.lease), now)
+
     def _end(self, attempt: Attempt, reason: str, now: Mono, out: list[fx.Effect]) -> float:
         """Hold the lease no longer; return how long its slot was taken, in seconds."""
         self._stillness.settle(attempt, now)

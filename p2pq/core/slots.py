@@ -115,8 +115,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     checkpoint_key: bytes = b""
     checkpoint: tuple[BlobRef, ...] = ()
     """What it starts with: see ``Start``."""
-    state: Literal["waiting", "starting", "running", "ending"] = "waiting"
-    """ending: it was told to end and may leave a checkpoint."""
+    state: Literal["waiting", "starting", "running", "ending", "packing"] = "waiting"
+    """ending: it was told to end and may leave a checkpoint; packing: it has ended, and left its slot, but not its result yet."""
     train: int = 0
     """Which attempts it was started together with, to run one after another in one slot; 0: it has a slot of its own."""
     apart: bool = False
@@ -127,6 +127,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     """The same for people."""
     since: Mono | None = None
     """When it took its slot; later by what it did not run meanwhile."""
+    left: Mono | None = None
+    """When it left its slot, if it is packing."""
     doubted: bool = False
     """It stands still, or must not start, because this node slept and its master may have given it to others."""
     held: bool = False
@@ -147,7 +149,7 @@ class Attempt(msgspec.Struct, kw_only=True):
     @property
     def runs(self) -> bool:
         """Whether its program has begun, rather than waits for a slot or for files."""
-        return self.state in {"running", "ending"}
+        return self.state in {"running", "ending", "packing"}
 
     @property
     def news(self) -> bool:
@@ -158,7 +160,7 @@ class Attempt(msgspec.Struct, kw_only=True):
         """Return how long it has had its slot, in seconds, without what it stood still."""
         if self.since is None:
             return 0.0
-        return (now if self.still is None else self.still) - self.since
+        return next((at for at in (self.left, self.still) if at is not None), now) - self.since
 
     def order(self) -> Start:
         """Return the order to run it."""
@@ -232,6 +234,8 @@ class Slots:
         self._waiting: dict[bool, dict[Key, Attempt]] = {False: {}, True: {}}
         self._waiting_s = {False: 0.0, True: 0.0}
         self._taken = {False: Room(), True: Room()}
+        self._packing = {False: 0, True: 0}
+        """How many have left their slots, and not ended."""
         self._trains: dict[int, dict[Key, Attempt]] = {}
         """What is left of each train."""
         self._numbered = 0
@@ -327,6 +331,19 @@ class Slots:
             self._wait_no_more(attempt)
             attempt.state, attempt.since, attempt.train = "starting", now, number
 
+    def vacate(self, attempt: Attempt, now: Mono) -> bool:
+        """Let an attempt leave its slot before it has ended, unless what others left is still being packed for all slots.
+
+        One of a train never does, nor one that stands still or is told to end: its slot is free when it has ended.
+        """
+        alone = attempt.state in {"starting", "running"} and not attempt.train and attempt.still is None
+        if not alone or self._packing[attempt.own] >= self.room[attempt.own].cpus:
+            return False
+        self._leave_slot(attempt)
+        self._packing[attempt.own] += 1
+        attempt.state, attempt.left = "packing", now
+        return True
+
     def next_of(self, train: int, now: Mono) -> Attempt | None:
         """The slot of a train is the next one's from now on; return that, if there is one."""
         left = self._trains.get(train, {}).values()
@@ -353,6 +370,8 @@ class Slots:
             del self._held[attempt.master]
         if attempt.state == "waiting":
             self._wait_no_more(attempt)
+        elif attempt.state == "packing":
+            self._packing[attempt.own] -= 1
         else:
             self._leave_slot(attempt)
 
@@ -394,7 +413,12 @@ class Slots:
             "a train is not what is left of it"
         )
         heads = {each.train: each for each in self if each.train}
-        apart = [each for each in self if each.state != "waiting" and heads.get(each.train, each) is each]
+        slotted = [each for each in self if each.state not in {"waiting", "packing"}]
+        apart = [each for each in slotted if heads.get(each.train, each) is each]
+        packing = Counter(each.own for each in self if each.state == "packing")
+        assert packing == {own: count for own, count in self._packing.items() if count}, (
+            "more or less is packed than is"
+        )
         for own in (False, True):
             taken = Room()
             for attempt in apart:

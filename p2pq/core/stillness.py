@@ -54,7 +54,7 @@ class Stillness:
             self._accounts[attempt.far].postpone((attempt.master, attempt.lease), by_s, now)
 
     def _stop(self, attempt: Attempt, reason: str, now: Mono, out: list[Effect]) -> None:
-        if attempt.since is not None and attempt.still is None:
+        if attempt.since is not None and attempt.still is None and attempt.state != "packing":
             attempt.still = now
             out.append(Suspend(lease=attempt.lease, master=attempt.master, reason=reason))
 

@@ -58,7 +58,7 @@ class Waking:
             for attempt in self._slots:
                 if attempt.since is None:
                     self._deadlines.set(("ahead", (attempt.master, attempt.lease)), Mono(now + patience_s))
-                elif attempt.still is None:
+                elif attempt.still is None and attempt.left is None:
                     self._stillness.postpone(attempt, event.slept_s, now)
         for master in dict.fromkeys(attempt.master for attempt in self._slots if not attempt.own):
             if self._can_say(master):

@@ -138,6 +138,8 @@ class Worker(Yielding):
                 if attempt is not None and attempt.state == "starting":
                     attempt.state = "running"
                     self._reports.started(master, now)
+            case ev.Vacated(lease=lease, master=master):
+                self._vacated(self._slots.get(master, lease), now)
             case ev.Exited():
                 self._exited((event,), (), now, out)
             case ev.TrainExited(exits=exits, back=back, apart=apart):
@@ -376,7 +378,9 @@ class Worker(Yielding):
             assert (attempt.state == "waiting") == (("ahead", key) in self._deadlines), "a wait without an end"
             assert attempt.state == "waiting" or attempt.since is not None, "runs, but since when?"
             assert attempt.still is None or attempt.since is not None, "stands still without a slot"
-            assert (attempt.still is None) != (attempt.doubted or attempt.held) or attempt.since is None, (
+            packing = attempt.state == "packing"
+            assert packing == (attempt.left is not None), "has left its slot, or has not"
+            assert (attempt.still is None) != (attempt.doubted or attempt.held) or packing or attempt.since is None, (
                 "stands still for nothing"
             )
         self.check_guests()

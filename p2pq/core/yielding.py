@@ -47,12 +47,16 @@ class Yielding(Running):
                         self._stillness.let_go(attempt, now, out)
             case "suspend":
                 for attempt in guests:
-                    if not attempt.held and attempt.state != "ending":
+                    if not attempt.held and attempt.state not in {"ending", "packing"}:
                         self._stillness.hold(attempt, verdict.reason, now, out)
             case "evict":
                 self._evict(guests, "evicted", event.grace_s, now, out, verdict.reason)
                 self._hand_back(
-                    [each for each in guests if each.state != "ending"], "evicted", now, out, verdict.reason
+                    [each for each in guests if each.state not in {"ending", "packing"}],
+                    "evicted",
+                    now,
+                    out,
+                    verdict.reason,
                 )
             case _:  # kill
                 self._hand_back(guests, "evicted", now, out, verdict.reason)
@@ -100,5 +104,5 @@ class Yielding(Running):
             assert not (attempt.own and attempt.held), "an own task stands still for its owner"
             if not attempt.own:
                 assert stance == "run" or attempt.state != "waiting", "a guest waits that is not welcome"
-                assert not still or attempt.held or attempt.state == "ending", "a guest runs on"
+                assert not still or attempt.held or attempt.state in {"ending", "packing"}, "a guest runs on"
                 assert stance == "suspend" or not attempt.held, "a guest stands still for nobody"

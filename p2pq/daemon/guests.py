@@ -14,7 +14,7 @@ from contextlib import aclosing, suppress
 from typing import Final
 
 from p2pq.core.effects import Continue, Fetch, Kill, Release, Start, Suspend, Train
-from p2pq.core.events import Event, Faulted, Progressed, Started, TrainExited
+from p2pq.core.events import Event, Faulted, Progressed, Started, TrainExited, Vacated
 from p2pq.core.records import ResultKept
 from p2pq.daemon import taskfolder, trains
 from p2pq.daemon.attempt import Outcome as Ran
@@ -216,7 +216,8 @@ class Guests:
             guest.environment = await self._environments.of_task(start, job)
             if isinstance(job, CommandsBody) and isinstance(job.delay_ms, int):
                 await self._pacing.wait((start.master, start.job), job.delay_ms / 1000)
-            async with self._launching.alone(guest, job, checkpoint) as launch:
+            vacated = Vacated(lease=start.lease, master=start.master)
+            async with self._launching.alone(guest, job, checkpoint, lambda: self._post(vacated)) as launch:
                 self._post(Started(lease=start.lease, master=start.master))
                 guest.began = time.monotonic()
                 if not isinstance(job, CommandsBody):

@@ -108,6 +108,9 @@ class TaskLaunch(Generic[T]):
     on_started: Callable[[Path, Path], None] | None = None
     """Called on the event loop with the paths of standard output and error, to be tailed."""
 
+    on_vacated: Callable[[], None] | None = None
+    """Called on the event loop when nothing of it runs any more, before it is collected, where another runner can be had."""
+
 
 @dataclass(slots=True)
 class Run:

@@ -156,18 +156,23 @@ class Launching:
         self._memory_mb = memory_mb
 
     @asynccontextmanager
-    async def alone(self, guest: Guest, job: AnyJobBody, checkpoint: Tree | None) -> AsyncIterator[TaskLaunch[Sealed]]:
+    async def alone(
+        self, guest: Guest, job: AnyJobBody, checkpoint: Tree | None, vacated: Callable[[], None] | None = None
+    ) -> AsyncIterator[TaskLaunch[Sealed]]:
         """Give how to run an attempt that comes alone; until this is left, nobody else has its gpus.
+
+        ``vacated`` is called when another attempt may run in its place, though what it left is still to be packed.
 
         Raises:
             RefusedError: it asks for more of them than there are.
         """
         async with self._gpus.assigned(guest.start.resources.gpus) as has:
-            yield (
-                self.commands(guest, job, has)
-                if isinstance(job, CommandsBody)
-                else self.job(guest, job, checkpoint, has)
-            )
+            if isinstance(job, CommandsBody):
+                yield self.commands(guest, job, has)
+                return
+            launch = self.job(guest, job, checkpoint, has)
+            # What a job begins with in a runner is for each slot, and no more of them.
+            yield launch if has or launch.hooks is not None else dataclasses.replace(launch, on_vacated=vacated)
 
     def commands(self, guest: Guest, job: CommandsBody, has: Sequence[int] = ()) -> TaskLaunch[Sealed]:
         """Return how to run a command in its user's folder and environment; ``has`` are the gpus that it may use."""

@@ -120,6 +120,8 @@ class RunnerPool:
         """
         async with self.borrowed(launch, (launch.lease,)) as (run,):
             outcome = await self._attempt(launch, run)
+            if launch.on_vacated is not None and not run.runner.broken and len(self._alive) < self._runners_max:
+                launch.on_vacated()
             return outcome, await self.collected(launch, run.runner, outcome)
 
     @contextlib.asynccontextmanager

@@ -12,6 +12,7 @@ from p2pq.wire import messages as msg
 from tests.unit.core.workerkit import (
     ANN,
     ME,
+    OFFER,
     PROFILE,
     Bench,
     ended,
@@ -229,3 +230,116 @@ def test_a_sleep_is_no_time_of_anybody_on_a_train() -> None:
     theirs.do(ev.Woke(slept_s=100.0, counted=True), after=100.25)
     theirs.ends(1, 2, 3, 4, after=0.25)
     assert theirs.paid_s == pytest.approx(0.25, abs=0.003), "they stand still until ann says that they are ours"
+
+
+# -- what has ended leaves its slot before its result is kept
+
+
+def vacates(bench: Bench, counter: int, *, after: float = 0.0) -> list[fx.Effect]:
+    return bench.do(ev.Vacated(lease=LeaseId(1, counter), master=ANN.node), after=after)
+
+
+def full() -> Bench:
+    """Return a worker that runs two attempts of ann's, in all its slots, and holds another ahead."""
+    bench = Bench()
+    bench.do(OFFER)
+    bench.do(ANN.link())
+    bench.work()
+    bench.says(granted((item(1),)))
+    bench.do(ev.Started(lease=LeaseId(1, 1), master=ANN.node))
+    bench.exited(item(1), after=0.125)
+    bench.says(granted((item(2),), number=2))
+    bench.says(granted((item(3), item(4)), number=3))
+    assert states(bench) == ["starting", "starting", "waiting"]
+    for counter in (2, 3):
+        bench.do(ev.Started(lease=LeaseId(1, counter), master=ANN.node))
+    return bench
+
+
+def states(bench: Bench) -> list[str]:
+    return [guest.state for guest in bench.worker.guests(bench.now)]
+
+
+def test_the_next_one_starts_while_the_result_of_the_last_is_packed() -> None:
+    bench = full()
+    assert states(bench) == ["running", "running", "waiting"]
+    assert vacates(bench, 2, after=0.5)[:2] == start(item(4))
+    assert states(bench) == ["packing", "running", "starting"]
+    effects = bench.exited(item(2), after=0.25)
+    assert effects[0] == ended(item(2))
+    assert ready(result_item(item(2))) in effects
+    assert trains(effects) == [], "its slot was given away before"
+    assert states(bench) == ["running", "starting"]
+
+
+def test_an_owner_is_charged_for_the_slot_only_for_as_long_as_it_was_taken() -> None:
+    bench = full()
+    vacates(bench, 2, after=0.5)
+    assert [guest.since_s for guest in bench.worker.guests(bench.now)] == pytest.approx([0.5, 0.5, 0.0])
+    bench.exited(item(3))
+    bench.exited(item(4))
+    bench.exited(item(2), after=10.0)
+    # The first took an eighth of a second; the others half a second each, half a second, and nothing.
+    assert not bench.worker._slots
+    requested_s = sum(each.expected_s for each in bench.worker._accounts[False]._charges.values())
+    assert bench.worker._accounts[False].given(bench.now)["ann"] - requested_s == pytest.approx(1.125, abs=0.01)
+    assert bench.worker._means.get(job_id()) == pytest.approx(0.3, abs=0.2), "nothing of the ten seconds"
+
+
+def test_as_many_may_be_packed_as_there_are_slots() -> None:
+    bench = full()
+    vacates(bench, 2)
+    vacates(bench, 3)
+    bench.do(ev.Started(lease=LeaseId(1, 4), master=ANN.node))
+    vacates(bench, 4)
+    assert states(bench) == ["packing", "packing", "running"]
+    bench.exited(item(2))
+    vacates(bench, 4)
+    assert states(bench) == ["packing", "packing"]
+
+
+def test_what_is_not_held_waits_or_has_left_its_slot_leaves_none() -> None:
+    bench = full()
+    assert vacates(bench, 77) == []
+    assert vacates(bench, 4) == []
+    vacates(bench, 2)
+    assert vacates(bench, 2) == []
+    assert states(bench) == ["packing", "running", "starting"]
+
+
+def test_one_of_a_train_leaves_no_slot(own: Own) -> None:
+    own.gets(1, 2, 3, 4)
+    assert own.do(ev.Vacated(lease=LeaseId(1, 1), master=ME.node)) == []
+    assert {guest.state for guest in own.worker.guests(own.now)} == {"starting"}
+
+
+def test_own_tasks_leave_their_slots_too() -> None:
+    own = Own(took_s=1.0)
+    own.do(ONE_SLOT)
+    assert trains(own.gets(1, 2)) == [[1]]
+    assert trains(own.do(ev.Vacated(lease=LeaseId(1, 1), master=ME.node))) == [[2]]
+    assert trains(own.do(exited(1)[0], after=1.0)) == []
+
+
+def test_what_left_its_slot_can_fail_and_be_cancelled() -> None:
+    bench = full()
+    vacates(bench, 2)
+    vacates(bench, 3)
+    failed = bench.do(ev.Faulted(lease=LeaseId(1, 2), master=ANN.node, fault="disk", detail="full"))
+    assert returned("disk", item(2), detail="full") in failed
+    cancelled = bench.says(msg.Cancel(leases=(LeaseId(1, 3),)))
+    assert fx.Kill(lease=LeaseId(1, 3), master=ANN.node, reason="cancelled") in cancelled
+    assert states(bench) == ["starting"]
+    bench.worker.check()
+
+
+def test_a_lease_is_renewed_until_the_result_is_kept() -> None:
+    bench = full()
+    vacates(bench, 2)
+    beats = {
+        beat.lease: beat.running
+        for effect in bench.tick(after=20.0)
+        if isinstance(effect, fx.Send) and isinstance(effect.message, msg.Heartbeat)
+        for beat in effect.message.beats
+    }
+    assert beats[LeaseId(1, 2)] is True

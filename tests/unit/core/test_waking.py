@@ -286,3 +286,16 @@ def test_what_is_suspended_can_be_cancelled_and_banned(bench: Bench) -> None:
     bench.worker.check()
     assert not bench.worker.busy
     assert confirmed(bench, item(2)) == []
+
+
+def test_what_is_packed_is_asked_about_and_stands_not_still(bench: Bench) -> None:
+    bench.do(ev.Started(lease=item(2).lease, master=ANN.node))
+    bench.do(ev.Vacated(lease=item(2).lease, master=ANN.node), after=0.5)
+    assert states(bench) == ["packing", "starting"]
+    effects = woke(bench, 100.0)
+    assert confirm(bench, item(2), item(3)) in effects
+    assert [each for each in effects if isinstance(each, fx.Suspend)] == [suspend(item(3))]
+    assert bench.worker.guests(bench.now)[0].since_s == pytest.approx(0.5)
+    assert [each for each in confirmed(bench, item(2), item(3)) if isinstance(each, fx.Continue)] == [go_on(item(3))]
+    woke(bench, 100.0)
+    assert fx.Kill(lease=item(2).lease, master=ANN.node, reason="cancelled") in confirmed(bench, item(3))

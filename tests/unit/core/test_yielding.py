@@ -285,3 +285,36 @@ def test_a_fresh_start_looks_like_ever(bench: Bench) -> None:
     assert send(msg.ProfileIs(profile=PROFILE)) in effects
     taken = bench.says(granted((item(7),), number=bench.numbers, of=manifest()))
     assert start(item(7))[0] in taken
+
+
+# -- what has ended, and is only packed any more, is in nobody's way
+
+
+@pytest.fixture
+def packing(bench: Bench) -> Bench:
+    bench.do(ev.Vacated(lease=item(2).lease, master=ANN.node))
+    assert states(bench) == ["packing", "starting", "starting"]
+    return bench
+
+
+def test_what_is_packed_does_not_stand_still(packing: Bench) -> None:
+    assert owner(packing, "suspend") == [suspend(item(3)), suspend(item(4)), offered(still=True)]
+    assert states(packing) == ["packing", "suspended", "suspended"]
+    packing.worker.check_guests()
+    assert ready(result_item(item(2))) in packing.exited(item(2))
+    assert owner(packing, "run")[:2] == [go_on(item(3)), go_on(item(4))]
+
+
+def test_what_is_packed_is_kept_where_guests_have_to_go_but_not_where_they_go_at_once(packing: Bench) -> None:
+    effects = owner(packing, "evict")
+    assert returned("evicted", item(3), item(4), detail=WHY) in effects
+    assert states(packing) == ["packing"]
+    packing.worker.check_guests()
+    assert kill(item(2)) in owner(packing, "kill")
+    assert states(packing) == []
+
+
+def test_what_stands_still_has_not_left_its_slot(bench: Bench) -> None:
+    owner(bench, "suspend")
+    assert bench.do(ev.Vacated(lease=item(2).lease, master=ANN.node)) == []
+    assert states(bench) == ["suspended", "suspended"]
