@@ -26,8 +26,8 @@ class RunningView(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     own: bool
     state: str = "running"
-    """``starting`` (files are fetched), ``running``, ``ending``, or ``suspended``: for this machine's owner, or because this node
-    slept and asks whether that is its own."""
+    """``starting`` (files are fetched), ``running``, ``ending``, ``packing`` (it has ended, and its slot is free), or
+    ``suspended``: for this machine's owner, or because this node slept and asks whether that is its own."""
     progress: float | None = None
     """From 0 to 1, as the task itself says in ``results/.progress``; None where it says nothing."""
 

@@ -155,3 +155,28 @@ async def test_one_folder_that_cannot_be_emptied_is_this_machines_trouble(
         with pytest.raises(StorageError, match="failed: broken False"):
             await pool.run(once)
     assert not [runner for runner in pool._alive if not runner.broken]
+
+
+async def test_another_task_can_run_while_the_results_of_one_are_collected(pool: RunnerPool) -> None:
+    """Where there may be another runner; the folder that is collected is no longer its own."""
+    given, vacated, collecting = Furnisher(), asyncio.Event(), threading.Event()
+
+    def collect(*_: object) -> str:
+        assert collecting.wait(60)
+        return "collected"
+
+    async with asyncio.TaskGroup() as group:
+        slow = launch(given, collect=collect, on_vacated=vacated.set)
+        first = group.create_task(pool.run(slow))
+        await vacated.wait()
+        other = dataclasses.replace(launch(given), lease="2")
+        assert (await pool.run(other))[1] == "givengiven\n"
+        assert not first.done()
+        collecting.set()
+    assert first.result()[1] == "collected"
+    assert len(pool._alive) == 2, "both wait for more"
+
+
+async def test_no_other_task_is_asked_for_where_no_other_runner_can_be_had(pool: RunnerPool) -> None:
+    pool._runners_max = 1
+    await pool.run(launch(Furnisher(), on_vacated=lambda: pytest.fail("there is no room")))

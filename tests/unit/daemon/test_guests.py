@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from p2pq.core.effects import Continue, Fetch, Kill, Suspend, Train
-from p2pq.core.events import Exited, Faulted, Started
+from p2pq.core.events import Exited, Faulted, Started, Vacated
 from p2pq.daemon import gpus, launching, sealing
 from p2pq.daemon import guests as module
 from p2pq.daemon.attempt import Outcome, exited
@@ -50,6 +50,7 @@ class Pool:
         self.holds = []
         self.reason = "ok"
         self.quiets = []
+        self.vacates = False
         self.go_on = asyncio.Event()
         self.go_on.set()
 
@@ -89,6 +90,8 @@ class Pool:
             stdout=out / "stdout",
             stderr=out / "stderr",
         )
+        if self.vacates:
+            launch.on_vacated()
         result = launch.collect(job, outcome)
         if launch.secure is not None:
             launch.secure(result)
@@ -281,6 +284,12 @@ async def test_results_of_guests_are_on_the_disk_before_anybody_hears_of_them(be
     assert not bench.blobs._dirty
     assert isinstance(await bench.run(starts[1]), Exited)
     assert bench.blobs._dirty
+
+
+async def test_the_slot_of_an_attempt_is_free_before_its_result_is_packed(bench):
+    bench.pool.vacates = True
+    bench.guests.start(bench.start(ALICE, "pass", 1))
+    assert [type(await bench.events.get()) for _ in range(3)] == [Started, Vacated, Exited]
 
 
 async def test_results_that_cannot_be_read_are_this_machines_trouble(bench, monkeypatch):

@@ -168,3 +168,29 @@ def test_what_runs_before_and_after_tasks_makes_runners_the_job_s_own(launching:
     assert (launch.hooks, launch.job) == (Hooks("true", "", "/bin/sh"), ME + JOB)
     folder = JobBody(main="main.sh", kind="shell", tree=Tree(), end="rm x")
     assert launching.job(guest(0), folder, None).hooks == Hooks("", "rm x")
+
+
+async def test_another_task_may_run_before_the_results_are_packed_unless_that_takes_what_it_has(tmp_path: Path):
+    """Its gpus are its own until then; and what a job begins with in a runner is for as many as there are slots."""
+    launching = Launching(
+        name="here",
+        python=JobPython(executable=Path("/usr/bin/python3"), prefixes=(), version="3"),
+        blobs=BlobStore(tmp_path / "blobs", quota_bytes=1 << 30, reserve_bytes=0),
+        settings=RunnerSettings(),
+        memory_mb=64,
+        has=(0,),
+    )
+    job = JobBody(main="main.sh", kind="shell", tree=Tree())
+    told: list[str] = []
+    for body, resources, tells in (
+        (job, Resources(), True),
+        (job, Resources(gpus=1), False),
+        (msgspec.structs.replace(job, begin="true"), Resources(), False),
+        (COMMANDS, Resources(), False),
+    ):
+        start = start_of(master=ME, lease=LeaseId(1, 0), job=JOB, sandbox="none", own=True, resources=resources)
+        async with launching.alone(Guest(start), body, None, lambda: told.append("vacated")) as launch:
+            assert (launch.on_vacated is not None) == tells
+            if launch.on_vacated is not None:
+                launch.on_vacated()
+    assert told == ["vacated"]
