@@ -94,7 +94,7 @@ class Disk:
         """
         self._sync()
         restored = self._synced.restored()
-        return msgspec.structs.replace(restored, epoch=max(restored.epoch, wall // 1000))
+        return msgspec.structs.replace(restored, epoch=max(restored.epoch, wall))
 
     def take(self, effects: list[Effect]) -> None:
         """Take in the effects of one turn."""

@@ -108,6 +108,8 @@ class Person:
         """At once, whatever else goes on, guests do what this machine's owner lets them do."""
         states = [guest.state for guest in self._host.node.guests(self._world.now) if not guest.own]
         stance = self._told.stance
+        if stance != "kill":  # of what has left its slot nothing runs any more
+            states = [state for state in states if state != "packing"]
         insist(stance == "run" or "waiting" not in states, "a guest waits where none may begin")
         insist(stance not in {"evict", "kill"} or not states, "a guest is still there that was sent away")
         insist(stance != "suspend" or set(states) <= {"suspended"}, "a guest runs while the owner is back")

@@ -49,6 +49,8 @@ GRANT_MESSAGES_MAX = 6
 LINK_MESSAGES_MAX = 8
 """Messages per attempt granted, besides one to each node that it may be offered to, and per end of a link that came up,
 besides one a minute."""
+REACH_MESSAGES_MAX = 2
+"""... and where bridges carry links, for each link that came up at one, and each node: that it is reached, and is no more."""
 SHOWN_MESSAGES_MAX = 8
 """... and where bridges batch, for each link that came up at one, and any two nodes that it joins: each is shown to the other as
 a master and parted again, and says to it what it holds and offers."""
@@ -292,6 +294,9 @@ class Play:
             if self.scenario.batching:
                 joined = sum(self._joins(*ends) * count for ends, count in self.network.ups.items())
                 said += SHOWN_MESSAGES_MAX * joined + LEFT_MESSAGES_MAX * notices["WayLeft"]
+            else:
+                at_bridges = sum(count for ends, count in self.network.ups.items() if ends[0] < self.scenario.bridges)
+                said += REACH_MESSAGES_MAX * self.nodes * at_bridges
             insist(self.network.messages <= said, "more was said than the work and the links called for")
         for one in self.hosts:
             for other in self.hosts[: one.index]:

@@ -160,11 +160,6 @@ class Membership:
                 | ev.Submitted()
                 | ev.RetryAsked()
                 | ev.CancelAsked()
-                | ev.Started()
-                | ev.Vacated()
-                | ev.Exited()
-                | ev.TrainExited()
-                | ev.Faulted()
                 | ev.Progressed()
                 | ev.Collected()
                 | ev.CollectFailed()
@@ -173,8 +168,9 @@ class Membership:
                 | ev.Several()
                 | ev.Offering()
                 | ev.OwnerIs()
-                | ev.Drain()
             ):
+                pass
+            case ev.Drain() | ev.Started() | ev.Vacated() | ev.Exited() | ev.TrainExited() | ev.Faulted():
                 pass
             case _:
                 assert_never(event)

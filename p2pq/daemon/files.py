@@ -82,7 +82,7 @@ def sync_tree(root: Path) -> None:
     Raises:
         OSError: it is not.
     """
-    if _holds_many(root) and _sync_file_system(root):
+    if _holds_many(root) and sync_file_system(root):
         return
     # By descriptors: the paths may be longer than the system takes.
     for _, _, names, folder in os.fwalk(root, topdown=False, onerror=raised):
@@ -118,7 +118,7 @@ def raised(error: OSError) -> Never:
     raise error
 
 
-def _sync_file_system(path: Path) -> bool:
+def sync_file_system(path: Path) -> bool:
     """Return when all that was written to a path's file system is on the disk; False if the system cannot do that.
 
     syncfs(2), which Python does not have. It tells of lost writes since Linux 5.8; older ones count as without it.

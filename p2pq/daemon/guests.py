@@ -26,7 +26,7 @@ from p2pq.daemon.launching import Guest, Key, Launching, can_follow, ended_of, f
 from p2pq.daemon.pacing import Pacing
 from p2pq.daemon.requirements import LABEL
 from p2pq.daemon.runners import RunnerPool
-from p2pq.daemon.sealing import NOTHING, Sealed
+from p2pq.daemon.sealing import NOTHING, Printed, Sealed, seal_printed
 from p2pq.daemon.threads import in_thread
 from p2pq.daemon.trains import Ended, Left, run_train
 from p2pq.daemon.transfer import Transfers
@@ -413,10 +413,13 @@ class Guests:
         """Seal what attempts that ended have printed."""
 
         def seal() -> None:
-            for each in told:
-                guest = guests[each.place]
-                sealed[each.place] = self._launching.sealer(guest).printed(each.outcome, each.stdout, each.stderr)
-            self._launching.sealer(guests[0]).secure(*sealed.values())
+            sealers = (self._launching.sealer(guests[each.place]) for each in told)
+            some = [
+                Printed(sealer, each.outcome, each.stdout, each.stderr)
+                for sealer, each in zip(sealers, told, strict=True)
+            ]
+            sealed.update(zip((each.place for each in told), seal_printed(some), strict=True))
+            some[0].sealer.secure(*sealed.values())
 
         told = [each for each in some if each.tells or not guests[each.place].start.may_be_empty]
         sealed: dict[int, Sealed] = {}

@@ -63,7 +63,7 @@ def judge(salvage: Salvage, wall: Wall) -> None:
         "SELECT max(coalesce((SELECT max(value) FROM meta WHERE key != 'synced'), 0), "
         "coalesce((SELECT max(epoch) FROM attempts), 0), coalesce((SELECT max(epoch) FROM leases), 0), "
         "coalesce((SELECT max(epoch) FROM settled), 0), ?)",
-        (wall // 1000,),
+        (wall,),
     ).fetchone()
     for key in ("epoch", "rebuilt"):
         run("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, highest))

@@ -1,7 +1,7 @@
 """What an attempt left, packed, encrypted and made durable here. Blocking; nothing of the attempt runs any more."""
 
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +33,8 @@ class Sealed:
     """There is something for the next attempt in it."""
 
 
+TOGETHER_BYTES: Final = 64 << 10
+"""So much of what attempts of one job print is in one chunk: whoever reads what one has printed opens it all."""
 NOTHING: Final = Sealed()
 """Of an attempt that left and printed nothing, and of which nothing else is to be said."""
 
@@ -66,23 +68,23 @@ class Sealer:
         except OSError as error:
             raise StorageError(f"what it left cannot be read: {error.strerror}") from error
 
-    def printed(self, outcome: Outcome, stdout: bytes, stderr: bytes) -> Sealed:
-        """Encrypt what an attempt printed that left nothing else; whoever calls makes it durable.
+    def printed(self, printed: "Printed", chunk: tuple[Chunk, bytes] | None, at: int) -> Sealed:
+        """Encrypt how an attempt ended that left nothing but what it printed, which is in a chunk from there on.
 
         Raises:
             StorageError: it cannot be kept.
         """
         chunks: tuple[Chunk, ...] = ()
-        if stdout or stderr:
-            chunk, ciphertext = seal_chunk(stderr + stdout, random_key)
-            self.blobs.add(chunk.blob, ciphertext, pin=self.tag)
-            chunks = (chunk,)
-        offsets = {"stderr": (0, stderr), "stdout": (len(stderr), stdout)}
-        files = tuple(
-            File(name, executable=False, size=len(data), parts=(Part(0, at, len(data)),) if data else ())
-            for name, (at, data) in offsets.items()
-        )
-        body = ResultBody(tree=Tree(), output=Tree(files=files, chunks=chunks), detail=outcome.detail)
+        if chunk is not None and printed.size:
+            self.blobs.add(chunk[0].blob, chunk[1], pin=self.tag)
+            chunks = (chunk[0],)
+        files = []
+        for name, data in (("stderr", printed.stderr), ("stdout", printed.stdout)):
+            parts = (Part(0, at, len(data)),) if data else ()
+            files.append(File(name, executable=False, size=len(data), parts=parts))
+            at += len(data)
+        output = Tree(files=tuple(files), chunks=chunks)
+        body = ResultBody(tree=Tree(), output=output, detail=printed.outcome.detail)
         return self._close(body, lambda blob, ciphertext: self.blobs.add(blob, ciphertext, pin=self.tag))
 
     def secure(self, *sealed: Sealed) -> None:
@@ -144,6 +146,44 @@ class Sealer:
         blobs = tuple(dict.fromkeys((*bodies.tree_refs(body.tree), *bodies.tree_refs(body.output))))
         context = bodies.result_context(start.job, start.task, start.attempt, start.lease)
         return Sealed(seal.seal(start.reply, key, context, os.urandom), refs, blobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """What an attempt printed that left nothing else."""
+
+    sealer: Sealer
+    outcome: Outcome
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of both."""
+        return len(self.stdout) + len(self.stderr)
+
+
+def seal_printed(attempts: Sequence[Printed]) -> list[Sealed]:
+    """Encrypt what attempts of one job printed that left nothing else, in few blobs; whoever calls makes them durable.
+
+    Raises:
+        StorageError: it cannot be kept.
+    """
+    sealed: list[Sealed] = []
+    while len(sealed) < len(attempts):
+        some: list[Printed] = []
+        size = 0
+        for each in attempts[len(sealed) :]:
+            if some and size + each.size > TOGETHER_BYTES:
+                break
+            some.append(each)
+            size += each.size
+        chunk = seal_chunk(b"".join(each.stderr + each.stdout for each in some), random_key) if size else None
+        at = 0
+        for each in some:
+            sealed.append(each.sealer.printed(each, chunk, at))
+            at += each.size
+    return sealed
 
 
 def _wanted(outcome: Outcome) -> Callable[[str], bool]:

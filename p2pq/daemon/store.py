@@ -424,10 +424,11 @@ def _outdated(restored: Restored, now: Wall) -> Restored:
     """Begin after every epoch that this node can have used, also in a store that is lost.
 
     A node whose store is gone, or was put back from a backup, must never grant a lease id again that a worker may still
-    hold. Its lives are far less than one a second apart, so an epoch is never ahead of the seconds of the wall clock, unless
-    that was wrong when a life began.
+    hold. There is far less than one life a millisecond, so an epoch is never ahead of the milliseconds of the wall clock, unless
+    that was wrong when a life began. By whole seconds one of a store that was lost met one of before, as the clock was set back
+    meanwhile.
     """
-    return msgspec.structs.replace(restored, epoch=max(restored.epoch, now // 1000))
+    return msgspec.structs.replace(restored, epoch=max(restored.epoch, now))
 
 
 def _days_ago(now: Wall, settings: StoreSettings) -> Wall:

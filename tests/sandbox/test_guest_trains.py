@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from p2pq.core.effects import Kill, Start, Train
-from p2pq.core.events import Event, Exited, Faulted, Progressed, Started, TrainExited
+from p2pq.core.events import Event, Exited, Faulted, Progressed, Started, TrainExited, Vacated
 from p2pq.daemon import guests, trains
 from p2pq.daemon.attempt import Outcome, exited
 from p2pq.daemon.blobstore import BlobStore
@@ -92,7 +92,7 @@ class Bench:
                     back += [lease.counter for _, lease in others]
                 case Exited() as event:
                     exits[event.lease.counter] = event
-                case Started():
+                case Started() | Vacated():
                     pass
                 case other:
                     raise AssertionError(other)

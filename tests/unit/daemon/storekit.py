@@ -18,8 +18,8 @@ from p2pq.wire.objects import ResultItem
 
 DAY_MS = 24 * 3600 * 1000
 NOW = Wall(100 * DAY_MS)
-OUTDATED = NOW // 1000
-"""What a store says is the highest epoch used, where it knows of no higher one: the wall clock's seconds."""
+OUTDATED = NOW
+"""What a store says is the highest epoch used, where it knows of no higher one: the wall clock."""
 JOB = JobId(b"j" * 16)
 WORKER = NodeId(b"w" * 32)
 MASTER = NodeId(b"m" * 32)

@@ -316,6 +316,65 @@ def test_the_store_s_own_folder_is_synced_where_a_folder_in_it_is_new(store, tmp
     assert synced[3:] == [inner, "blobs"]
 
 
+def many(store, count=blobstore.TOGETHER_MIN):
+    for _ in range(count):
+        store.put(blob_of(data := os.urandom(8)), data)
+
+
+def test_many_blobs_are_synced_together_unless_that_takes_long(tmp_path, monkeypatch):
+    store = BlobStore(tmp_path / "blobs", quota_bytes=1 << 20, reserve_bytes=0)
+    together, apart, now, takes_s = [], [], 100.0, 0.0
+
+    def sync_file_system(path):
+        nonlocal now
+        now += takes_s
+        together.append(path)
+        return True
+
+    monkeypatch.setattr(blobstore.files, "sync_file_system", sync_file_system)
+    monkeypatch.setattr(blobstore.files, "sync_all", apart.append)
+    monkeypatch.setattr(blobstore.time, "monotonic", lambda: now)
+    many(store)
+    store.sync()
+    assert (together, apart, store._dirty, store._unsynced) == ([tmp_path / "blobs"], [], {}, set())
+    many(store, blobstore.TOGETHER_MIN - 1)
+    store.sync()
+    assert (len(together), len(apart)) == (1, 1), "few of them need not take what others write with them"
+    takes_s = 1.0
+    many(store)
+    store.sync()
+    many(store)
+    store.sync()
+    assert (len(together), len(apart)) == (2, 2), "the last time was too long"
+    now += blobstore.APART_S
+    many(store)
+    store.sync()
+    assert len(together) == 3
+
+
+def test_where_a_file_system_cannot_be_synced_as_a_whole_each_blob_is(tmp_path, monkeypatch):
+    store = BlobStore(tmp_path / "blobs", quota_bytes=1 << 20, reserve_bytes=0)
+    apart = []
+    monkeypatch.setattr(blobstore.files, "sync_file_system", lambda _: False)
+    monkeypatch.setattr(blobstore.files, "sync_all", apart.extend)
+    many(store)
+    store.sync()
+    assert len(apart) == blobstore.TOGETHER_MIN
+
+
+def test_what_failed_to_be_synced_with_others_is_forgotten(tmp_path, monkeypatch):
+    store = BlobStore(tmp_path / "blobs", quota_bytes=1 << 20, reserve_bytes=0)
+
+    def broken(_path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(blobstore.files, "sync_file_system", broken)
+    many(store)
+    with pytest.raises(StorageError, match="Input/output error"):
+        store.sync()
+    assert len(store) == 0
+
+
 def test_a_full_disk_is_relieved_where_that_is_enough(tmp_path, monkeypatch):
     store = reopened(tmp_path)
     held, old, new = put(store, 1, pin="job"), put(store, 2), put(store, 3)

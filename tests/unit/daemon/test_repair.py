@@ -61,7 +61,7 @@ def test_a_whole_store_comes_out_as_it_was(home: Home, made: tuple[Path, Restore
     before = home.store.read_bytes()
     report, restored = mended(home)
     assert msgspec.structs.replace(restored, rebuilt=0) == made[1]
-    assert restored.rebuilt == NOW // 1000 == restored.epoch
+    assert restored.rebuilt == NOW == restored.epoch
     assert (report.unreadable_pages, report.lost_jobs, report.again, report.moved) == (0, (), 0, ())
     assert {table.table: table.dropped for table in report.tables} == dict.fromkeys(TABLES, 0)
     assert Path(report.damaged).read_bytes() == before
@@ -171,7 +171,7 @@ def test_half_a_file(home: Home, made: tuple[Path, Restored]) -> None:
 def test_nothing_at_all_is_left(home: Home, content: bytes) -> None:
     home.store.write_bytes(content)
     report, restored = mended(home)
-    assert restored == Restored(epoch=NOW // 1000, rebuilt=NOW // 1000)
+    assert restored == Restored(epoch=NOW, rebuilt=NOW)
     assert Path(report.damaged).read_bytes() == content
 
 
@@ -305,7 +305,7 @@ def test_of_a_page_that_nobody_knows_the_report_says_so(killed: Home, left: tupl
 def test_a_store_that_is_missing_begins_empty_and_after_all_that_was(home: Home) -> None:
     home.store.unlink()
     report, restored = mended(home)
-    assert restored == Restored(epoch=NOW // 1000, rebuilt=NOW // 1000)
+    assert restored == Restored(epoch=NOW, rebuilt=NOW)
     assert (report.jobs, report.pages) == ((), 0)
 
 

@@ -10,14 +10,14 @@ import pytest
 from p2pq.daemon import sealing
 from p2pq.daemon.attempt import Outcome, exited
 from p2pq.daemon.blobstore import BlobStore
-from p2pq.daemon.sealing import NOTHING, Sealed, Sealer
+from p2pq.daemon.sealing import NOTHING, Printed, Sealed, Sealer, seal_printed
 from p2pq.daemon.unpack import unpack
 from p2pq.errors import SandboxError
 from p2pq.model.ids import JobId, LeaseId, NodeId
 from p2pq.wire import body as bodies
 from p2pq.wire import prims, seal
 from p2pq.wire.body import ResultBody
-from p2pq.wire.tree import TreeLimits
+from p2pq.wire.tree import TreeLimits, read_part
 from tests.unit.daemon.guestkit import REPLY, start_of
 
 TAG = "lease"
@@ -193,3 +193,60 @@ def test_results_that_a_task_closed_are_looked_into(bench: Bench, tmp_path: Path
     (bench.folder / "results").chmod(0)
     _, found = bench.opened(bench.seal("ok", detail=exited(1)), tmp_path)
     assert found == {"out.txt": "42"}
+
+
+def printed(tmp_path: Path, blobs: BlobStore, *texts: tuple[bytes, bytes]) -> list[Printed]:
+    """Return what attempts printed: standard output and error of each."""
+    found = []
+    for number, (stdout, stderr) in enumerate(texts):
+        start = start_of(master=NodeId(b"a" * 32), lease=LeaseId(1, number), job=JobId(b"j" * 16), task=number)
+        sealer = Sealer(start=start, blobs=blobs, tag=number, bytes_max=1000, unwanted=bool)
+        outcome = Outcome(
+            exit=0,
+            signal=None,
+            seconds=0.1,
+            max_rss=1,
+            reason="ok",
+            detail="it exited",
+            stdout=tmp_path / "stdout",
+            stderr=tmp_path / "stderr",
+        )
+        found.append(Printed(sealer, outcome, stdout, stderr))
+    return found
+
+
+def read_back(each: Printed, sealed: Sealed, blobs: BlobStore) -> tuple[bytes, bytes]:
+    """Return what a sealed result says that an attempt printed."""
+    start = each.sealer.start
+    context = bodies.result_context(start.job, start.task, start.attempt, start.lease)
+    key = seal.open_seal(REPLY, sealed.key, context)
+    tree = bodies.decrypt(key, sealed.body, {ref.blob: blobs.get(ref.blob) for ref in sealed.body}, ResultBody).output
+    assert {ref.blob for ref in bodies.tree_refs(tree)} == {ref.blob for ref in sealed.blobs}
+    data = {file.path: b"".join(read_part(tree, part, blobs.get) for part in file.parts) for file in tree.files}
+    return data["stdout"], data["stderr"]
+
+
+def test_what_attempts_print_shares_a_blob_and_each_has_its_own_part(tmp_path):
+    blobs = BlobStore(tmp_path / "blobs", quota_bytes=1 << 30, reserve_bytes=0)
+    texts = [(b"one", b""), (b"", b""), (b"two", b"err"), (b"", b"three")]
+    attempts = printed(tmp_path, blobs, *texts)
+    sealed = seal_printed(attempts)
+    assert [read_back(each, result, blobs) for each, result in zip(attempts, sealed, strict=True)] == texts
+    assert [len(each.blobs) for each in sealed] == [1, 0, 1, 1], "one that printed nothing needs none of it"
+    assert len(blobs) == len(texts) + 1
+    for number in (0, 1, 2):
+        blobs.unpin(number)
+    blobs.discard([ref.blob for each in sealed[:3] for ref in (*each.body, *each.blobs)])
+    assert read_back(attempts[3], sealed[3], blobs) == texts[3], "who still wants it has it"
+
+
+def test_those_who_print_more_share_less(tmp_path):
+    blobs = BlobStore(tmp_path / "blobs", quota_bytes=1 << 30, reserve_bytes=0)
+    texts = [(bytes([number]) * (sealing.TOGETHER_BYTES // 2), b"") for number in range(4)]
+    texts.append((b"x" * (sealing.TOGETHER_BYTES + 1), b""))
+    attempts = printed(tmp_path, blobs, *texts)
+    sealed = seal_printed(attempts)
+    assert [read_back(each, result, blobs) for each, result in zip(attempts, sealed, strict=True)] == texts
+    chunks = [result.blobs[0] for result in sealed]
+    assert chunks[0] == chunks[1] != chunks[2] == chunks[3] != chunks[4]
+    assert seal_printed([]) == []

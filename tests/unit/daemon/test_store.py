@@ -317,7 +317,7 @@ async def test_a_life_begins_after_every_epoch_that_a_lost_store_can_have_used(t
     backup.write_bytes(path.read_bytes())
     last = opened.restored.epoch + 1
     for _ in range(3):  # lives that come quickly
-        store, restored = Store.open(path, lambda: Wall(NOW + 999))
+        store, restored = Store.open(path, lambda: NOW)
         store.start()
         assert restored.epoch == last
         last = restored.epoch + 1
