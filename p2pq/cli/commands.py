@@ -300,7 +300,7 @@ def _run_pipe(ctx: click.Context, words: Sequence[str], options: dict[str, Any])
 
 
 def _check_detached(options: dict[str, Any]) -> None:
-    shown = [f"--{name.replace('_', '-')}" for name in FOR_FOLLOWERS if options[name]]
+    shown = [spelled for name, spelled in FOR_FOLLOWERS.items() if options[name]]
     if options["detach"] and shown:
         raise UsageError(f"--detach returns before there is any output; leave {shown[0]} out")
 

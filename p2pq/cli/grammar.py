@@ -51,7 +51,6 @@ REFUSED: Final[Mapping[str, str]] = {
     "-I": "the replacement string is {}",
     "--max-chars": "-X and -m fill command lines up to 64 KiB; -n N limits them",
     "-s": "-X and -m fill command lines up to 64 KiB; -n N limits them",
-    "--files": "--results DIR keeps output in files",
     "--group": "output is always grouped; leave it out",
     "--will-cite": "there is nothing to agree to; leave it out",
     "--rpl": "replacement strings of one's own would be Perl; cut values in the command, as in: echo {} | sed s/a/b/",
@@ -196,6 +195,12 @@ def for_many(quiet: Callable[[F], F]) -> Callable[[F], F]:
             default="",
             metavar="DIR|NAME|FILE.csv",
             help="Keep output in files and print none: DIR/1/VALUE/stdout, a NAME with {}, or a table.",
+        ),
+        click.option(
+            "--files", "as_files", is_flag=True, help="Keep output in temporary files, and print their names."
+        ),
+        click.option(
+            "--compress", is_flag=True, help="As ever: what is kept of output meanwhile is compressed in any case."
         ),
         click.option(
             "--each",

@@ -18,6 +18,7 @@ from p2pq.cli.joblogs import JobLog
 from p2pq.cli.jobs import EXIT_FAILED, EXIT_OK, say_end
 from p2pq.cli.keeping import Folders, Named, Table
 from p2pq.cli.outputs import CountsLine, Mixer, Printer, is_its_own_doing
+from p2pq.cli.tempfiles import TempFiles
 from p2pq.client.connection import Connection
 from p2pq.client.told import EndedTask
 from p2pq.core.intervals import IntervalSet
@@ -31,18 +32,19 @@ from p2pq.wire.control import JobView, LogChunk, Note
 Options = Mapping[str, Any]
 R = TypeVar("R")
 
-FOR_FOLLOWERS: Final = (
-    "keep_order",
-    "line_buffer",
-    "ungroup",
-    "tag",
-    "tagstring",
-    "joblog",
-    "results",
-    "each",
-    "bar",
-    "eta",
-)
+FOR_FOLLOWERS: Final = {
+    "keep_order": "--keep-order",
+    "line_buffer": "--line-buffer",
+    "ungroup": "--ungroup",
+    "tag": "--tag",
+    "tagstring": "--tagstring",
+    "joblog": "--joblog",
+    "results": "--results",
+    "as_files": "--files",
+    "each": "--each",
+    "bar": "--bar",
+    "eta": "--eta",
+}
 """Options about what is printed, or written, as tasks end."""
 
 
@@ -98,6 +100,8 @@ class Many:
             raise UsageError(
                 "--line-buffer and -u are about what is printed, and with --results or --each nothing is; leave them out"
             )
+        if options["as_files"] and (self._live or options["results"] or options["each"]):
+            raise UsageError("--files says where output is; leave --line-buffer, -u, --results and --each out, or it")
 
     @cached_property
     def to_run(self) -> tuple[int, ...]:
@@ -211,11 +215,11 @@ class Many:
 
     # -- where their output goes --------------------------------------------------------------------------------------
 
-    def _outputs(self) -> "list[Printer | Mixer | Folders | Table | Calls]":
+    def _outputs(self) -> "list[Printer | Mixer | TempFiles | Folders | Table | Calls]":
         options = self._options
         results = options["results"]
         order = self._order() if options["keep_order"] else None
-        outputs: list[Printer | Mixer | Folders | Table | Calls] = []
+        outputs: list[Printer | Mixer | TempFiles | Folders | Table | Calls] = []
         if results and not _delimited(results):
             outputs.append(Folders(self._files))
         elif results:
@@ -229,8 +233,10 @@ class Many:
             outputs.append(Calls(self._each, order, self._made))
         return outputs or [self._printer()]
 
-    def _printer(self) -> "Printer | Mixer":
+    def _printer(self) -> "Printer | Mixer | TempFiles":
         options = self._options
+        if options["as_files"]:
+            return TempFiles(Printer(order=self._order() if options["keep_order"] else None))
         tag = self._tag if options["tag"] or options["tagstring"] else None
         if self._live and not options["keep_order"]:
             return Mixer(lines=not options["ungroup"], tag=tag)

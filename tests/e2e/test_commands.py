@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shlex
 import shutil
 import signal
@@ -463,6 +464,23 @@ def test_what_tasks_print_may_come_as_they_print_it(shared, tmp_path, kind):
 def read(process, count):
     """Read so many characters; the test's own limit of time ends this if they do not come."""
     return process.stdout.read(count)
+
+
+@covers("map --files", "batch --files", "map --compress", "batch --compress")
+def test_output_may_be_kept_in_temporary_files_whose_names_are_printed(shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    (tmp_path / "lines").write_text("echo b; echo err >&2\necho a\n")
+    for words in (["map", "-k", "--files", "sort", ":::", str(tmp_path / "lines")], ["batch", "-k", "--files"]):
+        ran = shared.run(*words, *([str(tmp_path / "lines")] if words[0] == "batch" else []))
+        names = [pathlib.Path(name) for name in ran.stdout.splitlines()]
+        texts = [name.read_text() for name in names]
+        assert texts == (["b\n", "a\n"] if words[0] == "batch" else ["echo a\necho b; echo err >&2\n"])
+        assert {name.parent for name in names} == {tmp_path}
+        assert ("err" in ran.stderr) == (words[0] == "batch")
+    assert shared.run("map", "--compress", "echo", ":::", "1").stdout == "1\n"
+    assert shared.run("batch", "--compress", str(tmp_path / "lines"), "-k").stdout == "b\na\n"
+    for other in ("--lb", "--results=x"):
+        assert "--files says where output is" in shared.fails(2, "map", "--files", other, "echo", ":::", "1")
 
 
 def test_lines_may_come_in_order_and_tagged_as_they_are_printed(shared, tmp_path):
