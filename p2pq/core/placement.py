@@ -211,7 +211,7 @@ def why(  # noqa: PLR0913, PLR0917  each is a different fact
         last = _last(task)
         return f"waiting {task.not_before - now:.0f} s before the next attempt: {last}; it is tried again by itself."
     paused = task is None and until is not None and until > now
-    waiting = _why_paused(job.pending, until - now) if paused and until else _why_waiting(job.ask, workers)
+    waiting = _why_paused(job.pending, until - now) if paused and until else _why_waiting(job.ask, workers, name_of)
     return f"{waiting[:-1]}; a worker sent a task back: {trouble}." if trouble and task is None else waiting
 
 
@@ -263,12 +263,12 @@ def _why_running(task: TaskSnapshot, where: str, now: Mono, name_of: NameOf, sti
     return f"{verb}{where}{since}, attempt {task.attempts}{resumed}; nothing to do but wait."
 
 
-def _why_waiting(ask: Ask, workers: Sequence[WorkerSnapshot]) -> str:
+def _why_waiting(ask: Ask, workers: Sequence[WorkerSnapshot], name_of: NameOf) -> str:
     workers = [worker for worker in workers if not worker.leaving]
     if ask.only:
         workers = [worker for worker in workers if worker.node == ask.only]
         if not workers:
-            return f"pinned to node {short(ask.only)}, which is not linked; start it, or submit without --where."
+            return f"pinned to node {name_of(NodeId(ask.only))}, which is not linked; start it, or submit without --where."
     elif not workers:
         return "no worker is linked; start p2pq on another machine and join it to this mesh, or see `p2pq doctor`."
     barriers = [(w, barrier(ask, w.profile, w.node, own=w.own)) for w in workers]

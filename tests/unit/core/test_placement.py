@@ -219,6 +219,11 @@ def test_why_a_job_waits(asked: Ask, workers: list[WorkerSnapshot], sentence: st
     assert why(job(asked), task("pending"), NOW, workers) == sentence
 
 
+def test_a_node_that_is_not_linked_is_named_where_it_is_known() -> None:
+    said = why(job(ask(only=BOB.node)), None, NOW, [], name_of={BOB.node: "bob"}.__getitem__)
+    assert said == "pinned to node bob, which is not linked; start it, or submit without --where."
+
+
 @pytest.mark.parametrize(
     ("counts", "sentence"),
     [
