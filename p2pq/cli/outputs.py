@@ -72,6 +72,8 @@ class Printer:
         self._line_begins = {"stdout": True, "stderr": True}
         self._ended: set[int] = set()
         self._kept = _Kept()
+        self.printed: Callable[[int], None] = lambda _: None
+        """Told of each task of which all has been printed."""
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -105,11 +107,13 @@ class Printer:
         """
         if self._order is None:
             self._turn()
+            self.printed(ended.task)
             return
         self._ended.add(ended.task)
-        while self._next in self._ended:
+        while self._next is not None and self._next in self._ended:
             self._ended.remove(self._next)
             self._turn()
+            self.printed(self._next)
             self._next = next(self._order, None)
             if self._next is not None:
                 self._print_kept(self._next)
@@ -119,6 +123,7 @@ class Printer:
         for task in self._kept.tasks():
             self._print_kept(task)
             self._turn()
+            self.printed(task)
 
     def _turn(self) -> None:
         sys.stdout.buffer.flush()

@@ -25,6 +25,7 @@ class TempFiles:
     def __init__(self, printer: Printer) -> None:
         """Take what prints, in which order it may be."""
         self._printer = printer
+        self._printer.printed = self._printed
         self._stack = ExitStack()
         self._files: dict[int, Path] = {}
 
@@ -55,7 +56,7 @@ class TempFiles:
             with self._file(chunk.task).open("ab") as file:
                 file.write(chunk.data)
         except OSError as error:
-            where = tempfile.gettempdir()
+            where = error.filename or "the folder for temporary files"
             raise StorageError(f"{where}: {error.strerror}; make room, or set TMPDIR to another folder") from error
 
     def end(self, ended: TaskEnded) -> None:
@@ -68,12 +69,14 @@ class TempFiles:
         self.take(LogChunk(task=ended.task, data=b"", stream="stdout"))
         name = bytes(self._file(ended.task)) + b"\n"
         self._printer.take(LogChunk(task=ended.task, data=name, stream="stdout"))
-        del self._files[ended.task]
         self._printer.end(ended)
 
     def finish(self) -> None:
         """Print the names that still wait for tasks before them."""
         self._printer.finish()
+
+    def _printed(self, task: int) -> None:
+        self._files.pop(task, None)
 
     def _file(self, task: int) -> Path:
         if task not in self._files:

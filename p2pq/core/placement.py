@@ -268,7 +268,9 @@ def _why_waiting(ask: Ask, workers: Sequence[WorkerSnapshot], name_of: NameOf) -
     if ask.only:
         workers = [worker for worker in workers if worker.node == ask.only]
         if not workers:
-            return f"pinned to node {name_of(NodeId(ask.only))}, which is not linked; start it, or submit without --where."
+            return (
+                f"pinned to node {name_of(NodeId(ask.only))}, which is not linked; start it, or submit without --where."
+            )
     elif not workers:
         return "no worker is linked; start p2pq on another machine and join it to this mesh, or see `p2pq doctor`."
     barriers = [(w, barrier(ask, w.profile, w.node, own=w.own)) for w in workers]

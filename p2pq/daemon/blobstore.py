@@ -10,6 +10,7 @@ All methods block for disk time at most and may be called from any thread.
 import errno
 import os
 import time
+import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterable
 from contextlib import suppress
@@ -29,6 +30,8 @@ TOGETHER_MIN: Final = 12
 TOGETHER_S: Final = 0.25
 """Syncing the file system as a whole takes longer where others have much to write."""
 APART_S: Final = 60.0
+APART_TIMES: Final = 100
+"""Not again for so many times as long as it took."""
 _TEMPORARY: Final = "tmp"
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -99,6 +102,8 @@ class BlobStore:
         self._holds: Counter[bytes] = Counter()
         self._unchecked: set[bytes] = set()
         self._dirty: dict[bytes, None] = {}
+        self._suspects: set[bytes] = set()
+        """Those of them of which some may be lost."""
         self._subfolders: set[str] = set()
         self._unsynced: set[str] = set()
         """Those of them that a loss of power may undo."""
@@ -108,8 +113,11 @@ class BlobStore:
         self._numbers = count()
         try:
             self._load()
+            # Opened before anything is written: see ``files.sync_file_system``.
+            self._disk = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise StorageError(f"the blobs in {folder} cannot be used: {error.strerror}") from error
+        weakref.finalize(self, os.close, self._disk)
 
     @property
     def quota_bytes(self) -> int:
@@ -229,7 +237,7 @@ class BlobStore:
             with self._lock:
                 wanted = list(self._dirty) if blobs is None else [blob for blob in blobs if blob in self._dirty]
             try:
-                if not (len(wanted) >= TOGETHER_MIN and self._sync_together()):
+                if not self._sync_together(wanted):
                     self._sync_apart(wanted)
             except OSError as error:
                 for blob in wanted:
@@ -239,21 +247,32 @@ class BlobStore:
             with self._lock:
                 for blob in wanted:
                     self._dirty.pop(blob, None)
+                    self._suspects.discard(blob)
 
-    def _sync_together(self) -> bool:
+    def _sync_together(self, wanted: list[bytes]) -> bool:
         """Sync the whole file system, which for many small files is five times as quick as one after another; False: not now.
 
-        Where others have much to write it takes their time, too: then not again for a while.
+        Where others have much to write it takes their time, too: then not again for a while, the longer the longer it took.
         """
         began = time.monotonic()
         with self._lock:
             unsynced = set(self._unsynced)
-        if began < self._apart_until or not files.sync_file_system(self._folder):
+        few = len(wanted) < TOGETHER_MIN
+        if few or began < self._apart_until or not self._suspects.isdisjoint(wanted):
+            return False
+        try:
+            if not files.sync_file_system(self._disk):
+                return False
+        except OSError:
+            # It says so once, and not of which file: from now on each that is not synced is to tell that of itself.
+            with self._lock:
+                self._suspects |= self._dirty.keys()
             return False
         with self._lock:
             self._unsynced -= unsynced
-        if time.monotonic() - began > TOGETHER_S:
-            self._apart_until = time.monotonic() + APART_S
+        took_s = time.monotonic() - began
+        if took_s > TOGETHER_S:
+            self._apart_until = began + took_s + max(APART_S, APART_TIMES * took_s)
         return True
 
     def _sync_apart(self, wanted: list[bytes]) -> None:
@@ -430,6 +449,7 @@ class BlobStore:
         self._used -= self._pinned.pop(blob) if size is None else size
         self._unchecked.discard(blob)
         self._dirty.pop(blob, None)
+        self._suspects.discard(blob)
 
 
 def _path(folder: Path, blob: bytes) -> Path:

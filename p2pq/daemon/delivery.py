@@ -106,13 +106,13 @@ def write(tree: Tree, blobs: BlobStore, destination: Path, *, umask: int = 0o022
     try:
         _make_folders(parent, umask)
         wanted, reserve = disk_bytes(tree), room.delivery_reserve(parent)
-        with room.claim(parent, wanted, reserve, str(destination)), _staging(parent) as staging:
+        with room.claim(parent, wanted, reserve, str(destination)), _staging(parent) as (staging, disk):
             folder = staging / "folder"
             folder.mkdir(mode=0o777)
             _unpack(tree, blobs, folder)
             crashpoints.reached("delivery.staged")
             _give_modes(folder, umask)
-            _put_in_place(folder, destination)
+            _put_in_place(folder, destination, disk)
         files.sync_folder(parent)
     except OSError as error:
         raise _said(error, parent) from error
@@ -149,7 +149,7 @@ def _make_folders(folder: Path, umask: int) -> None:
 
 
 @contextmanager
-def _staging(parent: Path) -> Iterator[Path]:
+def _staging(parent: Path) -> Iterator[tuple[Path, int]]:
     """Make a folder for a while; it is locked, so that ``sweep`` knows the ones that nobody uses any more."""
     while True:
         staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=parent))
@@ -163,7 +163,7 @@ def _staging(parent: Path) -> Iterator[Path]:
             break
         os.close(descriptor)
     try:
-        yield staging
+        yield staging, descriptor
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         os.close(descriptor)
@@ -197,14 +197,14 @@ def _give_modes(folder: Path, umask: int) -> None:
         os.fchmod(descriptor, 0o777 & ~umask)
 
 
-def _put_in_place(folder: Path, destination: Path) -> None:
+def _put_in_place(folder: Path, destination: Path, disk: int) -> None:
     if os.path.lexists(destination):
         if same(folder, destination):
             files.sync_tree(destination)  # a crash before this may have come between its rename and the disk
             return
         rotate_results(destination.parent, destination.name)
         crashpoints.reached("delivery.aside")
-    files.sync_tree(folder)
+    files.sync_tree(folder, disk)
     folder.rename(destination)
     crashpoints.reached("delivery.in-place")
 

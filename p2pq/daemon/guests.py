@@ -225,6 +225,8 @@ class Guests:
                 wall = int(time.time() * 1000)
                 outcome, sealed = await self._pool.run(launch)
             event: Event = ended_of(start, outcome, sealed, wall)
+            if guest.cancelled:  # nobody says when its result is held no longer
+                self._unpin(start.master, start.lease)
         except asyncio.CancelledError:
             if not guest.cancelled:
                 raise

@@ -170,6 +170,7 @@ class Endings:
         files: list[int] = []
         run = Run(runner, asyncio.Event())
         try:
+            await tidying.over(runner)
             attempt = await self._launched(launch, (hooks.shell, "-c", hooks.end), runner, files)
             outcome = await self._pool.follow(run, attempt)
             if outcome.reason != "ok":

@@ -171,8 +171,10 @@ class Launching:
                 yield self.commands(guest, job, has)
                 return
             launch = self.job(guest, job, checkpoint, has)
-            # What a job begins with in a runner is for each slot, and no more of them.
-            yield launch if has or launch.hooks is not None else dataclasses.replace(launch, on_vacated=vacated)
+            # What a job begins with in a runner is for each slot, and no more of them; and of wide attempts there may be no more
+            # whose results are packed than there are slots for them.
+            stays = has or launch.hooks is not None or guest.start.resources.cpus > 1
+            yield launch if stays else dataclasses.replace(launch, on_vacated=vacated)
 
     def commands(self, guest: Guest, job: CommandsBody, has: Sequence[int] = ()) -> TaskLaunch[Sealed]:
         """Return how to run a command in its user's folder and environment; ``has`` are the gpus that it may use."""
@@ -265,12 +267,14 @@ class Launching:
             env.update(gpus.variables(has))
             if found is not None:
                 env["VIRTUAL_ENV"] = str(python.bin.parent)
-            if checkpoint is not None and put_in_place(start, checkpoint, self._blobs, folder):
-                env["P2PQ_CHECKPOINT"] = f"{root}/results/{CHECKPOINT}"
+            if checkpoint is not None:
+                with room.claim(folder, disk_bytes(checkpoint), self._blobs.reserve_bytes, "the checkpoint"):
+                    placed = put_in_place(start, checkpoint, self._blobs, folder)
+                env.update({"P2PQ_CHECKPOINT": f"{root}/results/{CHECKPOINT}"} if placed else {})
             guest.root = folder
 
         tree = bundles.own_files(job.tree)
-        wanted = disk_bytes(tree) + (0 if checkpoint is None else disk_bytes(checkpoint))
+        wanted = disk_bytes(tree)
         strict, basic = start.sandbox == "strict", start.sandbox == "basic"
         found = guest.environment
         python = self._python if found is None else found.python(self._python, strict=strict)

@@ -79,6 +79,7 @@ class RunnerPool:
         self._spares = Spares(self._start_spare)
         self._pinned: Counter[int] = Counter()
         self._removals: set[asyncio.Future[None]] = set()
+        self.packing = tidying.Packing()
         self._closing = False
         self._quiet = False
         """Guests stand still: so does what is made for them, and nothing that they have imported ahead is kept."""
@@ -120,9 +121,10 @@ class RunnerPool:
         """
         async with self.borrowed(launch, (launch.lease,)) as (run,):
             outcome = await self._attempt(launch, run)
-            if launch.on_vacated is not None and not run.runner.broken and len(self._alive) < self._runners_max:
-                launch.on_vacated()
-            return outcome, await self.collected(launch, run.runner, outcome)
+            # Whoever comes in the place of one that has ended may need a runner more.
+            room = not run.runner.broken and len(self._alive) + self.packing.vacated < self._runners_max
+            with self.packing.begun(launch, room=room):
+                return outcome, await self.collected(launch, run.runner, outcome)
 
     @contextlib.asynccontextmanager
     async def borrowed(self, launch: TaskLaunch[T], leases: tuple[str, ...]) -> AsyncIterator[list[Run]]:
@@ -174,8 +176,7 @@ class RunnerPool:
             await runner.wait_dead()
         if launch.populate is None and outcome.silent:  # which is quicker than any thread
             return tidying.collect(launch, runner, outcome)
-        loop = asyncio.get_running_loop() if tidying.ahead(launch) else None
-        return await in_thread(lambda: tidying.collect(launch, runner, outcome, loop))
+        return await self.packing.collect(launch, runner, outcome)
 
     async def kill(
         self,
@@ -360,7 +361,7 @@ class RunnerPool:
         self._forget_idle(runner)
         del self._alive[runner]
         self._spares.forget(runner)
-        removal = asyncio.get_running_loop().create_task(tidying.remove(runner), name="remove a runner")
+        removal = asyncio.get_running_loop().create_task(self.packing.remove(runner), name="remove a runner")
         self._removals.add(removal)
         removal.add_done_callback(self._removals.discard)
 

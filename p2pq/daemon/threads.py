@@ -2,14 +2,18 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-async def in_thread(work: Callable[[], T]) -> T:
-    """Run ``work`` in a worker thread; when cancelled, wait for it first, since it cannot be stopped."""
-    future = asyncio.get_running_loop().run_in_executor(None, work)
+async def in_thread(work: Callable[[], T], executor: Executor | None = None) -> T:
+    """Run ``work`` in a worker thread, of those of ``executor`` if there is one.
+
+    When cancelled, wait for it first, since it cannot be stopped.
+    """
+    future = asyncio.get_running_loop().run_in_executor(executor, work)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:

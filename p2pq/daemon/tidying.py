@@ -4,12 +4,20 @@ For jobs of few and small files that goes on while the slot waits for its next t
 """
 
 import asyncio
-from typing import Any
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
 
 from p2pq.daemon.attempt import Outcome
 from p2pq.daemon.launches import Furniture, T, TaskLaunch, furnish, storage_error
 from p2pq.daemon.runner_process import RunnerProcess
-from p2pq.errors import P2PQError, SandboxError
+from p2pq.daemon.threads import in_thread
+from p2pq.errors import P2PQError
+
+THREADS_MIN: Final = 4
 
 
 def ahead(launch: TaskLaunch[Any]) -> bool:
@@ -19,11 +27,11 @@ def ahead(launch: TaskLaunch[Any]) -> bool:
 
 
 def collect(
-    launch: TaskLaunch[T], runner: RunnerProcess, outcome: Outcome, loop: asyncio.AbstractEventLoop | None = None
+    launch: TaskLaunch[T], runner: RunnerProcess, outcome: Outcome, again: Callable[[], object] | None = None
 ) -> T:
     """Return what ``collect`` makes of an attempt that ended, made durable. Blocking.
 
-    The folders are empty then, or that ``loop`` is told to ``begin``, beside what is left to do here.
+    The folders are empty then; or ``again`` is called to have that begun, beside what is left to do here.
 
     Raises:
         StorageError: that failed.
@@ -35,41 +43,23 @@ def collect(
         raise storage_error(error, runner.scratch.root) from error
     if runner.broken:
         pass
-    elif loop is None:
+    elif again is None:
         empty(runner)
     else:
-        loop.call_soon_threadsafe(begin, launch, runner)
+        again()
     if launch.secure is not None:
         launch.secure(result)
     return result
-
-
-def begin(launch: TaskLaunch[Any], runner: RunnerProcess) -> None:
-    """Begin to empty a runner's folders and to furnish them; nothing of a task may be alive. Where that fails, it is killed."""
-    assert launch.furniture is not None, "see ``ahead``"  # noqa: S101
-    work = asyncio.get_running_loop().run_in_executor(None, _tidy, launch.furniture, runner)
-    runner.tidying = work
-    work.add_done_callback(lambda done: runner.kill() if done.cancelled() or done.exception() else None)
 
 
 async def over(runner: RunnerProcess) -> None:
     """Wait until a runner's folders are ready for the next task.
 
     Raises:
-        SandboxError: they will never be.
+        StorageError: they will never be.
     """
     if runner.tidying is not None:
-        try:
-            await asyncio.shield(runner.tidying)
-        except (OSError, P2PQError) as error:
-            raise SandboxError(f"its folder could not be made ready: {error}") from error
-
-
-async def remove(runner: RunnerProcess) -> None:
-    """Delete the folders of a runner that is dead."""
-    if runner.tidying is not None:
-        await asyncio.wait([runner.tidying])
-    await asyncio.get_running_loop().run_in_executor(None, runner.scratch.remove)
+        await asyncio.shield(runner.tidying)
 
 
 def empty(runner: RunnerProcess, *, begun: bool = False) -> None:
@@ -87,4 +77,60 @@ def empty(runner: RunnerProcess, *, begun: bool = False) -> None:
 
 def _tidy(furniture: Furniture, runner: RunnerProcess) -> None:
     empty(runner)
-    furnish(furniture, runner)
+    try:
+        furnish(furniture, runner)
+    except (OSError, P2PQError):
+        empty(runner)
+
+
+class Packing:
+    """Packs what attempts left and tidies up after them, in threads of its own: of guests and of own tasks apart.
+
+    Results may be large, and nothing else is to wait for them. Use it from the event loop's thread only.
+    """
+
+    def __init__(self) -> None:
+        """Begin no thread yet."""
+        width = max(THREADS_MIN, os.cpu_count() or 1)
+        self._threads = {guests: ThreadPoolExecutor(width, thread_name_prefix="packing") for guests in (False, True)}
+        self.vacated = 0
+        """Attempts whose place may be taken while what they left is packed."""
+
+    @contextmanager
+    def begun(self, launch: TaskLaunch[Any], *, room: bool) -> Iterator[None]:
+        """Around the packing of what an attempt left; its place may be taken meanwhile if there is ``room`` for a runner more."""
+        vacates = launch.on_vacated if room else None
+        self.vacated += vacates is not None
+        try:
+            if vacates is not None:
+                vacates()
+            yield
+        finally:
+            self.vacated -= vacates is not None
+
+    async def collect(self, launch: TaskLaunch[T], runner: RunnerProcess, outcome: Outcome) -> T:
+        """Return what ``collect`` makes of an attempt that ended, made durable; its folders are empty, or soon will be.
+
+        Raises:
+            StorageError: that failed.
+        """
+        again = partial(asyncio.get_running_loop().call_soon_threadsafe, self.tidy, launch, runner)
+        work = partial(collect, launch, runner, outcome, again if ahead(launch) else None)
+        return await in_thread(work, self._threads[launch.idle_priority])
+
+    def tidy(self, launch: TaskLaunch[Any], runner: RunnerProcess) -> None:
+        """Begin to empty a runner's folders and to furnish them; nothing of a task may be alive.
+
+        Where they cannot be emptied the runner is killed; where they cannot be furnished they stay empty: whoever needs them
+        finds out why.
+        """
+        assert launch.furniture is not None, "see ``ahead``"  # noqa: S101
+        threads = self._threads[launch.idle_priority]
+        runner.tidying = asyncio.get_running_loop().run_in_executor(threads, _tidy, launch.furniture, runner)
+        runner.tidying.add_done_callback(lambda done: runner.kill() if done.cancelled() or done.exception() else None)
+
+    async def remove(self, runner: RunnerProcess) -> None:
+        """Delete the folders of a runner that is dead."""
+        if runner.tidying is not None:
+            await asyncio.wait([runner.tidying])
+        await asyncio.get_running_loop().run_in_executor(self._threads[True], runner.scratch.remove)

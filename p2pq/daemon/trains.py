@@ -5,6 +5,7 @@ What takes long, or prints much, goes on alone; what has not begun by then is gi
 """
 
 import asyncio
+import dataclasses
 import os
 import signal
 from collections.abc import AsyncGenerator, Callable
@@ -117,7 +118,7 @@ async def run_train(
         await pool.prepare(launch.common, runner)
         await _populate(launch, runner)
         if _ends(runs):
-            await _tidy(launch, runner)
+            await _tidy(pool, launch, runner)
             return  # before it has begun; whoever is still wanted waits again
         for run in runs:
             run.coupled = True
@@ -145,7 +146,7 @@ async def run_train(
         elif alone is not None:
             outcome = alone
         else:
-            await _tidy(launch, runner)
+            await _tidy(pool, launch, runner)
             return
         yield place, outcome, await pool.collected(_launch_of(launch, place), runner, outcome)
 
@@ -301,17 +302,10 @@ async def _alone(pool: RunnerPool, launch: TrainLaunch[T], run: Run, place: int,
 
 
 def _launch_of(launch: TrainLaunch[T], place: int) -> TaskLaunch[T]:
-    common = launch.common
-    return TaskLaunch(
+    return dataclasses.replace(
+        launch.common,
         lease=launch.passengers[place].lease,
-        job=common.job,
-        level=common.level,
         argv=launch.passengers[place].argv,
-        env=common.env,
-        limits=common.limits,
-        furniture=common.furniture,
-        populate=common.populate,
-        secure=common.secure,
         collect=lambda folder, outcome: launch.collect(place, folder, outcome),
         on_started=lambda stdout, stderr: launch.on_started(place, stdout, stderr),
     )
@@ -322,12 +316,12 @@ def _lose(train: _Train, runner: RunnerProcess, why: str) -> None:
     runner.kill()
 
 
-async def _tidy(launch: TrainLaunch[T], runner: RunnerProcess) -> None:
+async def _tidy(pool: RunnerPool, launch: TrainLaunch[T], runner: RunnerProcess) -> None:
     """Empty the folders for the next task; nothing of the train is alive. Where that fails the runner is not used again."""
     if runner.broken:
         return
     if tidying.ahead(launch.common):
-        tidying.begin(launch.common, runner)
+        pool.packing.tidy(launch.common, runner)
         return
     try:
         if launch.common.populate is not None:

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from p2pq.daemon import tidying
+from p2pq.daemon.blobstore import BlobMissingError
 from p2pq.daemon.launches import Furniture, Hooks, TaskLaunch, quick
 from p2pq.daemon.runner_process import RunnerProcess
 from p2pq.daemon.runners import RunnerPool
 from p2pq.daemon.scratch import Scratch
-from p2pq.errors import SandboxError, StorageError
+from p2pq.daemon.trains import Passenger, TrainLaunch, run_train
+from p2pq.errors import DiskFullError, RefusedError, StorageError
 from tests.sandbox.conftest import LIMITS
 
 
@@ -23,14 +25,14 @@ class Furnisher:
 
     def __init__(self) -> None:
         self.times = 0
-        self.fails = False
+        self.fails: Exception | None = None
         self.go_on = threading.Event()
         self.go_on.set()
 
     def __call__(self, folder: Path) -> None:
         assert self.go_on.wait(60)
-        if self.fails:
-            raise StorageError("gone")
+        if self.fails is not None:
+            raise self.fails
         assert not list(folder.iterdir()), "something of another task is here"
         self.times += 1
         (folder / "given").write_text("given")
@@ -97,21 +99,98 @@ async def test_a_task_that_comes_soon_waits_for_its_folder(pool: RunnerPool) -> 
     assert second.result()[1] == "givengiven\n"
 
 
-async def test_a_folder_that_cannot_be_made_ready_costs_the_runner_only(pool: RunnerPool) -> None:
-    given, seen = Furnisher(), []
+@pytest.mark.parametrize("error", [DiskFullError("full"), BlobMissingError("gone"), RefusedError("in the way")])
+async def test_who_needs_a_folder_that_could_not_be_furnished_finds_out_why(pool: RunnerPool, error: Exception) -> None:
+    given = Furnisher()
 
     def fail_later(_: Path) -> None:
-        seen.append(only(pool))
-        given.fails = True
+        given.fails = error
 
     assert (await pool.run(launch(given, populate=fail_later)))[1] == "givengiven\n"
-    [lost] = seen
-    with pytest.raises(SandboxError, match="its folder could not be made ready: gone"):
-        await tidying.over(lost)
+    await tidying.over(only(pool))
+    assert only(pool).furnished is None
+    with pytest.raises(type(error)):
+        await pool.run(launch(given))
+    given.fails = None
+    assert (await pool.run(launch(given)))[1] == "givengiven\n"
+
+
+async def test_a_folder_that_cannot_be_emptied_costs_the_runner_only(
+    pool: RunnerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, failing = Furnisher(), threading.Event()
+
+    def fail(_: Scratch, *, begun: bool) -> None:
+        failing.set()
+        raise OSError(5, f"broken {begun}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scratch, "empty", fail)
+        begun = asyncio.create_task(pool.run(launch(given)))  # noqa: TID251  awaited at once
+        await asyncio.sleep(0)
+        lost = only(pool)
+        assert (await begun)[1] == "givengiven\n"
+        await asyncio.to_thread(failing.wait)
+        with pytest.raises(StorageError, match="failed: broken False"):
+            await tidying.over(lost)
     await lost.wait_dead()
-    given.fails = False
     assert (await pool.run(launch(given)))[1] == "givengiven\n"
     assert lost not in pool._alive
+
+
+async def test_what_a_job_runs_at_its_end_waits_for_its_folder(pool: RunnerPool, tmp_path: Path) -> None:
+    """Also where its last task was the last of a train."""
+    seen = tmp_path / "seen"
+    common = launch(Furnisher(), hooks=Hooks("true", f"ls > {seen}"), argv=())
+    train = TrainLaunch(
+        common=common,
+        passengers=tuple(Passenger(str(n), ("/bin/sh", "-c", "echo x > left"), (), {}) for n in range(3)),
+        collect=lambda *_: "x",
+        on_started=lambda *_: None,
+    )
+    async for _ in run_train(pool, train):
+        pass
+    runner = only(pool)
+    pool.end_job(b"job")
+    await runner.dead
+    assert seen.read_text() == ""
+
+
+async def test_those_that_end_together_are_not_promised_the_same_room(pool: RunnerPool) -> None:
+    pool._runners_max = 3
+    vacated: list[str] = []
+    collecting, begun = threading.Event(), threading.Semaphore(0)
+
+    def collect(*_: object) -> str:
+        begun.release()
+        assert collecting.wait(60)
+        return "collected"
+
+    async with asyncio.TaskGroup() as group:
+        for lease in ("1", "2"):
+            slow = launch(Furnisher(), lease=lease, collect=collect, on_vacated=lambda: vacated.append("one"))
+            group.create_task(pool.run(slow))
+        for _ in range(2):
+            await asyncio.to_thread(begun.acquire)
+        assert vacated == ["one"], "three runners in all, and two are taken"
+        collecting.set()
+
+
+async def test_slow_results_hold_up_nobody_else_s_threads(pool: RunnerPool) -> None:
+    collecting, begun = threading.Event(), threading.Semaphore(0)
+
+    def collect(*_: object) -> str:
+        begun.release()
+        assert collecting.wait(60)
+        return "collected"
+
+    async with asyncio.TaskGroup() as group:
+        for lease in map(str, range(tidying.THREADS_MIN)):
+            group.create_task(pool.run(launch(Furnisher(), lease=lease, collect=collect, idle_priority=True)))
+        for _ in range(tidying.THREADS_MIN):
+            await asyncio.to_thread(begun.acquire)
+        assert (await pool.run(launch(Furnisher(), lease="own")))[1] == "givengiven\n"
+        collecting.set()
 
 
 async def test_folders_are_removed_when_nothing_works_on_them_any_more(pool: RunnerPool) -> None:

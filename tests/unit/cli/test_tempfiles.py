@@ -68,6 +68,14 @@ def test_what_nobody_is_told_of_does_not_stay(folder: Path) -> None:
     assert not list(folder.iterdir())
 
 
+def test_nor_does_that_of_a_task_whose_turn_never_came(folder: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    with TempFiles(Printer(order=iter([0, 1, 2]))) as files:
+        for task in (0, 2):
+            files.take(out(task, b"x"))
+            files.end(end(task))
+    assert [str(path) for path in folder.iterdir()] == capfdbinary.readouterr().out.decode().splitlines()
+
+
 def test_a_folder_that_takes_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfiles.tempfile, "tempdir", str(tmp_path / "missing"))
     with TempFiles(Printer()) as files, pytest.raises(StorageError, match="TMPDIR to another folder"):

@@ -1,9 +1,10 @@
 """Blobs on disk: verified, bounded, pinned, durable when asked."""
 
 import errno
+import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -317,8 +318,10 @@ def test_the_store_s_own_folder_is_synced_where_a_folder_in_it_is_new(store, tmp
 
 
 def many(store, count=blobstore.TOGETHER_MIN):
-    for _ in range(count):
-        store.put(blob_of(data := os.urandom(8)), data)
+    datas = [os.urandom(8) for _ in range(count)]
+    for data in datas:
+        store.put(blob_of(data), data)
+    return list(map(blob_of, datas))
 
 
 def test_many_blobs_are_synced_together_unless_that_takes_long(tmp_path, monkeypatch):
@@ -336,7 +339,7 @@ def test_many_blobs_are_synced_together_unless_that_takes_long(tmp_path, monkeyp
     monkeypatch.setattr(blobstore.time, "monotonic", lambda: now)
     many(store)
     store.sync()
-    assert (together, apart, store._dirty, store._unsynced) == ([tmp_path / "blobs"], [], {}, set())
+    assert (together, apart, store._dirty, store._unsynced) == ([store._disk], [], {}, set())
     many(store, blobstore.TOGETHER_MIN - 1)
     store.sync()
     assert (len(together), len(apart)) == (1, 1), "few of them need not take what others write with them"
@@ -346,7 +349,7 @@ def test_many_blobs_are_synced_together_unless_that_takes_long(tmp_path, monkeyp
     many(store)
     store.sync()
     assert (len(together), len(apart)) == (2, 2), "the last time was too long"
-    now += blobstore.APART_S
+    now += blobstore.APART_TIMES * takes_s
     many(store)
     store.sync()
     assert len(together) == 3
@@ -362,17 +365,48 @@ def test_where_a_file_system_cannot_be_synced_as_a_whole_each_blob_is(tmp_path, 
     assert len(apart) == blobstore.TOGETHER_MIN
 
 
-def test_what_failed_to_be_synced_with_others_is_forgotten(tmp_path, monkeypatch):
+@pytest.mark.parametrize("lost", [False, True])
+def test_where_something_on_the_disk_could_not_be_written_each_blob_tells_of_itself(tmp_path, monkeypatch, lost):
+    """The kernel says it once, of all that was written, also by others."""
     store = BlobStore(tmp_path / "blobs", quota_bytes=1 << 20, reserve_bytes=0)
+    together, apart = [], []
 
-    def broken(_path):
-        raise OSError(errno.EIO, "Input/output error")
+    def sync_file_system(descriptor):
+        together.append(descriptor)
+        if len(together) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+        return True
 
-    monkeypatch.setattr(blobstore.files, "sync_file_system", broken)
+    def sync_all(paths):
+        apart.append(len(paths))
+        if lost:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(blobstore.files, "sync_file_system", sync_file_system)
+    monkeypatch.setattr(blobstore.files, "sync_all", sync_all)
+    mine, others = many(store), many(store)
+    for blobs in (mine, others):
+        with pytest.raises(StorageError, match="Input/output error") if lost else nullcontext():
+            store.sync(blobs)
+        assert [store.has(blob) for blob in blobs] == [not lost] * len(blobs)
+    assert (len(together), apart) == (1, [len(mine), len(others)])
+    store.sync(many(store))
+    assert (len(together), store._suspects, store._dirty) == (2, set(), {})
+
+
+def test_the_file_system_is_synced_by_what_was_opened_before_anything_was_written(tmp_path, monkeypatch):
+    """One that is opened later is not told of what could not be written before."""
+    store = BlobStore(tmp_path / "blobs", quota_bytes=1 << 20, reserve_bytes=0)
+    disk, seen = store._disk, []
+    monkeypatch.setattr(blobstore.files, "sync_file_system", lambda descriptor: seen.append(descriptor) or True)
     many(store)
-    with pytest.raises(StorageError, match="Input/output error"):
-        store.sync()
-    assert len(store) == 0
+    store.sync()
+    assert seen == [disk]
+    assert os.path.samestat(os.fstat(disk), (tmp_path / "blobs").stat())
+    del store
+    gc.collect()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(disk)
 
 
 def test_a_full_disk_is_relieved_where_that_is_enough(tmp_path, monkeypatch):

@@ -265,7 +265,7 @@ def test_what_a_crash_left_half_written_is_swept_and_nothing_else(tmp_path, blob
     (dead / "folder/half").write_text("x")
     (results / ".p2pq-note").write_text("of the user")
     (results / ".p2pq-abcdefg2").symlink_to(results / "1")
-    with delivery._staging(results) as living:
+    with delivery._staging(results) as (living, _):
         delivery.sweep(results)
         assert sorted(path.name for path in results.iterdir()) == sorted(
             [".p2pq-abcdefg2", ".p2pq-note", "1", living.name]
@@ -285,7 +285,7 @@ def test_a_staging_folder_that_is_swept_at_birth_is_made_again(tmp_path, monkeyp
         return made[-1]
 
     monkeypatch.setattr(delivery.tempfile, "mkdtemp", swept)
-    with delivery._staging(tmp_path) as staging:
+    with delivery._staging(tmp_path) as (staging, _):
         assert [path.name for path in tmp_path.iterdir()] == [staging.name]
     assert len(made) == 3
 

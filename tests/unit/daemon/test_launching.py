@@ -1,6 +1,8 @@
 """How attempts are launched: what is the same for all of a job, and what is each one's own."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -8,7 +10,8 @@ import pytest
 from msgspec import UNSET
 
 from p2pq.core.events import Started
-from p2pq.daemon import gpus
+from p2pq.daemon import gpus, room
+from p2pq.daemon import launching as module
 from p2pq.daemon.blobstore import BlobStore
 from p2pq.daemon.jobpython import JobPython
 from p2pq.daemon.launches import Hooks
@@ -185,6 +188,7 @@ async def test_another_task_may_run_before_the_results_are_packed_unless_that_ta
     for body, resources, tells in (
         (job, Resources(), True),
         (job, Resources(gpus=1), False),
+        (job, Resources(cpus=2), False),
         (msgspec.structs.replace(job, begin="true"), Resources(), False),
         (COMMANDS, Resources(), False),
     ):
@@ -194,3 +198,33 @@ async def test_another_task_may_run_before_the_results_are_packed_unless_that_ta
             if launch.on_vacated is not None:
                 launch.on_vacated()
     assert told == ["vacated"]
+
+
+def tells_claims(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return what room is claimed for from now on, and when a checkpoint is unpacked."""
+    told: list[str] = []
+
+    @contextmanager
+    def claim(_folder: Path, _wanted: int, _left: int, what: str) -> Iterator[None]:
+        told.append(what)
+        yield
+
+    monkeypatch.setattr(room, "claim", claim)
+    monkeypatch.setattr(module, "put_in_place", lambda *_: told.append("unpacked") or True)
+    return told
+
+
+def test_room_is_claimed_for_what_is_written_and_no_more(
+    launching: Launching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A folder is furnished for the next task, which may have a checkpoint where the last had none, and the other way."""
+    told = tells_claims(monkeypatch)
+    job = JobBody(main="main.sh", kind="shell", tree=Tree())
+    launch = launching.job(guest(0), job, Tree())
+    launch.furniture.write(tmp_path)
+    assert told == ["the job's files"]
+    launch.populate(tmp_path)
+    assert told[1:] == ["the checkpoint", "unpacked"]
+    assert launch.env["P2PQ_CHECKPOINT"] == f"{tmp_path}/results/.checkpoint"
+    launching.job(guest(1), job, None).populate(tmp_path)
+    assert len(told) == 3
