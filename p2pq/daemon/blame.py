@@ -33,7 +33,9 @@ def judge(attempts: Sequence[AttemptRow], name_of: NameOf) -> Verdict | None:
         attempts: all of the task, in order.
         name_of: what people call a node.
     """
-    own = [each for each in attempts if each.outcome is not None and not each.outcome.ok]
+    # Who was told to end, and left a checkpoint, has not failed.
+    ended = (each for each in attempts if each.outcome is not None and each.outcome.reason != "saved")
+    own = [each for each in ended if each.outcome is not None and not each.outcome.ok]
     counted = [each for each in own if each.counted]
     faults = [each for each in attempts if each.outcome is None and each.fault not in (None, *NOBODYS)]
     clauses = []

@@ -270,8 +270,10 @@ class Logs:
                 await self.stream(row, index, live, request.stream, 0, send, follow=False)
         elif alone:
             last = next(reversed(self._store.attempts(row.job, index)), None)
-            why = "it has not run" if last is None or not last.fault else f"{last.fault}: {last.detail}".rstrip(": ")
-            raise NotFoundError(f"the task has printed nothing yet: {why}; see `p2pq why {request.job}`")
+            if last is None or not last.fault:
+                raise NotFoundError(f"the task has printed nothing yet: it has not run; see `p2pq why {request.job}`")
+            why = f"{last.fault}: {last.detail}".rstrip(": ")
+            raise NotFoundError(f"nothing that the task printed was kept ({why}); see `p2pq why {request.job}`")
 
     async def follow(
         self, row: JobRow, index: int, stream: Stream, send: Send, away: dict[NodeId, None] | None = None

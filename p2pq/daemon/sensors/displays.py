@@ -11,7 +11,7 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from p2pq.daemon.sensors import peeking, xauthority
@@ -24,6 +24,9 @@ AGAIN_S: Final = 2.0
 """Look for servers again after that, where there is none,"""
 RESCAN_S: Final = 30.0
 """and after that, where there are some. One that refused or was silent is not dialled again before that either."""
+LATE_S: Final = 300.0
+"""One that is silent twice within that is let go of for longer."""
+TIMED_OUT: Final = "timed out"
 DISPLAYS_MAX: Final = 8
 DIALS_MAX: Final = 8
 """So many of those that nobody but their socket's name tells of are dialled in one look: everybody may make sockets there,"""
@@ -135,6 +138,8 @@ class Displays:
         self._lost = False
         self._known: dict[tuple[int, str], Word] = {}
         """Those dialled in vain, by number and file of cookies; forgotten once nothing names them any more."""
+        self._late: dict[int, float] = {}
+        """When servers that nobody but their socket's name tells of did not answer in time."""
         self._named: set[tuple[int, str]] = set()
         """What is named in this look,"""
         self._told: set[int] = set()
@@ -178,7 +183,11 @@ class Displays:
                 del self._open[number]
                 self._lost = True
                 if number not in self._told and isinstance(error.__cause__, TimeoutError):
-                    self._known[number, self._cookies(self._environ)] = Word(self._clock(), str(error))
+                    # On a busy machine anybody may be late once; who is again is let alone for longer.
+                    now = self._clock()
+                    if now - self._late.get(number, -math.inf) < LATE_S:
+                        self._known[number, self._cookies(self._environ)] = Word(now, str(error))
+                    self._late = {each: at for each, at in self._late.items() if now - at < LATE_S} | {number: now}
                 self.refused = (*self.refused, f"X server :{number}: {error}")
         return answers
 
@@ -289,6 +298,12 @@ class Displays:
             if found and (key := tuple(sorted(found.items()))) not in seen:
                 seen.add(key)
                 yield found
+
+
+def trouble(refused: Sequence[str]) -> str:
+    """Return why the first of some servers says nothing, and what to do about it."""
+    asks = "it is asked again soon" if refused[0].endswith(TIMED_OUT) else ""
+    return f"{refused[0]}; {asks or 'start the node as the user who is logged in there'}"
 
 
 def _belongs_to_us(path: str) -> bool:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from p2pq.daemon.sensors.displays import Display
+from p2pq.daemon.sensors.displays import Display, trouble
 from p2pq.daemon.sensors.seats import STARTING, Sources
 
 FULL_PERIOD_S: Final = 1.0
@@ -49,7 +49,7 @@ class Screens:
         if found and not s.displays.refused:
             return all(found), ""
         if s.displays.refused and not sessions:
-            return None, f"{s.displays.refused[0]}; start the node as the user who is logged in there"
+            return None, trouble(s.displays.refused)
         return (all(found), "") if found else (None, NO_SCREEN)
 
     def full_screen(self) -> tuple[bool | None, str]:
@@ -60,7 +60,7 @@ class Screens:
         if s.displays.wayland or any(each.wayland for each in sessions):
             return None, WAYLAND
         if s.displays.refused:
-            return None, f"{s.displays.refused[0]}; start the node as the user who is logged in there"
+            return None, trouble(s.displays.refused)
         now = self._clock()
         if self._looked is None or now - self._looked >= FULL_PERIOD_S:
             self._looked = now

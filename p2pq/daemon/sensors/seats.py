@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from p2pq.daemon.sensors.desktops import Desktops
 from p2pq.daemon.sensors.devices import Devices
-from p2pq.daemon.sensors.displays import Display, Displays
+from p2pq.daemon.sensors.displays import Display, Displays, trouble
 from p2pq.daemon.sensors.logind import Logind, Session
 from p2pq.daemon.sensors.terminals import Terminals
 
@@ -82,7 +82,7 @@ class Seats:
             return f"the X server :{mute[0]} {NO_SAVER}"
         people = [each for each in sessions if not each.greeter]
         if s.displays.refused and not people:
-            return f"{s.displays.refused[0]}; start the node as the user who is logged in there"
+            return trouble(s.displays.refused)
         if s.displays.wayland and not any(each.wayland for each in people) and s.desktops.idle_s() is None:
             return WAYLAND
         return ""

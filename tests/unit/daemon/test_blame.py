@@ -31,6 +31,14 @@ def test_nobody_is_at_fault_where_nothing_failed():
     assert judged(row(1, "ann"), row(2, "ann", outcome=OK), row(3, "bob", fault="evicted")) is None
 
 
+def test_nobody_is_at_fault_where_one_was_told_to_end_and_left_a_checkpoint():
+    saved = row(1, "ann", outcome=Outcome(reason="saved", exit=1), counted=False)
+    assert judged(saved) is None
+    assert judged(saved, row(2, "bob", outcome=BAD)) == Verdict(
+        "the task failed by its own doing (exit 3 on bob), and nowhere else was it tried", 2
+    )
+
+
 def test_what_fails_everywhere_is_the_task():
     assert judged(row(1, "ann", outcome=BAD), row(2, "bob", outcome=BAD)) == Verdict(
         "the task is at fault, it failed on 2 machines (exit 3 on ann, bob)", 2

@@ -331,10 +331,17 @@ def test_a_strange_server_that_falls_silent_is_left_alone(tmp_path: Path, monkey
     machine.good = {0}
     assert machine.look(0) == [0]
     assert machine.displays.each(fall_silent) == []
+    assert machine.displays.refused == ("X server :0: timed out",)
+    assert displays.trouble(machine.displays.refused) == "X server :0: timed out; it is asked again soon"
+    assert machine.look() == [0], "once that may be for all that goes on here"
+    assert machine.displays.each(fall_silent) == []
     assert machine.look() == []
     assert machine.displays.refused == ("X server :0: timed out",)
     assert machine.look(RESCAN_S) == [0]
     assert machine.displays.refused == ()
+    machine.look(displays.LATE_S)
+    assert machine.displays.each(fall_silent) == []
+    assert machine.look() == [0]
 
 
 def test_processes_that_name_more_than_can_be_asked_are_heard_soon(
