@@ -96,6 +96,12 @@ class OwnerPolicy:
         return tuple(name for name, needed in wanted.items() if needed)
 
     @property
+    def locks(self) -> bool:
+        """Whether it matters that the screen is locked; else at most what fills it."""
+        names = () if self._rule is None else self._rule.names
+        return self._settings.mode == "screensaver" or not {"locked", "saver"}.isdisjoint(names)
+
+    @property
     def watches(self) -> bool:
         """Whether guests have to be out of the way the moment that somebody touches the machine."""
         names = () if self._rule is None else self._rule.names

@@ -274,7 +274,7 @@ class Owner:
 
     def findings(self) -> list[Finding]:
         """Say whether the policy has the sensors that it needs."""
-        return findings(self.readings, self.policy.needs)
+        return findings(self.readings, self.policy.needs, locks=self.policy.locks)
 
 
 def signal_number(settings: PolicySettings) -> int:

@@ -3,18 +3,21 @@
 from collections.abc import Collection
 
 from p2pq.daemon.sensors.load import MEASURING
+from p2pq.daemon.sensors.screens import NO_SCREEN
 from p2pq.model.owner import Readings
 from p2pq.wire.control import Finding
 
 
-def findings(readings: Readings, needs: Collection[str]) -> list[Finding]:
+def findings(readings: Readings, needs: Collection[str], *, locks: bool = True) -> list[Finding]:
     """Return one finding for each sensor that is needed, and one more for each further reason why one cannot tell.
 
-    A sensor that has not measured long enough yet is none that fails.
+    A sensor that has not measured long enough yet is none that fails, nor is one of a screen that is not there, unless it matters
+    that the screen ``locks``.
     """
     found = []
+    excused = {MEASURING} if locks else {MEASURING, NO_SCREEN}
     for name in sorted(needs):
-        reasons = [why for sensor, why in readings.absent if sensor == name and why != MEASURING]
+        reasons = [why for sensor, why in readings.absent if sensor == name and why not in excused]
         for reason in reasons:
             detail, _, todo = reason.partition("; ")
             found.append(Finding(check=f"sensor {name}", ok=False, detail=detail, suggestion=todo))
@@ -30,6 +33,8 @@ def _said(name: str, readings: Readings) -> str:
             return f"last used {readings.idle_s or 0:.0f} s ago"
         case "screen":
             state = "locked or blanked" if readings.locked else "in use"
+            if ("screen", NO_SCREEN) in readings.absent:
+                return NO_SCREEN.partition(",")[0]
             return f"{state}{', filled by a program' if readings.full_screen else ''}{', screensaver' if readings.saver else ''}"
         case "load":
             return "is being measured" if readings.load is None else f"others use {readings.load:.0%} of all cores"

@@ -479,6 +479,11 @@ def test_who_has_to_be_quick(mode: str) -> None:
     assert OwnerPolicy(PolicySettings(mode=mode)).watches is WATCHES[mode]
 
 
+@pytest.mark.parametrize("mode", WATCHES)
+def test_for_whom_it_matters_that_the_screen_is_locked(mode: str) -> None:
+    assert OwnerPolicy(PolicySettings(mode=mode)).locks is (mode in {"screensaver", "locked", "saver or hour > 9"})
+
+
 def test_what_is_no_policy_is_refused_with_what_there_is() -> None:
     with pytest.raises(ConfigError) as refused:
         policy.check(PolicySettings(mode="idel"))

@@ -53,3 +53,11 @@ def test_a_sensor_that_cannot_tell_is_a_failure_with_what_to_do() -> None:
             for why in (NO_SCREEN, WAYLAND)
         ),
     ]
+
+
+def test_a_machine_without_a_screen_is_fine_for_who_does_not_ask_whether_it_is_locked() -> None:
+    readings = Readings(full_screen=False, absent=(("screen", NO_SCREEN),))
+    assert findings(readings, ("screen",), locks=False) == [
+        Finding(check="sensor screen", ok=True, detail="no desktop runs here")
+    ]
+    assert [each.ok for each in findings(readings, ("screen",))] == [False]
