@@ -117,7 +117,11 @@ class BlobStore:
             self._disk = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise StorageError(f"the blobs in {folder} cannot be used: {error.strerror}") from error
-        weakref.finalize(self, os.close, self._disk)
+        self._let_go = weakref.finalize(self, os.close, self._disk)
+
+    def close(self) -> None:
+        """Hold nothing open any more; what is called after that still works."""
+        self._let_go()
 
     @property
     def quota_bytes(self) -> int:

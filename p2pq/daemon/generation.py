@@ -89,6 +89,7 @@ class Generation:
             quota_bytes=settings.store.blobs_mb << 20,
             reserve_bytes=settings.store.reserve_mb << 20,
         )
+        self._cleanup.callback(self.blobs.close)
         now, wall = app.mono(), app.wall()
         header = flight.Header(
             software=SOFTWARE,

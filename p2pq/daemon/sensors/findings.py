@@ -32,10 +32,7 @@ def _said(name: str, readings: Readings) -> str:
         case "input":
             return f"last used {readings.idle_s or 0:.0f} s ago"
         case "screen":
-            state = "locked or blanked" if readings.locked else "in use"
-            if ("screen", NO_SCREEN) in readings.absent:
-                return NO_SCREEN.partition(",")[0]
-            return f"{state}{', filled by a program' if readings.full_screen else ''}{', screensaver' if readings.saver else ''}"
+            return _screen(readings)
         case "load":
             return "is being measured" if readings.load is None else f"others use {readings.load:.0%} of all cores"
         case "memory":
@@ -45,3 +42,12 @@ def _said(name: str, readings: Readings) -> str:
             return f"{'on mains' if readings.mains else 'on battery'}{battery}"
         case _:
             return f"these run: {', '.join(readings.programs)}" if readings.programs else "none of those named runs"
+
+
+def _screen(readings: Readings) -> str:
+    if ("screen", NO_SCREEN) in readings.absent:
+        return NO_SCREEN.partition(",")[0]
+    state = "locked or blanked" if readings.locked else "in use"
+    return (
+        f"{state}{', filled by a program' if readings.full_screen else ''}{', screensaver' if readings.saver else ''}"
+    )

@@ -1,7 +1,6 @@
 """Blobs on disk: verified, bounded, pinned, durable when asked."""
 
 import errno
-import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -403,8 +402,9 @@ def test_the_file_system_is_synced_by_what_was_opened_before_anything_was_writte
     store.sync()
     assert seen == [disk]
     assert os.path.samestat(os.fstat(disk), (tmp_path / "blobs").stat())
-    del store
-    gc.collect()
+    monkeypatch.undo()
+    store.close()
+    store.sync(many(store))  # it is never too late
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(disk)
 
