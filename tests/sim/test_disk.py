@@ -112,4 +112,4 @@ def test_another_disk_is_empty():
     bench.disk.take([seen(2)])
     bench.disk.wipe()
     bench.run()
-    assert bench.disk.restored(Wall(1_700_000_000_999)) == records.Restored(epoch=1_700_000_000)
+    assert bench.disk.restored(Wall(1_700_000_000_999)) == records.Restored(epoch=1_700_000_000_999)
