@@ -79,7 +79,7 @@ class RunnerPool:
         self._spares = Spares(self._start_spare)
         self._pinned: Counter[int] = Counter()
         self._removals: set[asyncio.Future[None]] = set()
-        self.packing = tidying.Packing()
+        self.packing = tidying.Packing(lambda runner: runner in self._busy)
         self._closing = False
         self._quiet = False
         """Guests stand still: so does what is made for them, and nothing that they have imported ahead is kept."""
@@ -123,7 +123,7 @@ class RunnerPool:
             outcome = await self._attempt(launch, run)
             # Whoever comes in the place of one that has ended may need a runner more.
             room = not run.runner.broken and len(self._alive) + self.packing.vacated < self._runners_max
-            with self.packing.begun(launch, room=room):
+            with self.packing.begun(launch, outcome.seconds, room=room):
                 return outcome, await self.collected(launch, run.runner, outcome)
 
     @contextlib.asynccontextmanager

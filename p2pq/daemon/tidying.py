@@ -18,6 +18,11 @@ from p2pq.daemon.threads import in_thread
 from p2pq.errors import P2PQError
 
 THREADS_MIN: Final = 4
+FURNISHED_S: Final = 1.0
+"""So long a folder stays ready for a task that does not come; then nothing of the job is left in it."""
+SHORT_S: Final = 2.0
+"""Behind longer attempts no other one begins while their results are packed: little would be won, and the runner, with all that
+it has imported, would idle until the next but one."""
 
 
 def ahead(launch: TaskLaunch[Any]) -> bool:
@@ -89,17 +94,21 @@ class Packing:
     Results may be large, and nothing else is to wait for them. Use it from the event loop's thread only.
     """
 
-    def __init__(self) -> None:
-        """Begin no thread yet."""
+    def __init__(self, used: Callable[[RunnerProcess], bool]) -> None:
+        """Begin no thread yet; ``used`` tells whether a runner is somebody's."""
+        self.used = used
         width = max(THREADS_MIN, os.cpu_count() or 1)
         self._threads = {guests: ThreadPoolExecutor(width, thread_name_prefix="packing") for guests in (False, True)}
         self.vacated = 0
         """Attempts whose place may be taken while what they left is packed."""
 
     @contextmanager
-    def begun(self, launch: TaskLaunch[Any], *, room: bool) -> Iterator[None]:
-        """Around the packing of what an attempt left; its place may be taken meanwhile if there is ``room`` for a runner more."""
-        vacates = launch.on_vacated if room else None
+    def begun(self, launch: TaskLaunch[Any], seconds: float, *, room: bool) -> Iterator[None]:
+        """Around the packing of what an attempt left that ran for so long.
+
+        Its place may be taken meanwhile, if it was short and there is ``room`` for a runner more.
+        """
+        vacates = launch.on_vacated if room and seconds < SHORT_S else None
         self.vacated += vacates is not None
         try:
             if vacates is not None:
@@ -125,8 +134,20 @@ class Packing:
         finds out why.
         """
         assert launch.furniture is not None, "see ``ahead``"  # noqa: S101
-        threads = self._threads[launch.idle_priority]
-        runner.tidying = asyncio.get_running_loop().run_in_executor(threads, _tidy, launch.furniture, runner)
+        self._work(runner, partial(_tidy, launch.furniture, runner), guests=launch.idle_priority)
+        asyncio.get_running_loop().call_later(FURNISHED_S, self._clear, runner, runner.tidying)
+
+    def _clear(self, runner: RunnerProcess, tidied: "asyncio.Future[None] | None") -> None:
+        """No task has come: what is a job's is not left lying here."""
+        if tidied is None or runner.tidying is not tidied or runner.broken or self.used(runner):
+            return
+        if not tidied.done():
+            asyncio.get_running_loop().call_later(FURNISHED_S, self._clear, runner, tidied)
+        elif runner.furnished is not None:
+            self._work(runner, partial(empty, runner), guests=True)
+
+    def _work(self, runner: RunnerProcess, work: Callable[[], None], *, guests: bool) -> None:
+        runner.tidying = asyncio.get_running_loop().run_in_executor(self._threads[guests], work)
         runner.tidying.add_done_callback(lambda done: runner.kill() if done.cancelled() or done.exception() else None)
 
     async def remove(self, runner: RunnerProcess) -> None:

@@ -259,3 +259,33 @@ async def test_another_task_can_run_while_the_results_of_one_are_collected(pool:
 async def test_no_other_task_is_asked_for_where_no_other_runner_can_be_had(pool: RunnerPool) -> None:
     pool._runners_max = 1
     await pool.run(launch(Furnisher(), on_vacated=lambda: pytest.fail("there is no room")))
+
+
+async def test_a_folder_does_not_stay_ready_for_long(pool: RunnerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a job is left lying on a machine that works for it no more."""
+    monkeypatch.setattr(tidying, "FURNISHED_S", 0.05)
+    emptied, real = threading.Semaphore(0), Scratch.empty
+
+    def empty(scratch: Scratch, *, begun: bool = False) -> None:
+        real(scratch, begun=begun)
+        emptied.release()
+
+    monkeypatch.setattr(Scratch, "empty", empty)
+    given = Furnisher()
+    await pool.run(launch(given))
+    runner = only(pool)
+    for _ in ("for the next task", "as there is none"):
+        await asyncio.to_thread(emptied.acquire)
+    await tidying.over(runner)
+    assert runner.furnished is None
+    assert not list(runner.scratch.job.iterdir())
+    assert (await pool.run(launch(given)))[1] == "givengiven\n"
+    assert only(pool) is runner
+
+
+async def test_behind_a_long_attempt_no_other_begins_before_it_is_packed(
+    pool: RunnerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runner, and what it has imported, is the next one's."""
+    monkeypatch.setattr(tidying, "SHORT_S", 0.0)
+    await pool.run(launch(Furnisher(), on_vacated=lambda: pytest.fail("it was long")))
