@@ -200,7 +200,7 @@ def for_many(quiet: Callable[[F], F]) -> Callable[[F], F]:
             "--files", "as_files", is_flag=True, help="Keep output in temporary files, and print their names."
         ),
         click.option(
-            "--compress", is_flag=True, help="As ever: what is kept of output meanwhile is compressed in any case."
+            "--compress", is_flag=True, help="Nothing more: what the node keeps of output is compressed in any case."
         ),
         click.option(
             "--each",

@@ -235,12 +235,11 @@ class Many:
 
     def _printer(self) -> "Printer | Mixer | TempFiles":
         options = self._options
-        if options["as_files"]:
-            return TempFiles(Printer(order=self._order() if options["keep_order"] else None))
         tag = self._tag if options["tag"] or options["tagstring"] else None
         if self._live and not options["keep_order"]:
             return Mixer(lines=not options["ungroup"], tag=tag)
-        return Printer(order=self._order() if options["keep_order"] else None, tag=tag, live=self._live)
+        printer = Printer(order=self._order() if options["keep_order"] else None, tag=tag, live=self._live)
+        return TempFiles(printer) if options["as_files"] else printer
 
     def _made(self, ended: TaskEnded, stdout: bytes, stderr: bytes) -> EndedTask:
         results = self._options["results"]

@@ -96,7 +96,7 @@ class Packing:
 
     def __init__(self, used: Callable[[RunnerProcess], bool]) -> None:
         """Begin no thread yet; ``used`` tells whether a runner is somebody's."""
-        self.used = used
+        self._used = used
         width = max(THREADS_MIN, os.cpu_count() or 1)
         self._threads = {guests: ThreadPoolExecutor(width, thread_name_prefix="packing") for guests in (False, True)}
         self.vacated = 0
@@ -139,7 +139,7 @@ class Packing:
 
     def _clear(self, runner: RunnerProcess, tidied: "asyncio.Future[None] | None") -> None:
         """No task has come: what is a job's is not left lying here."""
-        if tidied is None or runner.tidying is not tidied or runner.broken or self.used(runner):
+        if tidied is None or runner.tidying is not tidied or runner.broken or self._used(runner):
             return
         if not tidied.done():
             asyncio.get_running_loop().call_later(FURNISHED_S, self._clear, runner, tidied)

@@ -477,6 +477,9 @@ def test_output_may_be_kept_in_temporary_files_whose_names_are_printed(shared, t
         assert texts == (["b\n", "a\n"] if words[0] == "batch" else ["echo a\necho b; echo err >&2\n"])
         assert {name.parent for name in names} == {tmp_path}
         assert ("err" in ran.stderr) == (words[0] == "batch")
+    tagged = shared.run("map", "--files", "--tag", "echo", ":::", "v").stdout
+    value, name = tagged.rstrip("\n").split("\t")
+    assert (value, pathlib.Path(name).read_text()) == ("v", "v\n")
     assert shared.run("map", "--compress", "echo", ":::", "1").stdout == "1\n"
     assert shared.run("batch", "--compress", str(tmp_path / "lines"), "-k").stdout == "b\na\n"
     for other in ("--lb", "--results=x"):

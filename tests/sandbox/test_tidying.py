@@ -38,6 +38,24 @@ class Furnisher:
         (folder / "given").write_text("given")
 
 
+class Slow:
+    """Collects when it is told to."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self._begun = threading.Semaphore(0)
+
+    def __call__(self, *_: object) -> str:
+        self._begun.release()
+        assert self.go_on.wait(60)
+        return "collected"
+
+    async def begun(self, count: int) -> None:
+        """Wait until so many are being collected."""
+        for _ in range(count):
+            await asyncio.to_thread(self._begun.acquire)
+
+
 def launch(furnisher: Callable[[Path], None], *, small: bool = True, **changes: Any) -> TaskLaunch[str]:
     fields: dict[str, Any] = {
         "lease": "1",
@@ -159,38 +177,24 @@ async def test_what_a_job_runs_at_its_end_waits_for_its_folder(pool: RunnerPool,
 async def test_those_that_end_together_are_not_promised_the_same_room(pool: RunnerPool) -> None:
     pool._runners_max = 3
     vacated: list[str] = []
-    collecting, begun = threading.Event(), threading.Semaphore(0)
-
-    def collect(*_: object) -> str:
-        begun.release()
-        assert collecting.wait(60)
-        return "collected"
-
+    slow = Slow()
     async with asyncio.TaskGroup() as group:
         for lease in ("1", "2"):
-            slow = launch(Furnisher(), lease=lease, collect=collect, on_vacated=lambda: vacated.append("one"))
-            group.create_task(pool.run(slow))
-        for _ in range(2):
-            await asyncio.to_thread(begun.acquire)
+            each = launch(Furnisher(), lease=lease, collect=slow, on_vacated=lambda: vacated.append("one"))
+            group.create_task(pool.run(each))
+        await slow.begun(2)
         assert vacated == ["one"], "three runners in all, and two are taken"
-        collecting.set()
+        slow.go_on.set()
 
 
 async def test_slow_results_hold_up_nobody_else_s_threads(pool: RunnerPool) -> None:
-    collecting, begun = threading.Event(), threading.Semaphore(0)
-
-    def collect(*_: object) -> str:
-        begun.release()
-        assert collecting.wait(60)
-        return "collected"
-
+    slow = Slow()
     async with asyncio.TaskGroup() as group:
         for lease in map(str, range(tidying.THREADS_MIN)):
-            group.create_task(pool.run(launch(Furnisher(), lease=lease, collect=collect, idle_priority=True)))
-        for _ in range(tidying.THREADS_MIN):
-            await asyncio.to_thread(begun.acquire)
+            group.create_task(pool.run(launch(Furnisher(), lease=lease, collect=slow, idle_priority=True)))
+        await slow.begun(tidying.THREADS_MIN)
         assert (await pool.run(launch(Furnisher(), lease="own")))[1] == "givengiven\n"
-        collecting.set()
+        slow.go_on.set()
 
 
 async def test_folders_are_removed_when_nothing_works_on_them_any_more(pool: RunnerPool) -> None:
@@ -238,20 +242,14 @@ async def test_one_folder_that_cannot_be_emptied_is_this_machines_trouble(
 
 async def test_another_task_can_run_while_the_results_of_one_are_collected(pool: RunnerPool) -> None:
     """Where there may be another runner; the folder that is collected is no longer its own."""
-    given, vacated, collecting = Furnisher(), asyncio.Event(), threading.Event()
-
-    def collect(*_: object) -> str:
-        assert collecting.wait(60)
-        return "collected"
-
+    given, vacated, slow = Furnisher(), asyncio.Event(), Slow()
     async with asyncio.TaskGroup() as group:
-        slow = launch(given, collect=collect, on_vacated=vacated.set)
-        first = group.create_task(pool.run(slow))
+        first = group.create_task(pool.run(launch(given, collect=slow, on_vacated=vacated.set)))
         await vacated.wait()
         other = dataclasses.replace(launch(given), lease="2")
         assert (await pool.run(other))[1] == "givengiven\n"
         assert not first.done()
-        collecting.set()
+        slow.go_on.set()
     assert first.result()[1] == "collected"
     assert len(pool._alive) == 2, "both wait for more"
 

@@ -286,6 +286,23 @@ async def test_results_of_guests_are_on_the_disk_before_anybody_hears_of_them(be
     assert bench.blobs._dirty
 
 
+async def test_what_was_cancelled_once_it_was_packed_holds_nothing(bench, monkeypatch):
+    """Its master, who has cancelled it, never says that it is held no longer."""
+    start = msgspec.structs.replace(bench.start(ALICE, "pass", 1), own=True, sandbox="none")
+    bench.pool.left = lambda job: (job / "results/x").write_text("kept")
+    seal = sealing.Sealer.seal
+
+    def cancelled(sealer, folder, outcome):
+        sealed = seal(sealer, folder, outcome)
+        bench.guests.find(start.lease, ALICE).stdout = folder
+        bench.guests.kill(Kill(lease=start.lease, master=ALICE, reason="cancelled"))
+        return sealed
+
+    monkeypatch.setattr(sealing.Sealer, "seal", cancelled)
+    assert isinstance(await bench.run(start), Exited)
+    assert not bench.blobs._tags
+
+
 async def test_the_slot_of_an_attempt_is_free_before_its_result_is_packed(bench):
     bench.pool.vacates = True
     bench.guests.start(bench.start(ALICE, "pass", 1))

@@ -36,15 +36,20 @@ COMMANDS = CommandsBody(
 )
 
 
-@pytest.fixture
-def launching(tmp_path: Path) -> Launching:
+def with_gpus(tmp_path: Path, *gpus: int) -> Launching:
     return Launching(
         name="here",
         python=JobPython(executable=Path("/usr/bin/python3"), prefixes=(), version="3"),
         blobs=BlobStore(tmp_path / "blobs", quota_bytes=1 << 30, reserve_bytes=0),
         settings=RunnerSettings(),
         memory_mb=64,
+        has=gpus,
     )
+
+
+@pytest.fixture
+def launching(tmp_path: Path) -> Launching:
+    return with_gpus(tmp_path)
 
 
 def guest(task: int) -> Guest:
@@ -114,10 +119,7 @@ async def test_a_task_has_its_own_gpus_and_nobody_else_s(
     for name in ("nvidia0", "nvidia1", "nvidiactl"):
         (tmp_path / name).touch()
     monkeypatch.setattr(gpus, "mounts", lambda has: real(has, tmp_path))
-    python = JobPython(executable=Path("/usr/bin/python3"), prefixes=(), version="3")
-    blobs = BlobStore(tmp_path / "blobs", quota_bytes=1 << 30, reserve_bytes=0)
-    settings = RunnerSettings()
-    launching = Launching(name="here", python=python, blobs=blobs, settings=settings, memory_mb=64, has=(0, 1))
+    launching = with_gpus(tmp_path, 0, 1)
     job = JobBody(main="main.sh", kind="shell", tree=Tree())
     seen = []
     for number, count in enumerate((1, 1, 0)):
@@ -147,14 +149,7 @@ async def test_a_task_has_its_own_gpus_and_nobody_else_s(
 
 
 async def test_commands_see_the_gpus_that_their_user_sees_unless_they_ask(tmp_path):
-    launching = Launching(
-        name="here",
-        python=JobPython(executable=Path("/usr/bin/python3"), prefixes=(), version="3"),
-        blobs=BlobStore(tmp_path / "blobs", quota_bytes=1 << 30, reserve_bytes=0),
-        settings=RunnerSettings(),
-        memory_mb=64,
-        has=(4,),
-    )
+    launching = with_gpus(tmp_path, 4)
     job = CommandsBody(words=("true",), cwd="/", environment=b"CUDA_VISIBLE_DEVICES=1\0")
     for count, seen in ((0, "1"), (1, "4")):
         start = start_of(
@@ -175,14 +170,7 @@ def test_what_runs_before_and_after_tasks_makes_runners_the_job_s_own(launching:
 
 async def test_another_task_may_run_before_the_results_are_packed_unless_that_takes_what_it_has(tmp_path: Path):
     """Its gpus are its own until then; and what a job begins with in a runner is for as many as there are slots."""
-    launching = Launching(
-        name="here",
-        python=JobPython(executable=Path("/usr/bin/python3"), prefixes=(), version="3"),
-        blobs=BlobStore(tmp_path / "blobs", quota_bytes=1 << 30, reserve_bytes=0),
-        settings=RunnerSettings(),
-        memory_mb=64,
-        has=(0,),
-    )
+    launching = with_gpus(tmp_path, 0)
     job = JobBody(main="main.sh", kind="shell", tree=Tree())
     told: list[str] = []
     for body, resources, tells in (
